@@ -1,0 +1,320 @@
+//! What a model and a training run are made of: sizes, presets, settings, and their validation.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The sizes of a GPT-2 model, under the names of its config.json.
+///
+/// ```
+/// use wgpt::GptConfig;
+/// let config = GptConfig { n_layer: 2, ..GptConfig::small() };
+/// assert_eq!(config.n_inner(), 4 * config.n_embd);
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GptConfig {
+    /// Transformer blocks.
+    pub n_layer: usize,
+    /// Attention heads a block; divides `n_embd`.
+    pub n_head: usize,
+    /// Channels of the residual stream.
+    pub n_embd: usize,
+    /// Tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// The context: the largest number of positions.
+    pub n_positions: usize,
+    /// Channels inside the MLP; `None` means 4 `n_embd`.
+    pub n_inner: Option<usize>,
+    /// What layer normalisation adds to the variance.
+    pub layer_norm_epsilon: f64,
+}
+
+/// The names that `--size` takes, smallest first.
+pub const SIZES: &[&str] =
+    &["small", "medium", "large", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"];
+
+impl GptConfig {
+    const fn preset(sizes: [usize; 5]) -> GptConfig {
+        let [n_layer, n_head, n_embd, vocab_size, n_positions] = sizes;
+        GptConfig {
+            n_layer,
+            n_head,
+            n_embd,
+            vocab_size,
+            n_positions,
+            n_inner: None,
+            layer_norm_epsilon: 1e-5,
+        }
+    }
+
+    /// 4 layers, 4 heads, 128 wide, vocabulary 1000, context 128: under a million parameters.
+    pub const fn small() -> GptConfig {
+        GptConfig::preset([4, 4, 128, 1000, 128])
+    }
+
+    /// 6 layers, 6 heads, 384 wide, vocabulary 2000, context 256: 11 million parameters.
+    pub const fn medium() -> GptConfig {
+        GptConfig::preset([6, 6, 384, 2000, 256])
+    }
+
+    /// 12 layers, 12 heads, 768 wide, vocabulary 5000, context 512: 89 million parameters.
+    pub const fn large() -> GptConfig {
+        GptConfig::preset([12, 12, 768, 5000, 512])
+    }
+
+    /// GPT-2 with 124 million parameters.
+    pub const fn gpt2() -> GptConfig {
+        GptConfig::preset([12, 12, 768, 50257, 1024])
+    }
+
+    /// GPT-2 with 355 million parameters.
+    pub const fn gpt2_medium() -> GptConfig {
+        GptConfig::preset([24, 16, 1024, 50257, 1024])
+    }
+
+    /// GPT-2 with 774 million parameters.
+    pub const fn gpt2_large() -> GptConfig {
+        GptConfig::preset([36, 20, 1280, 50257, 1024])
+    }
+
+    /// GPT-2 with 1.5 billion parameters.
+    pub const fn gpt2_xl() -> GptConfig {
+        GptConfig::preset([48, 25, 1600, 50257, 1024])
+    }
+
+    /// The preset called `name`, one of [`SIZES`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such size.
+    pub fn named(name: &str) -> Result<GptConfig> {
+        Ok(match name {
+            "small" => GptConfig::small(),
+            "medium" => GptConfig::medium(),
+            "large" => GptConfig::large(),
+            "gpt2" => GptConfig::gpt2(),
+            "gpt2-medium" => GptConfig::gpt2_medium(),
+            "gpt2-large" => GptConfig::gpt2_large(),
+            "gpt2-xl" => GptConfig::gpt2_xl(),
+            _ => {
+                return Err(Error::usage(format!("there is no size {name:?}"))
+                    .hint(format!("--size takes one of {}", SIZES.join(", "))));
+            }
+        })
+    }
+
+    /// Channels inside the MLP.
+    pub fn n_inner(&self) -> usize {
+        self.n_inner.unwrap_or(4 * self.n_embd)
+    }
+
+    /// Channels of one attention head.
+    pub fn head_size(&self) -> usize {
+        self.n_embd / self.n_head
+    }
+
+    /// Checks that the sizes make a model.
+    ///
+    /// # Errors
+    ///
+    /// Names the setting that is zero, too large, or does not divide.
+    pub fn validate(&self) -> Result<()> {
+        const LARGEST: usize = 1 << 24;
+        let sizes = [
+            ("n_layer", self.n_layer),
+            ("n_head", self.n_head),
+            ("n_embd", self.n_embd),
+            ("vocab_size", self.vocab_size),
+            ("n_positions", self.n_positions),
+            ("n_inner", self.n_inner()),
+        ];
+        for (name, value) in sizes {
+            if !(1..=LARGEST).contains(&value) {
+                return Err(Error::input(format!("{name} is {value}, must be 1 to {LARGEST}")));
+            }
+        }
+        if !self.n_embd.is_multiple_of(self.n_head) {
+            return Err(Error::input(format!(
+                "n_head {} does not divide n_embd {}",
+                self.n_head, self.n_embd
+            )));
+        }
+        if !(self.layer_norm_epsilon > 0.0 && self.layer_norm_epsilon < 1.0) {
+            return Err(Error::input(format!(
+                "layer_norm_epsilon is {}, must lie between 0 and 1",
+                self.layer_norm_epsilon
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// How the parameters are updated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// Adam with decoupled weight decay (Loshchilov & Hutter 2017).
+    Adamw,
+    /// Adam with weight decay added to the gradient (Kingma & Ba 2014).
+    Adam,
+    /// Plain gradient descent, with weight decay added to the gradient.
+    Sgd,
+}
+
+/// The settings of a training run; every field has a default.
+///
+/// `seq_len` and `warmup` of `None` mean the model's context and a twentieth of `max_iters`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Updates to make.
+    pub max_iters: usize,
+    /// Sequences a micro-batch.
+    pub batch_size: usize,
+    /// Tokens a sequence; `None`: the model's context.
+    pub seq_len: Option<usize>,
+    /// Micro-batches an update.
+    pub grad_accum: usize,
+    /// The highest learning rate, reached after the warm-up.
+    pub learning_rate: f64,
+    /// The lowest learning rate, at the end; `None`: a tenth of the highest.
+    pub min_learning_rate: Option<f64>,
+    /// Updates of linear warm-up; `None`: a twentieth of `max_iters`.
+    pub warmup: Option<usize>,
+    /// Decay of two-dimensional parameters.
+    pub weight_decay: f64,
+    /// Adam's decay of the first moment.
+    pub beta1: f64,
+    /// Adam's decay of the second moment.
+    pub beta2: f64,
+    /// Adam's term beside the root of the second moment.
+    pub eps: f64,
+    /// The largest norm of the gradient; 0 means no clipping.
+    pub grad_clip: f64,
+    /// Share of activations that training drops, in the embedding and before every residual sum.
+    pub dropout: f64,
+    /// What initialisation, batches and dropout are drawn from.
+    pub seed: u64,
+    /// Updates between evaluations; 0: only at the end.
+    pub eval_every: usize,
+    /// Validation batches an evaluation on the way.
+    pub eval_iters: usize,
+    /// Updates between saves; 0: only at the end.
+    pub save_every: usize,
+    /// Updates between lines of the log.
+    pub log_every: usize,
+    /// Checkpoints to keep.
+    pub keep: usize,
+    /// How the parameters are updated.
+    pub optimizer: Optimizer,
+    /// The run's folder; `None`: trained in memory, nothing is written.
+    pub out: Option<PathBuf>,
+}
+
+impl Default for TrainConfig {
+    fn default() -> TrainConfig {
+        TrainConfig {
+            max_iters: 1000,
+            batch_size: 8,
+            seq_len: None,
+            grad_accum: 1,
+            learning_rate: 1e-3,
+            min_learning_rate: None,
+            warmup: None,
+            weight_decay: 0.1,
+            beta1: 0.9,
+            beta2: 0.99,
+            eps: 1e-8,
+            grad_clip: 1.0,
+            dropout: 0.0,
+            seed: 1337,
+            eval_every: 250,
+            eval_iters: 20,
+            save_every: 250,
+            log_every: 10,
+            keep: 2,
+            optimizer: Optimizer::Adamw,
+            out: None,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Updates of warm-up.
+    pub fn warmup_iters(&self) -> usize {
+        self.warmup.unwrap_or(self.max_iters / 20)
+    }
+
+    /// The learning rate at the end.
+    pub fn min_lr(&self) -> f64 {
+        self.min_learning_rate.unwrap_or(self.learning_rate / 10.0)
+    }
+
+    /// The learning rate of update `iter`, counted from 0: linear warm-up, then a cosine.
+    ///
+    /// ```
+    /// use wgpt::TrainConfig;
+    /// let config = TrainConfig { max_iters: 100, warmup: Some(9), ..TrainConfig::default() };
+    /// assert_eq!(config.learning_rate_at(0), 1e-3 / 10.0);
+    /// assert_eq!(config.learning_rate_at(9), 1e-3);
+    /// ```
+    pub fn learning_rate_at(&self, iter: usize) -> f64 {
+        let (warmup, last) = (self.warmup_iters(), self.max_iters);
+        if iter < warmup {
+            return self.learning_rate * (iter + 1) as f64 / (warmup + 1) as f64;
+        }
+        if iter > last {
+            return self.min_lr();
+        }
+        let ratio = (iter - warmup) as f64 / (last - warmup).max(1) as f64;
+        let share = 0.5 * (1.0 + (std::f64::consts::PI * ratio).cos());
+        self.min_lr() + share * (self.learning_rate - self.min_lr())
+    }
+
+    /// Checks that the settings make a run of a model with this context.
+    ///
+    /// # Errors
+    ///
+    /// Names the option that is out of range.
+    pub fn validate(&self, model: &GptConfig) -> Result<()> {
+        let positive = [
+            ("--max-iters", self.max_iters),
+            ("--batch-size", self.batch_size),
+            ("--grad-accum", self.grad_accum),
+            ("--log-every", self.log_every),
+        ];
+        for (name, value) in positive {
+            if value == 0 {
+                return Err(Error::usage(format!("{name} is 0, must be at least 1")));
+            }
+        }
+        let t = self.seq_len.unwrap_or(model.n_positions);
+        if t == 0 || t > model.n_positions {
+            return Err(Error::usage(format!(
+                "--seq-len is {t}, must be 1 to the model's context, {}",
+                model.n_positions
+            )));
+        }
+        let ranges = [
+            ("--lr", self.learning_rate, 0.0..=1e3),
+            ("--min-lr", self.min_lr(), 0.0..=1e3),
+            ("--weight-decay", self.weight_decay, 0.0..=1e3),
+            ("--beta1", self.beta1, 0.0..=0.999_999),
+            ("--beta2", self.beta2, 0.0..=0.999_999),
+            ("--grad-clip", self.grad_clip, 0.0..=1e9),
+            ("--dropout", self.dropout, 0.0..=0.95),
+        ];
+        for (name, value, range) in ranges {
+            if !range.contains(&value) {
+                return Err(Error::usage(format!(
+                    "{name} is {value}, must be {} to {}",
+                    range.start(),
+                    range.end()
+                )));
+            }
+        }
+        Ok(())
+    }
+}

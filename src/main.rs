@@ -1,0 +1,3 @@
+//! The `wgpt` program: parse, run, print the error and its hint, exit code.
+
+fn main() {}
