@@ -1,0 +1,3 @@
+//! Every integration test, in one binary, so that one device serves them all.
+
+mod common;
