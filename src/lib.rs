@@ -1,7 +1,14 @@
 //! Train and run GPT-2-class language models on any GPU that wgpu reaches, or on the CPU.
 
+pub mod backend;
+pub mod check;
 pub mod config;
 pub mod error;
+pub mod graph;
+pub mod kernel;
+pub mod model;
+pub mod ops;
+pub mod plan;
 
 pub use config::{GptConfig, TrainConfig};
 pub use error::{Error, Result};

@@ -1,0 +1,199 @@
+//! The CPU backend: calls each kernel's CPU implementation, or its twin, in order.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::kernel::{Elem, Io, Real, Step};
+use crate::plan::{Dispatch, Plan, View};
+
+/// What the CPU backend runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// CPU kernels where there are some.
+    Kernels,
+    /// Twins alone: the specification.
+    Twins,
+}
+
+/// A plan's buffers in the host's memory.
+enum Buffer<F> {
+    Real(Vec<F>),
+    U32(Vec<u32>),
+}
+
+/// Runs a plan on the CPU, in f32 for use and in f64 for proofs.
+pub struct Cpu<F> {
+    plan: Arc<Plan>,
+    buffers: Vec<Buffer<F>>,
+    mode: Use,
+}
+
+impl<F: Real> Cpu<F> {
+    /// All buffers, zeroed; the system gives memory to what is touched.
+    ///
+    /// # Panics
+    ///
+    /// If the plan has half-precision buffers, which are a GPU's.
+    pub fn new(plan: Arc<Plan>, mode: Use) -> Cpu<F> {
+        let make = |spec: &crate::plan::BufferSpec| match spec.elem {
+            Elem::Real => Buffer::Real(bytemuck::zeroed_vec(spec.len)),
+            Elem::U32 => Buffer::U32(bytemuck::zeroed_vec(spec.len)),
+            Elem::F16 => panic!("{}: the CPU backend has no half precision", spec.name),
+        };
+        let buffers = plan.buffers.iter().map(make).collect();
+        Cpu { plan, buffers, mode }
+    }
+
+    /// A view of real numbers.
+    ///
+    /// # Panics
+    ///
+    /// If the view holds integers.
+    pub fn reals(&self, view: View) -> &[F] {
+        match &self.buffers[view.buffer] {
+            Buffer::Real(data) => &data[view.range()],
+            Buffer::U32(_) => panic!("a view of integers"),
+        }
+    }
+
+    /// A view of real numbers, to change.
+    ///
+    /// # Panics
+    ///
+    /// If the view holds integers.
+    pub fn reals_mut(&mut self, view: View) -> &mut [F] {
+        match &mut self.buffers[view.buffer] {
+            Buffer::Real(data) => &mut data[view.range()],
+            Buffer::U32(_) => panic!("a view of integers"),
+        }
+    }
+
+    fn words(&self, view: View) -> &[u32] {
+        match &self.buffers[view.buffer] {
+            Buffer::U32(data) => &data[view.range()],
+            Buffer::Real(_) => panic!("a view of real numbers"),
+        }
+    }
+
+    fn words_mut(&mut self, view: View) -> &mut [u32] {
+        match &mut self.buffers[view.buffer] {
+            Buffer::U32(data) => &mut data[view.range()],
+            Buffer::Real(_) => panic!("a view of real numbers"),
+        }
+    }
+
+    fn dispatch(buffers: &mut [Buffer<F>], dispatch: &Dispatch, mode: Use, step: &Step) {
+        let kernel = dispatch.kernel;
+        let io = borrow(buffers, dispatch);
+        match F::cpu(kernel).filter(|_| mode == Use::Kernels) {
+            Some(cpu) => cpu(&dispatch.dims, step, io),
+            None => F::twin(&kernel.twin)(&dispatch.dims, step, io),
+        }
+    }
+}
+
+/// The slices that a dispatch reads and writes.
+///
+/// A plan's dispatch reads or writes a buffer, never both, and what it writes is disjoint; so the
+/// borrow checker can be shown that all slices may live at once.
+fn borrow<'a, F: Real>(buffers: &'a mut [Buffer<F>], dispatch: &Dispatch) -> Io<'a, F> {
+    let signature = || dispatch.kernel.args.iter().zip(&dispatch.args);
+    let is_written = |buffer: usize| signature().any(|(a, v)| a.is_written() && v.buffer == buffer);
+    let mut read: Vec<Option<&Buffer<F>>> = Vec::with_capacity(buffers.len());
+    let mut written: Vec<(View, WrittenSlice<'a, F>)> = vec![];
+    for (index, buffer) in buffers.iter_mut().enumerate() {
+        if !is_written(index) {
+            read.push(Some(buffer));
+            continue;
+        }
+        read.push(None);
+        let mut views: Vec<View> =
+            signature().map(|(_, v)| *v).filter(|v| v.buffer == index).collect();
+        views.sort_by_key(|v| v.start);
+        match buffer {
+            Buffer::Real(data) => written
+                .extend(split(data, &views).into_iter().map(|(v, s)| (v, WrittenSlice::Real(s)))),
+            Buffer::U32(data) => written
+                .extend(split(data, &views).into_iter().map(|(v, s)| (v, WrittenSlice::U32(s)))),
+        }
+    }
+    let mut io = Io { inputs: vec![], outputs: vec![], words: vec![], words_out: vec![] };
+    for (arg, view) in signature() {
+        if arg.is_written() {
+            let at = written.iter().position(|(v, _)| v == view).expect("every view was split off");
+            match written.swap_remove(at).1 {
+                WrittenSlice::Real(slice) => io.outputs.push(slice),
+                WrittenSlice::U32(slice) => io.words_out.push(slice),
+            }
+        } else {
+            match read[view.buffer].expect("a dispatch reads or writes a buffer") {
+                Buffer::Real(data) => io.inputs.push(&data[view.range()]),
+                Buffer::U32(data) => io.words.push(&data[view.range()]),
+            }
+        }
+    }
+    io
+}
+
+enum WrittenSlice<'a, F> {
+    Real(&'a mut [F]),
+    U32(&'a mut [u32]),
+}
+
+/// Disjoint slices of one buffer, for views in ascending order.
+fn split<'a, T>(mut rest: &'a mut [T], views: &[View]) -> Vec<(View, &'a mut [T])> {
+    let mut at = 0;
+    let mut slices = vec![];
+    for view in views {
+        let (slice, after) = rest[view.start - at..].split_at_mut(view.len);
+        slices.push((*view, slice));
+        rest = after;
+        at = view.range().end;
+    }
+    slices
+}
+
+impl<F: Real> Backend for Cpu<F> {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn write(&mut self, view: View, data: &[f32]) {
+        let out = self.reals_mut(view);
+        assert_eq!(out.len(), data.len(), "what is written has the view's length");
+        for (out, &x) in out.iter_mut().zip(data) {
+            *out = F::of(f64::from(x));
+        }
+    }
+
+    fn write_u32(&mut self, view: View, data: &[u32]) {
+        self.words_mut(view).copy_from_slice(data);
+    }
+
+    fn run(&mut self, range: Range<usize>, step: &Step) {
+        let plan = Arc::clone(&self.plan);
+        for dispatch in &plan.dispatches[range] {
+            Cpu::dispatch(&mut self.buffers, dispatch, self.mode, step);
+        }
+    }
+
+    fn read(&mut self, view: View, out: &mut [f32]) -> Result<()> {
+        let data = self.reals(view);
+        assert_eq!(out.len(), data.len(), "what is read has the view's length");
+        for (out, x) in out.iter_mut().zip(data) {
+            *out = x.f64() as f32;
+        }
+        Ok(())
+    }
+
+    fn read_u32(&mut self, view: View, out: &mut [u32]) -> Result<()> {
+        out.copy_from_slice(self.words(view));
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("CPU, {} threads", rayon::current_num_threads())
+    }
+}

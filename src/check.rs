@@ -1,0 +1,129 @@
+//! Lockstep comparison of two backends over one plan: what each kernel got wrong, and where.
+
+use std::ops::Range;
+
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::kernel::{Access, Arg, Elem, Step};
+use crate::plan::{Dispatch, Plan, View};
+
+/// How one dispatch's outputs compare.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// The index of the dispatch.
+    pub dispatch: usize,
+    /// The largest difference, relative to the largest value of its argument; infinite if one of
+    /// both is not a number where the other is.
+    pub error: f32,
+    /// Where it is: `argument[index]: got …, want …`.
+    pub place: String,
+}
+
+/// What a kernel leaves where it should not write, or must write: a value that no kernel computes.
+const UNTOUCHED: f32 = -12_345.679;
+
+/// Runs dispatches one by one on both backends and compares what each one wrote.
+///
+/// Both start every dispatch from the reference's inputs, so an error is blamed on the kernel that
+/// made it. What a kernel must overwrite is poisoned with NaN first, so that an element that it left
+/// out shows; what it may leave alone is marked, so that an element that it should have left alone
+/// shows too. `seen` is called with the result of each dispatch.
+///
+/// # Errors
+///
+/// If a device is lost.
+pub fn lockstep(
+    plan: &Plan,
+    range: Range<usize>,
+    step: &Step,
+    reference: &mut dyn Backend,
+    subject: &mut dyn Backend,
+    mut seen: impl FnMut(Comparison),
+) -> Result<()> {
+    for index in range {
+        let dispatch = &plan.dispatches[index];
+        prepare(dispatch, step, reference, subject)?;
+        reference.run(index..index + 1, step);
+        subject.run(index..index + 1, step);
+        seen(compare(index, dispatch, reference, subject)?);
+    }
+    Ok(())
+}
+
+/// The signature and the views of a dispatch.
+fn signature(dispatch: &Dispatch) -> impl Iterator<Item = (Arg, View)> + '_ {
+    dispatch.kernel.args.iter().copied().zip(dispatch.args.iter().copied())
+}
+
+fn prepare(
+    dispatch: &Dispatch,
+    step: &Step,
+    reference: &mut dyn Backend,
+    subject: &mut dyn Backend,
+) -> Result<()> {
+    for (arg, view) in signature(dispatch) {
+        if arg.elem == Elem::U32 {
+            let mut data = vec![0; view.len];
+            reference.read_u32(view, &mut data)?;
+            subject.write_u32(view, &data);
+            continue;
+        }
+        let mut data = vec![0.0; view.len];
+        let overwritten = arg.access == Access::Acc && step.overwrites(&dispatch.dims);
+        match arg.access {
+            Access::Out => data.fill(f32::NAN),
+            Access::Acc if overwritten => data.fill(f32::NAN),
+            Access::Part => data.fill(UNTOUCHED),
+            Access::In | Access::Acc | Access::Mut => reference.read(view, &mut data)?,
+        }
+        reference.write(view, &data);
+        subject.write(view, &data);
+    }
+    Ok(())
+}
+
+fn compare(
+    index: usize,
+    dispatch: &Dispatch,
+    reference: &mut dyn Backend,
+    subject: &mut dyn Backend,
+) -> Result<Comparison> {
+    let kernel = dispatch.kernel.name;
+    let mut worst = Comparison { kernel, dispatch: index, error: 0.0, place: String::new() };
+    for (arg, view) in signature(dispatch).filter(|(arg, _)| arg.is_written()) {
+        let (want, got) = match arg.elem {
+            Elem::U32 => (read_words(reference, view)?, read_words(subject, view)?),
+            _ => (read(reference, view)?, read(subject, view)?),
+        };
+        let touched = want.iter().filter(|x| x.is_finite() && **x != UNTOUCHED);
+        let scale = touched.fold(1e-6_f32, |m, x| m.max(x.abs()));
+        let exact = arg.elem == Elem::U32;
+        for (i, (&w, &g)) in want.iter().zip(&got).enumerate() {
+            let error = match (w - g).abs() {
+                difference if difference == 0.0 => 0.0,
+                difference if difference.is_nan() || exact || w == UNTOUCHED => f32::INFINITY,
+                difference => difference / scale,
+            };
+            if error > worst.error {
+                worst.error = error;
+                worst.place = format!("{}[{i}]: got {g}, want {w}", arg.name);
+            }
+        }
+    }
+    Ok(worst)
+}
+
+fn read(backend: &mut dyn Backend, view: View) -> Result<Vec<f32>> {
+    let mut data = vec![0.0; view.len];
+    backend.read(view, &mut data)?;
+    Ok(data)
+}
+
+/// Integers as numbers: those of a test are small, and compared exactly.
+fn read_words(backend: &mut dyn Backend, view: View) -> Result<Vec<f32>> {
+    let mut data = vec![0; view.len];
+    backend.read_u32(view, &mut data)?;
+    Ok(data.into_iter().map(|x| x as f32).collect())
+}

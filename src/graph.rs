@@ -1,0 +1,537 @@
+//! The model as a list of ops, with the buffers that they need.
+//!
+//! [`Graph`] is used as one writes a model down: every call finds or allocates its parameters (under
+//! the names that the checkpoint has for them) and its output, and adds one op. The same model is
+//! written once and built several times over the same parameters: for training, for evaluation, and
+//! for generation with 1, 8 and 64 new tokens.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::kernel::{Accumulate, Dims, Elem};
+use crate::ops::Op;
+use crate::ops::attention::{Attention, AttentionExtend};
+use crate::ops::dropout::Dropout;
+use crate::ops::embedding::{Embedding, Slice};
+use crate::ops::gelu::Gelu;
+use crate::ops::layernorm::LayerNorm;
+use crate::ops::linear::{Linear, LinearGelu};
+use crate::ops::matmul::{Layout, MatMul};
+use crate::ops::optimizer::Slot;
+use crate::ops::residual::Residual;
+use crate::ops::residual_layernorm::ResidualLayerNorm;
+use crate::ops::softmax::CausalSoftmax;
+use crate::plan::{Limits, Phase, Plan, Role, View};
+
+/// Rows of a sliced table come in multiples of this, so that a slice of any width begins at an offset
+/// that every device can bind.
+pub const SLICE_ROWS: usize = 64;
+
+/// A value and its gradient, of one shape.
+///
+/// In a graph without a backward pass the gradient is the value's own view and is not used.
+#[derive(Clone, Copy, Debug)]
+pub struct Var {
+    /// Where the value is.
+    pub value: View,
+    /// Where its gradient is.
+    pub grad: View,
+}
+
+/// A parameter: its name in the checkpoint (without `transformer.`), its shape and its place.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// For example `h.3.attn.c_attn.weight`.
+    pub name: String,
+    /// For example (C,3C).
+    pub shape: Vec<usize>,
+    /// The rows; more than one slice where the whole exceeds what a device can bind.
+    pub slices: Vec<Slice>,
+}
+
+impl Param {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether weight decay applies: to two-dimensional parameters.
+    pub fn decays(&self) -> bool {
+        self.shape.len() == 2
+    }
+}
+
+/// One buffer of parameters, with those of the same layout for gradients and moments.
+#[derive(Clone, Copy, Debug)]
+struct Arena {
+    params: usize,
+    grads: usize,
+    moments: Option<[usize; 2]>,
+    decays: bool,
+}
+
+/// What a graph is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Activations of every layer are kept for the backward pass.
+    Training,
+    /// Layers share their activations.
+    Inference,
+    /// One sequence grows by some tokens, its past in a cache.
+    Extend,
+}
+
+/// Records the backward pass, and knows which gradients have been written in it.
+pub struct Recorder<'a> {
+    /// Where dispatches go.
+    pub plan: &'a mut Plan,
+    written: HashSet<View>,
+}
+
+impl Recorder<'_> {
+    /// [`Dims::ACC`] of the next contribution to an activation's gradient.
+    pub fn contribution(&mut self, grad: View) -> u32 {
+        let first = self.written.insert(grad);
+        (if first { Accumulate::Set } else { Accumulate::Add }) as u32
+    }
+
+    /// [`Dims::ACC`] of the next contribution to parameters' gradients, which live on over the
+    /// micro-batches of an update.
+    ///
+    /// # Panics
+    ///
+    /// If only some of the gradients have been written: one dispatch treats all of them alike.
+    pub fn parameter(&mut self, grads: &[View]) -> u32 {
+        let first = grads.iter().filter(|grad| self.written.insert(**grad)).count();
+        assert!(first == 0 || first == grads.len(), "one kernel's parameters are written together");
+        (if first > 0 { Accumulate::SetFirst } else { Accumulate::Add }) as u32
+    }
+}
+
+/// A model under construction.
+pub struct Graph {
+    /// Buffers, dispatches and phases so far.
+    pub plan: Plan,
+    /// The parameters so far, in the order of the model.
+    pub params: Vec<Param>,
+    limits: Limits,
+    mode: Mode,
+    /// B, T and NH of what is being built.
+    dims: Dims,
+    ops: Vec<Box<dyn Op>>,
+    arenas: Vec<Arena>,
+    with_moments: bool,
+    /// Buffers of what is being built, by name.
+    buffers: HashMap<String, View>,
+    /// Activations of training, which generation uses for itself.
+    spare: Vec<View>,
+    dropouts: u32,
+    epsilon: f32,
+}
+
+impl Graph {
+    /// An empty graph within the limits of a device.
+    ///
+    /// `moments`: whether the optimiser keeps two moments a parameter. `epsilon`: what layer
+    /// normalisation adds to the variance.
+    pub fn new(limits: Limits, moments: bool, epsilon: f64) -> Graph {
+        Graph {
+            plan: Plan::default(),
+            params: vec![],
+            limits,
+            mode: Mode::Inference,
+            dims: Dims::default(),
+            ops: vec![],
+            arenas: vec![],
+            with_moments: moments,
+            buffers: HashMap::new(),
+            spare: vec![],
+            dropouts: 0,
+            epsilon: epsilon as f32,
+        }
+    }
+
+    /// Starts a list of ops over B sequences of T tokens whose backward pass will be recorded.
+    pub fn begin_training(&mut self, b: usize, t: usize) {
+        self.begin(Mode::Training, b, t);
+    }
+
+    /// Starts a list of ops without a backward pass.
+    pub fn begin_inference(&mut self, b: usize, t: usize) {
+        self.begin(Mode::Inference, b, t);
+    }
+
+    /// Starts a list of ops that extend one sequence by up to `t` tokens.
+    ///
+    /// The first such list is the longest: the others use its buffers.
+    pub fn begin_extend(&mut self, t: usize) {
+        if self.mode != Mode::Extend {
+            let activations = self.plan.buffers.iter().enumerate();
+            let activations = activations.filter(|(_, spec)| spec.role == Role::Activations);
+            let whole = |(buffer, spec): (usize, &crate::plan::BufferSpec)| View {
+                buffer,
+                start: 0,
+                len: spec.len,
+                elem: spec.elem,
+            };
+            self.spare = activations.map(whole).collect();
+            self.spare.sort_by_key(|view| std::cmp::Reverse(view.len));
+        }
+        self.begin(Mode::Extend, 1, t);
+    }
+
+    fn begin(&mut self, mode: Mode, b: usize, t: usize) {
+        if self.mode != mode {
+            self.buffers.clear();
+        }
+        self.mode = mode;
+        self.ops.clear();
+        self.dropouts = 0;
+        self.dims = Dims { B: b as u32, T: t as u32, EPS: self.epsilon, ..Dims::default() };
+    }
+
+    /// Whether one sequence is being extended.
+    pub fn extends(&self) -> bool {
+        self.mode == Mode::Extend
+    }
+
+    /// B · T.
+    pub fn rows(&self) -> usize {
+        self.dims.rows()
+    }
+
+    /// B and T of what is being built.
+    pub fn dims(&self) -> Dims {
+        self.dims
+    }
+
+    /// A buffer of what is being built, made at its first use; `name` is its slot where layers share.
+    pub fn buffer(&mut self, role: Role, name: &str, len: usize, elem: Elem) -> View {
+        let slot = if self.mode == Mode::Training { name } else { slot(name) };
+        if let Some(view) = self.buffers.get(slot) {
+            return view.slice(0, len);
+        }
+        let view = self.place(role, slot, len, elem);
+        self.buffers.insert(slot.to_owned(), view);
+        view
+    }
+
+    /// A buffer that every layer has for itself in any mode, such as a cache.
+    pub fn own_buffer(&mut self, role: Role, name: &str, len: usize) -> View {
+        if let Some(view) = self.buffers.get(name) {
+            return *view;
+        }
+        let view = self.place(role, name, len, Elem::Real);
+        self.buffers.insert(name.to_owned(), view);
+        view
+    }
+
+    /// The smallest spare buffer that is large enough, or a new one.
+    fn place(&mut self, role: Role, name: &str, len: usize, elem: Elem) -> View {
+        let fits = |view: &View| view.len >= len && view.elem == elem;
+        match self.spare.iter().rposition(fits) {
+            Some(i) if role != Role::Staging => self.spare.remove(i).slice(0, len),
+            _ => self.plan.buffer(role, name, len, elem),
+        }
+    }
+
+    /// The gradient of an activation; layers share it, since one is at work at a time.
+    fn grad(&mut self, name: &str, value: View) -> View {
+        if self.mode != Mode::Training {
+            return value;
+        }
+        let name = format!("{}.grad", slot(name));
+        self.buffer(Role::Activations, &name, value.len, Elem::Real)
+    }
+
+    /// An activation (B,T,channels) with a gradient of its slot.
+    pub fn activation(&mut self, name: &str, channels: usize) -> Var {
+        let len = self.rows() * channels;
+        let value = self.buffer(Role::Activations, name, len, Elem::Real);
+        Var { value, grad: self.grad(name, value) }
+    }
+
+    /// An activation of the residual stream (B,T,C): all of them share one gradient.
+    pub fn stream(&mut self, name: &str, channels: usize) -> Var {
+        let len = self.rows() * channels;
+        let value = self.buffer(Role::Activations, name, len, Elem::Real);
+        Var { value, grad: self.grad("stream", value) }
+    }
+
+    /// The parameter called `name`, allocated at its first use.
+    ///
+    /// # Panics
+    ///
+    /// If it was used before with another shape.
+    pub fn param(&mut self, name: &str, shape: &[usize]) -> Vec<Slice> {
+        if let Some(param) = self.params.iter().find(|p| p.name == name) {
+            assert_eq!(param.shape, shape, "the shape of {name}");
+            return param.slices.clone();
+        }
+        let width: usize = shape[1..].iter().product();
+        let most = usize::try_from(self.limits.binding_bytes / 4).unwrap_or(usize::MAX) / width;
+        let most = if most >= shape[0] { shape[0] } else { most / SLICE_ROWS * SLICE_ROWS };
+        let most = most.max(SLICE_ROWS.min(shape[0]));
+        let starts = (0..shape[0]).step_by(most);
+        let slices = starts
+            .map(|start| {
+                let rows = most.min(shape[0] - start);
+                Slice { start, rows, var: self.place_param(rows * width, shape.len() == 2) }
+            })
+            .collect::<Vec<_>>();
+        let param = Param { name: name.to_owned(), shape: shape.to_vec(), slices: slices.clone() };
+        self.params.push(param);
+        slices
+    }
+
+    /// A parameter of one slice.
+    fn whole(&mut self, name: &str, shape: &[usize]) -> Var {
+        let slices = self.param(name, shape);
+        assert_eq!(slices.len(), 1, "{name} {shape:?} exceeds one binding of this device");
+        slices[0].var
+    }
+
+    /// Room in the last arena of its kind, or in a new one if a buffer would become too large.
+    fn place_param(&mut self, len: usize, decays: bool) -> Var {
+        let fits = |arena: &Arena| {
+            let end = (self.plan.next_start(arena.params) + len) as u64;
+            end * Elem::Real.bytes() <= self.limits.buffer_bytes
+        };
+        let last = self.arenas.iter().rposition(|arena| arena.decays == decays);
+        let arena = match last.map(|i| self.arenas[i]) {
+            Some(arena) if fits(&arena) => arena,
+            _ => self.open_arena(decays),
+        };
+        let value = self.plan.grow(arena.params, len);
+        if arena.grads != arena.params {
+            self.plan.grow(arena.grads, len);
+        }
+        arena.moments.into_iter().flatten().for_each(|buffer| {
+            self.plan.grow(buffer, len);
+        });
+        Var { value, grad: value.of(arena.grads) }
+    }
+
+    fn open_arena(&mut self, decays: bool) -> Arena {
+        let kind = if decays { "matrices" } else { "vectors" };
+        let number = self.arenas.iter().filter(|arena| arena.decays == decays).count();
+        let number = if number == 0 { String::new() } else { format!(".{number}") };
+        let mut open = |role, name| {
+            self.plan.buffer(role, &format!("{name}.{kind}{number}"), 0, Elem::Real).buffer
+        };
+        let params = open(Role::Parameters, "params");
+        let training = self.mode == Mode::Training;
+        let grads = if training { open(Role::Gradients, "grads") } else { params };
+        let moments = (training && self.with_moments)
+            .then(|| ["adam.m", "adam.v"].map(|name| open(Role::Moments, name)));
+        let arena = Arena { params, grads, moments, decays };
+        self.arenas.push(arena);
+        arena
+    }
+
+    /// The arenas in slices that one binding can hold, for the norm and the optimiser.
+    pub fn slots(&self) -> Vec<Slot> {
+        let most = usize::try_from(self.limits.binding_bytes / 4).unwrap_or(usize::MAX);
+        let most = (most / SLICE_ROWS * SLICE_ROWS).max(SLICE_ROWS);
+        let mut slots = vec![];
+        for arena in &self.arenas {
+            let len = self.plan.buffers[arena.params].len;
+            for start in (0..len).step_by(most) {
+                let len = most.min(len - start);
+                let view = |buffer| View { buffer, start, len, elem: Elem::Real };
+                slots.push(Slot {
+                    params: view(arena.params),
+                    grads: view(arena.grads),
+                    moments: arena.moments.map(|buffers| buffers.map(view)),
+                    decays: arena.decays,
+                });
+            }
+        }
+        slots
+    }
+
+    /// Records what is being built as a phase.
+    pub fn record_forward(&mut self, phase: Phase) {
+        let start = self.plan.dispatches.len();
+        self.ops.iter().for_each(|op| op.forward(&mut self.plan));
+        self.plan.end_phase(phase, start);
+    }
+
+    /// Records the backward pass as a phase: first `last`, whose backward pass begins it, then the
+    /// list in reverse.
+    pub fn record_backward(&mut self, phase: Phase, last: Option<&dyn Op>) {
+        let start = self.plan.dispatches.len();
+        let mut recorder = Recorder { plan: &mut self.plan, written: HashSet::new() };
+        last.into_iter().for_each(|op| op.backward(&mut recorder));
+        self.ops.iter().rev().for_each(|op| op.backward(&mut recorder));
+        self.plan.end_phase(phase, start);
+    }
+
+    /// The embeddings (B,T,C) of `tokens` from tables (V,C) and (S,C).
+    pub fn embedding(&mut self, tokens: View, v: usize, s: usize, c: usize, stream: bool) -> Var {
+        let wte = self.param("wte.weight", &[v, c]);
+        let wpe = self.whole("wpe.weight", &[s, c]);
+        let out =
+            if stream { self.stream("embedding", c) } else { self.activation("embedding", c) };
+        let dims = Dims { C: c as u32, S: s as u32, ..self.dims };
+        self.ops.push(Box::new(Embedding { dims, tokens, wte, wpe, out }));
+        out
+    }
+
+    /// `x` with a share of its elements dropped; the output is of the stream if `stream`.
+    pub fn dropout(&mut self, name: &str, x: Var, stream: bool) -> Var {
+        let c = x.value.len / self.rows();
+        let out = if stream { self.stream(name, c) } else { self.activation(name, c) };
+        let dims = Dims { C: c as u32, ID: self.dropouts, ..self.dims };
+        self.dropouts += 1;
+        self.ops.push(Box::new(Dropout { dims, x, out }));
+        out
+    }
+
+    /// The parts of a layer normalisation of `x`.
+    fn norm(&mut self, name: &str, x: Var) -> LayerNorm {
+        let c = x.value.len / self.rows();
+        let weight = self.whole(&format!("{name}.weight"), &[c]);
+        let bias = self.whole(&format!("{name}.bias"), &[c]);
+        let rows = self.rows();
+        let [mean, rstd] = ["mean", "rstd"].map(|part| {
+            self.buffer(Role::Activations, &format!("{name}.{part}"), rows, Elem::Real)
+        });
+        let out = self.activation(name, c);
+        let dims = Dims { C: c as u32, ..self.dims };
+        LayerNorm { dims, x, weight, bias, out, mean, rstd }
+    }
+
+    /// `x` (B,T,C), normalised.
+    pub fn layernorm(&mut self, name: &str, x: Var) -> Var {
+        let norm = self.norm(name, x);
+        let out = norm.out;
+        self.ops.push(Box::new(norm));
+        out
+    }
+
+    /// The stream after `branch` joined it, and the same normalised.
+    pub fn residual_layernorm(&mut self, name: &str, stream: Var, branch: Var) -> (Var, Var) {
+        let c = stream.value.len / self.rows();
+        let sum = self.stream(&format!("{name}.sum"), c);
+        let norm = self.norm(name, sum);
+        let out = norm.out;
+        self.ops.push(Box::new(ResidualLayerNorm { stream, branch, norm }));
+        (sum, out)
+    }
+
+    /// The stream after a branch joined it.
+    pub fn residual(&mut self, name: &str, stream: Var, branch: Var) -> Var {
+        let c = stream.value.len / self.rows();
+        let out = self.stream(name, c);
+        let dims = Dims { C: c as u32, ..self.dims };
+        self.ops.push(Box::new(Residual { dims, stream, branch, out }));
+        out
+    }
+
+    /// The parts of a linear layer from `x` (B,T,C) into `out` (B,T,OC).
+    fn linear_into(&mut self, name: &str, x: Var, out: Var) -> Linear {
+        let (c, oc) = (x.value.len / self.rows(), out.value.len / self.rows());
+        let weight = self.whole(&format!("{name}.weight"), &[c, oc]);
+        let bias = self.whole(&format!("{name}.bias"), &[oc]);
+        let dims = Dims { C: c as u32, OC: oc as u32, ..self.dims };
+        Linear { dims, x, weight, bias, out }
+    }
+
+    /// `x` (B,T,C) times a weight (C,`oc`), plus a bias (`oc`).
+    pub fn linear(&mut self, name: &str, x: Var, oc: usize) -> Var {
+        let out = self.activation(name, oc);
+        let linear = self.linear_into(name, x, out);
+        self.ops.push(Box::new(linear));
+        out
+    }
+
+    /// A linear layer whose output joins the stream next and so has the stream's gradient.
+    pub fn linear_to_stream(&mut self, name: &str, x: Var, oc: usize) -> Var {
+        let out = self.stream(name, oc);
+        let linear = self.linear_into(name, x, out);
+        self.ops.push(Box::new(linear));
+        out
+    }
+
+    /// GELU of a linear layer.
+    pub fn linear_gelu(&mut self, name: &str, x: Var, oc: usize) -> Var {
+        let pre = self.activation(&format!("{name}.pre"), oc);
+        let out = self.activation(name, oc);
+        let linear = self.linear_into(name, x, pre);
+        self.ops.push(Box::new(LinearGelu { linear, out }));
+        out
+    }
+
+    /// GELU of `x`.
+    pub fn gelu(&mut self, name: &str, x: Var) -> Var {
+        let c = x.value.len / self.rows();
+        let out = self.activation(name, c);
+        let dims = Dims { C: c as u32, ..self.dims };
+        self.ops.push(Box::new(Gelu { dims, x, out }));
+        out
+    }
+
+    /// Causal attention of `nh` heads over `qkv` (B,T,3C); `s` positions fit the cache of generation.
+    pub fn attention(&mut self, name: &str, qkv: Var, nh: usize, s: usize) -> Var {
+        let c = qkv.value.len / self.rows() / 3;
+        let dims = Dims { C: c as u32, NH: nh as u32, S: s as u32, ..self.dims };
+        let out = self.activation(name, c);
+        if self.mode == Mode::Extend {
+            let cache = self.own_buffer(Role::Cache, &format!("{name}.cache"), 2 * s * c);
+            let (qkv, out) = (qkv.value, out.value);
+            self.ops.push(Box::new(AttentionExtend { dims, qkv, cache, out }));
+        } else {
+            let rows = self.rows() * nh;
+            let lse = self.buffer(Role::Activations, &format!("{name}.lse"), rows, Elem::Real);
+            self.ops.push(Box::new(Attention { dims, qkv, out, lse }));
+        }
+        out
+    }
+
+    /// Causal softmax of scores (B,`nh`,T,T).
+    pub fn softmax(&mut self, name: &str, s: Var, nh: usize) -> Var {
+        let p = self.activation(name, s.value.len / self.rows());
+        let dims = Dims { NH: nh as u32, ..self.dims };
+        self.ops.push(Box::new(CausalSoftmax { dims, s, p }));
+        p
+    }
+
+    /// A product of two activations: `m`, `k` and `n` are the output's rows, the sums' length and the
+    /// output's columns.
+    pub fn matmul(
+        &mut self,
+        name: &str,
+        layout: Layout,
+        [m, k, n]: [usize; 3],
+        a: Var,
+        b: Var,
+    ) -> Var {
+        let value = self.buffer(Role::Activations, name, m * n, Elem::Real);
+        let out = Var { value, grad: self.grad(name, value) };
+        let dims = Dims { M: m as u32, K: k as u32, N: n as u32, ..Dims::default() };
+        self.ops.push(Box::new(MatMul { layout, dims, a, b, out }));
+        out
+    }
+
+    /// An activation of any length that no op writes: an input.
+    pub fn input(&mut self, name: &str, len: usize) -> Var {
+        let value = self.buffer(Role::Activations, name, len, Elem::Real);
+        Var { value, grad: self.grad(name, value) }
+    }
+
+    /// Adds an op that the other methods do not make.
+    pub fn push(&mut self, op: Box<dyn Op>) {
+        self.ops.push(op);
+    }
+}
+
+/// What a name is without its layer: `h.3.mlp.c_fc` is `mlp.c_fc` in every layer.
+fn slot(name: &str) -> &str {
+    let rest = name.strip_prefix("h.").and_then(|rest| rest.split_once('.'));
+    rest.map_or(name, |(_, rest)| rest)
+}

@@ -1,0 +1,500 @@
+//! What a kernel is: a name, a signature, a CPU twin, and the WGSL variants that obey both.
+
+use bytemuck::{Pod, Zeroable};
+
+/// The sizes of one dispatch, in the letters used throughout: every kernel reads this one struct.
+///
+/// `shaders/shared/dims.wgsl` declares the same fields; a test compares the two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+#[allow(non_snake_case, reason = "the letters of the papers and of the shaders")]
+pub struct Dims {
+    /// Batch size: sequences.
+    pub B: u32,
+    /// Time: positions a sequence.
+    pub T: u32,
+    /// Channels of the input.
+    pub C: u32,
+    /// Channels of the output.
+    pub OC: u32,
+    /// Attention heads.
+    pub NH: u32,
+    /// Vocabulary: rows of the slice of the token table, or columns of the logits.
+    pub V: u32,
+    /// Positions of the context: rows of the position table and of a cache.
+    pub S: u32,
+    /// Rows of a matrix product's output.
+    pub M: u32,
+    /// Length of a matrix product's sums.
+    pub K: u32,
+    /// Columns of a matrix product's output.
+    pub N: u32,
+    /// Elements from one row of the logits to the next.
+    pub LD: u32,
+    /// Where a slice begins: its first row of the token table, or its first column of the logits.
+    pub START: u32,
+    /// What happens to what an [`Arg::Acc`] holds; one of [`Accumulate`], as a number.
+    pub ACC: u32,
+    /// Tells apart what draws random numbers, or names a [`Decay`].
+    pub ID: u32,
+    /// What layer normalisation adds to the variance.
+    pub EPS: f32,
+    /// Unused: WGSL wants a uniform's size to be a multiple of 16 bytes.
+    pub PAD: u32,
+}
+
+impl Dims {
+    /// The rows of an activation: one for each position of each sequence.
+    pub fn rows(&self) -> usize {
+        self.B as usize * self.T as usize
+    }
+}
+
+/// Whether an [`Arg::Acc`] is added to or starts afresh: [`Dims::ACC`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Accumulate {
+    /// Adds to what is there.
+    Add = 0,
+    /// Overwrites: the first contribution in a phase.
+    Set = 1,
+    /// Overwrites in the first micro-batch of an update ([`Step::accumulate`] 0), adds in the others.
+    SetFirst = 2,
+}
+
+/// Which weight decay an update applies: [`Dims::ID`] of the optimiser's kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Decay {
+    /// None.
+    Off = 0,
+    /// Decoupled: the parameter shrinks by lr · decay.
+    Decoupled = 1,
+    /// Coupled: decay · parameter joins the gradient.
+    Coupled = 2,
+}
+
+/// What the host knows and changes between two replays of a phase.
+///
+/// The CPU backend reads it as it is; a GPU gets [`Step::words`], a uniform.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// 0 in the first micro-batch of an update, else 1: see [`Accumulate::SetFirst`].
+    pub accumulate: u32,
+    /// The position of the first row, in generation.
+    pub position: u32,
+    /// Valid rows a sequence; the rest is masked.
+    pub count: u32,
+    /// The key of this replay's random numbers.
+    pub seed: [u32; 2],
+    /// The share of activations that dropout drops, of 2³²; 0: none.
+    pub dropout: u32,
+    /// Tokens that top-k keeps; 0: all.
+    pub top_k: u32,
+    /// What each row's loss counts: 1 / (valid targets · micro-batches).
+    pub loss_scale: f64,
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// Adam's decay of the first moment.
+    pub beta1: f64,
+    /// Adam's decay of the second moment.
+    pub beta2: f64,
+    /// Adam's term beside the root of the second moment.
+    pub eps: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// The largest norm of the gradient; 0: no clipping.
+    pub grad_clip: f64,
+    /// Divides the logits; 0: greedy.
+    pub temperature: f64,
+    /// Nucleus sampling's mass; 1: all.
+    pub top_p: f64,
+    /// The least probability relative to the largest; 0: all.
+    pub min_p: f64,
+    /// Divides positive and multiplies negative logits of tokens seen before; 1: none.
+    pub repetition_penalty: f64,
+}
+
+impl Default for Step {
+    fn default() -> Step {
+        Step {
+            accumulate: 0,
+            position: 0,
+            count: u32::MAX,
+            seed: [0; 2],
+            dropout: 0,
+            top_k: 0,
+            loss_scale: 1.0,
+            learning_rate: 0.0,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            grad_clip: 0.0,
+            temperature: 1.0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+        }
+    }
+}
+
+/// [`Step`] as `shaders/shared/step.wgsl` declares it.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the fields are Step's, and two logarithms")]
+pub struct StepWords {
+    pub accumulate: u32,
+    pub position: u32,
+    pub count: u32,
+    pub seed_0: u32,
+    pub seed_1: u32,
+    pub dropout: u32,
+    pub top_k: u32,
+    pub loss_scale: f32,
+    pub learning_rate: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub ln_beta1: f32,
+    pub ln_beta2: f32,
+    pub eps: f32,
+    pub weight_decay: f32,
+    pub grad_clip: f32,
+    pub temperature: f32,
+    pub top_p: f32,
+    pub min_p: f32,
+    pub repetition_penalty: f32,
+}
+
+impl Step {
+    /// The uniform that a GPU reads.
+    pub fn words(&self) -> StepWords {
+        StepWords {
+            accumulate: self.accumulate,
+            position: self.position,
+            count: self.count,
+            seed_0: self.seed[0],
+            seed_1: self.seed[1],
+            dropout: self.dropout,
+            top_k: self.top_k,
+            loss_scale: self.loss_scale as f32,
+            learning_rate: self.learning_rate as f32,
+            beta1: self.beta1 as f32,
+            beta2: self.beta2 as f32,
+            ln_beta1: self.beta1.ln() as f32,
+            ln_beta2: self.beta2.ln() as f32,
+            eps: self.eps as f32,
+            weight_decay: self.weight_decay as f32,
+            grad_clip: self.grad_clip as f32,
+            temperature: self.temperature as f32,
+            top_p: self.top_p as f32,
+            min_p: self.min_p as f32,
+            repetition_penalty: self.repetition_penalty as f32,
+        }
+    }
+
+    /// Whether an [`Arg::Acc`] of a dispatch with these sizes is overwritten in this replay.
+    pub fn overwrites(&self, dims: &Dims) -> bool {
+        dims.ACC == Accumulate::Set as u32
+            || (dims.ACC == Accumulate::SetFirst as u32 && self.accumulate == 0)
+    }
+}
+
+/// The element type of a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Elem {
+    /// A floating-point number: f32, or f64 in the CPU backend's proofs.
+    Real,
+    /// A half-precision number.
+    F16,
+    /// A 32-bit unsigned integer.
+    U32,
+}
+
+impl Elem {
+    /// Bytes an element on a device.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Elem::Real | Elem::U32 => 4,
+            Elem::F16 => 2,
+        }
+    }
+}
+
+/// What happens to a buffer of a kernel's signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read only.
+    In,
+    /// Every element is overwritten; what was there is not read.
+    Out,
+    /// The part that the sizes name is overwritten, the rest stays.
+    Part,
+    /// Every element is added to, or overwritten where [`Step::overwrites`] says so.
+    Acc,
+    /// Every element is read and then overwritten.
+    Mut,
+}
+
+/// One buffer of a kernel's signature: what it is called, what it holds and what happens to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arg {
+    /// The name in the shader.
+    pub name: &'static str,
+    /// What happens to it.
+    pub access: Access,
+    /// What it holds.
+    pub elem: Elem,
+}
+
+impl Arg {
+    const fn new(name: &'static str, access: Access, elem: Elem) -> Arg {
+        Arg { name, access, elem }
+    }
+
+    /// Whether the kernel writes it.
+    pub fn is_written(self) -> bool {
+        self.access != Access::In
+    }
+}
+
+/// Real numbers that are read.
+pub const fn reads(name: &'static str) -> Arg {
+    Arg::new(name, Access::In, Elem::Real)
+}
+
+/// Integers that are read.
+pub const fn reads_u32(name: &'static str) -> Arg {
+    Arg::new(name, Access::In, Elem::U32)
+}
+
+/// Real numbers that are all overwritten.
+pub const fn writes(name: &'static str) -> Arg {
+    Arg::new(name, Access::Out, Elem::Real)
+}
+
+/// Real numbers of which a part is overwritten.
+pub const fn writes_part(name: &'static str) -> Arg {
+    Arg::new(name, Access::Part, Elem::Real)
+}
+
+/// Integers of which a part is overwritten.
+pub const fn writes_part_u32(name: &'static str) -> Arg {
+    Arg::new(name, Access::Part, Elem::U32)
+}
+
+/// Real numbers that are added to: see [`Access::Acc`].
+pub const fn adds(name: &'static str) -> Arg {
+    Arg::new(name, Access::Acc, Elem::Real)
+}
+
+/// Real numbers that are changed in place.
+pub const fn changes(name: &'static str) -> Arg {
+    Arg::new(name, Access::Mut, Elem::Real)
+}
+
+/// Integers that are changed in place.
+pub const fn changes_u32(name: &'static str) -> Arg {
+    Arg::new(name, Access::Mut, Elem::U32)
+}
+
+/// A kernel: `args[i]` is `@group(0) @binding(i + 1)`; binding 0 is [`Dims`].
+///
+/// What is read comes first, then what is written. Bind group 1 holds [`Step`].
+pub struct Kernel {
+    /// The stem of the WGSL file, the pipeline's label, the profiler's and the benchmark's row.
+    pub name: &'static str,
+    /// The buffers.
+    pub args: &'static [Arg],
+    /// The specification: plain loops.
+    pub twin: Twin,
+    /// The CPU kernel where speed matters; without one the twin runs.
+    pub cpu: Option<fn(&Dims, &Step, Io<'_, f32>)>,
+    /// Floating-point operations of one dispatch.
+    pub flops: fn(&Dims) -> u64,
+    /// WGSL implementations, the portable one first.
+    pub variants: &'static [Variant],
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// The plain loops of a kernel, for both precisions.
+#[derive(Clone, Copy)]
+pub struct Twin {
+    /// In single precision.
+    pub f32: fn(&Dims, &Step, Io<'_, f32>),
+    /// In double precision, for proofs.
+    pub f64: fn(&Dims, &Step, Io<'_, f64>),
+}
+
+/// The [`Twin`] of a generic function `fn name<F: Real>(&Dims, &Step, Io<F>)`.
+macro_rules! twin {
+    ($function:ident) => {
+        crate::kernel::Twin { f32: $function::<f32>, f64: $function::<f64> }
+    };
+}
+pub(crate) use twin;
+
+/// One WGSL implementation of a kernel.
+#[derive(Clone, Copy)]
+pub struct Variant {
+    /// What it does differently; empty for the portable one. `KERNEL_NAME.wgsl` is its file.
+    pub name: &'static str,
+    /// The text of its file.
+    pub wgsl: &'static str,
+    /// The texts of `shaders/shared/` that it uses beside those of every kernel.
+    pub shared: &'static [&'static str],
+    /// Workgroups a dispatch, as a function of the sizes and the lengths of the arguments.
+    pub grid: fn(&Dims, &[usize]) -> [u32; 3],
+}
+
+impl Variant {
+    /// The whole WGSL text. The shared part comes last, so that line numbers stay the file's own.
+    pub fn source(&self) -> String {
+        const EVERY: &str = concat!(
+            include_str!("../shaders/shared/dims.wgsl"),
+            include_str!("../shaders/shared/step.wgsl"),
+        );
+        format!("{}\n{EVERY}{}", self.wgsl, self.shared.concat())
+    }
+}
+
+/// Texts of `shaders/shared/`, for [`Variant::shared`].
+pub mod shared {
+    /// Sums and maxima over a workgroup.
+    pub const REDUCE: &str = include_str!("../shaders/shared/reduce.wgsl");
+    /// The tanh form of GELU.
+    pub const GELU: &str = include_str!("../shaders/shared/gelu.wgsl");
+    /// The register-tiled matrix product.
+    pub const MATMUL: &str = include_str!("../shaders/shared/matmul.wgsl");
+    /// Counter-based random numbers.
+    pub const THREEFRY: &str = include_str!("../shaders/shared/threefry.wgsl");
+}
+
+/// Grids: how many workgroups a dispatch has.
+pub mod grid {
+    use super::Dims;
+
+    /// What WebGPU guarantees of each dimension of a grid.
+    pub const LARGEST: u32 = 65_535;
+
+    /// `groups` workgroups in rows of at most [`LARGEST`]; `group_index` in WGSL undoes it.
+    pub fn fold(groups: u32) -> [u32; 3] {
+        [groups.clamp(1, LARGEST), groups.div_ceil(LARGEST).max(1), 1]
+    }
+
+    /// One workgroup a row of B · T.
+    pub fn rows(dims: &Dims, _: &[usize]) -> [u32; 3] {
+        fold(dims.B * dims.T)
+    }
+
+    /// One invocation of 256 an element of the last argument.
+    pub fn elements(_: &Dims, lens: &[usize]) -> [u32; 3] {
+        fold(lens.last().map_or(1, |&len| len.div_ceil(256)) as u32)
+    }
+
+    /// One workgroup a tile of 64 x 64 of a `rows` x `columns` matrix.
+    pub fn tiles(rows: u32, columns: u32) -> [u32; 3] {
+        [columns.div_ceil(64), rows.div_ceil(64), 1]
+    }
+}
+
+/// The buffers of one dispatch as the CPU sees them, each kind in signature order.
+pub struct Io<'a, F> {
+    /// Real numbers that are read.
+    pub inputs: Vec<&'a [F]>,
+    /// Real numbers that are written.
+    pub outputs: Vec<&'a mut [F]>,
+    /// Integers that are read.
+    pub words: Vec<&'a [u32]>,
+    /// Integers that are written.
+    pub words_out: Vec<&'a mut [u32]>,
+}
+
+/// Real numbers in signature order: read, then written.
+type Reals<'a, F, const I: usize, const O: usize> = ([&'a [F]; I], [&'a mut [F]; O]);
+
+impl<'a, F> Io<'a, F> {
+    /// The buffers of a kernel without integers: `let ([x, weight], [out]) = io.reals();`
+    ///
+    /// # Panics
+    ///
+    /// If the numbers are not the signature's.
+    pub fn reals<const I: usize, const O: usize>(self) -> Reals<'a, F, I, O> {
+        let (reals, [], []) = self.split();
+        reals
+    }
+
+    /// All buffers: `let (([dout], [dx]), [tokens], []) = io.split();`
+    ///
+    /// # Panics
+    ///
+    /// If the numbers are not the signature's.
+    pub fn split<const I: usize, const O: usize, const W: usize, const WO: usize>(
+        self,
+    ) -> (Reals<'a, F, I, O>, [&'a [u32]; W], [&'a mut [u32]; WO]) {
+        let wrong = "a kernel takes the buffers of its signature";
+        let inputs = self.inputs.try_into().ok().expect(wrong);
+        let outputs = self.outputs.try_into().ok().expect(wrong);
+        let words = self.words.try_into().ok().expect(wrong);
+        let words_out = self.words_out.try_into().ok().expect(wrong);
+        ((inputs, outputs), words, words_out)
+    }
+}
+
+/// f32 or f64: what twins are generic over.
+pub trait Real: num_traits::Float + std::iter::Sum + Default + Send + Sync + Pod {
+    /// The nearest number to `x`.
+    fn of(x: f64) -> Self;
+    /// The number in double precision.
+    fn f64(self) -> f64;
+    /// This precision's function of a twin.
+    fn twin(twin: &Twin) -> fn(&Dims, &Step, Io<'_, Self>);
+    /// The CPU kernel for this precision, if there is one.
+    fn cpu(kernel: &Kernel) -> Option<fn(&Dims, &Step, Io<'_, Self>)>;
+}
+
+impl Real for f32 {
+    fn of(x: f64) -> f32 {
+        x as f32
+    }
+
+    fn f64(self) -> f64 {
+        f64::from(self)
+    }
+
+    fn twin(twin: &Twin) -> fn(&Dims, &Step, Io<'_, f32>) {
+        twin.f32
+    }
+
+    fn cpu(kernel: &Kernel) -> Option<fn(&Dims, &Step, Io<'_, f32>)> {
+        kernel.cpu
+    }
+}
+
+impl Real for f64 {
+    fn of(x: f64) -> f64 {
+        x
+    }
+
+    fn f64(self) -> f64 {
+        self
+    }
+
+    fn twin(twin: &Twin) -> fn(&Dims, &Step, Io<'_, f64>) {
+        twin.f64
+    }
+
+    fn cpu(_: &Kernel) -> Option<fn(&Dims, &Step, Io<'_, f64>)> {
+        None
+    }
+}
+
+/// Adds to or overwrites `old`, as [`Step::overwrites`] says.
+pub fn accumulate<F: Real>(old: &mut F, new: F, overwrite: bool) {
+    *old = if overwrite { new } else { *old + new };
+}

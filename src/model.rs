@@ -1,0 +1,227 @@
+//! GPT-2 as a list of ops (Radford et al. 2019), and everything that is recorded from it.
+//!
+//! Read [`gpt2`] first: it is the model. [`Program::record`] builds it for training, evaluation and
+//! generation over the same memory.
+
+use crate::config::{GptConfig, Optimizer};
+use crate::graph::{Graph, Param, Var};
+use crate::kernel::{Dims, Elem};
+use crate::ops::head::{Head, HeadLast};
+use crate::ops::{Op, embedding::Slice, global_norm, optimizer, sample};
+use crate::plan::{Limits, Phase, Plan, Role, View};
+
+/// How many tokens generation adds in one replay, the longest first.
+pub const EXTENDS: [u32; 3] = [64, 8, 1];
+
+/// The most bytes of logits that stand in memory at once.
+const LOGITS_BYTES: u64 = 64 << 20;
+
+/// The model: from `tokens` to the last layer normalisation (B,T,C), and the token table.
+pub fn gpt2(g: &mut Graph, config: &GptConfig, tokens: View, dropout: bool) -> (Var, Vec<Slice>) {
+    let GptConfig { n_layer, n_head, n_embd: c, vocab_size, n_positions, .. } = *config;
+    let drop =
+        |g: &mut Graph, name: &str, x: Var| if dropout { g.dropout(name, x, true) } else { x };
+    let branch = |g: &mut Graph, name: &str, x: Var| {
+        if dropout {
+            let out = g.linear(name, x, c);
+            g.dropout(&format!("{name}.dropout"), out, true)
+        } else {
+            g.linear_to_stream(name, x, c)
+        }
+    };
+
+    let embedding = g.embedding(tokens, vocab_size, n_positions, c, !dropout);
+    let mut stream = drop(g, "embedding.dropout", embedding);
+    let mut normed = g.layernorm("h.0.ln_1", stream);
+    for l in 0..n_layer {
+        let h = format!("h.{l}");
+        let qkv = g.linear(&format!("{h}.attn.c_attn"), normed, 3 * c);
+        let mixed = g.attention(&format!("{h}.attn"), qkv, n_head, n_positions);
+        let attended = branch(g, &format!("{h}.attn.c_proj"), mixed);
+        (stream, normed) = g.residual_layernorm(&format!("{h}.ln_2"), stream, attended);
+        let wide = g.linear_gelu(&format!("{h}.mlp.c_fc"), normed, config.n_inner());
+        let narrow = branch(g, &format!("{h}.mlp.c_proj"), wide);
+        let next = if l + 1 < n_layer { format!("h.{}.ln_1", l + 1) } else { "ln_f".into() };
+        (stream, normed) = g.residual_layernorm(&next, stream, narrow);
+    }
+    (normed, g.param("wte.weight", &[vocab_size, c]))
+}
+
+/// What a program is recorded for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Uses {
+    /// Sequences a micro-batch; 0: no batches, generation alone.
+    pub batch: usize,
+    /// Tokens a sequence.
+    pub seq: usize,
+    /// Whether and how parameters are updated.
+    pub training: Option<Optimizer>,
+    /// Whether training drops activations.
+    pub dropout: bool,
+    /// Whether the logits of all rows of a batch are wanted.
+    pub logits: bool,
+    /// Whether text is generated.
+    pub generation: bool,
+}
+
+/// The views that batches go through.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchViews {
+    /// (B,T)
+    pub tokens: View,
+    /// (B,T); [`crate::ops::cross_entropy::IGNORE`] where there is none.
+    pub targets: View,
+    /// (B,T)
+    pub row_loss: View,
+    /// (1)
+    pub loss: View,
+    /// (B,T,V), if wanted.
+    pub logits: Option<View>,
+}
+
+/// The views that an update goes through.
+#[derive(Clone, Copy, Debug)]
+pub struct UpdateViews {
+    /// (2): the norm, -1 if not finite, and the factor that clips it.
+    pub norm: View,
+    /// What only the device knows: [`global_norm::state`].
+    pub state: View,
+}
+
+/// The views that generation goes through.
+#[derive(Clone, Copy, Debug)]
+pub struct GenerationViews {
+    /// (S + 1): the tokens of the sequence.
+    pub sequence: View,
+    /// (V): 1 for tokens that came so far.
+    pub seen: View,
+    /// (V): logits of the last row.
+    pub logits: View,
+    /// (V): what the next token is drawn from.
+    pub probs: View,
+}
+
+/// A model as a plan: recorded once, replayed by any backend.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The sizes.
+    pub config: GptConfig,
+    /// What it was recorded for.
+    pub uses: Uses,
+    /// Buffers, dispatches and phases.
+    pub plan: Plan,
+    /// The parameters and their places.
+    pub params: Vec<Param>,
+    /// The arenas in slices, with gradients and moments.
+    pub slots: Vec<optimizer::Slot>,
+    /// Views of batches, unless generation is all.
+    pub batch: Option<BatchViews>,
+    /// Views of updates, in training.
+    pub update: Option<UpdateViews>,
+    /// Views of generation, if text is generated.
+    pub generation: Option<GenerationViews>,
+}
+
+impl Program {
+    /// Records the phases that `uses` asks for, within the limits of a device.
+    ///
+    /// # Panics
+    ///
+    /// If the configuration is not valid ([`GptConfig::validate`]).
+    pub fn record(config: &GptConfig, uses: Uses, limits: Limits) -> Program {
+        let moments = uses.training.is_some_and(|optimizer| optimizer != Optimizer::Sgd);
+        let mut g = Graph::new(limits, moments, config.layer_norm_epsilon);
+        let batch = (uses.batch > 0).then(|| record_batch(&mut g, config, uses, limits));
+        let update = uses.training.map(|optimizer| record_update(&mut g, optimizer, batch));
+        let generation = uses.generation.then(|| record_generation(&mut g, config));
+        let slots = g.slots();
+        let (plan, params) = (g.plan, g.params);
+        Program { config: config.clone(), uses, plan, params, slots, batch, update, generation }
+    }
+
+    /// The number of parameters.
+    pub fn parameter_count(&self) -> usize {
+        self.params.iter().map(Param::len).sum()
+    }
+
+    /// The parameter called `name`.
+    pub fn param(&self, name: &str) -> Option<&Param> {
+        self.params.iter().find(|param| param.name == name)
+    }
+}
+
+fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -> BatchViews {
+    let (b, t, v) = (uses.batch, uses.seq, config.vocab_size);
+    match uses.training {
+        Some(_) => g.begin_training(b, t),
+        None => g.begin_inference(b, t),
+    }
+    let rows = b * t;
+    let tokens = g.buffer(Role::Staging, "tokens", rows, Elem::U32);
+    let targets = g.buffer(Role::Staging, "targets", rows, Elem::U32);
+    let row_loss = g.buffer(Role::Staging, "row_loss", rows, Elem::Real);
+    let loss = g.buffer(Role::Staging, "loss", 1, Elem::Real);
+    let (x, wte) = gpt2(g, config, tokens, uses.dropout && uses.training.is_some());
+    let chunk = (LOGITS_BYTES.min(limits.binding_bytes) / 4 / v as u64) as usize;
+    let chunk = if chunk >= rows { rows } else { (chunk / 64 * 64).max(64.min(rows)) };
+    let logits = g.buffer(Role::Logits, "logits", chunk * v, Elem::Real);
+    let dims = Dims { C: config.n_embd as u32, V: v as u32, ..g.dims() };
+    let head = Head { dims, x, wte, targets, logits, row_loss, loss };
+
+    g.record_forward(Phase::Forward);
+    let start = g.plan.dispatches.len();
+    head.forward(&mut g.plan);
+    g.plan.end_phase(Phase::Evaluate, start);
+    if uses.training.is_some() {
+        g.record_backward(Phase::Backward, Some(&head));
+    }
+    let all = uses.logits.then(|| {
+        let out = g.buffer(Role::Logits, "all_logits", rows * v, Elem::Real);
+        let start = g.plan.dispatches.len();
+        head.logits(&mut g.plan, out);
+        g.plan.end_phase(Phase::Logits, start);
+        out
+    });
+    BatchViews { tokens, targets, row_loss, loss, logits: all }
+}
+
+fn record_update(g: &mut Graph, optimizer: Optimizer, batch: Option<BatchViews>) -> UpdateViews {
+    let loss = batch.expect("training has batches").loss;
+    let slots = g.slots();
+    let grads: Vec<View> = slots.iter().map(|slot| slot.grads).collect();
+    let len = global_norm::partials_len(&grads);
+    let partials = g.buffer(Role::Staging, "norm.partials", len, Elem::Real);
+    let norm = g.buffer(Role::Staging, "norm", 2, Elem::Real);
+    let state = g.buffer(Role::Staging, "state", global_norm::state::LEN, Elem::U32);
+    let start = g.plan.dispatches.len();
+    global_norm::record(&mut g.plan, &grads, partials, loss, norm, state);
+    for slot in &slots {
+        optimizer::record(&mut g.plan, optimizer, slot, norm, state);
+    }
+    g.plan.end_phase(Phase::Update, start);
+    UpdateViews { norm, state }
+}
+
+fn record_generation(g: &mut Graph, config: &GptConfig) -> GenerationViews {
+    let (c, v) = (config.n_embd, config.vocab_size);
+    let mut views = None;
+    for n in EXTENDS {
+        g.begin_extend(n as usize);
+        let sequence = g.buffer(Role::Staging, "sequence", config.n_positions + 1, Elem::U32);
+        let (x, wte) = gpt2(g, config, sequence, false);
+        let logits = g.buffer(Role::Logits, "last_logits", v, Elem::Real);
+        let dims = Dims { C: c as u32, ..g.dims() };
+        g.push(Box::new(HeadLast { dims, x: x.value, wte, logits }));
+        g.record_forward(Phase::Extend(n));
+        views = Some((sequence, logits));
+    }
+    let (sequence, logits) = views.expect("EXTENDS is not empty");
+    let seen = g.buffer(Role::Staging, "seen", v, Elem::U32);
+    let probs = g.buffer(Role::Logits, "probs", v, Elem::Real);
+    let start = g.plan.dispatches.len();
+    let dims = Dims { V: v as u32, ..Dims::default() };
+    g.plan.push(&sample::FILTER, dims, &[seen, logits, probs]);
+    g.plan.push(&sample::DRAW, dims, &[probs, sequence, seen]);
+    g.plan.end_phase(Phase::Sample, start);
+    GenerationViews { sequence, seen, logits, probs }
+}

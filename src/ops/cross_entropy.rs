@@ -1,0 +1,99 @@
+//! Cross-entropy of logits against targets.
+//!
+//! ```text
+//! row_loss = log Σ_v exp(logits[v]) - logits[target], 0 where the target is IGNORE
+//! loss = loss_scale · Σ_rows row_loss
+//! dlogits[v] = loss_scale · (exp(logits[v]) / Σ exp(logits) - [v = target]), 0 where ignored
+//! ```
+//!
+//! The gradient takes the place of the logits: they are never needed again.
+
+use crate::kernel::{
+    Dims, Io, Kernel, Real, Step, accumulate, adds, changes, grid, reads, reads_u32, twin, writes,
+};
+use crate::ops::portable;
+
+/// The target of a row without one: PyTorch's -100.
+pub const IGNORE: u32 = u32::MAX;
+
+fn rows(d: &Dims, _: &[usize]) -> [u32; 3] {
+    grid::fold(d.M)
+}
+
+fn flops(d: &Dims) -> u64 {
+    4 * u64::from(d.M) * u64::from(d.V)
+}
+
+/// `row_loss` from `logits` (M,V).
+pub const FORWARD: Kernel = Kernel {
+    name: "cross_entropy_forward",
+    args: &[reads_u32("targets"), reads("logits"), writes("row_loss")],
+    twin: twin!(forward),
+    cpu: None,
+    flops,
+    variants: portable!("cross_entropy_forward", [REDUCE], rows),
+};
+
+/// `row_loss`, and the gradient in the place of the logits (M,V).
+pub const BACKWARD: Kernel = Kernel {
+    name: "cross_entropy_backward",
+    args: &[reads_u32("targets"), changes("logits"), writes("row_loss")],
+    twin: twin!(backward),
+    cpu: None,
+    flops,
+    variants: portable!("cross_entropy_backward", [REDUCE], rows),
+};
+
+/// `loss += loss_scale · Σ row_loss`.
+pub const SUM: Kernel = Kernel {
+    name: "cross_entropy_sum",
+    args: &[reads("row_loss"), adds("loss")],
+    twin: twin!(sum),
+    cpu: None,
+    flops: |d| u64::from(d.M),
+    variants: portable!("cross_entropy_sum", [REDUCE], |_, _| [1, 1, 1]),
+};
+
+/// The largest logit and the sum of the exponentials relative to it.
+fn statistics<F: Real>(logits: &[F]) -> (F, F) {
+    let max = logits.iter().copied().fold(F::neg_infinity(), F::max);
+    (max, logits.iter().map(|&x| (x - max).exp()).sum())
+}
+
+/// The loss of one row.
+fn row<F: Real>(logits: &[F], target: u32) -> F {
+    if target == IGNORE {
+        return F::zero();
+    }
+    let (max, sum) = statistics(logits);
+    sum.ln() - (logits[target as usize] - max)
+}
+
+fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let (([logits], [row_loss]), [targets], []) = io.split();
+    for (i, logits) in logits.chunks(dims.V as usize).enumerate() {
+        row_loss[i] = row(logits, targets[i]);
+    }
+}
+
+fn backward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
+    let (([], [logits, row_loss]), [targets], []) = io.split();
+    for (i, logits) in logits.chunks_mut(dims.V as usize).enumerate() {
+        row_loss[i] = row(logits, targets[i]);
+        if targets[i] == IGNORE {
+            logits.fill(F::zero());
+            continue;
+        }
+        let (max, sum) = statistics(logits);
+        for (v, x) in logits.iter_mut().enumerate() {
+            let hit = if v == targets[i] as usize { F::one() } else { F::zero() };
+            *x = F::of(step.loss_scale) * ((*x - max).exp() / sum - hit);
+        }
+    }
+}
+
+fn sum<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
+    let ([row_loss], [loss]) = io.reals();
+    let sum = F::of(step.loss_scale) * row_loss.iter().copied().sum();
+    accumulate(&mut loss[0], sum, step.overwrites(dims));
+}

@@ -1,0 +1,68 @@
+//! Dropout (Srivastava et al. 2014): zeroes a share p of the activations, scales the rest by 1 / (1 - p).
+//!
+//! The mask is not stored: element i of the layer ID is kept if the random word of
+//! ([`crate::kernel::Step::seed`], (i, ID)) is at least p · 2³², forward and backward alike.
+
+use crate::graph::{Recorder, Var};
+use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::ops::{Op, portable, random};
+use crate::plan::Plan;
+
+/// `out` from `x`.
+pub const FORWARD: Kernel = Kernel {
+    name: "dropout_forward",
+    args: &[reads("x"), writes("out")],
+    twin: twin!(mask),
+    cpu: None,
+    flops: |d| d.rows() as u64 * u64::from(d.C),
+    variants: portable!("dropout_forward", [THREEFRY], grid::elements),
+};
+
+/// `dx` from `dout`.
+pub const BACKWARD: Kernel = Kernel {
+    name: "dropout_backward",
+    args: &[reads("dout"), writes("dx")],
+    twin: twin!(mask),
+    cpu: None,
+    flops: |d| d.rows() as u64 * u64::from(d.C),
+    variants: portable!("dropout_backward", [THREEFRY], grid::elements),
+};
+
+/// `out` (B,T,C) from `x` (B,T,C).
+pub struct Dropout {
+    /// B, T, C, ID.
+    pub dims: Dims,
+    /// (B,T,C)
+    pub x: Var,
+    /// (B,T,C)
+    pub out: Var,
+}
+
+impl Op for Dropout {
+    fn forward(&self, plan: &mut Plan) {
+        plan.push(&FORWARD, self.dims, &[self.x.value, self.out.value]);
+    }
+
+    fn backward(&self, recorder: &mut Recorder<'_>) {
+        recorder.plan.push(&BACKWARD, self.dims, &[self.out.grad, self.x.grad]);
+    }
+}
+
+/// What [`Step::dropout`] is for a share `p` in [0, 1).
+pub fn threshold(p: f64) -> u32 {
+    (p * 4_294_967_296.0) as u32
+}
+
+/// 1 / (1 - p), in the precision that a GPU has.
+pub(crate) fn scale(threshold: u32) -> f32 {
+    1.0 / (1.0 - threshold as f32 / 4_294_967_296.0)
+}
+
+fn mask<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
+    let ([x], [out]) = io.reals();
+    let scale = F::of(f64::from(scale(step.dropout)));
+    for (i, (&x, out)) in x.iter().zip(out).enumerate() {
+        let kept = random::threefry(step.seed, [i as u32, dims.ID])[0] >= step.dropout;
+        *out = if kept { x * scale } else { F::zero() };
+    }
+}

@@ -1,0 +1,146 @@
+//! The embedding of a token at its position: `out[b, t] = wte[tokens[b, t]] + wpe[position + t]`.
+//!
+//! ```text
+//! dwte[v] += Σ over (b, t) with tokens[b, t] = v of dout[b, t]      dwpe[t] += Σ_b dout[b, t]
+//! ```
+//!
+//! The token table may come in slices of V rows from START; a slice's kernel writes the rows of its
+//! tokens alone. In generation the rows past `step.count` are masked: the first slice writes zeros.
+
+use crate::graph::{Recorder, Var};
+use crate::kernel::{
+    Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, reads_u32, twin, writes_part,
+};
+use crate::ops::{Op, portable};
+use crate::plan::{Plan, View};
+
+/// `out` from a slice of the token table.
+pub const FORWARD: Kernel = Kernel {
+    name: "embedding_forward",
+    args: &[reads_u32("tokens"), reads("wte"), reads("wpe"), writes_part("out")],
+    twin: twin!(forward),
+    cpu: None,
+    flops: |d| d.rows() as u64 * u64::from(d.C),
+    variants: portable!("embedding_forward", [], grid::rows),
+};
+
+/// A slice of `dwte`.
+pub const BACKWARD_TOKENS: Kernel = Kernel {
+    name: "embedding_backward_tokens",
+    args: &[reads_u32("tokens"), reads("dout"), adds("dwte")],
+    twin: twin!(backward_tokens),
+    cpu: None,
+    flops: |d| d.rows() as u64 * u64::from(d.C),
+    variants: portable!("embedding_backward_tokens", [], |d, _| grid::fold(d.V)),
+};
+
+/// `dwpe`.
+pub const BACKWARD_POSITIONS: Kernel = Kernel {
+    name: "embedding_backward_positions",
+    args: &[reads("dout"), adds("dwpe")],
+    twin: twin!(backward_positions),
+    cpu: None,
+    flops: |d| d.rows() as u64 * u64::from(d.C),
+    variants: portable!("embedding_backward_positions", [], grid::elements),
+};
+
+/// A slice of a table's rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    /// Its first row.
+    pub start: usize,
+    /// The number of its rows.
+    pub rows: usize,
+    /// The rows.
+    pub var: Var,
+}
+
+/// `out` (B,T,C) from tokens (B,T).
+pub struct Embedding {
+    /// B, T, C, S.
+    pub dims: Dims,
+    /// (B,T)
+    pub tokens: View,
+    /// (V,C) in slices.
+    pub wte: Vec<Slice>,
+    /// (S,C)
+    pub wpe: Var,
+    /// (B,T,C)
+    pub out: Var,
+}
+
+impl Embedding {
+    fn slice_dims(&self, slice: &Slice) -> Dims {
+        Dims { V: slice.rows as u32, START: slice.start as u32, ..self.dims }
+    }
+}
+
+impl Op for Embedding {
+    fn forward(&self, plan: &mut Plan) {
+        for slice in &self.wte {
+            let args = [self.tokens, slice.var.value, self.wpe.value, self.out.value];
+            plan.push(&FORWARD, self.slice_dims(slice), &args);
+        }
+    }
+
+    fn backward(&self, recorder: &mut Recorder<'_>) {
+        for slice in &self.wte {
+            let dims =
+                Dims { ACC: recorder.parameter(&[slice.var.grad]), ..self.slice_dims(slice) };
+            let args = [self.tokens, self.out.grad, slice.var.grad];
+            recorder.plan.push(&BACKWARD_TOKENS, dims, &args);
+        }
+        let dims = Dims { ACC: recorder.parameter(&[self.wpe.grad]), ..self.dims };
+        recorder.plan.push(&BACKWARD_POSITIONS, dims, &[self.out.grad, self.wpe.grad]);
+    }
+}
+
+fn forward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
+    let (([wte, wpe], [out]), [tokens], []) = io.split();
+    let (c, position) = (dims.C as usize, step.position as usize);
+    for row in 0..dims.rows() {
+        let t = row % dims.T as usize;
+        let out = &mut out[row * c..(row + 1) * c];
+        if t >= step.count as usize {
+            if dims.START == 0 {
+                out.fill(F::zero());
+            }
+            continue;
+        }
+        let token = tokens[position + row].wrapping_sub(dims.START);
+        if token < dims.V {
+            for i in 0..c {
+                out[i] = wte[token as usize * c + i] + wpe[(position + t) * c + i];
+            }
+        }
+    }
+}
+
+fn backward_tokens<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
+    let (([dout], [dwte]), [tokens], []) = io.split();
+    let c = dims.C as usize;
+    if step.overwrites(dims) {
+        dwte.fill(F::zero());
+    }
+    for row in 0..dims.rows() {
+        let token = tokens[row].wrapping_sub(dims.START);
+        if token < dims.V {
+            for i in 0..c {
+                let at = token as usize * c + i;
+                dwte[at] = dwte[at] + dout[row * c + i];
+            }
+        }
+    }
+}
+
+fn backward_positions<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
+    let ([dout], [dwpe]) = io.reals();
+    let (b, t, c) = (dims.B as usize, dims.T as usize, dims.C as usize);
+    for position in 0..dims.S as usize {
+        for i in 0..c {
+            let rows = if position < t { b } else { 0 };
+            let sum = (0..rows).map(|b| dout[(b * t + position) * c + i]).sum();
+            accumulate(&mut dwpe[position * c + i], sum, step.overwrites(dims));
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! GELU in GPT-2's tanh form (Hendrycks & Gimpel 2016, <https://arxiv.org/abs/1606.08415>).
+//!
+//! ```text
+//! t = tanh(√(2/π) (x + 0.044715 x³))      out = x (1 + t) / 2
+//! dx = dout ((1 + t) / 2 + x (1 - t²) √(2/π) (1 + 3 · 0.044715 x²) / 2)
+//! ```
+
+use crate::graph::{Recorder, Var};
+use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::ops::{Op, portable};
+use crate::plan::Plan;
+
+/// √(2/π)
+const SCALE: f64 = 0.797_884_560_802_865_4;
+const CUBIC: f64 = 0.044_715;
+
+/// `out` from `x`.
+pub const FORWARD: Kernel = Kernel {
+    name: "gelu_forward",
+    args: &[reads("x"), writes("out")],
+    twin: twin!(forward),
+    cpu: None,
+    flops: |d| 8 * d.rows() as u64 * u64::from(d.C),
+    variants: portable!("gelu_forward", [GELU], grid::elements),
+};
+
+/// `dx` from `x` and `dout`.
+pub const BACKWARD: Kernel = Kernel {
+    name: "gelu_backward",
+    args: &[reads("x"), reads("dout"), writes("dx")],
+    twin: twin!(backward),
+    cpu: None,
+    flops: |d| 16 * d.rows() as u64 * u64::from(d.C),
+    variants: portable!("gelu_backward", [GELU], grid::elements),
+};
+
+/// `out` (B,T,C) from `x` (B,T,C).
+pub struct Gelu {
+    /// B, T, C.
+    pub dims: Dims,
+    /// (B,T,C)
+    pub x: Var,
+    /// (B,T,C)
+    pub out: Var,
+}
+
+impl Op for Gelu {
+    fn forward(&self, plan: &mut Plan) {
+        plan.push(&FORWARD, self.dims, &[self.x.value, self.out.value]);
+    }
+
+    fn backward(&self, recorder: &mut Recorder<'_>) {
+        recorder.plan.push(&BACKWARD, self.dims, &[self.x.value, self.out.grad, self.x.grad]);
+    }
+}
+
+fn tanh<F: Real>(x: F) -> F {
+    (F::of(SCALE) * (x + F::of(CUBIC) * x * x * x)).tanh()
+}
+
+/// GELU of one number.
+pub(crate) fn gelu<F: Real>(x: F) -> F {
+    F::of(0.5) * x * (F::one() + tanh(x))
+}
+
+fn forward<F: Real>(_: &Dims, _: &Step, io: Io<'_, F>) {
+    let ([x], [out]) = io.reals();
+    for (x, out) in x.iter().zip(out) {
+        *out = gelu(*x);
+    }
+}
+
+fn backward<F: Real>(_: &Dims, _: &Step, io: Io<'_, F>) {
+    let ([x, dout], [dx]) = io.reals();
+    for ((&x, &dout), dx) in x.iter().zip(dout).zip(dx) {
+        let (t, half) = (tanh(x), F::of(0.5));
+        let inner = F::of(SCALE) * (F::one() + F::of(3.0 * CUBIC) * x * x);
+        *dx = dout * (half * (F::one() + t) + half * x * (F::one() - t * t) * inner);
+    }
+}

@@ -1,0 +1,117 @@
+//! The Euclidean norm of all gradients, without overflow or underflow, and what follows from it.
+//!
+//! ```text
+//! per block of BLOCK gradients: max = max |g|      sum = Σ (g / max)²
+//! norm = M √(Σ_blocks sum · (max / M)²), M the largest max
+//! coef = min(1, grad_clip / (norm + 1e-6)), 1 without clipping
+//! ```
+//!
+//! A norm or a loss that is not finite makes the update a skipped one: the norm reads -1 and `coef` 0,
+//! `state` counts it, and the optimiser's kernels leave everything as it is.
+
+use crate::kernel::{Dims, Io, Kernel, Real, Step, changes_u32, reads, twin, writes};
+use crate::ops::portable;
+use crate::plan::{Plan, View};
+
+/// Gradients a workgroup reduces.
+pub const BLOCK: usize = 1 << 14;
+/// Numbers a block leaves: max, sum, and 1 if something was not finite.
+pub const PARTIAL_LEN: usize = 3;
+/// Where a slice's partials begin: whole blocks, at an offset that every device can bind.
+const ALIGNMENT: usize = 64 * PARTIAL_LEN;
+
+/// The words of `state`.
+pub mod state {
+    /// Updates applied.
+    pub const APPLIED: usize = 0;
+    /// Updates skipped since the last that was applied.
+    pub const SKIPPED_IN_A_ROW: usize = 1;
+    /// Updates skipped in all.
+    pub const SKIPPED: usize = 2;
+    /// 1 if the update under way is skipped.
+    pub const SKIP: usize = 3;
+    /// The number of words.
+    pub const LEN: usize = 4;
+}
+
+/// `partials` (blocks,3) from a slice of the gradients.
+pub const PARTIAL: Kernel = Kernel {
+    name: "global_norm_partial",
+    args: &[reads("grads"), writes("partials")],
+    twin: twin!(partial),
+    cpu: None,
+    flops: |d| 3 * u64::from(d.N),
+    variants: portable!("global_norm_partial", [REDUCE], |d, _| {
+        crate::kernel::grid::fold(d.N.div_ceil(BLOCK as u32))
+    }),
+};
+
+/// `norm` (2: norm, coef) from all partials (N blocks) and the loss; updates `state`.
+pub const FINISH: Kernel = Kernel {
+    name: "global_norm_finish",
+    args: &[reads("partials"), reads("loss"), writes("norm"), changes_u32("state")],
+    twin: twin!(finish),
+    cpu: None,
+    flops: |d| 4 * u64::from(d.N),
+    variants: portable!("global_norm_finish", [REDUCE], |_, _| [1, 1, 1]),
+};
+
+/// Records the norm over `grads`, each a slice that one binding can hold.
+pub fn record(
+    plan: &mut Plan,
+    grads: &[View],
+    partials: View,
+    loss: View,
+    norm: View,
+    state: View,
+) {
+    let mut start = 0;
+    for &view in grads {
+        let blocks = view.len.div_ceil(BLOCK);
+        let dims = Dims { N: view.len as u32, ..Dims::default() };
+        plan.push(&PARTIAL, dims, &[view, partials.slice(start, blocks * PARTIAL_LEN)]);
+        start += (blocks * PARTIAL_LEN).next_multiple_of(ALIGNMENT);
+    }
+    let dims = Dims { N: (partials.len / PARTIAL_LEN) as u32, ..Dims::default() };
+    plan.push(&FINISH, dims, &[partials, loss, norm, state]);
+}
+
+/// Elements of the partials of these slices; each slice's begin where a device can bind them.
+pub fn partials_len(grads: &[View]) -> usize {
+    let lens = grads.iter().map(|view| view.len.div_ceil(BLOCK) * PARTIAL_LEN);
+    lens.map(|len| len.next_multiple_of(ALIGNMENT)).sum()
+}
+
+fn partial<F: Real>(_: &Dims, _: &Step, io: Io<'_, F>) {
+    let ([grads], [partials]) = io.reals();
+    for (grads, out) in grads.chunks(BLOCK).zip(partials.chunks_mut(PARTIAL_LEN)) {
+        let finite = grads.iter().all(|g| g.is_finite());
+        let max =
+            if finite { grads.iter().map(|g| g.abs()).fold(F::zero(), F::max) } else { F::zero() };
+        let ratio = |g: &F| if max > F::zero() { *g / max } else { F::zero() };
+        let sum = if finite { grads.iter().map(|g| ratio(g) * ratio(g)).sum() } else { F::zero() };
+        out.copy_from_slice(&[max, sum, if finite { F::zero() } else { F::one() }]);
+    }
+}
+
+fn finish<F: Real>(_: &Dims, step: &Step, io: Io<'_, F>) {
+    let (([partials, loss], [norm]), [], [state]) = io.split();
+    let blocks = || partials.chunks_exact(PARTIAL_LEN);
+    let max = blocks().map(|b| b[0]).fold(F::zero(), F::max);
+    let scaled =
+        |b: &[F]| if max > F::zero() { b[1] * (b[0] / max) * (b[0] / max) } else { F::zero() };
+    let total = max * blocks().map(scaled).sum::<F>().sqrt();
+    let skip = blocks().any(|b| b[2] > F::zero()) || !loss[0].is_finite() || !total.is_finite();
+    let clip = F::of(step.grad_clip);
+    let clipped = clip > F::zero() && clip < total + F::of(1e-6);
+    let coef = if clipped { clip / (total + F::of(1e-6)) } else { F::one() };
+    norm.copy_from_slice(&if skip { [-F::one(), F::zero()] } else { [total, coef] });
+    state[state::SKIP] = u32::from(skip);
+    if skip {
+        state[state::SKIPPED] += 1;
+        state[state::SKIPPED_IN_A_ROW] += 1;
+    } else {
+        state[state::APPLIED] += 1;
+        state[state::SKIPPED_IN_A_ROW] = 0;
+    }
+}

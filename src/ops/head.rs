@@ -1,0 +1,165 @@
+//! The head: logits from the token table, tied to the embedding, `logits = x · wteᵀ`.
+//!
+//! Training works in chunks of rows, so that the logits of a chunk fit one binding, and over the
+//! slices of the table; the gradient of a chunk takes the place of its logits, so that (B,T,V) never
+//! stands in memory. The kernels are [`matmul`]'s and [`cross_entropy`]'s. Generation needs the logits
+//! of the last valid row alone, which has a kernel of its own.
+
+use crate::graph::{Recorder, Var};
+use crate::kernel::{Accumulate, Dims, Io, Kernel, Real, Step, grid, reads, twin, writes_part};
+use crate::ops::embedding::Slice;
+use crate::ops::{Op, cross_entropy, matmul, portable};
+use crate::plan::{Plan, View};
+
+/// Logits of row `step.count - 1` (or the last, if that is less) against a slice of the table.
+pub const FORWARD: Kernel = Kernel {
+    name: "head_forward",
+    args: &[reads("x"), reads("wte"), writes_part("logits")],
+    twin: twin!(forward),
+    cpu: None,
+    flops: |d| 2 * u64::from(d.V) * u64::from(d.C),
+    variants: portable!("head_forward", [REDUCE], |d, _| grid::fold(d.V)),
+};
+
+/// Head and loss over row chunks of `logits`.
+pub struct Head {
+    /// B, T, C, and V of the whole vocabulary.
+    pub dims: Dims,
+    /// (B,T,C)
+    pub x: Var,
+    /// (V,C) in slices.
+    pub wte: Vec<Slice>,
+    /// (B,T)
+    pub targets: View,
+    /// (R,V): the logits of R rows.
+    pub logits: View,
+    /// (B,T)
+    pub row_loss: View,
+    /// (1)
+    pub loss: View,
+}
+
+/// Some rows of the head's inputs.
+struct Chunk {
+    rows: usize,
+    x: Var,
+    targets: View,
+    logits: View,
+    row_loss: View,
+}
+
+impl Head {
+    fn chunks(&self) -> impl Iterator<Item = Chunk> + '_ {
+        let (c, v) = (self.dims.C as usize, self.dims.V as usize);
+        let (all, most) = (self.dims.rows(), self.logits.len / v);
+        (0..all).step_by(most).map(move |start| {
+            let rows = most.min(all - start);
+            Chunk {
+                rows,
+                x: Var {
+                    value: self.x.value.slice(start * c, rows * c),
+                    grad: self.x.grad.slice(start * c, rows * c),
+                },
+                targets: self.targets.slice(start, rows),
+                logits: self.logits.slice(0, rows * v),
+                row_loss: self.row_loss.slice(start, rows),
+            }
+        })
+    }
+
+    /// The logits of some rows, into `out`.
+    fn project(&self, plan: &mut Plan, x: View, rows: usize, out: View) {
+        for slice in &self.wte {
+            let dims = Dims { M: rows as u32, K: self.dims.C, ..self.slice_dims(slice) };
+            let dims = Dims { N: slice.rows as u32, ..dims };
+            plan.push(&matmul::NT, dims, &[x, slice.var.value, out]);
+        }
+    }
+
+    /// The whole vocabulary's row stride, and where a slice begins in a row.
+    fn slice_dims(&self, slice: &Slice) -> Dims {
+        Dims { LD: self.dims.V, START: slice.start as u32, ..Dims::default() }
+    }
+
+    fn chunk_dims(&self, chunk: &Chunk) -> Dims {
+        Dims { M: chunk.rows as u32, V: self.dims.V, ..Dims::default() }
+    }
+
+    /// Records the logits of every row, without loss: `out` is (B,T,V).
+    pub fn logits(&self, plan: &mut Plan, out: View) {
+        self.project(plan, self.x.value, self.dims.rows(), out);
+    }
+
+    fn sum(&self, plan: &mut Plan, mode: Accumulate) {
+        let dims = Dims { M: self.dims.rows() as u32, ACC: mode as u32, ..Dims::default() };
+        plan.push(&cross_entropy::SUM, dims, &[self.row_loss, self.loss]);
+    }
+}
+
+impl Op for Head {
+    /// The loss without gradients.
+    fn forward(&self, plan: &mut Plan) {
+        for chunk in self.chunks() {
+            self.project(plan, chunk.x.value, chunk.rows, chunk.logits);
+            let args = [chunk.targets, chunk.logits, chunk.row_loss];
+            plan.push(&cross_entropy::FORWARD, self.chunk_dims(&chunk), &args);
+        }
+        self.sum(plan, Accumulate::Set);
+    }
+
+    /// The loss, and the gradients of `x` and of the table.
+    fn backward(&self, recorder: &mut Recorder<'_>) {
+        for chunk in self.chunks() {
+            self.project(recorder.plan, chunk.x.value, chunk.rows, chunk.logits);
+            let args = [chunk.targets, chunk.logits, chunk.row_loss];
+            recorder.plan.push(&cross_entropy::BACKWARD, self.chunk_dims(&chunk), &args);
+            for slice in &self.wte {
+                let (c, rows, v) = (self.dims.C, chunk.rows as u32, slice.rows as u32);
+                let acc = recorder.contribution(chunk.x.grad);
+                let dims = Dims { M: rows, K: v, N: c, ACC: acc, ..self.slice_dims(slice) };
+                let args = [chunk.logits, slice.var.value, chunk.x.grad];
+                recorder.plan.push(&matmul::NN, dims, &args);
+                let acc = recorder.parameter(&[slice.var.grad]);
+                let dims = Dims { M: v, K: rows, N: c, ACC: acc, ..self.slice_dims(slice) };
+                let args = [chunk.logits, chunk.x.value, slice.var.grad];
+                recorder.plan.push(&matmul::TN, dims, &args);
+            }
+        }
+        self.sum(recorder.plan, Accumulate::SetFirst);
+    }
+}
+
+/// `logits` (V) of the last valid row of `x` (T,C).
+pub struct HeadLast {
+    /// T, C.
+    pub dims: Dims,
+    /// (T,C)
+    pub x: View,
+    /// (V,C) in slices.
+    pub wte: Vec<Slice>,
+    /// (V)
+    pub logits: View,
+}
+
+impl Op for HeadLast {
+    fn forward(&self, plan: &mut Plan) {
+        for slice in &self.wte {
+            let dims = Dims { V: slice.rows as u32, START: slice.start as u32, ..self.dims };
+            plan.push(&FORWARD, dims, &[self.x, slice.var.value, self.logits]);
+        }
+    }
+
+    fn backward(&self, _: &mut Recorder<'_>) {
+        unreachable!("generation has no backward pass");
+    }
+}
+
+fn forward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
+    let ([x, wte], [logits]) = io.reals();
+    let c = dims.C as usize;
+    let row = dims.T.min(step.count) as usize - 1;
+    let x = &x[row * c..(row + 1) * c];
+    for (v, wte) in wte.chunks(c).enumerate() {
+        logits[dims.START as usize + v] = x.iter().zip(wte).map(|(&x, &w)| x * w).sum();
+    }
+}

@@ -1,0 +1,159 @@
+//! A linear layer, alone or with the GELU after it: `out = x · weight + bias`.
+//!
+//! ```text
+//! dx      = dout · weightᵀ
+//! dweight += xᵀ · dout      dbias += Σ_rows dout
+//! ```
+//!
+//! The weight is (C,OC), as GPT-2's checkpoints have it.
+
+use crate::graph::{Recorder, Var};
+use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes};
+use crate::ops::{Op, gelu, portable};
+use crate::plan::Plan;
+
+fn flops(d: &Dims) -> u64 {
+    2 * d.rows() as u64 * u64::from(d.C) * u64::from(d.OC)
+}
+
+/// `out = x · weight + bias`.
+pub const FORWARD: Kernel = Kernel {
+    name: "linear_forward",
+    args: &[reads("x"), reads("weight"), reads("bias"), writes("out")],
+    twin: twin!(forward),
+    cpu: None,
+    flops,
+    variants: portable!("linear_forward", [MATMUL], |d, _| grid::tiles(d.B * d.T, d.OC)),
+};
+
+/// `pre = x · weight + bias`, `out = gelu(pre)`.
+pub const GELU_FORWARD: Kernel = Kernel {
+    name: "linear_gelu_forward",
+    args: &[reads("x"), reads("weight"), reads("bias"), writes("pre"), writes("out")],
+    twin: twin!(gelu_forward),
+    cpu: None,
+    flops,
+    variants: portable!("linear_gelu_forward", [MATMUL, GELU], |d, _| grid::tiles(d.B * d.T, d.OC)),
+};
+
+/// `dx` from `dout`.
+pub const BACKWARD_INPUT: Kernel = Kernel {
+    name: "linear_backward_input",
+    args: &[reads("weight"), reads("dout"), writes("dx")],
+    twin: twin!(backward_input),
+    cpu: None,
+    flops,
+    variants: portable!("linear_backward_input", [MATMUL], |d, _| grid::tiles(d.B * d.T, d.C)),
+};
+
+/// `dweight` and `dbias` from `dout`.
+pub const BACKWARD_PARAMS: Kernel = Kernel {
+    name: "linear_backward_params",
+    args: &[reads("x"), reads("dout"), adds("dweight"), adds("dbias")],
+    twin: twin!(backward_params),
+    cpu: None,
+    flops,
+    variants: portable!("linear_backward_params", [MATMUL], |d, _| grid::tiles(d.C, d.OC)),
+};
+
+/// `out` (B,T,OC) from `x` (B,T,C).
+pub struct Linear {
+    /// B, T, C, OC.
+    pub dims: Dims,
+    /// (B,T,C)
+    pub x: Var,
+    /// (C,OC)
+    pub weight: Var,
+    /// (OC)
+    pub bias: Var,
+    /// (B,T,OC)
+    pub out: Var,
+}
+
+impl Op for Linear {
+    fn forward(&self, plan: &mut Plan) {
+        let Linear { dims, x, weight, bias, out } = *self;
+        plan.push(&FORWARD, dims, &[x.value, weight.value, bias.value, out.value]);
+    }
+
+    fn backward(&self, recorder: &mut Recorder<'_>) {
+        let Linear { dims, x, weight, bias, out } = *self;
+        let acc = recorder.parameter(&[weight.grad, bias.grad]);
+        let args = [x.value, out.grad, weight.grad, bias.grad];
+        recorder.plan.push(&BACKWARD_PARAMS, Dims { ACC: acc, ..dims }, &args);
+        recorder.plan.push(&BACKWARD_INPUT, dims, &[weight.value, out.grad, x.grad]);
+    }
+}
+
+/// `out` (B,T,OC) = gelu(x · weight + bias); what goes into the GELU is kept.
+pub struct LinearGelu {
+    /// The layer; its output goes into the GELU.
+    pub linear: Linear,
+    /// (B,T,OC)
+    pub out: Var,
+}
+
+impl Op for LinearGelu {
+    fn forward(&self, plan: &mut Plan) {
+        let Linear { dims, x, weight, bias, out: pre } = self.linear;
+        let args = [x.value, weight.value, bias.value, pre.value, self.out.value];
+        plan.push(&GELU_FORWARD, dims, &args);
+    }
+
+    fn backward(&self, recorder: &mut Recorder<'_>) {
+        let pre = self.linear.out;
+        let dims = Dims { C: self.linear.dims.OC, ..self.linear.dims };
+        recorder.plan.push(&gelu::BACKWARD, dims, &[pre.value, self.out.grad, pre.grad]);
+        self.linear.backward(recorder);
+    }
+}
+
+/// x · weight + bias at one row and column.
+fn at<F: Real>(dims: &Dims, [x, weight, bias]: [&[F]; 3], row: usize, o: usize) -> F {
+    let (c, oc) = (dims.C as usize, dims.OC as usize);
+    bias[o] + (0..c).map(|i| x[row * c + i] * weight[i * oc + o]).sum()
+}
+
+fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let (inputs, [out]) = io.reals();
+    let oc = dims.OC as usize;
+    for row in 0..dims.rows() {
+        for o in 0..oc {
+            out[row * oc + o] = at(dims, inputs, row, o);
+        }
+    }
+}
+
+fn gelu_forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let (inputs, [pre, out]) = io.reals();
+    let oc = dims.OC as usize;
+    for row in 0..dims.rows() {
+        for o in 0..oc {
+            pre[row * oc + o] = at(dims, inputs, row, o);
+            out[row * oc + o] = gelu::gelu(pre[row * oc + o]);
+        }
+    }
+}
+
+fn backward_input<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let ([weight, dout], [dx]) = io.reals();
+    let (c, oc) = (dims.C as usize, dims.OC as usize);
+    for row in 0..dims.rows() {
+        for i in 0..c {
+            dx[row * c + i] = (0..oc).map(|o| dout[row * oc + o] * weight[i * oc + o]).sum();
+        }
+    }
+}
+
+fn backward_params<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
+    let ([x, dout], [dweight, dbias]) = io.reals();
+    let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
+    let overwrite = step.overwrites(dims);
+    for o in 0..oc {
+        accumulate(&mut dbias[o], (0..rows).map(|row| dout[row * oc + o]).sum(), overwrite);
+        for i in 0..c {
+            let dot = (0..rows).map(|row| x[row * c + i] * dout[row * oc + o]).sum();
+            accumulate(&mut dweight[i * oc + o], dot, overwrite);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Matrix products in the three layouts that a layer and its gradients need.
+//!
+//! ```text
+//! nn: out (M,N) = a (M,K) · b (K,N)      da = dout · bᵀ (nt)      db = aᵀ · dout (tn)
+//! nt: out (M,N) = a (M,K) · bᵀ, b (N,K)  da = dout · b (nn)       db = doutᵀ · a (tn)
+//! tn: out (M,N) = aᵀ · b, a (K,M), b (K,N)
+//! ```
+//!
+//! One of the matrices may be a slice of columns of a wider one (the logits of a part of the
+//! vocabulary): rows of `out` in `nt` and of `a` in `nn` and `tn` are LD elements apart and begin at
+//! START.
+
+use crate::graph::{Recorder, Var};
+use crate::kernel::{
+    Arg, Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes_part,
+};
+use crate::ops::{Op, portable};
+use crate::plan::Plan;
+
+fn flops(d: &Dims) -> u64 {
+    2 * u64::from(d.M) * u64::from(d.K) * u64::from(d.N)
+}
+
+/// `out += a · b`; `a` is a slice of columns.
+pub const NN: Kernel = Kernel {
+    name: "matmul_nn",
+    args: &[reads("a"), reads("b"), adds("out")],
+    twin: twin!(nn),
+    cpu: None,
+    flops,
+    variants: portable!("matmul_nn", [MATMUL], |d, _| grid::tiles(d.M, d.N)),
+};
+
+/// `out = a · bᵀ`; `out` is a slice of columns.
+pub const NT: Kernel = Kernel {
+    name: "matmul_nt",
+    args: &[reads("a"), reads("b"), writes_part("out")],
+    twin: twin!(nt),
+    cpu: None,
+    flops,
+    variants: portable!("matmul_nt", [MATMUL], |d, _| grid::tiles(d.M, d.N)),
+};
+
+/// `out += aᵀ · b`; `a` is a slice of columns.
+pub const TN: Kernel = Kernel {
+    name: "matmul_tn",
+    args: &[reads("a"), reads("b"), adds("out")] as &[Arg],
+    twin: twin!(tn),
+    cpu: None,
+    flops,
+    variants: portable!("matmul_tn", [MATMUL], |d, _| grid::tiles(d.M, d.N)),
+};
+
+/// Which matrix of a product is transposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// a · b
+    NN,
+    /// a · bᵀ
+    NT,
+    /// aᵀ · b
+    TN,
+}
+
+/// A product of two activations, with the gradients of both.
+pub struct MatMul {
+    /// Which of them is transposed.
+    pub layout: Layout,
+    /// M, K, N of the output.
+    pub dims: Dims,
+    /// (M,K), or (K,M) in TN
+    pub a: Var,
+    /// (K,N), or (N,K) in NT
+    pub b: Var,
+    /// (M,N)
+    pub out: Var,
+}
+
+impl MatMul {
+    /// Sizes of a product whose sliced matrix is whole.
+    fn whole(m: u32, k: u32, n: u32, ld: u32) -> Dims {
+        Dims { M: m, K: k, N: n, LD: ld, ACC: 1, ..Dims::default() }
+    }
+}
+
+impl Op for MatMul {
+    fn forward(&self, plan: &mut Plan) {
+        let (Dims { M, K, N, .. }, args) =
+            (self.dims, [self.a.value, self.b.value, self.out.value]);
+        match self.layout {
+            Layout::NN => plan.push(&NN, MatMul::whole(M, K, N, K), &args),
+            Layout::NT => plan.push(&NT, MatMul::whole(M, K, N, N), &args),
+            Layout::TN => plan.push(&TN, MatMul::whole(M, K, N, M), &args),
+        }
+    }
+
+    fn backward(&self, recorder: &mut Recorder<'_>) {
+        let Dims { M, K, N, .. } = self.dims;
+        let (a, b, dout) = (self.a, self.b, self.out.grad);
+        let plan = &mut recorder.plan;
+        match self.layout {
+            Layout::NN => {
+                plan.push(&NT, MatMul::whole(M, N, K, K), &[dout, b.value, a.grad]);
+                plan.push(&TN, MatMul::whole(K, M, N, K), &[a.value, dout, b.grad]);
+            }
+            Layout::NT => {
+                plan.push(&NN, MatMul::whole(M, N, K, N), &[dout, b.value, a.grad]);
+                plan.push(&TN, MatMul::whole(N, M, K, N), &[dout, a.value, b.grad]);
+            }
+            Layout::TN => {
+                plan.push(&NT, MatMul::whole(K, N, M, M), &[b.value, dout, a.grad]);
+                plan.push(&NN, MatMul::whole(K, M, N, M), &[a.value, dout, b.grad]);
+            }
+        }
+    }
+}
+
+/// M, K, N, LD, START as indices.
+fn sizes(d: &Dims) -> [usize; 5] {
+    [d.M, d.K, d.N, d.LD, d.START].map(|x| x as usize)
+}
+
+fn nn<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
+    let ([a, b], [out]) = io.reals();
+    let [m, k, n, ld, start] = sizes(dims);
+    for row in 0..m {
+        for col in 0..n {
+            let dot = (0..k).map(|i| a[row * ld + start + i] * b[i * n + col]).sum();
+            accumulate(&mut out[row * n + col], dot, step.overwrites(dims));
+        }
+    }
+}
+
+fn nt<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let ([a, b], [out]) = io.reals();
+    let [m, k, n, ld, start] = sizes(dims);
+    for row in 0..m {
+        for col in 0..n {
+            out[row * ld + start + col] = (0..k).map(|i| a[row * k + i] * b[col * k + i]).sum();
+        }
+    }
+}
+
+fn tn<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
+    let ([a, b], [out]) = io.reals();
+    let [m, k, n, ld, start] = sizes(dims);
+    for row in 0..m {
+        for col in 0..n {
+            let dot = (0..k).map(|i| a[i * ld + start + row] * b[i * n + col]).sum();
+            accumulate(&mut out[row * n + col], dot, step.overwrites(dims));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The operations of GPT-2, one file each: what it computes, its kernels, its node, its CPU twins.
+//!
+//! To add one: `ops/NAME.rs`, its `shaders/NAME_*.wgsl`, its kernels in [`ALL`], a line in `graph`.
+//! The tests then demand the rest by name.
+
+pub mod attention;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod gelu;
+pub mod global_norm;
+pub mod head;
+pub mod layernorm;
+pub mod linear;
+pub mod matmul;
+pub mod optimizer;
+pub mod random;
+pub mod residual;
+pub mod residual_layernorm;
+pub mod sample;
+pub mod softmax;
+
+use crate::graph::Recorder;
+use crate::kernel::Kernel;
+use crate::plan::Plan;
+
+/// One node of the graph.
+pub trait Op {
+    /// Records the kernels that compute the outputs.
+    fn forward(&self, plan: &mut Plan);
+
+    /// Records the kernels that turn the outputs' gradients into the inputs' and the parameters'.
+    fn backward(&self, recorder: &mut Recorder<'_>);
+}
+
+/// Every kernel, for the tests, the benchmarks and the profiler.
+pub const ALL: &[&Kernel] = &[
+    &attention::FORWARD,
+    &attention::BACKWARD,
+    &attention::EXTEND_STORE,
+    &attention::EXTEND_FORWARD,
+    &cross_entropy::FORWARD,
+    &cross_entropy::BACKWARD,
+    &cross_entropy::SUM,
+    &dropout::FORWARD,
+    &dropout::BACKWARD,
+    &embedding::FORWARD,
+    &embedding::BACKWARD_TOKENS,
+    &embedding::BACKWARD_POSITIONS,
+    &gelu::FORWARD,
+    &gelu::BACKWARD,
+    &global_norm::PARTIAL,
+    &global_norm::FINISH,
+    &head::FORWARD,
+    &layernorm::FORWARD,
+    &layernorm::BACKWARD_INPUT,
+    &layernorm::BACKWARD_PARAMS,
+    &linear::FORWARD,
+    &linear::GELU_FORWARD,
+    &linear::BACKWARD_INPUT,
+    &linear::BACKWARD_PARAMS,
+    &matmul::NN,
+    &matmul::NT,
+    &matmul::TN,
+    &optimizer::ADAM,
+    &optimizer::SGD,
+    &residual::FORWARD,
+    &residual::BACKWARD,
+    &residual_layernorm::FORWARD,
+    &sample::FILTER,
+    &sample::DRAW,
+    &softmax::FORWARD,
+    &softmax::BACKWARD,
+];
+
+/// The fields of the portable [`crate::kernel::Variant`] of the kernel whose file is `$file`.
+macro_rules! portable {
+    ($file:literal, [$($shared:ident),*], $grid:expr) => {
+        &[crate::kernel::Variant {
+            name: "",
+            wgsl: include_str!(concat!("../../shaders/", $file, ".wgsl")),
+            shared: &[$(crate::kernel::shared::$shared),*],
+            grid: $grid,
+        }]
+    };
+}
+pub(crate) use portable;

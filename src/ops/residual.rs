@@ -1,0 +1,65 @@
+//! The sum of the residual stream and a branch: `out = stream + branch`.
+//!
+//! The stream before and after share one gradient buffer, so `dstream += dout` is already done and
+//! only the branch's gradient is left to write.
+
+use crate::graph::{Recorder, Var};
+use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::ops::{Op, portable};
+use crate::plan::Plan;
+
+/// `out = stream + branch`.
+pub const FORWARD: Kernel = Kernel {
+    name: "residual_forward",
+    args: &[reads("stream"), reads("branch"), writes("out")],
+    twin: twin!(forward),
+    cpu: None,
+    flops: |d| d.rows() as u64 * u64::from(d.C),
+    variants: portable!("residual_forward", [], grid::elements),
+};
+
+/// `dbranch = dout`.
+pub const BACKWARD: Kernel = Kernel {
+    name: "residual_backward",
+    args: &[reads("dout"), writes("dbranch")],
+    twin: twin!(backward),
+    cpu: None,
+    flops: |_| 0,
+    variants: portable!("residual_backward", [], grid::elements),
+};
+
+/// `out` (B,T,C) from `stream` and `branch` (B,T,C).
+pub struct Residual {
+    /// B, T, C.
+    pub dims: Dims,
+    /// (B,T,C)
+    pub stream: Var,
+    /// (B,T,C)
+    pub branch: Var,
+    /// (B,T,C)
+    pub out: Var,
+}
+
+impl Op for Residual {
+    fn forward(&self, plan: &mut Plan) {
+        let Residual { dims, stream, branch, out } = *self;
+        plan.push(&FORWARD, dims, &[stream.value, branch.value, out.value]);
+    }
+
+    fn backward(&self, recorder: &mut Recorder<'_>) {
+        let Residual { dims, branch, out, .. } = *self;
+        recorder.plan.push(&BACKWARD, dims, &[out.grad, branch.grad]);
+    }
+}
+
+fn forward<F: Real>(_: &Dims, _: &Step, io: Io<'_, F>) {
+    let ([stream, branch], [out]) = io.reals();
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = stream[i] + branch[i];
+    }
+}
+
+fn backward<F: Real>(_: &Dims, _: &Step, io: Io<'_, F>) {
+    let ([dout], [dbranch]) = io.reals();
+    dbranch.copy_from_slice(dout);
+}

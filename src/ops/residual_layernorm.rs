@@ -1,0 +1,69 @@
+//! A residual sum and the layer normalisation after it, in one pass over the rows.
+//!
+//! ```text
+//! sum = stream + branch      out = layernorm(sum)
+//! ```
+//!
+//! The stream before and after the sum and the branch share one gradient buffer (what leaves a sum
+//! flows unchanged into both), so the backward pass is [`layernorm`]'s alone.
+
+use crate::graph::{Recorder, Var};
+use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::ops::layernorm::{self, LayerNorm};
+use crate::ops::{Op, portable};
+use crate::plan::Plan;
+
+/// `sum`, `out`, `mean` and `rstd` from `stream` and `branch`.
+pub const FORWARD: Kernel = Kernel {
+    name: "residual_layernorm_forward",
+    args: &[
+        reads("stream"),
+        reads("branch"),
+        reads("weight"),
+        reads("bias"),
+        writes("sum"),
+        writes("out"),
+        writes("mean"),
+        writes("rstd"),
+    ],
+    twin: twin!(forward),
+    cpu: None,
+    flops: |d| 9 * d.rows() as u64 * u64::from(d.C),
+    variants: portable!("residual_layernorm_forward", [REDUCE], grid::rows),
+};
+
+/// `norm.x` and `norm.out` (B,T,C) from `stream` and `branch` (B,T,C).
+pub struct ResidualLayerNorm {
+    /// (B,T,C)
+    pub stream: Var,
+    /// (B,T,C)
+    pub branch: Var,
+    /// The normalisation; its input is the sum.
+    pub norm: LayerNorm,
+}
+
+impl Op for ResidualLayerNorm {
+    fn forward(&self, plan: &mut Plan) {
+        let LayerNorm { dims, x, weight, bias, out, mean, rstd } = self.norm;
+        let (stream, branch) = (self.stream.value, self.branch.value);
+        let args = [stream, branch, weight.value, bias.value, x.value, out.value, mean, rstd];
+        plan.push(&FORWARD, dims, &args);
+    }
+
+    fn backward(&self, recorder: &mut Recorder<'_>) {
+        self.norm.backward(recorder);
+    }
+}
+
+fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let ([stream, branch, weight, bias], [sum, out, mean, rstd]) = io.reals();
+    let c = dims.C as usize;
+    for row in 0..dims.rows() {
+        let at = row * c..(row + 1) * c;
+        for i in at.clone() {
+            sum[i] = stream[i] + branch[i];
+        }
+        let x = &sum[at.clone()];
+        (mean[row], rstd[row]) = layernorm::normalize(x, weight, bias, &mut out[at], dims.EPS);
+    }
+}

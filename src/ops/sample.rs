@@ -1,0 +1,114 @@
+//! The next token: the logits become filtered probabilities, from which one token is drawn.
+//!
+//! In this order, each only if it is set: repetition penalty (Keskar et al. 2019), temperature, top-k,
+//! top-p (Holtzman et al. 2019), min-p (Nguyen et al. 2024), softmax.
+//!
+//! ```text
+//! penalty r: logit / r if logit >= 0, else logit · r, for every token seen before
+//! top-k: logits below the k-th largest go; all that tie with it stay
+//! top-p: from the most probable downwards a token stays while the mass before it is < p;
+//!        among equals those with the smaller ids come first
+//! min-p: probabilities (of what is left) below min_p · the largest go
+//! ```
+//!
+//! The draw takes the first token, in the order of ids, at which the running sum of the probabilities
+//! exceeds a number u in [0, 1) times their sum; u comes from the key and the position.
+
+use crate::kernel::{
+    Dims, Io, Kernel, Real, Step, changes_u32, reads, reads_u32, twin, writes, writes_part_u32,
+};
+use crate::ops::{portable, random};
+
+/// `probs` (V) from `logits` (V) and `seen` (V: 1 for tokens so far).
+pub const FILTER: Kernel = Kernel {
+    name: "sample_filter",
+    args: &[reads_u32("seen"), reads("logits"), writes("probs")],
+    twin: twin!(filter),
+    cpu: None,
+    flops: |d| 40 * u64::from(d.V),
+    variants: portable!("sample_filter", [REDUCE], |_, _| [1, 1, 1]),
+};
+
+/// The next token into `tokens` at `position + count`, and into `seen`.
+pub const DRAW: Kernel = Kernel {
+    name: "sample_draw",
+    args: &[reads("probs"), writes_part_u32("tokens"), changes_u32("seen")],
+    twin: twin!(draw),
+    cpu: None,
+    flops: |d| u64::from(d.V),
+    variants: portable!("sample_draw", [REDUCE, THREEFRY], |_, _| [1, 1, 1]),
+};
+
+/// The order of tokens from the most probable downwards, equals by id.
+fn descending<F: Real>(logits: &[F]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| {
+        logits[b].partial_cmp(&logits[a]).unwrap_or(std::cmp::Ordering::Equal).then(a.cmp(&b))
+    });
+    order
+}
+
+/// Softmax in place; -∞ becomes 0.
+fn softmax<F: Real>(x: &mut [F]) {
+    let max = x.iter().copied().fold(F::neg_infinity(), F::max);
+    x.iter_mut().for_each(|x| *x = (*x - max).exp());
+    let sum: F = x.iter().copied().sum();
+    x.iter_mut().for_each(|x| *x = *x / sum);
+}
+
+fn filter<F: Real>(_: &Dims, step: &Step, io: Io<'_, F>) {
+    let (([logits], [probs]), [seen], []) = io.split();
+    let penalty = F::of(step.repetition_penalty);
+    let temperature = F::of(if step.temperature > 0.0 { step.temperature } else { 1.0 });
+    for (v, out) in probs.iter_mut().enumerate() {
+        let x = logits[v];
+        let penalised = if x >= F::zero() { x / penalty } else { x * penalty };
+        *out = if seen[v] != 0 { penalised } else { x } / temperature;
+    }
+    let order = descending(probs);
+    if step.temperature == 0.0 {
+        probs.fill(F::zero());
+        probs[order[0]] = F::one();
+        return;
+    }
+    if step.top_k > 0 && (step.top_k as usize) < probs.len() {
+        let least = probs[order[step.top_k as usize - 1]];
+        probs.iter_mut().filter(|x| **x < least).for_each(|x| *x = F::neg_infinity());
+    }
+    if step.top_p < 1.0 {
+        let mut p = probs.to_vec();
+        softmax(&mut p);
+        let mut before = F::zero();
+        for (rank, &v) in order.iter().enumerate() {
+            if rank > 0 && before >= F::of(step.top_p) {
+                probs[v] = F::neg_infinity();
+            }
+            before = before + p[v];
+        }
+    }
+    softmax(probs);
+    if step.min_p > 0.0 {
+        let least = F::of(step.min_p) * probs[order[0]];
+        probs.iter_mut().filter(|p| **p < least).for_each(|p| *p = F::zero());
+        let sum: F = probs.iter().copied().sum();
+        probs.iter_mut().for_each(|p| *p = *p / sum);
+    }
+}
+
+fn draw<F: Real>(_: &Dims, step: &Step, io: Io<'_, F>) {
+    let (([probs], []), [], [tokens, seen]) = io.split();
+    let next = step.position + step.count;
+    let u = F::of(f64::from(random::unit(random::threefry(step.seed, [next, 0])[0])));
+    let target = u * probs.iter().copied().sum();
+    let mut sum = F::zero();
+    let mut chosen = 0;
+    for (v, &p) in probs.iter().enumerate().filter(|(_, p)| **p > F::zero()) {
+        chosen = v;
+        sum = sum + p;
+        if sum > target {
+            break;
+        }
+    }
+    tokens[next as usize] = chosen as u32;
+    seen[chosen] = 1;
+}

@@ -1,0 +1,81 @@
+//! Causal softmax of attention scores: row i of (T,T) sees columns 0..=i.
+//!
+//! ```text
+//! p[i, j] = exp(s[i, j] - max) / Σ_{j' <= i} exp(s[i, j'] - max), 0 for j > i
+//! ds[i, j] = p[i, j] · (dp[i, j] - Σ_j' p[i, j'] · dp[i, j'])
+//! ```
+
+use crate::graph::{Recorder, Var};
+use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::ops::{Op, portable};
+use crate::plan::Plan;
+
+fn rows(d: &Dims, _: &[usize]) -> [u32; 3] {
+    grid::fold(d.B * d.NH * d.T)
+}
+
+/// `p` from `s`.
+pub const FORWARD: Kernel = Kernel {
+    name: "softmax_forward",
+    args: &[reads("s"), writes("p")],
+    twin: twin!(forward),
+    cpu: None,
+    flops: |d| 4 * u64::from(d.B * d.NH) * u64::from(d.T) * u64::from(d.T),
+    variants: portable!("softmax_forward", [REDUCE], rows),
+};
+
+/// `ds` from `dp`.
+pub const BACKWARD: Kernel = Kernel {
+    name: "softmax_backward",
+    args: &[reads("p"), reads("dp"), writes("ds")],
+    twin: twin!(backward),
+    cpu: None,
+    flops: |d| 4 * u64::from(d.B * d.NH) * u64::from(d.T) * u64::from(d.T),
+    variants: portable!("softmax_backward", [REDUCE], rows),
+};
+
+/// `p` (B,NH,T,T) from `s` (B,NH,T,T).
+pub struct CausalSoftmax {
+    /// B, NH, T.
+    pub dims: Dims,
+    /// (B,NH,T,T)
+    pub s: Var,
+    /// (B,NH,T,T)
+    pub p: Var,
+}
+
+impl Op for CausalSoftmax {
+    fn forward(&self, plan: &mut Plan) {
+        plan.push(&FORWARD, self.dims, &[self.s.value, self.p.value]);
+    }
+
+    fn backward(&self, recorder: &mut Recorder<'_>) {
+        recorder.plan.push(&BACKWARD, self.dims, &[self.p.value, self.p.grad, self.s.grad]);
+    }
+}
+
+fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let ([s], [p]) = io.reals();
+    let t = dims.T as usize;
+    for (row, (s, p)) in s.chunks(t).zip(p.chunks_mut(t)).enumerate() {
+        let seen = row % t + 1;
+        let max = s[..seen].iter().copied().fold(F::neg_infinity(), F::max);
+        let sum: F = s[..seen].iter().map(|&s| (s - max).exp()).sum();
+        for j in 0..t {
+            p[j] = if j < seen { (s[j] - max).exp() / sum } else { F::zero() };
+        }
+    }
+}
+
+fn backward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let ([p, dp], [ds]) = io.reals();
+    let t = dims.T as usize;
+    for (row, ds) in ds.chunks_mut(t).enumerate() {
+        let (p, dp) = (&p[row * t..(row + 1) * t], &dp[row * t..(row + 1) * t]);
+        let seen = row % t + 1;
+        let dot: F = (0..seen).map(|j| p[j] * dp[j]).sum();
+        for j in 0..t {
+            ds[j] = if j < seen { p[j] * (dp[j] - dot) } else { F::zero() };
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! A plan: buffers, dispatches and phases, recorded once as plain data and replayed by any backend.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+
+use crate::kernel::{Access, Dims, Elem, Kernel};
+
+/// Bytes that WebGPU guarantees of `min_storage_buffer_offset_alignment`.
+pub const BINDING_ALIGNMENT: u64 = 256;
+
+/// A range of one buffer, in elements: what one binding sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// Index into [`Plan::buffers`].
+    pub buffer: usize,
+    /// The first element.
+    pub start: usize,
+    /// The number of elements.
+    pub len: usize,
+    /// What the elements are.
+    pub elem: Elem,
+}
+
+impl View {
+    /// The elements within the buffer.
+    pub fn range(self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+
+    /// The `len` elements from `start`, counted within this view.
+    ///
+    /// # Panics
+    ///
+    /// If they reach past its end.
+    pub fn slice(self, start: usize, len: usize) -> View {
+        assert!(start + len <= self.len, "slice {start}+{len} of a view of {}", self.len);
+        View { start: self.start + start, len, ..self }
+    }
+
+    /// The same range of another buffer.
+    pub fn of(self, buffer: usize) -> View {
+        View { buffer, ..self }
+    }
+
+    fn overlaps(self, other: View) -> bool {
+        let (a, b) = (self.range(), other.range());
+        self.buffer == other.buffer && a.start < b.end && b.start < a.end
+    }
+}
+
+/// What a buffer is for: the rows of `wgpt plan`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// The parameters.
+    Parameters,
+    /// Their gradients.
+    Gradients,
+    /// The optimiser's moments.
+    Moments,
+    /// What the forward pass keeps for the backward pass, and the gradients of activations.
+    Activations,
+    /// The logits of one row chunk, and their gradients.
+    Logits,
+    /// Keys and values of past positions, and what else generation keeps.
+    Cache,
+    /// Tokens, targets, statistics and what else moves between host and device.
+    Staging,
+}
+
+impl Role {
+    /// All roles, in the order of `wgpt plan`.
+    pub const ALL: [Role; 7] = [
+        Role::Parameters,
+        Role::Gradients,
+        Role::Moments,
+        Role::Activations,
+        Role::Logits,
+        Role::Cache,
+        Role::Staging,
+    ];
+
+    /// The name in tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Parameters => "parameters",
+            Role::Gradients => "gradients",
+            Role::Moments => "moments",
+            Role::Activations => "activations",
+            Role::Logits => "logits",
+            Role::Cache => "cache",
+            Role::Staging => "staging",
+        }
+    }
+}
+
+/// A buffer that the backend will make.
+#[derive(Clone, Debug)]
+pub struct BufferSpec {
+    /// Its label.
+    pub name: String,
+    /// Elements.
+    pub len: usize,
+    /// What the elements are.
+    pub elem: Elem,
+    /// What it is for.
+    pub role: Role,
+}
+
+impl BufferSpec {
+    /// Bytes on a device.
+    pub fn bytes(&self) -> u64 {
+        self.len as u64 * self.elem.bytes()
+    }
+}
+
+/// One kernel over some views.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// The kernel.
+    pub kernel: &'static Kernel,
+    /// Its sizes.
+    pub dims: Dims,
+    /// Its buffers, in signature order.
+    pub args: Vec<View>,
+}
+
+/// A range of a plan that is run as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Tokens to the last layer normalisation.
+    Forward,
+    /// Head and loss, without gradients.
+    Evaluate,
+    /// Head, loss and the gradients of everything.
+    Backward,
+    /// Norm, clipping and the optimiser.
+    Update,
+    /// The logits of every row.
+    Logits,
+    /// Extends a sequence by up to this many tokens.
+    Extend(u32),
+    /// Draws the next token from the logits of the last row.
+    Sample,
+}
+
+/// What a device allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest binding, in bytes.
+    pub binding_bytes: u64,
+    /// The largest buffer, in bytes.
+    pub buffer_bytes: u64,
+}
+
+impl Limits {
+    /// What every WebGPU device allows.
+    pub const WEBGPU: Limits = Limits { binding_bytes: 128 << 20, buffer_bytes: 256 << 20 };
+    /// The host's memory.
+    pub const NONE: Limits = Limits { binding_bytes: u64::MAX, buffer_bytes: u64::MAX };
+}
+
+/// Buffers, dispatches and phases.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The buffers, in the order of their making.
+    pub buffers: Vec<BufferSpec>,
+    /// The dispatches of all phases.
+    pub dispatches: Vec<Dispatch>,
+    /// Which dispatches a phase runs.
+    pub phases: BTreeMap<Phase, Range<usize>>,
+}
+
+impl Plan {
+    /// Adds a buffer of `len` elements and returns a view of the whole.
+    pub fn buffer(&mut self, role: Role, name: &str, len: usize, elem: Elem) -> View {
+        self.buffers.push(BufferSpec { name: name.to_owned(), len, elem, role });
+        View { buffer: self.buffers.len() - 1, start: 0, len, elem }
+    }
+
+    /// Where the next tensor of an arena begins: at an offset that every device can bind.
+    pub fn next_start(&self, buffer: usize) -> usize {
+        let spec = &self.buffers[buffer];
+        spec.len.next_multiple_of((BINDING_ALIGNMENT / spec.elem.bytes()) as usize)
+    }
+
+    /// Extends an arena by `len` elements from [`Plan::next_start`].
+    pub fn grow(&mut self, buffer: usize, len: usize) -> View {
+        let start = self.next_start(buffer);
+        let spec = &mut self.buffers[buffer];
+        spec.len = start + len;
+        View { buffer, start, len, elem: spec.elem }
+    }
+
+    /// Records one dispatch.
+    ///
+    /// # Panics
+    ///
+    /// If the arguments do not fit the kernel's signature, or break a rule that wgpu enforces late
+    /// or not at all: in one dispatch a buffer is either read or written, and writes are disjoint.
+    pub fn push(&mut self, kernel: &'static Kernel, dims: Dims, args: &[View]) {
+        let name = kernel.name;
+        assert_eq!(args.len(), kernel.args.len(), "{name}: number of arguments");
+        for (i, (a, arg)) in args.iter().zip(kernel.args).enumerate() {
+            let spec = &self.buffers[a.buffer];
+            assert!(a.range().end <= spec.len, "{name}: {} reaches past {}", arg.name, spec.name);
+            assert!(a.len > 0, "{name}: {} is empty", arg.name);
+            assert_eq!((a.elem, spec.elem), (arg.elem, arg.elem), "{name}: type of {}", arg.name);
+            for (b, other) in args.iter().zip(kernel.args).skip(i + 1) {
+                let mixed = a.buffer == b.buffer && arg.is_written() != other.is_written();
+                assert!(
+                    !mixed,
+                    "{name}: {} and {} read and write {}",
+                    arg.name, other.name, spec.name
+                );
+                let clash = arg.is_written() && a.overlaps(*b);
+                assert!(!clash, "{name}: {} and {} overlap in {}", arg.name, other.name, spec.name);
+            }
+        }
+        self.dispatches.push(Dispatch { kernel, dims, args: args.to_vec() });
+    }
+
+    /// Makes the dispatches from `start` on a phase.
+    pub fn end_phase(&mut self, phase: Phase, start: usize) {
+        self.phases.insert(phase, start..self.dispatches.len());
+    }
+
+    /// The dispatches of a phase.
+    ///
+    /// # Panics
+    ///
+    /// If the plan was recorded without it.
+    pub fn phase(&self, phase: Phase) -> Range<usize> {
+        self.phases.get(&phase).unwrap_or_else(|| panic!("no {phase:?} was recorded")).clone()
+    }
+
+    /// Bytes of all buffers of a role.
+    pub fn bytes(&self, role: Role) -> u64 {
+        self.buffers.iter().filter(|b| b.role == role).map(BufferSpec::bytes).sum()
+    }
+
+    /// Bytes of all buffers.
+    pub fn total_bytes(&self) -> u64 {
+        self.buffers.iter().map(BufferSpec::bytes).sum()
+    }
+
+    /// The first argument of any dispatch that a device with these limits cannot bind, as text.
+    pub fn exceeds(&self, limits: Limits) -> Option<String> {
+        let too_large = self.buffers.iter().find(|b| b.bytes() > limits.buffer_bytes);
+        if let Some(b) = too_large {
+            let (bytes, most) = (b.bytes(), limits.buffer_bytes);
+            return Some(format!("buffer {} has {bytes} bytes, the device allows {most}", b.name));
+        }
+        self.dispatches.iter().find_map(|d| {
+            let (arg, view) = d
+                .kernel
+                .args
+                .iter()
+                .zip(&d.args)
+                .find(|(_, view)| view.len as u64 * view.elem.bytes() > limits.binding_bytes)?;
+            let bytes = view.len as u64 * view.elem.bytes();
+            Some(format!(
+                "{}.{} binds {bytes} bytes of {}, the device allows {}",
+                d.kernel.name, arg.name, self.buffers[view.buffer].name, limits.binding_bytes
+            ))
+        })
+    }
+}
+
+impl fmt::Display for Plan {
+    /// One line a dispatch: the whole graph, as text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut phases: Vec<_> = self.phases.iter().collect();
+        phases.sort_by_key(|(_, range)| range.start);
+        for (phase, range) in phases {
+            writeln!(f, "{phase:?}")?;
+            for dispatch in &self.dispatches[range.clone()] {
+                write!(f, "  {}", dispatch.kernel.name)?;
+                for (arg, view) in dispatch.kernel.args.iter().zip(&dispatch.args) {
+                    let buffer = &self.buffers[view.buffer].name;
+                    let mark = match arg.access {
+                        Access::In => "",
+                        Access::Out => "=",
+                        Access::Part => "~",
+                        Access::Acc => "+",
+                        Access::Mut => "!",
+                    };
+                    write!(
+                        f,
+                        " {}{mark} {buffer}[{}..{}]",
+                        arg.name,
+                        view.start,
+                        view.range().end
+                    )?;
+                }
+                writeln!(f)?;
+            }
+        }
+        Ok(())
+    }
+}
