@@ -4,10 +4,12 @@ pub mod cpu;
 pub mod gpu;
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use crate::backend::cpu::{Cpu, Use};
 use crate::error::Result;
 use crate::kernel::Step;
-use crate::plan::{Plan, View};
+use crate::plan::{Limits, Plan, View};
 
 /// What runs a plan. Views are the plan's.
 pub trait Backend: Send {
@@ -43,5 +45,32 @@ pub trait Backend: Send {
     /// Replays to put in flight between two reads: 1 where waiting costs nothing.
     fn run_ahead(&self) -> usize {
         1
+    }
+}
+
+/// Where a model lives.
+#[derive(Clone)]
+pub enum Device {
+    /// The host.
+    Cpu,
+}
+
+impl Device {
+    /// What it allows.
+    pub fn limits(&self) -> Limits {
+        match self {
+            Device::Cpu => Limits::NONE,
+        }
+    }
+
+    /// A backend that runs a plan here.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot hold or bind what the plan needs.
+    pub fn backend(&self, plan: Arc<Plan>) -> Result<Box<dyn Backend>> {
+        match self {
+            Device::Cpu => Ok(Box::new(Cpu::<f32>::new(plan, Use::Kernels))),
+        }
     }
 }

@@ -1,0 +1,375 @@
+//! A recorded model on a backend: its parameters, its batches, its updates, its text.
+//!
+//! The engine is what training, evaluation and generation stand on. It knows views and phases, not
+//! files and settings.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::backend::{Backend, Device};
+use crate::config::GptConfig;
+use crate::error::Result;
+use crate::graph::Param;
+use crate::kernel::Step;
+use crate::model::{BatchViews, EXTENDS, GenerationViews, Program, UpdateViews, Uses};
+use crate::ops::cross_entropy::IGNORE;
+use crate::ops::global_norm::state;
+use crate::ops::random;
+use crate::plan::{Phase, View};
+
+/// What a moment's tensor is called beside its parameter's name, in saves of a training state.
+pub const MOMENTS: [&str; 2] = ["adam.m", "adam.v"];
+
+/// A program and the backend that runs it.
+pub struct Engine {
+    program: Program,
+    backend: Box<dyn Backend>,
+}
+
+/// What an update came to, read back from the device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Update {
+    /// The mean loss over the update's micro-batches.
+    pub loss: f32,
+    /// The norm of the gradient before clipping; negative if it was not finite.
+    pub grad_norm: f32,
+    /// What only the device knows: the words of [`state`].
+    pub state: [u32; state::LEN],
+}
+
+/// Which tensor of a parameter: the parameter itself, or one of Adam's moments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tensor {
+    /// The parameter.
+    Value,
+    /// The parameter's gradient.
+    Gradient,
+    /// The first (0) or second (1) moment.
+    Moment(usize),
+}
+
+impl Engine {
+    /// Records a model for some uses and makes its buffers on a device; parameters are zero.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration is not valid, or the device cannot hold or bind what it needs.
+    pub fn new(config: &GptConfig, uses: Uses, device: &Device) -> Result<Engine> {
+        config.validate()?;
+        let program = Program::record(config, uses, device.limits());
+        let backend = device.backend(Arc::new(program.plan.clone()))?;
+        Ok(Engine { program, backend })
+    }
+
+    /// What was recorded.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// What it runs on.
+    pub fn backend(&mut self) -> &mut dyn Backend {
+        &mut *self.backend
+    }
+
+    /// What it runs on, in words.
+    pub fn describe(&self) -> String {
+        self.backend.describe()
+    }
+
+    /// Replays that may be in flight between two reads.
+    pub fn run_ahead(&self) -> usize {
+        self.backend.run_ahead()
+    }
+
+    /// GPT-2's initialisation: normal with deviation 0.02, that of the projections into the residual
+    /// stream divided by √(2 layers); biases 0, layer normalisation's weights 1.
+    pub fn initialize(&mut self, seed: u64) {
+        let residual = 0.02 / ((2 * self.program.config.n_layer) as f32).sqrt();
+        for (index, param) in self.program.params.clone().iter().enumerate() {
+            let deviation = match param.name.as_str() {
+                name if name.ends_with("c_proj.weight") => residual,
+                _ => 0.02,
+            };
+            let norm_weight = param.name.contains("ln_") && param.name.ends_with("weight");
+            self.write_param(param, Tensor::Value, |start, out| {
+                match (param.decays(), norm_weight) {
+                    (true, _) => normals(seed, index as u32, start, deviation, out),
+                    (false, true) => out.fill(1.0),
+                    (false, false) => out.fill(0.0),
+                }
+                Ok(())
+            })
+            .expect("numbers are made without error");
+        }
+    }
+
+    /// The views of one tensor of a parameter, each with where it begins in the whole.
+    fn views(&self, param: &Param, tensor: Tensor) -> Vec<(usize, View)> {
+        let width = param.len() / param.shape[0];
+        let place = |view: View| match tensor {
+            Tensor::Value | Tensor::Gradient => view,
+            Tensor::Moment(i) => {
+                let slot = self.program.slots.iter().find(|slot| slot.params.buffer == view.buffer);
+                view.of(slot.and_then(|slot| slot.moments).expect("Adam has moments")[i].buffer)
+            }
+        };
+        let slices = param.slices.iter().map(|slice| {
+            let var = slice.var;
+            let view = if tensor == Tensor::Gradient { var.grad } else { place(var.value) };
+            (slice.start * width, view)
+        });
+        slices.collect()
+    }
+
+    /// Fills a tensor in pieces: `fill(start, out)` gives the elements from `start` on.
+    ///
+    /// # Errors
+    ///
+    /// The first of `fill`.
+    pub fn write_param(
+        &mut self,
+        param: &Param,
+        tensor: Tensor,
+        mut fill: impl FnMut(usize, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        const PIECE: usize = 1 << 20;
+        let mut piece = vec![];
+        for (start, view) in self.views(param, tensor) {
+            for at in (0..view.len).step_by(PIECE) {
+                piece.resize(PIECE.min(view.len - at), 0.0);
+                fill(start + at, &mut piece)?;
+                self.backend.write(view.slice(at, piece.len()), &piece);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a tensor as a whole.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn read_param(&mut self, param: &Param, tensor: Tensor) -> Result<Vec<f32>> {
+        let mut data = vec![0.0; param.len()];
+        for (start, view) in self.views(param, tensor) {
+            self.backend.read(view, &mut data[start..start + view.len])?;
+        }
+        Ok(data)
+    }
+
+    /// Takes over the parameters of another engine of the same model.
+    ///
+    /// # Errors
+    ///
+    /// If a device is lost.
+    ///
+    /// # Panics
+    ///
+    /// If the models differ.
+    pub fn copy_from(&mut self, other: &mut Engine) -> Result<()> {
+        for param in self.program.params.clone() {
+            let theirs = other.program.param(&param.name).expect("the same model").clone();
+            let data = other.read_param(&theirs, Tensor::Value)?;
+            self.write_param(&param, Tensor::Value, |start, out| {
+                out.copy_from_slice(&data[start..start + out.len()]);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn batch_views(&self) -> BatchViews {
+        self.program.batch.expect("the program was recorded with batches")
+    }
+
+    fn update_views(&self) -> UpdateViews {
+        self.program.update.expect("the program was recorded for training")
+    }
+
+    fn generation_views(&self) -> GenerationViews {
+        self.program.generation.expect("the program was recorded for generation")
+    }
+
+    fn run(&mut self, phase: Phase, step: &Step) {
+        let range = self.program.plan.phase(phase);
+        self.backend.run(range, step);
+    }
+
+    fn write_batch(&mut self, tokens: &[u32], targets: &[u32]) {
+        let views = self.batch_views();
+        self.backend.write_u32(views.tokens, tokens);
+        self.backend.write_u32(views.targets, targets);
+    }
+
+    /// Forward and backward over one micro-batch of `micro_batches`; `step` has the random key and the
+    /// dropout. Gradients and loss are added up over the micro-batches of an update.
+    pub fn train_batch(
+        &mut self,
+        tokens: &[u32],
+        targets: &[u32],
+        (micro, micro_batches): (usize, usize),
+        step: Step,
+    ) {
+        self.write_batch(tokens, targets);
+        let valid = targets.iter().filter(|target| **target != IGNORE).count().max(1);
+        let loss_scale = 1.0 / (valid as f64 * micro_batches as f64);
+        let step = Step { accumulate: u32::from(micro > 0), loss_scale, ..step };
+        self.run(Phase::Forward, &step);
+        self.run(Phase::Backward, &step);
+    }
+
+    /// Norm, clipping and the optimiser.
+    pub fn update(&mut self, step: &Step) {
+        self.run(Phase::Update, step);
+    }
+
+    /// What the last update came to; waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn read_update(&mut self) -> Result<Update> {
+        let (views, loss_view) = (self.update_views(), self.batch_views().loss);
+        let (mut loss, mut norm) = ([0.0], [0.0; 2]);
+        self.backend.read(loss_view, &mut loss)?;
+        self.backend.read(views.norm, &mut norm)?;
+        Ok(Update { loss: loss[0], grad_norm: norm[0], state: self.read_state()? })
+    }
+
+    /// The words that only the device knows.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn read_state(&mut self) -> Result<[u32; state::LEN]> {
+        let mut words = [0; state::LEN];
+        let view = self.update_views().state;
+        self.backend.read_u32(view, &mut words)?;
+        Ok(words)
+    }
+
+    /// Overwrites the words that only the device knows.
+    pub fn write_state(&mut self, words: &[u32; state::LEN]) {
+        let view = self.update_views().state;
+        self.backend.write_u32(view, words);
+    }
+
+    /// The sum of the losses (natural logarithm) of all rows with a target.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn evaluate(&mut self, tokens: &[u32], targets: &[u32]) -> Result<f64> {
+        self.write_batch(tokens, targets);
+        let step = Step::default();
+        self.run(Phase::Forward, &step);
+        self.run(Phase::Evaluate, &step);
+        let view = self.batch_views().row_loss;
+        let mut row_loss = vec![0.0; view.len];
+        self.backend.read(view, &mut row_loss)?;
+        Ok(row_loss.into_iter().map(f64::from).sum())
+    }
+
+    /// The logits (B,T,V) of a batch.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    ///
+    /// # Panics
+    ///
+    /// If the program was recorded without them.
+    pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let view = self.batch_views().tokens;
+        self.backend.write_u32(view, tokens);
+        self.run(Phase::Forward, &Step::default());
+        self.run(Phase::Logits, &Step::default());
+        let view = self.batch_views().logits.expect("the program was recorded with logits");
+        let mut logits = vec![0.0; view.len];
+        self.backend.read(view, &mut logits)?;
+        Ok(logits)
+    }
+
+    /// Starts a sequence: forgets which tokens were seen.
+    pub fn begin_sequence(&mut self) {
+        let view = self.generation_views().seen;
+        self.backend.write_u32(view, &vec![0; view.len]);
+    }
+
+    /// Marks tokens as seen, for the repetition penalty.
+    ///
+    /// # Panics
+    ///
+    /// If an id is not of the vocabulary.
+    pub fn mark_seen(&mut self, ids: &[u32]) {
+        let view = self.generation_views().seen;
+        for &id in ids {
+            self.backend.write_u32(view.slice(id as usize, 1), &[1]);
+        }
+    }
+
+    /// Feeds tokens at positions from 0 on, after which [`Engine::sample`] draws the next one.
+    ///
+    /// # Panics
+    ///
+    /// If there are none, or more than the context.
+    pub fn prefill(&mut self, ids: &[u32]) {
+        assert!(!ids.is_empty() && ids.len() <= self.program.config.n_positions, "a full context");
+        let sequence = self.generation_views().sequence;
+        self.backend.write_u32(sequence.slice(0, ids.len()), ids);
+        let mut position = 0;
+        while position < ids.len() {
+            let left = (ids.len() - position) as u32;
+            // The smallest replay that takes all that is left, else the largest.
+            let n = EXTENDS.into_iter().rev().find(|n| *n >= left).unwrap_or(EXTENDS[0]);
+            self.extend(n, position, left.min(n));
+            position += left.min(n) as usize;
+        }
+    }
+
+    /// Computes the logits after `count` tokens of the sequence from `position` on, in a replay of `n`.
+    pub fn extend(&mut self, n: u32, position: usize, count: u32) {
+        let step = Step { position: position as u32, count, ..Step::default() };
+        self.run(Phase::Extend(n), &step);
+    }
+
+    /// Draws the token at `position` from the last logits and appends it to the sequence.
+    pub fn sample(&mut self, position: usize, step: &Step) {
+        let step = Step { position: position as u32 - 1, count: 1, ..*step };
+        self.run(Phase::Sample, &step);
+    }
+
+    /// Tokens of the sequence; waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn read_sequence(&mut self, start: usize, out: &mut [u32]) -> Result<()> {
+        let view = self.generation_views().sequence;
+        self.backend.read_u32(view.slice(start, out.len()), out)
+    }
+
+    /// What the last token was drawn from (V).
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn read_probs(&mut self) -> Result<Vec<f32>> {
+        let view = self.generation_views().probs;
+        let mut probs = vec![0.0; view.len];
+        self.backend.read(view, &mut probs)?;
+        Ok(probs)
+    }
+}
+
+/// Normal numbers by Box & Muller, number `start + i` of tensor `tensor` whatever the pieces.
+fn normals(seed: u64, tensor: u32, start: usize, deviation: f32, out: &mut [f32]) {
+    let key = random::key(seed, u32::from_be_bytes(*b"init"), tensor);
+    out.par_iter_mut().enumerate().with_min_len(1 << 12).for_each(|(i, out)| {
+        let [a, b] = random::threefry(key, [(start + i) as u32, ((start + i) >> 32) as u32]);
+        let radius = (-2.0 * ((f64::from(a) + 1.0) * 2f64.powi(-32)).ln()).sqrt();
+        let angle = std::f64::consts::TAU * f64::from(b) * 2f64.powi(-32);
+        *out = deviation * (radius * angle.cos()) as f32;
+    });
+}
