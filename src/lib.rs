@@ -5,6 +5,7 @@ pub mod check;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod generate;
 pub mod graph;
 pub mod kernel;
 pub mod model;
@@ -13,3 +14,4 @@ pub mod plan;
 
 pub use config::{GptConfig, TrainConfig};
 pub use error::{Error, Result};
+pub use generate::GenerateOptions;
