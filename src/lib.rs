@@ -11,7 +11,9 @@ pub mod kernel;
 pub mod model;
 pub mod ops;
 pub mod plan;
+pub mod tokenizer;
 
 pub use config::{GptConfig, TrainConfig};
 pub use error::{Error, Result};
 pub use generate::GenerateOptions;
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,95 @@
+//! Ids to text: at once, or token by token as they are generated.
+
+use super::Tokenizer;
+use crate::error::{Error, Result};
+
+impl Tokenizer {
+    /// The bytes of `ids`, which may cut characters.
+    ///
+    /// # Errors
+    ///
+    /// Names the first id that is not in the vocabulary.
+    pub fn decode(&self, ids: &[u32]) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(4 * ids.len());
+        for &id in ids {
+            bytes.extend_from_slice(self.known_token(id)?);
+        }
+        Ok(bytes)
+    }
+
+    /// The text of `ids`, with U+FFFD for each maximal part that is not UTF-8.
+    ///
+    /// ```
+    /// let tokenizer = wgpt::Tokenizer::bytes();
+    /// let ids = tokenizer.encode("né");
+    /// assert_eq!(tokenizer.decode_lossy(&ids)?, "né");
+    /// assert_eq!(tokenizer.decode_lossy(&ids[..2])?, "n\u{fffd}");
+    /// # wgpt::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Names the first id that is not in the vocabulary.
+    pub fn decode_lossy(&self, ids: &[u32]) -> Result<String> {
+        Ok(String::from_utf8_lossy(&self.decode(ids)?).into_owned())
+    }
+
+    /// Decodes a sequence id by id; see [`DecodeStream`].
+    pub fn decode_stream(&self) -> DecodeStream<'_> {
+        DecodeStream { tokenizer: self, held: Vec::new() }
+    }
+
+    fn known_token(&self, id: u32) -> Result<&[u8]> {
+        self.token_bytes(id).ok_or_else(|| {
+            let size = self.vocab_size();
+            Error::input(format!("token id {id} is not in the vocabulary of {size} tokens"))
+                .hint("use the tokenizer that the tokens were made with")
+        })
+    }
+}
+
+/// Decodes ids one at a time into whole characters.
+///
+/// Bytes after the last whole character are held back, since what follows may complete them. All that is
+/// returned, [`finish`](DecodeStream::finish) included, is together what [`Tokenizer::decode_lossy`] gives.
+///
+/// ```
+/// let tokenizer = wgpt::Tokenizer::bytes();
+/// let mut stream = tokenizer.decode_stream();
+/// let ids = tokenizer.encode("é!");
+/// assert_eq!(stream.push(ids[0])?, "");
+/// assert_eq!(stream.push(ids[1])?, "é");
+/// assert_eq!(stream.push(ids[0])?, "");
+/// assert_eq!(stream.finish(), "\u{fffd}");
+/// # wgpt::Result::Ok(())
+/// ```
+pub struct DecodeStream<'t> {
+    tokenizer: &'t Tokenizer,
+    held: Vec<u8>,
+}
+
+impl DecodeStream<'_> {
+    /// Takes the next id; returns the text up to the last character that is now whole.
+    ///
+    /// # Errors
+    ///
+    /// If the id is not in the vocabulary; the stream stays as it was.
+    pub fn push(&mut self, id: u32) -> Result<String> {
+        self.held.extend_from_slice(self.tokenizer.known_token(id)?);
+        let (mut whole, mut seen) = (0, 0);
+        for chunk in self.held.utf8_chunks() {
+            if !chunk.valid().is_empty() {
+                whole = seen + chunk.valid().len();
+            }
+            seen += chunk.valid().len() + chunk.invalid().len();
+        }
+        let text = String::from_utf8_lossy(&self.held[..whole]).into_owned();
+        self.held.drain(..whole);
+        Ok(text)
+    }
+
+    /// Ends the sequence: the bytes still held, with U+FFFD for each broken part.
+    pub fn finish(self) -> String {
+        String::from_utf8_lossy(&self.held).into_owned()
+    }
+}

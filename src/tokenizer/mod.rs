@@ -1,0 +1,189 @@
+//! Byte-level byte-pair encoding, as GPT-2 has it: training, encoding, decoding, and Hugging Face's files.
+//!
+//! ```text
+//! text ─▶ pieces (GPT-2's pattern) ─▶ bytes ─▶ merges, best rank first ─▶ ids ─▶ bytes ─▶ text
+//! ```
+//!
+//! - [`pieces`](self) cuts texts; `alphabet` spells bytes as printable characters, as the files do;
+//! - `train`, `encode`, `decode` do what their names say; `files` reads and writes tokenizer.json, and reads
+//!   vocab.json with merges.txt.
+//!
+//! Invariants of every [`Tokenizer`]: each byte has a token, so any text can be encoded and nothing is dropped; no
+//! two tokens have one id; both parts of each merge and its result are tokens.
+
+mod alphabet;
+mod decode;
+mod encode;
+mod files;
+mod pieces;
+mod schema;
+mod train;
+
+use std::fmt;
+
+use rustc_hash::FxHashMap;
+
+pub use decode::DecodeStream;
+
+use crate::error::{Error, Result};
+
+/// The token that ends a document.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// The smallest vocabulary that training makes: the end of text and the bytes.
+const BASE: usize = 257;
+
+/// Text to token ids and back.
+///
+/// ```
+/// use wgpt::Tokenizer;
+///
+/// let tokenizer = Tokenizer::train(b"low lower lowest low lower lowest", 262)?;
+/// let ids = tokenizer.encode("lowest");
+/// assert!(ids.len() < 6);
+/// assert_eq!(tokenizer.decode_lossy(&ids)?, "lowest");
+///
+/// let again = Tokenizer::from_json(&tokenizer.to_json(), "tokenizer.json")?;
+/// assert!(again == tokenizer);
+/// # wgpt::Result::Ok(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tokenizer {
+    /// The bytes of all tokens, one after the other.
+    text: Vec<u8>,
+    /// By id: where its bytes begin and end in `text`; empty for ids that are not used.
+    spans: Vec<(usize, usize)>,
+    /// By byte: the id of the token that is this byte.
+    byte_ids: [u32; 256],
+    /// In the order of their ranks.
+    merges: Vec<Merge>,
+    /// The rank of each pair, by [`pair_key`]; if a pair is listed more than once, its last one.
+    ranks: FxHashMap<u64, u32>,
+    /// The tokens that a text may name, in the order of the file.
+    added: Vec<Added>,
+}
+
+/// A merge of two neighbouring tokens into one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Merge {
+    left: u32,
+    right: u32,
+    result: u32,
+}
+
+/// A token that is not made of others: `<|endoftext|>` and what a tokenizer.json adds.
+#[derive(Clone, PartialEq, Eq)]
+struct Added {
+    id: u32,
+    content: String,
+    /// Whether Hugging Face calls it special; kept for the file.
+    special: bool,
+    /// Whether Hugging Face looks for it after normalisation; kept for the file.
+    normalized: bool,
+}
+
+impl Added {
+    fn end_of_text(id: u32) -> Added {
+        Added { id, content: END_OF_TEXT.to_owned(), special: true, normalized: false }
+    }
+}
+
+/// A pair of ids as one number that sorts like the pair.
+fn pair_key(left: u32, right: u32) -> u64 {
+    u64::from(left) << 32 | u64::from(right)
+}
+
+impl Tokenizer {
+    /// Checks a vocabulary of ids and bytes and puts a tokenizer together. The merges' ids are in the vocabulary.
+    ///
+    /// # Errors
+    ///
+    /// If an id or a token is there twice, an id is far larger than the number of tokens, or a byte has no token.
+    fn build(
+        vocabulary: Vec<(u32, Vec<u8>)>,
+        merges: Vec<Merge>,
+        added: Vec<Added>,
+    ) -> Result<Tokenizer> {
+        let largest = vocabulary.iter().map(|(id, _)| *id).max().unwrap_or(0) as usize;
+        if largest > 8 * vocabulary.len() + 1024 {
+            let tokens = vocabulary.len();
+            return Err(Error::input(format!(
+                "the vocabulary has {tokens} tokens, but the id {largest}"
+            ))
+            .hint("number the tokens from 0 on"));
+        }
+        let mut text = Vec::new();
+        let mut spans = vec![(0, 0); largest + 1];
+        let mut byte_ids = [u32::MAX; 256];
+        for (id, token) in &vocabulary {
+            let span = &mut spans[*id as usize];
+            if span.0 != span.1 {
+                let (one, other) = (alphabet::spell(&text[span.0..span.1]), alphabet::spell(token));
+                return Err(Error::input(format!(
+                    "the tokens {one:?} and {other:?} have the same id {id}"
+                )));
+            }
+            if token.is_empty() {
+                return Err(Error::input(format!("the token with the id {id} is empty")));
+            }
+            *span = (text.len(), text.len() + token.len());
+            text.extend_from_slice(token);
+            if let [byte] = token.as_slice() {
+                // An added token may be a single character too; the vocabulary's own token goes before it.
+                let slot = &mut byte_ids[usize::from(*byte)];
+                if *slot == u32::MAX || added.iter().all(|added| added.id != *id) {
+                    *slot = *id;
+                }
+            }
+        }
+        if let Some(byte) = byte_ids.iter().position(|&id| id == u32::MAX) {
+            let letter = alphabet::spell(&[byte as u8]);
+            return Err(Error::input(format!(
+                "the vocabulary has no token for byte {byte} ({letter:?})"
+            ))
+            .hint("use a byte-level vocabulary with a token for each of the 256 bytes"));
+        }
+        let keys = merges.iter().map(|merge| pair_key(merge.left, merge.right));
+        let ranks = keys.zip(0..).collect();
+        Ok(Tokenizer { text, spans, byte_ids, merges, ranks, added })
+    }
+
+    /// The number of rows that a model needs for this vocabulary: the largest id + 1.
+    pub fn vocab_size(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// The number of merges.
+    pub fn merge_count(&self) -> usize {
+        self.merges.len()
+    }
+
+    /// The id of `<|endoftext|>`, if the vocabulary has it.
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.added.iter().find(|added| added.content == END_OF_TEXT).map(|added| added.id)
+    }
+
+    /// The tokens that [`encode_with_special`](Tokenizer::encode_with_special) recognises, with their ids.
+    pub fn special_tokens(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.added.iter().map(|added| (added.content.as_str(), added.id))
+    }
+
+    /// The bytes of a token; `None` if no token has this id.
+    ///
+    /// ```
+    /// let tokenizer = wgpt::Tokenizer::bytes();
+    /// assert_eq!(tokenizer.token_bytes(1), Some(&b"!"[..]));
+    /// assert_eq!(tokenizer.token_bytes(257), None);
+    /// ```
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        let &(start, end) = self.spans.get(usize::try_from(id).ok()?)?;
+        (start != end).then(|| &self.text[start..end])
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (ids, merges) = (self.vocab_size(), self.merge_count());
+        write!(f, "Tokenizer {{ {ids} ids, {merges} merges }}")
+    }
+}
