@@ -1,7 +1,8 @@
-//! GPT-2's byte alphabet: a printable character for each of the 256 bytes, in which tokenizer files spell their tokens.
+//! GPT-2's byte alphabet: a printable character for each of the 256 bytes, in which tokenizer files
+//! spell their tokens.
 //!
-//! The 188 printable bytes of Latin-1 stand for themselves; the others are U+0100, U+0101, … in the order of the bytes,
-//! so that a blank is `Ġ` and a newline `Ċ`.
+//! The 188 printable bytes of Latin-1 stand for themselves; the others are U+0100, U+0101, … in the
+//! order of the bytes, so that a blank is `Ġ` and a newline `Ċ`.
 
 /// The last character of the alphabet is U+0143.
 const END: usize = 0x144;

@@ -24,7 +24,7 @@ impl Tokenizer {
     /// let ids = tokenizer.encode("né");
     /// assert_eq!(tokenizer.decode_lossy(&ids)?, "né");
     /// assert_eq!(tokenizer.decode_lossy(&ids[..2])?, "n\u{fffd}");
-    /// # wgpt::Result::Ok(())
+    /// # Ok::<(), wgpt::Error>(())
     /// ```
     ///
     /// # Errors
@@ -50,8 +50,9 @@ impl Tokenizer {
 
 /// Decodes ids one at a time into whole characters.
 ///
-/// Bytes after the last whole character are held back, since what follows may complete them. All that is
-/// returned, [`finish`](DecodeStream::finish) included, is together what [`Tokenizer::decode_lossy`] gives.
+/// Bytes after the last whole character are held back, since what follows may complete them. All
+/// that is returned, [`finish`](DecodeStream::finish) included, is together what
+/// [`Tokenizer::decode_lossy`] gives.
 ///
 /// ```
 /// let tokenizer = wgpt::Tokenizer::bytes();
@@ -61,7 +62,7 @@ impl Tokenizer {
 /// assert_eq!(stream.push(ids[1])?, "é");
 /// assert_eq!(stream.push(ids[0])?, "");
 /// assert_eq!(stream.finish(), "\u{fffd}");
-/// # wgpt::Result::Ok(())
+/// # Ok::<(), wgpt::Error>(())
 /// ```
 pub struct DecodeStream<'t> {
     tokenizer: &'t Tokenizer,

@@ -1,8 +1,9 @@
 //! Text to ids: pieces, whose pairs are merged lowest rank first, leftmost first among equals.
 //!
-//! A piece that was seen before is copied from where its ids already stand in the output. Of the others, short ones
-//! are merged by looking for the best pair again after each merge; long ones with a heap, in O(n log n). Long texts
-//! are cut into chunks that are encoded in parallel; the ids do not depend on the chunks or the threads.
+//! A piece that was seen before is copied from where its ids already stand in the output. Of the
+//! others, short ones are merged by looking for the best pair again after each merge; long ones
+//! with a heap, in O(n log n). Long texts are cut into chunks that are encoded in parallel; the ids
+//! do not depend on the chunks or the threads.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,11 +20,13 @@ const CHUNK_BYTES: usize = 512 << 10;
 const REMEMBERED_BYTES: usize = 64;
 /// Pieces of more symbols than this are merged with a heap.
 const SHORT: usize = 48;
-/// The rank of a pair that does not merge, and the symbol that another one has taken in; no id is so large.
+/// The rank of a pair that does not merge, and the symbol that another one has taken in; no id is
+/// so large.
 const NONE: u32 = u32::MAX;
 
 impl Tokenizer {
-    /// The ids of `text`. Special tokens are ordinary text here: what users write cannot end a document.
+    /// The ids of `text`. Special tokens are ordinary text here: what users write cannot end a
+    /// document.
     ///
     /// ```
     /// let tokenizer = wgpt::Tokenizer::bytes();
@@ -38,8 +41,8 @@ impl Tokenizer {
         chunks(text, CHUNK_BYTES).par_iter().map(encode).collect::<Vec<_>>().concat()
     }
 
-    /// The ids of `text`, in which the added tokens (`<|endoftext|>` and others of the tokenizer) stand for their own
-    /// ids. Where several begin at one place, the longest is taken.
+    /// The ids of `text`, in which the added tokens (`<|endoftext|>` and others of the tokenizer)
+    /// stand for their own ids. Where several begin at one place, the longest is taken.
     ///
     /// ```
     /// let tokenizer = wgpt::Tokenizer::bytes();
@@ -64,7 +67,8 @@ impl Tokenizer {
     }
 }
 
-/// Finds added tokens in a text; each is searched for once, not again for every other that is found.
+/// Finds added tokens in a text; each is searched for once, not again for every other that is
+/// found.
 struct Finder<'a> {
     text: &'a str,
     /// Each token and its next occurrence.
@@ -148,7 +152,8 @@ impl<'t> Encoder<'t> {
         ids.extend_from_slice(&self.symbols);
     }
 
-    /// Merges by looking through all pairs for the best: O(n²), the fastest for the few symbols of a word.
+    /// Merges by looking through all pairs for the best: O(n²), the fastest for the few symbols of
+    /// a word.
     fn merge_short(&mut self) {
         let (tokenizer, symbols, ranks) = (self.tokenizer, &mut self.symbols, &mut self.ranks);
         while let Some((i, &rank)) = ranks.iter().enumerate().min_by_key(|(_, rank)| **rank)

@@ -1,8 +1,10 @@
-//! Tokenizer files: Hugging Face's tokenizer.json, read and written; the older vocab.json with merges.txt, read.
+//! Tokenizer files: Hugging Face's tokenizer.json, read and written; the older vocab.json with
+//! merges.txt, read.
 //!
-//! A file's parts that would change the ids and are not implemented (normalizers, other pre-tokenizers, other models,
-//! dropout, …) are refused by name. `truncation` and `padding` shape batches, not ids, and are ignored. Memory is
-//! taken for what a file holds, never for what it claims.
+//! A file's parts that would change the ids and are not implemented (normalizers, other
+//! pre-tokenizers, other models, dropout, …) are refused by name. `truncation` and `padding` shape
+//! batches, not ids, and are ignored. Memory is taken for what a file holds, never for what it
+//! claims.
 
 use std::path::Path;
 
@@ -46,8 +48,8 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// If it is not JSON of this form, has a part that is not supported, or its vocabulary and merges do not
-    /// fit together.
+    /// If it is not JSON of this form, has a part that is not supported, or its vocabulary and
+    /// merges do not fit together.
     pub fn from_json(json: &str, place: &str) -> Result<Tokenizer> {
         let read = || {
             let settings: Settings = parse(json)?;
@@ -67,7 +69,8 @@ impl Tokenizer {
         read().map_err(|error: Error| error.at(place))
     }
 
-    /// Reads the texts of a vocab.json and a merges.txt; `place`, their folder, leads the messages of errors.
+    /// Reads the texts of a vocab.json and a merges.txt; `place`, their folder, leads the messages
+    /// of errors.
     ///
     /// # Errors
     ///
@@ -98,9 +101,17 @@ impl Tokenizer {
         Tokenizer::build(vocab.tokens, merges, vocab.added).map_err(at_vocab)
     }
 
-    /// The text of a tokenizer.json that Hugging Face's `tokenizers` and [`from_json`](Tokenizer::from_json) read.
+    /// The text of a tokenizer.json that Hugging Face's `tokenizers` and
+    /// [`from_json`](Tokenizer::from_json) read.
     pub fn to_json(&self) -> String {
-        let byte_level = |prefix: bool, trim: bool| json!({"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": trim, "use_regex": true});
+        let byte_level = |add_prefix_space: bool, trim_offsets: bool| {
+            json!({
+                "type": "ByteLevel",
+                "add_prefix_space": add_prefix_space,
+                "trim_offsets": trim_offsets,
+                "use_regex": true,
+            })
+        };
         let added: Vec<Value> = self.added.iter().map(Added::to_json).collect();
         let spellings = self.spellings();
         let used = spellings.iter().zip(0u32..).filter(|(spelling, _)| !spelling.is_empty());
@@ -190,8 +201,8 @@ struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Puts the entries and the added tokens together; one that is both is one token. `<|endoftext|>` is always
-    /// an added token.
+    /// Puts the entries and the added tokens together; one that is both is one token.
+    /// `<|endoftext|>` is always an added token.
     fn new(entries: Vec<(String, u32)>, added: Vec<AddedEntry>) -> Result<Vocabulary> {
         let mut ids = FxHashMap::default();
         for (token, id) in entries {

@@ -1,15 +1,16 @@
-//! Byte-level byte-pair encoding, as GPT-2 has it: training, encoding, decoding, and Hugging Face's files.
+//! Byte-level byte-pair encoding, as GPT-2 has it: training, encoding, decoding, and Hugging Face's
+//! files.
 //!
 //! ```text
 //! text ─▶ pieces (GPT-2's pattern) ─▶ bytes ─▶ merges, best rank first ─▶ ids ─▶ bytes ─▶ text
 //! ```
 //!
-//! - [`pieces`](self) cuts texts; `alphabet` spells bytes as printable characters, as the files do;
-//! - `train`, `encode`, `decode` do what their names say; `files` reads and writes tokenizer.json, and reads
-//!   vocab.json with merges.txt.
+//! - `pieces` cuts texts; `alphabet` spells bytes as printable characters, as the files do;
+//! - `train`, `encode`, `decode` do what their names say; `files` reads and writes tokenizer.json,
+//!   and reads vocab.json with merges.txt.
 //!
-//! Invariants of every [`Tokenizer`]: each byte has a token, so any text can be encoded and nothing is dropped; no
-//! two tokens have one id; both parts of each merge and its result are tokens.
+//! Invariants of every [`Tokenizer`]: each byte has a token, so any text can be encoded and nothing
+//! is dropped; no two tokens have one id; both parts of each merge and its result are tokens.
 
 mod alphabet;
 mod decode;
@@ -45,7 +46,7 @@ const BASE: usize = 257;
 ///
 /// let again = Tokenizer::from_json(&tokenizer.to_json(), "tokenizer.json")?;
 /// assert!(again == tokenizer);
-/// # wgpt::Result::Ok(())
+/// # Ok::<(), wgpt::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Tokenizer {
@@ -94,11 +95,13 @@ fn pair_key(left: u32, right: u32) -> u64 {
 }
 
 impl Tokenizer {
-    /// Checks a vocabulary of ids and bytes and puts a tokenizer together. The merges' ids are in the vocabulary.
+    /// Checks a vocabulary of ids and bytes and puts a tokenizer together. The merges' ids are in
+    /// the vocabulary.
     ///
     /// # Errors
     ///
-    /// If an id or a token is there twice, an id is far larger than the number of tokens, or a byte has no token.
+    /// If an id or a token is there twice, an id is far larger than the number of tokens, or a byte
+    /// has no token.
     fn build(
         vocabulary: Vec<(u32, Vec<u8>)>,
         merges: Vec<Merge>,
@@ -129,7 +132,8 @@ impl Tokenizer {
             *span = (text.len(), text.len() + token.len());
             text.extend_from_slice(token);
             if let [byte] = token.as_slice() {
-                // An added token may be a single character too; the vocabulary's own token goes before it.
+                // An added token may be a single character too; the vocabulary's own token goes
+                // before it.
                 let slot = &mut byte_ids[usize::from(*byte)];
                 if *slot == u32::MAX || added.iter().all(|added| added.id != *id) {
                     *slot = *id;
@@ -163,7 +167,8 @@ impl Tokenizer {
         self.added.iter().find(|added| added.content == END_OF_TEXT).map(|added| added.id)
     }
 
-    /// The tokens that [`encode_with_special`](Tokenizer::encode_with_special) recognises, with their ids.
+    /// The tokens that [`encode_with_special`](Tokenizer::encode_with_special) recognises, with
+    /// their ids.
     pub fn special_tokens(&self) -> impl Iterator<Item = (&str, u32)> {
         self.added.iter().map(|added| (added.content.as_str(), added.id))
     }

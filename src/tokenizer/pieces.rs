@@ -1,9 +1,8 @@
 //! GPT-2's pre-tokenisation: where a text is cut before pairs are merged.
 //!
-//! The pattern is
-//! `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`.
-//! Each of its alternatives is a run of one class of characters, so that one look at each character cuts a text
-//! and nothing is ever tried twice.
+//! The pattern is `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`.
+//! Each of its alternatives is a run of one class of characters, so that one look at each character
+//! cuts a text and nothing is ever tried twice.
 
 use std::sync::LazyLock;
 
@@ -91,8 +90,8 @@ impl Pieces<'_> {
         at
     }
 
-    /// Where the piece of white space that begins at `start` ends: it leaves the last character of the run to
-    /// the word that follows, unless it has no other.
+    /// Where the piece of white space that begins at `start` ends: it leaves the last character of
+    /// the run to the word that follows, unless it has no other.
     fn blanks(&self, start: usize) -> usize {
         let (mut last, mut at) = (start, start);
         while let Some((SPACE, after)) = self.character(at) {
@@ -111,10 +110,11 @@ fn contraction(rest: &[u8]) -> usize {
     }
 }
 
-/// Cuts `text` into stretches of about `target` bytes that have the same pieces on their own as together.
+/// Cuts `text` into stretches of about `target` bytes that have the same pieces on their own as
+/// together.
 ///
-/// A cut is made only before white space that follows something else: no piece holds such a place, and none that
-/// ends there looks past it. A text without one stays whole.
+/// A cut is made only before white space that follows something else: no piece holds such a place,
+/// and none that ends there looks past it. A text without one stays whole.
 pub(super) fn chunks(text: &str, target: usize) -> Vec<&str> {
     let (mut chunks, mut rest) = (Vec::new(), text);
     while rest.len() > target {

@@ -1,7 +1,7 @@
 //! The form of a tokenizer.json, and which of its settings are understood.
 //!
-//! A file is parsed twice: first its settings, so that another kind of tokenizer is refused by its name and not because its
-//! vocabulary looks different; then what is long.
+//! A file is parsed twice: first its settings, so that another kind of tokenizer is refused by its
+//! name and not because its vocabulary looks different; then what is long.
 
 use std::fmt;
 

@@ -1,13 +1,14 @@
-//! The trainer: byte-pair encoding (Sennrich et al. 2016, <https://arxiv.org/abs/1508.07909>) over GPT-2's pieces.
+//! The trainer: byte-pair encoding (Sennrich et al. 2016, <https://arxiv.org/abs/1508.07909>) over
+//! GPT-2's pieces.
 //!
-//! Each round merges the pair with the highest count over all pieces, among equals the one with the smaller
-//! (left id, right id). Ids: 0 is the end of text, then the bytes in the order of their letters, then one for each
-//! merge whose result is new.
+//! Each round merges the pair with the highest count over all pieces, among equals the one with the
+//! smaller (left id, right id). Ids: 0 is the end of text, then the bytes in the order of their
+//! letters, then one for each merge whose result is new.
 //!
-//! Distinct pieces are laid out one after the other as linked lists of symbols. A pair knows its count and
-//! the places where it was seen, so that a merge costs as much as it has occurrences, however long the text. Counts are
-//! exact; the heap's entries are upper bounds of them, corrected when they come up. The result does not depend
-//! on the order of pieces or the number of threads.
+//! Distinct pieces are laid out one after the other as linked lists of symbols. A pair knows its
+//! count and the places where it was seen, so that a merge costs as much as it has occurrences,
+//! however long the text. Counts are exact; the heap's entries are upper bounds of them, corrected
+//! when they come up. The result does not depend on the order of pieces or the number of threads.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -29,7 +30,8 @@ const LEAST_COUNT: u64 = 2;
 const END: u32 = u32::MAX;
 
 impl Tokenizer {
-    /// Trains on one document to a vocabulary of `vocab` ids: the end of text, the bytes, and `vocab` - 257 merges.
+    /// Trains on one document to a vocabulary of `vocab` ids: the end of text, the bytes, and
+    /// `vocab` - 257 merges.
     ///
     /// A text in which no pair occurs twice any more supports no more merges: then
     /// [`vocab_size`](Tokenizer::vocab_size) is smaller than `vocab`.
@@ -38,21 +40,24 @@ impl Tokenizer {
     /// let tokenizer = wgpt::Tokenizer::train(b"abab abab", 258)?;
     /// assert_eq!(tokenizer.vocab_size(), 258);
     /// assert_eq!(tokenizer.encode("abab"), [257, 257]);
-    /// # wgpt::Result::Ok(())
+    /// # Ok::<(), wgpt::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// If `vocab` is under 257, or the text is not UTF-8 (the error gives the place of the first wrong byte).
+    /// If `vocab` is under 257, or the text is not UTF-8 (the error gives the place of the first
+    /// wrong byte).
     pub fn train(text: &[u8], vocab: usize) -> Result<Tokenizer> {
         Tokenizer::train_documents([text], vocab)
     }
 
-    /// Trains on several documents, which come one after the other; no piece goes over the end of a document.
+    /// Trains on several documents, which come one after the other; no piece goes over the end of a
+    /// document.
     ///
     /// # Errors
     ///
-    /// As [`train`](Tokenizer::train); the error for text that is not UTF-8 gives the document too, counted from 1.
+    /// As [`train`](Tokenizer::train); the error for text that is not UTF-8 gives the document too,
+    /// counted from 1.
     pub fn train_documents<D>(
         documents: impl IntoIterator<Item = D>,
         vocab: usize,
@@ -73,8 +78,8 @@ impl Tokenizer {
         Tokenizer::build(vocabulary.collect(), merges, base.added)
     }
 
-    /// The tokenizer without merges: 257 ids, 0 for the end of text, then the bytes in the order of their letters.
-    /// It is what training gives for a vocabulary of 257.
+    /// The tokenizer without merges: 257 ids, 0 for the end of text, then the bytes in the order of
+    /// their letters. It is what training gives for a vocabulary of 257.
     pub fn bytes() -> Tokenizer {
         let bytes = alphabet::in_letter_order().map(|byte| vec![byte]);
         let tokens = std::iter::once(END_OF_TEXT.as_bytes().to_vec()).chain(bytes);
@@ -87,7 +92,8 @@ impl Tokenizer {
 /// How often each distinct piece occurs.
 type Counts = FxHashMap<Box<[u8]>, u64>;
 
-/// Cuts all documents and counts their pieces; only the distinct ones and one batch are kept in memory.
+/// Cuts all documents and counts their pieces; only the distinct ones and one batch are kept in
+/// memory.
 fn count_pieces<D: AsRef<[u8]> + Sync>(documents: impl IntoIterator<Item = D>) -> Result<Counts> {
     let mut counts = Counts::default();
     let mut documents = documents.into_iter();
@@ -160,7 +166,8 @@ struct Trainer {
     /// By piece: how often it occurs.
     weights: Vec<u64>,
     pairs: FxHashMap<u64, Pair>,
-    /// Counts, which may have fallen since, and the pairs' keys: the highest count, then the smallest key.
+    /// Counts, which may have fallen since, and the pairs' keys: the highest count, then the
+    /// smallest key.
     heap: BinaryHeap<(u64, Reverse<u64>)>,
     /// The pairs whose count rose in this round.
     risen: Vec<u64>,
@@ -205,7 +212,8 @@ impl Trainer {
         Ok(trainer)
     }
 
-    /// Merges until there are `vocab` tokens or no pair is frequent enough; appends the new tokens to `tokens`.
+    /// Merges until there are `vocab` tokens or no pair is frequent enough; appends the new tokens
+    /// to `tokens`.
     fn merge(mut self, tokens: &mut Vec<Vec<u8>>, vocab: usize) -> Vec<Merge> {
         let mut ids: FxHashMap<Vec<u8>, u32> = tokens.iter().cloned().zip(0..).collect();
         let mut merges = Vec::new();
@@ -290,8 +298,8 @@ impl Trainer {
         }
     }
 
-    /// Counts the pair at `place` no more; forgets a pair that is nowhere left. The pair being merged is
-    /// forgotten already.
+    /// Counts the pair at `place` no more; forgets a pair that is nowhere left. The pair being
+    /// merged is forgotten already.
     fn subtract(&mut self, place: u32) {
         let Some((key, weight)) = self.pair_at(place) else { return };
         let Some(pair) = self.pairs.get_mut(&key) else { return };

@@ -1,3 +1,4 @@
 //! Every integration test, in one binary, so that one device serves them all.
 
 mod common;
+mod tokenizer;
