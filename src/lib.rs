@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod check;
 pub mod config;
+pub mod data;
 pub mod engine;
 pub mod error;
 pub mod generate;

@@ -1,0 +1,23 @@
+//! What models are trained on: text from the `--data` argument to batches of token ids.
+//!
+//! ```text
+//! --data ─▶ Sources ─documents()─▶ encode() ─▶ Tokens ─split()─▶ batch()    random windows, for training
+//!  stories · files · folders       all threads  (memory,       ╰─▶ windows()  every token once, for the final loss
+//!  downloads (fetch)                             mapped file)
+//! ```
+//!
+//! Everything is in a fixed order and random only as a function of its place, so a resumed run needs no state of the data.
+
+mod batches;
+mod download;
+pub(crate) mod random;
+mod source;
+pub mod stories;
+mod text;
+mod tokens;
+
+pub use batches::{IGNORE, Place, Windows, batch, check_length, split, windows};
+pub use download::{DATASETS, Dataset, Downloads, Progress};
+pub use source::{Source, Sources};
+pub use text::{Document, SEPARATOR};
+pub use tokens::{Encode, TokenWriter, Tokens, encode};

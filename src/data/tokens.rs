@@ -1,0 +1,300 @@
+//! Token ids: in memory, or in a file that is mapped and may be larger than memory.
+//!
+//! The file format, little endian: the 8 bytes `wgpt.tok`, the version 1 (u32), the bytes of an id, 2 or 4 (u32), how many
+//! ids there are (u64), then the ids. Any other file with the ending `.bin` is read as plain 16-bit ids.
+
+use std::fs::File;
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use rayon::prelude::*;
+use tempfile::NamedTempFile;
+
+use super::text::Document;
+use crate::error::{Error, Result};
+
+const MAGIC: &[u8; 8] = b"wgpt.tok";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 24;
+
+/// A row of token ids.
+pub struct Tokens {
+    name: String,
+    ids: Ids,
+}
+
+enum Ids {
+    Memory(Vec<u32>),
+    File { map: Mmap, start: usize, width: usize, len: usize },
+}
+
+impl Tokens {
+    /// Ids in memory.
+    pub fn from_ids(ids: Vec<u32>) -> Tokens {
+        Tokens { name: "the data".to_owned(), ids: Ids::Memory(ids) }
+    }
+
+    /// The same ids, which messages call `name`.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Tokens {
+        self.name = name.into();
+        self
+    }
+
+    /// Maps a token file. The file must not be changed as long as it is open.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, is empty, or is not as long as its header says; if the version or the width is unknown;
+    /// if a plain file has an odd number of bytes.
+    pub fn open(path: &Path) -> Result<Tokens> {
+        let refused = |cause| Error::io("opening the token file", path, &cause);
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(refused)?;
+        if file.metadata().map_err(refused)?.len() == 0 {
+            return Err(Error::input(format!("{name} is empty: there are no tokens in it")));
+        }
+        let map = map(&file).map_err(refused)?;
+        let (start, width) =
+            if map.starts_with(MAGIC) { read_header(&name, &map)? } else { (0, 2) };
+        let bytes = map.len() - start;
+        if !bytes.is_multiple_of(width) {
+            return Err(Error::input(format!(
+                "{name} holds {bytes} bytes, not a multiple of the {width} that an id has"
+            ))
+            .hint("a plain token file is 16-bit little-endian ids"));
+        }
+        Ok(Tokens { name, ids: Ids::File { len: bytes / width, map, start, width } })
+    }
+
+    /// What messages call these ids: the file's path, or what [`Tokens::named`] said.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many ids there are.
+    pub fn len(&self) -> usize {
+        match &self.ids {
+            Ids::Memory(ids) => ids.len(),
+            Ids::File { len, .. } => *len,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of an id as it is stored: 2 or 4.
+    pub fn width(&self) -> usize {
+        match &self.ids {
+            Ids::Memory(_) => 4,
+            Ids::File { width, .. } => *width,
+        }
+    }
+
+    /// Copies the ids of `range` to `out`.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not within the ids, or not as long as `out`.
+    pub fn copy_to(&self, range: Range<usize>, out: &mut [u32]) {
+        match &self.ids {
+            Ids::Memory(ids) => out.copy_from_slice(&ids[range]),
+            Ids::File { map, start, width, .. } => {
+                assert_eq!(range.len(), out.len(), "as many ids as places");
+                let bytes = &map[start + range.start * width..start + range.end * width];
+                match width {
+                    2 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(id, bytes)| {
+                        *id = u16::from_le_bytes(*bytes).into();
+                    }),
+                    _ => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(id, bytes)| {
+                        *id = u32::from_le_bytes(*bytes);
+                    }),
+                }
+            }
+        }
+    }
+
+    /// Checks that every id is in a vocabulary of `vocab_size`.
+    ///
+    /// # Errors
+    ///
+    /// Names the first id that is not, and its position.
+    pub fn check(&self, vocab_size: usize) -> Result<()> {
+        const BLOCK: usize = 1 << 16;
+        let bad = (0..self.len().div_ceil(BLOCK)).into_par_iter().find_map_first(|block| {
+            let range = block * BLOCK..self.len().min((block + 1) * BLOCK);
+            let mut ids = vec![0; range.len()];
+            self.copy_to(range.clone(), &mut ids);
+            let at = ids.iter().position(|&id| id as usize >= vocab_size)?;
+            Some((range.start + at, ids[at]))
+        });
+        let Some((position, id)) = bad else { return Ok(()) };
+        Err(Error::input(format!(
+            "{}: token id {id} at position {position} is out of range: the vocabulary has {vocab_size}",
+            self.name
+        ))
+        .hint("the ids must be those of the model's own tokenizer"))
+    }
+}
+
+/// Maps a file into memory.
+#[allow(unsafe_code, reason = "mapping is the only way to read a file larger than memory in place")]
+fn map(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the bytes are only read, and as plain integers, for which any value is sound. That nobody cuts the file
+    // short meanwhile is what `Tokens::open` asks of its caller.
+    unsafe { Mmap::map(file) }
+}
+
+/// Where the ids begin in a file of our own format, and the bytes of each.
+fn read_header(name: &str, bytes: &[u8]) -> Result<(usize, usize)> {
+    let header: &[u8; HEADER_BYTES] = bytes
+        .first_chunk()
+        .ok_or_else(|| Error::input(format!("{name} is cut short within its header")))?;
+    let u32_at = |at: usize| u32::from_le_bytes(*header[at..].first_chunk().expect("in header"));
+    let version = u32_at(8);
+    if version != VERSION {
+        return Err(Error::input(format!(
+            "{name} is a token file of version {version}, known is {VERSION}"
+        ))
+        .hint("encode the text again"));
+    }
+    let width = u32_at(12);
+    if width != 2 && width != 4 {
+        return Err(Error::input(format!("{name}: its ids have {width} bytes, wanted 2 or 4")));
+    }
+    let count = u64::from_le_bytes(*header[16..].first_chunk().expect("in header"));
+    let held = (bytes.len() - HEADER_BYTES) as u64;
+    if count.checked_mul(width.into()) != Some(held) {
+        return Err(Error::input(format!(
+            "{name}: its header says {count} tokens of {width} bytes, it holds {held} bytes of them"
+        ))
+        .hint("the file was cut short or changed: encode the text again"));
+    }
+    Ok((HEADER_BYTES, width as usize))
+}
+
+/// Writes a token file, which appears under its name when it is whole.
+pub struct TokenWriter {
+    path: PathBuf,
+    file: BufWriter<NamedTempFile>,
+    wide: bool,
+    count: u64,
+}
+
+impl TokenWriter {
+    /// A file at `path` for ids below `vocab_size`: 2 bytes each if they fit, else 4.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written.
+    pub fn create(path: &Path, vocab_size: usize) -> Result<TokenWriter> {
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let file = NamedTempFile::with_prefix_in(".tokens-", folder)
+            .map_err(|cause| Error::io("writing in", folder, &cause))?;
+        let wide = vocab_size > 1 << 16;
+        let mut writer =
+            TokenWriter { path: path.to_owned(), file: BufWriter::new(file), wide, count: 0 };
+        writer.write(&[0; HEADER_BYTES])?;
+        Ok(writer)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|cause| Error::io("writing", &self.path, &cause))
+    }
+
+    /// Adds ids.
+    ///
+    /// # Errors
+    ///
+    /// If the disk is full, or if an id does not fit the width.
+    pub fn push(&mut self, ids: &[u32]) -> Result<()> {
+        self.count += ids.len() as u64;
+        if self.wide {
+            let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+            return self.write(&bytes);
+        }
+        let mut bytes = Vec::with_capacity(2 * ids.len());
+        for &id in ids {
+            let narrow = u16::try_from(id).map_err(|_| {
+                Error::input(format!(
+                    "{}: token id {id} is out of range of the vocabulary, whose ids fit 16 bits",
+                    self.path.display()
+                ))
+            })?;
+            bytes.extend(narrow.to_le_bytes());
+        }
+        self.write(&bytes)
+    }
+
+    /// Completes the file, waits until it is on the disk, gives it its name and opens it.
+    ///
+    /// # Errors
+    ///
+    /// If the disk is full or the file cannot be renamed.
+    pub fn finish(self) -> Result<Tokens> {
+        let TokenWriter { path, mut file, wide, count } = self;
+        let refused = |cause| Error::io("writing", &path, &cause);
+        let mut header = MAGIC.to_vec();
+        header.extend(VERSION.to_le_bytes());
+        header.extend(if wide { 4_u32 } else { 2 }.to_le_bytes());
+        header.extend(count.to_le_bytes());
+        file.seek(SeekFrom::Start(0)).map_err(refused)?;
+        file.write_all(&header).map_err(refused)?;
+        let file = file.into_inner().map_err(|error| refused(error.into_error()))?;
+        file.as_file().sync_all().map_err(refused)?;
+        file.persist(&path).map_err(|error| refused(error.error))?;
+        Tokens::open(&path)
+    }
+}
+
+/// What turns a text into ids; called from several threads.
+pub type Encode<'a> = dyn Fn(&str) -> Vec<u32> + Sync + 'a;
+
+/// Bytes of text that are encoded at once, a thread.
+const BYTES_A_THREAD: usize = 1 << 20;
+
+/// Encodes documents on all threads and gives their ids to `push`, in order, with `end_of_text` between two documents.
+///
+/// `progress` hears how many bytes of text are done. The ids do not depend on the number of threads.
+///
+/// # Errors
+///
+/// The first error of the documents or of `push`.
+pub fn encode(
+    documents: impl Iterator<Item = Result<Document>>,
+    encode: &Encode,
+    end_of_text: Option<u32>,
+    push: &mut dyn FnMut(&[u32]) -> Result<()>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<()> {
+    let together = rayon::current_num_threads() * BYTES_A_THREAD;
+    let mut documents = documents.peekable();
+    let (mut done_bytes, mut first) = (0, true);
+    while documents.peek().is_some() {
+        let (mut waiting, mut bytes) = (Vec::new(), 0);
+        while bytes < together {
+            let Some(document) = documents.next().transpose()? else { break };
+            bytes += document.text.len();
+            waiting.push(document);
+        }
+        let ids: Vec<Vec<u32>> =
+            waiting.par_iter().map(|document| encode(&document.text)).collect();
+        for (document, ids) in waiting.iter().zip(&ids) {
+            if let Some(id) = end_of_text.filter(|_| document.begins && !first) {
+                push(&[id])?;
+            }
+            push(ids)?;
+            first = false;
+        }
+        done_bytes += bytes as u64;
+        progress(done_bytes);
+    }
+    Ok(())
+}

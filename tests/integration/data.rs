@@ -1,0 +1,10 @@
+//! Is the data what it should be? Stories, files and folders, downloads, token files, batches.
+
+#[path = "data/downloads.rs"]
+mod downloads;
+#[path = "data/sources.rs"]
+mod sources;
+#[path = "data/stories.rs"]
+mod stories;
+#[path = "data/tokens.rs"]
+mod tokens;
