@@ -145,16 +145,42 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads a tensor as a whole.
+    /// Reads the elements of a tensor from `start` on.
     ///
     /// # Errors
     ///
     /// If the device is lost.
-    pub fn read_param(&mut self, param: &Param, tensor: Tensor) -> Result<Vec<f32>> {
-        let mut data = vec![0.0; param.len()];
-        for (start, view) in self.views(param, tensor) {
-            self.backend.read(view, &mut data[start..start + view.len])?;
+    ///
+    /// # Panics
+    ///
+    /// If the tensor ends before `out` does.
+    pub fn read_param(
+        &mut self,
+        param: &Param,
+        tensor: Tensor,
+        start: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
+        assert!(start + out.len() <= param.len(), "{} has {} elements", param.name, param.len());
+        let end = start + out.len();
+        for (first, view) in self.views(param, tensor) {
+            let (from, to) = (start.max(first), end.min(first + view.len));
+            if from < to {
+                let part = view.slice(from - first, to - from);
+                self.backend.read(part, &mut out[from - start..to - start])?;
+            }
         }
+        Ok(())
+    }
+
+    /// A tensor as a whole.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn param_data(&mut self, param: &Param, tensor: Tensor) -> Result<Vec<f32>> {
+        let mut data = vec![0.0; param.len()];
+        self.read_param(param, tensor, 0, &mut data)?;
         Ok(data)
     }
 
@@ -170,10 +196,8 @@ impl Engine {
     pub fn copy_from(&mut self, other: &mut Engine) -> Result<()> {
         for param in self.program.params.clone() {
             let theirs = other.program.param(&param.name).expect("the same model").clone();
-            let data = other.read_param(&theirs, Tensor::Value)?;
             self.write_param(&param, Tensor::Value, |start, out| {
-                out.copy_from_slice(&data[start..start + out.len()]);
-                Ok(())
+                other.read_param(&theirs, Tensor::Value, start, out)
             })?;
         }
         Ok(())

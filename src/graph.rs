@@ -127,8 +127,10 @@ pub struct Graph {
     with_moments: bool,
     /// Buffers of what is being built, by name.
     buffers: HashMap<String, View>,
-    /// Activations of training, which generation uses for itself.
+    /// Activations of training, each a whole buffer, which generation uses for its own.
     spare: Vec<View>,
+    /// Gradients, parts of which generation uses as caches.
+    spare_gradients: Vec<View>,
     dropouts: u32,
     epsilon: f32,
 }
@@ -150,6 +152,7 @@ impl Graph {
             with_moments: moments,
             buffers: HashMap::new(),
             spare: vec![],
+            spare_gradients: vec![],
             dropouts: 0,
             epsilon: epsilon as f32,
         }
@@ -170,18 +173,27 @@ impl Graph {
     /// The first such list is the longest: the others use its buffers.
     pub fn begin_extend(&mut self, t: usize) {
         if self.mode != Mode::Extend {
-            let activations = self.plan.buffers.iter().enumerate();
-            let activations = activations.filter(|(_, spec)| spec.role == Role::Activations);
-            let whole = |(buffer, spec): (usize, &crate::plan::BufferSpec)| View {
-                buffer,
-                start: 0,
-                len: spec.len,
-                elem: spec.elem,
-            };
-            self.spare = activations.map(whole).collect();
-            self.spare.sort_by_key(|view| std::cmp::Reverse(view.len));
+            self.collect_spare();
         }
         self.begin(Mode::Extend, 1, t);
+    }
+
+    /// What training leaves unused between two updates: whole activations, and gradients.
+    fn collect_spare(&mut self) {
+        let activations = self.plan.buffers.iter().enumerate();
+        let activations = activations.filter(|(_, spec)| spec.role == Role::Activations);
+        let whole = activations.map(|(buffer, spec)| View {
+            buffer,
+            start: 0,
+            len: spec.len,
+            elem: spec.elem,
+        });
+        self.spare = whole.collect();
+        self.spare.sort_by_key(|view| std::cmp::Reverse(view.len));
+        let gradients = self.params.iter().flat_map(|param| &param.slices).map(|s| s.var);
+        let gradients = gradients.filter(|var| var.grad != var.value).map(|var| var.grad);
+        self.spare_gradients = gradients.collect();
+        self.spare_gradients.sort_by_key(|view| std::cmp::Reverse(view.len));
     }
 
     fn begin(&mut self, mode: Mode, b: usize, t: usize) {
@@ -230,11 +242,25 @@ impl Graph {
         view
     }
 
-    /// The smallest spare buffer that is large enough, or a new one.
+    /// A spare place that is large enough, the smallest such, or a new buffer.
+    ///
+    /// Caches go into gradients and activations into whole buffers of activations, so that no kernel
+    /// reads and writes one buffer.
     fn place(&mut self, role: Role, name: &str, len: usize, elem: Elem) -> View {
         let fits = |view: &View| view.len >= len && view.elem == elem;
+        if role == Role::Cache
+            && let Some(i) = self.spare_gradients.iter().rposition(fits)
+        {
+            let whole = self.spare_gradients.remove(i);
+            let used = len.next_multiple_of(SLICE_ROWS).min(whole.len);
+            if used < whole.len {
+                self.spare_gradients.push(whole.slice(used, whole.len - used));
+                self.spare_gradients.sort_by_key(|view| std::cmp::Reverse(view.len));
+            }
+            return whole.slice(0, len);
+        }
         match self.spare.iter().rposition(fits) {
-            Some(i) if role != Role::Staging => self.spare.remove(i).slice(0, len),
+            Some(i) if role == Role::Activations => self.spare.remove(i).slice(0, len),
             _ => self.plan.buffer(role, name, len, elem),
         }
     }
