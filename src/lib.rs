@@ -9,6 +9,7 @@ pub mod error;
 pub mod generate;
 pub mod graph;
 pub mod kernel;
+pub mod math;
 pub mod model;
 pub mod ops;
 pub mod plan;

@@ -7,8 +7,11 @@
 //!
 //! The weight is (C,OC), as GPT-2's checkpoints have it.
 
+use rayon::prelude::*;
+
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes};
+use crate::math::gemm::{Into, Matrix, product};
 use crate::ops::{Op, gelu, portable};
 use crate::plan::Plan;
 
@@ -21,7 +24,7 @@ pub const FORWARD: Kernel = Kernel {
     name: "linear_forward",
     args: &[reads("x"), reads("weight"), reads("bias"), writes("out")],
     twin: twin!(forward),
-    cpu: None,
+    cpu: Some(fast_forward),
     flops,
     variants: portable!("linear_forward", [MATMUL], |d, _| grid::tiles(d.B * d.T, d.OC)),
 };
@@ -31,7 +34,7 @@ pub const GELU_FORWARD: Kernel = Kernel {
     name: "linear_gelu_forward",
     args: &[reads("x"), reads("weight"), reads("bias"), writes("pre"), writes("out")],
     twin: twin!(gelu_forward),
-    cpu: None,
+    cpu: Some(fast_gelu_forward),
     flops,
     variants: portable!("linear_gelu_forward", [MATMUL, GELU], |d, _| grid::tiles(d.B * d.T, d.OC)),
 };
@@ -41,7 +44,7 @@ pub const BACKWARD_INPUT: Kernel = Kernel {
     name: "linear_backward_input",
     args: &[reads("weight"), reads("dout"), writes("dx")],
     twin: twin!(backward_input),
-    cpu: None,
+    cpu: Some(fast_backward_input),
     flops,
     variants: portable!("linear_backward_input", [MATMUL], |d, _| grid::tiles(d.B * d.T, d.C)),
 };
@@ -51,7 +54,7 @@ pub const BACKWARD_PARAMS: Kernel = Kernel {
     name: "linear_backward_params",
     args: &[reads("x"), reads("dout"), adds("dweight"), adds("dbias")],
     twin: twin!(backward_params),
-    cpu: None,
+    cpu: Some(fast_backward_params),
     flops,
     variants: portable!("linear_backward_params", [MATMUL], |d, _| grid::tiles(d.C, d.OC)),
 };
@@ -156,4 +159,43 @@ fn backward_params<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
             accumulate(&mut dweight[i * oc + o], dot, overwrite);
         }
     }
+}
+
+/// `out = x · weight + bias`.
+fn layer(dims: &Dims, [x, weight, bias]: [&[f32]; 3], out: &mut [f32]) {
+    let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
+    out.par_chunks_exact_mut(oc).for_each(|row| row.copy_from_slice(bias));
+    product(out, oc, Into::Add, Matrix::new(x, rows, c, c), Matrix::new(weight, c, oc, oc), 1.0);
+}
+
+fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let (inputs, [out]) = io.reals();
+    layer(dims, inputs, out);
+}
+
+fn fast_gelu_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let (inputs, [pre, out]) = io.reals();
+    layer(dims, inputs, pre);
+    out.par_iter_mut().zip(&*pre).for_each(|(out, &x)| *out = gelu::gelu(x));
+}
+
+fn fast_backward_input(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let ([weight, dout], [dx]) = io.reals();
+    let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
+    let (dout, weight) = (Matrix::new(dout, rows, oc, oc), Matrix::new(weight, c, oc, oc).t());
+    product(dx, c, Into::Set, dout, weight, 1.0);
+}
+
+fn fast_backward_params(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let ([x, dout], [dweight, dbias]) = io.reals();
+    let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
+    let overwrite = step.overwrites(dims);
+    if overwrite {
+        dbias.fill(0.0);
+    }
+    for row in dout.chunks_exact(oc) {
+        dbias.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+    }
+    let (x, dout) = (Matrix::new(x, rows, c, c).t(), Matrix::new(dout, rows, oc, oc));
+    product(dweight, oc, Into::set_if(overwrite), x, dout, 1.0);
 }

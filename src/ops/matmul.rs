@@ -14,6 +14,7 @@ use crate::graph::{Recorder, Var};
 use crate::kernel::{
     Arg, Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes_part,
 };
+use crate::math::gemm::{Into, Matrix, product};
 use crate::ops::{Op, portable};
 use crate::plan::Plan;
 
@@ -26,7 +27,7 @@ pub const NN: Kernel = Kernel {
     name: "matmul_nn",
     args: &[reads("a"), reads("b"), adds("out")],
     twin: twin!(nn),
-    cpu: None,
+    cpu: Some(fast_nn),
     flops,
     variants: portable!("matmul_nn", [MATMUL], |d, _| grid::tiles(d.M, d.N)),
 };
@@ -36,7 +37,7 @@ pub const NT: Kernel = Kernel {
     name: "matmul_nt",
     args: &[reads("a"), reads("b"), writes_part("out")],
     twin: twin!(nt),
-    cpu: None,
+    cpu: Some(fast_nt),
     flops,
     variants: portable!("matmul_nt", [MATMUL], |d, _| grid::tiles(d.M, d.N)),
 };
@@ -46,7 +47,7 @@ pub const TN: Kernel = Kernel {
     name: "matmul_tn",
     args: &[reads("a"), reads("b"), adds("out")] as &[Arg],
     twin: twin!(tn),
-    cpu: None,
+    cpu: Some(fast_tn),
     flops,
     variants: portable!("matmul_tn", [MATMUL], |d, _| grid::tiles(d.M, d.N)),
 };
@@ -150,4 +151,25 @@ fn tn<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
             accumulate(&mut out[row * n + col], dot, step.overwrites(dims));
         }
     }
+}
+
+fn fast_nn(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let ([a, b], [out]) = io.reals();
+    let [m, k, n, ld, start] = sizes(dims);
+    let (a, b) = (Matrix::new(&a[start..], m, k, ld), Matrix::new(b, k, n, n));
+    product(out, n, Into::set_if(step.overwrites(dims)), a, b, 1.0);
+}
+
+fn fast_nt(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let ([a, b], [out]) = io.reals();
+    let [m, k, n, ld, start] = sizes(dims);
+    let (a, b) = (Matrix::new(a, m, k, k), Matrix::new(b, n, k, k).t());
+    product(&mut out[start..], ld, Into::Set, a, b, 1.0);
+}
+
+fn fast_tn(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let ([a, b], [out]) = io.reals();
+    let [m, k, n, ld, start] = sizes(dims);
+    let (a, b) = (Matrix::new(&a[start..], k, m, ld).t(), Matrix::new(b, k, n, n));
+    product(out, n, Into::set_if(step.overwrites(dims)), a, b, 1.0);
 }

@@ -1,0 +1,111 @@
+//! Single-precision matrix products of any strides.
+
+use gemm::Parallelism;
+
+/// A matrix in a slice: element (r, c) is `data[r * row_stride + c * col_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+/// The length of slice that a matrix of these sizes reaches into.
+fn reach(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> usize {
+    if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + (cols - 1) * col_stride + 1 }
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix (rows, cols) whose rows begin `stride` elements apart.
+    ///
+    /// # Panics
+    ///
+    /// If it does not lie within `data`.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Matrix<'a> {
+        assert!(reach(rows, cols, stride, 1) <= data.len(), "a matrix lies within its slice");
+        Matrix { data, rows, cols, row_stride: stride, col_stride: 1 }
+    }
+
+    /// The transposed matrix.
+    pub fn t(self) -> Matrix<'a> {
+        let Matrix { data, rows, cols, row_stride, col_stride } = self;
+        let (rows, cols, row_stride, col_stride) = (cols, rows, col_stride, row_stride);
+        Matrix { data, rows, cols, row_stride, col_stride }
+    }
+}
+
+/// What a product does to what its output holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Into {
+    /// Overwrites it.
+    Set,
+    /// Adds to it.
+    Add,
+}
+
+impl Into {
+    /// Overwrites if `overwrite`.
+    pub fn set_if(overwrite: bool) -> Into {
+        if overwrite { Into::Set } else { Into::Add }
+    }
+}
+
+/// `out = factor · a · b`, or that added to `out`, whose rows begin `stride` elements apart; on all
+/// threads.
+///
+/// # Panics
+///
+/// If the sizes do not fit each other, or the output does not lie within its slice.
+pub fn product(
+    out: &mut [f32],
+    stride: usize,
+    into: Into,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    factor: f32,
+) {
+    run(out, stride, into, a, b, factor, Parallelism::Rayon(0));
+}
+
+fn run(
+    out: &mut [f32],
+    stride: usize,
+    into: Into,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    factor: f32,
+    parallelism: Parallelism,
+) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    assert_eq!(k, b.rows, "the inner sizes of a product agree");
+    assert!(stride >= n && reach(m, n, stride, 1) <= out.len(), "a product lies within its slice");
+    // SAFETY: every element that `gemm` reads or writes has its row and column below the sizes given;
+    // `Matrix::new` and the assertion above keep those within their slices, the output's rows do not
+    // overlap, and the borrow of `out` is exclusive.
+    #[allow(unsafe_code, reason = "gemm takes pointers; checked above")]
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            stride as isize,
+            into == Into::Add,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            factor,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
