@@ -1,0 +1,188 @@
+//! Do the CPU kernels agree with their twins, on any number of threads to the bit?
+
+use std::sync::Arc;
+
+use rayon::ThreadPoolBuilder;
+use wgpt::GptConfig;
+use wgpt::backend::Backend;
+use wgpt::backend::cpu::{Cpu, Use};
+use wgpt::check::{Comparison, lockstep};
+use wgpt::config::Optimizer;
+use wgpt::kernel::{Elem, Step};
+use wgpt::model::{Program, Uses};
+use wgpt::ops::cross_entropy::IGNORE;
+use wgpt::plan::{Limits, Phase, View};
+
+/// Kernels sum in another order than the twins, in single precision.
+const TOLERANCE: f32 = 2e-5;
+
+/// A model with what is run over it.
+struct Case {
+    config: GptConfig,
+    uses: Uses,
+    step: Step,
+}
+
+/// n_layer, n_head, n_embd, vocab_size, n_positions; then batch and seq.
+fn case(
+    [n_layer, n_head, n_embd, vocab_size, n_positions]: [usize; 5],
+    [batch, seq]: [usize; 2],
+) -> Case {
+    let config =
+        GptConfig { n_layer, n_head, n_embd, vocab_size, n_positions, ..GptConfig::small() };
+    let training = Some(Optimizer::Adamw);
+    let uses = Uses { batch, seq, training, dropout: true, logits: true, generation: true };
+    let step = Step {
+        loss_scale: 1.0 / (batch * seq) as f64,
+        dropout: 1 << 30,
+        seed: [3, 4],
+        learning_rate: 1e-3,
+        weight_decay: 0.1,
+        grad_clip: 0.5,
+        ..Step::default()
+    };
+    Case { config, uses, step }
+}
+
+/// Sizes of one, primes, one more than a power of two, and a real one.
+fn cases() -> Vec<Case> {
+    vec![
+        case([1, 1, 1, 1, 1], [1, 1]),
+        case([1, 1, 7, 11, 13], [3, 13]),
+        case([1, 3, 33, 257, 70], [2, 67]),
+        case([2, 4, 128, 101, 150], [1, 131]),
+        case([1, 1, 257, 64, 17], [1, 17]),
+    ]
+}
+
+/// Numbers without a pattern, in -1..1.
+fn noise(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn fill(backend: &mut dyn Backend, program: &Program) {
+    for (i, param) in program.params.iter().enumerate() {
+        for slice in &param.slices {
+            let scale = if param.decays() { 0.3 } else { 0.5 };
+            let data: Vec<f32> =
+                noise(i as u64 + 1, slice.var.value.len).iter().map(|x| x * scale).collect();
+            backend.write(slice.var.value, &data);
+        }
+    }
+    let v = program.config.vocab_size as u32;
+    let ids = |seed, n| -> Vec<u32> {
+        noise(seed, n).iter().map(|x| ((x + 1.0) * 1e6) as u32 % v).collect()
+    };
+    let batch = program.batch.expect("the cases have batches");
+    backend.write_u32(batch.tokens, &ids(101, batch.tokens.len));
+    let mut targets = ids(102, batch.targets.len);
+    if let [_, second, ..] = &mut targets[..] {
+        *second = IGNORE;
+    }
+    backend.write_u32(batch.targets, &targets);
+    let generation = program.generation.expect("the cases generate");
+    backend.write_u32(generation.sequence, &ids(103, generation.sequence.len));
+}
+
+/// The phases with a step for each, in an order in which each finds its inputs.
+fn runs(case: &Case) -> Vec<(Phase, Step)> {
+    let step = case.step;
+    let second = Step { accumulate: 1, ..step };
+    let mut runs = vec![
+        (Phase::Forward, step),
+        (Phase::Evaluate, step),
+        (Phase::Logits, step),
+        (Phase::Backward, step),
+        (Phase::Forward, second),
+        (Phase::Backward, second),
+        (Phase::Update, step),
+        (Phase::Update, Step { grad_clip: 0.0, ..step }),
+    ];
+    let room = case.config.n_positions as u32;
+    let (mut position, mut length) = (0, 0);
+    for (n, count) in [(64, 37), (8, 8), (8, 5), (1, 1), (1, 1)] {
+        if position + count <= room {
+            runs.push((Phase::Extend(n), Step { position, count, ..step }));
+            position += count;
+            length = count;
+        }
+    }
+    if length > 0 {
+        let last = Step { position: position - length, count: length, ..step };
+        let top = Step { top_k: 5, top_p: 0.8, min_p: 0.05, temperature: 0.7, ..last };
+        let steps = [
+            last,
+            Step { temperature: 0.0, ..last },
+            Step { repetition_penalty: 1.3, ..top },
+            Step { top_p: 1.0, min_p: 0.0, ..top },
+            Step { top_k: 0, min_p: 0.0, top_p: 0.5, ..top },
+        ];
+        runs.extend(steps.map(|step| (Phase::Sample, step)));
+    }
+    runs
+}
+
+#[test]
+fn kernels_agree_with_their_twins() {
+    for case in cases() {
+        let program = Program::record(&case.config, case.uses, Limits::NONE);
+        let plan = Arc::new(program.plan.clone());
+        let mut twins = Cpu::<f64>::new(Arc::clone(&plan), Use::Twins);
+        let mut kernels = Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels);
+        fill(&mut twins, &program);
+        fill(&mut kernels, &program);
+        for (phase, step) in runs(&case) {
+            let range = plan.phase(phase);
+            let check = |c: Comparison| {
+                assert!(c.error <= TOLERANCE, "{:?} {phase:?} {c:?}", case.config);
+            };
+            lockstep(&plan, range, &step, &mut twins, &mut kernels, check)
+                .expect("a CPU is not lost");
+        }
+    }
+}
+
+/// Every buffer's bits after all phases.
+fn bits(case: &Case, threads: usize) -> Vec<Vec<u32>> {
+    let program = Program::record(&case.config, case.uses, Limits::NONE);
+    let plan = Arc::new(program.plan.clone());
+    let mut cpu = Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels);
+    fill(&mut cpu, &program);
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+    pool.install(|| {
+        for (phase, step) in runs(case) {
+            cpu.run(plan.phase(phase), &step);
+        }
+    });
+    let mut read = |buffer: usize| {
+        let spec = &plan.buffers[buffer];
+        let view = View { buffer, start: 0, len: spec.len, elem: spec.elem };
+        if spec.elem == Elem::U32 {
+            let mut data = vec![0; spec.len];
+            cpu.read_u32(view, &mut data).expect("a CPU is not lost");
+            return data;
+        }
+        let mut data = vec![0.0; spec.len];
+        cpu.read(view, &mut data).expect("a CPU is not lost");
+        data.into_iter().map(f32::to_bits).collect()
+    };
+    (0..plan.buffers.len()).map(&mut read).collect()
+}
+
+#[test]
+fn threads_change_no_bit() {
+    let large = case([1, 2, 128, 1031, 320], [2, 300]);
+    for case in cases().into_iter().chain([large]) {
+        let one = bits(&case, 1);
+        for threads in [2, 3] {
+            assert!(one == bits(&case, threads), "{:?} on {threads} threads", case.config);
+        }
+    }
+}
