@@ -34,11 +34,21 @@ impl Tokenizer {
     /// assert_eq!(tokenizer.encode("<|endoftext|>").len(), 13);
     /// ```
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        if text.len() < 2 * CHUNK_BYTES {
-            return Encoder::new(self).encode(text);
-        }
-        let encode = |chunk: &&str| Encoder::new(self).encode(chunk);
-        chunks(text, CHUNK_BYTES).par_iter().map(encode).collect::<Vec<_>>().concat()
+        self.encode_parts(&parts(text, None).collect::<Vec<_>>())
+    }
+
+    /// The ids of several documents one after the other, each followed by the end of text (if the
+    /// vocabulary has it). Faster than [`encode`](Tokenizer::encode) for each, since threads and
+    /// what was seen before are shared.
+    ///
+    /// ```
+    /// let tokenizer = wgpt::Tokenizer::bytes();
+    /// assert_eq!(tokenizer.encode_documents(["!", "!!"]), [1, 0, 1, 1, 0]);
+    /// ```
+    pub fn encode_documents<'a>(&self, documents: impl IntoIterator<Item = &'a str>) -> Vec<u32> {
+        let end = self.end_of_text();
+        let parts = documents.into_iter().flat_map(|document| parts(document, end));
+        self.encode_parts(&parts.collect::<Vec<_>>())
     }
 
     /// The ids of `text`, in which the added tokens (`<|endoftext|>` and others of the tokenizer)
@@ -49,22 +59,54 @@ impl Tokenizer {
     /// assert_eq!(tokenizer.encode_with_special("!<|endoftext|>!"), [1, 0, 1]);
     /// ```
     pub fn encode_with_special(&self, text: &str) -> Vec<u32> {
-        let mut ids = Vec::new();
+        let mut all = Vec::new();
         let mut finder = Finder::new(&self.added, text);
         let mut at = 0;
         while let Some((start, added)) = finder.next_from(at) {
-            ids.extend(self.encode(&text[at..start]));
-            ids.push(added.id);
+            all.extend(parts(&text[at..start], Some(added.id)));
             at = start + added.content.len();
         }
-        ids.extend(self.encode(&text[at..]));
-        ids
+        all.extend(parts(&text[at..], None));
+        self.encode_parts(&all)
+    }
+
+    /// The ids of `parts`, in groups of about [`CHUNK_BYTES`] for the threads.
+    fn encode_parts(&self, mut parts: &[Part<'_>]) -> Vec<u32> {
+        let mut groups = Vec::new();
+        while !parts.is_empty() {
+            let mut bytes = 0;
+            let full = parts.iter().position(|part| {
+                bytes += part.text.len();
+                bytes >= CHUNK_BYTES
+            });
+            let (group, rest) = parts.split_at(full.map_or(parts.len(), |last| last + 1));
+            groups.push(group);
+            parts = rest;
+        }
+        let encode = |group: &&[Part<'_>]| Encoder::new(self).encode(group);
+        match groups.as_slice() {
+            [group] => encode(group),
+            groups => groups.par_iter().map(encode).collect::<Vec<_>>().concat(),
+        }
     }
 
     /// The rank of the pair in the order of merges, or [`NONE`].
     fn rank(&self, left: u32, right: u32) -> u32 {
         self.ranks.get(&pair_key(left, right)).copied().unwrap_or(NONE)
     }
+}
+
+/// A stretch of text whose pieces do not depend on what surrounds it, and the special token after
+/// it.
+struct Part<'a> {
+    text: &'a str,
+    then: Option<u32>,
+}
+
+/// Cuts `text` for the threads; `then` follows the last part.
+fn parts(text: &str, then: Option<u32>) -> impl Iterator<Item = Part<'_>> {
+    let chunks = chunks(text, CHUNK_BYTES).into_iter().map(|text| Part { text, then: None });
+    chunks.chain(then.map(|id| Part { text: "", then: Some(id) }))
 }
 
 /// Finds added tokens in a text; each is searched for once, not again for every other that is
@@ -112,31 +154,41 @@ impl<'t> Encoder<'t> {
         Encoder { tokenizer, symbols: Vec::new(), ranks: Vec::new() }
     }
 
-    fn encode(&mut self, text: &str) -> Vec<u32> {
-        let mut ids: Vec<u32> = Vec::with_capacity(text.len() / 3);
+    fn encode(&mut self, parts: &[Part<'_>]) -> Vec<u32> {
+        let bytes: usize = parts.iter().map(|part| part.text.len()).sum();
+        let mut ids: Vec<u32> = Vec::with_capacity(bytes / 3 + parts.len());
         // Where in `ids` a piece was encoded before: its place and its length.
         let mut seen: FxHashMap<&[u8], (usize, usize)> = FxHashMap::default();
-        for piece in pieces(text) {
-            if let [byte] = piece {
-                ids.push(self.tokenizer.byte_ids[usize::from(*byte)]);
-                continue;
+        for part in parts {
+            for piece in pieces(part.text) {
+                self.encode_piece(piece, &mut seen, &mut ids);
             }
-            if piece.len() > REMEMBERED_BYTES {
-                self.merge(piece, &mut ids);
-                continue;
-            }
-            if let Some(&(start, length)) = seen.get(piece) {
-                ids.extend_from_within(start..start + length);
-                continue;
-            }
-            let start = ids.len();
-            self.merge(piece, &mut ids);
-            seen.insert(piece, (start, ids.len() - start));
+            ids.extend(part.then);
         }
         ids
     }
 
-    /// Appends the ids of one piece.
+    /// Appends the ids of one piece: a copy, if it was seen before.
+    fn encode_piece<'a>(
+        &mut self,
+        piece: &'a [u8],
+        seen: &mut FxHashMap<&'a [u8], (usize, usize)>,
+        ids: &mut Vec<u32>,
+    ) {
+        if let [byte] = piece {
+            ids.push(self.tokenizer.byte_ids[usize::from(*byte)]);
+        } else if piece.len() > REMEMBERED_BYTES {
+            self.merge(piece, ids);
+        } else if let Some(&(start, length)) = seen.get(piece) {
+            ids.extend_from_within(start..start + length);
+        } else {
+            let start = ids.len();
+            self.merge(piece, ids);
+            seen.insert(piece, (start, ids.len() - start));
+        }
+    }
+
+    /// Appends the ids of one piece by merging.
     fn merge(&mut self, piece: &[u8], ids: &mut Vec<u32>) {
         let tokenizer = self.tokenizer;
         self.symbols.clear();

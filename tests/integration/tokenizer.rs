@@ -233,6 +233,21 @@ fn special_tokens_are_found_longest_first() {
 }
 
 #[test]
+fn documents_are_encoded_as_each_alone() {
+    // Enough for several threads, with documents longer and shorter than what one takes at a time.
+    let text = read(folder().join("train_text.txt")).replace(END_OF_TEXT, "");
+    let tokenizer = Tokenizer::train(text.as_bytes(), 500).unwrap();
+    let long = text.repeat(9);
+    let documents = [[&text, ""], [&long, "a"], ["<|", &text]].concat();
+    let alone = documents.iter().flat_map(|text| [tokenizer.encode(text), vec![0]].concat());
+    let expected: Vec<u32> = alone.collect();
+    assert!(tokenizer.encode_documents(documents.iter().copied()) == expected);
+    let joined: String = documents.iter().flat_map(|text| [text, END_OF_TEXT]).collect();
+    assert!(tokenizer.encode_with_special(&joined) == expected);
+    assert!(tokenizer.encode_documents([]).is_empty());
+}
+
+#[test]
 fn unknown_ids_are_named() {
     let tokenizer = Tokenizer::bytes();
     let message = |error: wgpt::Error| error.to_string();
