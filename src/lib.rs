@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod check;
+pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod engine;

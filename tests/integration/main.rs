@@ -1,6 +1,8 @@
 //! Every integration test, in one binary, so that one device serves them all.
 
+mod checkpoint;
 mod common;
 mod cpu_kernels;
 mod data;
+mod run_folder;
 mod tokenizer;

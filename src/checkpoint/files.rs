@@ -1,0 +1,215 @@
+//! Files and folders that are whole or absent, whenever the process is killed.
+//!
+//! A file is written under a temporary name in the same folder, forced to the disk, renamed, and
+//! then its folder is forced to the disk. A folder is written as a temporary sibling in the same
+//! way; where one of that name exists, the two change places in one step, where the system can.
+//! What a killed process leaves behind has a name that [`clean`] knows.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+
+/// Between a file's name and the process that writes it, in the name of a temporary.
+const TEMPORARY: &str = ".wgpt-tmp-";
+/// The same, for a folder that was moved aside in order to be replaced.
+const REPLACED: &str = ".wgpt-old-";
+
+/// Writes the file `path` as a whole: what `write` does is seen when it has succeeded, or never.
+///
+/// # Errors
+///
+/// What `write` returns, or what the system refused; the file is then as it was before.
+pub fn write_file(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
+) -> Result<()> {
+    let temporary = Temporary { path: beside(path, TEMPORARY)? };
+    let failed = |doing: &'static str| move |e| Error::io(doing, path, &e);
+    let file = File::create_new(&temporary.path).map_err(failed("creating"))?;
+    let mut out = BufWriter::with_capacity(1 << 18, file);
+    write(&mut out)?;
+    let file = out.into_inner().map_err(|e| Error::io("writing", path, e.error()))?;
+    file.sync_all().map_err(failed("writing"))?;
+    drop(file);
+    fs::rename(&temporary.path, path).map_err(failed("renaming to"))?;
+    sync_parent(path)
+}
+
+/// [`write_file`] of bytes at hand.
+///
+/// # Errors
+///
+/// What the system refused.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_file(path, |out| out.write_all(bytes).map_err(|e| Error::io("writing", path, &e)))
+}
+
+/// Writes the folder `path` as a whole: `write` fills the folder that it is given, which then
+/// takes the place of `path`; an existing folder is replaced.
+///
+/// # Errors
+///
+/// What `write` returns, or what the system refused; an existing folder is then as it was.
+pub fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let temporary = Temporary { path: beside(path, TEMPORARY)? };
+    let failed = |doing: &'static str| move |e| Error::io(doing, path, &e);
+    fs::create_dir(&temporary.path).map_err(failed("creating"))?;
+    write(&temporary.path)?;
+    sync_tree(&temporary.path).map_err(failed("writing"))?;
+    if fs::symlink_metadata(path).is_err() {
+        fs::rename(&temporary.path, path).map_err(failed("renaming to"))?;
+    } else if exchange(&temporary.path, path).is_err() {
+        // The system cannot exchange two names: between these two renames there is no folder of
+        // this name, and `clean` puts the old one back if the process dies there.
+        let old = beside(path, REPLACED)?;
+        fs::rename(path, &old).map_err(failed("replacing"))?;
+        if let Err(e) = fs::rename(&temporary.path, path) {
+            // If this fails too, the old folder still lies there for `clean`.
+            let _ = fs::rename(&old, path);
+            return Err(Error::io("replacing", path, &e));
+        }
+        fs::remove_dir_all(&old).map_err(failed("removing the old"))?;
+    }
+    sync_parent(path)
+}
+
+/// Removes a folder so that it is never seen half removed.
+///
+/// # Errors
+///
+/// What the system refused.
+pub fn remove_folder(path: &Path) -> Result<()> {
+    let temporary = beside(path, TEMPORARY)?;
+    fs::rename(path, &temporary).map_err(|e| Error::io("removing", path, &e))?;
+    fs::remove_dir_all(&temporary).map_err(|e| Error::io("removing", path, &e))
+}
+
+/// Removes what killed processes left in the folder `dir`, and puts back a folder that one of
+/// them had moved aside. Only for a folder in which no other process writes now.
+///
+/// # Errors
+///
+/// What the system refused.
+pub fn clean(dir: &Path) -> Result<()> {
+    let entries = fs::read_dir(dir).map_err(|e| Error::io("reading", dir, &e))?;
+    for entry in entries {
+        let path = entry.map_err(|e| Error::io("reading", dir, &e))?.path();
+        let name = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+        if let Some(original) = original_name(&name, REPLACED) {
+            let original = dir.join(original);
+            if fs::symlink_metadata(&original).is_err() {
+                fs::rename(&path, &original)
+                    .map_err(|e| Error::io("putting back", &original, &e))?;
+                continue;
+            }
+        } else if original_name(&name, TEMPORARY).is_none() {
+            continue;
+        }
+        remove(&path).map_err(|e| Error::io("removing", &path, &e))?;
+    }
+    Ok(())
+}
+
+/// Whether `name` is a temporary's, left by a killed process or being written now.
+pub fn is_temporary(name: &str) -> bool {
+    original_name(name, TEMPORARY).or_else(|| original_name(name, REPLACED)).is_some()
+}
+
+/// Gives the file `from` a second name `to`, replacing what is there in one step; where the
+/// file system has no hard links, copies it. Right for files that are only ever replaced.
+///
+/// # Errors
+///
+/// What the system refused.
+pub fn link_file(from: &Path, to: &Path) -> Result<()> {
+    let temporary = Temporary { path: beside(to, TEMPORARY)? };
+    if fs::hard_link(from, &temporary.path).is_err() {
+        let copied = fs::copy(from, &temporary.path).and_then(|_| File::open(&temporary.path));
+        copied.and_then(|file| file.sync_all()).map_err(|e| Error::io("writing", to, &e))?;
+    }
+    fs::rename(&temporary.path, to).map_err(|e| Error::io("renaming to", to, &e))?;
+    sync_parent(to)
+}
+
+/// A temporary file or folder: whatever bears its name at the end is removed.
+struct Temporary {
+    path: PathBuf,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After a rename there is nothing here, and `clean` removes what cannot be removed now.
+        let _ = remove(&self.path);
+    }
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    }
+}
+
+/// A hidden name in the folder of `path` that no other thread or process uses.
+fn beside(path: &Path, mark: &str) -> Result<PathBuf> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().ok_or_else(|| {
+        Error::input(format!("{} does not name a file or a folder", path.display()))
+    })?;
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let hidden = format!(".{}{mark}{}-{count}", name.to_string_lossy(), std::process::id());
+    Ok(path.with_file_name(hidden))
+}
+
+/// The name that a temporary called `name` stands for: `.NAME<mark>PID-COUNT`.
+fn original_name<'a>(name: &'a str, mark: &str) -> Option<&'a str> {
+    let (original, writer) = name.strip_prefix('.')?.rsplit_once(mark)?;
+    let (process, count) = writer.split_once('-')?;
+    let number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    (number(process) && number(count) && !original.is_empty()).then_some(original)
+}
+
+/// Exchanges two names in one step.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+fn exchange(a: &Path, b: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+fn exchange(_: &Path, _: &Path) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// Forces the entry of `path` in its folder to the disk.
+fn sync_parent(path: &Path) -> Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    sync_folder(parent).map_err(|e| Error::io("writing", parent, &e))
+}
+
+/// Forces a folder's list of names to the disk; Windows has no such call and needs none.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+/// Forces everything under a folder to the disk.
+fn sync_tree(dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            // Windows forces only handles that may write.
+            File::options().read(true).write(true).open(&path)?.sync_all()?;
+        }
+    }
+    sync_folder(dir)
+}

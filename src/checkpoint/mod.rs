@@ -1,0 +1,89 @@
+//! Files of a model and of a run: Hugging Face model folders, train states, run folders.
+//!
+//! ```text
+//! model folder   config.json  generation_config.json  model.safetensors  [tokenizer.json  tokenizer_config.json]
+//! run folder     run.json  metrics.jsonl  best/ (a model folder)  the last step's model files
+//!                checkpoints/step-N/ (a model folder, train_state.json, train_state.safetensors)
+//! ```
+//!
+//! Reading trusts nothing: a header is checked against the file's length before anything of its
+//! size is allocated, and every tensor against the configuration. Writing is whole or not at all:
+//! see [`files`]. Tensors pass through here in slices, so that no second copy of a model is held.
+
+pub mod files;
+
+mod config_json;
+mod run;
+mod save;
+mod state;
+mod tensor_file;
+mod weights;
+
+use std::path::Path;
+
+pub use config_json::read_config;
+pub use run::{RunDir, newest_run};
+pub use save::{ModelFiles, write_model};
+pub use state::{TrainState, moments, open_state, write_state};
+pub use tensor_file::{Fill, TensorFile};
+pub use weights::Weights;
+
+use crate::config::GptConfig;
+use crate::error::Result;
+
+/// A tensor's name and shape.
+pub type NamedShape = (String, Vec<usize>);
+
+/// Every parameter of a model: name without the files' prefix `transformer.`, and shape, in the
+/// order of the forward pass. This is the one list of GPT-2's names here.
+///
+/// ```
+/// use wgpt::{GptConfig, checkpoint::parameters};
+/// let list = parameters(&GptConfig::gpt2());
+/// assert_eq!(list[0], ("wte.weight".to_string(), vec![50257, 768]));
+/// assert_eq!(list.len(), 2 + 12 * 12 + 2);
+/// ```
+pub fn parameters(config: &GptConfig) -> Vec<NamedShape> {
+    each_parameter(config).collect()
+}
+
+/// [`parameters`] one by one, for a configuration that is not yet known to fit its file.
+fn each_parameter(config: &GptConfig) -> impl Iterator<Item = NamedShape> + use<> {
+    let (channels, inner) = (config.n_embd, config.n_inner());
+    let named = |(name, shape): (&str, Vec<usize>)| (name.to_string(), shape);
+    let first = [
+        ("wte.weight", vec![config.vocab_size, channels]),
+        ("wpe.weight", vec![config.n_positions, channels]),
+    ];
+    let last = [("ln_f.weight", vec![channels]), ("ln_f.bias", vec![channels])];
+    let layers = (0..config.n_layer).flat_map(move |layer| {
+        let layer_tensors = [
+            ("ln_1.weight", vec![channels]),
+            ("ln_1.bias", vec![channels]),
+            ("attn.c_attn.weight", vec![channels, 3 * channels]),
+            ("attn.c_attn.bias", vec![3 * channels]),
+            ("attn.c_proj.weight", vec![channels, channels]),
+            ("attn.c_proj.bias", vec![channels]),
+            ("ln_2.weight", vec![channels]),
+            ("ln_2.bias", vec![channels]),
+            ("mlp.c_fc.weight", vec![channels, inner]),
+            ("mlp.c_fc.bias", vec![inner]),
+            ("mlp.c_proj.weight", vec![inner, channels]),
+            ("mlp.c_proj.bias", vec![channels]),
+        ];
+        layer_tensors.map(|(name, shape)| (format!("h.{layer}.{name}"), shape))
+    });
+    first.map(named).into_iter().chain(layers).chain(last.map(named))
+}
+
+/// Opens a model folder: its configuration, then its weights (shapes, then NaN and infinity).
+///
+/// # Errors
+///
+/// The first fault in that order.
+pub fn open_model(dir: &Path) -> Result<(GptConfig, Weights)> {
+    let config = read_config(dir)?;
+    let weights = Weights::open(dir, &config)?;
+    weights.check_finite()?;
+    Ok((config, weights))
+}

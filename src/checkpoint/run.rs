@@ -1,0 +1,277 @@
+//! The run folder: settings, checkpoints, the best model, the last model, metrics.
+
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::save::{MODEL_FILES, ModelFiles, write_json, write_model};
+use super::tensor_file::Fill;
+use super::{NamedShape, TrainState, files, state};
+use crate::error::{Error, Result};
+
+const SETTINGS: &str = "run.json";
+const METRICS: &str = "metrics.jsonl";
+const LOCK: &str = ".lock";
+
+/// The folder of a training run, held by this process alone until it is dropped.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    /// Locked; the system unlocks it when the process ends, however it ends.
+    _lock: File,
+}
+
+impl RunDir {
+    /// Makes a run folder and writes the run's settings, so that it can be resumed from its
+    /// first moment on.
+    ///
+    /// # Errors
+    ///
+    /// If there is a run already, or something else.
+    pub fn create(path: &Path, settings: &impl Serialize) -> Result<RunDir> {
+        if path.join(SETTINGS).exists() {
+            return Err(Error::usage(format!("{} holds a run already", path.display())).hint(
+                format!("go on with it by --resume {0}, or give another --out", path.display()),
+            ));
+        }
+        fs::create_dir_all(path).map_err(|e| Error::io("creating", path, &e))?;
+        let entries = fs::read_dir(path).map_err(|e| Error::io("reading", path, &e))?;
+        // Hidden files may be those of a run that was killed in this very function.
+        let visible = |name: std::ffi::OsString| !name.to_string_lossy().starts_with('.');
+        if entries.flatten().any(|entry| visible(entry.file_name())) {
+            return Err(Error::usage(format!("{} is not empty", path.display()))
+                .hint("give --out a new folder"));
+        }
+        let run = RunDir::hold(path)?;
+        write_json(&path.join(SETTINGS), settings)?;
+        Ok(run)
+    }
+
+    /// Opens a run folder, and tidies up after a process that was killed.
+    ///
+    /// # Errors
+    ///
+    /// If there is no run, or another process trains in it.
+    pub fn open(path: &Path) -> Result<RunDir> {
+        if !path.join(SETTINGS).is_file() {
+            return Err(Error::usage(format!("{} holds no run: no {SETTINGS}", path.display()))
+                .hint("give the folder that wgpt train named at its start"));
+        }
+        let run = RunDir::hold(path)?;
+        if let Some((_, checkpoint)) = run.newest_checkpoint()? {
+            // The process may have been killed between its last checkpoint and this.
+            run.publish(&checkpoint)?;
+        }
+        Ok(run)
+    }
+
+    fn hold(path: &Path) -> Result<RunDir> {
+        let name = path.join(LOCK);
+        let lock = File::options().create(true).truncate(false).write(true).open(&name);
+        let lock = lock.map_err(|e| Error::io("opening", &name, &e))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::usage(format!("another process trains in {}", path.display()))
+                    .hint("wait for it to end, or give another --out"));
+            }
+            // A file system without locks is no reason not to train.
+            Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(e)) => return Err(Error::io("locking", &name, &e)),
+        }
+        let run = RunDir { path: path.to_path_buf(), _lock: lock };
+        files::clean(&run.path)?;
+        if run.checkpoints().is_dir() {
+            files::clean(&run.checkpoints())?;
+        }
+        Ok(run)
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the best model is, once there is one.
+    pub fn best(&self) -> PathBuf {
+        self.path.join("best")
+    }
+
+    fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// The settings that the run was made with.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read or is not of this kind.
+    pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
+        let path = self.path.join(SETTINGS);
+        let text = fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
+        serde_json::from_slice(&text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
+    }
+
+    /// The whole checkpoints, oldest first: step and folder. Anything else there is passed over.
+    fn all_checkpoints(&self) -> Result<Vec<(usize, PathBuf)>> {
+        let dir = self.checkpoints();
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Error::io("reading", &dir, &e)),
+        };
+        let mut list = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|e| Error::io("reading", &dir, &e))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let Some(step) = name.strip_prefix("step-").and_then(|n| n.parse().ok()) else {
+                continue;
+            };
+            // Only the name that this program gives: "step-07" and "step-+7" are somebody else's.
+            if name == format!("step-{step}") && is_model(&path) && state::is_there(&path) {
+                list.push((step, path));
+            }
+        }
+        list.sort();
+        Ok(list)
+    }
+
+    /// The newest whole checkpoint: step and folder.
+    ///
+    /// # Errors
+    ///
+    /// What the system refused.
+    pub fn newest_checkpoint(&self) -> Result<Option<(usize, PathBuf)>> {
+        Ok(self.all_checkpoints()?.pop())
+    }
+
+    /// Writes `checkpoints/step-N/`, makes its model files the folder's own, and removes all but
+    /// the newest `keep` checkpoints (at least this one stays).
+    ///
+    /// `fill` gives the parameters and then the train state's `tensors`.
+    ///
+    /// # Errors
+    ///
+    /// What `fill` returns, or what the system refused; the checkpoints before are still there.
+    pub fn save_checkpoint(
+        &self,
+        model: &ModelFiles,
+        state: &TrainState,
+        tensors: &[NamedShape],
+        fill: &mut Fill,
+        keep: usize,
+    ) -> Result<PathBuf> {
+        let dir = self.checkpoints();
+        fs::create_dir_all(&dir).map_err(|e| Error::io("creating", &dir, &e))?;
+        let checkpoint = dir.join(format!("step-{}", state.step));
+        files::write_folder(&checkpoint, |dir| {
+            write_model(dir, model, fill)?;
+            state::write_state(dir, state, tensors, fill)
+        })?;
+        self.publish(&checkpoint)?;
+        let mut all = self.all_checkpoints()?;
+        all.retain(|(_, path)| *path != checkpoint);
+        let surplus = (all.len() + 1).saturating_sub(keep.max(1));
+        for (_, path) in all.iter().take(surplus) {
+            files::remove_folder(path)?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Makes a checkpoint's model files the folder's own.
+    fn publish(&self, checkpoint: &Path) -> Result<()> {
+        for name in MODEL_FILES {
+            let file = checkpoint.join(name);
+            if file.exists() {
+                files::link_file(&file, &self.path.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes `best/`, replacing the best model before it. To be called before the checkpoint whose
+    /// state names this loss as the best, so that no state ever names a best that is not there.
+    ///
+    /// # Errors
+    ///
+    /// What `fill` returns, or what the system refused; the best model before is still there.
+    pub fn save_best(&self, model: &ModelFiles, fill: &mut Fill) -> Result<()> {
+        files::write_folder(&self.best(), |dir| write_model(dir, model, fill))
+    }
+
+    /// Adds a line to metrics.jsonl.
+    ///
+    /// # Errors
+    ///
+    /// What the system refused.
+    pub fn append_metrics(&self, line: &impl Serialize) -> Result<()> {
+        let path = self.path.join(METRICS);
+        let mut text = serde_json::to_string(line)
+            .map_err(|e| Error::input(format!("writing {}: {e}", path.display())))?;
+        text.push('\n');
+        // One call, so that a killed process leaves a whole line or none.
+        let file = File::options().create(true).append(true).open(&path);
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|e| Error::io("writing", &path, &e))
+    }
+
+    /// Drops the lines of metrics.jsonl after `step`, which a resumed run will write again, and
+    /// any broken line.
+    ///
+    /// # Errors
+    ///
+    /// What the system refused.
+    pub fn truncate_metrics(&self, step: usize) -> Result<()> {
+        let path = self.path.join(METRICS);
+        if !path.exists() {
+            return Ok(());
+        }
+        let text = fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
+        let kept = |line: &&[u8]| {
+            let line: Option<Value> = serde_json::from_slice(line).ok();
+            let at = line.and_then(|line| line.get("step").and_then(Value::as_u64));
+            at.is_some_and(|at| at <= step as u64)
+        };
+        let lines: Vec<&[u8]> = text.split(|&b| b == b'\n').filter(kept).collect();
+        let mut text = lines.join(&b'\n');
+        if !text.is_empty() {
+            text.push(b'\n');
+        }
+        files::write_bytes(&path, &text)
+    }
+}
+
+/// Whether a folder holds a model, by its files' names.
+fn is_model(dir: &Path) -> bool {
+    dir.join("config.json").is_file() && dir.join("model.safetensors").is_file()
+}
+
+/// The model folder of the newest run under `runs` (usually `runs`): of the run that wrote a
+/// model last, the best model, or else the last one. `None` if there is no run with a model.
+///
+/// # Errors
+///
+/// If the folder is there and cannot be read.
+pub fn newest_run(runs: &Path) -> Result<Option<PathBuf>> {
+    let entries = match fs::read_dir(runs) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io("reading", runs, &e)),
+    };
+    let newest = entries.flatten().map(|entry| entry.path()).filter_map(|run| {
+        let best = run.join("best");
+        let written = |dir: &Path| -> Option<SystemTime> {
+            fs::metadata(dir.join("model.safetensors")).and_then(|about| about.modified()).ok()
+        };
+        let models = [best, run.clone()].into_iter().filter(|dir| is_model(dir));
+        let models: Vec<PathBuf> = models.collect();
+        let last = models.iter().filter_map(|dir| written(dir)).max()?;
+        Some((last, run, models.into_iter().next()?))
+    });
+    Ok(newest.max_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1))).map(|(_, _, model)| model))
+}

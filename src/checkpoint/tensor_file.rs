@@ -1,0 +1,268 @@
+//! One safetensors file: its header checked, its tensors read and written in slices.
+//!
+//! Tensors are read at their place in the file, not mapped: a mapping ends the process when
+//! somebody shortens the file, counts as resident memory, and needs unsafe code.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use half::slice::HalfFloatSliceExt;
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+
+use super::{NamedShape, files};
+use crate::error::{Error, Result};
+
+/// Gives a tensor's data: fills the slice with the elements from the given offset on.
+pub type Fill<'a> = dyn FnMut(&str, usize, &mut [f32]) -> Result<()> + 'a;
+
+/// Elements that pass through memory at a time: 4 MiB of f32.
+pub(super) const SLICE: usize = 1 << 20;
+/// The format's own limit of the header's length, in bytes.
+const LONGEST_HEADER: u64 = 100_000_000;
+const AGAIN: &str = "the file is damaged or incomplete: copy or download it again";
+
+/// An open safetensors file whose header has been checked.
+pub struct TensorFile {
+    path: PathBuf,
+    file: File,
+    /// Where the tensors' data begins, in bytes.
+    start: u64,
+    tensors: HashMap<String, TensorInfo>,
+}
+
+impl TensorFile {
+    /// Opens a file and checks its header: lengths, offsets without overlap or hole, sizes.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or its header does not describe exactly this file.
+    pub fn open(path: &Path) -> Result<TensorFile> {
+        let failed = |e| Error::io("reading", path, &e);
+        // Asked before opening, since opening a pipe waits for its other end.
+        let about = std::fs::metadata(path).map_err(failed)?;
+        if !about.is_file() {
+            return Err(Error::input(format!("{} is not a file", path.display())));
+        }
+        let mut file = File::open(path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let (start, tensors) =
+            read_header(&mut file, length).map_err(|e| e.at(path.display()).hint(AGAIN))?;
+        Ok(TensorFile { path: path.to_path_buf(), file, start, tensors })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of the tensors, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor, if the file has it.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|info| info.shape.as_slice())
+    }
+
+    pub(super) fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    /// Reads the elements of a tensor from `offset` on into `out`; F16 and BF16 are widened.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such tensor or range, it is of another type, or the file cannot be read.
+    pub fn read(&self, name: &str, offset: usize, out: &mut [f32]) -> Result<()> {
+        let fault = |what: String| Error::input(what).at(self.path.display());
+        let info = self.info(name).ok_or_else(|| fault(format!("no tensor {name}")))?;
+        let elements = info.shape.iter().product::<usize>();
+        if offset.checked_add(out.len()).is_none_or(|end| end > elements) {
+            let range = format!("{} elements from {offset}", out.len());
+            return Err(fault(format!("{name} has {elements} elements, asked for {range}")));
+        }
+        let place =
+            |offset: usize, size: usize| self.start + (info.data_offsets.0 + offset * size) as u64;
+        match info.dtype {
+            Dtype::F32 => {
+                self.read_bytes(place(offset, 4), bytemuck::cast_slice_mut(out))?;
+                if cfg!(target_endian = "big") {
+                    out.iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits().swap_bytes()));
+                }
+            }
+            Dtype::F16 | Dtype::BF16 => {
+                let mut halves = vec![0u16; out.len().min(SLICE)];
+                for (i, out) in out.chunks_mut(SLICE).enumerate() {
+                    let halves = &mut halves[..out.len()];
+                    let bytes = bytemuck::cast_slice_mut(halves);
+                    self.read_bytes(place(offset + i * SLICE, 2), bytes)?;
+                    widen(info.dtype, halves, out);
+                }
+            }
+            other => {
+                let what = format!("{name} is of dtype {other:?}, must be F32, F16 or BF16");
+                return Err(fault(what).hint("save the model in float32, float16 or bfloat16"));
+            }
+        }
+        Ok(())
+    }
+
+    fn read_bytes(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        read_at(&self.file, offset, out).map_err(|e| Error::io("reading", &self.path, &e))
+    }
+}
+
+/// Half-precision numbers, as they lie in a file, to f32.
+fn widen(dtype: Dtype, halves: &mut [u16], out: &mut [f32]) {
+    if cfg!(target_endian = "big") {
+        halves.iter_mut().for_each(|h| *h = h.swap_bytes());
+    }
+    if dtype == Dtype::F16 {
+        bytemuck::cast_slice::<u16, half::f16>(halves).convert_to_f32_slice(out);
+    } else {
+        bytemuck::cast_slice::<u16, half::bf16>(halves).convert_to_f32_slice(out);
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, mut offset: u64, mut out: &mut [u8]) -> std::io::Result<()> {
+    while !out.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, out, offset)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            n => (offset, out) = (offset + n as u64, &mut out[n..]),
+        }
+    }
+    Ok(())
+}
+
+/// Reads and checks the header of a file of `length` bytes; gives where the data begins, and
+/// the tensors.
+fn read_header(file: &mut File, length: u64) -> Result<(u64, HashMap<String, TensorInfo>)> {
+    if length < 8 {
+        return Err(Error::input(format!(
+            "the file is too short for a safetensors header: {length} bytes"
+        )));
+    }
+    let unreadable = |e: std::io::Error| Error::input(format!("reading the header: {e}"));
+    let mut header_length = [0; 8];
+    file.read_exact(&mut header_length).map_err(unreadable)?;
+    let header_length = u64::from_le_bytes(header_length);
+    // Before anything of that size is allocated.
+    if header_length > LONGEST_HEADER || header_length > length - 8 {
+        return Err(Error::input(format!(
+            "the header says that it is {header_length} bytes long, the file has {length}"
+        )));
+    }
+    let mut header = vec![0; header_length as usize];
+    file.read_exact(&mut header).map_err(unreadable)?;
+    let header = std::str::from_utf8(&header)
+        .map_err(|e| Error::input(format!("the header is not UTF-8: {e}")))?;
+    // This checks offsets, holes, overlaps, and shape times size against the bytes given.
+    let metadata: Metadata =
+        serde_json::from_str(header).map_err(|e| Error::input(format!("the header: {e}")))?;
+    let (start, data) = (8 + header_length, metadata.data_len() as u64);
+    if data != length - start {
+        let (problem, rest) = if data > length - start {
+            ("the file is truncated", "bytes of tensors")
+        } else {
+            ("trailing bytes that belong to no tensor", "bytes of tensors")
+        };
+        return Err(Error::input(format!(
+            "{problem}: the header describes {data} {rest}, there are {}",
+            length - start
+        )));
+    }
+    let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone()));
+    Ok((start, tensors.collect()))
+}
+
+/// Writes a safetensors file of f32 tensors, whole, as Hugging Face's writer lays it out.
+///
+/// The tensors are called `prefix` + name in the file, and name to `fill`.
+///
+/// # Errors
+///
+/// What `fill` returns, or what the system refused.
+pub(super) fn write_tensors(
+    path: &Path,
+    prefix: &str,
+    tensors: &[NamedShape],
+    fill: &mut Fill,
+) -> Result<()> {
+    let mut tensors: Vec<&NamedShape> = tensors.iter().collect();
+    tensors.sort_by_key(|(name, _)| name);
+    let mut end = 0;
+    let infos = tensors.iter().map(|(name, shape)| {
+        let start = end;
+        end += 4 * shape.iter().product::<usize>();
+        let info =
+            TensorInfo { dtype: Dtype::F32, shape: shape.clone(), data_offsets: (start, end) };
+        (format!("{prefix}{name}"), info)
+    });
+    let format = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let internal = |e: &dyn std::fmt::Display| Error::input(format!("{}: {e}", path.display()));
+    let metadata = Metadata::new(Some(format), infos.collect()).map_err(|e| internal(&e))?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|e| internal(&e))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    files::write_file(path, |out| {
+        let failed = |e| Error::io("writing", path, &e);
+        out.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
+        out.write_all(&header).map_err(failed)?;
+        let mut slice = Vec::new();
+        for (name, shape) in tensors {
+            let elements = shape.iter().product::<usize>();
+            for offset in (0..elements).step_by(SLICE) {
+                slice.resize(SLICE.min(elements - offset), 0.0f32);
+                fill(name, offset, &mut slice)?;
+                if cfg!(target_endian = "big") {
+                    slice.iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits().swap_bytes()));
+                }
+                out.write_all(bytemuck::cast_slice(&slice)).map_err(failed)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Up to four names, and how many more there are.
+pub(super) fn list(names: &[String]) -> String {
+    let shown = names.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0..=4 => shown,
+        n => format!("{shown} and {} more", n - 4),
+    }
+}
+
+/// Opens a file that must hold exactly these f32 tensors.
+pub(super) fn open_exact(path: &Path, tensors: &[NamedShape]) -> Result<TensorFile> {
+    let file = TensorFile::open(path)?;
+    let fault = |what: String| Err(Error::input(what).at(path.display()));
+    for (name, shape) in tensors {
+        let Some(info) = file.info(name) else {
+            return fault(format!("{name} is missing"));
+        };
+        if &info.shape != shape {
+            return fault(format!("{name} has shape {:?}, should be {shape:?}", info.shape));
+        }
+        if info.dtype != Dtype::F32 {
+            return fault(format!("{name} is of dtype {:?}, should be F32", info.dtype));
+        }
+    }
+    let known: HashSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
+    let mut unexpected: Vec<String> =
+        file.names().filter(|name| !known.contains(name)).map(String::from).collect();
+    unexpected.sort();
+    if !unexpected.is_empty() {
+        return fault(format!("unexpected tensors {}", list(&unexpected)));
+    }
+    Ok(file)
+}

@@ -1,0 +1,318 @@
+//! The weights of a model folder: found, checked against the configuration, read in slices.
+
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+use rayon::prelude::*;
+use safetensors::tensor::Dtype;
+use serde_json::Value;
+
+use super::each_parameter;
+use super::tensor_file::{SLICE, TensorFile, list};
+use crate::config::GptConfig;
+use crate::error::{Error, Result};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const PREFIX: &str = "transformer.";
+const HEAD: &str = "lm_head.weight";
+
+/// Where a tensor lies: which of the files, and under which name there.
+#[derive(Clone)]
+struct Place {
+    file: usize,
+    name: String,
+}
+
+/// The weights of a model folder: open, every parameter there with its shape.
+pub struct Weights {
+    files: Vec<TensorFile>,
+    /// By the parameters' names, without a prefix, in the order of [`super::parameters`].
+    places: Vec<(String, Place)>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Weights {
+    /// Opens model.safetensors, or the shards of model.safetensors.index.json, in `dir`.
+    ///
+    /// Names may bear the prefix `transformer.`; attention's mask buffers are ignored, and a head
+    /// is accepted if it is the token table again. Types are F32, F16 or BF16.
+    ///
+    /// # Errors
+    ///
+    /// If there are no such files or a header is wrong; names the parameter that is missing, of
+    /// another shape or type, and tensors that the model does not have.
+    pub fn open(dir: &Path, config: &GptConfig) -> Result<Weights> {
+        let (files, mut found) = if dir.join(SINGLE).exists() {
+            let file = TensorFile::open(&dir.join(SINGLE))?;
+            let names = file.names().map(|name| (name.to_string(), 0)).collect();
+            (vec![file], without_prefix(names).map_err(|e| e.at(dir.join(SINGLE).display()))?)
+        } else if dir.join(INDEX).exists() {
+            open_shards(dir)?
+        } else {
+            return Err(no_weights(dir));
+        };
+        let head = found.remove(HEAD);
+        let places =
+            find_parameters(config, &files, &mut found).map_err(|e| e.at(dir.display()))?;
+        if !found.is_empty() {
+            let mut names: Vec<String> = found.into_keys().collect();
+            names.sort();
+            let layers = config.n_layer;
+            return Err(Error::input(format!(
+                "{}: unexpected tensors {}: a GPT-2 of {layers} layers has none of these names",
+                dir.display(),
+                list(&names)
+            ))
+            .hint("config.json and the weights must be of one model"));
+        }
+        let by_name = places.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
+        let weights = Weights { files, places, by_name };
+        if let Some(head) = head {
+            weights.check_tied(&head).map_err(|e| e.at(dir.display()))?;
+        }
+        Ok(weights)
+    }
+
+    /// Reads the elements of a parameter (named without the prefix) from `offset` on into `out`,
+    /// widened to f32.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such parameter or range, or the file cannot be read.
+    pub fn read(&self, name: &str, offset: usize, out: &mut [f32]) -> Result<()> {
+        let index = *self
+            .by_name
+            .get(name)
+            .ok_or_else(|| Error::input(format!("the model has no parameter {name}")))?;
+        self.read_place(&self.places[index].1, offset, out)
+    }
+
+    fn read_place(&self, place: &Place, offset: usize, out: &mut [f32]) -> Result<()> {
+        self.files[place.file].read(&place.name, offset, out)
+    }
+
+    fn shape(&self, place: &Place) -> &[usize] {
+        self.files[place.file].shape(&place.name).unwrap_or_default()
+    }
+
+    /// Checks that every weight is a finite number, on all threads.
+    ///
+    /// # Errors
+    ///
+    /// Names the first parameter with a NaN or an infinity, and the first index of one.
+    pub fn check_finite(&self) -> Result<()> {
+        let slices: Vec<(&str, &Place, usize, usize)> = self
+            .places
+            .iter()
+            .flat_map(|(name, place)| {
+                let elements = self.shape(place).iter().product::<usize>();
+                (0..elements)
+                    .step_by(SLICE)
+                    .map(move |offset| (name.as_str(), place, offset, SLICE.min(elements - offset)))
+            })
+            .collect();
+        let fault = slices.par_iter().map_init(Vec::new, |buffer, &(name, place, offset, n)| {
+            buffer.resize(n, 0.0f32);
+            self.read_place(place, offset, buffer)?;
+            // A sum of the exponents that are all ones, without a branch, so that it vectorises.
+            let bad = |x: &f32| x.to_bits() & 0x7f80_0000 == 0x7f80_0000;
+            if buffer.iter().map(|x| u32::from(bad(x))).sum::<u32>() == 0 {
+                return Ok(());
+            }
+            let at = buffer.iter().position(bad).unwrap_or_default();
+            let what = if buffer[at].is_nan() { "NaN" } else { "infinite" };
+            let index = coordinates(offset + at, self.shape(place));
+            Err(Error::input(format!(
+                "{}: {name} is {what} at {index:?}, weights must be finite",
+                self.files[place.file].path().display()
+            ))
+            .hint("the training that wrote this file diverged: take an earlier checkpoint"))
+        });
+        fault.find_map_first(Result::err).map_or(Ok(()), Err)
+    }
+
+    /// Checks that a head of its own is the token table, bit for bit.
+    fn check_tied(&self, head: &Place) -> Result<()> {
+        let table = &self.places[0].1;
+        let refused = |what: &str| {
+            Error::input(format!("{HEAD} {what} wte.weight: only a tied head is supported"))
+                .hint("save the model with tie_word_embeddings true")
+        };
+        let info = |place: &Place| self.files[place.file].info(&place.name);
+        if info(head).map(|i| (&i.shape, i.dtype)) != info(table).map(|i| (&i.shape, i.dtype)) {
+            return Err(refused("is not of the shape and dtype of"));
+        }
+        let elements = self.shape(table).iter().product::<usize>();
+        let same = |offset: usize| -> Result<()> {
+            let n = SLICE.min(elements - offset);
+            let (mut a, mut b) = (vec![0.0f32; n], vec![0.0f32; n]);
+            self.read_place(head, offset, &mut a)?;
+            self.read_place(table, offset, &mut b)?;
+            let bits = |x: &[f32]| bytemuck::cast_slice::<f32, u32>(x).to_vec();
+            if bits(&a) == bits(&b) { Ok(()) } else { Err(refused("differs from")) }
+        };
+        (0..elements).step_by(SLICE).try_for_each(same)
+    }
+}
+
+/// Opens the shards that the index names, each a file of the folder itself.
+fn open_shards(dir: &Path) -> Result<(Vec<TensorFile>, HashMap<String, Place>)> {
+    let path = dir.join(INDEX);
+    let fault = |what: String| Error::input(what).at(path.display());
+    let text = std::fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
+    let index: Value =
+        serde_json::from_slice(&text).map_err(|e| fault(format!("not JSON: {e}")))?;
+    let map = index.get("weight_map").and_then(Value::as_object).ok_or_else(|| {
+        fault("weight_map must be an object of tensor names and their files".to_string())
+    })?;
+
+    let mut shards: Vec<&str> = Vec::new();
+    let mut number: HashMap<&str, usize> = HashMap::new();
+    let mut named = Vec::new();
+    for (name, shard) in map {
+        let shard = shard.as_str().ok_or_else(|| {
+            fault(format!("weight_map gives {name} the file {shard}, not a name"))
+        })?;
+        // Every name is looked at before any file is opened.
+        let mut parts = Path::new(shard).components();
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+            return Err(fault(format!("{name} is said to lie in {shard:?}"))
+                .hint("a shard's name must be that of a file in the model's own folder"));
+        }
+        let file = *number.entry(shard).or_insert_with(|| {
+            shards.push(shard);
+            shards.len() - 1
+        });
+        named.push((name.clone(), file));
+    }
+    let open = |shard: &&str| {
+        TensorFile::open(&dir.join(shard))
+            .map_err(|e| e.hint("every shard that the index names must be there, whole"))
+    };
+    let files = shards.iter().map(open).collect::<Result<Vec<_>>>()?;
+    for (name, file) in &named {
+        if files[*file].info(name).is_none() {
+            return Err(fault(format!(
+                "{name} is said to lie in {}, which does not hold it",
+                shards[*file]
+            )));
+        }
+    }
+    let stray = files.iter().enumerate().find_map(|(i, file)| {
+        let elsewhere = |name: &&str| map.get(*name).and_then(Value::as_str) != Some(shards[i]);
+        file.names().find(elsewhere).map(|name| (name, shards[i]))
+    });
+    if let Some((name, shard)) = stray {
+        return Err(fault(format!("{shard} holds {name}, which weight_map does not place there")));
+    }
+    let found = without_prefix(named).map_err(|e| e.at(path.display()))?;
+    Ok((files, found))
+}
+
+/// Drops the prefix from names, and the buffers that are no parameters.
+fn without_prefix(names: Vec<(String, usize)>) -> Result<HashMap<String, Place>> {
+    let mut found = HashMap::new();
+    for (name, file) in names {
+        let short = name.strip_prefix(PREFIX).unwrap_or(&name).to_string();
+        if is_mask(&short) {
+            continue;
+        }
+        if found.insert(short.clone(), Place { file, name }).is_some() {
+            return Err(Error::input(format!(
+                "{short} is there twice, with the prefix {PREFIX} and without"
+            )));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether this is `h.L.attn.bias` or `h.L.attn.masked_bias`: the causal mask, saved by older
+/// versions of the library. (`h.L.attn.c_attn.bias` is a parameter.)
+fn is_mask(name: &str) -> bool {
+    let layer = name
+        .strip_prefix("h.")
+        .and_then(|rest| rest.split_once('.'))
+        .filter(|(_, rest)| matches!(*rest, "attn.bias" | "attn.masked_bias"));
+    layer.is_some_and(|(digits, _)| digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Takes every parameter of the model out of what was found, after checking shape and type.
+///
+/// Stops at the first few that are missing, so that a configuration of millions of layers costs
+/// no more than its file is long.
+fn find_parameters(
+    config: &GptConfig,
+    files: &[TensorFile],
+    found: &mut HashMap<String, Place>,
+) -> Result<Vec<(String, Place)>> {
+    let hint = "config.json and the weights must be of one model";
+    let mut places = Vec::new();
+    let mut missing = Vec::new();
+    for (name, shape) in each_parameter(config) {
+        let Some(place) = found.remove(&name) else {
+            missing.push(name);
+            if missing.len() > 4 {
+                break;
+            }
+            continue;
+        };
+        let file = &files[place.file];
+        let Some(info) = file.info(&place.name) else { continue };
+        if info.shape != shape {
+            return Err(Error::input(format!(
+                "{} has shape {:?}, by config.json it should be {shape:?}",
+                place.name, info.shape
+            ))
+            .hint(hint));
+        }
+        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(Error::input(format!(
+                "{} is of dtype {:?}, must be F32, F16 or BF16",
+                place.name, info.dtype
+            ))
+            .hint("save the model in float32, float16 or bfloat16"));
+        }
+        places.push((name, place));
+    }
+    if missing.is_empty() {
+        return Ok(places);
+    }
+    let shown = missing.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if missing.len() > 4 { " and more" } else { "" };
+    Err(Error::input(format!("missing from the weights: {shown}{more}")).hint(hint))
+}
+
+/// There are no safetensors files: says so, and what to do with the files that are there.
+fn no_weights(dir: &Path) -> Error {
+    let others = ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5"];
+    let other: Option<PathBuf> =
+        others.iter().map(|name| dir.join(name)).find(|path| path.exists());
+    match other {
+        Some(path) => Error::input(format!(
+            "{} cannot be read safely, only model.safetensors is",
+            path.display()
+        ))
+        .hint(
+            "save the model as safetensors: in Python, GPT2LMHeadModel.from_pretrained(DIR)\
+             .save_pretrained(NEW_DIR)",
+        ),
+        None => Error::input(format!("{} holds no {SINGLE} and no {INDEX}", dir.display()))
+            .hint("give a folder with config.json and model.safetensors"),
+    }
+}
+
+/// The coordinates of an element of a tensor in row-major order.
+fn coordinates(mut element: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index: Vec<usize> = shape
+        .iter()
+        .rev()
+        .map(|&size| {
+            let coordinate = element % size;
+            element /= size;
+            coordinate
+        })
+        .collect();
+    index.reverse();
+    index
+}
