@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use wgpt::checkpoint::{
-    NamedShape, RunDir, TrainState, files, moments, newest_run, open_model, open_state,
-    write_state,
+    NamedShape, RunDir, TrainState, files, moments, newest_run, open_model, open_state, write_state,
 };
 use wgpt::{Error, GptConfig};
 
