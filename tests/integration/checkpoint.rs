@@ -10,6 +10,8 @@ use tempfile::TempDir;
 use wgpt::checkpoint::{
     ModelFiles, NamedShape, Weights, open_model, parameters, read_config, write_model,
 };
+use wgpt::model::{Program, Uses};
+use wgpt::plan::Limits;
 use wgpt::{GptConfig, Result};
 
 use crate::common::oracle;
@@ -441,5 +443,16 @@ proptest! {
         config[&keys[name.len() % keys.len()]] = json!(n);
         fs::write(copy.path().join("config.json"), config.to_string()).unwrap();
         let _ = read_config(copy.path());
+    }
+}
+
+#[test]
+fn the_files_parameters_are_the_models() {
+    for folder in ["gpt2_tiny_a", "gpt2_tiny_c"] {
+        let config = read_config(&oracle().join(folder)).unwrap();
+        let uses = Uses { batch: 1, seq: 2, ..Uses::default() };
+        let program = Program::record(&config, uses, Limits::WEBGPU);
+        let model: BTreeMap<_, _> = program.params.into_iter().map(|p| (p.name, p.shape)).collect();
+        assert_eq!(parameters(&config).into_iter().collect::<BTreeMap<_, _>>(), model);
     }
 }
