@@ -7,7 +7,7 @@ use super::tokens::Tokens;
 use crate::error::{Error, Result};
 
 /// The target of a place that no loss counts.
-pub const IGNORE: u32 = u32::MAX;
+pub use crate::ops::cross_entropy::IGNORE;
 
 /// The training and the validation split of `len` tokens: the last 10 %, from `floor(0.9 · len)`, are for validation.
 ///

@@ -1,0 +1,270 @@
+//! A model in hand: sizes, tokenizer, parameters and a device.
+
+use std::path::{Path, PathBuf};
+
+use crate::backend::Device;
+use crate::checkpoint::{self, ModelFiles, Weights};
+use crate::config::GptConfig;
+use crate::engine::{Engine, MOMENTS, Tensor};
+use crate::error::{Error, Result};
+use crate::generate::{GenerateOptions, StopText, generate};
+use crate::model::Uses;
+use crate::tokenizer::Tokenizer;
+
+/// Where parameters come from.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// GPT-2's initialisation from a seed.
+    Random(u64),
+    /// A model folder.
+    Folder(PathBuf),
+}
+
+/// A GPT-2 model: create or load it, give it a tokenizer, train it ([`crate::Trainer`]), generate text.
+///
+/// Nothing is allocated on the device before it is needed.
+pub struct Gpt {
+    config: GptConfig,
+    tokenizer: Option<Tokenizer>,
+    device: Device,
+    origin: Origin,
+    dropout: f64,
+    engine: Option<Engine>,
+}
+
+impl Gpt {
+    /// A model with random parameters.
+    ///
+    /// # Errors
+    ///
+    /// If the sizes do not make a model.
+    pub fn new(config: GptConfig, device: Device, seed: u64) -> Result<Gpt> {
+        config.validate()?;
+        let origin = Origin::Random(seed);
+        Ok(Gpt { config, tokenizer: None, device, origin, dropout: 0.0, engine: None })
+    }
+
+    /// A model from a folder of Hugging Face's files, checked in this order: configuration, weights
+    /// (shapes, then NaN and infinity), tokenizer (if there is one).
+    ///
+    /// # Errors
+    ///
+    /// The first fault.
+    pub fn load(dir: &Path, device: Device) -> Result<Gpt> {
+        let (config, _) = checkpoint::open_model(dir)?;
+        let mut gpt = Gpt {
+            config,
+            tokenizer: None,
+            device,
+            origin: Origin::Folder(dir.to_owned()),
+            dropout: 0.0,
+            engine: None,
+        };
+        if Tokenizer::exists(dir) {
+            gpt.set_tokenizer(Tokenizer::load(dir)?).map_err(|error| error.at(dir.display()))?;
+        }
+        Ok(gpt)
+    }
+
+    /// The sizes.
+    pub fn config(&self) -> &GptConfig {
+        &self.config
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The tokenizer, if it has one.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+
+    /// Trains a tokenizer of up to `vocab` tokens on a text; the model takes its vocabulary's size.
+    ///
+    /// # Errors
+    ///
+    /// If the vocabulary is below 257, or the model has parameters already.
+    pub fn train_tokenizer(&mut self, text: &str, vocab: usize) -> Result<()> {
+        let tokenizer = Tokenizer::train(text.as_bytes(), vocab)?;
+        if self.engine.is_some() || matches!(self.origin, Origin::Folder(_)) {
+            return Err(Error::input("the model has parameters for its own vocabulary already")
+                .hint("train a tokenizer before anything else"));
+        }
+        self.config.vocab_size = tokenizer.vocab_size();
+        self.tokenizer = Some(tokenizer);
+        Ok(())
+    }
+
+    /// Gives the model a tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer has more tokens than the model.
+    pub fn set_tokenizer(&mut self, tokenizer: Tokenizer) -> Result<()> {
+        if tokenizer.vocab_size() > self.config.vocab_size {
+            return Err(Error::input(format!(
+                "the tokenizer has {} tokens, the model's vocab_size is {}",
+                tokenizer.vocab_size(),
+                self.config.vocab_size
+            ))
+            .hint("use the tokenizer that the model was trained with"));
+        }
+        self.tokenizer = Some(tokenizer);
+        Ok(())
+    }
+
+    /// The share of activations that training dropped, for config.json.
+    pub(crate) fn set_dropout(&mut self, dropout: f64) {
+        self.dropout = dropout;
+    }
+
+    /// An engine for other uses, with this model's parameters; the old one is given up.
+    pub(crate) fn take_engine(&mut self, uses: Uses) -> Result<Engine> {
+        let mut engine = Engine::new(&self.config, uses, &self.device)?;
+        match (self.engine.take(), &self.origin) {
+            (Some(mut old), _) => engine.copy_from(&mut old)?,
+            (None, Origin::Random(seed)) => engine.initialize(*seed),
+            (None, Origin::Folder(dir)) => {
+                load_weights(&mut engine, &Weights::open(dir, &self.config)?)?;
+            }
+        }
+        Ok(engine)
+    }
+
+    /// Gives back an engine that can generate.
+    pub(crate) fn put_engine(&mut self, engine: Engine) {
+        self.engine = Some(engine);
+    }
+
+    /// The engine, made at its first use, for generation.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot hold the model, or the parameters cannot be read.
+    pub fn engine(&mut self) -> Result<&mut Engine> {
+        if self.engine.is_none() {
+            let uses = Uses { generation: true, ..Uses::default() };
+            self.engine = Some(self.take_engine(uses)?);
+        }
+        Ok(self.engine.as_mut().expect("just made"))
+    }
+
+    /// Continues a text.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpt::generate_stream`].
+    pub fn generate(&mut self, prompt: &str, options: &GenerateOptions) -> Result<String> {
+        let mut text = String::new();
+        self.generate_stream(prompt, options, &mut |piece| text.push_str(piece))?;
+        Ok(text)
+    }
+
+    /// Continues a text piece by piece, in whole characters; returns the number of new tokens.
+    ///
+    /// An empty prompt is the end-of-text token, after which a new text begins.
+    ///
+    /// # Errors
+    ///
+    /// If there is no tokenizer, an option is out of range, or the device is lost.
+    pub fn generate_stream(
+        &mut self,
+        prompt: &str,
+        options: &GenerateOptions,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Result<usize> {
+        let no_tokenizer = || {
+            Error::input("the model has no tokenizer")
+                .hint("give token ids instead of text: --prompt-ids 1,2,3")
+        };
+        let tokenizer = self.tokenizer.clone().ok_or_else(no_tokenizer)?;
+        let mut ids = tokenizer.encode_with_special(prompt);
+        if ids.is_empty() {
+            ids.extend(tokenizer.end_of_text());
+        }
+        let end = tokenizer.end_of_text();
+        let mut decoder = tokenizer.decode_stream();
+        let mut text = StopText::new(options.stop.clone());
+        let engine = self.engine()?;
+        let mut emit = |piece: &str| {
+            if !piece.is_empty() {
+                on_text(piece);
+            }
+        };
+        let new = generate(engine, &ids, options, end, |id| {
+            if Some(id) != end {
+                // An id beyond the tokenizer, which a model with a padded vocabulary may draw, is no text.
+                if tokenizer.token_bytes(id).is_some() {
+                    emit(&text.push(&decoder.push(id)?));
+                }
+            }
+            Ok(!text.stopped())
+        })?;
+        emit(&text.push(&decoder.finish()));
+        emit(&text.finish());
+        Ok(new.len())
+    }
+
+    /// Continues a row of token ids; returns the new ones.
+    ///
+    /// # Errors
+    ///
+    /// If an id or an option is out of range, or the device is lost.
+    pub fn generate_ids(&mut self, ids: &[u32], options: &GenerateOptions) -> Result<Vec<u32>> {
+        let end = self.tokenizer.as_ref().and_then(Tokenizer::end_of_text);
+        generate(self.engine()?, ids, options, end, |_| Ok(true))
+    }
+
+    /// Writes the model's files, as Hugging Face's `save_pretrained` does, as a whole folder.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written, or the device is lost.
+    pub fn save(&mut self, dir: &Path) -> Result<()> {
+        self.engine()?;
+        let json = self.tokenizer.as_ref().map(Tokenizer::to_json);
+        let mut engine = self.engine.take().expect("just made");
+        let model = self.files(json.as_deref());
+        let saved = checkpoint::files::write_folder(dir, |folder| {
+            checkpoint::write_model(folder, &model, &mut engine_tensors(&mut engine))
+        });
+        self.engine = Some(engine);
+        saved
+    }
+
+    /// What the model's folder says beside its weights; `tokenizer_json` is the tokenizer's file.
+    pub(crate) fn files<'a>(&'a self, tokenizer_json: Option<&'a str>) -> ModelFiles<'a> {
+        ModelFiles {
+            config: &self.config,
+            dropout: self.dropout,
+            tokenizer_json,
+            end_of_text: self.tokenizer.as_ref().and_then(Tokenizer::end_of_text),
+        }
+    }
+}
+
+/// Gives an engine's tensors to a file: parameters by name, moments as [`MOMENTS`] call them.
+pub(crate) fn engine_tensors(
+    engine: &mut Engine,
+) -> impl FnMut(&str, usize, &mut [f32]) -> Result<()> + '_ {
+    |name, offset, out| {
+        let moment = MOMENTS.iter().enumerate().find_map(|(i, prefix)| {
+            Some((name.strip_prefix(prefix)?.strip_prefix('.')?, Tensor::Moment(i)))
+        });
+        let (name, tensor) = moment.unwrap_or((name, Tensor::Value));
+        let param = engine.program().param(name).expect("a parameter of the model").clone();
+        engine.read_param(&param, tensor, offset, out)
+    }
+}
+
+/// Copies a checkpoint's parameters into an engine, piece by piece.
+pub(crate) fn load_weights(engine: &mut Engine, weights: &Weights) -> Result<()> {
+    for param in engine.program().params.clone() {
+        engine.write_param(&param, Tensor::Value, |start, out| {
+            weights.read(&param.name, start, out)
+        })?;
+    }
+    Ok(())
+}

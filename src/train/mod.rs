@@ -1,0 +1,443 @@
+//! Training: updates from batches, evaluation, saves; a run that was killed goes on bit for bit.
+//!
+//! What a step does follows from the seed and its number alone (batches, dropout), so that parameters,
+//! moments, the device's counters and a few numbers are the whole state.
+
+pub mod curve;
+pub mod report;
+pub mod settings;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::backend::Device;
+use crate::checkpoint::{self, RunDir, TrainState};
+use crate::config::{GptConfig, Optimizer, TrainConfig};
+use crate::data::{self, Place, Tokens};
+use crate::engine::{Engine, Tensor, Update};
+use crate::error::{Error, Result};
+use crate::gpt::{Gpt, engine_tensors};
+use crate::kernel::Step;
+use crate::model::Uses;
+use crate::ops::global_norm::state;
+use crate::ops::{dropout, random};
+use crate::tokenizer::Tokenizer;
+
+pub use report::{Event, Metrics, StepReport, Summary};
+pub use settings::{Prepared, RunSettings, prepare};
+
+/// Skipped updates in a row after which a run stops.
+pub const MAX_SKIPPED: u32 = 10;
+
+/// Sets the batches of evaluations apart from those of training.
+const EVALUATION: u64 = 0x6576_616c;
+
+/// A training run under way.
+pub struct Trainer {
+    gpt: Gpt,
+    engine: Engine,
+    tokens: Tokens,
+    train: Range<usize>,
+    val: Range<usize>,
+    config: TrainConfig,
+    /// B and T.
+    shape: (usize, usize),
+    run: Option<RunDir>,
+    state: TrainState,
+    metrics: Vec<Metrics>,
+    stop: Arc<AtomicBool>,
+    /// The buffers of a micro-batch.
+    batch: (Vec<u32>, Vec<u32>),
+    /// Seconds and tokens of training alone in this process.
+    busy: (f64, u64),
+}
+
+/// A run that was opened again.
+pub enum Resumed {
+    /// It goes on.
+    Running(Box<Trainer>),
+    /// All its updates were made already.
+    Finished(Summary),
+}
+
+/// Begins a run: makes its folder, its data and tokenizer ready, and the model on the device.
+///
+/// # Errors
+///
+/// If a setting is out of range, the data cannot be had, the folder holds a run already, or the device
+/// cannot hold the model.
+pub fn start(
+    settings: &RunSettings,
+    device: Device,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Trainer> {
+    settings.model.validate()?;
+    settings.train.validate(&settings.model)?;
+    let run = match &settings.train.out {
+        Some(path) => Some(RunDir::create(path, settings)?),
+        None => None,
+    };
+    open(settings, run, device, on_event)
+}
+
+/// Opens a run's folder again: from its newest checkpoint, or from the beginning before the first.
+///
+/// `device` opens what the settings name, once it is known that there is something to do.
+///
+/// # Errors
+///
+/// If there is no run, another process works on it, or a file of it is damaged.
+pub fn resume(
+    dir: &Path,
+    device: impl FnOnce(&RunSettings) -> Result<Device>,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Resumed> {
+    let run = RunDir::open(dir)?;
+    let mut settings: RunSettings = run.settings()?;
+    settings.train.out = Some(dir.to_owned());
+    let newest = run.newest_checkpoint()?;
+    if let Some((step, path)) = newest.filter(|(step, _)| *step >= settings.train.max_iters) {
+        let config = checkpoint::read_config(&path)?;
+        let (state, _) =
+            checkpoint::open_state(&path, &moments(&config, settings.train.optimizer))?;
+        let summary = summary(&state, step, &settings.train, Some(dir.to_owned()));
+        return Ok(Resumed::Finished(summary));
+    }
+    let device = device(&settings)?;
+    let trainer = open(&settings, Some(run), device, on_event)?;
+    Ok(Resumed::Running(Box::new(trainer)))
+}
+
+/// The trainer of a run whose folder is made, at its newest checkpoint.
+fn open(
+    settings: &RunSettings,
+    run: Option<RunDir>,
+    device: Device,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Trainer> {
+    let dir = run.as_ref().map(RunDir::path);
+    let Prepared { model, tokenizer, tokens } = prepare(settings, dir, on_event)?;
+    let mut gpt = match &settings.init {
+        Some(init) => Gpt::load(init, device)?,
+        None => Gpt::new(model, device, settings.train.seed)?,
+    };
+    if let Some(tokenizer) = tokenizer {
+        gpt.set_tokenizer(tokenizer)?;
+    }
+    let mut trainer = Trainer::new(gpt, tokens, settings.train.clone())?;
+    trainer.run = run;
+    trainer.restore()?;
+    Ok(trainer)
+}
+
+/// The tensors of a training state beside the parameters.
+fn moments(config: &GptConfig, optimizer: Optimizer) -> Vec<checkpoint::NamedShape> {
+    match optimizer {
+        Optimizer::Sgd => vec![],
+        Optimizer::Adamw | Optimizer::Adam => checkpoint::moments(config),
+    }
+}
+
+fn summary(
+    state: &TrainState,
+    steps: usize,
+    config: &TrainConfig,
+    run_dir: Option<PathBuf>,
+) -> Summary {
+    Summary {
+        steps,
+        train_loss: state.train_loss,
+        val_loss: state.val_loss,
+        best_val_loss: state.best_val_loss,
+        tokens_per_s: if state.seconds > 0.0 { state.tokens as f64 / state.seconds } else { 0.0 },
+        seconds: state.seconds,
+        run_dir,
+        finished: steps >= config.max_iters,
+    }
+}
+
+impl Trainer {
+    /// A run over token ids: the last tenth of them is for validation.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of range, there are too few tokens, an id is outside the model's vocabulary,
+    /// or the device cannot hold the model.
+    pub fn new(mut gpt: Gpt, tokens: Tokens, config: TrainConfig) -> Result<Trainer> {
+        config.validate(gpt.config())?;
+        tokens.check(gpt.config().vocab_size)?;
+        let shape = (config.batch_size, config.seq_len.unwrap_or(gpt.config().n_positions));
+        let (train, val) = data::split(tokens.len());
+        data::check_length(&tokens, &train, shape.1)?;
+        data::check_length(&tokens, &val, 1)?;
+        gpt.set_dropout(config.dropout);
+        let engine = gpt.take_engine(Uses {
+            batch: shape.0,
+            seq: shape.1,
+            training: Some(config.optimizer),
+            dropout: config.dropout > 0.0,
+            logits: false,
+            generation: true,
+        })?;
+        let rows = shape.0 * shape.1;
+        Ok(Trainer {
+            gpt,
+            engine,
+            tokens,
+            train,
+            val,
+            shape,
+            run: None,
+            state: TrainState { seed: config.seed, ..TrainState::default() },
+            metrics: vec![],
+            stop: Arc::default(),
+            batch: (vec![0; rows], vec![0; rows]),
+            busy: (0.0, 0),
+            config,
+        })
+    }
+
+    /// Set it, from any thread, to end the run after the step under way; what is done is saved.
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    /// The engine, for a look at the parameters on the way.
+    pub fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// The trained model.
+    pub fn into_model(self) -> Gpt {
+        let mut gpt = self.gpt;
+        gpt.put_engine(self.engine);
+        gpt
+    }
+
+    /// Takes up parameters, moments and numbers of the newest checkpoint, if there is one.
+    fn restore(&mut self) -> Result<()> {
+        let Some(run) = &self.run else { return Ok(()) };
+        let newest = run.newest_checkpoint()?;
+        run.truncate_metrics(newest.as_ref().map_or(0, |(step, _)| *step))?;
+        self.metrics = report::read_metrics(run.path())?;
+        let Some((_, path)) = newest else { return Ok(()) };
+        let config = self.engine.program().config.clone();
+        let weights = checkpoint::Weights::open(&path, &config)?;
+        crate::gpt::load_weights(&mut self.engine, &weights)?;
+        let tensors = moments(&config, self.config.optimizer);
+        let (train_state, file) = checkpoint::open_state(&path, &tensors)?;
+        if !tensors.is_empty() {
+            for param in self.engine.program().params.clone() {
+                for (i, prefix) in crate::engine::MOMENTS.iter().enumerate() {
+                    let name = format!("{prefix}.{}", param.name);
+                    self.engine.write_param(&param, Tensor::Moment(i), |start, out| {
+                        file.read(&name, start, out)
+                    })?;
+                }
+            }
+        }
+        let words = train_state.device_words.as_slice().try_into().map_err(|_| {
+            Error::input(format!("{} has counters of another version", path.display()))
+                .hint("go on with the version of the program that began the run")
+        })?;
+        self.engine.write_state(&words);
+        self.state = train_state;
+        Ok(())
+    }
+
+    /// Makes the updates that are left, evaluates and saves on the way, and at the end evaluates the
+    /// whole validation split.
+    ///
+    /// # Errors
+    ///
+    /// If several updates in a row had to be skipped, a file cannot be written, or the device is lost.
+    pub fn run(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<Summary> {
+        let first_step = self.state.step as usize;
+        on_event(&Event::Started {
+            parameters: self.engine.program().parameter_count(),
+            device: self.engine.describe(),
+            plan_bytes: self.engine.program().plan.total_bytes(),
+            run_dir: self.run.as_ref().map(|run| run.path().to_owned()),
+            first_step,
+            train_tokens: self.train.len(),
+            val_tokens: self.val.len(),
+        });
+        for iter in first_step..self.config.max_iters {
+            self.step(iter, on_event)?;
+            if self.stop.load(Ordering::Relaxed) && iter + 1 < self.config.max_iters {
+                self.save(on_event)?;
+                break;
+            }
+        }
+        let path = self.run.as_ref().map(|run| run.path().to_owned());
+        Ok(summary(&self.state, self.state.step as usize, &self.config, path))
+    }
+
+    /// One update, and what is due after it.
+    fn step(&mut self, iter: usize, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
+        let config = &self.config;
+        let done = iter + 1;
+        let last = done == config.max_iters;
+        let due = |every: usize| every > 0 && done.is_multiple_of(every);
+        let evaluates = last || due(config.eval_every);
+        let logged = last || due(config.log_every) || done == 1;
+        let saves = last || due(config.save_every);
+        // Reading waits for the device, so a GPU is read only where somebody looks.
+        let reads = logged || evaluates || saves || self.engine.run_ahead() == 1;
+
+        let began = Instant::now();
+        let learning_rate = config.learning_rate_at(iter);
+        self.update(iter, learning_rate)?;
+        let update = if reads { Some(self.engine.read_update()?) } else { None };
+        let tokens = (self.shape.0 * self.shape.1 * self.config.grad_accum) as u64;
+        let seconds = began.elapsed().as_secs_f64();
+        self.busy = (self.busy.0 + seconds, self.busy.1 + tokens);
+        self.state.step = done as u64;
+        self.state.data_position = done as u64;
+        self.state.tokens += tokens;
+        self.state.seconds += seconds;
+
+        let report = self.report(update, learning_rate, logged);
+        on_event(&Event::Step(report));
+        if let Some(update) = update {
+            self.check(&update)?;
+        }
+        let val_loss = if evaluates { Some(self.evaluate(last, on_event)?) } else { None };
+        if logged || evaluates {
+            self.log(&report, val_loss)?;
+        }
+        if saves {
+            self.save(on_event)?;
+        }
+        Ok(())
+    }
+
+    /// The micro-batches of an update, and the update.
+    fn update(&mut self, iter: usize, learning_rate: f64) -> Result<()> {
+        let config = &self.config;
+        let step = Step {
+            dropout: dropout::threshold(config.dropout),
+            learning_rate,
+            beta1: config.beta1,
+            beta2: config.beta2,
+            eps: config.eps,
+            weight_decay: config.weight_decay,
+            grad_clip: config.grad_clip,
+            ..Step::default()
+        };
+        for micro in 0..config.grad_accum {
+            let place = Place { seed: config.seed, step: iter as u64, micro: micro as u64 };
+            let (x, y) = &mut self.batch;
+            data::batch(&self.tokens, self.train.clone(), place, self.shape, x, y)?;
+            let seed = random::key(config.seed, iter as u32, micro as u32);
+            self.engine.train_batch(x, y, (micro, config.grad_accum), Step { seed, ..step });
+        }
+        self.engine.update(&step);
+        Ok(())
+    }
+
+    fn report(&self, update: Option<Update>, learning_rate: f64, logged: bool) -> StepReport {
+        StepReport {
+            step: self.state.step as usize,
+            steps: self.config.max_iters,
+            tokens: self.state.tokens,
+            loss: update.map(|update| update.loss),
+            learning_rate,
+            grad_norm: update.map(|update| update.grad_norm),
+            tokens_per_s: self.busy.1 as f64 / self.busy.0.max(1e-9),
+            logged,
+            skipped: update.map_or(0, |update| update.state[state::SKIPPED]),
+        }
+    }
+
+    /// Ends a run whose updates are all skipped.
+    fn check(&self, update: &Update) -> Result<()> {
+        let skipped = update.state[state::SKIPPED_IN_A_ROW];
+        if skipped < MAX_SKIPPED {
+            return Ok(());
+        }
+        let what = if update.loss.is_finite() { "gradient" } else { "loss" };
+        Err(Error::training(format!(
+            "the {what} was not finite in {skipped} updates in a row, up to step {}; the parameters are as before them",
+            self.state.step
+        ))
+        .hint("lower --lr or lengthen --warmup; or go on from the last save with other settings by --init"))
+    }
+
+    fn log(&mut self, report: &StepReport, val_loss: Option<f64>) -> Result<()> {
+        if let Some(loss) = report.loss {
+            self.state.train_loss = Some(f64::from(loss));
+        }
+        let metrics = Metrics {
+            step: report.step,
+            tokens: report.tokens,
+            loss: report.loss.filter(|loss| loss.is_finite()),
+            lr: report.learning_rate,
+            grad_norm: report.grad_norm.filter(|norm| *norm >= 0.0),
+            tokens_per_s: report.tokens_per_s,
+            val_loss,
+        };
+        self.metrics.push(metrics);
+        match &self.run {
+            Some(run) => run.append_metrics(&metrics),
+            None => Ok(()),
+        }
+    }
+
+    /// The validation loss: of the whole split, or of the same few batches each time. Keeps the best
+    /// model.
+    fn evaluate(&mut self, whole: bool, on_event: &mut dyn FnMut(&Event)) -> Result<f64> {
+        let windows = data::windows(self.val.clone(), self.shape.1);
+        let whole = whole || windows.len() <= self.config.eval_iters * self.shape.0;
+        let total =
+            if whole { windows.len().div_ceil(self.shape.0) } else { self.config.eval_iters };
+        let (mut sum, mut count) = (0.0, 0);
+        for i in 0..total {
+            let (x, y) = &mut self.batch;
+            if whole {
+                count += windows.fill(&self.tokens, i * self.shape.0, x, y);
+            } else {
+                let place = Place { seed: self.config.seed ^ EVALUATION, step: 0, micro: i as u64 };
+                data::batch(&self.tokens, self.val.clone(), place, self.shape, x, y)?;
+                count += y.len();
+            }
+            sum += self.engine.evaluate(x, y)?;
+            on_event(&Event::Evaluating { done: i + 1, total });
+        }
+        let val_loss = sum / count as f64;
+        let best = val_loss.is_finite() && self.state.best_val_loss.is_none_or(|b| val_loss < b);
+        self.state.val_loss = val_loss.is_finite().then_some(val_loss);
+        if best {
+            self.state.best_val_loss = Some(val_loss);
+            self.state.best_step = Some(self.state.step);
+            self.save_best()?;
+        }
+        on_event(&Event::Evaluated { step: self.state.step as usize, val_loss, best, whole });
+        Ok(val_loss)
+    }
+
+    fn save_best(&mut self) -> Result<()> {
+        let Some(run) = &self.run else { return Ok(()) };
+        let json = self.gpt.tokenizer().map(Tokenizer::to_json);
+        let files = self.gpt.files(json.as_deref());
+        run.save_best(&files, &mut engine_tensors(&mut self.engine))
+    }
+
+    /// Writes a checkpoint and the loss curve.
+    fn save(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
+        let Some(run) = &self.run else { return Ok(()) };
+        self.state.device_words = self.engine.read_state()?.to_vec();
+        let json = self.gpt.tokenizer().map(Tokenizer::to_json);
+        let files = self.gpt.files(json.as_deref());
+        let tensors = moments(self.gpt.config(), self.config.optimizer);
+        let fill = &mut engine_tensors(&mut self.engine);
+        let path = run.save_checkpoint(&files, &self.state, &tensors, fill, self.config.keep)?;
+        let title = run.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        curve::write(&run.path().join("loss.svg"), &self.metrics, &title)?;
+        on_event(&Event::Saved { step: self.state.step as usize, path });
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! What a run tells: events on the way, a summary at the end, lines of metrics.jsonl.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Something that happened in a run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Data or a tokenizer is being made ready.
+    Preparing {
+        /// What is being done.
+        what: String,
+        /// How much of it is done, in bytes.
+        done: u64,
+        /// How much there is; 0 if not known.
+        total: u64,
+    },
+    /// Training is about to begin.
+    Started {
+        /// The model's parameters.
+        parameters: usize,
+        /// What it runs on.
+        device: String,
+        /// Bytes of all buffers.
+        plan_bytes: u64,
+        /// The run's folder.
+        run_dir: Option<PathBuf>,
+        /// The first update, from 0: not 0 after a resume.
+        first_step: usize,
+        /// Tokens to train on.
+        train_tokens: usize,
+        /// Tokens to validate on.
+        val_tokens: usize,
+    },
+    /// An update was made.
+    Step(StepReport),
+    /// An evaluation is under way.
+    Evaluating {
+        /// Batches done.
+        done: usize,
+        /// Batches in all.
+        total: usize,
+    },
+    /// An evaluation has ended.
+    Evaluated {
+        /// Updates made so far.
+        step: usize,
+        /// The mean loss on the validation split, or on a sample of it.
+        val_loss: f64,
+        /// Whether it is the least so far.
+        best: bool,
+        /// Whether the whole split was evaluated.
+        whole: bool,
+    },
+    /// A checkpoint was written.
+    Saved {
+        /// Updates made so far.
+        step: usize,
+        /// Its folder.
+        path: PathBuf,
+    },
+}
+
+/// One update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Updates made so far.
+    pub step: usize,
+    /// Updates to make.
+    pub steps: usize,
+    /// Tokens trained on so far.
+    pub tokens: u64,
+    /// The mean loss of its micro-batches, where it was read.
+    pub loss: Option<f32>,
+    /// Its learning rate.
+    pub learning_rate: f64,
+    /// The norm of its gradient before clipping, where it was read; negative if it was not finite.
+    pub grad_norm: Option<f32>,
+    /// Tokens a second since the start or the resume, evaluations and saves left out.
+    pub tokens_per_s: f64,
+    /// Whether it is a line of metrics.jsonl.
+    pub logged: bool,
+    /// Updates skipped so far, since a loss or a gradient was not finite.
+    pub skipped: u32,
+}
+
+/// A line of metrics.jsonl.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Updates made.
+    pub step: usize,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// The mean loss of the update.
+    pub loss: Option<f32>,
+    /// The learning rate.
+    pub lr: f64,
+    /// The norm of the gradient before clipping; absent where it was not finite.
+    pub grad_norm: Option<f32>,
+    /// Tokens a second.
+    pub tokens_per_s: f64,
+    /// The validation loss, where it was evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_loss: Option<f64>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Updates made.
+    pub steps: usize,
+    /// The mean loss of the last logged updates.
+    pub train_loss: Option<f64>,
+    /// The mean loss over the whole validation split.
+    pub val_loss: Option<f64>,
+    /// The least validation loss of all evaluations.
+    pub best_val_loss: Option<f64>,
+    /// Tokens a second, evaluations and saves left out.
+    pub tokens_per_s: f64,
+    /// Seconds of the whole run, with what came before a resume.
+    pub seconds: f64,
+    /// The run's folder.
+    pub run_dir: Option<PathBuf>,
+    /// Whether all updates were made; if not, it was stopped and can be resumed.
+    pub finished: bool,
+}
+
+/// The lines of a run's metrics.jsonl; none if there is no such file yet.
+///
+/// # Errors
+///
+/// If the file cannot be read or a line is not of this kind.
+pub fn read_metrics(run_dir: &Path) -> Result<Vec<Metrics>> {
+    let path = run_dir.join("metrics.jsonl");
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(error) => return Err(Error::io("reading", &path, &error)),
+    };
+    let parse = |(i, line): (usize, &str)| {
+        serde_json::from_str(line)
+            .map_err(|error| Error::input(format!("{} line {}: {error}", path.display(), i + 1)))
+    };
+    text.lines().enumerate().map(parse).collect()
+}
