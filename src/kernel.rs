@@ -33,7 +33,7 @@ pub struct Dims {
     pub LD: u32,
     /// Where a slice begins: its first row of the token table, or its first column of the logits.
     pub START: u32,
-    /// What happens to what an [`Arg::Acc`] holds; one of [`Accumulate`], as a number.
+    /// What happens to what an [`Access::Acc`] holds; one of [`Accumulate`], as a number.
     pub ACC: u32,
     /// Tells apart what draws random numbers, or names a [`Decay`].
     pub ID: u32,
@@ -50,7 +50,7 @@ impl Dims {
     }
 }
 
-/// Whether an [`Arg::Acc`] is added to or starts afresh: [`Dims::ACC`].
+/// Whether an [`Access::Acc`] is added to or starts afresh: [`Dims::ACC`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Accumulate {
@@ -193,7 +193,7 @@ impl Step {
         }
     }
 
-    /// Whether an [`Arg::Acc`] of a dispatch with these sizes is overwritten in this replay.
+    /// Whether an [`Access::Acc`] of a dispatch with these sizes is overwritten in this replay.
     pub fn overwrites(&self, dims: &Dims) -> bool {
         dims.ACC == Accumulate::Set as u32
             || (dims.ACC == Accumulate::SetFirst as u32 && self.accumulate == 0)
@@ -440,8 +440,8 @@ impl<'a, F> Io<'a, F> {
         let wrong = "a kernel takes the buffers of its signature";
         let inputs = self.inputs.try_into().ok().expect(wrong);
         let outputs = self.outputs.try_into().ok().expect(wrong);
-        let words = self.words.try_into().ok().expect(wrong);
-        let words_out = self.words_out.try_into().ok().expect(wrong);
+        let words = self.words.try_into().expect(wrong);
+        let words_out = self.words_out.try_into().expect(wrong);
         ((inputs, outputs), words, words_out)
     }
 }
