@@ -171,6 +171,11 @@ impl Sources {
         let mut sample = Vec::new();
         for document in self.documents() {
             let text = document?.text;
+            if u128::from(limit) >= total && kept + (text.len() as u128) <= u128::from(limit) {
+                (seen, kept) = (seen + text.len() as u128, kept + text.len() as u128);
+                sample.push(text);
+                continue;
+            }
             for slice in slices(&text) {
                 if kept * total <= seen * u128::from(limit) && kept < u128::from(limit) {
                     kept += slice.len() as u128;

@@ -8,7 +8,8 @@
 //! | `{hero}` | a part of the story's cast (the hero's name, `the cat`, a place …), the same throughout the story |
 //! | `<walked>` | a word from one of the lists, drawn anew each time |
 //! | `[a\|b\|c]` | one of these |
-//! | `@` | `a` or `an`, as the next word wants |
+//! | `=` | before a lesson: a truth, told in one of several frames |
+//! | `@` | `a` or `an`, as the next word wants; `the` before an animal or a thing that was spoken of |
 //!
 //! The rest is plain text; sentences get their capitals at the end. Every list is drawn from evenly, so a model learns the
 //! language rather than the stories: there are far more of them than any corpus holds.
@@ -50,10 +51,16 @@ pub fn story(seed: u64, index: u64) -> String {
             template.push_str(draws.pick(ASIDES));
             template.push(' ');
         }
-        template.push_str(draws.pick(wordings));
+        let wording = draws.pick(wordings);
+        match wording.strip_prefix('=') {
+            Some(truth) => template.push_str(&draws.pick(TRUTHS).replace('=', truth)),
+            None => template.push_str(wording),
+        }
     }
     let mut words = String::with_capacity(1024);
-    Teller { cast: &cast, draws: &mut draws }.tell(&template, &mut words);
+    let mut teller =
+        Teller { cast: &cast, draws: &mut draws, pet_known: false, thing_known: false };
+    teller.tell(&template, &mut words);
     finish(words.trim())
 }
 
@@ -103,9 +110,19 @@ const ASIDES: &[&str] = &[
     "{friend} thought about {place2}.",
     "{he} thought about {his} {elder}.",
     "all was still {in}.",
-    "{hero} <smiled> a little.",
+    "{hero} [smiled|laughed|sang|rested] a little.",
     "it was a <nice> place to <game>.",
     "they could see {place2}.",
+];
+
+/// How a lesson that is true of everyone is told; `=` stands for it.
+const TRUTHS: &[&str] = &[
+    "{hero} learned that =.",
+    "now {hero} knew that =.",
+    "\"=,\" <said> {his} {elder}.",
+    "\"=,\" <said> {friend}.",
+    "so {hero} and {friend} saw that =.",
+    "\"=!\" sang {hero} and {friend}.",
 ];
 
 const ENDINGS: &[&str] = &[
@@ -221,6 +238,8 @@ impl Cast {
 struct Teller<'a> {
     cast: &'a Cast,
     draws: &'a mut Draws,
+    pet_known: bool,
+    thing_known: bool,
 }
 
 impl Teller<'_> {
@@ -236,7 +255,7 @@ impl Teller<'_> {
             let end = at + rest[at..].find(close).expect("a template closes its brackets");
             let inner = &rest[at + 1..end];
             match close {
-                '}' => self.cast.write(inner, self.draws, out),
+                '}' => self.slot(inner, &rest[end + 1..], out),
                 '>' => out.push_str(self.draws.pick(list(inner))),
                 _ => {
                     let ways: Vec<&str> = inner.split('|').collect();
@@ -248,6 +267,21 @@ impl Teller<'_> {
         }
         out.push_str(rest);
     }
+
+    /// Writes a slot; what was spoken of before takes `the` instead of `@`.
+    fn slot(&mut self, name: &str, after: &str, out: &mut String) {
+        let known = match name {
+            "pet" => std::mem::replace(&mut self.pet_known, true),
+            "color" if after.starts_with(" {thing}") => self.thing_known,
+            _ => false,
+        };
+        self.thing_known |= name == "thing";
+        if known && out.ends_with("@ ") {
+            out.truncate(out.len() - 2);
+            out.push_str("the ");
+        }
+        self.cast.write(name, self.draws, out);
+    }
 }
 
 /// The list of words called `name`.
@@ -257,7 +291,7 @@ fn list(name: &str) -> &'static [&'static str] {
 }
 
 /// Words after a question or a cry in quotes that go on with the sentence.
-const SPEAKING: &[&str] = &["said", "asked", "cried", "called", "whispered"];
+const SPEAKING: &[&str] = &["said", "asked", "cried", "called", "whispered", "sang", "thought"];
 
 /// Puts in `a` or `an` for `@`, and the capitals at the beginnings of sentences.
 fn finish(text: &str) -> String {

@@ -66,7 +66,7 @@ pub const PLOTS: &[Plot] = &[
             ],
         ],
         lessons: [
-            "food is [best|better] when it is shared with a friend.",
+            "=food is [best|better] when [it is shared|friends share it]",
             "{hero} learned that sharing makes [two friends|everyone] <glad>.",
         ],
     },
@@ -74,7 +74,7 @@ pub const PLOTS: &[Plot] = &[
         title: "a small animal is hurt",
         beats: [
             [
-                "{hero} <found> @ {pet} {in}. It was hurt and could not move.",
+                "{hero} <found> @ {pet} {in}. It was hurt and <very> <scared>.",
                 "<hiding> {he} <found> @ <small> {pet}. It was <very> <scared>.",
                 "on the way to {place}, {hero} heard @ {pet} cry.",
             ],
@@ -104,18 +104,18 @@ pub const PLOTS: &[Plot] = &[
         beats: [
             [
                 "when night came, {hero} was <scared> of the dark.",
-                "that night the light went out, and {hero} could not see {his} {thing}.",
+                "<day>, the {color} lamp went out, and {hero} could not see {his} {thing}.",
                 "{hero} did not like the dark. {he} hid under {his} {color} blanket.",
             ],
             [
                 "{he} heard a <big> noise <hiding>. \"who is there?\" {he} asked.",
-                "there was a shadow on the wall. It looked like a <big> {pet}.",
+                "there was a <big> shadow <hiding>. It looked like @ {pet}.",
                 "something <small> moved <hiding>. \"<helpme>!\" called {hero}.",
             ],
             [
                 "{his} {elder} came in with @ {color} lamp and <smiled>.",
                 "{hero} took @ {color} lamp and <looked> <hiding>.",
-                "{friend} was there too. \"let us look together,\" <said> {fname}.",
+                "{friend} was there too. \"let us [look together|go and look|see what it is],\" <said> {fname}.",
             ],
             [
                 "it was [only|just] @ {pet}! {hero} <smiled>.",
@@ -137,14 +137,14 @@ pub const PLOTS: &[Plot] = &[
                 "they took some {food} and @ {color} {thing} to {place}.",
             ],
             [
-                "<suddenly> a <big> storm came, and the rain fell hard.",
-                "then the sky turned dark, and the wind took the {thing} away.",
+                "<suddenly> a <big> storm came, and [the rain fell|it rained and rained|the wind blew hard|they were all wet].",
+                "then it got dark, and the [wind|storm|rain] took the {thing} [away|far off|up high].",
                 "\"look at the sky!\" <said> {friend}. A <big> storm was on its way.",
             ],
             [
                 "they <walked> to a <small> cave and hid there with @ {pet}.",
-                "{hero} <found> a <big> tree, and they sat under it with the {food}.",
-                "an old farmer let them into his [barn|house]. \"come in,\" he said.",
+                "{hero} <found> a <big> tree, and they sat there with @ {pet} and the {food}.",
+                "@ {trait} old [farmer|man|woman] let them into the [barn|house|hut]. \"come in, {fname},\" [said|called] the [cow|hen|goose].",
             ],
             [
                 "they <played> there until the storm was over.",
@@ -153,7 +153,7 @@ pub const PLOTS: &[Plot] = &[
             ],
         ],
         lessons: [
-            "a storm is not so bad with a good friend.",
+            "=a storm is [not so bad|almost fun|nothing] with a [good|kind|true] friend",
             "when they came home, {his} {elder} gave them some {food}.",
         ],
     },
@@ -166,12 +166,12 @@ pub const PLOTS: &[Plot] = &[
                 "\"I cannot swim,\" <said> {hero}. {he} sat by the water and was <sad>.",
             ],
             [
-                "{friend} <said>, \"come with me. I will show you.\"",
+                "{friend} <said>, \"come <far>, {name}. I will [show|teach|help] you.\"",
                 "{his} {elder} took {hero} to {place} <day>.",
                 "\"do not give up,\" <said> {his} {elder}. \"try it <slowly>.\"",
             ],
             [
-                "{hero} put one foot in the water. It was <very> cold.",
+                "{hero} put [one foot|a leg|{his} nose] in the water. It was <very> [cold|wet|warm].",
                 "the first time, {hero} got water in {his} nose. {friend} <smiled>.",
                 "{hero} held @ {color} {thing} and kicked and kicked.",
             ],
@@ -182,7 +182,7 @@ pub const PLOTS: &[Plot] = &[
             ],
         ],
         lessons: [
-            "{hero} learned that you must try and try again.",
+            "=you must try [again|more than once|and try again]",
             "now {hero} swims with {friend} every [day|week|summer].",
         ],
     },
@@ -195,7 +195,7 @@ pub const PLOTS: &[Plot] = &[
                 "{hero} had some wood and @ {color} {thing}. {he} had a plan.",
             ],
             [
-                "{he} worked <time>, but the wind blew it down.",
+                "{he} worked <time>, but [the wind|a storm|a <big> gust] blew it down.",
                 "{friend} brought @ {color} {thing}, and they worked <time>.",
                 "first they made the walls. Then @ {pet} sat on them, and they fell.",
             ],
@@ -206,12 +206,12 @@ pub const PLOTS: &[Plot] = &[
             ],
             [
                 "<soon> the house was done. It was <very> strong.",
-                "when the house was done, they ate some {food} in it.",
+                "when [it|the house] was done, {hero} and {friend} ate some {food} in it.",
                 "\"<wow>!\" <said> {his} {elder}. \"this is a <nice> house.\"",
             ],
         ],
         lessons: [
-            "good work takes [time|time and friends|a long time].",
+            "=good things [take|need] [time|work|friends]",
             "{hero} and {friend} <played> in the <small> house <time>.",
         ],
     },
@@ -225,7 +225,7 @@ pub const PLOTS: &[Plot] = &[
             ],
             [
                 "the {thing} got stuck in a <big> tree. \"oh no!\" cried {hero}.",
-                "<soon> the {thing} was high up in a tree, and {hero} was <sad>.",
+                "<soon> the {thing} was high up in a <big> tree, and {hero} was <sad>.",
                 "it was too high. {hero} jumped, but {he} could not reach it.",
             ],
             [
@@ -263,13 +263,13 @@ pub const PLOTS: &[Plot] = &[
                 "on the way @ {pet} was stuck <hiding>. \"<helpme>!\" called the {pet}.",
             ],
             [
-                "{hero} stopped to help. They did not win, but they were <glad>.",
+                "{hero} stopped to help. {he} did not win, but {friend} was <glad>.",
                 "so {hero} went back to help. They <walked> to the end together.",
                 "{hero} did not think of the race. {he} helped <slowly>, and they <smiled>.",
             ],
         ],
         lessons: [
-            "a friend is better than a prize.",
+            "=a friend is [better|more|worth more] than a [prize|ring|race]",
             "{his} {elder} gave both of them @ {color} {thing} for being so kind.",
         ],
     },
@@ -312,7 +312,7 @@ pub const PLOTS: &[Plot] = &[
             ],
             [
                 "{he} <looked> for a gift {in}, but there was none.",
-                "{he} mixed milk and honey, but it fell on the floor.",
+                "{he} mixed {food} and [honey|milk|sugar|nuts], but it fell [on the floor|on @ {pet}|<hiding>].",
                 "{hero} had no money, so {he} helped {in} <time>.",
             ],
             [
@@ -327,7 +327,7 @@ pub const PLOTS: &[Plot] = &[
             ],
         ],
         lessons: [
-            "a gift from the heart is the best gift.",
+            "=a [gift|song|thing] from the heart is [best|the best gift|better than gold]",
             "{hero} was <glad> to see {his} friends so <glad>.",
         ],
     },
@@ -342,7 +342,7 @@ pub const PLOTS: &[Plot] = &[
             [
                 "{he} hid the {thing} <hiding> and was <very> <scared>.",
                 "\"who did this?\" asked {his} {elder}. \"it was @ {pet},\" <said> {hero}.",
-                "{hero} <said>, \"{friend} did it.\" But that was not true.",
+                "{hero} <said>, \"{friend} did it.\" [But that was not true|It was a lie|That was not so].",
             ],
             [
                 "{hero} felt bad <time> and could not <game>.",
@@ -356,7 +356,7 @@ pub const PLOTS: &[Plot] = &[
             ],
         ],
         lessons: [
-            "{hero} learned that it is good to tell the truth.",
+            "=it is [good|best|right] to tell the truth",
             "together they fixed the {thing}, and {hero} was <glad> again.",
         ],
     },
@@ -385,7 +385,7 @@ pub const PLOTS: &[Plot] = &[
             ],
         ],
         lessons: [
-            "it is easy to make a friend: just say hello.",
+            "=[it is easy|anyone can try] to make a [new|good] friend",
             "now {hero} and {friend} meet {in} every day.",
         ],
     },
@@ -393,7 +393,7 @@ pub const PLOTS: &[Plot] = &[
         title: "lost in the woods",
         beats: [
             [
-                "{hero} <walked> too far and could not find the way home.",
+                "{hero} <walked> too far and could not [find the way home|see the house|find {his} {elder}].",
                 "{hero} ran after @ {pet}, and <soon> {he} was lost.",
                 "{hero} went to look for @ {color} {thing} and lost {his} way.",
             ],
@@ -404,7 +404,7 @@ pub const PLOTS: &[Plot] = &[
             ],
             [
                 "<suddenly> {he} saw a light {in}. It was {friend}!",
-                "@ {pet} <said>, \"come with me. I know the way.\"",
+                "@ {pet} <said>, \"come <far>. I know [the way|where you live|your {elder}].\"",
                 "<then> {he} heard a bell. \"that is your {elder}!\" <said> @ {pet}.",
             ],
             [
@@ -427,23 +427,23 @@ pub const PLOTS: &[Plot] = &[
                 "{friend} had a <big> wagon with @ {color} {thing} in it.",
             ],
             [
-                "then it got stuck in the mud and did not move.",
+                "then it got stuck in the [mud|<big> hole|wet sand] and [did not move|would not go|sank <slowly>].",
                 "<suddenly> {friend} was stuck in the mud. \"<helpme>!\" {fhe} cried.",
                 "the mud was <very> deep, and {hero} could not get out.",
             ],
             [
-                "{hero} pulled and pulled, but it was too hard.",
+                "{hero} pulled <time>, but it was too [hard|deep|big] for {him}.",
                 "{hero} <looked> for a <big> stick <hiding>.",
                 "they called @ {pet}, and it pulled too.",
             ],
             [
-                "<then> {his} {elder} came, and they all pulled. Pop! Out it came.",
-                "they pulled together, one, two, three, and it was free.",
-                "<soon> they were out of the mud, and they <smiled>.",
+                "<then> {his} {elder} came, and they [all|both] pulled. [Pop|Plop|Crack]! They [smiled|fell over|cheered].",
+                "{hero} and {friend} pulled [together|<slowly>|very hard], and <soon> it was free.",
+                "<soon> {hero} was out of the mud, and {friend} <smiled>.",
             ],
         ],
         lessons: [
-            "many friends can do what one cannot.",
+            "=[many|two] friends can do [what one cannot|more than one|hard things]",
             "they were <very> dirty, but they were <glad>.",
         ],
     },
@@ -473,7 +473,7 @@ pub const PLOTS: &[Plot] = &[
         ],
         lessons: [
             "{hero} and {friend} kept it <hiding>.",
-            "it was the best day of the year for {hero}.",
+            "it was the best [day|week|part] of the [year|summer|month] for {hero}.",
         ],
     },
     Plot {
@@ -514,7 +514,7 @@ pub const PLOTS: &[Plot] = &[
                 "\"that {color} {thing} is mine,\" <said> {hero}. \"no, mine!\" <said> {friend}.",
             ],
             [
-                "they pulled and pulled, and it broke.",
+                "they pulled <time>, and [it broke|the {thing} broke|it fell <hiding>].",
                 "{hero} was <very> angry and <walked> away to {place}.",
                 "{friend} was <sad> and sat <hiding> with @ {pet}.",
             ],
@@ -531,7 +531,7 @@ pub const PLOTS: &[Plot] = &[
         ],
         lessons: [
             "they fixed the {thing} and took turns with it.",
-            "it is good to say sorry [soon|first|to a friend].",
+            "=it is [good|best|brave] to say sorry [soon|first|to a friend]",
         ],
     },
     Plot {
@@ -555,7 +555,7 @@ pub const PLOTS: &[Plot] = &[
             [
                 "<suddenly> a <big> {pet} came. \"my baby!\" she cried.",
                 "<soon> they <found> the mother {in2}. She was <very> <glad>.",
-                "then the baby jumped. \"there she is!\" it cried, and they <smiled>.",
+                "then the {pet} jumped. \"<wow>, there she is!\" cried {friend}, and they <smiled>.",
             ],
         ],
         lessons: [
@@ -569,7 +569,7 @@ pub const PLOTS: &[Plot] = &[
             [
                 "{hero} <found> @ {color} {thing} {in}. It was magic!",
                 "@ {pet} said to {hero}, \"you may have one wish.\"",
-                "one night {hero} saw a star fall and made a wish.",
+                "<day>, {hero} saw a [star fall|rainbow|magic {pet}] and made a wish.",
             ],
             [
                 "\"I want a <big> hill of {food},\" <said> {hero}.",
@@ -584,7 +584,7 @@ pub const PLOTS: &[Plot] = &[
             [
                 "\"please make it as it was,\" <said> {hero}, and it was so.",
                 "\"I only want to <game> with {friend},\" {hero} said <slowly>.",
-                "{friend} said the magic word, and all was well.",
+                "{friend} said the magic word [{in}|<slowly>|three times], and all was <nice>.",
             ],
         ],
         lessons: [
@@ -603,21 +603,21 @@ pub const PLOTS: &[Plot] = &[
             [
                 "on the road {he} met {friend}, who had @ {color2} cup.",
                 "\"I will give you @ {color2} hat for it,\" <said> {friend}.",
-                "@ {pet} wanted it too and had only a <small> shell to give.",
+                "@ {pet} wanted it too and had [only|just] a <small> [shell|stone|nut|leaf] to give.",
             ],
             [
                 "{hero} thought <time>. It was <very> hard.",
-                "{he} asked {friend}, \"what do you need the most?\"",
+                "{he} asked {friend}, \"what do you [need|like|want] [the most|for your {elder}|today]?\"",
                 "<then> {hero} saw that {friend} was <sad> and hungry.",
             ],
             [
-                "\"take it,\" <said> {hero}. \"you need it more than I do.\"",
-                "so they traded, and both of them <smiled>.",
+                "\"take it,\" <said> {hero}. \"you [need|like|want] it more, {fname}.\"",
+                "so they traded, and {hero} and {friend} <smiled>.",
                 "{friend} gave {him} @ {color2} ring, and {hero} was <glad>.",
             ],
         ],
         lessons: [
-            "a fair trade makes two people <glad>.",
+            "=a fair trade makes two people <glad>",
             "at home, {hero} told {his} {elder} all about it.",
         ],
     },
@@ -625,7 +625,7 @@ pub const PLOTS: &[Plot] = &[
         title: "a sick friend",
         beats: [
             [
-                "{friend} was sick and had to stay in bed.",
+                "{friend} was sick and had to [stay in bed|stay at home|sleep <time>].",
                 "{hero} <wanted> to <game> with {friend}, but {fhe} was sick.",
                 "\"where is {fname}?\" asked {hero}. \"{fhe} is sick,\" <said> {his} {elder}.",
             ],
@@ -636,7 +636,7 @@ pub const PLOTS: &[Plot] = &[
             ],
             [
                 "{friend} was <sad> and did not want to eat.",
-                "{hero} sat by the bed and told a story about @ {pet}.",
+                "{hero} sat by the [bed|window|fire] and told a [story|joke] about @ {color} {pet}.",
                 "\"I feel <very> bad,\" <said> {friend}. {hero} sang a song.",
             ],
             [
@@ -646,7 +646,7 @@ pub const PLOTS: &[Plot] = &[
             ],
         ],
         lessons: [
-            "a kind word can make a friend feel better.",
+            "=a [kind|nice|good] [word|song|visit] can make a friend feel better",
             "then they <walked> to {place} and <played> <time>.",
         ],
     },
@@ -693,7 +693,7 @@ pub const PLOTS: &[Plot] = &[
                 "{hero} fell over @ {color} {thing} and hurt {his} leg.",
             ],
             [
-                "{friend} came and <said>, \"let us make it a game.\"",
+                "{friend} came and <said>, \"let us [make it a game|sing while we work|see who is faster], {name}.\"",
                 "so {hero} put one toy <hiding>, and one in @ {color} box.",
                 "{he} <found> old {food} <hiding>, and even @ {pet}!",
             ],
@@ -704,7 +704,7 @@ pub const PLOTS: &[Plot] = &[
             ],
         ],
         lessons: [
-            "when the work was done, they had time to <game>.",
+            "when [the work|it] was done, {hero} and {fname} had time to <game>.",
             "after that, {hero} put {his} toys away every night.",
         ],
     },
@@ -727,13 +727,13 @@ pub const PLOTS: &[Plot] = &[
                 "\"wait a little,\" <said> {friend}. \"the wind will help.\"",
             ],
             [
-                "<suddenly> the sky was full of stars. \"<wow>!\" <said> {hero}.",
+                "<suddenly> the sky was full of [stars|{color} stars|light]. \"<wow>!\" <said> {hero}.",
                 "one star looked like @ {pet}, and one like @ {thing}.",
                 "<soon> they saw a <big> moon over {place}.",
             ],
         ],
         lessons: [
-            "{hero} fell asleep and dreamed of the moon.",
+            "{hero} fell asleep and dreamed of [the moon|{place}|@ {pet}].",
             "they were <glad> that the night was so <nice>.",
         ],
     },
@@ -770,8 +770,8 @@ pub const PLOTS: &[Plot] = &[
         title: "crossing the river",
         beats: [
             [
-                "{hero} and {friend} <wanted> to cross the river, but there was no bridge.",
-                "the house of {his} {elder} was on the other side of the river.",
+                "{hero} and {friend} <wanted> to cross the river, but [there was no bridge|it was <very> deep|the bridge was gone].",
+                "the house of {his} {elder} was [on the other side of|across|over] the [river|<big> river|stream].",
                 "{his} {color} {thing} fell in the river, and {hero} was <sad>.",
             ],
             [
@@ -781,34 +781,37 @@ pub const PLOTS: &[Plot] = &[
             ],
             [
                 "<then> {hero} <found> a <big> log <hiding>.",
-                "a <big> duck came by. \"sit on my back,\" it said.",
-                "{friend} had a rope, and they made a <small> boat of wood.",
+                "a <big> duck came by. \"sit on my [back|wing|tail], {name},\" said the duck.",
+                "{friend} had a rope, and they made a <small> [boat|raft|bridge] of [wood|logs|sticks].",
             ],
             [
-                "<slowly> they went over the water with the {food}.",
-                "<soon> they were on the other side, and they <smiled>.",
+                "<slowly> they [went|swam|rowed] over the water with the {food}.",
+                "<soon> {hero} was on the other side, and {friend} <smiled>.",
                 "splash! {hero} fell in, but {friend} pulled {him} out.",
             ],
         ],
-        lessons: ["they <played> by the water <time>.", "with a good plan, nothing is too hard."],
+        lessons: [
+            "they <played> by the water <time>.",
+            "=with a [good|clever] [plan|friend|boat], [nothing|no river] is too [hard|wide]",
+        ],
     },
     Plot {
         title: "a day in the snow",
         beats: [
             [
-                "there was a lot of snow, and {hero} <wanted> to go out.",
+                "there was [a lot of|new|deep] snow, and {hero} <wanted> to go out.",
                 "{hero} put on @ {color} coat and <walked> to {place}.",
                 "\"let us make a snowman,\" {hero} said to {friend}.",
             ],
             [
                 "they made a <big> ball of snow and put @ {color} {thing} on it.",
-                "{friend} had a sled, and they went down the hill.",
+                "{friend} had @ {color} sled, and they [went|raced|rolled] down the <big> hill.",
                 "{hero} threw a snowball, and it hit {his} {elder}!",
             ],
             [
                 "<then> {hero} lost {his} {color2} hat in the snow.",
                 "<soon> {friend} was <very> cold and wanted some {food}.",
-                "<suddenly> @ {pet} came out of the snow. It was cold too.",
+                "<suddenly> @ {pet} came out of the snow. It was <very> cold.",
             ],
             [
                 "{his} {elder} gave them some {food}.",
@@ -846,7 +849,7 @@ pub const PLOTS: &[Plot] = &[
             ],
         ],
         lessons: [
-            "{hero} learned that a friend can make you brave.",
+            "=a [friend|kind word] can make you [brave|strong]",
             "after the show they ate some {food} {in2}.",
         ],
     },
@@ -875,7 +878,7 @@ pub const PLOTS: &[Plot] = &[
             ],
         ],
         lessons: [
-            "slow work is often the best work.",
+            "=slow work is [often|sometimes] the best [work|way]",
             "when it was done, {hero} was <very> <glad>.",
         ],
     },

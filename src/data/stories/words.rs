@@ -210,6 +210,7 @@ pub(super) const LISTS: &[(&str, &[&str])] = &[
             "a far valley",
         ],
     ),
+    ("far", &["with me", "this way", "over here", "along"]),
     ("thanks", &["Thank you", "Thank you so much", "Thanks", "Oh, thank you", "You are so kind"]),
     ("hello", &["Hello", "Good morning", "Hi there", "Hello there", "Good day"]),
     ("wow", &["Wow", "Oh my", "Hooray", "Look at that", "How wonderful", "What a surprise"]),

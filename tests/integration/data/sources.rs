@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
-use wgpt::data::{Document, Downloads, Source, Sources, Tokens, check_length, split};
+use wgpt::data::{Document, Downloads, Source, Sources, Tokens, check_length, encode, split};
 
 use crate::common::oracle;
 
@@ -146,6 +146,28 @@ fn pieces_are_cut_where_words_are() {
             before.is_ascii_graphic() && after.0 == ' ' && after.1.is_ascii_graphic();
         assert!(after_line || before_space, "{before:?} | {after:?}");
     }
+}
+
+#[test]
+fn pieces_have_the_tokens_of_the_whole() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("words.txt");
+    let text = long_text();
+    fs::write(&path, &text).unwrap();
+    let tokenizer = wgpt::Tokenizer::train(text.as_bytes(), 400).unwrap();
+    let mut ids = Vec::new();
+    encode(
+        sources(&[&path]).unwrap().documents(),
+        &|text| tokenizer.encode(text),
+        tokenizer.end_of_text(),
+        &mut |more| {
+            ids.extend_from_slice(more);
+            Ok(())
+        },
+        &mut |_| {},
+    )
+    .unwrap();
+    assert!(ids == tokenizer.encode(&text), "a cut changes the tokens");
 }
 
 #[test]
