@@ -47,7 +47,7 @@ pub fn story(seed: u64, index: u64) -> String {
         if index > 0 {
             template.push(' ');
         }
-        if (4..=6).contains(&index) && draws.below(3) == 0 {
+        if (4..=6).contains(&index) && draws.below(5) == 0 {
             template.push_str(draws.pick(ASIDES));
             template.push(' ');
         }
