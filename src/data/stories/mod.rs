@@ -204,7 +204,7 @@ impl Cast {
         };
         let by_gender = |he, she| if person.female { she } else { he };
         let word = match part {
-            "who" if draws.below(3) == 0 => {
+            "who" if draws.below(5) == 0 => {
                 out.push_str("the ");
                 person.kind
             }

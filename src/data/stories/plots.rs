@@ -448,35 +448,6 @@ pub const PLOTS: &[Plot] = &[
         ],
     },
     Plot {
-        title: "a box with a key",
-        beats: [
-            [
-                "{hero} <found> a <small> key <hiding>.",
-                "{in} there was @ {color} box, but it was shut.",
-                "{his} {elder} gave {hero} @ {color} box and <said>, \"find the key.\"",
-            ],
-            [
-                "\"what is it for?\" asked {friend}. They <looked> {in}.",
-                "{hero} <looked> for the key <hiding> and <hiding>.",
-                "{he} tried every door. {friend} tried the door of the barn.",
-            ],
-            [
-                "<suddenly> @ {pet} came with something shiny.",
-                "<soon> {friend} <found> it <hiding>. \"<wow>!\" {fhe} said.",
-                "<soon> the key went in. {hero} turned it <slowly>.",
-            ],
-            [
-                "in the box there was @ {color} {thing}! {hero} <smiled>.",
-                "the box was full of {food}. They ate it {in}.",
-                "in it there was a <small> note: \"look in {place2}.\" They <walked> there and found @ {color} {thing}.",
-            ],
-        ],
-        lessons: [
-            "{hero} and {friend} kept it <hiding>.",
-            "it was the best [day|week|part] of the [year|summer|month] for {hero}.",
-        ],
-    },
-    Plot {
         title: "a noise at night",
         beats: [
             [
@@ -590,35 +561,6 @@ pub const PLOTS: &[Plot] = &[
         lessons: [
             "{hero} was <glad> with what {he} had.",
             "after that, {hero} put the magic away <hiding>.",
-        ],
-    },
-    Plot {
-        title: "a trade at the market",
-        beats: [
-            [
-                "{hero} took some {food} to the market to sell it.",
-                "{his} {elder} sent {hero} to the market for some {food}.",
-                "{hero} had @ {color} {thing} and <wanted> to trade it.",
-            ],
-            [
-                "on the road {he} met {friend}, who had @ {color2} cup.",
-                "\"I will give you @ {color2} hat for it,\" <said> {friend}.",
-                "@ {pet} wanted it too and had [only|just] a <small> [shell|stone|nut|leaf] to give.",
-            ],
-            [
-                "{hero} thought <time>. It was <very> hard.",
-                "{he} asked {friend}, \"what do you [need|like|want] [the most|for your {elder}|today]?\"",
-                "<then> {hero} saw that {friend} was <sad> and hungry.",
-            ],
-            [
-                "\"take it,\" <said> {hero}. \"you [need|like|want] it more, {fname}.\"",
-                "so they traded, and {hero} and {friend} <smiled>.",
-                "{friend} gave {him} @ {color2} ring, and {hero} was <glad>.",
-            ],
-        ],
-        lessons: [
-            "=a fair trade makes two people <glad>",
-            "at home, {hero} told {his} {elder} all about it.",
         ],
     },
     Plot {
@@ -767,35 +709,6 @@ pub const PLOTS: &[Plot] = &[
         ],
     },
     Plot {
-        title: "crossing the river",
-        beats: [
-            [
-                "{hero} and {friend} <wanted> to cross the river, but [there was no bridge|it was <very> deep|the bridge was gone].",
-                "the house of {his} {elder} was [on the other side of|across|over] the [river|<big> river|stream].",
-                "{his} {color} {thing} fell in the river, and {hero} was <sad>.",
-            ],
-            [
-                "\"the water is too deep,\" <said> {friend}. {fhe} was <scared>.",
-                "{hero} <looked> for a boat, but there was [only|just|nothing but] @ {pet}.",
-                "they threw a <big> stone in, but it went down.",
-            ],
-            [
-                "<then> {hero} <found> a <big> log <hiding>.",
-                "a <big> duck came by. \"sit on my [back|wing|tail], {name},\" said the duck.",
-                "{friend} had a rope, and they made a <small> [boat|raft|bridge] of [wood|logs|sticks].",
-            ],
-            [
-                "<slowly> they [went|swam|rowed] over the water with the {food}.",
-                "<soon> {hero} was on the other side, and {friend} <smiled>.",
-                "splash! {hero} fell in, but {friend} pulled {him} out.",
-            ],
-        ],
-        lessons: [
-            "they <played> by the water <time>.",
-            "=with a [good|clever] [plan|friend|boat], [nothing|no river] is too [hard|wide]",
-        ],
-    },
-    Plot {
         title: "a day in the snow",
         beats: [
             [
@@ -851,35 +764,6 @@ pub const PLOTS: &[Plot] = &[
         lessons: [
             "=a [friend|kind word] can make you [brave|strong]",
             "after the show they ate some {food} {in2}.",
-        ],
-    },
-    Plot {
-        title: "too much in a hurry",
-        beats: [
-            [
-                "{hero} <wanted> to make @ {color} {thing} for {friend}.",
-                "{hero} had a lot of work, but {he} <wanted> to <game>.",
-                "\"take your time,\" <said> {his} {elder}, but {hero} did not listen.",
-            ],
-            [
-                "{he} worked too fast, and the {thing} broke.",
-                "{he} <walked> so fast that {he} dropped the {food}.",
-                "{he} put the {thing} <hiding> and ran out to <game>.",
-            ],
-            [
-                "{hero} was <sad>. @ {pet} looked at {him} <slowly>.",
-                "\"look at the snail,\" <said> {friend}. \"it gets there too.\"",
-                "\"oh no!\" cried {hero}. \"now I must start again.\"",
-            ],
-            [
-                "so {hero} did it again, <slowly>, and it was <nice>.",
-                "{he} worked <slowly> <time> with {friend}.",
-                "this time {he} was not in a hurry, and {friend} <smiled>.",
-            ],
-        ],
-        lessons: [
-            "=slow work is [often|sometimes] the best [work|way]",
-            "when it was done, {hero} was <very> <glad>.",
         ],
     },
 ];

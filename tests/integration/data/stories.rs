@@ -47,7 +47,7 @@ fn runs_of_unseen_stories_are_rare_in_the_corpus() {
         found += runs.iter().filter(|run| seen.contains(*run)).count();
     }
     let share = found as f64 / all as f64;
-    assert!(share < 0.015, "{share} of the 16-word runs of unseen stories are in the corpus");
+    assert!(share < 0.03, "{share} of the 16-word runs of unseen stories are in the corpus");
     assert!(found > 0, "the stories share a language");
 }
 
