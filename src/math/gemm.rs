@@ -28,6 +28,16 @@ impl<'a> Matrix<'a> {
         Matrix { data, rows, cols, row_stride: stride, col_stride: 1 }
     }
 
+    /// The number of rows.
+    pub fn rows(self) -> usize {
+        self.rows
+    }
+
+    /// The number of columns.
+    pub fn cols(self) -> usize {
+        self.cols
+    }
+
     /// The transposed matrix.
     pub fn t(self) -> Matrix<'a> {
         let Matrix { data, rows, cols, row_stride, col_stride } = self;
@@ -67,6 +77,22 @@ pub fn product(
     factor: f32,
 ) {
     run(out, stride, into, a, b, factor, Parallelism::Rayon(0));
+}
+
+/// [`product`] on the calling thread alone.
+///
+/// # Panics
+///
+/// If the sizes do not fit each other, or the output does not lie within its slice.
+pub fn serial(
+    out: &mut [f32],
+    stride: usize,
+    into: Into,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    factor: f32,
+) {
+    run(out, stride, into, a, b, factor, Parallelism::None);
 }
 
 fn run(

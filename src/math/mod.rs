@@ -4,3 +4,5 @@
 //! number of threads changes no bit of a result.
 
 pub mod gemm;
+pub mod gemv;
+pub mod simd;

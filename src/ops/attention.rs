@@ -14,8 +14,12 @@
 //! In generation a cache (2,S,C) holds the keys and the values of all positions so far: rows are
 //! stored at `step.position`, and each new row sees the positions up to its own.
 
+use rayon::prelude::*;
+
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes, writes_part};
+use crate::math::gemm::{Into, Matrix, serial};
+use crate::math::simd;
 use crate::ops::{Op, portable};
 use crate::plan::{Plan, View};
 
@@ -29,7 +33,7 @@ pub const FORWARD: Kernel = Kernel {
     name: "attention_forward",
     args: &[reads("qkv"), writes("out"), writes("lse")],
     twin: twin!(forward),
-    cpu: None,
+    cpu: Some(fast_forward),
     flops: |d| pair_flops(d, 4),
     variants: portable!("attention_forward", [REDUCE], |d, _| grid::fold(d.B * d.NH * d.T)),
 };
@@ -39,7 +43,7 @@ pub const BACKWARD: Kernel = Kernel {
     name: "attention_backward",
     args: &[reads("qkv"), reads("out"), reads("lse"), reads("dout"), writes("dqkv")],
     twin: twin!(backward),
-    cpu: None,
+    cpu: Some(fast_backward),
     flops: |d| pair_flops(d, 10),
     variants: portable!("attention_backward", [REDUCE], |d, _| grid::fold(d.B * d.NH * d.T)),
 };
@@ -59,7 +63,7 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     name: "attention_extend_forward",
     args: &[reads("qkv"), reads("cache"), writes("out")],
     twin: twin!(extend_forward),
-    cpu: None,
+    cpu: Some(fast_extend_forward),
     flops: |d| 4 * u64::from(d.T) * u64::from(d.S) * u64::from(d.C),
     variants: portable!("attention_extend_forward", [REDUCE], |d, _| grid::fold(d.NH * d.T)),
 };
@@ -218,4 +222,203 @@ fn extend_forward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
             }
         }
     }
+}
+
+/// Queries that a CPU kernel works on at a time.
+const TILE: usize = 64;
+
+/// The rows of every group of `width` columns of (B,T,columns), as B · columns / width lists of T.
+fn column_groups(data: &mut [f32], t: usize, columns: usize, width: usize) -> Vec<Vec<&mut [f32]>> {
+    let per_row = columns / width;
+    let groups = data.len() / t / width;
+    let mut lists: Vec<_> = (0..groups).map(|_| Vec::with_capacity(t)).collect();
+    for (b, rows) in data.chunks_exact_mut(t * columns).enumerate() {
+        for row in rows.chunks_exact_mut(columns) {
+            for (group, part) in row.chunks_exact_mut(width).enumerate() {
+                lists[b * per_row + group].push(part);
+            }
+        }
+    }
+    lists
+}
+
+/// Rows `first..first + n` of the q (0), k (1) or v (2) of one head of a sequence's (T,3C).
+fn rows_of<'a>(
+    dims: &Dims,
+    qkv: &'a [f32],
+    which: usize,
+    head: usize,
+    first: usize,
+    n: usize,
+) -> Matrix<'a> {
+    let (c, hs) = (dims.C as usize, (dims.C / dims.NH) as usize);
+    Matrix::new(&qkv[first * 3 * c + which * c + head * hs..], n, hs, 3 * c)
+}
+
+/// The outputs of `q` (n,HS), whose row r sees the first `seen + r` of the keys and values (m,HS).
+///
+/// `scores` (n,m) and `tile` (n,HS) are scratch; returns nothing where `lse` is not wanted.
+fn attend(
+    [q, k, v]: [Matrix<'_>; 3],
+    seen: usize,
+    out: &mut [&mut [f32]],
+    mut lse: Option<&mut [f32]>,
+    scratch: &mut Scratch,
+) {
+    let (n, m, hs) = (out.len(), k.rows(), q.cols());
+    let [scores, tile, _, _] = scratch.parts([n * m, n * hs, 0, 0]);
+    serial(scores, m, Into::Set, q, k.t(), 1.0 / (hs as f32).sqrt());
+    let mut sums = [0.0; TILE];
+    simd::vectorized(|| {
+        for (r, (row, total)) in scores.chunks_exact_mut(m).zip(&mut sums).enumerate() {
+            let (row, hidden) = row.split_at_mut(seen + r);
+            hidden.fill(0.0);
+            let max = simd::max(row);
+            *total = simd::exp_sum(row, max);
+            if let Some(lse) = &mut lse {
+                lse[r] = max + total.ln();
+            }
+        }
+    });
+    serial(tile, hs, Into::Set, Matrix::new(scores, n, m, m), v, 1.0);
+    for ((out, tile), sum) in out.iter_mut().zip(tile.chunks_exact(hs)).zip(sums) {
+        out.iter_mut().zip(tile).for_each(|(out, x)| *out = x / sum);
+    }
+}
+
+/// Memory that a thread uses again for every tile.
+#[derive(Default)]
+struct Scratch(Vec<f32>);
+
+impl Scratch {
+    /// Parts of these lengths, with whatever was there.
+    fn parts<const N: usize>(&mut self, lens: [usize; N]) -> [&mut [f32]; N] {
+        let len = lens.iter().sum();
+        if self.0.len() < len {
+            self.0.resize(len, 0.0);
+        }
+        let mut rest = &mut self.0[..];
+        lens.map(|len| rest.split_off_mut(..len).expect("the scratch is as long as its parts"))
+    }
+}
+
+fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let ([qkv], [out, lse]) = io.reals();
+    let (t, c, heads) = (dims.T as usize, dims.C as usize, dims.NH as usize);
+    let outputs = column_groups(out, t, c, c / heads);
+    let tasks = outputs.into_par_iter().zip(lse.par_chunks_exact_mut(t)).enumerate();
+    tasks.for_each_init(Scratch::default, |scratch, (task, (mut out, lse))| {
+        let (qkv, h) = (&qkv[task / heads * t * 3 * c..], task % heads);
+        let tiles = out.chunks_mut(TILE).zip(lse.chunks_mut(TILE)).enumerate();
+        for (i, (out, lse)) in tiles {
+            let (first, end) = (i * TILE, i * TILE + out.len());
+            let q = rows_of(dims, qkv, 0, h, first, out.len());
+            let [k, v] = [1, 2].map(|which| rows_of(dims, qkv, which, h, 0, end));
+            attend([q, k, v], first + 1, out, Some(lse), scratch);
+        }
+    });
+}
+
+fn fast_backward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let ([qkv, out, lse, dout], [dqkv]) = io.reals();
+    let (t, c, heads) = (dims.T as usize, dims.C as usize, dims.NH as usize);
+    let mut lists = column_groups(dqkv, t, 3 * c, c / heads).into_iter();
+    let mut tasks = vec![];
+    for b in 0..dims.B as usize {
+        let mut next = || lists.by_ref().take(heads).collect::<Vec<_>>();
+        let (dq, dk, dv) = (next(), next(), next());
+        for (h, grads) in dq.into_iter().zip(dk).zip(dv).enumerate() {
+            tasks.push((b, h, grads));
+        }
+    }
+    tasks.into_par_iter().for_each_init(Scratch::default, |scratch, (b, h, ((dq, dk), dv))| {
+        let saved = Saved {
+            dims,
+            h,
+            qkv: &qkv[b * t * 3 * c..],
+            out: &out[b * t * c..],
+            lse: &lse[(b * heads + h) * t..][..t],
+            dout: &dout[b * t * c..],
+        };
+        backward_head(&saved, [dq, dk, dv], scratch);
+    });
+}
+
+/// What the gradients of one head of one sequence are made of.
+struct Saved<'a> {
+    dims: &'a Dims,
+    h: usize,
+    qkv: &'a [f32],
+    out: &'a [f32],
+    lse: &'a [f32],
+    dout: &'a [f32],
+}
+
+fn backward_head(
+    saved: &Saved<'_>,
+    [mut dq, mut dk, mut dv]: [Vec<&mut [f32]>; 3],
+    scratch: &mut Scratch,
+) {
+    let Saved { dims, h, qkv, out, lse, dout } = *saved;
+    let (t, c, hs) = (dims.T as usize, dims.C as usize, (dims.C / dims.NH) as usize);
+    let n = TILE.min(t);
+    let [p, ds, sums, tile] = scratch.parts([n * t, n * t, 2 * t * hs, n * hs]);
+    let (dk_sum, dv_sum) = sums.split_at_mut(t * hs);
+    let scale = 1.0 / (hs as f32).sqrt();
+    // The last tile comes first: it reaches all rows of the sums and so overwrites what was there.
+    for (i, dq) in dq.chunks_mut(TILE).enumerate().rev() {
+        let (first, n) = (i * TILE, dq.len());
+        let m = first + n;
+        let (p, ds, tile) = (&mut p[..n * m], &mut ds[..n * m], &mut tile[..n * hs]);
+        let q = rows_of(dims, qkv, 0, h, first, n);
+        let [k, v] = [1, 2].map(|which| rows_of(dims, qkv, which, h, 0, m));
+        let at = first * c + h * hs;
+        let d = Matrix::new(&dout[at..], n, hs, c);
+        serial(p, m, Into::Set, q, k.t(), scale);
+        serial(ds, m, Into::Set, d, v.t(), 1.0);
+        simd::vectorized(|| {
+            for (r, (p, ds)) in p.chunks_exact_mut(m).zip(ds.chunks_exact_mut(m)).enumerate() {
+                let at = at + r * c;
+                let delta = simd::dot(&out[at..at + hs], &dout[at..at + hs]);
+                let seen = first + r + 1;
+                let total = lse[first + r];
+                p[seen..].fill(0.0);
+                ds[seen..].fill(0.0);
+                for (p, ds) in p[..seen].iter_mut().zip(ds) {
+                    *p = simd::exp(*p - total);
+                    *ds = *p * (*ds - delta) * scale;
+                }
+            }
+        });
+        let (p, ds) = (Matrix::new(p, n, m, m), Matrix::new(ds, n, m, m));
+        let into = Into::set_if(m == t);
+        serial(dv_sum, hs, into, p.t(), d, 1.0);
+        serial(dk_sum, hs, into, ds.t(), q, 1.0);
+        serial(tile, hs, Into::Set, ds, k, 1.0);
+        dq.iter_mut().zip(tile.chunks_exact(hs)).for_each(|(dq, tile)| dq.copy_from_slice(tile));
+    }
+    for (grads, sums) in [(&mut dk, dk_sum), (&mut dv, dv_sum)] {
+        grads
+            .iter_mut()
+            .zip(sums.chunks_exact(hs))
+            .for_each(|(grad, sum)| grad.copy_from_slice(sum));
+    }
+}
+
+fn fast_extend_forward(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let ([qkv, cache], [out]) = io.reals();
+    let (t, c, hs) = (dims.T as usize, dims.C as usize, (dims.C / dims.NH) as usize);
+    let (keys, values) = cache.split_at(dims.S as usize * c);
+    let n = t.min(step.count as usize);
+    let (first, end) = (step.position as usize, step.position as usize + n);
+    let (out, masked) = out.split_at_mut(n * c);
+    masked.fill(0.0);
+    let tasks = column_groups(out, n, c, hs).into_par_iter().enumerate();
+    tasks.for_each_init(Scratch::default, |scratch, (h, mut out)| {
+        let [k, v] = [keys, values].map(|side| Matrix::new(&side[h * hs..], end, hs, c));
+        for (i, out) in out.chunks_mut(TILE).enumerate() {
+            let q = rows_of(dims, qkv, 0, h, i * TILE, out.len());
+            attend([q, k, v], first + i * TILE + 1, out, None, scratch);
+        }
+    });
 }

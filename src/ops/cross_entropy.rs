@@ -8,9 +8,12 @@
 //!
 //! The gradient takes the place of the logits: they are never needed again.
 
+use rayon::prelude::*;
+
 use crate::kernel::{
     Dims, Io, Kernel, Real, Step, accumulate, adds, changes, grid, reads, reads_u32, twin, writes,
 };
+use crate::math::simd;
 use crate::ops::portable;
 
 /// The target of a row without one: PyTorch's -100.
@@ -29,7 +32,7 @@ pub const FORWARD: Kernel = Kernel {
     name: "cross_entropy_forward",
     args: &[reads_u32("targets"), reads("logits"), writes("row_loss")],
     twin: twin!(forward),
-    cpu: None,
+    cpu: Some(fast_forward),
     flops,
     variants: portable!("cross_entropy_forward", [REDUCE], rows),
 };
@@ -39,7 +42,7 @@ pub const BACKWARD: Kernel = Kernel {
     name: "cross_entropy_backward",
     args: &[reads_u32("targets"), changes("logits"), writes("row_loss")],
     twin: twin!(backward),
-    cpu: None,
+    cpu: Some(fast_backward),
     flops,
     variants: portable!("cross_entropy_backward", [REDUCE], rows),
 };
@@ -96,4 +99,44 @@ fn sum<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     let ([row_loss], [loss]) = io.reals();
     let sum = F::of(step.loss_scale) * row_loss.iter().copied().sum();
     accumulate(&mut loss[0], sum, step.overwrites(dims));
+}
+
+/// The loss of one row.
+#[inline(always)]
+fn fast_row(logits: &[f32], target: u32) -> f32 {
+    let max = simd::max(logits);
+    let add = |sum: f32, [x]: [f32; 1]| sum + simd::exp(x - max);
+    let sum = simd::fold(0.0, [logits], add, |a, b| a + b);
+    sum.ln() - (logits[target as usize] - max)
+}
+
+fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let (([logits], [row_loss]), [targets], []) = io.split();
+    let rows = logits.par_chunks_exact(dims.V as usize).zip(targets);
+    row_loss.par_iter_mut().zip(rows).for_each(|(loss, (logits, &target))| {
+        let ignored = target == IGNORE;
+        *loss = if ignored { 0.0 } else { simd::vectorized(|| fast_row(logits, target)) };
+    });
+}
+
+fn fast_backward(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let (([], [logits, row_loss]), [targets], []) = io.split();
+    let scale = step.loss_scale as f32;
+    let rows = logits.par_chunks_exact_mut(dims.V as usize).zip(targets);
+    row_loss.par_iter_mut().zip(rows).for_each(|(loss, (logits, &target))| {
+        if target == IGNORE {
+            *loss = 0.0;
+            logits.fill(0.0);
+            return;
+        }
+        simd::vectorized(|| {
+            let max = simd::max(logits);
+            let hit = logits[target as usize] - max;
+            let sum = simd::exp_sum(logits, max);
+            *loss = sum.ln() - hit;
+            let factor = scale / sum;
+            logits.iter_mut().for_each(|x| *x *= factor);
+            logits[target as usize] -= scale;
+        });
+    });
 }

@@ -3,8 +3,11 @@
 //! The mask is not stored: element i of the layer ID is kept if the random word of
 //! ([`crate::kernel::Step::seed`], (i, ID)) is at least p · 2³², forward and backward alike.
 
+use rayon::prelude::*;
+
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::math::simd::{CHUNK, vectorized};
 use crate::ops::{Op, portable, random};
 use crate::plan::Plan;
 
@@ -13,7 +16,7 @@ pub const FORWARD: Kernel = Kernel {
     name: "dropout_forward",
     args: &[reads("x"), writes("out")],
     twin: twin!(mask),
-    cpu: None,
+    cpu: Some(fast_mask),
     flops: |d| d.rows() as u64 * u64::from(d.C),
     variants: portable!("dropout_forward", [THREEFRY], grid::elements),
 };
@@ -23,7 +26,7 @@ pub const BACKWARD: Kernel = Kernel {
     name: "dropout_backward",
     args: &[reads("dout"), writes("dx")],
     twin: twin!(mask),
-    cpu: None,
+    cpu: Some(fast_mask),
     flops: |d| d.rows() as u64 * u64::from(d.C),
     variants: portable!("dropout_backward", [THREEFRY], grid::elements),
 };
@@ -65,4 +68,19 @@ fn mask<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
         let kept = random::threefry(step.seed, [i as u32, dims.ID])[0] >= step.dropout;
         *out = if kept { x * scale } else { F::zero() };
     }
+}
+
+fn fast_mask(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let ([x], [out]) = io.reals();
+    let (scale, seed, threshold) = (scale(step.dropout), step.seed, step.dropout);
+    let chunks = out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate();
+    chunks.for_each(|(chunk, (out, x))| {
+        let first = (chunk * CHUNK) as u32;
+        vectorized(|| {
+            for (i, (out, x)) in out.iter_mut().zip(x).enumerate() {
+                let word = random::threefry(seed, [first.wrapping_add(i as u32), dims.ID])[0];
+                *out = if word >= threshold { x * scale } else { 0.0 };
+            }
+        });
+    });
 }

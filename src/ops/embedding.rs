@@ -7,10 +7,13 @@
 //! The token table may come in slices of V rows from START; a slice's kernel writes the rows of its
 //! tokens alone. In generation the rows past `step.count` are masked: the first slice writes zeros.
 
+use rayon::prelude::*;
+
 use crate::graph::{Recorder, Var};
 use crate::kernel::{
     Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, reads_u32, twin, writes_part,
 };
+use crate::math::simd;
 use crate::ops::{Op, portable};
 use crate::plan::{Plan, View};
 
@@ -19,7 +22,7 @@ pub const FORWARD: Kernel = Kernel {
     name: "embedding_forward",
     args: &[reads_u32("tokens"), reads("wte"), reads("wpe"), writes_part("out")],
     twin: twin!(forward),
-    cpu: None,
+    cpu: Some(fast_forward),
     flops: |d| d.rows() as u64 * u64::from(d.C),
     variants: portable!("embedding_forward", [], grid::rows),
 };
@@ -29,7 +32,7 @@ pub const BACKWARD_TOKENS: Kernel = Kernel {
     name: "embedding_backward_tokens",
     args: &[reads_u32("tokens"), reads("dout"), adds("dwte")],
     twin: twin!(backward_tokens),
-    cpu: None,
+    cpu: Some(fast_backward_tokens),
     flops: |d| d.rows() as u64 * u64::from(d.C),
     variants: portable!("embedding_backward_tokens", [], |d, _| grid::fold(d.V)),
 };
@@ -39,7 +42,7 @@ pub const BACKWARD_POSITIONS: Kernel = Kernel {
     name: "embedding_backward_positions",
     args: &[reads("dout"), adds("dwpe")],
     twin: twin!(backward_positions),
-    cpu: None,
+    cpu: Some(fast_backward_positions),
     flops: |d| d.rows() as u64 * u64::from(d.C),
     variants: portable!("embedding_backward_positions", [], grid::elements),
 };
@@ -143,4 +146,72 @@ fn backward_positions<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
             accumulate(&mut dwpe[position * c + i], sum, step.overwrites(dims));
         }
     }
+}
+
+fn fast_forward(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let (([wte, wpe], [out]), [tokens], []) = io.split();
+    let (c, t, position) = (dims.C as usize, dims.T as usize, step.position as usize);
+    let task = simd::rows_per_task(c);
+    out.par_chunks_mut(task * c).enumerate().for_each(|(first, out)| {
+        for (i, out) in out.chunks_exact_mut(c).enumerate() {
+            let row = first * task + i;
+            if row % t >= step.count as usize {
+                if dims.START == 0 {
+                    out.fill(0.0);
+                }
+                continue;
+            }
+            let token = tokens[position + row].wrapping_sub(dims.START);
+            if token < dims.V {
+                let wte = &wte[token as usize * c..][..c];
+                let wpe = &wpe[(position + row % t) * c..][..c];
+                out.iter_mut().zip(wte).zip(wpe).for_each(|((out, a), b)| *out = a + b);
+            }
+        }
+    });
+}
+
+/// Every task looks at all tokens and adds those of its own rows of the table.
+fn fast_backward_tokens(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let (([dout], [dwte]), [tokens], []) = io.split();
+    let c = dims.C as usize;
+    let overwrite = step.overwrites(dims);
+    let task = (dims.V as usize).div_ceil(TOKEN_TASKS);
+    dwte.par_chunks_mut(task * c).enumerate().for_each(|(first, dwte)| {
+        if overwrite {
+            dwte.fill(0.0);
+        }
+        let first = dims.START.wrapping_add((first * task) as u32);
+        let here = (dwte.len() / c) as u32;
+        for (&token, dout) in tokens.iter().zip(dout.chunks_exact(c)) {
+            let row = token.wrapping_sub(first);
+            if row < here {
+                let dwte = &mut dwte[row as usize * c..][..c];
+                dwte.iter_mut().zip(dout).for_each(|(sum, x)| *sum += x);
+            }
+        }
+    });
+}
+
+/// Parts of the token table that get their gradients in parallel.
+const TOKEN_TASKS: usize = 16;
+
+fn fast_backward_positions(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let ([dout], [dwpe]) = io.reals();
+    let (t, c) = (dims.T as usize, dims.C as usize);
+    let overwrite = step.overwrites(dims);
+    let task = simd::rows_per_task(c);
+    dwpe.par_chunks_mut(task * c).enumerate().for_each(|(first, dwpe)| {
+        if overwrite {
+            dwpe.fill(0.0);
+        }
+        for (i, dwpe) in dwpe.chunks_exact_mut(c).enumerate() {
+            let position = first * task + i;
+            let rows = if position < t { dims.B as usize } else { 0 };
+            for b in 0..rows {
+                let dout = &dout[(b * t + position) * c..][..c];
+                dwpe.iter_mut().zip(dout).for_each(|(sum, x)| *sum += x);
+            }
+        }
+    });
 }

@@ -5,8 +5,11 @@
 //! dx = dout ((1 + t) / 2 + x (1 - t²) √(2/π) (1 + 3 · 0.044715 x²) / 2)
 //! ```
 
+use rayon::prelude::*;
+
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::math::simd::{self, CHUNK};
 use crate::ops::{Op, portable};
 use crate::plan::Plan;
 
@@ -19,7 +22,7 @@ pub const FORWARD: Kernel = Kernel {
     name: "gelu_forward",
     args: &[reads("x"), writes("out")],
     twin: twin!(forward),
-    cpu: None,
+    cpu: Some(fast_forward),
     flops: |d| 8 * d.rows() as u64 * u64::from(d.C),
     variants: portable!("gelu_forward", [GELU], grid::elements),
 };
@@ -29,7 +32,7 @@ pub const BACKWARD: Kernel = Kernel {
     name: "gelu_backward",
     args: &[reads("x"), reads("dout"), writes("dx")],
     twin: twin!(backward),
-    cpu: None,
+    cpu: Some(fast_backward),
     flops: |d| 16 * d.rows() as u64 * u64::from(d.C),
     variants: portable!("gelu_backward", [GELU], grid::elements),
 };
@@ -77,4 +80,28 @@ fn backward<F: Real>(_: &Dims, _: &Step, io: Io<'_, F>) {
         let inner = F::of(SCALE) * (F::one() + F::of(3.0 * CUBIC) * x * x);
         *dx = dout * (half * (F::one() + t) + half * x * (F::one() - t * t) * inner);
     }
+}
+
+/// `out = gelu(x)`, on all threads.
+pub(crate) fn fast_gelu(x: &[f32], out: &mut [f32]) {
+    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
+        simd::vectorized(|| out.iter_mut().zip(x).for_each(|(out, &x)| *out = simd::gelu(x)));
+    });
+}
+
+fn fast_forward(_: &Dims, _: &Step, io: Io<'_, f32>) {
+    let ([x], [out]) = io.reals();
+    fast_gelu(x, out);
+}
+
+fn fast_backward(_: &Dims, _: &Step, io: Io<'_, f32>) {
+    let ([x, dout], [dx]) = io.reals();
+    let inputs = x.par_chunks(CHUNK).zip(dout.par_chunks(CHUNK));
+    dx.par_chunks_mut(CHUNK).zip(inputs).for_each(|(dx, (x, dout))| {
+        simd::vectorized(|| {
+            for ((dx, &x), dout) in dx.iter_mut().zip(x).zip(dout) {
+                *dx = dout * simd::gelu_slope(x);
+            }
+        });
+    });
 }

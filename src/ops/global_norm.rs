@@ -9,7 +9,10 @@
 //! A norm or a loss that is not finite makes the update a skipped one: the norm reads -1 and `coef` 0,
 //! `state` counts it, and the optimiser's kernels leave everything as it is.
 
+use rayon::prelude::*;
+
 use crate::kernel::{Dims, Io, Kernel, Real, Step, changes_u32, reads, twin, writes};
+use crate::math::simd;
 use crate::ops::portable;
 use crate::plan::{Plan, View};
 
@@ -39,7 +42,7 @@ pub const PARTIAL: Kernel = Kernel {
     name: "global_norm_partial",
     args: &[reads("grads"), writes("partials")],
     twin: twin!(partial),
-    cpu: None,
+    cpu: Some(fast_partial),
     flops: |d| 3 * u64::from(d.N),
     variants: portable!("global_norm_partial", [REDUCE], |d, _| {
         crate::kernel::grid::fold(d.N.div_ceil(BLOCK as u32))
@@ -114,4 +117,36 @@ fn finish<F: Real>(_: &Dims, step: &Step, io: Io<'_, F>) {
         state[state::APPLIED] += 1;
         state[state::SKIPPED_IN_A_ROW] = 0;
     }
+}
+
+fn fast_partial(_: &Dims, _: &Step, io: Io<'_, f32>) {
+    let ([grads], [partials]) = io.reals();
+    let blocks = grads.par_chunks(BLOCK).with_min_len(8);
+    blocks.zip(partials.par_chunks_mut(PARTIAL_LEN)).for_each(|(grads, out)| {
+        simd::vectorized(|| out.copy_from_slice(&block(grads)));
+    });
+}
+
+/// What one block leaves.
+#[inline(always)]
+fn block(grads: &[f32]) -> [f32; PARTIAL_LEN] {
+    let max = simd::fold(0.0, [grads], |max, [g]| simd::larger(max, g.abs()), simd::larger);
+    // 0 · g is 0 for every number and NaN for what is none.
+    let zero = simd::fold(0.0, [grads], |sum, [g]| g.mul_add(0.0, sum), |a, b| a + b);
+    if zero.is_nan() {
+        return [0.0, 0.0, 1.0];
+    }
+    if max == 0.0 {
+        return [0.0; PARTIAL_LEN];
+    }
+    // The reciprocal of a subnormal number may be infinite.
+    let square = |sum: f32, x: f32| x.mul_add(x, sum);
+    let add = |a: f32, b: f32| a + b;
+    let sum = if max >= f32::MIN_POSITIVE {
+        let scale = 1.0 / max;
+        simd::fold(0.0, [grads], |sum, [g]| square(sum, g * scale), add)
+    } else {
+        simd::fold(0.0, [grads], |sum, [g]| square(sum, g / max), add)
+    };
+    [max, sum, 0.0]
 }

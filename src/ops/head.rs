@@ -7,6 +7,7 @@
 
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Accumulate, Dims, Io, Kernel, Real, Step, grid, reads, twin, writes_part};
+use crate::math::gemv::row_dots;
 use crate::ops::embedding::Slice;
 use crate::ops::{Op, cross_entropy, matmul, portable};
 use crate::plan::{Plan, View};
@@ -16,7 +17,7 @@ pub const FORWARD: Kernel = Kernel {
     name: "head_forward",
     args: &[reads("x"), reads("wte"), writes_part("logits")],
     twin: twin!(forward),
-    cpu: None,
+    cpu: Some(fast_forward),
     flops: |d| 2 * u64::from(d.V) * u64::from(d.C),
     variants: portable!("head_forward", [REDUCE], |d, _| grid::fold(d.V)),
 };
@@ -162,4 +163,11 @@ fn forward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     for (v, wte) in wte.chunks(c).enumerate() {
         logits[dims.START as usize + v] = x.iter().zip(wte).map(|(&x, &w)| x * w).sum();
     }
+}
+
+fn fast_forward(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let ([x, wte], [logits]) = io.reals();
+    let c = dims.C as usize;
+    let row = dims.T.min(step.count) as usize - 1;
+    row_dots(&mut logits[dims.START as usize..][..wte.len() / c], wte, &x[row * c..][..c]);
 }

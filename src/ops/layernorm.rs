@@ -9,8 +9,11 @@
 //! dweight += Σ_rows n · dout      dbias += Σ_rows dout
 //! ```
 
+use rayon::prelude::*;
+
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes};
+use crate::math::simd;
 use crate::ops::{Op, portable};
 use crate::plan::{Plan, View};
 
@@ -26,7 +29,7 @@ pub const FORWARD: Kernel = Kernel {
         writes("rstd"),
     ],
     twin: twin!(forward),
-    cpu: None,
+    cpu: Some(fast_forward),
     flops: |d| 8 * d.rows() as u64 * u64::from(d.C),
     variants: portable!("layernorm_forward", [REDUCE], grid::rows),
 };
@@ -36,7 +39,7 @@ pub const BACKWARD_INPUT: Kernel = Kernel {
     name: "layernorm_backward_input",
     args: &[reads("x"), reads("weight"), reads("mean"), reads("rstd"), reads("dout"), adds("dx")],
     twin: twin!(backward_input),
-    cpu: None,
+    cpu: Some(fast_backward_input),
     flops: |d| 12 * d.rows() as u64 * u64::from(d.C),
     variants: portable!("layernorm_backward_input", [REDUCE], grid::rows),
 };
@@ -53,7 +56,7 @@ pub const BACKWARD_PARAMS: Kernel = Kernel {
         adds("dbias"),
     ],
     twin: twin!(backward_params),
-    cpu: None,
+    cpu: Some(fast_backward_params),
     flops: |d| 5 * d.rows() as u64 * u64::from(d.C),
     variants: portable!("layernorm_backward_params", [REDUCE], |d, _| grid::fold(d.C)),
 };
@@ -147,3 +150,113 @@ fn backward_params<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
         accumulate(&mut dbias[i], bias, step.overwrites(dims));
     }
 }
+
+/// [`normalize`] in vectors.
+#[inline(always)]
+pub(crate) fn fast_normalize(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    out: &mut [f32],
+    eps: f32,
+) -> (f32, f32) {
+    let c = x.len() as f32;
+    let mean = simd::sum(x) / c;
+    let square = |sum: f32, [x]: [f32; 1]| (x - mean).mul_add(x - mean, sum);
+    let variance = simd::fold(0.0, [x], square, |a, b| a + b) / c;
+    let rstd = 1.0 / (variance + eps).sqrt();
+    for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        *out = ((x - mean) * rstd).mul_add(*weight, *bias);
+    }
+    (mean, rstd)
+}
+
+fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let ([x, weight, bias], [out, mean, rstd]) = io.reals();
+    let (c, eps) = (dims.C as usize, dims.EPS);
+    let rows = simd::rows_per_task(c);
+    let outputs = out.par_chunks_mut(rows * c).zip(mean.par_chunks_mut(rows));
+    let outputs = outputs.zip(rstd.par_chunks_mut(rows));
+    outputs.zip(x.par_chunks(rows * c)).for_each(|(((out, mean), rstd), x)| {
+        let rows = out.chunks_exact_mut(c).zip(x.chunks_exact(c));
+        let rows = rows.zip(mean.iter_mut().zip(rstd));
+        simd::vectorized(|| {
+            for ((out, x), (mean, rstd)) in rows {
+                (*mean, *rstd) = fast_normalize(x, weight, bias, out, eps);
+            }
+        });
+    });
+}
+
+fn fast_backward_input(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let ([x, weight, mean, rstd, dout], [dx]) = io.reals();
+    let c = dims.C as usize;
+    let overwrite = step.overwrites(dims);
+    let rows = simd::rows_per_task(c);
+    dx.par_chunks_mut(rows * c).enumerate().for_each(|(task, dx)| {
+        simd::vectorized(|| {
+            for (i, dx) in dx.chunks_exact_mut(c).enumerate() {
+                let row = task * rows + i;
+                let (x, dout) = (&x[row * c..][..c], &dout[row * c..][..c]);
+                input_row(x, weight, dout, dx, [mean[row], rstd[row]], overwrite);
+            }
+        });
+    });
+}
+
+/// One row of `dx`.
+#[inline(always)]
+fn input_row(
+    x: &[f32],
+    weight: &[f32],
+    dout: &[f32],
+    dx: &mut [f32],
+    [mean, rstd]: [f32; 2],
+    overwrite: bool,
+) {
+    let add = |a: f32, b: f32| a + b;
+    let c = x.len() as f32;
+    let g = simd::fold(0.0, [weight, dout], |sum, [w, d]| w.mul_add(d, sum), add) / c;
+    let inner = |sum: f32, [x, w, d]: [f32; 3]| ((x - mean) * rstd).mul_add(w * d, sum);
+    let gn = simd::fold(0.0, [x, weight, dout], inner, add) / c;
+    for (((dx, x), weight), dout) in dx.iter_mut().zip(x).zip(weight).zip(dout) {
+        let n = (x - mean) * rstd;
+        let new = rstd * n.mul_add(-gn, weight.mul_add(*dout, -g));
+        *dx = if overwrite { new } else { *dx + new };
+    }
+}
+
+fn fast_backward_params(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let ([x, mean, rstd, dout], [dweight, dbias]) = io.reals();
+    let c = dims.C as usize;
+    let rows = PARAM_ROWS;
+    let mut sums = vec![0.0; dims.rows().div_ceil(rows) * 2 * c];
+    sums.par_chunks_mut(2 * c).enumerate().for_each(|(task, sums)| {
+        let (weight, bias) = sums.split_at_mut(c);
+        let here = task * rows..dims.rows().min((task + 1) * rows);
+        simd::vectorized(|| {
+            for row in here {
+                let (x, dout) = (&x[row * c..][..c], &dout[row * c..][..c]);
+                let (mean, rstd) = (mean[row], rstd[row]);
+                for (((weight, bias), x), dout) in
+                    weight.iter_mut().zip(bias.iter_mut()).zip(x).zip(dout)
+                {
+                    *weight = ((x - mean) * rstd).mul_add(*dout, *weight);
+                    *bias += dout;
+                }
+            }
+        });
+    });
+    if step.overwrites(dims) {
+        dweight.fill(0.0);
+        dbias.fill(0.0);
+    }
+    for sums in sums.chunks_exact(2 * c) {
+        let (weight, bias) = sums.split_at(c);
+        dweight.iter_mut().zip(weight).for_each(|(total, sum)| *total += sum);
+        dbias.iter_mut().zip(bias).for_each(|(total, sum)| *total += sum);
+    }
+}
+
+/// Rows of a partial sum of the parameters' gradients.
+const PARAM_ROWS: usize = 64;

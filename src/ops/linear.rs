@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes};
 use crate::math::gemm::{Into, Matrix, product};
+use crate::math::gemv::row_product;
 use crate::ops::{Op, gelu, portable};
 use crate::plan::Plan;
 
@@ -164,6 +165,9 @@ fn backward_params<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
 /// `out = x · weight + bias`.
 fn layer(dims: &Dims, [x, weight, bias]: [&[f32]; 3], out: &mut [f32]) {
     let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
+    if rows == 1 {
+        return row_product(out, x, weight, bias);
+    }
     out.par_chunks_exact_mut(oc).for_each(|row| row.copy_from_slice(bias));
     product(out, oc, Into::Add, Matrix::new(x, rows, c, c), Matrix::new(weight, c, oc, oc), 1.0);
 }
@@ -176,7 +180,7 @@ fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
 fn fast_gelu_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     let (inputs, [pre, out]) = io.reals();
     layer(dims, inputs, pre);
-    out.par_iter_mut().zip(&*pre).for_each(|(out, &x)| *out = gelu::gelu(x));
+    gelu::fast_gelu(pre, out);
 }
 
 fn fast_backward_input(dims: &Dims, _: &Step, io: Io<'_, f32>) {

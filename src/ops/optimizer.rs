@@ -10,8 +10,11 @@
 //! 1 - βᵗ is -expm1(t ln β), which loses no digits. After a non-finite gradient
 //! ([`crate::ops::global_norm`]) nothing changes.
 
+use rayon::prelude::*;
+
 use crate::config::Optimizer;
 use crate::kernel::{Decay, Dims, Io, Kernel, Real, Step, changes, grid, reads, reads_u32, twin};
+use crate::math::simd::{CHUNK, vectorized};
 use crate::ops::global_norm::state;
 use crate::ops::portable;
 use crate::plan::{Plan, View};
@@ -28,7 +31,7 @@ pub const ADAM: Kernel = Kernel {
         changes("v"),
     ],
     twin: twin!(adam),
-    cpu: None,
+    cpu: Some(fast_adam),
     flops: |d| 15 * u64::from(d.N),
     variants: portable!("adam_update", [], grid::elements),
 };
@@ -38,7 +41,7 @@ pub const SGD: Kernel = Kernel {
     name: "sgd_update",
     args: &[reads("grads"), reads("norm"), reads_u32("state"), changes("params")],
     twin: twin!(sgd),
-    cpu: None,
+    cpu: Some(fast_sgd),
     flops: |d| 4 * u64::from(d.N),
     variants: portable!("sgd_update", [], grid::elements),
 };
@@ -112,4 +115,83 @@ fn sgd<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
         let g = gradient(dims, step, grads[i], norm[1], params[i]);
         params[i] = params[i] - F::of(step.learning_rate) * g;
     }
+}
+
+/// What Adam does with one gradient, in numbers found once an update.
+struct AdamStep {
+    coef: f32,
+    beta1: f32,
+    beta2: f32,
+    /// 1 - β
+    rest1: f32,
+    rest2: f32,
+    /// 1 - lr · decay, if it is decoupled.
+    shrink: f32,
+    /// The decay, if it is coupled.
+    coupled: f32,
+    /// lr / (1 - β1ᵗ)
+    rate: f32,
+    /// 1 / √(1 - β2ᵗ)
+    root: f32,
+    eps: f32,
+}
+
+impl AdamStep {
+    fn new(dims: &Dims, step: &Step, coef: f32, updates: u32) -> AdamStep {
+        let correction = |beta: f64| -(f64::from(updates) * beta.ln()).exp_m1();
+        let decay = |kind: Decay, x: f64| if dims.ID == kind as u32 { x } else { 0.0 };
+        AdamStep {
+            coef,
+            beta1: step.beta1 as f32,
+            beta2: step.beta2 as f32,
+            rest1: (1.0 - step.beta1) as f32,
+            rest2: (1.0 - step.beta2) as f32,
+            shrink: (1.0 - decay(Decay::Decoupled, step.learning_rate * step.weight_decay)) as f32,
+            coupled: decay(Decay::Coupled, step.weight_decay) as f32,
+            rate: (step.learning_rate / correction(step.beta1)) as f32,
+            root: (1.0 / correction(step.beta2).sqrt()) as f32,
+            eps: step.eps as f32,
+        }
+    }
+
+    #[inline(always)]
+    fn apply(&self, grad: f32, p: &mut f32, m: &mut f32, v: &mut f32) {
+        let g = grad.mul_add(self.coef, self.coupled * *p);
+        *m = self.beta1.mul_add(*m, self.rest1 * g);
+        *v = self.beta2.mul_add(*v, self.rest2 * g * g);
+        let update = self.rate * *m / v.sqrt().mul_add(self.root, self.eps);
+        *p = p.mul_add(self.shrink, -update);
+    }
+}
+
+fn fast_adam(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let (([grads, norm], [params, m, v]), [state], []) = io.split();
+    if state[state::SKIP] != 0 {
+        return;
+    }
+    let adam = AdamStep::new(dims, step, norm[1], state[state::APPLIED]);
+    let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
+    let chunks = params.par_chunks_mut(CHUNK).zip(grads.par_chunks(CHUNK)).zip(moments);
+    chunks.with_min_len(4).for_each(|((params, grads), (m, v))| {
+        vectorized(|| {
+            for (((p, &grad), m), v) in params.iter_mut().zip(grads).zip(m).zip(v) {
+                adam.apply(grad, p, m, v);
+            }
+        });
+    });
+}
+
+fn fast_sgd(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let (([grads, norm], [params]), [state], []) = io.split();
+    if state[state::SKIP] != 0 {
+        return;
+    }
+    let rate = step.learning_rate as f32;
+    params.par_chunks_mut(CHUNK).zip(grads.par_chunks(CHUNK)).for_each(|(params, grads)| {
+        vectorized(|| {
+            for (p, &grad) in params.iter_mut().zip(grads) {
+                *p -= rate * gradient(dims, step, grad, norm[1], *p);
+            }
+        });
+    });
 }

@@ -7,8 +7,11 @@
 //! The stream before and after the sum and the branch share one gradient buffer (what leaves a sum
 //! flows unchanged into both), so the backward pass is [`layernorm`]'s alone.
 
+use rayon::prelude::*;
+
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::math::simd;
 use crate::ops::layernorm::{self, LayerNorm};
 use crate::ops::{Op, portable};
 use crate::plan::Plan;
@@ -27,7 +30,7 @@ pub const FORWARD: Kernel = Kernel {
         writes("rstd"),
     ],
     twin: twin!(forward),
-    cpu: None,
+    cpu: Some(fast_forward),
     flops: |d| 9 * d.rows() as u64 * u64::from(d.C),
     variants: portable!("residual_layernorm_forward", [REDUCE], grid::rows),
 };
@@ -66,4 +69,24 @@ fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
         let x = &sum[at.clone()];
         (mean[row], rstd[row]) = layernorm::normalize(x, weight, bias, &mut out[at], dims.EPS);
     }
+}
+
+fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let ([stream, branch, weight, bias], [sum, out, mean, rstd]) = io.reals();
+    let (c, eps) = (dims.C as usize, dims.EPS);
+    let rows = simd::rows_per_task(c);
+    let statistics = mean.par_chunks_mut(rows).zip(rstd.par_chunks_mut(rows));
+    let outputs = sum.par_chunks_mut(rows * c).zip(out.par_chunks_mut(rows * c)).zip(statistics);
+    let inputs = stream.par_chunks(rows * c).zip(branch.par_chunks(rows * c));
+    outputs.zip(inputs).for_each(|(((sum, out), (mean, rstd)), (stream, branch))| {
+        simd::vectorized(|| {
+            for ((sum, stream), branch) in sum.iter_mut().zip(stream).zip(branch) {
+                *sum = stream + branch;
+            }
+            let rows = out.chunks_exact_mut(c).zip(sum.chunks_exact(c));
+            for ((out, sum), (mean, rstd)) in rows.zip(mean.iter_mut().zip(rstd)) {
+                (*mean, *rstd) = layernorm::fast_normalize(sum, weight, bias, out, eps);
+            }
+        });
+    });
 }

@@ -17,6 +17,7 @@
 use crate::kernel::{
     Dims, Io, Kernel, Real, Step, changes_u32, reads, reads_u32, twin, writes, writes_part_u32,
 };
+use crate::math::simd;
 use crate::ops::{portable, random};
 
 /// `probs` (V) from `logits` (V) and `seen` (V: 1 for tokens so far).
@@ -24,7 +25,7 @@ pub const FILTER: Kernel = Kernel {
     name: "sample_filter",
     args: &[reads_u32("seen"), reads("logits"), writes("probs")],
     twin: twin!(filter),
-    cpu: None,
+    cpu: Some(fast_filter),
     flops: |d| 40 * u64::from(d.V),
     variants: portable!("sample_filter", [REDUCE], |_, _| [1, 1, 1]),
 };
@@ -111,4 +112,80 @@ fn draw<F: Real>(_: &Dims, step: &Step, io: Io<'_, F>) {
     }
     tokens[next as usize] = chosen as u32;
     seen[chosen] = 1;
+}
+
+/// Whether token `a` comes before token `b`: more probable, or equal with the smaller id.
+fn before(logits: &[f32], a: u32, b: u32) -> std::cmp::Ordering {
+    let order = logits[b as usize].partial_cmp(&logits[a as usize]);
+    order.unwrap_or(std::cmp::Ordering::Equal).then(a.cmp(&b))
+}
+
+/// Removes what is left of the tokens after the mass of those before reaches `top_p`.
+///
+/// Sorts no more of the tokens than it looks at.
+fn keep_nucleus(logits: &mut [f32], top_p: f32) {
+    let mut p = logits.to_vec();
+    fast_softmax(&mut p);
+    let mut order: Vec<u32> =
+        (0..logits.len() as u32).filter(|&v| logits[v as usize] > f32::NEG_INFINITY).collect();
+    let (mut sorted, mut mass) = (0, 0.0);
+    while sorted < order.len() {
+        let end = (sorted * 4).max(256).min(order.len());
+        let rest = &mut order[sorted..];
+        if end - sorted < rest.len() {
+            rest.select_nth_unstable_by(end - sorted, |&a, &b| before(logits, a, b));
+        }
+        rest[..end - sorted].sort_unstable_by(|&a, &b| before(logits, a, b));
+        for rank in sorted..end {
+            if rank > 0 && mass >= top_p {
+                order[rank..].iter().for_each(|&v| logits[v as usize] = f32::NEG_INFINITY);
+                return;
+            }
+            mass += p[order[rank] as usize];
+        }
+        sorted = end;
+    }
+}
+
+/// Softmax in place; -∞ becomes 0.
+fn fast_softmax(x: &mut [f32]) {
+    simd::vectorized(|| {
+        let scale = 1.0 / simd::exp_sum(x, simd::max(x));
+        x.iter_mut().for_each(|x| *x *= scale);
+    });
+}
+
+fn fast_filter(_: &Dims, step: &Step, io: Io<'_, f32>) {
+    let (([logits], [probs]), [seen], []) = io.split();
+    let penalty = step.repetition_penalty as f32;
+    let temperature = if step.temperature > 0.0 { step.temperature as f32 } else { 1.0 };
+    simd::vectorized(|| {
+        for ((out, &x), &seen) in probs.iter_mut().zip(logits).zip(seen) {
+            let penalised = if x >= 0.0 { x / penalty } else { x * penalty };
+            *out = if seen != 0 { penalised } else { x } / temperature;
+        }
+    });
+    if step.temperature == 0.0 {
+        let max = simd::vectorized(|| simd::max(probs));
+        let best = probs.iter().position(|&x| x == max).unwrap_or(0);
+        probs.fill(0.0);
+        probs[best] = 1.0;
+        return;
+    }
+    let k = step.top_k as usize;
+    if k > 0 && k < probs.len() {
+        let descending = |a: &f32, b: &f32| b.partial_cmp(a).unwrap_or(std::cmp::Ordering::Equal);
+        let least = *probs.to_vec().select_nth_unstable_by(k - 1, descending).1;
+        probs.iter_mut().filter(|x| **x < least).for_each(|x| *x = f32::NEG_INFINITY);
+    }
+    if step.top_p < 1.0 {
+        keep_nucleus(probs, step.top_p as f32);
+    }
+    fast_softmax(probs);
+    if step.min_p > 0.0 {
+        let least = step.min_p as f32 * simd::vectorized(|| simd::max(probs));
+        probs.iter_mut().filter(|p| **p < least).for_each(|p| *p = 0.0);
+        let scale = 1.0 / simd::vectorized(|| simd::sum(probs));
+        probs.iter_mut().for_each(|p| *p *= scale);
+    }
 }

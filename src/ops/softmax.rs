@@ -5,8 +5,11 @@
 //! ds[i, j] = p[i, j] · (dp[i, j] - Σ_j' p[i, j'] · dp[i, j'])
 //! ```
 
+use rayon::prelude::*;
+
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::math::simd;
 use crate::ops::{Op, portable};
 use crate::plan::Plan;
 
@@ -19,7 +22,7 @@ pub const FORWARD: Kernel = Kernel {
     name: "softmax_forward",
     args: &[reads("s"), writes("p")],
     twin: twin!(forward),
-    cpu: None,
+    cpu: Some(fast_forward),
     flops: |d| 4 * u64::from(d.B * d.NH) * u64::from(d.T) * u64::from(d.T),
     variants: portable!("softmax_forward", [REDUCE], rows),
 };
@@ -29,7 +32,7 @@ pub const BACKWARD: Kernel = Kernel {
     name: "softmax_backward",
     args: &[reads("p"), reads("dp"), writes("ds")],
     twin: twin!(backward),
-    cpu: None,
+    cpu: Some(fast_backward),
     flops: |d| 4 * u64::from(d.B * d.NH) * u64::from(d.T) * u64::from(d.T),
     variants: portable!("softmax_backward", [REDUCE], rows),
 };
@@ -78,4 +81,43 @@ fn backward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
             ds[j] = if j < seen { p[j] * (dp[j] - dot) } else { F::zero() };
         }
     }
+}
+
+fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let ([s], [p]) = io.reals();
+    let t = dims.T as usize;
+    let task = simd::rows_per_task(t);
+    let tasks = p.par_chunks_mut(task * t).zip(s.par_chunks(task * t)).enumerate();
+    tasks.for_each(|(first, (p, s))| {
+        for (i, (p, s)) in p.chunks_exact_mut(t).zip(s.chunks_exact(t)).enumerate() {
+            let seen = (first * task + i) % t + 1;
+            simd::vectorized(|| {
+                p[..seen].copy_from_slice(&s[..seen]);
+                p[seen..].fill(0.0);
+                let p = &mut p[..seen];
+                let scale = 1.0 / simd::exp_sum(p, simd::max(&s[..seen]));
+                p.iter_mut().for_each(|p| *p *= scale);
+            });
+        }
+    });
+}
+
+fn fast_backward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let ([p, dp], [ds]) = io.reals();
+    let t = dims.T as usize;
+    let task = simd::rows_per_task(t);
+    ds.par_chunks_mut(task * t).enumerate().for_each(|(first, ds)| {
+        for (i, ds) in ds.chunks_exact_mut(t).enumerate() {
+            let row = first * task + i;
+            let seen = row % t + 1;
+            let (p, dp) = (&p[row * t..][..seen], &dp[row * t..][..seen]);
+            ds[seen..].fill(0.0);
+            simd::vectorized(|| {
+                let dot = simd::dot(p, dp);
+                for ((ds, p), dp) in ds.iter_mut().zip(p).zip(dp) {
+                    *ds = p * (dp - dot);
+                }
+            });
+        }
+    });
 }

@@ -11,10 +11,10 @@ use wgpt::config::Optimizer;
 use wgpt::kernel::{Elem, Step};
 use wgpt::model::{Program, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
-use wgpt::plan::{Limits, Phase, View};
+use wgpt::plan::{Dispatch, Limits, Phase, View};
 
 /// Kernels sum in another order than the twins, in single precision.
-const TOLERANCE: f32 = 2e-5;
+const TOLERANCE: f32 = 1e-5;
 
 /// A model with what is run over it.
 struct Case {
@@ -129,6 +129,14 @@ fn runs(case: &Case) -> Vec<(Phase, Step)> {
     runs
 }
 
+/// Puts numbers where a cache of past positions is read, in place of the marks that show which
+/// positions a dispatch wrote.
+fn past(backend: &mut dyn Backend, dispatch: &Dispatch) {
+    if dispatch.kernel.name == "attention_extend_forward" {
+        backend.write(dispatch.args[1], &noise(104, dispatch.args[1].len));
+    }
+}
+
 #[test]
 fn kernels_agree_with_their_twins() {
     for case in cases() {
@@ -143,8 +151,11 @@ fn kernels_agree_with_their_twins() {
             let check = |c: Comparison| {
                 assert!(c.error <= TOLERANCE, "{:?} {phase:?} {c:?}", case.config);
             };
-            lockstep(&plan, range, &step, &mut twins, &mut kernels, check)
-                .expect("a CPU is not lost");
+            for index in range {
+                past(&mut twins, &plan.dispatches[index]);
+                lockstep(&plan, index..index + 1, &step, &mut twins, &mut kernels, check)
+                    .expect("a CPU is not lost");
+            }
         }
     }
 }
