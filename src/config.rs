@@ -35,6 +35,9 @@ pub struct GptConfig {
 pub const SIZES: &[&str] =
     &["small", "medium", "large", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"];
 
+/// The largest size of a model or of a batch.
+const LARGEST: usize = 1 << 24;
+
 impl GptConfig {
     const fn preset(sizes: [usize; 5]) -> GptConfig {
         let [n_layer, n_head, n_embd, vocab_size, n_positions] = sizes;
@@ -121,7 +124,6 @@ impl GptConfig {
     ///
     /// Names the setting that is zero, too large, or does not divide.
     pub fn validate(&self) -> Result<()> {
-        const LARGEST: usize = 1 << 24;
         let sizes = [
             ("n_layer", self.n_layer),
             ("n_head", self.n_head),
@@ -291,6 +293,7 @@ impl TrainConfig {
             ("--max-iters", self.max_iters),
             ("--batch-size", self.batch_size),
             ("--grad-accum", self.grad_accum),
+            ("--eval-iters", self.eval_iters),
             ("--log-every", self.log_every),
         ];
         for (name, value) in positive {
@@ -304,6 +307,16 @@ impl TrainConfig {
                 "--seq-len is {t}, must be 1 to the model's context, {}",
                 model.n_positions
             )));
+        }
+        let most = [
+            ("--max-iters", self.max_iters, u32::MAX as usize),
+            ("--grad-accum", self.grad_accum, LARGEST),
+            ("--batch-size times --seq-len", self.batch_size.saturating_mul(t), LARGEST),
+        ];
+        for (name, value, most) in most {
+            if value > most {
+                return Err(Error::usage(format!("{name} is {value}, must be at most {most}")));
+            }
         }
         let ranges = [
             ("--lr", self.learning_rate, 0.0..=1e3),

@@ -8,6 +8,19 @@ use crate::error::Result;
 use crate::kernel::{Elem, Io, Real, Step};
 use crate::plan::{Dispatch, Plan, View};
 
+/// Bytes of memory that this process may use, swap included; `None` where the system does not say.
+pub fn memory_bytes() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib = |name: &str| -> Option<u64> {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    let machine = (kib("MemTotal:")? + kib("SwapTotal:").unwrap_or(0)) << 10;
+    let container = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let container = container.and_then(|text| text.trim().parse().ok());
+    Some(machine.min(container.unwrap_or(u64::MAX)))
+}
+
 /// What the CPU backend runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {

@@ -29,6 +29,8 @@ pub struct TrainState {
     pub data_position: u64,
     /// What initialisation, batches and dropout are drawn from.
     pub seed: u64,
+    /// A number that the data follow: whether they are still the same.
+    pub data_fingerprint: u64,
     /// The lowest validation loss so far.
     pub best_val_loss: Option<f64>,
     /// The step of the lowest validation loss.

@@ -12,6 +12,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use tempfile::NamedTempFile;
 
+use super::random;
 use super::text::Document;
 use crate::error::{Error, Result};
 
@@ -116,6 +117,18 @@ impl Tokens {
                 }
             }
         }
+    }
+
+    /// A number that follows from how many ids there are and from a sample of them: other data, another number.
+    pub fn fingerprint(&self) -> u64 {
+        const SAMPLE: usize = 4096;
+        let every = self.len().div_ceil(SAMPLE).max(1);
+        let mut id = [0];
+        let sample = (0..self.len()).step_by(every).map(|at| {
+            self.copy_to(at..at + 1, &mut id);
+            u64::from(id[0])
+        });
+        random::hash(&[self.len() as u64].into_iter().chain(sample).collect::<Vec<_>>())
     }
 
     /// Checks that every id is in a vocabulary of `vocab_size`.

@@ -68,19 +68,33 @@ pub enum Resumed {
 /// # Errors
 ///
 /// If a setting is out of range, the data cannot be had, the folder holds a run already, or the device
-/// cannot hold the model.
+/// cannot hold the model. The folder is then as it was before.
 pub fn start(
     settings: &RunSettings,
     device: Device,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Trainer> {
-    settings.model.validate()?;
-    settings.train.validate(&settings.model)?;
-    let run = match &settings.train.out {
-        Some(path) => Some(RunDir::create(path, settings)?),
-        None => None,
+    let settings = &settings.absolute();
+    let model = match &settings.init {
+        Some(init) => &checkpoint::read_config(init)?,
+        None => &settings.model,
     };
-    open(settings, run, device, on_event)
+    model.validate()?;
+    settings.train.validate(model)?;
+    let Some(path) = &settings.train.out else {
+        return open(settings, None, device, on_event);
+    };
+    let is_new = !path.exists();
+    let run = RunDir::create(path, settings)?;
+    // A run that could not begin leaves nothing, so that the same command can be given again.
+    open(settings, Some(run), device, on_event).inspect_err(|_| {
+        for name in settings::BEFORE_TRAINING {
+            let _ = std::fs::remove_file(path.join(name));
+        }
+        if is_new {
+            let _ = std::fs::remove_dir(path);
+        }
+    })
 }
 
 /// Opens a run's folder again: from its newest checkpoint, or from the beginning before the first.
@@ -103,6 +117,8 @@ pub fn resume(
         let config = checkpoint::read_config(&path)?;
         let (state, _) =
             checkpoint::open_state(&path, &moments(&config, settings.train.optimizer))?;
+        // The process may have been killed between its last checkpoint and this.
+        draw_curve(&run, &report::read_metrics(dir)?)?;
         let summary = summary(&state, step, &settings.train, Some(dir.to_owned()));
         return Ok(Resumed::Finished(summary));
     }
@@ -119,8 +135,10 @@ fn open(
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Trainer> {
     let dir = run.as_ref().map(RunDir::path);
-    let Prepared { model, tokenizer, tokens } = prepare(settings, dir, on_event)?;
-    let mut gpt = match &settings.init {
+    let saved = run.as_ref().map(RunDir::newest_checkpoint).transpose()?.flatten();
+    let saved_path = saved.as_ref().map(|(_, path)| path.as_path());
+    let Prepared { model, tokenizer, tokens } = prepare(settings, dir, saved_path, on_event)?;
+    let mut gpt = match saved_path.or(settings.init.as_deref()) {
         Some(init) => Gpt::load(init, device)?,
         None => Gpt::new(model, device, settings.train.seed)?,
     };
@@ -128,9 +146,21 @@ fn open(
         gpt.set_tokenizer(tokenizer)?;
     }
     let mut trainer = Trainer::new(gpt, tokens, settings.train.clone())?;
+    if let Some(run) = &run {
+        run.truncate_metrics(saved.as_ref().map_or(0, |(step, _)| *step))?;
+        trainer.metrics = report::read_metrics(run.path())?;
+    }
     trainer.run = run;
-    trainer.restore()?;
+    if let Some((step, path)) = saved {
+        trainer.restore(step, &path)?;
+    }
     Ok(trainer)
+}
+
+/// Draws the loss curve into the run's folder, under the folder's name.
+fn draw_curve(run: &RunDir, metrics: &[Metrics]) -> Result<()> {
+    let title = run.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    curve::write(&run.path().join("loss.svg"), metrics, &title)
 }
 
 /// The tensors of a training state beside the parameters.
@@ -186,12 +216,16 @@ impl Trainer {
         Ok(Trainer {
             gpt,
             engine,
-            tokens,
             train,
             val,
             shape,
             run: None,
-            state: TrainState { seed: config.seed, ..TrainState::default() },
+            state: TrainState {
+                seed: config.seed,
+                data_fingerprint: tokens.fingerprint(),
+                ..TrainState::default()
+            },
+            tokens,
             metrics: vec![],
             stop: Arc::default(),
             batch: (vec![0; rows], vec![0; rows]),
@@ -217,18 +251,11 @@ impl Trainer {
         gpt
     }
 
-    /// Takes up parameters, moments and numbers of the newest checkpoint, if there is one.
-    fn restore(&mut self) -> Result<()> {
-        let Some(run) = &self.run else { return Ok(()) };
-        let newest = run.newest_checkpoint()?;
-        run.truncate_metrics(newest.as_ref().map_or(0, |(step, _)| *step))?;
-        self.metrics = report::read_metrics(run.path())?;
-        let Some((_, path)) = newest else { return Ok(()) };
-        let config = self.engine.program().config.clone();
-        let weights = checkpoint::Weights::open(&path, &config)?;
-        crate::gpt::load_weights(&mut self.engine, &weights)?;
-        let tensors = moments(&config, self.config.optimizer);
-        let (train_state, file) = checkpoint::open_state(&path, &tensors)?;
+    /// Takes up moments and numbers of a checkpoint, whose parameters the model has already.
+    fn restore(&mut self, step: usize, path: &Path) -> Result<()> {
+        let tensors = moments(self.gpt.config(), self.config.optimizer);
+        let (saved, file) = checkpoint::open_state(path, &tensors)?;
+        self.check_saved(&saved, step, path)?;
         if !tensors.is_empty() {
             for param in self.engine.program().params.clone() {
                 for (i, prefix) in crate::engine::MOMENTS.iter().enumerate() {
@@ -239,12 +266,36 @@ impl Trainer {
                 }
             }
         }
-        let words = train_state.device_words.as_slice().try_into().map_err(|_| {
+        let words = saved.device_words.as_slice().try_into().map_err(|_| {
             Error::input(format!("{} has counters of another version", path.display()))
                 .hint("go on with the version of the program that began the run")
         })?;
         self.engine.write_state(&words);
-        self.state = train_state;
+        self.state = saved;
+        Ok(())
+    }
+
+    /// Checks that a saved state is of this run and of these data.
+    fn check_saved(&self, saved: &TrainState, step: usize, path: &Path) -> Result<()> {
+        let path = path.display();
+        if saved.step != step as u64 {
+            let message = format!("{path} holds the state of step {}", saved.step);
+            return Err(Error::input(message).hint("give the folder its name again, or remove it"));
+        }
+        if saved.seed != self.config.seed {
+            return Err(Error::input(format!(
+                "the seed is {} in run.json and {} in {path}",
+                self.config.seed, saved.seed
+            ))
+            .hint("put run.json back as it was"));
+        }
+        if saved.data_fingerprint != self.state.data_fingerprint {
+            return Err(Error::input(format!(
+                "{} is not what the run was trained on so far: it was changed",
+                self.tokens.name()
+            ))
+            .hint("put the data back; or begin another run from the last checkpoint by --init"));
+        }
         Ok(())
     }
 
@@ -285,8 +336,9 @@ impl Trainer {
         let evaluates = last || due(config.eval_every);
         let logged = last || due(config.log_every) || done == 1;
         let saves = last || due(config.save_every);
-        // Reading waits for the device, so a GPU is read only where somebody looks.
-        let reads = logged || evaluates || saves || self.engine.run_ahead() == 1;
+        // Reading waits for the device, so a GPU is read only where somebody looks, or where enough is in flight.
+        let full = done.is_multiple_of(self.engine.run_ahead().max(1));
+        let reads = logged || evaluates || saves || full;
 
         let began = Instant::now();
         let learning_rate = config.learning_rate_at(iter);
@@ -435,8 +487,7 @@ impl Trainer {
         let tensors = moments(self.gpt.config(), self.config.optimizer);
         let fill = &mut engine_tensors(&mut self.engine);
         let path = run.save_checkpoint(&files, &self.state, &tensors, fill, self.config.keep)?;
-        let title = run.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        curve::write(&run.path().join("loss.svg"), &self.metrics, &title)?;
+        draw_curve(run, &self.metrics)?;
         on_event(&Event::Saved { step: self.state.step as usize, path });
         Ok(())
     }

@@ -14,6 +14,8 @@ use crate::train::report::Event;
 /// The most text that a tokenizer is trained on, in bytes, taken evenly from all of it.
 const TOKENIZER_SAMPLE: u64 = 32 << 20;
 const TOKENS_FILE: &str = "tokens.bin";
+/// What a run's folder may hold before the first update.
+pub(super) const BEFORE_TRAINING: [&str; 4] = ["run.json", "tokenizer.json", TOKENS_FILE, ".lock"];
 
 /// The settings of a run, as run.json and `--config` hold them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,7 +46,36 @@ pub struct Prepared {
     pub tokens: Tokens,
 }
 
+impl RunSettings {
+    /// The same settings, with every path absolute: a run may be resumed from another folder.
+    #[must_use]
+    pub fn absolute(&self) -> RunSettings {
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let text = |path: &str| absolute(Path::new(path)).to_string_lossy().into_owned();
+        let corpus =
+            |name: &str| name == "stories" || data::DATASETS.iter().any(|d| d.name == name);
+        let data = |name: &String| if corpus(name) { name.clone() } else { text(name) };
+        let tokenizer = match self.tokenizer.as_str() {
+            "train" | "bytes" => self.tokenizer.clone(),
+            folder => text(folder),
+        };
+        RunSettings {
+            data: self.data.iter().map(data).collect(),
+            tokenizer,
+            init: self.init.as_deref().map(absolute),
+            train: TrainConfig {
+                out: self.train.out.as_deref().map(absolute),
+                ..self.train.clone()
+            },
+            ..self.clone()
+        }
+    }
+}
+
 /// Fetches and encodes the data, or finds them in the run's folder, where they are kept.
+///
+/// `saved` is the checkpoint that the run goes on from: its sizes and its tokenizer decide then, whatever
+/// has become of the files that the run began with.
 ///
 /// # Errors
 ///
@@ -52,52 +83,94 @@ pub struct Prepared {
 pub fn prepare(
     settings: &RunSettings,
     run_dir: Option<&Path>,
+    saved: Option<&Path>,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Prepared> {
-    let mut model = settings.model.clone();
-    if let Some(init) = &settings.init {
-        model = checkpoint::read_config(init)?;
+    let mut model = match saved.or(settings.init.as_deref()) {
+        Some(dir) => checkpoint::read_config(dir)?,
+        None => settings.model.clone(),
+    };
+    if let (Some(saved), None) = (saved, &settings.init) {
+        check_sizes(&settings.model, &model, saved)?;
+    }
+    let kept = run_dir.map(|dir| dir.join(TOKENS_FILE)).filter(|path| path.is_file());
+    if let Some((path, dir)) = kept.zip(run_dir).filter(|(_, dir)| Tokenizer::exists(dir)) {
+        let tokenizer = Tokenizer::load(saved.unwrap_or(dir))?;
+        fit(&mut model, &tokenizer, saved.is_some() || settings.init.is_some())?;
+        let tokens = Tokens::open(&path).map_err(|error| {
+            error.hint(format!("remove {}: --resume encodes the data again", path.display()))
+        })?;
+        return Ok(Prepared { model, tokenizer: Some(tokenizer), tokens });
     }
     let mut sources = Sources::parse(&settings.data)?;
     if let Some(path) = sources.token_file() {
-        let tokenizer = match settings.tokenizer.as_str() {
-            "train" | "bytes" => settings.init.as_deref().filter(|dir| Tokenizer::exists(dir)),
-            folder => Some(Path::new(folder)),
-        };
-        let tokenizer = tokenizer.map(Tokenizer::load).transpose()?;
+        let tokenizer = tokenizer_of_ids(settings, saved)?;
         let tokens = Tokens::open(path)?;
         tokens.check(model.vocab_size)?;
         return Ok(Prepared { model, tokenizer, tokens });
     }
-    let kept = run_dir.map(|dir| dir.join(TOKENS_FILE)).filter(|path| path.is_file());
-    let tokenizer = match (kept.is_some(), run_dir) {
-        (true, Some(dir)) if Tokenizer::exists(dir) => Tokenizer::load(dir)?,
-        _ => {
-            let mut fetched = |progress: data::Progress| {
-                on_event(&Event::Preparing {
-                    what: format!("downloading {}", progress.name),
-                    done: progress.done_bytes,
-                    total: progress.total_bytes.unwrap_or(0),
-                });
-            };
-            sources.fetch(&Downloads::from_env()?, &mut fetched)?;
-            make_tokenizer(settings, &sources, model.vocab_size, on_event)?
-        }
+    let mut fetched = |progress: data::Progress| {
+        on_event(&Event::Preparing {
+            what: format!("downloading {}", progress.name),
+            done: progress.done_bytes,
+            total: progress.total_bytes.unwrap_or(0),
+        });
     };
-    if settings.init.is_none() {
+    sources.fetch(&Downloads::from_env()?, &mut fetched)?;
+    let tokenizer = match saved {
+        Some(dir) => Tokenizer::load(dir)?,
+        None => make_tokenizer(settings, &sources, model.vocab_size, on_event)?,
+    };
+    fit(&mut model, &tokenizer, saved.is_some() || settings.init.is_some())?;
+    let tokens = encode(&sources, &tokenizer, run_dir, on_event)?;
+    Ok(Prepared { model, tokenizer: Some(tokenizer), tokens })
+}
+
+/// The tokenizer that a token file's ids are of, if it is known.
+fn tokenizer_of_ids(settings: &RunSettings, saved: Option<&Path>) -> Result<Option<Tokenizer>> {
+    let dir = match (saved, settings.tokenizer.as_str()) {
+        (Some(dir), _) => Some(dir).filter(|dir| Tokenizer::exists(dir)),
+        (None, "train" | "bytes") => settings.init.as_deref().filter(|dir| Tokenizer::exists(dir)),
+        (None, folder) => Some(Path::new(folder)),
+    };
+    dir.map(Tokenizer::load).transpose()
+}
+
+/// A new model takes the tokenizer's vocabulary; one with parameters must have room for it.
+fn fit(model: &mut GptConfig, tokenizer: &Tokenizer, has_parameters: bool) -> Result<()> {
+    if !has_parameters {
         model.vocab_size = tokenizer.vocab_size();
     } else if tokenizer.vocab_size() > model.vocab_size {
         return Err(Error::input(format!(
             "the tokenizer has {} tokens, the model's vocab_size is {}",
             tokenizer.vocab_size(),
             model.vocab_size
-        )));
+        ))
+        .hint("use the tokenizer that the model was trained with"));
     }
-    let tokens = match kept {
-        Some(path) => Tokens::open(&path)?,
-        None => encode(&sources, &tokenizer, run_dir, on_event)?,
+    Ok(())
+}
+
+/// Checks that run.json and the checkpoint mean the same model; the vocabulary is the tokenizer's.
+fn check_sizes(settings: &GptConfig, saved: &GptConfig, dir: &Path) -> Result<()> {
+    let sizes = |config: &GptConfig| {
+        [
+            ("n_layer", config.n_layer),
+            ("n_head", config.n_head),
+            ("n_embd", config.n_embd),
+            ("n_positions", config.n_positions),
+            ("n_inner", config.n_inner()),
+        ]
     };
-    Ok(Prepared { model, tokenizer: Some(tokenizer), tokens })
+    let differ = |((name, wanted), (_, got)): ((&str, usize), (_, usize))| {
+        (wanted != got).then(|| format!("{name} is {wanted} in run.json and {got}"))
+    };
+    match sizes(settings).into_iter().zip(sizes(saved)).find_map(differ) {
+        None => Ok(()),
+        Some(what) => Err(Error::input(format!("{what} in {}", dir.display())).hint(
+            "put run.json back as it was; or begin another run from the checkpoint by --init",
+        )),
+    }
 }
 
 fn make_tokenizer(

@@ -6,3 +6,4 @@ mod cpu_kernels;
 mod data;
 mod run_folder;
 mod tokenizer;
+mod training;

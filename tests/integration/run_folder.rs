@@ -86,6 +86,7 @@ fn what_a_killed_process_left_is_cleaned_up() {
 
 fn a_state(step: u64) -> TrainState {
     TrainState {
+        data_fingerprint: u64::MAX - 5,
         step,
         tokens: u64::MAX - 7,
         data_position: 1 << 60,

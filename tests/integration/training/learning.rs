@@ -1,0 +1,221 @@
+//! What a run leaves: a model that learned, the best one, the newest checkpoints, a log, a picture.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use wgpt::backend::Device;
+use wgpt::config::Optimizer;
+use wgpt::data::{Tokens, stories};
+use wgpt::engine::{Engine, Tensor};
+use wgpt::kernel::Step;
+use wgpt::model::Uses;
+use wgpt::{Gpt, TrainConfig, Trainer};
+
+use super::{Place, devices, metrics, tiny, train};
+
+#[test]
+fn the_loss_falls_on_stories() {
+    for (name, device) in devices() {
+        let text: Vec<String> = stories::stories(1, 60).collect();
+        let mut gpt = Gpt::new(tiny(), device, 3).unwrap();
+        gpt.train_tokenizer(&text.join("\n"), 257).unwrap();
+        let ids = gpt.tokenizer().unwrap().encode(&text.join("\n"));
+        let config = TrainConfig {
+            max_iters: 60,
+            learning_rate: 2e-2,
+            log_every: 1,
+            ..TrainConfig::default()
+        };
+        let mut trainer = Trainer::new(gpt, Tokens::from_ids(ids), config).unwrap();
+        let mut losses = vec![];
+        let summary = trainer
+            .run(&mut |event| {
+                if let wgpt::Event::Step(report) = event {
+                    losses.push(f64::from(report.loss.unwrap()));
+                }
+            })
+            .unwrap();
+        let ln_vocab = 257_f64.ln();
+        assert!((losses[0] - ln_vocab).abs() < 0.2, "{name}: the first loss is {}", losses[0]);
+        assert!(losses[59] < 3.3, "{name}: the last loss is {}", losses[59]);
+        assert!(summary.val_loss.unwrap() < 3.3, "{name}: {summary:?}");
+        assert_eq!((summary.steps, summary.run_dir), (60, None));
+    }
+}
+
+#[test]
+fn best_is_the_best_model_and_the_newest_are_kept() {
+    let place = Place::new();
+    let mut settings = place.settings();
+    // The learning rate rises until it ruins what was learned.
+    let train_config = &mut settings.train;
+    train_config.max_iters = 40;
+    (train_config.eval_every, train_config.save_every) = (4, 4);
+    (train_config.keep, train_config.warmup) = (100, Some(0));
+    (train_config.learning_rate, train_config.min_learning_rate) = (1e-2, Some(3.0));
+    let summary = train(&settings, &Device::Cpu).unwrap();
+
+    let lines = metrics(&place.run());
+    let evaluated: Vec<(u64, f64)> = lines
+        .iter()
+        .filter_map(|line| Some((line["step"].as_u64()?, line.get("val_loss")?.as_f64()?)))
+        .collect();
+    assert_eq!(
+        evaluated.iter().map(|e| e.0).collect::<Vec<_>>(),
+        (4..=40).step_by(4).collect::<Vec<_>>()
+    );
+    let best = evaluated.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    assert!((4..40).contains(&best.0), "the last is not the best: {evaluated:?}");
+    assert_eq!(summary.best_val_loss, Some(best.1));
+    assert_eq!(summary.val_loss, Some(evaluated[9].1));
+
+    let model = |dir: &str| fs::read(place.run().join(dir).join("model.safetensors")).unwrap();
+    assert!(model("best") == model(&format!("checkpoints/step-{}", best.0)));
+    assert!(model("best") != model("checkpoints/step-40"));
+    assert!(model("") == model("checkpoints/step-40"), "the folder's own model is the last");
+    for (_, device) in devices() {
+        let mut gpt = Gpt::load(&place.run().join("best"), device).unwrap();
+        assert!(gpt.generate("The", &wgpt::GenerateOptions::default()).is_ok());
+    }
+}
+
+#[test]
+fn only_so_many_checkpoints_are_kept() {
+    for (keep, want) in [(0, vec![12]), (1, vec![12]), (3, vec![6, 9, 12])] {
+        let place = Place::new();
+        let mut settings = place.settings();
+        (settings.train.keep, settings.train.save_every) = (keep, 3);
+        (settings.train.eval_every, settings.train.grad_accum) = (0, 1);
+        train(&settings, &Device::Cpu).unwrap();
+        let mut steps: Vec<usize> = fs::read_dir(place.run().join("checkpoints"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .map(|name| name.strip_prefix("step-").unwrap().parse().unwrap())
+            .collect();
+        steps.sort();
+        assert_eq!(steps, want, "--keep {keep}");
+    }
+}
+
+#[test]
+fn metrics_have_their_fields() {
+    for (name, device) in devices() {
+        let place = Place::new();
+        let settings = place.settings();
+        let summary = train(&settings, &device).unwrap();
+        let lines = metrics(&place.run());
+        let steps: Vec<u64> = lines.iter().map(|line| line["step"].as_u64().unwrap()).collect();
+        assert_eq!(
+            steps,
+            [1, 2, 4, 5, 6, 8, 10, 12],
+            "{name}: the first, every second, evaluations"
+        );
+        for line in &lines {
+            let step = line["step"].as_u64().unwrap();
+            let mut keys: Vec<&str> =
+                line.as_object().unwrap().keys().map(String::as_str).collect();
+            let evaluated = step.is_multiple_of(5) || step == 12;
+            assert_eq!(keys.contains(&"val_loss"), evaluated, "{name}: {line}");
+            keys.retain(|key| *key != "val_loss");
+            assert_eq!(keys, ["step", "tokens", "loss", "lr", "grad_norm", "tokens_per_s"]);
+            assert_eq!(line["tokens"], step * 3 * 16 * 2);
+            assert_eq!(line["lr"], settings.train.learning_rate_at(step as usize - 1));
+            for key in ["loss", "grad_norm", "tokens_per_s"] {
+                assert!(line[key].as_f64().is_some_and(|x| x > 0.0), "{name}: {key} of {line}");
+            }
+        }
+        let last = lines.last().unwrap();
+        assert_eq!(last["val_loss"], summary.val_loss.unwrap());
+        assert_eq!(last["loss"], summary.train_loss.unwrap() as f32);
+    }
+}
+
+#[test]
+fn the_picture_has_both_curves() {
+    let place = Place::new();
+    train(&place.settings(), &Device::Cpu).unwrap();
+    let svg = fs::read_to_string(place.run().join("loss.svg")).unwrap();
+    assert!(svg.trim_start().starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+    assert_eq!(svg.matches("<svg").count(), svg.matches("</svg>").count());
+    let points = |colour: &str| {
+        let line = svg.split("<polyline").find(|line| {
+            line.contains(colour) && line.split("points=").nth(1).is_some_and(|p| p.contains(' '))
+        });
+        let points = line.and_then(|line| line.split("points=\"").nth(1)).unwrap_or_default();
+        points.split('"').next().unwrap_or_default().split_whitespace().count()
+    };
+    assert_eq!(points("#0000FF"), 8, "a point a logged step");
+    assert_eq!(points("#FF0000"), 3, "a point an evaluation");
+    for word in ["training", "validation", "loss", "updates", "run"] {
+        assert!(svg.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn a_run_begins_from_a_model() {
+    for (name, device) in devices() {
+        let place = Place::new();
+        train(&place.settings(), &device).unwrap();
+        let best = place.run().join("best");
+        let mut settings = place.settings();
+        settings.train.out = Some(place.path("second"));
+        settings.init = Some(best.clone());
+        settings.model.n_layer = 7; // The model's own sizes count.
+        (settings.train.learning_rate, settings.train.weight_decay) = (0.0, 0.0);
+        train(&settings, &device).unwrap();
+        let model = |dir: &Path| fs::read(dir.join("model.safetensors")).unwrap();
+        assert!(
+            model(&place.path("second")) == model(&best),
+            "{name}: nothing is learned at rate 0"
+        );
+        let sizes = |dir: &Path| -> Value {
+            serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap()
+        };
+        assert_eq!(sizes(&place.path("second"))["n_layer"], 2);
+    }
+}
+
+#[test]
+fn two_half_batches_are_one_batch() {
+    for (name, device) in devices() {
+        let engine = |batch: usize| {
+            let training = Some(Optimizer::Sgd);
+            let uses = Uses { batch, seq: 16, training, ..Uses::default() };
+            let mut engine = Engine::new(&tiny(), uses, &device).unwrap();
+            engine.initialize(11);
+            engine
+        };
+        let (mut whole, mut halves) = (engine(8), engine(4));
+        let ids: Vec<u32> = (0..129).map(|i| i * i * 31 % 257).collect();
+        let (x, y) = (&ids[..128], &ids[1..]);
+        let step = Step { learning_rate: 0.5, grad_clip: 1.0, ..Step::default() };
+        whole.train_batch(x, y, (0, 1), step);
+        halves.train_batch(&x[..64], &y[..64], (0, 2), step);
+        halves.train_batch(&x[64..], &y[64..], (1, 2), step);
+        for tensor in [Tensor::Gradient, Tensor::Value] {
+            if tensor == Tensor::Value {
+                whole.update(&step);
+                halves.update(&step);
+                let (a, b) = (whole.read_update().unwrap(), halves.read_update().unwrap());
+                assert!(
+                    (a.loss - b.loss).abs() <= 1e-5 * a.loss,
+                    "{name}: {} and {}",
+                    a.loss,
+                    b.loss
+                );
+                assert!((a.grad_norm - b.grad_norm).abs() <= 1e-5 * a.grad_norm, "{name}");
+            }
+            for param in whole.program().params.clone() {
+                let want = whole.param_data(&param, tensor).unwrap();
+                let theirs = halves.program().param(&param.name).unwrap().clone();
+                let got = halves.param_data(&theirs, tensor).unwrap();
+                let most = want.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+                assert!(most > 0.0, "{name}: {} has a {tensor:?}", param.name);
+                for (a, b) in want.iter().zip(&got) {
+                    assert!((a - b).abs() <= 1e-5 * most, "{name}: {} {tensor:?}", param.name);
+                }
+            }
+        }
+    }
+}

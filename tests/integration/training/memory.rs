@@ -1,0 +1,63 @@
+//! Memory stays flat: what a run takes at its start, it takes for ever.
+
+use std::time::Duration;
+
+use assert_cmd::Command;
+use wgpt::data::Tokens;
+use wgpt::{Event, Gpt, TrainConfig, Trainer};
+
+use super::{devices, tiny};
+
+/// Set in the process that does nothing but this test, so that no other test's memory counts.
+const ALONE: &str = "WGPT_TEST_ALONE";
+
+/// Resident memory of this process, in bytes.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kib: u64 = line.trim().strip_suffix("kB").unwrap().trim().parse().unwrap();
+    kib << 10
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_flat_over_a_thousand_steps() {
+    if std::env::var_os(ALONE).is_some() {
+        return measure();
+    }
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "training::memory::memory_is_flat_over_a_thousand_steps", "--nocapture"])
+        .env(ALONE, "1")
+        .timeout(Duration::from_secs(120))
+        .assert()
+        .success();
+}
+
+fn measure() {
+    for (name, device) in devices() {
+        let ids: Vec<u32> = (0..5000).map(|i| i * i * 7 % 257).collect();
+        let gpt = Gpt::new(tiny(), device, 5).unwrap();
+        let config = TrainConfig {
+            max_iters: 1000,
+            batch_size: 2,
+            dropout: 0.1,
+            eval_every: 100,
+            eval_iters: 2,
+            ..TrainConfig::default()
+        };
+        let mut trainer = Trainer::new(gpt, Tokens::from_ids(ids), config).unwrap();
+        let mut seen = vec![];
+        trainer
+            .run(&mut |event| {
+                if matches!(event, Event::Step(report) if [200, 1000].contains(&report.step)) {
+                    seen.push(resident_bytes());
+                }
+            })
+            .unwrap();
+        let [early, late] = seen[..] else { panic!("steps 200 and 1000 were reported") };
+        assert!(
+            late <= early + (2 << 20),
+            "{name}: {early} bytes at step 200, {late} at step 1000"
+        );
+    }
+}

@@ -1,0 +1,191 @@
+//! A run that was stopped and resumed ends as if it never had been: the same bytes in every file.
+
+use std::fs;
+use std::path::Path;
+
+use wgpt::Event;
+use wgpt::backend::Device;
+use wgpt::config::Optimizer;
+use wgpt::data::{TokenWriter, Tokens};
+use wgpt::train::{Resumed, RunSettings, resume, start};
+
+use super::{Place, assert_same, contents, devices, go_on, run_until, train};
+
+/// Begins a run, stops it after each of `stops`, and resumes it to its end.
+fn stop_and_go(settings: &RunSettings, device: &Device, stops: &[usize]) {
+    let run = settings.train.out.as_deref().unwrap();
+    let mut trainer = Some(start(settings, device.clone(), &mut |_| {}).unwrap());
+    for &step in stops {
+        let summary = run_until(trainer.as_mut().unwrap(), step).unwrap();
+        assert_eq!((summary.steps, summary.finished), (step, false));
+        drop(trainer.take());
+        match resume(run, |_| Ok(device.clone()), &mut |_| {}).unwrap() {
+            Resumed::Running(resumed) => trainer = Some(*resumed),
+            Resumed::Finished(_) => panic!("stopped at {step}, yet finished"),
+        }
+    }
+    assert!(trainer.unwrap().run(&mut |_| {}).unwrap().finished);
+}
+
+#[test]
+fn a_stopped_run_goes_on_bit_for_bit() {
+    for (name, device) in devices() {
+        for optimizer in [Optimizer::Adamw, Optimizer::Adam, Optimizer::Sgd] {
+            let (whole, parts) = (Place::new(), Place::new());
+            let with = |place: &Place| {
+                let mut settings = place.settings();
+                settings.train.optimizer = optimizer;
+                settings
+            };
+            let summary = train(&with(&whole), &device).unwrap();
+            assert!(summary.finished && summary.val_loss.is_some());
+            // Within an evaluation's and a save's interval, on a save, and just before the end.
+            stop_and_go(&with(&parts), &device, &[3, 8, 11]);
+            // The extra saves leave other old checkpoints: the newest is what counts.
+            let dropped = |place: &Place| {
+                for step in [8, 11] {
+                    let _ =
+                        fs::remove_dir_all(place.run().join(format!("checkpoints/step-{step}")));
+                }
+            };
+            dropped(&whole);
+            dropped(&parts);
+            assert_same(&parts.run(), &whole.run(), &format!("{name}, {optimizer:?}"));
+        }
+    }
+}
+
+#[test]
+fn before_the_first_save_it_starts_at_step_0() {
+    for (name, device) in devices() {
+        let (whole, parts) = (Place::new(), Place::new());
+        train(&whole.settings(), &device).unwrap();
+        // The process ends after three updates without a save, as if it had been killed.
+        let mut trainer = start(&parts.settings(), device.clone(), &mut |_| {}).unwrap();
+        let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            trainer.run(&mut |event| {
+                let killed = matches!(event, Event::Step(report) if report.step == 3);
+                if killed {
+                    std::panic::resume_unwind(Box::new("killed"));
+                }
+            })
+        }));
+        assert!(stopped.is_err());
+        drop(trainer);
+        assert!(!parts.run().join("checkpoints").exists());
+        let mut first = None;
+        let resumed = resume(&parts.run(), |_| Ok(device.clone()), &mut |_| {}).unwrap();
+        let Resumed::Running(mut trainer) = resumed else { panic!("nothing was done yet") };
+        trainer
+            .run(&mut |event| {
+                if let Event::Started { first_step, .. } = event {
+                    first = Some(*first_step);
+                }
+            })
+            .unwrap();
+        assert_eq!(first, Some(0));
+        assert_same(&parts.run(), &whole.run(), name);
+    }
+}
+
+#[test]
+fn a_finished_run_is_finished() {
+    let place = Place::new();
+    let summary = train(&place.settings(), &Device::Cpu).unwrap();
+    let before = contents(&place.run());
+    fs::remove_file(place.run().join("loss.svg")).unwrap();
+    let no_device = |_: &RunSettings| panic!("a finished run needs no device");
+    let Resumed::Finished(again) = resume(&place.run(), no_device, &mut |_| {}).unwrap() else {
+        panic!("it is finished")
+    };
+    assert_eq!(again, summary);
+    assert_eq!(again.run_dir.as_deref(), Some(&*place.run()));
+    assert!(contents(&place.run()) == before, "what a killed process left out is made up for");
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let places = [1, 3].map(|threads| {
+        let place = Place::new();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| train(&place.settings(), &Device::Cpu)).unwrap();
+        place
+    });
+    assert_same(&places[0].run(), &places[1].run(), "1 and 3 threads");
+}
+
+#[test]
+fn the_run_outlives_what_it_began_with() {
+    // Text, tokenizer and the first model may be gone: the run's folder has all that is needed.
+    let (whole, parts) = (Place::new(), Place::new());
+    for place in [&whole, &parts] {
+        let mut first = place.settings();
+        first.train.out = Some(place.path("first"));
+        first.train.max_iters = 2;
+        train(&first, &Device::Cpu).unwrap();
+    }
+    let with = |place: &Place| {
+        let mut settings = place.settings();
+        settings.init = Some(place.path("first"));
+        settings.tokenizer = "train".into();
+        settings
+    };
+    train(&with(&whole), &Device::Cpu).unwrap();
+    let mut trainer = start(&with(&parts), Device::Cpu, &mut |_| {}).unwrap();
+    run_until(&mut trainer, 4).unwrap();
+    drop(trainer);
+    fs::remove_dir_all(parts.path("first")).unwrap();
+    fs::remove_file(parts.path("text.txt")).unwrap();
+    assert!(go_on(&parts.run(), &Device::Cpu).unwrap().finished);
+    assert_same(&parts.run(), &whole.run(), "init");
+}
+
+#[test]
+fn token_files_are_data() {
+    let write = |path: &Path| {
+        let ids: Vec<u32> = (0..3000).map(|i| (i * i + i / 7) % 61).collect();
+        let mut writer = TokenWriter::create(path, 61).unwrap();
+        writer.push(&ids).unwrap();
+        writer.finish().unwrap();
+    };
+    let (whole, parts) = (Place::new(), Place::new());
+    let with = |place: &Place| {
+        let path = place.path("ids.bin");
+        write(&path);
+        let mut settings = place.settings();
+        settings.data = vec![path.to_string_lossy().into_owned()];
+        settings.tokenizer = "train".into();
+        settings.model.vocab_size = 61;
+        settings
+    };
+    train(&with(&whole), &Device::Cpu).unwrap();
+    assert!(!whole.run().join("tokenizer.json").exists(), "nobody knows what the ids mean");
+    assert!(!whole.run().join("tokens.bin").exists(), "the file is used where it lies");
+    stop_and_go(&with(&parts), &Device::Cpu, &[6]);
+    let _ = fs::remove_dir_all(parts.run().join("checkpoints/step-6"));
+    let _ = fs::remove_dir_all(whole.run().join("checkpoints/step-8"));
+    let _ = fs::remove_dir_all(parts.run().join("checkpoints/step-8"));
+    assert_same(&parts.run(), &whole.run(), "token file");
+
+    // Ids that the model does not have, and a file that was changed under a run.
+    let mut settings = with(&Place::new());
+    settings.data = with(&parts).data;
+    settings.model.vocab_size = 60;
+    let error = train(&settings, &Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("token id 60 at position"), "{error}");
+    let place = Place::new();
+    let mut trainer = start(&with(&place), Device::Cpu, &mut |_| {}).unwrap();
+    run_until(&mut trainer, 5).unwrap();
+    drop(trainer);
+    let mut writer = TokenWriter::create(&place.path("ids.bin"), 61).unwrap();
+    writer.push(&[7; 4000]).unwrap();
+    assert_eq!(writer.finish().unwrap().len(), 4000);
+    let error = go_on(&place.run(), &Device::Cpu).unwrap_err();
+    assert!(
+        error.to_string().contains("ids.bin") && error.to_string().contains("changed"),
+        "{error}"
+    );
+    write(&place.path("ids.bin"));
+    assert!(Tokens::open(&place.path("ids.bin")).is_ok());
+    assert!(go_on(&place.run(), &Device::Cpu).unwrap().finished);
+}
