@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::backend::{Backend, Device, cpu};
 use crate::config::GptConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::Param;
 use crate::kernel::Step;
 use crate::model::{BatchViews, EXTENDS, GenerationViews, Program, UpdateViews, Uses};
@@ -58,8 +58,8 @@ impl Engine {
     pub fn new(config: &GptConfig, uses: Uses, device: &Device) -> Result<Engine> {
         config.validate()?;
         let program = Program::record(config, uses, device.limits());
-        if let (Device::Cpu, Some(most)) = (device, cpu::memory_bytes()) {
-            check_memory(program.plan.total_bytes(), most)?;
+        if matches!(device, Device::Cpu) {
+            cpu::check_memory(program.plan.total_bytes())?;
         }
         let backend = device.backend(Arc::new(program.plan.clone()))?;
         Ok(Engine { program, backend })
@@ -388,22 +388,6 @@ impl Engine {
         self.backend.read(view, &mut probs)?;
         Ok(probs)
     }
-}
-
-/// Refuses what the host cannot hold; the system would end the process later, without a word.
-fn check_memory(wanted: u64, most: u64) -> Result<()> {
-    if wanted <= most {
-        return Ok(());
-    }
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    Err(Error::device(format!(
-        "the model and its batches take {:.1} GiB of memory, this machine has {:.1} GiB",
-        gib(wanted),
-        gib(most)
-    ))
-    .hint(
-        "take a smaller --size, --batch-size or --seq-len; --grad-accum makes up for a small batch",
-    ))
 }
 
 /// Normal numbers by Box & Muller, number `start + i` of tensor `tensor` whatever the pieces.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::Backend;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::{Elem, Io, Real, Step};
 use crate::plan::{Dispatch, Plan, View};
 
@@ -19,6 +19,22 @@ pub fn memory_bytes() -> Option<u64> {
     let container = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let container = container.and_then(|text| text.trim().parse().ok());
     Some(machine.min(container.unwrap_or(u64::MAX)))
+}
+
+/// Refuses what the host cannot hold: the system would end the process later, without a word.
+///
+/// # Errors
+///
+/// If `bytes` are more than [`memory_bytes`].
+pub fn check_memory(bytes: u64) -> Result<()> {
+    let Some(most) = memory_bytes().filter(|most| bytes > *most) else { return Ok(()) };
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    Err(Error::device(format!(
+        "the model and its batches take {:.1} GiB of memory, this machine has {:.1} GiB",
+        gib(bytes),
+        gib(most)
+    ))
+    .hint("take a smaller --size, --seq-len or --batch-size, for which --grad-accum makes up"))
 }
 
 /// What the CPU backend runs.

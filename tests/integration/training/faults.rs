@@ -309,7 +309,7 @@ fn edited_settings_and_data_are_refused() {
     damaged(&["train_state.safetensors"], |run| edit(run, "\"adamw\"", "\"sgd\""), back);
     damaged(&["run.json"], |run| cut(&run.join("run.json")), back);
     damaged(
-        &["run.json", "n_layer"],
+        &["run.json", "line 7", "expected"],
         |run| edit(run, "\"n_layer\": 2", "\"n_layer\": \"x\""),
         back,
     );

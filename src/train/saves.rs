@@ -1,0 +1,97 @@
+//! What a run writes on the way, and takes up when it goes on.
+
+use std::path::Path;
+
+use super::{Event, Metrics, Trainer, curve};
+use crate::checkpoint::{self, RunDir, TrainState};
+use crate::config::{GptConfig, Optimizer};
+use crate::engine::{MOMENTS, Tensor};
+use crate::error::{Error, Result};
+use crate::gpt::engine_tensors;
+use crate::tokenizer::Tokenizer;
+
+/// The tensors of a training state beside the parameters.
+pub(super) fn moments(config: &GptConfig, optimizer: Optimizer) -> Vec<checkpoint::NamedShape> {
+    match optimizer {
+        Optimizer::Sgd => vec![],
+        Optimizer::Adamw | Optimizer::Adam => checkpoint::moments(config),
+    }
+}
+
+/// Draws the loss curve into the run's folder, under the folder's name.
+pub(super) fn draw_curve(run: &RunDir, metrics: &[Metrics]) -> Result<()> {
+    let title = run.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    curve::write(&run.path().join("loss.svg"), metrics, &title)
+}
+
+impl Trainer {
+    /// Takes up moments and numbers of a checkpoint, whose parameters the model has already.
+    pub(super) fn restore(&mut self, step: usize, path: &Path) -> Result<()> {
+        let tensors = moments(self.gpt.config(), self.config.optimizer);
+        let (saved, file) = checkpoint::open_state(path, &tensors)?;
+        self.check_saved(&saved, step, path)?;
+        if !tensors.is_empty() {
+            for param in self.engine.program().params.clone() {
+                for (i, prefix) in MOMENTS.iter().enumerate() {
+                    let name = format!("{prefix}.{}", param.name);
+                    self.engine.write_param(&param, Tensor::Moment(i), |start, out| {
+                        file.read(&name, start, out)
+                    })?;
+                }
+            }
+        }
+        let words = saved.device_words.as_slice().try_into().map_err(|_| {
+            Error::input(format!("{} has counters of another version", path.display()))
+                .hint("go on with the version of the program that began the run")
+        })?;
+        self.engine.write_state(&words);
+        self.state = saved;
+        Ok(())
+    }
+
+    /// Checks that a saved state is of this run and of these data.
+    fn check_saved(&self, saved: &TrainState, step: usize, path: &Path) -> Result<()> {
+        let path = path.display();
+        if saved.step != step as u64 {
+            let message = format!("{path} holds the state of step {}", saved.step);
+            return Err(Error::input(message).hint("give the folder its name again, or remove it"));
+        }
+        if saved.seed != self.config.seed {
+            return Err(Error::input(format!(
+                "the seed is {} in run.json and {} in {path}",
+                self.config.seed, saved.seed
+            ))
+            .hint("put run.json back as it was"));
+        }
+        if saved.data_fingerprint != self.state.data_fingerprint {
+            return Err(Error::input(format!(
+                "{} is not what the run was trained on so far: it was changed",
+                self.tokens.name()
+            ))
+            .hint("put the data back; or begin another run from the last checkpoint by --init"));
+        }
+        Ok(())
+    }
+
+    /// Writes `best/`.
+    pub(super) fn save_best(&mut self) -> Result<()> {
+        let Some(run) = &self.run else { return Ok(()) };
+        let json = self.gpt.tokenizer().map(Tokenizer::to_json);
+        let files = self.gpt.files(json.as_deref());
+        run.save_best(&files, &mut engine_tensors(&mut self.engine))
+    }
+
+    /// Writes a checkpoint and the loss curve.
+    pub(super) fn save(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
+        let Some(run) = &self.run else { return Ok(()) };
+        self.state.device_words = self.engine.read_state()?.to_vec();
+        let json = self.gpt.tokenizer().map(Tokenizer::to_json);
+        let files = self.gpt.files(json.as_deref());
+        let tensors = moments(self.gpt.config(), self.config.optimizer);
+        let fill = &mut engine_tensors(&mut self.engine);
+        let path = run.save_checkpoint(&files, &self.state, &tensors, fill, self.config.keep)?;
+        draw_curve(run, &self.metrics)?;
+        on_event(&Event::Saved { step: self.state.step as usize, path });
+        Ok(())
+    }
+}
