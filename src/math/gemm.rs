@@ -38,6 +38,17 @@ impl<'a> Matrix<'a> {
         self.cols
     }
 
+    /// A row, if its elements are neighbours.
+    ///
+    /// # Panics
+    ///
+    /// If they are not, or there is no such row.
+    #[inline(always)]
+    pub fn row(self, row: usize) -> &'a [f32] {
+        assert!(self.col_stride == 1 && row < self.rows, "row {row} is not a slice");
+        &self.data[row * self.row_stride..][..self.cols]
+    }
+
     /// The transposed matrix.
     pub fn t(self) -> Matrix<'a> {
         let Matrix { data, rows, cols, row_stride, col_stride } = self;

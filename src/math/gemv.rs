@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::math::simd;
+use crate::math::simd::{self, vector_fn};
 
 /// Parts of the sum of [`row_product`], each a task.
 const TASKS: usize = 8;
@@ -20,28 +20,30 @@ pub fn row_product(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32]) {
     let rows = x.len().div_ceil(TASKS);
     let mut sums = vec![0.0; x.len().div_ceil(rows) * n];
     let tasks = sums.par_chunks_mut(n).zip(x.par_chunks(rows)).zip(weight.par_chunks(rows * n));
-    tasks.for_each(|((sums, x), weight)| simd::vectorized(|| add_rows(sums, x, weight)));
+    tasks.for_each(|((sums, x), weight)| add_rows(sums, x, weight));
     out.copy_from_slice(bias);
     for sums in sums.chunks_exact(n) {
-        simd::vectorized(|| out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum));
+        out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
     }
 }
 
-/// `sums += x · weight`, four rows of the weight at a time.
-#[inline(always)]
-fn add_rows(sums: &mut [f32], x: &[f32], weight: &[f32]) {
-    let n = sums.len();
-    let (fours, rest) = x.as_chunks::<4>();
-    for (x, rows) in fours.iter().zip(weight.chunks_exact(4 * n)) {
-        let (a, bcd) = rows.split_at(n);
-        let (b, cd) = bcd.split_at(n);
-        let (c, d) = cd.split_at(n);
-        for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-            *sum = x[0].mul_add(*a, x[1].mul_add(*b, x[2].mul_add(*c, x[3].mul_add(*d, *sum))));
+vector_fn! {
+    /// `sums += x · weight`, four rows of the weight at a time.
+    fn add_rows<'a>(sums: &'a mut [f32], x: &'a [f32], weight: &'a [f32]) -> () {
+        let n = sums.len();
+        let (fours, rest) = x.as_chunks::<4>();
+        for (x, rows) in fours.iter().zip(weight.chunks_exact(4 * n)) {
+            let (a, bcd) = rows.split_at(n);
+            let (b, cd) = bcd.split_at(n);
+            let (c, d) = cd.split_at(n);
+            for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                let sum_cd = x[2].mul_add(*c, x[3].mul_add(*d, *sum));
+                *sum = x[0].mul_add(*a, x[1].mul_add(*b, sum_cd));
+            }
         }
-    }
-    for (&x, row) in rest.iter().zip(weight[fours.len() * 4 * n..].chunks_exact(n)) {
-        simd::add_scaled(sums, x, row);
+        for (&x, row) in rest.iter().zip(weight[fours.len() * 4 * n..].chunks_exact(n)) {
+            simd::add_scaled(sums, x, row);
+        }
     }
 }
 
@@ -54,11 +56,15 @@ pub fn row_dots(out: &mut [f32], rows: &[f32], x: &[f32]) {
     const ROWS: usize = 128;
     let k = x.len();
     assert_eq!(rows.len(), out.len() * k, "the sizes of a product agree");
-    out.par_chunks_mut(ROWS).zip(rows.par_chunks(ROWS * k)).for_each(|(out, rows)| {
-        simd::vectorized(|| {
-            for (out, row) in out.iter_mut().zip(rows.chunks_exact(k)) {
-                *out = simd::dot(row, x);
-            }
-        });
-    });
+    out.par_chunks_mut(ROWS)
+        .zip(rows.par_chunks(ROWS * k))
+        .for_each(|(out, rows)| dots(out, rows, x));
+}
+
+vector_fn! {
+    fn dots<'a>(out: &'a mut [f32], rows: &'a [f32], x: &'a [f32]) -> () {
+        for (out, row) in out.iter_mut().zip(rows.chunks_exact(x.len())) {
+            *out = simd::dot(row, x);
+        }
+    }
 }

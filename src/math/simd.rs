@@ -1,50 +1,52 @@
 //! Vector functions: plain loops that the compiler turns into the widest vectors of the machine that
 //! it runs on.
 //!
-//! Functions here are always inlined; call them inside [`vectorized`]. Sums run in [`LANES`] lanes
+//! Functions here are always inlined; call them inside a `vector_fn!`. Sums run in [`LANES`] lanes
 //! that are added in a fixed order, on every machine alike.
 
-use std::array;
-
 /// Lanes of a sum.
-pub const LANES: usize = 32;
+pub const LANES: usize = 16;
 
 /// Elements a task of an elementwise kernel works on: what the first two caches hold.
 pub const CHUNK: usize = 1 << 14;
 
-/// Runs `f` compiled for the vectors of this machine.
-#[inline(always)]
-pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+/// Defines a function whose body is compiled for the vectors of the machine that it runs on.
+///
+/// Whatever the body calls must be always inlined to be compiled so too; that is why this is a macro
+/// and takes no closure, which the compiler may leave outside. The lifetime is that of all references.
+macro_rules! vector_fn {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$life:lifetime>(
+        $($arg:ident: $type:ty),* $(,)?
+    ) -> $out:ty $body:block) => {
+        $(#[$meta])*
+        $vis fn $name<$life>($($arg: $type),*) -> $out {
+            struct Args<$life> {
+                $($arg: $type,)*
+                life: std::marker::PhantomData<&$life ()>,
+            }
+            impl<$life> pulp::WithSimd for Args<$life> {
+                type Output = $out;
+
+                #[inline(always)]
+                fn with_simd<S: pulp::Simd>(self, _: S) -> $out {
+                    let Args { $($arg,)* life: _ } = self;
+                    $body
+                }
+            }
+            pulp::Arch::new().dispatch(Args { $($arg,)* life: std::marker::PhantomData })
+        }
+    };
 }
+pub(crate) use vector_fn;
 
 /// Rows a task of a rowwise kernel works on, for rows of `width` elements.
 pub fn rows_per_task(width: usize) -> usize {
     (CHUNK / width.max(1)).max(1)
 }
 
-/// Combines the elements of slices of one length in lanes.
+/// Joins lanes in a fixed order.
 #[inline(always)]
-pub fn fold<const N: usize>(
-    init: f32,
-    xs: [&[f32]; N],
-    f: impl Fn(f32, [f32; N]) -> f32,
-    join: impl Fn(f32, f32) -> f32,
-) -> f32 {
-    let len = xs[0].len();
-    let xs = xs.map(|x| &x[..len]);
-    let mut lanes = [init; LANES];
-    let whole = len - len % LANES;
-    for at in (0..whole).step_by(LANES) {
-        let blocks: [&[f32]; N] = array::from_fn(|n| &xs[n][at..at + LANES]);
-        for (l, lane) in lanes.iter_mut().enumerate() {
-            *lane = f(*lane, array::from_fn(|n| blocks[n][l]));
-        }
-    }
-    for at in whole..len {
-        let lane = &mut lanes[at - whole];
-        *lane = f(*lane, array::from_fn(|n| xs[n][at]));
-    }
+fn join_lanes(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = LANES;
     while width > 1 {
         width /= 2;
@@ -55,16 +57,72 @@ pub fn fold<const N: usize>(
     lanes[0]
 }
 
+/// Combines the elements of a slice in lanes that begin with `init`.
+#[inline(always)]
+pub fn fold(
+    init: f32,
+    x: &[f32],
+    f: impl Fn(f32, f32) -> f32,
+    join: impl Fn(f32, f32) -> f32,
+) -> f32 {
+    let mut lanes = [init; LANES];
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for (lane, &x) in lanes.iter_mut().zip(block) {
+            *lane = f(*lane, x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = f(*lane, x);
+    }
+    join_lanes(lanes, join)
+}
+
+/// Σ f(x) in the form `f(sum, x)`.
+#[inline(always)]
+pub fn sum_by(x: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    fold(0.0, x, f, |a, b| a + b)
+}
+
+/// Σ f(x, y, z) in the form `f(sum, x, y, z)`.
+#[inline(always)]
+pub fn sum_by_3([x, y, z]: [&[f32]; 3], f: impl Fn(f32, f32, f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (x_blocks, x_rest) = x.as_chunks::<LANES>();
+    let (y_blocks, y_rest) = y.as_chunks::<LANES>();
+    let (z_blocks, z_rest) = z.as_chunks::<LANES>();
+    for ((x, y), z) in x_blocks.iter().zip(y_blocks).zip(z_blocks) {
+        for (((lane, &x), &y), &z) in lanes.iter_mut().zip(x).zip(y).zip(z) {
+            *lane = f(*lane, x, y, z);
+        }
+    }
+    for (((lane, &x), &y), &z) in lanes.iter_mut().zip(x_rest).zip(y_rest).zip(z_rest) {
+        *lane = f(*lane, x, y, z);
+    }
+    join_lanes(lanes, |a, b| a + b)
+}
+
 /// Σ x
 #[inline(always)]
 pub fn sum(x: &[f32]) -> f32 {
-    fold(0.0, [x], |sum, [x]| sum + x, |a, b| a + b)
+    sum_by(x, |sum, x| sum + x)
 }
 
 /// Σ a · b
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    fold(0.0, [a, b], |sum, [a, b]| a.mul_add(b, sum), |a, b| a + b)
+    let mut lanes = [0.0_f32; LANES];
+    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane = a.mul_add(b, *lane);
+        }
+    }
+    for ((lane, &a), &b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+        *lane = a.mul_add(b, *lane);
+    }
+    join_lanes(lanes, |a, b| a + b)
 }
 
 /// The larger number; `a` if `b` is not a number.
@@ -76,7 +134,7 @@ pub fn larger(a: f32, b: f32) -> f32 {
 /// The largest number; -∞ of none.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
-    fold(f32::NEG_INFINITY, [x], |max, [x]| larger(max, x), larger)
+    fold(f32::NEG_INFINITY, x, larger, larger)
 }
 
 /// `out += factor · x`
@@ -154,13 +212,20 @@ pub fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{exp, gelu, gelu_slope, vectorized};
+    use super::{exp, gelu, gelu_slope};
+
+    vector_fn! {
+        /// [`exp`], [`gelu`] and [`gelu_slope`] of one number.
+        fn functions<'a>(x: &'a f32) -> [f32; 3] {
+            [exp(*x), gelu(*x), gelu_slope(*x)]
+        }
+    }
 
     #[test]
     fn exp_is_exact_to_two_units() {
         for i in -870_000..880_000 {
             let x = i as f32 * 1e-4;
-            let (got, want) = (vectorized(|| exp(x)), f64::from(x).exp());
+            let ([got, ..], want) = (functions(&x), f64::from(x).exp());
             let error = (f64::from(got) - want).abs() / want;
             assert!(error <= 2.0 * f64::from(f32::EPSILON), "exp({x}) is {got}, want {want}");
         }
@@ -169,20 +234,16 @@ mod tests {
     #[test]
     fn extremes_stay_numbers_and_nan_stays_nan() {
         for x in [f32::MIN, -1e30, -1e4, -100.0, 0.0, 100.0, 1e4, 1e30, f32::MAX] {
-            let [e, g, s] = vectorized(|| [exp(x), gelu(x), gelu_slope(x)]);
+            let [e, g, s] = functions(&x);
             assert!(e.is_finite() && s.is_finite() && g.is_finite(), "{x}: {e} {g} {s}");
-            let end = if x > 1.0 {
-                [x, 1.0]
-            } else if x < -1.0 {
-                [0.0, 0.0]
-            } else {
-                [0.0, 0.5]
+            let end = match x {
+                _ if x > 1.0 => [x, 1.0],
+                _ if x < -1.0 => [0.0, 0.0],
+                _ => [0.0, 0.5],
             };
             assert!((g - end[0]).abs() <= 1e-30 && (s - end[1]).abs() <= 1e-30, "{x}: {g} {s}");
         }
-        assert_eq!(vectorized(|| exp(f32::NEG_INFINITY)), 0.0);
-        for f in [exp, gelu, gelu_slope] {
-            assert!(vectorized(|| f(f32::NAN)).is_nan());
-        }
+        assert_eq!(functions(&f32::NEG_INFINITY)[0], 0.0);
+        assert!(functions(&f32::NAN).iter().all(|x| x.is_nan()));
     }
 }

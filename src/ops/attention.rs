@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes, writes_part};
 use crate::math::gemm::{Into, Matrix, serial};
-use crate::math::simd;
+use crate::math::simd::{self, vector_fn};
 use crate::ops::{Op, portable};
 use crate::plan::{Plan, View};
 
@@ -255,22 +255,19 @@ fn rows_of<'a>(
     Matrix::new(&qkv[first * 3 * c + which * c + head * hs..], n, hs, 3 * c)
 }
 
-/// The outputs of `q` (n,HS), whose row r sees the first `seen + r` of the keys and values (m,HS).
-///
-/// `scores` (n,m) and `tile` (n,HS) are scratch; returns nothing where `lse` is not wanted.
-fn attend(
-    [q, k, v]: [Matrix<'_>; 3],
-    seen: usize,
-    out: &mut [&mut [f32]],
-    mut lse: Option<&mut [f32]>,
-    scratch: &mut Scratch,
-) {
-    let (n, m, hs) = (out.len(), k.rows(), q.cols());
-    let [scores, tile, _, _] = scratch.parts([n * m, n * hs, 0, 0]);
-    serial(scores, m, Into::Set, q, k.t(), 1.0 / (hs as f32).sqrt());
-    let mut sums = [0.0; TILE];
-    simd::vectorized(|| {
-        for (r, (row, total)) in scores.chunks_exact_mut(m).zip(&mut sums).enumerate() {
+vector_fn! {
+    /// Turns scores into exponentials, 0 where a row does not see, and gives each row's sum.
+    ///
+    /// Row r sees the first `seen + r` columns of `m`; `lse`, if wanted, gets log Σ exp.
+    fn exponentials<'a>(
+        scores: &'a mut [f32],
+        m: usize,
+        seen: usize,
+        sums: &'a mut [f32],
+        lse: Option<&'a mut [f32]>,
+    ) -> () {
+        let mut lse = lse;
+        for (r, (row, total)) in scores.chunks_exact_mut(m).zip(sums).enumerate() {
             let (row, hidden) = row.split_at_mut(seen + r);
             hidden.fill(0.0);
             let max = simd::max(row);
@@ -279,10 +276,26 @@ fn attend(
                 lse[r] = max + total.ln();
             }
         }
-    });
+    }
+}
+
+/// The outputs of `q` (n,HS), whose row r sees the first `seen + r` of the keys and values (m,HS),
+/// and log Σ exp of each row, if wanted.
+fn attend(
+    [q, k, v]: [Matrix<'_>; 3],
+    seen: usize,
+    out: &mut [&mut [f32]],
+    lse: Option<&mut [f32]>,
+    scratch: &mut Scratch,
+) {
+    let (n, m, hs) = (out.len(), k.rows(), q.cols());
+    let [scores, tile, sums] = scratch.parts([n * m, n * hs, n]);
+    serial(scores, m, Into::Set, q, k.t(), 1.0 / (hs as f32).sqrt());
+    exponentials(scores, m, seen, sums, lse);
     serial(tile, hs, Into::Set, Matrix::new(scores, n, m, m), v, 1.0);
     for ((out, tile), sum) in out.iter_mut().zip(tile.chunks_exact(hs)).zip(sums) {
-        out.iter_mut().zip(tile).for_each(|(out, x)| *out = x / sum);
+        let scale = 1.0 / *sum;
+        out.iter_mut().zip(tile).for_each(|(out, x)| *out = x * scale);
     }
 }
 
@@ -354,6 +367,32 @@ struct Saved<'a> {
     dout: &'a [f32],
 }
 
+vector_fn! {
+    /// Turns scores into probabilities and what comes back to them (dout · v) into their gradients.
+    ///
+    /// `sizes`: the columns, and what the first row sees of them. `heads`: `out` and `dout`.
+    fn score_gradients<'a>(
+        p: &'a mut [f32],
+        ds: &'a mut [f32],
+        sizes: [usize; 2],
+        heads: [Matrix<'a>; 2],
+        lse: &'a [f32],
+        scale: f32,
+    ) -> () {
+        let ([m, seen], [out, dout]) = (sizes, heads);
+        for (r, (p, ds)) in p.chunks_exact_mut(m).zip(ds.chunks_exact_mut(m)).enumerate() {
+            let delta = simd::dot(out.row(r), dout.row(r));
+            let total = lse[r];
+            p[seen + r..].fill(0.0);
+            ds[seen + r..].fill(0.0);
+            for (p, ds) in p[..seen + r].iter_mut().zip(ds) {
+                *p = simd::exp(*p - total);
+                *ds = *p * (*ds - delta) * scale;
+            }
+        }
+    }
+}
+
 fn backward_head(
     saved: &Saved<'_>,
     [mut dq, mut dk, mut dv]: [Vec<&mut [f32]>; 3],
@@ -376,20 +415,8 @@ fn backward_head(
         let d = Matrix::new(&dout[at..], n, hs, c);
         serial(p, m, Into::Set, q, k.t(), scale);
         serial(ds, m, Into::Set, d, v.t(), 1.0);
-        simd::vectorized(|| {
-            for (r, (p, ds)) in p.chunks_exact_mut(m).zip(ds.chunks_exact_mut(m)).enumerate() {
-                let at = at + r * c;
-                let delta = simd::dot(&out[at..at + hs], &dout[at..at + hs]);
-                let seen = first + r + 1;
-                let total = lse[first + r];
-                p[seen..].fill(0.0);
-                ds[seen..].fill(0.0);
-                for (p, ds) in p[..seen].iter_mut().zip(ds) {
-                    *p = simd::exp(*p - total);
-                    *ds = *p * (*ds - delta) * scale;
-                }
-            }
-        });
+        let heads = [&out[at..], &dout[at..]].map(|x| Matrix::new(x, n, hs, c));
+        score_gradients(p, ds, [m, first + 1], heads, &lse[first..], scale);
         let (p, ds) = (Matrix::new(p, n, m, m), Matrix::new(ds, n, m, m));
         let into = Into::set_if(m == t);
         serial(dv_sum, hs, into, p.t(), d, 1.0);

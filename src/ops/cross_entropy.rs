@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use crate::kernel::{
     Dims, Io, Kernel, Real, Step, accumulate, adds, changes, grid, reads, reads_u32, twin, writes,
 };
-use crate::math::simd;
+use crate::math::simd::{self, vector_fn};
 use crate::ops::portable;
 
 /// The target of a row without one: PyTorch's -100.
@@ -101,21 +101,33 @@ fn sum<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     accumulate(&mut loss[0], sum, step.overwrites(dims));
 }
 
-/// The loss of one row.
-#[inline(always)]
-fn fast_row(logits: &[f32], target: u32) -> f32 {
-    let max = simd::max(logits);
-    let add = |sum: f32, [x]: [f32; 1]| sum + simd::exp(x - max);
-    let sum = simd::fold(0.0, [logits], add, |a, b| a + b);
-    sum.ln() - (logits[target as usize] - max)
+vector_fn! {
+    /// The loss of one row.
+    fn fast_row<'a>(logits: &'a [f32], target: u32) -> f32 {
+        let max = simd::max(logits);
+        let sum = simd::sum_by(logits, |sum, x| sum + simd::exp(x - max));
+        sum.ln() - (logits[target as usize] - max)
+    }
+}
+
+vector_fn! {
+    /// The loss of one row, whose logits become their gradients.
+    fn backward_row<'a>(logits: &'a mut [f32], target: u32, scale: f32) -> f32 {
+        let max = simd::max(logits);
+        let hit = logits[target as usize] - max;
+        let sum = simd::exp_sum(logits, max);
+        let factor = scale / sum;
+        logits.iter_mut().for_each(|x| *x *= factor);
+        logits[target as usize] -= scale;
+        sum.ln() - hit
+    }
 }
 
 fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     let (([logits], [row_loss]), [targets], []) = io.split();
     let rows = logits.par_chunks_exact(dims.V as usize).zip(targets);
     row_loss.par_iter_mut().zip(rows).for_each(|(loss, (logits, &target))| {
-        let ignored = target == IGNORE;
-        *loss = if ignored { 0.0 } else { simd::vectorized(|| fast_row(logits, target)) };
+        *loss = if target == IGNORE { 0.0 } else { fast_row(logits, target) };
     });
 }
 
@@ -127,16 +139,8 @@ fn fast_backward(dims: &Dims, step: &Step, io: Io<'_, f32>) {
         if target == IGNORE {
             *loss = 0.0;
             logits.fill(0.0);
-            return;
+        } else {
+            *loss = backward_row(logits, target, scale);
         }
-        simd::vectorized(|| {
-            let max = simd::max(logits);
-            let hit = logits[target as usize] - max;
-            let sum = simd::exp_sum(logits, max);
-            *loss = sum.ln() - hit;
-            let factor = scale / sum;
-            logits.iter_mut().for_each(|x| *x *= factor);
-            logits[target as usize] -= scale;
-        });
     });
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
-use crate::math::simd::{CHUNK, vectorized};
+use crate::math::simd::{CHUNK, vector_fn};
 use crate::ops::{Op, portable, random};
 use crate::plan::Plan;
 
@@ -70,17 +70,28 @@ fn mask<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     }
 }
 
+vector_fn! {
+    /// Elements from `first` on of the layer `id`.
+    fn mask_chunk<'a>(
+        x: &'a [f32],
+        out: &'a mut [f32],
+        first: u32,
+        seed: [u32; 2],
+        id: u32,
+        threshold: u32,
+    ) -> () {
+        let scale = scale(threshold);
+        for (i, (out, x)) in out.iter_mut().zip(x).enumerate() {
+            let word = random::threefry(seed, [first.wrapping_add(i as u32), id])[0];
+            *out = if word >= threshold { x * scale } else { 0.0 };
+        }
+    }
+}
+
 fn fast_mask(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     let ([x], [out]) = io.reals();
-    let (scale, seed, threshold) = (scale(step.dropout), step.seed, step.dropout);
     let chunks = out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate();
     chunks.for_each(|(chunk, (out, x))| {
-        let first = (chunk * CHUNK) as u32;
-        vectorized(|| {
-            for (i, (out, x)) in out.iter_mut().zip(x).enumerate() {
-                let word = random::threefry(seed, [first.wrapping_add(i as u32), dims.ID])[0];
-                *out = if word >= threshold { x * scale } else { 0.0 };
-            }
-        });
+        mask_chunk(x, out, (chunk * CHUNK) as u32, step.seed, dims.ID, step.dropout);
     });
 }

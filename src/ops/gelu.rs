@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
-use crate::math::simd::{self, CHUNK};
+use crate::math::simd::{self, CHUNK, vector_fn};
 use crate::ops::{Op, portable};
 use crate::plan::Plan;
 
@@ -82,11 +82,26 @@ fn backward<F: Real>(_: &Dims, _: &Step, io: Io<'_, F>) {
     }
 }
 
+vector_fn! {
+    fn gelu_chunk<'a>(x: &'a [f32], out: &'a mut [f32]) -> () {
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = simd::gelu(x);
+        }
+    }
+}
+
+vector_fn! {
+    fn backward_chunk<'a>(x: &'a [f32], dout: &'a [f32], dx: &'a mut [f32]) -> () {
+        for ((dx, &x), dout) in dx.iter_mut().zip(x).zip(dout) {
+            *dx = dout * simd::gelu_slope(x);
+        }
+    }
+}
+
 /// `out = gelu(x)`, on all threads.
 pub(crate) fn fast_gelu(x: &[f32], out: &mut [f32]) {
-    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
-        simd::vectorized(|| out.iter_mut().zip(x).for_each(|(out, &x)| *out = simd::gelu(x)));
-    });
+    let chunks = out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
+    chunks.for_each(|(out, x)| gelu_chunk(x, out));
 }
 
 fn fast_forward(_: &Dims, _: &Step, io: Io<'_, f32>) {
@@ -97,11 +112,6 @@ fn fast_forward(_: &Dims, _: &Step, io: Io<'_, f32>) {
 fn fast_backward(_: &Dims, _: &Step, io: Io<'_, f32>) {
     let ([x, dout], [dx]) = io.reals();
     let inputs = x.par_chunks(CHUNK).zip(dout.par_chunks(CHUNK));
-    dx.par_chunks_mut(CHUNK).zip(inputs).for_each(|(dx, (x, dout))| {
-        simd::vectorized(|| {
-            for ((dx, &x), dout) in dx.iter_mut().zip(x).zip(dout) {
-                *dx = dout * simd::gelu_slope(x);
-            }
-        });
-    });
+    let chunks = dx.par_chunks_mut(CHUNK).zip(inputs);
+    chunks.for_each(|(dx, (x, dout))| backward_chunk(x, dout, dx));
 }

@@ -12,7 +12,7 @@
 use rayon::prelude::*;
 
 use crate::kernel::{Dims, Io, Kernel, Real, Step, changes_u32, reads, twin, writes};
-use crate::math::simd;
+use crate::math::simd::{self, vector_fn};
 use crate::ops::portable;
 use crate::plan::{Plan, View};
 
@@ -119,34 +119,32 @@ fn finish<F: Real>(_: &Dims, step: &Step, io: Io<'_, F>) {
     }
 }
 
+vector_fn! {
+    /// What one block leaves.
+    fn block<'a>(grads: &'a [f32]) -> [f32; PARTIAL_LEN] {
+        let max = simd::fold(0.0, grads, |max, g| simd::larger(max, g.abs()), simd::larger);
+        // 0 · g is 0 for every number and NaN for what is none.
+        if simd::sum_by(grads, |sum, g| g.mul_add(0.0, sum)).is_nan() {
+            return [0.0, 0.0, 1.0];
+        }
+        if max == 0.0 {
+            return [0.0; PARTIAL_LEN];
+        }
+        // The reciprocal of a subnormal number may be infinite.
+        let sum = if max >= f32::MIN_POSITIVE {
+            let scale = 1.0 / max;
+            simd::sum_by(grads, |sum, g| (g * scale).mul_add(g * scale, sum))
+        } else {
+            simd::sum_by(grads, |sum, g| (g / max).mul_add(g / max, sum))
+        };
+        [max, sum, 0.0]
+    }
+}
+
 fn fast_partial(_: &Dims, _: &Step, io: Io<'_, f32>) {
     let ([grads], [partials]) = io.reals();
     let blocks = grads.par_chunks(BLOCK).with_min_len(8);
-    blocks.zip(partials.par_chunks_mut(PARTIAL_LEN)).for_each(|(grads, out)| {
-        simd::vectorized(|| out.copy_from_slice(&block(grads)));
-    });
-}
-
-/// What one block leaves.
-#[inline(always)]
-fn block(grads: &[f32]) -> [f32; PARTIAL_LEN] {
-    let max = simd::fold(0.0, [grads], |max, [g]| simd::larger(max, g.abs()), simd::larger);
-    // 0 · g is 0 for every number and NaN for what is none.
-    let zero = simd::fold(0.0, [grads], |sum, [g]| g.mul_add(0.0, sum), |a, b| a + b);
-    if zero.is_nan() {
-        return [0.0, 0.0, 1.0];
-    }
-    if max == 0.0 {
-        return [0.0; PARTIAL_LEN];
-    }
-    // The reciprocal of a subnormal number may be infinite.
-    let square = |sum: f32, x: f32| x.mul_add(x, sum);
-    let add = |a: f32, b: f32| a + b;
-    let sum = if max >= f32::MIN_POSITIVE {
-        let scale = 1.0 / max;
-        simd::fold(0.0, [grads], |sum, [g]| square(sum, g * scale), add)
-    } else {
-        simd::fold(0.0, [grads], |sum, [g]| square(sum, g / max), add)
-    };
-    [max, sum, 0.0]
+    blocks
+        .zip(partials.par_chunks_mut(PARTIAL_LEN))
+        .for_each(|(grads, out)| out.copy_from_slice(&block(grads)));
 }

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes};
-use crate::math::simd;
+use crate::math::simd::{self, vector_fn};
 use crate::ops::{Op, portable};
 use crate::plan::{Plan, View};
 
@@ -162,8 +162,7 @@ pub(crate) fn fast_normalize(
 ) -> (f32, f32) {
     let c = x.len() as f32;
     let mean = simd::sum(x) / c;
-    let square = |sum: f32, [x]: [f32; 1]| (x - mean).mul_add(x - mean, sum);
-    let variance = simd::fold(0.0, [x], square, |a, b| a + b) / c;
+    let variance = simd::sum_by(x, |sum, x| (x - mean).mul_add(x - mean, sum)) / c;
     let rstd = 1.0 / (variance + eps).sqrt();
     for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
         *out = ((x - mean) * rstd).mul_add(*weight, *bias);
@@ -171,21 +170,60 @@ pub(crate) fn fast_normalize(
     (mean, rstd)
 }
 
+vector_fn! {
+    /// Some rows of the forward pass; `statistics` are their `mean` and `rstd`.
+    fn forward_rows<'a>(
+        x: &'a [f32],
+        weight: &'a [f32],
+        bias: &'a [f32],
+        eps: f32,
+        out: &'a mut [f32],
+        statistics: [&'a mut [f32]; 2],
+    ) -> () {
+        let c = weight.len();
+        let [mean, rstd] = statistics;
+        let rows = out.chunks_exact_mut(c).zip(x.chunks_exact(c));
+        for ((out, x), (mean, rstd)) in rows.zip(mean.iter_mut().zip(rstd)) {
+            (*mean, *rstd) = fast_normalize(x, weight, bias, out, eps);
+        }
+    }
+}
+
 fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     let ([x, weight, bias], [out, mean, rstd]) = io.reals();
-    let (c, eps) = (dims.C as usize, dims.EPS);
+    let c = dims.C as usize;
     let rows = simd::rows_per_task(c);
-    let outputs = out.par_chunks_mut(rows * c).zip(mean.par_chunks_mut(rows));
-    let outputs = outputs.zip(rstd.par_chunks_mut(rows));
-    outputs.zip(x.par_chunks(rows * c)).for_each(|(((out, mean), rstd), x)| {
-        let rows = out.chunks_exact_mut(c).zip(x.chunks_exact(c));
-        let rows = rows.zip(mean.iter_mut().zip(rstd));
-        simd::vectorized(|| {
-            for ((out, x), (mean, rstd)) in rows {
-                (*mean, *rstd) = fast_normalize(x, weight, bias, out, eps);
-            }
-        });
+    let statistics = mean.par_chunks_mut(rows).zip(rstd.par_chunks_mut(rows));
+    let tasks = out.par_chunks_mut(rows * c).zip(x.par_chunks(rows * c)).zip(statistics);
+    tasks.for_each(|((out, x), (mean, rstd))| {
+        forward_rows(x, weight, bias, dims.EPS, out, [mean, rstd]);
     });
+}
+
+vector_fn! {
+    /// Some rows of `dx`; `x`, `dout` and `statistics` (`mean`, `rstd`) are theirs.
+    fn input_rows<'a>(
+        x: &'a [f32],
+        weight: &'a [f32],
+        dout: &'a [f32],
+        statistics: [&'a [f32]; 2],
+        dx: &'a mut [f32],
+        overwrite: bool,
+    ) -> () {
+        let c = weight.len();
+        let rows = x.chunks_exact(c).zip(dout.chunks_exact(c)).zip(dx.chunks_exact_mut(c));
+        let [mean, rstd] = statistics;
+        for (((x, dout), dx), (&mean, &rstd)) in rows.zip(mean.iter().zip(rstd)) {
+            let g = simd::dot(weight, dout) / c as f32;
+            let inner = |sum: f32, x: f32, w: f32, d: f32| ((x - mean) * rstd).mul_add(w * d, sum);
+            let gn = simd::sum_by_3([x, weight, dout], inner) / c as f32;
+            for (((dx, x), weight), dout) in dx.iter_mut().zip(x).zip(weight).zip(dout) {
+                let n = (x - mean) * rstd;
+                let new = rstd * n.mul_add(-gn, weight.mul_add(*dout, -g));
+                *dx = if overwrite { new } else { *dx + new };
+            }
+        }
+    }
 }
 
 fn fast_backward_input(dims: &Dims, step: &Step, io: Io<'_, f32>) {
@@ -193,36 +231,35 @@ fn fast_backward_input(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     let c = dims.C as usize;
     let overwrite = step.overwrites(dims);
     let rows = simd::rows_per_task(c);
-    dx.par_chunks_mut(rows * c).enumerate().for_each(|(task, dx)| {
-        simd::vectorized(|| {
-            for (i, dx) in dx.chunks_exact_mut(c).enumerate() {
-                let row = task * rows + i;
-                let (x, dout) = (&x[row * c..][..c], &dout[row * c..][..c]);
-                input_row(x, weight, dout, dx, [mean[row], rstd[row]], overwrite);
-            }
-        });
+    let statistics = mean.par_chunks(rows).zip(rstd.par_chunks(rows));
+    let inputs = x.par_chunks(rows * c).zip(dout.par_chunks(rows * c)).zip(statistics);
+    dx.par_chunks_mut(rows * c).zip(inputs).for_each(|(dx, ((x, dout), (mean, rstd)))| {
+        input_rows(x, weight, dout, [mean, rstd], dx, overwrite);
     });
 }
 
-/// One row of `dx`.
-#[inline(always)]
-fn input_row(
-    x: &[f32],
-    weight: &[f32],
-    dout: &[f32],
-    dx: &mut [f32],
-    [mean, rstd]: [f32; 2],
-    overwrite: bool,
-) {
-    let add = |a: f32, b: f32| a + b;
-    let c = x.len() as f32;
-    let g = simd::fold(0.0, [weight, dout], |sum, [w, d]| w.mul_add(d, sum), add) / c;
-    let inner = |sum: f32, [x, w, d]: [f32; 3]| ((x - mean) * rstd).mul_add(w * d, sum);
-    let gn = simd::fold(0.0, [x, weight, dout], inner, add) / c;
-    for (((dx, x), weight), dout) in dx.iter_mut().zip(x).zip(weight).zip(dout) {
-        let n = (x - mean) * rstd;
-        let new = rstd * n.mul_add(-gn, weight.mul_add(*dout, -g));
-        *dx = if overwrite { new } else { *dx + new };
+/// Rows of a partial sum of the parameters' gradients.
+const PARAM_ROWS: usize = 64;
+
+vector_fn! {
+    /// Adds what some rows are to the gradients of the parameters.
+    fn add_params<'a>(
+        x: &'a [f32],
+        statistics: [&'a [f32]; 2],
+        dout: &'a [f32],
+        weight: &'a mut [f32],
+        bias: &'a mut [f32],
+    ) -> () {
+        let c = weight.len();
+        let [mean, rstd] = statistics;
+        let rows = x.chunks_exact(c).zip(dout.chunks_exact(c));
+        for ((x, dout), (mean, rstd)) in rows.zip(mean.iter().zip(rstd)) {
+            let sums = weight.iter_mut().zip(bias.iter_mut());
+            for (((weight, bias), x), dout) in sums.zip(x).zip(dout) {
+                *weight = ((x - mean) * rstd).mul_add(*dout, *weight);
+                *bias += dout;
+            }
+        }
     }
 }
 
@@ -231,21 +268,11 @@ fn fast_backward_params(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     let c = dims.C as usize;
     let rows = PARAM_ROWS;
     let mut sums = vec![0.0; dims.rows().div_ceil(rows) * 2 * c];
-    sums.par_chunks_mut(2 * c).enumerate().for_each(|(task, sums)| {
+    let statistics = mean.par_chunks(rows).zip(rstd.par_chunks(rows));
+    let inputs = x.par_chunks(rows * c).zip(dout.par_chunks(rows * c)).zip(statistics);
+    sums.par_chunks_mut(2 * c).zip(inputs).for_each(|(sums, ((x, dout), (mean, rstd)))| {
         let (weight, bias) = sums.split_at_mut(c);
-        let here = task * rows..dims.rows().min((task + 1) * rows);
-        simd::vectorized(|| {
-            for row in here {
-                let (x, dout) = (&x[row * c..][..c], &dout[row * c..][..c]);
-                let (mean, rstd) = (mean[row], rstd[row]);
-                for (((weight, bias), x), dout) in
-                    weight.iter_mut().zip(bias.iter_mut()).zip(x).zip(dout)
-                {
-                    *weight = ((x - mean) * rstd).mul_add(*dout, *weight);
-                    *bias += dout;
-                }
-            }
-        });
+        add_params(x, [mean, rstd], dout, weight, bias);
     });
     if step.overwrites(dims) {
         dweight.fill(0.0);
@@ -257,6 +284,3 @@ fn fast_backward_params(dims: &Dims, step: &Step, io: Io<'_, f32>) {
         dbias.iter_mut().zip(bias).for_each(|(total, sum)| *total += sum);
     }
 }
-
-/// Rows of a partial sum of the parameters' gradients.
-const PARAM_ROWS: usize = 64;

@@ -13,6 +13,7 @@ use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes};
 use crate::math::gemm::{Into, Matrix, product};
 use crate::math::gemv::row_product;
+use crate::math::simd::vector_fn;
 use crate::ops::{Op, gelu, portable};
 use crate::plan::Plan;
 
@@ -197,9 +198,39 @@ fn fast_backward_params(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     if overwrite {
         dbias.fill(0.0);
     }
-    for row in dout.chunks_exact(oc) {
-        dbias.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+    for sums in column_sums(dout, oc).chunks_exact(oc) {
+        dbias.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
     }
     let (x, dout) = (Matrix::new(x, rows, c, c).t(), Matrix::new(dout, rows, oc, oc));
     product(dweight, oc, Into::set_if(overwrite), x, dout, 1.0);
+}
+
+/// The sums of the columns of every run of [`SUM_ROWS`] rows.
+fn column_sums(x: &[f32], columns: usize) -> Vec<f32> {
+    let run = SUM_ROWS * columns;
+    let mut sums = vec![0.0; x.len().div_ceil(run) * columns];
+    sums.par_chunks_mut(columns).zip(x.par_chunks(run)).for_each(|(sums, x)| add_rows(x, sums));
+    sums
+}
+
+/// Rows of a partial sum of a bias' gradient.
+const SUM_ROWS: usize = 128;
+
+vector_fn! {
+    /// Adds all rows to `sums`, four at a time.
+    fn add_rows<'a>(x: &'a [f32], sums: &'a mut [f32]) -> () {
+        let n = sums.len();
+        let fours = x.chunks_exact(4 * n);
+        for row in fours.remainder().chunks_exact(n) {
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+        }
+        for rows in fours {
+            let (a, bcd) = rows.split_at(n);
+            let (b, cd) = bcd.split_at(n);
+            let (c, d) = cd.split_at(n);
+            for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                *sum += (a + b) + (c + d);
+            }
+        }
+    }
 }

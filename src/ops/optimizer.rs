@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use crate::config::Optimizer;
 use crate::kernel::{Decay, Dims, Io, Kernel, Real, Step, changes, grid, reads, reads_u32, twin};
-use crate::math::simd::{CHUNK, vectorized};
+use crate::math::simd::{CHUNK, vector_fn};
 use crate::ops::global_norm::state;
 use crate::ops::portable;
 use crate::plan::{Plan, View};
@@ -164,6 +164,20 @@ impl AdamStep {
     }
 }
 
+vector_fn! {
+    fn adam_chunk<'a>(
+        adam: &'a AdamStep,
+        grads: &'a [f32],
+        params: &'a mut [f32],
+        m: &'a mut [f32],
+        v: &'a mut [f32],
+    ) -> () {
+        for (((p, &grad), m), v) in params.iter_mut().zip(grads).zip(m).zip(v) {
+            adam.apply(grad, p, m, v);
+        }
+    }
+}
+
 fn fast_adam(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     let (([grads, norm], [params, m, v]), [state], []) = io.split();
     if state[state::SKIP] != 0 {
@@ -172,13 +186,9 @@ fn fast_adam(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     let adam = AdamStep::new(dims, step, norm[1], state[state::APPLIED]);
     let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
     let chunks = params.par_chunks_mut(CHUNK).zip(grads.par_chunks(CHUNK)).zip(moments);
-    chunks.with_min_len(4).for_each(|((params, grads), (m, v))| {
-        vectorized(|| {
-            for (((p, &grad), m), v) in params.iter_mut().zip(grads).zip(m).zip(v) {
-                adam.apply(grad, p, m, v);
-            }
-        });
-    });
+    chunks
+        .with_min_len(4)
+        .for_each(|((params, grads), (m, v))| adam_chunk(&adam, grads, params, m, v));
 }
 
 fn fast_sgd(dims: &Dims, step: &Step, io: Io<'_, f32>) {
@@ -188,10 +198,8 @@ fn fast_sgd(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     }
     let rate = step.learning_rate as f32;
     params.par_chunks_mut(CHUNK).zip(grads.par_chunks(CHUNK)).for_each(|(params, grads)| {
-        vectorized(|| {
-            for (p, &grad) in params.iter_mut().zip(grads) {
-                *p -= rate * gradient(dims, step, grad, norm[1], *p);
-            }
-        });
+        for (p, &grad) in params.iter_mut().zip(grads) {
+            *p -= rate * gradient(dims, step, grad, norm[1], *p);
+        }
     });
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
-use crate::math::simd::{CHUNK, vectorized};
+use crate::math::simd::{CHUNK, vector_fn};
 use crate::ops::{Op, portable};
 use crate::plan::Plan;
 
@@ -67,16 +67,19 @@ fn backward<F: Real>(_: &Dims, _: &Step, io: Io<'_, F>) {
     dbranch.copy_from_slice(dout);
 }
 
+vector_fn! {
+    fn sum_chunk<'a>(stream: &'a [f32], branch: &'a [f32], out: &'a mut [f32]) -> () {
+        for ((out, stream), branch) in out.iter_mut().zip(stream).zip(branch) {
+            *out = stream + branch;
+        }
+    }
+}
+
 fn fast_forward(_: &Dims, _: &Step, io: Io<'_, f32>) {
     let ([stream, branch], [out]) = io.reals();
     let inputs = stream.par_chunks(CHUNK).zip(branch.par_chunks(CHUNK));
-    out.par_chunks_mut(CHUNK).zip(inputs).for_each(|(out, (stream, branch))| {
-        vectorized(|| {
-            for ((out, stream), branch) in out.iter_mut().zip(stream).zip(branch) {
-                *out = stream + branch;
-            }
-        });
-    });
+    let chunks = out.par_chunks_mut(CHUNK).zip(inputs);
+    chunks.for_each(|(out, (stream, branch))| sum_chunk(stream, branch, out));
 }
 
 fn fast_backward(_: &Dims, _: &Step, io: Io<'_, f32>) {

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
-use crate::math::simd;
+use crate::math::simd::{self, vector_fn};
 use crate::ops::layernorm::{self, LayerNorm};
 use crate::ops::{Op, portable};
 use crate::plan::Plan;
@@ -71,22 +71,38 @@ fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     }
 }
 
+vector_fn! {
+    /// Some rows; `outputs` are their `sum` and `out`, `statistics` their `mean` and `rstd`.
+    fn forward_rows<'a>(
+        inputs: [&'a [f32]; 2],
+        weight: &'a [f32],
+        bias: &'a [f32],
+        eps: f32,
+        outputs: [&'a mut [f32]; 2],
+        statistics: [&'a mut [f32]; 2],
+    ) -> () {
+        let c = weight.len();
+        let ([stream, branch], [sum, out], [mean, rstd]) = (inputs, outputs, statistics);
+        let inputs = stream.chunks_exact(c).zip(branch.chunks_exact(c));
+        let outputs = sum.chunks_exact_mut(c).zip(out.chunks_exact_mut(c));
+        let statistics = mean.iter_mut().zip(rstd);
+        for (((stream, branch), (sum, out)), (mean, rstd)) in inputs.zip(outputs).zip(statistics) {
+            for ((sum, stream), branch) in sum.iter_mut().zip(stream).zip(branch) {
+                *sum = stream + branch;
+            }
+            (*mean, *rstd) = layernorm::fast_normalize(sum, weight, bias, out, eps);
+        }
+    }
+}
+
 fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     let ([stream, branch, weight, bias], [sum, out, mean, rstd]) = io.reals();
-    let (c, eps) = (dims.C as usize, dims.EPS);
+    let c = dims.C as usize;
     let rows = simd::rows_per_task(c);
     let statistics = mean.par_chunks_mut(rows).zip(rstd.par_chunks_mut(rows));
     let outputs = sum.par_chunks_mut(rows * c).zip(out.par_chunks_mut(rows * c)).zip(statistics);
     let inputs = stream.par_chunks(rows * c).zip(branch.par_chunks(rows * c));
     outputs.zip(inputs).for_each(|(((sum, out), (mean, rstd)), (stream, branch))| {
-        simd::vectorized(|| {
-            for ((sum, stream), branch) in sum.iter_mut().zip(stream).zip(branch) {
-                *sum = stream + branch;
-            }
-            let rows = out.chunks_exact_mut(c).zip(sum.chunks_exact(c));
-            for ((out, sum), (mean, rstd)) in rows.zip(mean.iter_mut().zip(rstd)) {
-                (*mean, *rstd) = layernorm::fast_normalize(sum, weight, bias, out, eps);
-            }
-        });
+        forward_rows([stream, branch], weight, bias, dims.EPS, [sum, out], [mean, rstd]);
     });
 }

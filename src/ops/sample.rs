@@ -17,7 +17,7 @@
 use crate::kernel::{
     Dims, Io, Kernel, Real, Step, changes_u32, reads, reads_u32, twin, writes, writes_part_u32,
 };
-use crate::math::simd;
+use crate::math::simd::{self, vector_fn};
 use crate::ops::{portable, random};
 
 /// `probs` (V) from `logits` (V) and `seen` (V: 1 for tokens so far).
@@ -147,26 +147,47 @@ fn keep_nucleus(logits: &mut [f32], top_p: f32) {
     }
 }
 
-/// Softmax in place; -∞ becomes 0.
-fn fast_softmax(x: &mut [f32]) {
-    simd::vectorized(|| {
+vector_fn! {
+    /// Softmax in place; -∞ becomes 0.
+    fn fast_softmax<'a>(x: &'a mut [f32]) -> () {
         let scale = 1.0 / simd::exp_sum(x, simd::max(x));
         x.iter_mut().for_each(|x| *x *= scale);
-    });
+    }
+}
+
+vector_fn! {
+    /// What every logit becomes by the repetition penalty and the temperature; returns the largest.
+    fn adjust<'a>(
+        logits: &'a [f32],
+        seen: &'a [u32],
+        penalty: f32,
+        temperature: f32,
+        out: &'a mut [f32],
+    ) -> f32 {
+        for ((out, &x), &seen) in out.iter_mut().zip(logits).zip(seen) {
+            let penalised = if x >= 0.0 { x / penalty } else { x * penalty };
+            *out = if seen != 0 { penalised } else { x } / temperature;
+        }
+        simd::max(out)
+    }
+}
+
+vector_fn! {
+    /// Removes probabilities below `share` of the largest, and scales the others to a sum of 1.
+    fn keep_likely<'a>(probs: &'a mut [f32], share: f32) -> () {
+        let least = share * simd::max(probs);
+        probs.iter_mut().for_each(|p| *p = if *p < least { 0.0 } else { *p });
+        let scale = 1.0 / simd::sum(probs);
+        probs.iter_mut().for_each(|p| *p *= scale);
+    }
 }
 
 fn fast_filter(_: &Dims, step: &Step, io: Io<'_, f32>) {
     let (([logits], [probs]), [seen], []) = io.split();
     let penalty = step.repetition_penalty as f32;
     let temperature = if step.temperature > 0.0 { step.temperature as f32 } else { 1.0 };
-    simd::vectorized(|| {
-        for ((out, &x), &seen) in probs.iter_mut().zip(logits).zip(seen) {
-            let penalised = if x >= 0.0 { x / penalty } else { x * penalty };
-            *out = if seen != 0 { penalised } else { x } / temperature;
-        }
-    });
+    let max = adjust(logits, seen, penalty, temperature, probs);
     if step.temperature == 0.0 {
-        let max = simd::vectorized(|| simd::max(probs));
         let best = probs.iter().position(|&x| x == max).unwrap_or(0);
         probs.fill(0.0);
         probs[best] = 1.0;
@@ -183,9 +204,6 @@ fn fast_filter(_: &Dims, step: &Step, io: Io<'_, f32>) {
     }
     fast_softmax(probs);
     if step.min_p > 0.0 {
-        let least = step.min_p as f32 * simd::vectorized(|| simd::max(probs));
-        probs.iter_mut().filter(|p| **p < least).for_each(|p| *p = 0.0);
-        let scale = 1.0 / simd::vectorized(|| simd::sum(probs));
-        probs.iter_mut().for_each(|p| *p *= scale);
+        keep_likely(probs, step.min_p as f32);
     }
 }

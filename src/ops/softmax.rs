@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
-use crate::math::simd;
+use crate::math::simd::{self, vector_fn};
 use crate::ops::{Op, portable};
 use crate::plan::Plan;
 
@@ -83,21 +83,34 @@ fn backward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     }
 }
 
+vector_fn! {
+    /// Softmax of what a row sees.
+    fn forward_row<'a>(s: &'a [f32], p: &'a mut [f32]) -> () {
+        p.copy_from_slice(s);
+        let scale = 1.0 / simd::exp_sum(p, simd::max(s));
+        p.iter_mut().for_each(|p| *p *= scale);
+    }
+}
+
+vector_fn! {
+    fn backward_row<'a>(p: &'a [f32], dp: &'a [f32], ds: &'a mut [f32]) -> () {
+        let dot = simd::dot(p, dp);
+        for ((ds, p), dp) in ds.iter_mut().zip(p).zip(dp) {
+            *ds = p * (dp - dot);
+        }
+    }
+}
+
 fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     let ([s], [p]) = io.reals();
     let t = dims.T as usize;
     let task = simd::rows_per_task(t);
-    let tasks = p.par_chunks_mut(task * t).zip(s.par_chunks(task * t)).enumerate();
-    tasks.for_each(|(first, (p, s))| {
-        for (i, (p, s)) in p.chunks_exact_mut(t).zip(s.chunks_exact(t)).enumerate() {
-            let seen = (first * task + i) % t + 1;
-            simd::vectorized(|| {
-                p[..seen].copy_from_slice(&s[..seen]);
-                p[seen..].fill(0.0);
-                let p = &mut p[..seen];
-                let scale = 1.0 / simd::exp_sum(p, simd::max(&s[..seen]));
-                p.iter_mut().for_each(|p| *p *= scale);
-            });
+    p.par_chunks_mut(task * t).enumerate().for_each(|(first, p)| {
+        for (i, p) in p.chunks_exact_mut(t).enumerate() {
+            let row = first * task + i;
+            let (p, hidden) = p.split_at_mut(row % t + 1);
+            hidden.fill(0.0);
+            forward_row(&s[row * t..][..p.len()], p);
         }
     });
 }
@@ -109,15 +122,9 @@ fn fast_backward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     ds.par_chunks_mut(task * t).enumerate().for_each(|(first, ds)| {
         for (i, ds) in ds.chunks_exact_mut(t).enumerate() {
             let row = first * task + i;
-            let seen = row % t + 1;
-            let (p, dp) = (&p[row * t..][..seen], &dp[row * t..][..seen]);
-            ds[seen..].fill(0.0);
-            simd::vectorized(|| {
-                let dot = simd::dot(p, dp);
-                for ((ds, p), dp) in ds.iter_mut().zip(p).zip(dp) {
-                    *ds = p * (dp - dot);
-                }
-            });
+            let (ds, hidden) = ds.split_at_mut(row % t + 1);
+            hidden.fill(0.0);
+            backward_row(&p[row * t..][..ds.len()], &dp[row * t..][..ds.len()], ds);
         }
     });
 }
