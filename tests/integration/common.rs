@@ -1,8 +1,282 @@
-//! What the tests share: where the reference values are.
+//! What the tests share: where the reference values are, the backends, and comparisons.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wgpt::GptConfig;
+use wgpt::backend::Backend;
+use wgpt::backend::cpu::{Cpu, Use};
+use wgpt::checkpoint::open_model;
+use wgpt::kernel::Step;
+use wgpt::model::{Program, Uses};
+use wgpt::plan::{Limits, Phase, Plan, View};
 
 /// The folder of PyTorch's reference values: `WGPT_ORACLE`, or `tests/oracle`.
 pub fn oracle() -> PathBuf {
     std::env::var_os("WGPT_ORACLE").map_or_else(|| PathBuf::from("tests/oracle"), PathBuf::from)
+}
+
+/// What a test runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// The twins in double precision.
+    Twins64,
+    /// The twins in single precision.
+    Twins32,
+    /// The CPU kernels.
+    Cpu,
+}
+
+impl On {
+    /// All of them.
+    pub fn all() -> Vec<On> {
+        vec![On::Twins64, On::Twins32, On::Cpu]
+    }
+
+    /// What it allows.
+    pub fn limits(self) -> Limits {
+        Limits::NONE
+    }
+
+    /// The tolerance that holds here, of those for double precision, a CPU and a GPU.
+    pub fn tolerance(self, exact: f64, cpu: f64, _gpu: f64) -> f64 {
+        match self {
+            On::Twins64 => exact,
+            On::Twins32 | On::Cpu => cpu,
+        }
+    }
+
+    /// A backend for a plan.
+    pub fn backend(self, plan: &Plan) -> Subject {
+        let plan = Arc::new(plan.clone());
+        match self {
+            On::Twins64 => Subject::Double(Cpu::new(plan, Use::Twins)),
+            On::Twins32 => Subject::Single(Box::new(Cpu::<f32>::new(plan, Use::Twins))),
+            On::Cpu => Subject::Single(Box::new(Cpu::<f32>::new(plan, Use::Kernels))),
+        }
+    }
+}
+
+/// A backend whose numbers are read as they are, in double precision too.
+pub enum Subject {
+    /// In double precision.
+    Double(Cpu<f64>),
+    /// In single precision.
+    Single(Box<dyn Backend>),
+}
+
+impl Subject {
+    /// Any backend.
+    pub fn backend(&mut self) -> &mut dyn Backend {
+        match self {
+            Subject::Double(cpu) => cpu,
+            Subject::Single(backend) => &mut **backend,
+        }
+    }
+
+    /// Overwrites a view.
+    pub fn write(&mut self, view: View, data: &[f32]) {
+        self.backend().write(view, data);
+    }
+
+    /// Overwrites a view of integers.
+    pub fn write_u32(&mut self, view: View, data: &[u32]) {
+        self.backend().write_u32(view, data);
+    }
+
+    /// Runs a phase of the plan.
+    pub fn run(&mut self, phase: Phase, step: &Step) {
+        let backend = self.backend();
+        let range = backend.plan().phase(phase);
+        backend.run(range, step);
+    }
+
+    /// The numbers of a view.
+    pub fn read(&mut self, view: View) -> Vec<f64> {
+        match self {
+            Subject::Double(cpu) => cpu.reals(view).to_vec(),
+            Subject::Single(backend) => {
+                let mut data = vec![0.0; view.len];
+                backend.read(view, &mut data).expect("the device is there");
+                data.into_iter().map(f64::from).collect()
+            }
+        }
+    }
+
+    /// The integers of a view.
+    pub fn read_u32(&mut self, view: View) -> Vec<u32> {
+        let mut data = vec![0; view.len];
+        self.backend().read_u32(view, &mut data).expect("the device is there");
+        data
+    }
+}
+
+/// A model on a backend.
+pub struct Model {
+    /// What was recorded.
+    pub program: Program,
+    /// What runs it.
+    pub on: Subject,
+}
+
+impl Model {
+    /// The model of a folder.
+    pub fn open(dir: &Path, uses: Uses, on: On) -> Model {
+        let (config, weights) = open_model(dir).expect("a sound model");
+        let mut model = Model::record(&config, uses, on, on.limits());
+        model.fill(|name, out| weights.read(name, 0, out).expect("a sound parameter"));
+        model
+    }
+
+    /// A model whose parameters are zero.
+    pub fn record(config: &GptConfig, uses: Uses, on: On, limits: Limits) -> Model {
+        let program = Program::record(config, uses, limits);
+        let on = on.backend(&program.plan);
+        Model { program, on }
+    }
+
+    /// Fills each parameter, by its name.
+    pub fn fill(&mut self, mut fill: impl FnMut(&str, &mut [f32])) {
+        for param in &self.program.params {
+            let mut data = vec![0.0; param.len()];
+            fill(&param.name, &mut data);
+            let width = param.len() / param.shape[0];
+            for slice in &param.slices {
+                let rows = &data[slice.start * width..][..slice.rows * width];
+                self.on.write(slice.var.value, rows);
+            }
+        }
+    }
+
+    /// A parameter, or its gradient, as a whole.
+    pub fn param(&mut self, name: &str, gradient: bool) -> Vec<f64> {
+        let param = self.program.param(name).expect("a parameter's name").clone();
+        let views = param.slices.iter().map(|s| if gradient { s.var.grad } else { s.var.value });
+        views.flat_map(|view| self.on.read(view)).collect()
+    }
+
+    /// Writes tokens and targets, and runs these phases.
+    pub fn run_batch(&mut self, tokens: &[u32], targets: &[u32], phases: &[Phase], step: &Step) {
+        let batch = self.program.batch.expect("recorded with batches");
+        self.on.write_u32(batch.tokens, tokens);
+        self.on.write_u32(batch.targets, targets);
+        phases.iter().for_each(|&phase| self.on.run(phase, step));
+    }
+
+    /// The loss of the last batch, or the sum over an update.
+    pub fn loss(&mut self) -> f64 {
+        let view = self.program.batch.expect("recorded with batches").loss;
+        self.on.read(view)[0]
+    }
+
+    /// Puts tokens into the sequence and extends over all of them, in replays of these lengths.
+    pub fn extend(&mut self, start: usize, tokens: &[u32], lengths: &[u32]) {
+        let sequence = self.program.generation.expect("recorded for generation").sequence;
+        self.on.write_u32(sequence.slice(start, tokens.len()), tokens);
+        let (mut at, end) = (start, start + tokens.len());
+        while at < end {
+            let left = end - at;
+            let fits = lengths.iter().find(|n| **n as usize <= left);
+            let n = *fits.unwrap_or_else(|| lengths.last().expect("some length"));
+            let count = left.min(n as usize);
+            let step = Step { position: at as u32, count: count as u32, ..Step::default() };
+            self.on.run(Phase::Extend(n), &step);
+            at += count;
+        }
+    }
+}
+
+/// Tensors of a safetensors file of the reference values.
+pub struct Tensors {
+    floats: HashMap<String, (Vec<usize>, Vec<f64>)>,
+    ids: HashMap<String, (Vec<usize>, Vec<i64>)>,
+}
+
+impl Tensors {
+    /// Reads all of a file.
+    pub fn open(path: &Path) -> Tensors {
+        let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a sound file");
+        let mut tensors = Tensors { floats: HashMap::new(), ids: HashMap::new() };
+        for (name, tensor) in file.tensors() {
+            let (shape, data) = (tensor.shape().to_vec(), tensor.data());
+            let four = || data.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
+            let eight = || data.chunks_exact(8).map(|b| b.try_into().expect("eight bytes"));
+            match tensor.dtype() {
+                safetensors::Dtype::F32 => {
+                    let data = four().map(|b| f64::from(f32::from_le_bytes(b))).collect();
+                    tensors.floats.insert(name.clone(), (shape, data));
+                }
+                safetensors::Dtype::F64 => {
+                    let data = eight().map(f64::from_le_bytes).collect();
+                    tensors.floats.insert(name.clone(), (shape, data));
+                }
+                safetensors::Dtype::I64 => {
+                    let data = eight().map(i64::from_le_bytes).collect();
+                    tensors.ids.insert(name.clone(), (shape, data));
+                }
+                other => panic!("{name} is of type {other:?}"),
+            }
+        }
+        tensors
+    }
+
+    /// A tensor of numbers.
+    pub fn get(&self, name: &str) -> &[f64] {
+        &self.floats.get(name).unwrap_or_else(|| panic!("no tensor {name}")).1
+    }
+
+    /// A tensor of numbers, as a device takes it.
+    pub fn f32(&self, name: &str) -> Vec<f32> {
+        self.get(name).iter().map(|&x| x as f32).collect()
+    }
+
+    /// The names of all tensors of numbers.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.floats.keys().map(String::as_str)
+    }
+
+    /// A tensor of ids; -100 becomes [`wgpt::ops::cross_entropy::IGNORE`].
+    pub fn ids(&self, name: &str) -> Vec<u32> {
+        let ids = &self.ids.get(name).unwrap_or_else(|| panic!("no ids {name}")).1;
+        ids.iter().map(|&id| if id == -100 { u32::MAX } else { id as u32 }).collect()
+    }
+
+    /// A tensor's shape.
+    pub fn shape(&self, name: &str) -> Vec<usize> {
+        let floats = self.floats.get(name).map(|(shape, _)| shape);
+        let shape = floats.or_else(|| self.ids.get(name).map(|(shape, _)| shape));
+        shape.unwrap_or_else(|| panic!("no tensor {name}")).clone()
+    }
+}
+
+/// Reads a JSON file.
+pub fn json(path: &Path) -> serde_json::Value {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The largest magnitude.
+pub fn largest(x: &[f64]) -> f64 {
+    x.iter().fold(0.0, |m, x| m.max(x.abs()))
+}
+
+/// Panics unless every element is within `tolerance` of the reference; a NaN on either side is not.
+pub fn assert_close(what: &str, got: &[f64], want: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: number of elements");
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        let error = (g - w).abs();
+        assert!(error <= tolerance, "{what}[{i}]: got {g:e}, want {w:e} within {tolerance:e}");
+    }
+}
+
+/// Panics unless every element is within `tolerance` of the reference's largest magnitude.
+pub fn assert_close_of_max(what: &str, got: &[f64], want: &[f64], tolerance: f64) {
+    assert_close(what, got, want, tolerance * largest(want));
+}
+
+/// Panics unless a number is within a share of the reference.
+pub fn assert_relative(what: &str, got: f64, want: f64, tolerance: f64) {
+    assert_close(what, &[got], &[want], tolerance * want.abs());
 }

@@ -4,6 +4,8 @@ mod checkpoint;
 mod common;
 mod cpu_kernels;
 mod data;
+mod grad;
+mod oracle;
 mod run_folder;
 mod tokenizer;
 mod training;

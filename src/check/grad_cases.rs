@@ -1,0 +1,274 @@
+//! What [`super::grad`] checks: a tiny graph for every op that has a gradient, and whole models.
+
+use crate::check::grad::{Case, Objective, Perturb, Replay};
+use crate::config::{GptConfig, Optimizer};
+use crate::graph::{Graph, Recorder, Var};
+use crate::kernel::{Dims, Elem, Step};
+use crate::model::{Program, Uses};
+use crate::ops::Op;
+use crate::ops::cross_entropy::IGNORE;
+use crate::ops::dropout::threshold;
+use crate::ops::head::Head;
+use crate::ops::matmul::Layout;
+use crate::plan::{Limits, Phase, Plan, Role, View};
+
+/// Sizes of the ops' cases.
+const B: usize = 2;
+const T: usize = 3;
+const C: usize = 6;
+
+/// Every case.
+pub fn all(limits: Limits) -> Vec<Case> {
+    ops().into_iter().chain(models(limits)).collect()
+}
+
+/// The output's gradient is written from outside: what else adds to it must not overwrite it.
+struct Seed(Var);
+
+impl Op for Seed {
+    fn forward(&self, _: &mut Plan) {}
+
+    fn backward(&self, recorder: &mut Recorder<'_>) {
+        recorder.contribution(self.0.grad);
+    }
+}
+
+/// Tokens, or targets, below `v`; some come twice.
+fn ids(start: usize, n: usize, v: usize) -> Vec<u32> {
+    (0..n).map(|i| ((start + i * i * 5 + i / 3) % v) as u32).collect()
+}
+
+/// A graph of one op, or a few: `build` names the inputs that are not parameters.
+fn op(
+    what: &str,
+    build: impl FnOnce(&mut Graph, &mut Vec<(String, Var)>, &mut Vec<(View, Vec<u32>)>) -> Var,
+) -> Case {
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_training(B, T);
+    let (mut inputs, mut words) = (vec![], vec![]);
+    let out = build(&mut g, &mut inputs, &mut words);
+    g.record_forward(Phase::Forward);
+    g.record_backward(Phase::Backward, Some(&Seed(out)));
+    inputs.extend(parameters(&g.params));
+    let step = Step { seed: [7, 9], dropout: threshold(0.3), ..Step::default() };
+    Case {
+        what: what.to_owned(),
+        plan: g.plan,
+        inputs,
+        replays: vec![Replay { words, step }],
+        forward: vec![Phase::Forward],
+        backward: vec![Phase::Backward],
+        objective: Objective::Dot(out),
+        perturb: Perturb::Elements,
+    }
+}
+
+/// The slices of parameters, by name.
+fn parameters(params: &[crate::graph::Param]) -> impl Iterator<Item = (String, Var)> + '_ {
+    params.iter().flat_map(|param| {
+        let named = |slice: &crate::ops::embedding::Slice| match param.slices.len() {
+            1 => (param.name.clone(), slice.var),
+            _ => (format!("{} from row {}", param.name, slice.start), slice.var),
+        };
+        param.slices.iter().map(named)
+    })
+}
+
+/// An op of one activation of `channels`.
+fn unary(what: &str, channels: usize, build: impl FnOnce(&mut Graph, Var) -> Var) -> Case {
+    op(what, |g, inputs, _| {
+        let x = g.activation("x", channels);
+        inputs.push(("x".into(), x));
+        build(g, x)
+    })
+}
+
+fn matmul(what: &str, layout: Layout) -> Case {
+    let [m, k, n] = [3, 5, 4];
+    op(what, |g, inputs, _| {
+        let (a, b) = (g.input("a", m * k), g.input("b", k * n));
+        inputs.extend([("a".into(), a), ("b".into(), b)]);
+        g.matmul("out", layout, [m, k, n], a, b)
+    })
+}
+
+/// Two summands that have the stream's gradient.
+fn branches(g: &mut Graph, inputs: &mut Vec<(String, Var)>) -> [Var; 2] {
+    let vars = ["stream", "branch"].map(|name| (name.to_owned(), g.stream(name, C)));
+    inputs.extend(vars.clone());
+    vars.map(|(_, var)| var)
+}
+
+/// Every op that has a gradient.
+pub fn ops() -> Vec<Case> {
+    let embedding = op("embedding", |g, _, words| {
+        let tokens = g.buffer(Role::Staging, "tokens", B * T, Elem::U32);
+        words.push((tokens, vec![3, 0, 3, 4, 3, 1]));
+        g.embedding(tokens, 5, T + 1, C, false)
+    });
+    let residual = op("residual", |g, inputs, _| {
+        let (stream, branch) = (g.stream("stream", C), g.activation("branch", C));
+        inputs.extend([("stream".into(), stream), ("branch".into(), branch)]);
+        g.residual("out", stream, branch)
+    });
+    let residual_layernorm = op("residual_layernorm", |g, inputs, _| {
+        let [stream, branch] = branches(g, inputs);
+        g.residual_layernorm("ln", stream, branch).1
+    });
+    // The sum goes two ways, as it does in every block.
+    let block = op("residual_layernorm, linear, residual", |g, inputs, _| {
+        let [stream, branch] = branches(g, inputs);
+        let (sum, normed) = g.residual_layernorm("ln", stream, branch);
+        let branch = g.linear("fc", normed, C);
+        g.residual("out", sum, branch)
+    });
+    vec![
+        embedding,
+        unary("layernorm", C, |g, x| g.layernorm("ln", x)),
+        residual,
+        residual_layernorm,
+        block,
+        unary("linear", C, |g, x| g.linear("fc", x, 4)),
+        unary("linear_gelu", C, |g, x| g.linear_gelu("fc", x, 4)),
+        unary("gelu", C, |g, x| g.gelu("gelu", x)),
+        unary("attention", 3 * C, |g, x| g.attention("attn", x, 2, T)),
+        unary("softmax", 2 * T, |g, x| g.softmax("softmax", x, 2)),
+        matmul("matmul nn", Layout::NN),
+        matmul("matmul nt", Layout::NT),
+        matmul("matmul tn", Layout::TN),
+        unary("dropout", C, |g, x| g.dropout("dropout", x, false)),
+        head(),
+    ]
+}
+
+/// The head over two chunks of rows and two slices of the table, one target ignored.
+fn head() -> Case {
+    const V: usize = 70;
+    let limits = Limits { binding_bytes: (64 * C * 4) as u64, ..Limits::NONE };
+    let mut g = Graph::new(limits, false, 1e-5);
+    g.begin_training(B, T);
+    let x = g.input("x", B * T * C);
+    let wte = g.param("wte.weight", &[V, C]);
+    let targets = g.buffer(Role::Staging, "targets", B * T, Elem::U32);
+    let row_loss = g.buffer(Role::Staging, "row_loss", B * T, Elem::Real);
+    let loss = g.buffer(Role::Staging, "loss", 1, Elem::Real);
+    let logits = g.buffer(Role::Logits, "logits", 4 * V, Elem::Real);
+    let dims = Dims { C: C as u32, V: V as u32, ..g.dims() };
+    let head = Head { dims, x, wte, targets, logits, row_loss, loss };
+    let start = g.plan.dispatches.len();
+    head.forward(&mut g.plan);
+    g.plan.end_phase(Phase::Evaluate, start);
+    g.record_backward(Phase::Backward, Some(&head));
+    let inputs = [("x".to_owned(), x)].into_iter().chain(parameters(&g.params)).collect();
+    let words = vec![(targets, vec![69, 3, IGNORE, 0, 64, 63])];
+    let step = Step { loss_scale: 0.2, ..Step::default() };
+    Case {
+        what: "head, cross_entropy".into(),
+        plan: g.plan,
+        inputs,
+        replays: vec![Replay { words, step }],
+        forward: vec![Phase::Evaluate],
+        backward: vec![Phase::Backward],
+        objective: Objective::Loss(loss),
+        perturb: Perturb::Elements,
+    }
+}
+
+/// What a case of a model is.
+struct Model {
+    what: &'static str,
+    config: GptConfig,
+    batch: usize,
+    seq: usize,
+    dropout: f64,
+    micro_batches: usize,
+    perturb: Perturb,
+}
+
+/// Whole models: every element of tiny ones, random directions of one with row chunks and slices.
+pub fn models(limits: Limits) -> Vec<Case> {
+    let tiny = GptConfig {
+        n_layer: 2,
+        n_head: 2,
+        n_embd: C,
+        vocab_size: 13,
+        n_positions: T + 1,
+        n_inner: Some(10),
+        layer_norm_epsilon: 1e-5,
+    };
+    let plain = Model {
+        what: "model",
+        config: tiny.clone(),
+        batch: B,
+        seq: T,
+        dropout: 0.0,
+        micro_batches: 1,
+        perturb: Perturb::Elements,
+    };
+    let larger = GptConfig { n_embd: 20, n_inner: None, vocab_size: 150, n_positions: 45, ..tiny };
+    let sliced = Limits { binding_bytes: 64 * 20 * 4 + 1280, buffer_bytes: 16_384 };
+    let sliced = Limits {
+        binding_bytes: sliced.binding_bytes.min(limits.binding_bytes),
+        buffer_bytes: sliced.buffer_bytes.min(limits.buffer_bytes),
+    };
+    vec![
+        plain.record(limits),
+        Model { what: "model with dropout", dropout: 0.2, config: plain.config.clone(), ..plain }
+            .record(limits),
+        Model {
+            what: "model, two micro-batches",
+            micro_batches: 2,
+            config: plain.config.clone(),
+            ..plain
+        }
+        .record(limits),
+        Model {
+            what: "model with dropout, sliced, two micro-batches",
+            config: larger,
+            seq: 41,
+            dropout: 0.1,
+            micro_batches: 2,
+            perturb: Perturb::Directions(12),
+            ..plain
+        }
+        .record(sliced),
+    ]
+}
+
+impl Model {
+    fn record(&self, limits: Limits) -> Case {
+        let uses = Uses {
+            batch: self.batch,
+            seq: self.seq,
+            training: Some(Optimizer::Sgd),
+            dropout: self.dropout > 0.0,
+            ..Uses::default()
+        };
+        let program = Program::record(&self.config, uses, limits);
+        let batch = program.batch.expect("the uses have batches");
+        let (rows, v) = (self.batch * self.seq, self.config.vocab_size);
+        let replay = |micro: usize| {
+            let mut targets = ids(micro + 3, rows, v);
+            targets[micro] = IGNORE;
+            let words = vec![(batch.tokens, ids(micro, rows, v)), (batch.targets, targets)];
+            let step = Step {
+                accumulate: u32::from(micro > 0),
+                seed: [5, micro as u32],
+                dropout: threshold(self.dropout),
+                loss_scale: 1.0 / ((rows - 1) * self.micro_batches) as f64,
+                ..Step::default()
+            };
+            Replay { words, step }
+        };
+        Case {
+            what: self.what.into(),
+            inputs: parameters(&program.params).collect(),
+            plan: program.plan,
+            replays: (0..self.micro_batches).map(replay).collect(),
+            forward: vec![Phase::Forward, Phase::Evaluate],
+            backward: vec![Phase::Backward],
+            objective: Objective::Loss(batch.loss),
+            perturb: self.perturb,
+        }
+    }
+}
