@@ -111,7 +111,7 @@ fn compare(
         let exact = arg.elem == Elem::U32;
         for (i, (&w, &g)) in want.iter().zip(&got).enumerate() {
             let error = match (w - g).abs() {
-                difference if difference == 0.0 => 0.0,
+                0.0 => 0.0,
                 difference if difference.is_nan() || exact || w == UNTOUCHED => f32::INFINITY,
                 difference => difference / scale,
             };
