@@ -6,6 +6,7 @@
 pub mod grad;
 pub mod grad_cases;
 mod sabotage;
+pub mod step;
 
 pub use sabotage::sabotage;
 
