@@ -6,6 +6,7 @@ mod cpu_kernels;
 mod data;
 mod grad;
 mod oracle;
+mod oracle_ops;
 mod run_folder;
 mod tokenizer;
 mod training;
