@@ -1,0 +1,189 @@
+// dqkv from dout, from `p = exp(q · k / √HS - lse)`, `out = Σ_j p v`:
+//     delta[i] = dout[i] · out[i]      ds[i, j] = p[i, j] (dout[i] · v[j] - delta[i]) / √HS
+//     dq[i] = Σ_j ds[i, j] k[j]        dk[j] = Σ_i ds[i, j] q[i]        dv[j] = Σ_i p[i, j] dout[i]
+//
+// One workgroup 16 positions of a head and 256 of the head's channels. The first half of z finds dq of
+// its positions as queries, over 32 keys at a time; the second half finds dk and dv of its positions as
+// keys, over 32 queries at a time. So nothing is added up by two workgroups. 16 invocations a position:
+// each with p and ds of two of the pairs, whose products go through workgroup memory 16 channels at a
+// time, and with every 16th channel of the output.
+
+@group(0) @binding(1) var<storage, read> qkv: array<f32>;           // (B, T, 3C)
+@group(0) @binding(2) var<storage, read> out: array<f32>;           // (B, T, C)
+@group(0) @binding(3) var<storage, read> lse: array<f32>;           // (B, NH, T)
+@group(0) @binding(4) var<storage, read> dout: array<f32>;          // (B, T, C)
+@group(0) @binding(5) var<storage, read_write> dqkv: array<f32>;    // (B, T, 3C)
+
+const ROWS = 16u;
+const LANES = 16u;
+const OTHERS = 32u;
+const DEPTH = 16u;
+const PITCH = DEPTH + 1u; // so that neighbouring positions fall into different banks
+const CHANNELS = 256u;
+
+// Of a position, the vectors of its two products: as a query q and dout, as a key k and v.
+var<workgroup> row_tile: array<vec2<f32>, ROWS * PITCH>;
+var<workgroup> other_tile: array<vec2<f32>, OTHERS * PITCH>;
+// ds and p of a position and another.
+var<workgroup> pairs: array<vec2<f32>, ROWS * (OTHERS + 1u)>;
+// Parts of delta: 8 a query.
+var<workgroup> deltas: array<f32, OTHERS * 8u>;
+
+// The place in qkv of position `t`: q (0), k (1) or v (2), channel `d` of the head.
+fn place(b: u32, head: u32, part: u32, t: u32, d: u32) -> u32 {
+    return (b * dims.T + t) * 3u * dims.C + part * dims.C + head * (dims.C / dims.NH) + d;
+}
+
+// The place in out and dout.
+fn out_place(b: u32, head: u32, t: u32, d: u32) -> u32 {
+    return (b * dims.T + t) * dims.C + head * (dims.C / dims.NH) + d;
+}
+
+// Channel `d` of a position's two vectors, 0 outside.
+fn vectors(b: u32, head: u32, t: u32, d: u32, as_query: bool) -> vec2<f32> {
+    if t >= dims.T || d >= dims.C / dims.NH {
+        return vec2(0.0);
+    }
+    if as_query {
+        return vec2(qkv[place(b, head, 0u, t, d)], dout[out_place(b, head, t, d)]);
+    }
+    return vec2(qkv[place(b, head, 1u, t, d)], qkv[place(b, head, 2u, t, d)]);
+}
+
+// Leaves the parts of delta of 32 queries from `query` on.
+fn find_deltas(b: u32, head: u32, query: u32, local: u32) {
+    let t = query + local / 8u;
+    var part = 0.0;
+    for (var d = local % 8u; d < dims.C / dims.NH && t < dims.T; d += 8u) {
+        let at = out_place(b, head, t, d);
+        part += dout[at] * out[at];
+    }
+    deltas[local] = part;
+}
+
+fn delta(query: u32) -> f32 {
+    var sum = 0.0;
+    for (var i = 0u; i < 8u; i++) {
+        sum += deltas[query * 8u + i];
+    }
+    return sum;
+}
+
+// ds and p of one query (its number in `deltas`, its position) and one key from their two products.
+fn pair(b: u32, head: u32, number: u32, query: u32, key: u32, products: vec2<f32>) -> vec2<f32> {
+    if key > query || query >= dims.T {
+        return vec2(0.0);
+    }
+    let root = sqrt(f32(dims.C / dims.NH));
+    let p = exp(products.x / root - lse[(b * dims.NH + head) * dims.T + query]);
+    return vec2(p * (products.y - delta(number)) / root, p);
+}
+
+// Leaves ds and p of the positions from `row0` on with the others from `other0` on.
+fn find_pairs(b: u32, head: u32, row0: u32, other0: u32, rows_are_queries: bool, local: u32) {
+    let row = local / LANES;
+    let lane = local % LANES;
+    var first = vec2(0.0);
+    var second = vec2(0.0);
+    for (var depth = 0u; depth < dims.C / dims.NH; depth += DEPTH) {
+        for (var i = local; i < OTHERS * DEPTH; i += ROWS * LANES) {
+            let t = i / DEPTH;
+            let d = i % DEPTH;
+            if t < ROWS {
+                row_tile[t * PITCH + d] = vectors(b, head, row0 + t, depth + d, rows_are_queries);
+            }
+            other_tile[t * PITCH + d] = vectors(b, head, other0 + t, depth + d, !rows_are_queries);
+        }
+        workgroupBarrier();
+        for (var d = 0u; d < DEPTH; d++) {
+            let own = row_tile[row * PITCH + d];
+            first += own * other_tile[lane * PITCH + d];
+            second += own * other_tile[(lane + LANES) * PITCH + d];
+        }
+        workgroupBarrier();
+    }
+    let at = row * (OTHERS + 1u) + lane;
+    let t = row0 + row;
+    let u = other0 + lane;
+    if rows_are_queries {
+        pairs[at] = pair(b, head, row, t, u, first);
+        pairs[at + LANES] = pair(b, head, row, t, u + LANES, second);
+    } else {
+        pairs[at] = pair(b, head, lane, u, t, first);
+        pairs[at + LANES] = pair(b, head, lane + LANES, u + LANES, t, second);
+    }
+    workgroupBarrier();
+}
+
+fn backward_queries(b: u32, head: u32, query: u32, chunk: u32, local: u32) {
+    let row = local / LANES;
+    let start = chunk * CHANNELS + local % LANES;
+    let end = min(dims.C / dims.NH, (chunk + 1u) * CHANNELS);
+    find_deltas(b, head, query, local);
+    workgroupBarrier();
+    var dq: array<f32, CHANNELS / LANES>;
+    for (var key = 0u; key < min(query + ROWS, dims.T); key += OTHERS) {
+        find_pairs(b, head, query, key, true, local);
+        let keys = min(OTHERS, dims.T - key);
+        var slot = 0u;
+        for (var d = start; d < end; d += LANES) {
+            var sum = dq[slot];
+            for (var j = 0u; j < keys; j++) {
+                sum += pairs[row * (OTHERS + 1u) + j].x * qkv[place(b, head, 1u, key + j, d)];
+            }
+            dq[slot] = sum;
+            slot++;
+        }
+        workgroupBarrier();
+    }
+    var slot = 0u;
+    for (var d = start; d < end && query + row < dims.T; d += LANES) {
+        dqkv[place(b, head, 0u, query + row, d)] = dq[slot];
+        slot++;
+    }
+}
+
+fn backward_keys(b: u32, head: u32, key: u32, chunk: u32, local: u32) {
+    let row = local / LANES;
+    let start = chunk * CHANNELS + local % LANES;
+    let end = min(dims.C / dims.NH, (chunk + 1u) * CHANNELS);
+    var dkv: array<vec2<f32>, CHANNELS / LANES>;
+    for (var query = key; query < dims.T; query += OTHERS) {
+        find_deltas(b, head, query, local);
+        find_pairs(b, head, key, query, false, local);
+        let queries = min(OTHERS, dims.T - query);
+        var slot = 0u;
+        for (var d = start; d < end; d += LANES) {
+            var sum = dkv[slot];
+            for (var i = 0u; i < queries; i++) {
+                sum += pairs[row * (OTHERS + 1u) + i] * vectors(b, head, query + i, d, true);
+            }
+            dkv[slot] = sum;
+            slot++;
+        }
+        workgroupBarrier();
+    }
+    var slot = 0u;
+    for (var d = start; d < end && key + row < dims.T; d += LANES) {
+        dqkv[place(b, head, 1u, key + row, d)] = dkv[slot].x;
+        dqkv[place(b, head, 2u, key + row, d)] = dkv[slot].y;
+        slot++;
+    }
+}
+
+@compute @workgroup_size(ROWS * LANES)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let blocks = (dims.T + ROWS - 1u) / ROWS;
+    let head = group_index(group) / blocks % dims.NH;
+    let b = group_index(group) / blocks / dims.NH;
+    let first = group_index(group) % blocks * ROWS;
+    if b >= dims.B {
+        return;
+    }
+    let chunks = (dims.C / dims.NH + CHANNELS - 1u) / CHANNELS;
+    if group.z < chunks {
+        backward_queries(b, head, first, group.z, local);
+    } else {
+        backward_keys(b, head, first, group.z - chunks, local);
+    }
+}

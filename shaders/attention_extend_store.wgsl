@@ -1,0 +1,19 @@
+// The keys and values of the valid new rows go into the cache from step.position on. One invocation a
+// channel of a row.
+
+@group(0) @binding(1) var<storage, read> qkv: array<f32>;            // (T, 3C)
+@group(0) @binding(2) var<storage, read_write> cache: array<f32>;    // (2, S, C)
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = group_index(group) * 256u + local;
+    let t = i / dims.C;
+    let c = i % dims.C;
+    if t >= min(dims.T, step.count) {
+        return;
+    }
+    let row = t * 3u * dims.C;
+    let at = (step.position + t) * dims.C + c;
+    cache[at] = qkv[row + dims.C + c];
+    cache[dims.S * dims.C + at] = qkv[row + 2u * dims.C + c];
+}

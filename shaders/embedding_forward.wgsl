@@ -1,0 +1,28 @@
+// out[b, t] = wte[tokens[b, t]] + wpe[position + t], for the tokens in a slice of V rows of the table
+// from START; rows past step.count are zeroed by the first slice. One workgroup a row.
+
+@group(0) @binding(1) var<storage, read> tokens: array<u32>;       // (B, T), from position on
+@group(0) @binding(2) var<storage, read> wte: array<f32>;          // (V, C)
+@group(0) @binding(3) var<storage, read> wpe: array<f32>;          // (S, C)
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;    // (B, T, C)
+
+@compute @workgroup_size(128)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let row = group_index(group);
+    if row >= dims.B * dims.T {
+        return;
+    }
+    let t = row % dims.T;
+    let masked = t >= step.count;
+    if masked && dims.START != 0u {
+        return;
+    }
+    let id = tokens[step.position + row] - dims.START;
+    for (var c = local; c < dims.C; c += 128u) {
+        if masked {
+            out[row * dims.C + c] = 0.0;
+        } else if id < dims.V {
+            out[row * dims.C + c] = wte[id * dims.C + c] + wpe[(step.position + t) * dims.C + c];
+        }
+    }
+}

@@ -1,0 +1,46 @@
+// Of each block of 2^14 gradients: the largest magnitude, Σ (g / largest)², and 1 if something was not
+// finite. One workgroup a block.
+
+@group(0) @binding(1) var<storage, read> grads: array<f32>;             // (N)
+@group(0) @binding(2) var<storage, read_write> partials: array<f32>;    // (blocks, 3)
+
+const BLOCK = 16384u;
+const SMALLEST = 1.2e-38; // below it some devices have no numbers
+const LARGE = 1e30; // far above it some devices have no reciprocals
+
+@compute @workgroup_size(WG_SIZE)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let block = group_index(group);
+    let start = block * BLOCK;
+    if start >= dims.N {
+        return;
+    }
+    let end = min(start + BLOCK, dims.N);
+
+    var largest = 0.0;
+    var broken = 0.0;
+    for (var i = start + local; i < end; i += WG_SIZE) {
+        if is_finite(grads[i]) {
+            largest = max(largest, abs(grads[i]));
+        } else {
+            broken = 1.0;
+        }
+    }
+    largest = workgroup_max(local, largest);
+    broken = workgroup_max(local, broken);
+
+    let shrink = select(1.0, 1e-20, largest > LARGE);
+    var sum = 0.0;
+    for (var i = start + local; i < end && largest > SMALLEST; i += WG_SIZE) {
+        let ratio = grads[i] * shrink / (largest * shrink);
+        sum += ratio * ratio;
+    }
+    sum = workgroup_sum(local, sum);
+
+    if local == 0u {
+        let finite = broken == 0.0;
+        partials[block * 3u] = select(0.0, largest, finite);
+        partials[block * 3u + 1u] = select(0.0, sum, finite);
+        partials[block * 3u + 2u] = broken;
+    }
+}

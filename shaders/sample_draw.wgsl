@@ -1,0 +1,52 @@
+// Draws the next token: the first, in the order of ids, at which the running sum of the probabilities
+// exceeds u times their sum. It goes into tokens at position + count, and into seen. One workgroup: an
+// invocation sums a range of ids; the one in whose range the sum is exceeded finds the token.
+
+@group(0) @binding(1) var<storage, read> probs: array<f32>;           // (V)
+@group(0) @binding(2) var<storage, read_write> tokens: array<u32>;    // (S + 1)
+@group(0) @binding(3) var<storage, read_write> seen: array<u32>;      // (V)
+
+var<workgroup> sums: array<f32, WG_SIZE>;
+
+@compute @workgroup_size(WG_SIZE)
+fn main(@builtin(local_invocation_index) local: u32) {
+    let next = step.position + step.count;
+    let each = (dims.V + WG_SIZE - 1u) / WG_SIZE;
+    let start = min(local * each, dims.V);
+    let end = min(start + each, dims.V);
+    var sum = 0.0;
+    for (var v = start; v < end; v++) {
+        sum += probs[v];
+    }
+    sums[local] = sum;
+    workgroupBarrier();
+    var before = 0.0;
+    var total = 0.0;
+    for (var i = 0u; i < WG_SIZE; i++) {
+        before = select(before, total, i == local);
+        total += sums[i];
+    }
+    let wanted = f32(threefry(vec2(next, 0u)) >> 8u) / 16777216.0 * total;
+
+    // The first range that exceeds it; if rounding left none, the last with anything in it.
+    let exceeds = sum > 0.0 && before + sum > wanted;
+    let exceeding = workgroup_max(local, select(LOWEST, -f32(local), exceeds));
+    let filled = workgroup_max(local, select(LOWEST, f32(local), sum > 0.0));
+    let owner = select(-exceeding, filled, exceeding == LOWEST);
+    if f32(local) != owner {
+        return;
+    }
+    var chosen = start;
+    var running = before;
+    for (var v = start; v < end; v++) {
+        if probs[v] > 0.0 {
+            chosen = v;
+            running += probs[v];
+            if running > wanted {
+                break;
+            }
+        }
+    }
+    tokens[next] = chosen;
+    seen[chosen] = 1u;
+}

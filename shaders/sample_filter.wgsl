@@ -1,0 +1,153 @@
+// probs from logits: repetition penalty, temperature, top-k, top-p, min-p, softmax; src/ops/sample.rs
+// has the definitions. One workgroup.
+//
+// Nothing is sorted. A logit's bits, put so that their order is the logits' own, are searched from the
+// highest bit down for the largest value that still has k logits, or the mass p, at or above it: exact,
+// whatever ties there are. Among the logits that tie at top-p's value those with the smaller ids stay.
+
+@group(0) @binding(1) var<storage, read> seen: array<u32>;           // (V)
+@group(0) @binding(2) var<storage, read> logits: array<f32>;         // (V)
+@group(0) @binding(3) var<storage, read_write> probs: array<f32>;    // (V); on the way, the logits left
+
+const GONE = -1e38; // a logit that was filtered out
+
+var<workgroup> ties: array<u32, WG_SIZE>;
+
+// Bits whose order as integers is the order of the numbers; 0 and -0 are equal.
+fn order(x: f32) -> u32 {
+    let bits = bitcast<u32>(select(x, 0.0, x == 0.0));
+    return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+}
+
+// exp(x - largest), 0 for what is gone.
+fn mass(x: f32, largest: f32) -> f32 {
+    return select(exp(max(x - largest, -100.0)), 0.0, x <= GONE);
+}
+
+// How many logits are at or above `bits`, or with `weigh` their mass.
+fn at_or_above(local: u32, bits: u32, weigh: bool, largest: f32) -> f32 {
+    var sum = 0.0;
+    for (var v = local; v < dims.V; v += WG_SIZE) {
+        if order(probs[v]) >= bits {
+            sum += select(1.0, mass(probs[v], largest), weigh);
+        }
+    }
+    return workgroup_sum(local, sum);
+}
+
+// The largest bits at or above which there is `wanted`.
+fn search(local: u32, wanted: f32, weigh: bool, largest: f32) -> u32 {
+    var bits = 0u;
+    for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
+        if at_or_above(local, bits | bit, weigh, largest) >= wanted {
+            bits |= bit;
+        }
+    }
+    return bits;
+}
+
+// Penalty and temperature; returns the largest logit.
+fn scale(local: u32) -> f32 {
+    let temperature = select(1.0, step.temperature, step.temperature > 0.0);
+    var largest = LOWEST;
+    for (var v = local; v < dims.V; v += WG_SIZE) {
+        var x = logits[v];
+        if seen[v] != 0u {
+            x = select(x * step.repetition_penalty, x / step.repetition_penalty, x >= 0.0);
+        }
+        x /= temperature;
+        probs[v] = x;
+        largest = max(largest, x);
+    }
+    return workgroup_max(local, largest);
+}
+
+// Probability 1 for the first of the largest logits.
+fn greedy(local: u32, largest: f32) {
+    var first = LOWEST;
+    for (var v = local; v < dims.V; v += WG_SIZE) {
+        if probs[v] == largest {
+            first = max(first, -f32(v));
+        }
+    }
+    let chosen = u32(-workgroup_max(local, first));
+    for (var v = local; v < dims.V; v += WG_SIZE) {
+        probs[v] = select(0.0, 1.0, v == chosen);
+    }
+}
+
+fn keep_top_k(local: u32, largest: f32) {
+    let least = search(local, f32(step.top_k), false, largest);
+    for (var v = local; v < dims.V; v += WG_SIZE) {
+        if order(probs[v]) < least {
+            probs[v] = GONE;
+        }
+    }
+}
+
+fn keep_top_p(local: u32, largest: f32) {
+    let wanted = step.top_p * at_or_above(local, 0u, true, largest);
+    let cut = min(search(local, wanted, true, largest), order(largest));
+    let above = at_or_above(local, cut + 1u, true, largest);
+
+    // Each invocation has a range of ids, so that ties are counted in the order of the ids.
+    let each = (dims.V + WG_SIZE - 1u) / WG_SIZE;
+    let start = min(local * each, dims.V);
+    let end = min(start + each, dims.V);
+    storageBarrier();
+    workgroupBarrier();
+    var count = 0u;
+    for (var v = start; v < end; v++) {
+        count += select(0u, 1u, order(probs[v]) == cut);
+    }
+    ties[local] = count;
+    workgroupBarrier();
+    var rank = 0u;
+    for (var i = 0u; i < local; i++) {
+        rank += ties[i];
+    }
+    for (var v = start; v < end; v++) {
+        let x = probs[v];
+        if order(x) < cut {
+            probs[v] = GONE;
+        } else if order(x) == cut {
+            if rank > 0u && above + f32(rank) * mass(x, largest) >= wanted {
+                probs[v] = GONE;
+            }
+            rank++;
+        }
+    }
+    storageBarrier();
+    workgroupBarrier();
+}
+
+// Softmax of what is left, and min-p: a probability is compared with the largest, whose mass is 1.
+fn finish(local: u32, largest: f32) {
+    var sum = 0.0;
+    for (var v = local; v < dims.V; v += WG_SIZE) {
+        let p = mass(probs[v], largest);
+        let kept = select(p, 0.0, p < step.min_p);
+        probs[v] = kept;
+        sum += kept;
+    }
+    sum = workgroup_sum(local, sum);
+    for (var v = local; v < dims.V; v += WG_SIZE) {
+        probs[v] /= sum;
+    }
+}
+
+@compute @workgroup_size(WG_SIZE)
+fn main(@builtin(local_invocation_index) local: u32) {
+    let largest = scale(local);
+    if step.temperature == 0.0 {
+        greedy(local, largest);
+        return;
+    }
+    if step.top_k > 0u && step.top_k < dims.V {
+        keep_top_k(local, largest);
+    }
+    if step.top_p < 1.0 {
+        keep_top_p(local, largest);
+    }
+    finish(local, largest);
+}

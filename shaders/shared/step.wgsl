@@ -1,0 +1,39 @@
+// What the host changes between two replays (`StepWords` in src/kernel.rs).
+
+struct Step {
+    accumulate: u32,
+    position: u32,
+    count: u32,
+    seed_0: u32,
+    seed_1: u32,
+    dropout: u32,
+    top_k: u32,
+    loss_scale: f32,
+    learning_rate: f32,
+    beta1: f32,
+    beta2: f32,
+    ln_beta1: f32,
+    ln_beta2: f32,
+    eps: f32,
+    weight_decay: f32,
+    grad_clip: f32,
+    temperature: f32,
+    top_p: f32,
+    min_p: f32,
+    repetition_penalty: f32,
+}
+
+@group(1) @binding(0) var<uniform> step: Step;
+
+const ACC_SET = 1u;
+const ACC_SET_FIRST = 2u;
+
+// Whether what is accumulated starts afresh: then what was there must not be read.
+fn overwrites() -> bool {
+    return dims.ACC == ACC_SET || (dims.ACC == ACC_SET_FIRST && step.accumulate == 0u);
+}
+
+// WGSL may assume that there is no NaN and no infinity; their bits are sure.
+fn is_finite(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u;
+}

@@ -28,6 +28,17 @@ fn pair_flops(d: &Dims, work: u64) -> u64 {
     work * u64::from(d.B) * u64::from(d.T) * u64::from(d.T) * u64::from(d.C) / 2
 }
 
+/// Parts of 256 of a head's channels: what one workgroup writes.
+fn channel_chunks(d: &Dims) -> u32 {
+    (d.C / d.NH).div_ceil(256)
+}
+
+/// One workgroup 16 positions of a head; z counts the parts of the head's channels.
+fn blocks(d: &Dims, _: &[usize]) -> [u32; 3] {
+    let [x, y, _] = grid::fold(d.B * d.NH * d.T.div_ceil(16));
+    [x, y, channel_chunks(d)]
+}
+
 /// `out` and `lse` from `qkv`.
 pub const FORWARD: Kernel = Kernel {
     name: "attention_forward",
@@ -35,7 +46,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| pair_flops(d, 4),
-    variants: portable!("attention_forward", [REDUCE], |d, _| grid::fold(d.B * d.NH * d.T)),
+    variants: portable!("attention_forward", [], blocks),
 };
 
 /// `dqkv` from `dout`.
@@ -45,7 +56,10 @@ pub const BACKWARD: Kernel = Kernel {
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops: |d| pair_flops(d, 10),
-    variants: portable!("attention_backward", [REDUCE], |d, _| grid::fold(d.B * d.NH * d.T)),
+    variants: portable!("attention_backward", [], |d, lens| {
+        let [x, y, z] = blocks(d, lens);
+        [x, y, 2 * z]
+    }),
 };
 
 /// Keys and values of new rows into the cache.
@@ -55,7 +69,7 @@ pub const EXTEND_STORE: Kernel = Kernel {
     twin: twin!(extend_store),
     cpu: None,
     flops: |_| 0,
-    variants: portable!("attention_extend_store", [], |d, _| grid::fold(d.T * d.C.div_ceil(128))),
+    variants: portable!("attention_extend_store", [], |d, _| grid::fold((d.T * d.C).div_ceil(256))),
 };
 
 /// `out` of new rows from their queries and the cache.
@@ -65,7 +79,10 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     twin: twin!(extend_forward),
     cpu: Some(fast_extend_forward),
     flops: |d| 4 * u64::from(d.T) * u64::from(d.S) * u64::from(d.C),
-    variants: portable!("attention_extend_forward", [REDUCE], |d, _| grid::fold(d.NH * d.T)),
+    variants: portable!("attention_extend_forward", [REDUCE], |d, _| {
+        let [x, y, _] = grid::fold(d.NH * d.T);
+        [x, y, channel_chunks(d)]
+    }),
 };
 
 /// `out` (B,T,C) from `qkv` (B,T,3C); `lse` (B,NH,T) is kept.

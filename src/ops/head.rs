@@ -19,7 +19,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 2 * u64::from(d.V) * u64::from(d.C),
-    variants: portable!("head_forward", [REDUCE], |d, _| grid::fold(d.V)),
+    variants: portable!("head_forward", [], |d, _| grid::fold(d.V.div_ceil(8))),
 };
 
 /// Head and loss over row chunks of `logits`.

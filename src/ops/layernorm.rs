@@ -58,7 +58,7 @@ pub const BACKWARD_PARAMS: Kernel = Kernel {
     twin: twin!(backward_params),
     cpu: Some(fast_backward_params),
     flops: |d| 5 * d.rows() as u64 * u64::from(d.C),
-    variants: portable!("layernorm_backward_params", [REDUCE], |d, _| grid::fold(d.C)),
+    variants: portable!("layernorm_backward_params", [], |d, _| grid::fold(d.C.div_ceil(16))),
 };
 
 /// `out` (B,T,C) from `x` (B,T,C); `mean` and `rstd` (B,T) are kept for the backward pass.

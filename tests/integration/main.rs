@@ -5,6 +5,7 @@ mod common;
 mod cpu_kernels;
 mod data;
 mod grad;
+mod kernels;
 mod oracle;
 mod oracle_ops;
 mod run_folder;

@@ -1,0 +1,370 @@
+//! Adapters and devices: what there is, which one a run takes and why, and what went wrong on it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use wgpu::{Adapter, Backends, Device, DeviceType, Features, Queue};
+
+use super::pipelines::Pipelines;
+use crate::error::{Error, Result};
+use crate::plan;
+
+/// The largest binding that is used of a device: kernels count bytes in 32 bits, some drivers with a
+/// sign.
+const LARGEST_BINDING: u64 = 1 << 31;
+
+/// What a submission may cost on a device that is slow, or that also draws the screen.
+const SLOW_SUBMIT_FLOPS: u64 = 4_000_000_000;
+/// What a submission may cost on a GPU of its own.
+const FAST_SUBMIT_FLOPS: u64 = 400_000_000_000;
+
+/// Which device a run takes: `--device auto|cpu|gpu|gpu:N`.
+///
+/// ```
+/// use wgpt::backend::gpu::DeviceChoice;
+/// assert_eq!("gpu:1".parse::<DeviceChoice>().unwrap(), DeviceChoice::GpuIndex(1));
+/// assert!("tpu".parse::<DeviceChoice>().is_err());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A real GPU, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU backend.
+    Cpu,
+    /// The best adapter, a software one too.
+    Gpu,
+    /// The adapter with this number in [`adapters`].
+    GpuIndex(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<DeviceChoice> {
+        let index = |text: &str| text.strip_prefix("gpu:").and_then(|n| n.parse().ok());
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "gpu" => Ok(DeviceChoice::Gpu),
+            _ => index(text).map(DeviceChoice::GpuIndex).ok_or_else(|| {
+                Error::usage(format!("there is no device {text:?}"))
+                    .hint("--device takes auto, cpu, gpu or gpu:N; `wgpt devices` lists them")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::Gpu => f.write_str("gpu"),
+            DeviceChoice::GpuIndex(n) => write!(f, "gpu:{n}"),
+        }
+    }
+}
+
+/// What `wgpt devices` says of an adapter.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdapterReport {
+    /// Its number: `--device gpu:N`.
+    pub index: usize,
+    /// What the driver calls it.
+    pub name: String,
+    /// Vulkan, Metal or DX12.
+    pub backend: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// discrete, integrated, virtual, software or other.
+    pub kind: &'static str,
+    /// The largest buffer, in bytes.
+    pub buffer_bytes: u64,
+    /// The largest binding, in bytes.
+    pub binding_bytes: u64,
+    /// Workgroup memory, in bytes.
+    pub workgroup_bytes: u32,
+    /// The smallest and the largest subgroup.
+    pub subgroup_sizes: [u32; 2],
+    /// Arithmetic in half precision.
+    pub shader_f16: bool,
+    /// Operations within subgroups.
+    pub subgroups: bool,
+    /// Clocks on the device.
+    pub timestamps: bool,
+    /// Matrix units.
+    pub cooperative_matrix: bool,
+}
+
+impl AdapterReport {
+    fn new(index: usize, adapter: &Adapter) -> AdapterReport {
+        let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+        let driver = format!("{} {}", info.driver, info.driver_info);
+        AdapterReport {
+            index,
+            backend: format!("{:?}", info.backend),
+            driver: driver.trim().to_owned(),
+            kind: kind(info.device_type),
+            buffer_bytes: limits.max_buffer_size,
+            binding_bytes: u64::from(limits.max_storage_buffer_binding_size),
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            subgroup_sizes: [info.subgroup_min_size, info.subgroup_max_size],
+            shader_f16: features.contains(Features::SHADER_F16),
+            subgroups: features.contains(Features::SUBGROUP),
+            timestamps: features.contains(Features::TIMESTAMP_QUERY),
+            cooperative_matrix: features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            name: info.name,
+        }
+    }
+}
+
+fn kind(device_type: DeviceType) -> &'static str {
+    match device_type {
+        DeviceType::DiscreteGpu => "discrete",
+        DeviceType::IntegratedGpu => "integrated",
+        DeviceType::VirtualGpu => "virtual",
+        DeviceType::Cpu => "software",
+        DeviceType::Other => "other",
+    }
+}
+
+/// How much a device is wanted: the higher the better.
+fn rank(kind: &str) -> usize {
+    let order = ["software", "other", "virtual", "integrated", "discrete"];
+    order.iter().position(|k| *k == kind).unwrap_or(0)
+}
+
+fn enumerate() -> Vec<Adapter> {
+    let backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
+    let descriptor = wgpu::InstanceDescriptor {
+        backends,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    };
+    pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
+}
+
+/// All adapters, under the numbers of `--device gpu:N`.
+pub fn adapters() -> Vec<AdapterReport> {
+    enumerate().iter().enumerate().map(|(i, adapter)| AdapterReport::new(i, adapter)).collect()
+}
+
+/// What [`pick`] took, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picked {
+    /// The adapter's number; `None`: the CPU backend.
+    pub index: Option<usize>,
+    /// The reason, in words.
+    pub reason: String,
+}
+
+/// Which of the adapters a choice means.
+///
+/// # Errors
+///
+/// If a GPU is asked for and there is none, or none with that number.
+pub fn pick(choice: DeviceChoice, adapters: &[AdapterReport]) -> Result<Picked> {
+    // Of equals the first: later ones lose ties by their number.
+    let best = adapters.iter().max_by_key(|a| (rank(a.kind), usize::MAX - a.index));
+    let real = best.filter(|a| rank(a.kind) >= rank("virtual"));
+    let picked = |index, reason: String| Ok(Picked { index, reason });
+    let taken = |a: &AdapterReport, why: &str| format!("{} ({}, {}): {why}", a.name, a.kind, a.backend);
+    match (choice, best) {
+        (DeviceChoice::Cpu, _) => picked(None, "the CPU: it was asked for".into()),
+        (DeviceChoice::Auto, _) => match (real, best) {
+            (Some(a), _) => picked(Some(a.index), taken(a, "the best GPU of this machine")),
+            (None, Some(a)) => picked(
+                None,
+                format!("the CPU: {} is a {} adapter, slower than the CPU backend", a.name, a.kind),
+            ),
+            (None, None) => picked(None, "the CPU: there is no GPU adapter".into()),
+        },
+        (_, None) => Err(Error::device("there is no GPU adapter (Vulkan, Metal or DX12)")
+            .hint("install the GPU's Vulkan driver, or run with --device cpu")),
+        (DeviceChoice::Gpu, Some(a)) => {
+            picked(Some(a.index), taken(a, "the best adapter of this machine"))
+        }
+        (DeviceChoice::GpuIndex(n), Some(_)) => match adapters.get(n) {
+            Some(a) => picked(Some(n), taken(a, "it was asked for")),
+            None => Err(Error::device(format!("there is no adapter {n}, but {}", adapters.len()))
+                .hint("`wgpt devices` lists the adapters; they are counted from 0")),
+        },
+    }
+}
+
+/// What is asked of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Buffers and bindings as large as the adapter has them.
+    All,
+    /// What every WebGPU device has, for proofs.
+    WebGpu,
+}
+
+/// A device with its queue and pipelines, which any number of plans share.
+pub struct GpuDevice {
+    device: Device,
+    queue: Queue,
+    name: String,
+    limits: plan::Limits,
+    submit_flops: u64,
+    pipelines: Pipelines,
+    fault: Arc<Mutex<Option<Error>>>,
+}
+
+impl fmt::Debug for GpuDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl GpuDevice {
+    /// Opens the adapter with the number `index` in [`adapters`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such adapter, or its driver refuses.
+    pub fn open(index: usize, wanted: Wanted) -> Result<Arc<GpuDevice>> {
+        let adapter = enumerate().into_iter().nth(index).ok_or_else(|| {
+            Error::device(format!("there is no adapter {index}"))
+                .hint("install the GPU's Vulkan driver, or run with --device cpu")
+        })?;
+        let info = adapter.get_info();
+        let name = format!("{} ({:?})", info.name, info.backend);
+        let mut required = wgpu::Limits::default();
+        if wanted == Wanted::All {
+            let has = adapter.limits();
+            required = required.or_worse_values_from(&has);
+            required.max_buffer_size = has.max_buffer_size;
+            required.max_storage_buffer_binding_size = has.max_storage_buffer_binding_size;
+        }
+        let limits = plan::Limits {
+            binding_bytes: u64::from(required.max_storage_buffer_binding_size).min(LARGEST_BINDING),
+            buffer_bytes: required.max_buffer_size,
+        };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("wgpt"),
+            required_limits: required,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| Error::device(format!("{name}: {e}")).hint("run with --device cpu"))?;
+        let fault = watch(&device, &name);
+        let pipelines = Pipelines::new(&device);
+        let submit_flops = match info.device_type {
+            DeviceType::DiscreteGpu => FAST_SUBMIT_FLOPS,
+            _ => SLOW_SUBMIT_FLOPS,
+        };
+        Ok(Arc::new(GpuDevice { device, queue, name, limits, submit_flops, pipelines, fault }))
+    }
+
+    /// The adapter's name and its API.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What a plan for this device must keep to.
+    pub fn limits(&self) -> plan::Limits {
+        self.limits
+    }
+
+    /// Bytes that the device's allocator has taken from the driver, where wgpu can tell.
+    pub fn allocated_bytes(&self) -> Option<u64> {
+        self.device.generate_allocator_report().map(|report| report.total_reserved_bytes)
+    }
+
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    pub(super) fn pipelines(&self) -> &Pipelines {
+        &self.pipelines
+    }
+
+    /// Floating-point operations in one submission, at most.
+    pub(super) fn submit_flops(&self) -> u64 {
+        self.submit_flops
+    }
+
+    /// An error of this device.
+    pub(super) fn error(&self, cause: impl fmt::Display) -> Error {
+        device_error(&self.name, cause)
+    }
+
+    /// Keeps an error for the next read.
+    pub(super) fn catch(&self, result: Result<()>) {
+        if let Err(error) = result {
+            lock(&self.fault).get_or_insert(error);
+        }
+    }
+
+    /// What went wrong since it was last asked.
+    fn fault(&self) -> Result<()> {
+        lock(&self.fault).take().map_or(Ok(()), Err)
+    }
+
+    /// Lets the device call back, without waiting.
+    pub(super) fn poll(&self) -> Result<()> {
+        self.device.poll(wgpu::PollType::Poll).map(drop).map_err(|e| self.error(e))
+    }
+
+    /// Waits for everything that was submitted.
+    pub(super) fn wait(&self) -> Result<()> {
+        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.fault()?;
+        waited.map(drop).map_err(|e| self.error(e))
+    }
+
+    /// Makes something on the device, and turns what goes wrong into an error.
+    pub(super) fn checked<T>(&self, make: impl FnOnce() -> T) -> Result<T> {
+        use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+        let scopes =
+            [Validation, Internal, OutOfMemory].map(|f| self.device.push_error_scope(f));
+        let made = make();
+        let mut errors = vec![];
+        for scope in scopes.into_iter().rev() {
+            errors.extend(pollster::block_on(scope.pop()));
+        }
+        match errors.first() {
+            None => self.fault().map(|()| made),
+            Some(e) => Err(self.error(e)),
+        }
+    }
+}
+
+fn lock(fault: &Mutex<Option<Error>>) -> std::sync::MutexGuard<'_, Option<Error>> {
+    fault.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn device_error(name: &str, cause: impl fmt::Display) -> Error {
+    let cause = cause.to_string();
+    let hint = if cause.contains("Out of Memory") {
+        "take a smaller --batch-size or --seq-len (`wgpt plan` tells the bytes), or --device cpu"
+    } else {
+        "`wgpt verify` tests this device; --device cpu needs none"
+    };
+    Error::device(format!("{name}: {cause}")).hint(hint)
+}
+
+/// Keeps the first thing that goes wrong: without it wgpu would panic.
+fn watch(device: &Device, name: &str) -> Arc<Mutex<Option<Error>>> {
+    let fault = Arc::new(Mutex::new(None));
+    let (seen, owner) = (Arc::clone(&fault), name.to_owned());
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        lock(&seen).get_or_insert(device_error(&owner, error));
+    }));
+    let (seen, owner) = (Arc::clone(&fault), name.to_owned());
+    device.set_device_lost_callback(move |reason, message| {
+        if reason != wgpu::DeviceLostReason::Destroyed {
+            let cause = format!("the device was lost: {message}");
+            lock(&seen).get_or_insert(device_error(&owner, cause));
+        }
+    });
+    fault
+}

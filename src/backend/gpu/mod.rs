@@ -1,0 +1,261 @@
+//! The wgpu backend: buffers, pipelines and bind groups are made once, then the plan is replayed.
+
+mod device;
+mod pipelines;
+
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use wgpu::{BindGroup, Buffer, BufferUsages};
+
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::kernel::{Dims, Step, StepWords};
+use crate::plan::{Plan, View};
+
+pub use device::{AdapterReport, DeviceChoice, GpuDevice, Picked, Wanted, adapters, pick};
+use pipelines::Pipeline;
+
+/// Bytes from one dispatch's sizes to the next: WebGPU's alignment of uniforms.
+const DIMS_STRIDE: u64 = 256;
+/// Bytes that one read moves at a time.
+const READ_BYTES: u64 = 4 << 20;
+/// Bytes that one write moves at a time.
+const WRITE_BYTES: usize = 32 << 20;
+/// Dispatches in one submission, at most.
+const SUBMIT_DISPATCHES: usize = 2048;
+
+/// Runs a plan on a GPU.
+pub struct Gpu {
+    device: Arc<GpuDevice>,
+    plan: Arc<Plan>,
+    buffers: Vec<Buffer>,
+    dispatches: Vec<Prepared>,
+    step: Buffer,
+    step_group: BindGroup,
+    staging: Buffer,
+}
+
+/// One dispatch of the plan, ready to be replayed.
+struct Prepared {
+    pipeline: Arc<Pipeline>,
+    group: BindGroup,
+    grid: [u32; 3],
+    flops: u64,
+}
+
+impl Gpu {
+    /// Makes all buffers (zeroed), pipelines and bind groups of a plan.
+    ///
+    /// # Errors
+    ///
+    /// If the plan exceeds the device's limits or memory, or the driver refuses a shader.
+    pub fn new(device: &Arc<GpuDevice>, plan: Arc<Plan>) -> Result<Gpu> {
+        if let Some(what) = plan.exceeds(device.limits()) {
+            return Err(crate::Error::device(format!("{}: {what}", device.name()))
+                .hint("take a smaller --batch-size or --seq-len, or --device cpu"));
+        }
+        device.checked(|| {
+            let buffers = make_buffers(device, &plan);
+            let dims = make_dims(device, &plan);
+            let step = device.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some("step"),
+                size: size_of::<StepWords>() as u64,
+                usage: BufferUsages::UNIFORM | BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            let step_group = device.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("step"),
+                layout: device.pipelines().step_layout(),
+                entries: &[wgpu::BindGroupEntry {
+                    binding: 0,
+                    resource: step.as_entire_binding(),
+                }],
+            });
+            let staging = device.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some("read"),
+                size: READ_BYTES,
+                usage: BufferUsages::MAP_READ | BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            let dispatches = prepare(device, &plan, &buffers, &dims);
+            let device = Arc::clone(device);
+            Gpu { device, plan, buffers, dispatches, step, step_group, staging }
+        })
+    }
+
+    /// Waits until the device has done everything.
+    ///
+    /// # Errors
+    ///
+    /// If something went wrong on the device since the last read.
+    pub fn wait(&mut self) -> Result<()> {
+        self.device.wait()
+    }
+
+    fn write_bytes(&mut self, view: View, bytes: &[u8]) {
+        let size = view.elem.bytes();
+        assert_eq!(bytes.len() as u64, view.len as u64 * size, "what is written has the view's length");
+        let buffer = &self.buffers[view.buffer];
+        for (i, part) in bytes.chunks(WRITE_BYTES).enumerate() {
+            let offset = view.start as u64 * size + (i * WRITE_BYTES) as u64;
+            self.device.queue().write_buffer(buffer, offset, part);
+            if part.len() == WRITE_BYTES {
+                self.device.queue().submit([]);
+                self.device.catch(self.device.wait());
+            }
+        }
+    }
+
+    fn read_into<T: Pod>(&mut self, view: View, out: &mut [T]) -> Result<()> {
+        assert_eq!(out.len(), view.len, "what is read has the view's length");
+        let start = view.start as u64 * view.elem.bytes();
+        let out: &mut [u8] = bytemuck::cast_slice_mut(out);
+        for (i, part) in out.chunks_mut(READ_BYTES as usize).enumerate() {
+            let size = part.len() as u64;
+            let mut encoder = self.device.device().create_command_encoder(&Default::default());
+            let offset = start + i as u64 * READ_BYTES;
+            let buffer = &self.buffers[view.buffer];
+            encoder.copy_buffer_to_buffer(buffer, offset, &self.staging, 0, size);
+            self.device.queue().submit([encoder.finish()]);
+            let slice = self.staging.slice(..size);
+            slice.map_async(wgpu::MapMode::Read, |_| {});
+            self.device.wait()?;
+            let mapped = slice.get_mapped_range().map_err(|e| self.device.error(e))?;
+            part.copy_from_slice(&mapped);
+            drop(mapped);
+            self.staging.unmap();
+        }
+        Ok(())
+    }
+
+    /// The end of the dispatches from `range.start` on that go into one submission.
+    fn submission_end(&self, range: Range<usize>) -> usize {
+        let mut flops = 0;
+        let fits = |i: &usize| {
+            flops += self.dispatches[*i].flops;
+            *i == range.start || (flops <= self.device.submit_flops())
+        };
+        let most = range.end.min(range.start + SUBMIT_DISPATCHES);
+        range.start + (range.start..most).take_while(fits).count()
+    }
+
+    fn submit(&self, range: Range<usize>) {
+        let mut encoder = self.device.device().create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_bind_group(1, &self.step_group, &[]);
+        for dispatch in &self.dispatches[range] {
+            pass.set_pipeline(&dispatch.pipeline.pipeline);
+            pass.set_bind_group(0, &dispatch.group, &[]);
+            let [x, y, z] = dispatch.grid;
+            pass.dispatch_workgroups(x, y, z);
+        }
+        drop(pass);
+        self.device.queue().submit([encoder.finish()]);
+    }
+}
+
+fn make_buffers(device: &GpuDevice, plan: &Plan) -> Vec<Buffer> {
+    let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+    let make = |spec: &crate::plan::BufferSpec| {
+        device.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some(&spec.name),
+            size: spec.bytes().max(4).next_multiple_of(4),
+            usage,
+            mapped_at_creation: false,
+        })
+    };
+    plan.buffers.iter().map(make).collect()
+}
+
+/// The sizes of every dispatch, in one buffer.
+fn make_dims(device: &GpuDevice, plan: &Plan) -> Buffer {
+    let mut bytes = vec![0; DIMS_STRIDE as usize * plan.dispatches.len().max(1)];
+    for (dispatch, slot) in plan.dispatches.iter().zip(bytes.chunks_mut(DIMS_STRIDE as usize)) {
+        slot[..size_of::<Dims>()].copy_from_slice(bytemuck::bytes_of(&dispatch.dims));
+    }
+    let buffer = device.device().create_buffer(&wgpu::BufferDescriptor {
+        label: Some("dims"),
+        size: bytes.len() as u64,
+        usage: BufferUsages::UNIFORM | BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    device.queue().write_buffer(&buffer, 0, &bytes);
+    buffer
+}
+
+fn prepare(device: &GpuDevice, plan: &Plan, buffers: &[Buffer], dims: &Buffer) -> Vec<Prepared> {
+    let binding = |binding: u32, buffer, offset, size| wgpu::BindGroupEntry {
+        binding,
+        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer,
+            offset,
+            size: NonZeroU64::new(size),
+        }),
+    };
+    let make = |(index, dispatch): (usize, &crate::plan::Dispatch)| {
+        let kernel = dispatch.kernel;
+        let pipeline = device.pipelines().get(device.device(), kernel);
+        let mut entries =
+            vec![binding(0, dims, index as u64 * DIMS_STRIDE, size_of::<Dims>() as u64)];
+        entries.extend(dispatch.args.iter().zip(1..).map(|(view, i)| {
+            let size = view.elem.bytes();
+            let (offset, size) = (view.start as u64 * size, view.len as u64 * size);
+            binding(i, &buffers[view.buffer], offset, size)
+        }));
+        let group = device.device().create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(kernel.name),
+            layout: &pipeline.layout,
+            entries: &entries,
+        });
+        let lens: Vec<usize> = dispatch.args.iter().map(|view| view.len).collect();
+        let grid = (kernel.variants[0].grid)(&dispatch.dims, &lens);
+        Prepared { pipeline, group, grid, flops: (kernel.flops)(&dispatch.dims) }
+    };
+    plan.dispatches.iter().enumerate().map(make).collect()
+}
+
+impl Backend for Gpu {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn write(&mut self, view: View, data: &[f32]) {
+        self.write_bytes(view, bytemuck::cast_slice(data));
+    }
+
+    fn write_u32(&mut self, view: View, data: &[u32]) {
+        self.write_bytes(view, bytemuck::cast_slice(data));
+    }
+
+    /// Long ranges go out in several submissions: a system may reset a GPU that works on one for
+    /// seconds.
+    fn run(&mut self, range: Range<usize>, step: &Step) {
+        self.device.queue().write_buffer(&self.step, 0, bytemuck::bytes_of(&step.words()));
+        let mut start = range.start;
+        while start < range.end {
+            let end = self.submission_end(start..range.end);
+            self.submit(start..end);
+            start = end;
+        }
+        self.device.catch(self.device.poll());
+    }
+
+    fn read(&mut self, view: View, out: &mut [f32]) -> Result<()> {
+        self.read_into(view, out)
+    }
+
+    fn read_u32(&mut self, view: View, out: &mut [u32]) -> Result<()> {
+        self.read_into(view, out)
+    }
+
+    fn describe(&self) -> String {
+        self.device.name().to_owned()
+    }
+
+    fn run_ahead(&self) -> usize {
+        8
+    }
+}

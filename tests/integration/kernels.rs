@@ -1,0 +1,170 @@
+//! Do the WGSL kernels do what the twins say? Signatures and translations by naga, results in lockstep.
+
+use std::collections::BTreeSet;
+use std::mem::{offset_of, size_of};
+
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, ScalarKind, StorageAccess, TypeInner};
+use wgpt::kernel::{Dims, Elem, Kernel, StepWords, Variant};
+use wgpt::ops::ALL;
+
+/// Every kernel with each of its variants, under the name of its file.
+fn variants() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant)> {
+    ALL.iter().flat_map(|kernel| {
+        kernel.variants.iter().map(|variant| {
+            let file = match variant.name {
+                "" => kernel.name.to_owned(),
+                name => format!("{}_{name}", kernel.name),
+            };
+            (file, *kernel, variant)
+        })
+    })
+}
+
+fn parse(file: &str, variant: &Variant) -> (naga::Module, ModuleInfo) {
+    let source = variant.source();
+    let module = naga::front::wgsl::parse_str(&source)
+        .unwrap_or_else(|e| panic!("{file}: {}", e.emit_to_string(&source)));
+    let info = Validator::new(ValidationFlags::all(), Capabilities::default())
+        .validate(&module)
+        .unwrap_or_else(|e| panic!("{file}: {}", e.emit_to_string(&source)));
+    (module, info)
+}
+
+/// What the elements of a storage variable are.
+fn element(module: &naga::Module, variable: &naga::GlobalVariable) -> Option<Elem> {
+    let TypeInner::Array { base, .. } = module.types[variable.ty].inner else { return None };
+    let TypeInner::Scalar(scalar) = module.types[base].inner else { return None };
+    match (scalar.kind, scalar.width) {
+        (ScalarKind::Float, 4) => Some(Elem::Real),
+        (ScalarKind::Float, 2) => Some(Elem::F16),
+        (ScalarKind::Uint, 4) => Some(Elem::U32),
+        _ => None,
+    }
+}
+
+#[test]
+fn signatures_match_the_shaders() {
+    for (file, kernel, variant) in variants() {
+        let (module, info) = parse(&file, variant);
+        let entry = info.get_entry_point(0);
+        let mut found: Vec<_> = module
+            .global_variables
+            .iter()
+            .filter(|(handle, _)| !entry[*handle].is_empty())
+            .filter_map(|(_, v)| {
+                let AddressSpace::Storage { access } = v.space else { return None };
+                let (place, name) = (v.binding?, v.name.clone()?);
+                let written = access.contains(StorageAccess::STORE);
+                Some(((place.group, place.binding), name, written, element(&module, v)))
+            })
+            .collect();
+        found.sort_by_key(|(place, ..)| *place);
+        let declared: Vec<_> = (kernel.args.iter().zip(1..))
+            .map(|(a, i)| ((0, i), a.name.to_owned(), a.is_written(), Some(a.elem)))
+            .collect();
+        assert_eq!(found, declared, "{file}");
+        assert_eq!(module.entry_points.len(), 1, "{file}");
+        assert_eq!(module.entry_points[0].name, "main", "{file}");
+    }
+}
+
+#[test]
+fn what_is_read_comes_before_what_is_written() {
+    for kernel in ALL {
+        assert!(kernel.args.is_sorted_by_key(|a| a.is_written()), "{}", kernel.name);
+        assert!(kernel.args.iter().any(|a| a.is_written()), "{}", kernel.name);
+    }
+}
+
+/// The places of a uniform's members: the name, the offset, and whether it is a float.
+fn members(name: &str) -> (Vec<(String, usize, bool)>, usize) {
+    let (module, _) = parse("gelu_forward", &wgpt::ops::gelu::FORWARD.variants[0]);
+    let (_, found) = module.types.iter().find(|(_, t)| t.name.as_deref() == Some(name)).unwrap();
+    let TypeInner::Struct { members, span } = &found.inner else { panic!("{name}: a struct") };
+    let is_float = |ty| module.types[ty].inner.scalar_kind() == Some(ScalarKind::Float);
+    let member =
+        |m: &naga::StructMember| (m.name.clone().unwrap(), m.offset as usize, is_float(m.ty));
+    (members.iter().map(member).collect(), *span as usize)
+}
+
+/// The same of a struct in Rust; its debug output tells floats from integers.
+macro_rules! fields {
+    ($type:ident, $value:expr, [$($field:ident),* $(,)?]) => {{
+        let value = $value;
+        vec![$((
+            stringify!($field).to_owned(),
+            offset_of!($type, $field),
+            format!("{:?}", value.$field).contains('.'),
+        )),*]
+    }};
+}
+
+#[test]
+fn uniforms_have_one_layout() {
+    let (found, span) = members("Dims");
+    let rust = fields!(
+        Dims,
+        Dims::default(),
+        [B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, PAD]
+    );
+    assert_eq!((found, span), (rust, size_of::<Dims>()));
+
+    let (found, span) = members("Step");
+    let rust = fields!(
+        StepWords,
+        wgpt::kernel::Step { eps: 0.5, ..Default::default() }.words(),
+        [
+            accumulate, position, count, seed_0, seed_1, dropout, top_k, loss_scale,
+            learning_rate, beta1, beta2, ln_beta1, ln_beta2, eps, weight_decay, grad_clip,
+            temperature, top_p, min_p, repetition_penalty
+        ]
+    );
+    assert_eq!((found, span), (rust, size_of::<StepWords>()));
+}
+
+#[test]
+fn every_shader_has_a_kernel() {
+    let stem = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        let is_shader = path.extension().is_some_and(|e| e == "wgsl");
+        is_shader.then(|| path.file_stem().unwrap().to_string_lossy().into_owned())
+    };
+    let files: BTreeSet<String> =
+        std::fs::read_dir("shaders").unwrap().filter_map(stem).collect();
+    let kernels: BTreeSet<String> = variants().map(|(file, ..)| file).collect();
+    assert_eq!(files, kernels);
+    for (file, _, variant) in variants() {
+        let text = std::fs::read_to_string(format!("shaders/{file}.wgsl")).unwrap();
+        assert_eq!(text, variant.wgsl, "{file} includes another file");
+    }
+}
+
+#[test]
+fn every_shader_translates_to_metal_and_direct3d() {
+    for (file, _, variant) in variants() {
+        let (module, info) = parse(&file, variant);
+        let (module, info) = naga::back::pipeline_constants::process_overrides(
+            &module,
+            &info,
+            None,
+            &Default::default(),
+        )
+        .unwrap_or_else(|e| panic!("{file}: {e}"));
+        let mut options = naga::back::msl::Options::default();
+        options.lang_version = (2, 4);
+        options.fake_missing_bindings = true;
+        naga::back::msl::write_string(&module, &info, &options, &Default::default())
+            .unwrap_or_else(|e| panic!("{file} to MSL: {e}"));
+        let options = naga::back::hlsl::Options {
+            fake_missing_bindings: true,
+            ..Default::default()
+        };
+        let pipeline = Default::default();
+        let mut text = String::new();
+        naga::back::hlsl::Writer::new(&mut text, &options, &pipeline)
+            .write(&module, &info, None)
+            .unwrap_or_else(|e| panic!("{file} to HLSL: {e}"));
+        assert!(text.contains("numthreads"), "{file}");
+    }
+}
