@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::cpu::{Cpu, Use};
+use crate::backend::gpu::{DeviceChoice, Gpu, GpuDevice, Wanted};
 use crate::error::Result;
 use crate::kernel::Step;
 use crate::plan::{Limits, Plan, View};
@@ -53,6 +54,8 @@ pub trait Backend: Send {
 pub enum Device {
     /// The host.
     Cpu,
+    /// A GPU.
+    Gpu(Arc<GpuDevice>),
 }
 
 impl Device {
@@ -60,6 +63,22 @@ impl Device {
     pub fn limits(&self) -> Limits {
         match self {
             Device::Cpu => Limits::NONE,
+            Device::Gpu(device) => device.limits(),
+        }
+    }
+
+    /// The device that a choice means, opened.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such device, or its driver refuses.
+    pub fn open(choice: DeviceChoice) -> Result<Device> {
+        if choice == DeviceChoice::Cpu {
+            return Ok(Device::Cpu);
+        }
+        match gpu::pick(choice, &gpu::adapters())?.index {
+            None => Ok(Device::Cpu),
+            Some(index) => GpuDevice::open(index, Wanted::All).map(Device::Gpu),
         }
     }
 
@@ -71,6 +90,7 @@ impl Device {
     pub fn backend(&self, plan: Arc<Plan>) -> Result<Box<dyn Backend>> {
         match self {
             Device::Cpu => Ok(Box::new(Cpu::<f32>::new(plan, Use::Kernels))),
+            Device::Gpu(device) => Ok(Box::new(Gpu::new(device, plan)?)),
         }
     }
 }

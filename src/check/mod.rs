@@ -10,6 +10,8 @@ pub mod step;
 
 pub use sabotage::sabotage;
 
+pub mod verify;
+
 use std::ops::Range;
 
 use crate::backend::Backend;
@@ -54,10 +56,33 @@ pub fn lockstep(
 ) -> Result<()> {
     for index in range {
         let dispatch = &plan.dispatches[index];
+        let kept = keep(dispatch, reference)?;
         prepare(dispatch, step, reference, subject)?;
         reference.run(index..index + 1, step);
         subject.run(index..index + 1, step);
         seen(compare(index, dispatch, reference, subject)?);
+        restore(kept, reference)?;
+    }
+    Ok(())
+}
+
+/// What the arguments that a dispatch writes in part hold before it.
+fn keep(dispatch: &Dispatch, reference: &mut dyn Backend) -> Result<Vec<(View, Vec<f32>)>> {
+    let partial = signature(dispatch).filter(|(a, _)| a.access == Access::Part);
+    let real = partial.filter(|(a, _)| a.elem != Elem::U32);
+    real.map(|(_, view)| Ok((view, read(reference, view)?))).collect()
+}
+
+/// Puts back what a dispatch left alone, where [`prepare`] marked it: later ones read it.
+fn restore(kept: Vec<(View, Vec<f32>)>, reference: &mut dyn Backend) -> Result<()> {
+    for (view, mut data) in kept {
+        let now = read(reference, view)?;
+        for (old, now) in data.iter_mut().zip(now) {
+            if now != UNTOUCHED {
+                *old = now;
+            }
+        }
+        reference.write(view, &data);
     }
     Ok(())
 }

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use wgpt::GptConfig;
 use wgpt::backend::Backend;
 use wgpt::backend::cpu::{Cpu, Use};
+use wgpt::backend::gpu::{DeviceChoice, Gpu, GpuDevice, Wanted, adapters, pick};
 use wgpt::checkpoint::open_model;
 use wgpt::kernel::Step;
 use wgpt::model::{Program, Uses};
@@ -15,6 +16,30 @@ use wgpt::plan::{Limits, Phase, Plan, View};
 /// The folder of PyTorch's reference values: `WGPT_ORACLE`, or `tests/oracle`.
 pub fn oracle() -> PathBuf {
     std::env::var_os("WGPT_ORACLE").map_or_else(|| PathBuf::from("tests/oracle"), PathBuf::from)
+}
+
+/// The one device of this process, with WebGPU's default limits; `None` where there is no adapter.
+///
+/// # Panics
+///
+/// If there is no adapter and `WGPT_REQUIRE_GPU` is 1.
+pub fn gpu() -> Option<&'static Arc<GpuDevice>> {
+    static DEVICE: OnceLock<Option<Arc<GpuDevice>>> = OnceLock::new();
+    let open = || {
+        let picked = pick(DeviceChoice::Gpu, &adapters());
+        let device = picked.and_then(|p| GpuDevice::open(p.index.unwrap_or(0), Wanted::WebGpu));
+        match device {
+            Ok(device) => Some(device),
+            Err(e) if std::env::var("WGPT_REQUIRE_GPU").is_ok_and(|v| v == "1") => {
+                panic!("WGPT_REQUIRE_GPU=1, but {e}")
+            }
+            Err(e) => {
+                eprintln!("\n*** SKIPPED, a test that needs a GPU: {e} ***\n");
+                None
+            }
+        }
+    };
+    DEVICE.get_or_init(open).as_ref()
 }
 
 /// What a test runs on.
@@ -26,24 +51,31 @@ pub enum On {
     Twins32,
     /// The CPU kernels.
     Cpu,
+    /// The GPU.
+    Gpu,
 }
 
 impl On {
-    /// All of them.
+    /// All of them; without the GPU where there is none.
     pub fn all() -> Vec<On> {
-        vec![On::Twins64, On::Twins32, On::Cpu]
+        let gpu = gpu().map(|_| On::Gpu);
+        [On::Twins64, On::Twins32, On::Cpu].into_iter().chain(gpu).collect()
     }
 
     /// What it allows.
     pub fn limits(self) -> Limits {
-        Limits::NONE
+        match self {
+            On::Gpu => gpu().expect("a test on the GPU has one").limits(),
+            On::Twins64 | On::Twins32 | On::Cpu => Limits::NONE,
+        }
     }
 
     /// The tolerance that holds here, of those for double precision, a CPU and a GPU.
-    pub fn tolerance(self, exact: f64, cpu: f64, _gpu: f64) -> f64 {
+    pub fn tolerance(self, exact: f64, cpu: f64, gpu: f64) -> f64 {
         match self {
             On::Twins64 => exact,
             On::Twins32 | On::Cpu => cpu,
+            On::Gpu => gpu,
         }
     }
 
@@ -54,6 +86,10 @@ impl On {
             On::Twins64 => Subject::Double(Cpu::new(plan, Use::Twins)),
             On::Twins32 => Subject::Single(Box::new(Cpu::<f32>::new(plan, Use::Twins))),
             On::Cpu => Subject::Single(Box::new(Cpu::<f32>::new(plan, Use::Kernels))),
+            On::Gpu => {
+                let device = gpu().expect("a test on the GPU has one");
+                Subject::Single(Box::new(Gpu::new(device, plan).expect("the plan fits the device")))
+            }
         }
     }
 }

@@ -5,8 +5,11 @@ use std::mem::{offset_of, size_of};
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, ScalarKind, StorageAccess, TypeInner};
+use wgpt::check::verify;
 use wgpt::kernel::{Dims, Elem, Kernel, StepWords, Variant};
 use wgpt::ops::ALL;
+
+use crate::common::gpu;
 
 /// Every kernel with each of its variants, under the name of its file.
 fn variants() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant)> {
@@ -115,9 +118,26 @@ fn uniforms_have_one_layout() {
         StepWords,
         wgpt::kernel::Step { eps: 0.5, ..Default::default() }.words(),
         [
-            accumulate, position, count, seed_0, seed_1, dropout, top_k, loss_scale,
-            learning_rate, beta1, beta2, ln_beta1, ln_beta2, eps, weight_decay, grad_clip,
-            temperature, top_p, min_p, repetition_penalty
+            accumulate,
+            position,
+            count,
+            seed_0,
+            seed_1,
+            dropout,
+            top_k,
+            loss_scale,
+            learning_rate,
+            beta1,
+            beta2,
+            ln_beta1,
+            ln_beta2,
+            eps,
+            weight_decay,
+            grad_clip,
+            temperature,
+            top_p,
+            min_p,
+            repetition_penalty
         ]
     );
     assert_eq!((found, span), (rust, size_of::<StepWords>()));
@@ -130,8 +150,7 @@ fn every_shader_has_a_kernel() {
         let is_shader = path.extension().is_some_and(|e| e == "wgsl");
         is_shader.then(|| path.file_stem().unwrap().to_string_lossy().into_owned())
     };
-    let files: BTreeSet<String> =
-        std::fs::read_dir("shaders").unwrap().filter_map(stem).collect();
+    let files: BTreeSet<String> = std::fs::read_dir("shaders").unwrap().filter_map(stem).collect();
     let kernels: BTreeSet<String> = variants().map(|(file, ..)| file).collect();
     assert_eq!(files, kernels);
     for (file, _, variant) in variants() {
@@ -156,10 +175,8 @@ fn every_shader_translates_to_metal_and_direct3d() {
         options.fake_missing_bindings = true;
         naga::back::msl::write_string(&module, &info, &options, &Default::default())
             .unwrap_or_else(|e| panic!("{file} to MSL: {e}"));
-        let options = naga::back::hlsl::Options {
-            fake_missing_bindings: true,
-            ..Default::default()
-        };
+        let options =
+            naga::back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
         let pipeline = Default::default();
         let mut text = String::new();
         naga::back::hlsl::Writer::new(&mut text, &options, &pipeline)
@@ -167,4 +184,15 @@ fn every_shader_translates_to_metal_and_direct3d() {
             .unwrap_or_else(|e| panic!("{file} to HLSL: {e}"));
         assert!(text.contains("numthreads"), "{file}");
     }
+}
+
+#[test]
+fn gpu_agrees_with_the_twins() {
+    let Some(device) = gpu() else { return };
+    let rows = verify::verify(device).unwrap();
+    for row in &rows {
+        println!("{:32} {:4} {:9.2e} {}", row.kernel, row.dispatches, row.error, row.place);
+    }
+    let wrong: Vec<_> = rows.iter().filter(|row| !row.passes()).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

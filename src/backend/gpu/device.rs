@@ -170,7 +170,8 @@ pub fn pick(choice: DeviceChoice, adapters: &[AdapterReport]) -> Result<Picked> 
     let best = adapters.iter().max_by_key(|a| (rank(a.kind), usize::MAX - a.index));
     let real = best.filter(|a| rank(a.kind) >= rank("virtual"));
     let picked = |index, reason: String| Ok(Picked { index, reason });
-    let taken = |a: &AdapterReport, why: &str| format!("{} ({}, {}): {why}", a.name, a.kind, a.backend);
+    let taken =
+        |a: &AdapterReport, why: &str| format!("{} ({}, {}): {why}", a.name, a.kind, a.backend);
     match (choice, best) {
         (DeviceChoice::Cpu, _) => picked(None, "the CPU: it was asked for".into()),
         (DeviceChoice::Auto, _) => match (real, best) {
@@ -324,8 +325,7 @@ impl GpuDevice {
     /// Makes something on the device, and turns what goes wrong into an error.
     pub(super) fn checked<T>(&self, make: impl FnOnce() -> T) -> Result<T> {
         use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
-        let scopes =
-            [Validation, Internal, OutOfMemory].map(|f| self.device.push_error_scope(f));
+        let scopes = [Validation, Internal, OutOfMemory].map(|f| self.device.push_error_scope(f));
         let made = make();
         let mut errors = vec![];
         for scope in scopes.into_iter().rev() {

@@ -69,10 +69,7 @@ impl Gpu {
             let step_group = device.device().create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some("step"),
                 layout: device.pipelines().step_layout(),
-                entries: &[wgpu::BindGroupEntry {
-                    binding: 0,
-                    resource: step.as_entire_binding(),
-                }],
+                entries: &[wgpu::BindGroupEntry { binding: 0, resource: step.as_entire_binding() }],
             });
             let staging = device.device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some("read"),
@@ -97,7 +94,11 @@ impl Gpu {
 
     fn write_bytes(&mut self, view: View, bytes: &[u8]) {
         let size = view.elem.bytes();
-        assert_eq!(bytes.len() as u64, view.len as u64 * size, "what is written has the view's length");
+        assert_eq!(
+            bytes.len() as u64,
+            view.len as u64 * size,
+            "what is written has the view's length"
+        );
         let buffer = &self.buffers[view.buffer];
         for (i, part) in bytes.chunks(WRITE_BYTES).enumerate() {
             let offset = view.start as u64 * size + (i * WRITE_BYTES) as u64;

@@ -1,0 +1,294 @@
+//! Every kernel of a device against its twin, over tiny models and single ops: `wgpt verify`.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::backend::Backend;
+use crate::backend::cpu::{Cpu, Use};
+use crate::backend::gpu::{Gpu, GpuDevice};
+use crate::check::{Comparison, lockstep};
+use crate::config::{GptConfig, Optimizer};
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::kernel::{Elem, Step};
+use crate::model::{Program, Uses};
+use crate::ops::cross_entropy::IGNORE;
+use crate::ops::matmul::Layout;
+use crate::ops::random::{threefry, unit};
+use crate::ops::{ALL, dropout};
+use crate::plan::{Limits, Phase, Plan, Role, View};
+
+/// How one kernel fared over all its dispatches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// Dispatches that were compared.
+    pub dispatches: usize,
+    /// The largest difference from the twin, relative to the largest value of the argument.
+    pub error: f32,
+    /// What the error may be.
+    pub tolerance: f32,
+    /// Where the largest error is; empty if there is none.
+    pub place: String,
+}
+
+impl Row {
+    /// Whether the kernel was run and does what its twin does; an error that is not a number is not.
+    pub fn passes(&self) -> bool {
+        self.dispatches > 0 && self.error <= self.tolerance
+    }
+}
+
+/// A plan with what is run over it, and what its numbers must be.
+pub struct Case {
+    /// What it covers, in words.
+    pub name: String,
+    /// Buffers and dispatches.
+    pub plan: Arc<Plan>,
+    /// Dispatches, each range with its step, in an order in which each finds its inputs.
+    pub runs: Vec<(Range<usize>, Step)>,
+    /// Token ids are below this.
+    vocab: u32,
+    tokens: Vec<View>,
+    targets: Vec<View>,
+}
+
+/// The largest error that a kernel may have: both sum in single precision, in different orders.
+pub fn tolerance(kernel: &str) -> f32 {
+    match kernel {
+        // Differences of sums and exponentials of sums, several of them multiplied.
+        "attention_backward" => 1e-4,
+        // An exponential of a sum of about 20 magnifies its rounding by as much.
+        "attention_forward" | "attention_extend_forward" | "sample_filter" => 5e-5,
+        // A moment is divided by the root of another, which magnifies the rounding of small ones.
+        "adam_update" => 5e-5,
+        _ => 2e-5,
+    }
+}
+
+/// Compares every kernel on a device with its twin; one row for each of [`ALL`], in its order.
+///
+/// # Errors
+///
+/// If the device cannot hold the tiny models, or is lost.
+pub fn verify(device: &Arc<GpuDevice>) -> Result<Vec<Row>> {
+    let mut rows = rows();
+    for case in cases() {
+        let mut subject = Gpu::new(device, Arc::clone(&case.plan))?;
+        run(&case, &mut subject, &mut rows)?;
+    }
+    Ok(rows)
+}
+
+/// A row for each kernel, none of them run yet.
+pub fn rows() -> Vec<Row> {
+    let row = |name| Row {
+        kernel: name,
+        dispatches: 0,
+        error: 0.0,
+        tolerance: tolerance(name),
+        place: String::new(),
+    };
+    ALL.iter().map(|kernel| row(kernel.name)).collect()
+}
+
+/// Runs one case against the twins and enters what it found into `rows`.
+///
+/// # Errors
+///
+/// If a device is lost.
+pub fn run(case: &Case, subject: &mut dyn Backend, rows: &mut [Row]) -> Result<()> {
+    let mut reference = Cpu::<f32>::new(Arc::clone(&case.plan), Use::Twins);
+    fill_random(case, &mut reference, 1);
+    for (range, step) in &case.runs {
+        lockstep(&case.plan, range.clone(), step, &mut reference, subject, |found| {
+            enter(case, found, rows);
+        })?;
+    }
+    Ok(())
+}
+
+fn enter(case: &Case, found: Comparison, rows: &mut [Row]) {
+    let Some(row) = rows.iter_mut().find(|row| row.kernel == found.kernel) else { return };
+    row.dispatches += 1;
+    if found.error > row.error || found.error.is_nan() {
+        row.error = found.error;
+        row.place = format!("{}, dispatch {}: {}", case.name, found.dispatch, found.place);
+    }
+}
+
+/// Fills every buffer with random numbers that make sense where they are.
+pub fn fill_random(case: &Case, backend: &mut dyn Backend, seed: u32) {
+    for (index, spec) in case.plan.buffers.iter().enumerate() {
+        let view = View { buffer: index, start: 0, len: spec.len, elem: spec.elem };
+        let word = |i: usize| threefry([seed, index as u32], [i as u32, 0])[0];
+        if spec.elem == Elem::U32 {
+            let binary: Vec<u32> = (0..spec.len).map(|i| word(i) & 1).collect();
+            backend.write_u32(view, &binary);
+            continue;
+        }
+        // Parameters stay small, as trained ones are; second moments are not negative.
+        let (low, high) = match spec.role {
+            Role::Parameters => (-0.3, 0.3),
+            Role::Moments => (0.0, 0.01),
+            _ => (-1.0, 1.0),
+        };
+        let data = (0..spec.len).map(|i| low + (high - low) * unit(word(i)));
+        backend.write(view, &data.collect::<Vec<f32>>());
+    }
+    let ids = |view: &View, salt| -> Vec<u32> {
+        (0..view.len).map(|i| threefry([seed, salt], [i as u32, 1])[0] % case.vocab).collect()
+    };
+    for view in &case.tokens {
+        backend.write_u32(*view, &ids(view, 2));
+    }
+    for view in &case.targets {
+        let mut targets = ids(view, 3);
+        targets.iter_mut().skip(1).step_by(5).for_each(|target| *target = IGNORE);
+        backend.write_u32(*view, &targets);
+    }
+}
+
+/// The tiny models and single ops that together run every kernel, with sizes that are 1, prime, one
+/// more than a power of two, and real.
+pub fn cases() -> Vec<Case> {
+    let adamw = Some(Optimizer::Adamw);
+    let small = Limits { binding_bytes: 8 << 10, buffer_bytes: 16 << 10 };
+    vec![
+        model("all sizes 1", [1, 1, 1, 1, 1], [1, 1], adamw, Limits::NONE),
+        model("primes", [2, 2, 14, 157, 71], [3, 37], adamw, small),
+        model("257 wide", [1, 1, 257, 257, 5], [1, 5], Some(Optimizer::Sgd), Limits::NONE),
+        model("768 wide", [1, 12, 768, 11, 2], [1, 2], Some(Optimizer::Adam), Limits::NONE),
+        products("products of 1", [1, 1, 1]),
+        products("products of primes", [67, 131, 71]),
+        products("products, 257 deep", [3, 257, 66]),
+        products("products, 768 wide", [5, 31, 768]),
+        single_ops("single ops of 1", [1, 1, 1, 1]),
+        single_ops("single ops of primes", [2, 37, 3, 7]),
+        single_ops("single ops, 257", [1, 257, 1, 2]),
+    ]
+}
+
+/// A model of [n_layer, n_head, n_embd, vocab_size, n_positions] over [B, T].
+fn model(
+    name: &str,
+    [n_layer, n_head, n_embd, vocab_size, n_positions]: [usize; 5],
+    [batch, seq]: [usize; 2],
+    training: Option<Optimizer>,
+    limits: Limits,
+) -> Case {
+    let n_inner = (n_embd > 256).then_some(17);
+    let sizes =
+        GptConfig { n_layer, n_head, n_embd, vocab_size, n_positions, ..GptConfig::small() };
+    let config = GptConfig { n_inner, ..sizes };
+    let generation = n_embd < 256;
+    let uses = Uses { batch, seq, training, dropout: true, logits: true, generation };
+    let program = Program::record(&config, uses, limits);
+    let step = Step {
+        loss_scale: 1.0 / (batch * seq) as f64,
+        dropout: dropout::threshold(0.25),
+        seed: [3, 4],
+        learning_rate: 1e-3,
+        weight_decay: 0.1,
+        grad_clip: 0.5,
+        ..Step::default()
+    };
+    let ranges = |(phase, step)| (program.plan.phase(phase), step);
+    let runs = phases(&program, step).into_iter().map(ranges).collect();
+    let batch = program.batch.expect("it was recorded with batches");
+    let sequence = program.generation.map(|g| g.sequence);
+    Case {
+        name: name.to_owned(),
+        runs,
+        vocab: vocab_size as u32,
+        tokens: [Some(batch.tokens), sequence].into_iter().flatten().collect(),
+        targets: vec![batch.targets],
+        plan: Arc::new(program.plan),
+    }
+}
+
+/// All phases of a program with a step for each.
+fn phases(program: &Program, step: Step) -> Vec<(Phase, Step)> {
+    let second = Step { accumulate: 1, ..step };
+    let mut runs = vec![
+        (Phase::Forward, step),
+        (Phase::Evaluate, step),
+        (Phase::Logits, step),
+        (Phase::Backward, step),
+        (Phase::Forward, second),
+        (Phase::Backward, second),
+        (Phase::Update, step),
+        (Phase::Update, Step { grad_clip: 0.0, ..step }),
+    ];
+    if program.generation.is_some() {
+        runs.extend(generation(program.config.n_positions as u32, step));
+    }
+    runs
+}
+
+/// A prompt, its continuation within `room` positions, and draws with every filter.
+fn generation(room: u32, step: Step) -> Vec<(Phase, Step)> {
+    let (mut runs, mut position, mut last) = (vec![], 0, step);
+    for (n, count) in [(64, 37), (8, 8), (8, 5), (1, 1), (1, 1)] {
+        if position + count <= room {
+            last = Step { position, count, ..step };
+            runs.push((Phase::Extend(n), last));
+            position += count;
+        }
+    }
+    let top = Step { top_k: 5, top_p: 0.8, min_p: 0.05, temperature: 0.7, ..last };
+    let draws = [
+        last,
+        Step { temperature: 0.0, ..last },
+        Step { repetition_penalty: 1.3, ..top },
+        Step { top_p: 1.0, min_p: 0.0, ..top },
+        Step { top_k: 0, min_p: 0.0, top_p: 0.5, ..top },
+    ];
+    runs.extend(draws.map(|step| (Phase::Sample, step)));
+    runs
+}
+
+/// The three layouts of a product with m, k, n, forward and backward.
+fn products(name: &str, [m, k, n]: [usize; 3]) -> Case {
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_training(1, 1);
+    for (layout, name) in [(Layout::NN, "nn"), (Layout::NT, "nt"), (Layout::TN, "tn")] {
+        let a = g.input(&format!("{name}.a"), m * k);
+        let b = g.input(&format!("{name}.b"), k * n);
+        g.matmul(name, layout, [m, k, n], a, b);
+    }
+    whole(name, g)
+}
+
+/// Residual sums, GELU, dropout and softmax over (B,T,C) and NH heads.
+fn single_ops(name: &str, [b, t, nh, c]: [usize; 4]) -> Case {
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_training(b, t);
+    let [x, y] = ["x", "y"].map(|name| g.input(name, b * t * c));
+    g.residual("residual", x, y);
+    g.gelu("gelu", x);
+    g.dropout("dropout", y, false);
+    g.linear("linear", x, c + 1);
+    g.layernorm("norm", x);
+    let scores = g.input("scores", b * nh * t * t);
+    g.softmax("softmax", scores, nh);
+    whole(name, g)
+}
+
+/// A graph's forward and backward pass, without a model.
+fn whole(name: &str, mut g: Graph) -> Case {
+    g.record_forward(Phase::Forward);
+    g.record_backward(Phase::Backward, None);
+    let step = Step { dropout: dropout::threshold(0.1), seed: [5, 6], ..Step::default() };
+    let runs = [step, Step { accumulate: 1, ..step }];
+    let all = g.plan.dispatches.len();
+    Case {
+        name: name.to_owned(),
+        runs: runs.map(|step| (0..all, step)).into(),
+        plan: Arc::new(g.plan),
+        vocab: 1,
+        tokens: vec![],
+        targets: vec![],
+    }
+}
