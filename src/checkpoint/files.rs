@@ -114,6 +114,15 @@ pub fn clean(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A name beside `path` under which to write what will be renamed to `path`; [`clean`] knows it.
+///
+/// # Errors
+///
+/// If `path` does not name a file.
+pub fn temporary_beside(path: &Path) -> Result<PathBuf> {
+    beside(path, TEMPORARY)
+}
+
 /// Whether `name` is a temporary's, left by a killed process or being written now.
 pub fn is_temporary(name: &str) -> bool {
     original_name(name, TEMPORARY).or_else(|| original_name(name, REPLACED)).is_some()

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use rayon::prelude::*;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::random;
 use super::text::Document;
+use crate::checkpoint::files;
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"wgpt.tok";
@@ -205,12 +206,12 @@ impl TokenWriter {
     ///
     /// If the folder cannot be written.
     pub fn create(path: &Path, vocab_size: usize) -> Result<TokenWriter> {
-        let folder = match path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        let file = NamedTempFile::with_prefix_in(".tokens-", folder)
-            .map_err(|cause| Error::io("writing in", folder, &cause))?;
+        let temporary = files::temporary_beside(path)?;
+        let file = File::create_new(&temporary)
+            .and_then(|file| {
+                Ok(NamedTempFile::from_parts(file, TempPath::try_from_path(temporary)?))
+            })
+            .map_err(|cause| Error::io("writing", path, &cause))?;
         let wide = vocab_size > 1 << 16;
         let mut writer =
             TokenWriter { path: path.to_owned(), file: BufWriter::new(file), wide, count: 0 };
