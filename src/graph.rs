@@ -12,7 +12,7 @@ use crate::ops::Op;
 use crate::ops::attention::{Attention, AttentionExtend};
 use crate::ops::dropout::Dropout;
 use crate::ops::embedding::{Embedding, Slice};
-use crate::ops::gelu::Gelu;
+use crate::ops::gelu::{Gelu, Recompute};
 use crate::ops::layernorm::LayerNorm;
 use crate::ops::linear::{Linear, LinearGelu};
 use crate::ops::matmul::{Layout, MatMul};
@@ -486,11 +486,29 @@ impl Graph {
 
     /// GELU of a linear layer.
     pub fn linear_gelu(&mut self, name: &str, x: Var, oc: usize) -> Var {
+        self.linear_gelu_named(name, name, x, oc).1
+    }
+
+    /// GELU of a linear layer, in a buffer that all layers share: what goes into the GELU and its
+    /// output, which [`Graph::recompute_gelu`] finds again in the backward pass.
+    pub fn linear_gelu_shared(&mut self, name: &str, x: Var, oc: usize) -> (Var, Var) {
+        self.linear_gelu_named(name, slot(name), x, oc)
+    }
+
+    fn linear_gelu_named(&mut self, name: &str, out: &str, x: Var, oc: usize) -> (Var, Var) {
         let pre = self.activation(&format!("{name}.pre"), oc);
-        let out = self.activation(name, oc);
+        let out = self.activation(out, oc);
         let linear = self.linear_into(name, x, pre);
         self.ops.push(Box::new(LinearGelu { linear, out }));
-        out
+        (pre, out)
+    }
+
+    /// Makes `out` be the GELU of `pre` again when the backward pass comes here; to be called after
+    /// what reads `out`.
+    pub fn recompute_gelu(&mut self, pre: Var, out: Var) {
+        let c = out.value.len / self.rows();
+        let dims = Dims { C: c as u32, ..self.dims };
+        self.ops.push(Box::new(Recompute(Gelu { dims, x: pre, out })));
     }
 
     /// GELU of `x`.

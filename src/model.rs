@@ -14,7 +14,7 @@ use crate::plan::{Limits, Phase, Plan, Role, View};
 pub const EXTENDS: [u32; 3] = [64, 8, 1];
 
 /// The most bytes of logits that stand in memory at once.
-const LOGITS_BYTES: u64 = 64 << 20;
+const LOGITS_BYTES: u64 = 16 << 20;
 
 /// The model: from `tokens` to the last layer normalisation (B,T,C), and the token table.
 pub fn gpt2(g: &mut Graph, config: &GptConfig, tokens: View, dropout: bool) -> (Var, Vec<Slice>) {
@@ -39,8 +39,9 @@ pub fn gpt2(g: &mut Graph, config: &GptConfig, tokens: View, dropout: bool) -> (
         let mixed = g.attention(&format!("{h}.attn"), qkv, n_head, n_positions);
         let attended = branch(g, &format!("{h}.attn.c_proj"), mixed);
         (stream, normed) = g.residual_layernorm(&format!("{h}.ln_2"), stream, attended);
-        let wide = g.linear_gelu(&format!("{h}.mlp.c_fc"), normed, config.n_inner());
+        let (pre, wide) = g.linear_gelu_shared(&format!("{h}.mlp.c_fc"), normed, config.n_inner());
         let narrow = branch(g, &format!("{h}.mlp.c_proj"), wide);
+        g.recompute_gelu(pre, wide);
         let next = if l + 1 < n_layer { format!("h.{}.ln_1", l + 1) } else { "ln_f".into() };
         (stream, normed) = g.residual_layernorm(&next, stream, narrow);
     }
