@@ -1,3 +1,7 @@
 //! The `wgpt` program: parse, run, print the error and its hint, exit code.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,112 @@
+//! The command line: one file a subcommand, and what they share.
+//!
+//! Results go to stdout, everything else to stderr. An error is one line `error: …` and, where there
+//! is something to do about it, one line `hint: …`; the exit code is 2 for a wrong command line, else 1.
+
+mod bench;
+mod config_file;
+mod generate;
+mod number;
+mod options;
+mod output;
+mod plan;
+mod progress;
+mod tokenizer;
+mod train;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use wgpt::error::Kind;
+use wgpt::{Error, Result};
+
+const EXAMPLES: &str = "\
+Examples:
+  wgpt train                                        train on little stories, in minutes and without a GPU
+  wgpt generate --prompt \"Once upon a time\"         let the newest run's best model go on
+  wgpt train --data book.txt --size medium          train on a text of your own
+  wgpt plan --size gpt2 --batch-size 4              what would that take of memory?
+  wgpt COMMAND --help                               options and examples of a command";
+
+/// Train and run GPT-2-class language models on any GPU through wgpu, or on the CPU.
+#[derive(Parser)]
+#[command(name = "wgpt", version, after_help = EXAMPLES, subcommand_required = true)]
+#[command(arg_required_else_help = true, max_term_width = 110)]
+struct Cli {
+    /// Threads of the CPU [default: all cores]
+    #[arg(long, value_name = "N", global = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Train(train::Args),
+    Generate(generate::Args),
+    Plan(plan::Args),
+    Bench(bench::Args),
+    Tokenizer(tokenizer::Args),
+}
+
+/// What a command comes to when nothing went wrong: whether all it checked is as it should be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Good,
+}
+
+/// Runs the command that the arguments name; the exit code.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match parse(&arguments).and_then(|cli| run(&cli)) {
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::from(if error.kind() == Kind::Usage { 2 } else { 1 })
+        }
+    }
+}
+
+/// The arguments, with those of `--config` filled in. Ends the program for help and usage errors.
+fn parse(arguments: &[OsString]) -> Result<Cli> {
+    let matches = Cli::command().get_matches_from(arguments);
+    let matches = match matches.subcommand() {
+        Some(("train", train)) => match config_file::arguments(train)? {
+            Some((place, more)) => {
+                let all = arguments.iter().cloned().chain(more);
+                Cli::command().try_get_matches_from(all).map_err(|error| {
+                    let text = error.to_string();
+                    let first = text.lines().next().unwrap_or_default();
+                    Error::usage(first.trim_start_matches("error: ")).at(place)
+                })?
+            }
+            None => matches,
+        },
+        _ => matches,
+    };
+    if let Some(("train", train)) = matches.subcommand() {
+        train::check_resume(train)?;
+    }
+    Cli::from_arg_matches(&matches).map_err(|error| error.exit())
+}
+
+/// Runs a command with its threads.
+fn run(cli: &Cli) -> Result<Outcome> {
+    let threads = match (&cli.command, cli.threads) {
+        (Command::Train(args), None) => args.threads_of_resumed(),
+        (_, threads) => threads.map(usize::from),
+    };
+    // The whole command runs inside the pool, on a thread with as much stack as the first one has.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
+    let pool = pool.stack_size(8 << 20).build();
+    let pool = pool.map_err(|error| Error::input(format!("starting threads: {error}")))?;
+    pool.install(|| match &cli.command {
+        Command::Train(args) => train::run(args, threads),
+        Command::Generate(args) => generate::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Tokenizer(args) => tokenizer::run(args),
+    })
+}

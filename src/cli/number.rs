@@ -1,0 +1,97 @@
+//! Numbers for people: 12,345 · 35.2 MiB · 2 min 03 s.
+
+/// With a comma between thousands.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Tokens a second and the like: whole where the fraction says nothing.
+pub fn rate(number: f64) -> String {
+    if number < 100.0 { format!("{number:.1}") } else { thousands(number.round() as u64) }
+}
+
+/// Bytes in the largest binary unit below them.
+pub fn bytes(number: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if number < 1024 {
+        return format!("{number} B");
+    }
+    let power = ((number.ilog2() / 10) as usize).min(UNITS.len());
+    format!("{:.1} {}", number as f64 / 1024f64.powi(power as i32), UNITS[power - 1])
+}
+
+/// A count in millions or billions.
+pub fn millions(number: u64) -> String {
+    match number {
+        0..10_000 => thousands(number),
+        10_000..1_000_000_000 => format!("{:.2} M", number as f64 / 1e6),
+        _ => format!("{:.2} G", number as f64 / 1e9),
+    }
+}
+
+/// A time.
+pub fn seconds(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match whole {
+        _ if seconds < 9.95 => format!("{seconds:.1} s"),
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+/// A moment as `20261124-041033`, in UTC: seconds since 1970 in the Gregorian calendar.
+pub fn timestamp(unix_seconds: u64) -> String {
+    let (mut day, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
+    let leap =
+        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let mut year = 1970;
+    while day >= 365 + u64::from(leap(year)) {
+        day -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(leap(year));
+    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 0;
+    while day >= months[month] {
+        day -= months[month];
+        month += 1;
+    }
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!("{year}{:02}{:02}-{hour:02}{minute:02}{:02}", month + 1, day + 1, second % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(thousands(0), "0");
+        assert_eq!(thousands(999), "999");
+        assert_eq!(thousands(1_234_567), "1,234,567");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1024), "1.0 KiB");
+        assert_eq!(bytes(128 << 20), "128.0 MiB");
+        assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
+        assert_eq!(seconds(0.25), "0.2 s");
+        assert_eq!(seconds(59.7), "1 min 00 s");
+        assert_eq!(seconds(7265.0), "2 h 01 min");
+        assert_eq!(millions(941_312), "0.94 M");
+    }
+
+    #[test]
+    fn moments_are_of_the_gregorian_calendar() {
+        assert_eq!(timestamp(0), "19700101-000000");
+        assert_eq!(timestamp(951_782_400 + 86_399), "20000229-235959");
+        assert_eq!(timestamp(1_772_323_200), "20260301-000000");
+    }
+}

@@ -1,0 +1,138 @@
+//! Options that several commands have: the model's sizes, the device, batches.
+
+use std::fmt::Display;
+
+use clap::builder::PossibleValuesParser;
+use wgpt::backend::Device;
+use wgpt::config::SIZES;
+use wgpt::{Error, GptConfig, Result};
+
+/// The sizes of a model.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// A named size [default: small]
+    #[arg(long, value_name = "SIZE", value_parser = PossibleValuesParser::new(SIZES))]
+    pub size: Option<String>,
+    /// Transformer blocks [default: the size's]
+    #[arg(long, value_name = "N")]
+    pub layers: Option<usize>,
+    /// Attention heads a block; divides --embd [default: the size's]
+    #[arg(long, value_name = "N")]
+    pub heads: Option<usize>,
+    /// Width of the residual stream [default: the size's]
+    #[arg(long, value_name = "N")]
+    pub embd: Option<usize>,
+    /// Tokens in the vocabulary [default: the size's]
+    #[arg(long, value_name = "N")]
+    pub vocab: Option<usize>,
+    /// The largest number of positions [default: the size's]
+    #[arg(long, value_name = "N")]
+    pub context: Option<usize>,
+}
+
+impl ModelArgs {
+    /// The name of the size that the others change.
+    pub fn size(&self) -> &str {
+        self.size.as_deref().unwrap_or("small")
+    }
+
+    /// The sizes.
+    ///
+    /// # Errors
+    ///
+    /// Names the option that is zero, too large, or does not divide.
+    pub fn config(&self) -> Result<GptConfig> {
+        let size = GptConfig::named(self.size())?;
+        let config = GptConfig {
+            n_layer: self.layers.unwrap_or(size.n_layer),
+            n_head: self.heads.unwrap_or(size.n_head),
+            n_embd: self.embd.unwrap_or(size.n_embd),
+            vocab_size: self.vocab.unwrap_or(size.vocab_size),
+            n_positions: self.context.unwrap_or(size.n_positions),
+            ..size
+        };
+        config.validate().map_err(as_options)?;
+        Ok(config)
+    }
+}
+
+/// An error about config.json's names, about the options' names instead.
+fn as_options(error: Error) -> Error {
+    let names = [
+        ("n_layer", "--layers"),
+        ("n_head", "--heads"),
+        ("n_embd", "--embd"),
+        ("vocab_size", "--vocab"),
+        ("n_positions", "--context"),
+        ("n_inner", "4 times --embd"),
+    ];
+    let message =
+        names.iter().fold(error.to_string(), |text, (name, option)| text.replace(name, option));
+    Error::usage(message)
+}
+
+/// Where a model lives.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DeviceArgs {
+    /// auto (a real GPU, else the CPU), cpu, gpu (any GPU, software too) or gpu:N of `wgpt devices`
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: String,
+}
+
+/// Opens what `--device` names.
+///
+/// # Errors
+///
+/// If there is no such device.
+pub fn open_device(choice: &str) -> Result<Device> {
+    match choice {
+        "auto" | "cpu" => Ok(Device::Cpu),
+        _ => Err(Error::usage(format!("--device is {choice:?}"))),
+    }
+}
+
+/// A help text with the default.
+pub fn with_default(text: &str, value: impl Display) -> String {
+    format!("{text} [default: {value}]")
+}
+
+/// Batch and sequence of a plan or a benchmark: by default those of the size's published comparisons.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Batch")]
+pub struct BatchArgs {
+    /// Sequences a batch [default: 8 for small, 4 medium, 2 large, 1 gpt2]
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Tokens a sequence [default: 128 for small, 256 medium, 512 large, 256 gpt2]
+    #[arg(long, value_name = "N")]
+    pub seq_len: Option<usize>,
+}
+
+impl BatchArgs {
+    /// Sequences and tokens a sequence.
+    ///
+    /// # Errors
+    ///
+    /// Names the option that is out of range.
+    pub fn shape(&self, model: &ModelArgs, config: &GptConfig) -> Result<(usize, usize)> {
+        let (batch, seq) = match model.size() {
+            "small" => (8, 128),
+            "medium" => (4, 256),
+            "large" => (2, 512),
+            _ => (1, 256),
+        };
+        let (batch, seq) =
+            (self.batch_size.unwrap_or(batch), self.seq_len.unwrap_or(seq.min(config.n_positions)));
+        if !(1..=1 << 20).contains(&batch) {
+            return Err(Error::usage(format!("--batch-size is {batch}, must be 1 to {}", 1 << 20)));
+        }
+        if !(1..=config.n_positions).contains(&seq) {
+            return Err(Error::usage(format!(
+                "--seq-len is {seq}, must be 1 to the model's context, {}",
+                config.n_positions
+            )));
+        }
+        Ok((batch, seq))
+    }
+}

@@ -1,0 +1,165 @@
+//! `wgpt plan`: what a run would take, exactly, before anything is allocated.
+
+use serde_json::{Map, Value, json};
+use wgpt::Result;
+use wgpt::config::Optimizer;
+use wgpt::model::{Program, Uses};
+use wgpt::plan::{Limits, Role};
+
+use super::options::{BatchArgs, DeviceArgs, ModelArgs, open_device};
+use super::{Outcome, number, output};
+
+const EXAMPLES: &str = "\
+Examples:
+  wgpt plan --size gpt2 --batch-size 4 --seq-len 512
+  wgpt plan --size gpt2 --limits webgpu                  on a device with WebGPU's default limits
+  wgpt plan --layers 1 --embd 16 --heads 2 --dispatches  every kernel, in order, with its buffers
+  wgpt plan --size gpt2-xl --generation --json";
+
+/// Show what training takes: parameters, exact bytes by role, and whether the device allows it
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    batch: BatchArgs,
+    /// How parameters are updated
+    #[arg(long, value_name = "OPTIMIZER", default_value = "adamw")]
+    optimizer: Optimizer,
+    /// Plan for training with dropout
+    #[arg(long)]
+    dropout: bool,
+    /// Plan for generation alone, without training
+    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout"])]
+    generation: bool,
+    /// List every dispatch of every phase
+    #[arg(long)]
+    dispatches: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Plan within these limits instead of a device's
+    #[arg(long, value_name = "LIMITS", conflicts_with = "device")]
+    limits: Option<NamedLimits>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Limits that go by a name.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum NamedLimits {
+    /// What every WebGPU device allows: bindings of 128 MiB, buffers of 256 MiB.
+    Webgpu,
+}
+
+impl NamedLimits {
+    /// The numbers.
+    pub fn limits(self) -> Limits {
+        match self {
+            NamedLimits::Webgpu => Limits::WEBGPU,
+        }
+    }
+}
+
+/// Plans.
+///
+/// # Errors
+///
+/// If the sizes do not make a model, or there is no such device.
+pub fn run(args: &Args) -> Result<Outcome> {
+    let config = args.model.config()?;
+    let (batch, seq) = args.batch.shape(&args.model, &config)?;
+    let (limits, device) = match args.limits {
+        Some(named) => (named.limits(), "WebGPU's default limits".to_owned()),
+        None => {
+            let device = open_device(&args.device.device)?;
+            (device.limits(), "the CPU".to_owned())
+        }
+    };
+    // What `wgpt train` records: it can generate, too, in training's memory.
+    let training = Uses {
+        batch,
+        seq,
+        training: Some(args.optimizer),
+        dropout: args.dropout,
+        logits: false,
+        generation: true,
+    };
+    let uses = match args.generation {
+        true => Uses { generation: true, ..Uses::default() },
+        false => training,
+    };
+    let program = Program::record(&config, uses, limits);
+    let exceeds = program.plan.exceeds(limits);
+    let available = (limits == Limits::NONE).then(available_memory).flatten();
+    if args.json {
+        let bytes: Map<String, Value> = Role::ALL
+            .iter()
+            .map(|r| (r.name().to_owned(), program.plan.bytes(*r).into()))
+            .collect();
+        let dispatches = args.dispatches.then(|| program.plan.to_string());
+        output::json(&json!({
+            "model": config,
+            "batch_size": uses.batch,
+            "seq_len": uses.seq,
+            "parameters": program.parameter_count(),
+            "bytes": bytes,
+            "total_bytes": program.plan.total_bytes(),
+            "dispatch_count": program.plan.dispatches.len(),
+            "device": device,
+            "limits": (limits != Limits::NONE).then(|| json!({
+                "binding_bytes": limits.binding_bytes, "buffer_bytes": limits.buffer_bytes,
+            })),
+            "available_bytes": available,
+            "fits": exceeds.is_none() && available.is_none_or(|a| program.plan.total_bytes() <= a),
+            "exceeds": exceeds,
+            "dispatches": dispatches.map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()),
+        }));
+        return Ok(Outcome::Good);
+    }
+    show(&program, &device, exceeds, available);
+    if args.dispatches {
+        output::text(&format!("\n{}", program.plan));
+    }
+    Ok(Outcome::Good)
+}
+
+fn show(program: &Program, device: &str, exceeds: Option<String>, available: Option<u64>) {
+    let (config, uses, plan) = (&program.config, &program.uses, &program.plan);
+    output::line(&format!(
+        "{} parameters: {} layers, {} heads, {} wide, vocabulary {}, context {}",
+        number::thousands(program.parameter_count() as u64),
+        config.n_layer,
+        config.n_head,
+        config.n_embd,
+        config.vocab_size,
+        config.n_positions
+    ));
+    match uses.batch {
+        0 => output::line("for generation alone"),
+        batch => output::line(&format!("for training on {batch} x {} tokens", uses.seq)),
+    }
+    let row =
+        |name: &str, bytes: u64| [name.to_owned(), number::thousands(bytes), number::bytes(bytes)];
+    let mut rows: Vec<_> =
+        Role::ALL.iter().map(|role| row(role.name(), plan.bytes(*role))).collect();
+    rows.push(row("total", plan.total_bytes()));
+    output::line(&output::table(["memory", "bytes", ""], &[0], rows));
+    let total = plan.total_bytes();
+    output::line(&match (exceeds, available) {
+        (Some(what), _) => format!("{device}: does not fit: {what}"),
+        (None, Some(free)) if free < total => {
+            format!("{device}: does not fit: {} are available", number::bytes(free))
+        }
+        (None, Some(free)) => format!("{device}: fits, {} are available", number::bytes(free)),
+        (None, None) => format!("{device}: every buffer and binding is within the limits"),
+    });
+}
+
+/// Bytes of host memory that are free or can be made so; `None` where the system does not say.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}

@@ -1,0 +1,163 @@
+//! How a run goes, on stderr: a bar where there is a terminal, plain lines where there is none.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use wgpt::Event;
+use wgpt::train::StepReport;
+
+use super::{number, output};
+
+/// Shows the events of a run.
+pub struct Progress {
+    terminal: bool,
+    bar: Option<ProgressBar>,
+    /// What is being prepared, or nothing.
+    preparing: String,
+    skipped: u32,
+}
+
+impl Progress {
+    /// Nothing is shown yet.
+    pub fn new() -> Progress {
+        let terminal = std::io::stderr().is_terminal();
+        Progress { terminal, bar: None, preparing: String::new(), skipped: 0 }
+    }
+
+    /// Puts another bar in the place of the one before.
+    fn open(&mut self, total: u64, template: &str) {
+        self.end();
+        if self.terminal {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template(template).expect("a template of ours");
+            bar.set_style(style.progress_chars("━╸─"));
+            self.bar = Some(bar);
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// A line that stays, above the bar.
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| output::log(line)),
+            None => output::log(line),
+        }
+    }
+
+    /// Shows one event.
+    pub fn show(&mut self, event: &Event) {
+        match event {
+            Event::Preparing { what, done, total } => self.prepare(what, *done, *total),
+            Event::Started { first_step, .. } => self.start(event, *first_step),
+            Event::Step(report) => self.step(report),
+            Event::Evaluating { done, total } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_prefix(format!("evaluating {done}/{total}  "));
+                    bar.tick();
+                }
+            }
+            Event::Evaluated { step, val_loss, best, whole } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_prefix("");
+                }
+                let what = if *whole { "over the whole validation split" } else { "sampled" };
+                let best = if *best { ", the best so far" } else { "" };
+                self.say(&format!("step {step}: validation loss {val_loss:.4} ({what}{best})"));
+            }
+            Event::Saved { step, path } => {
+                if !self.terminal {
+                    self.say(&format!("step {step}: saved {}", path.display()));
+                }
+            }
+        }
+    }
+
+    fn prepare(&mut self, what: &str, done: u64, total: u64) {
+        if self.preparing != what {
+            self.preparing = what.to_owned();
+            let known = "{prefix}  {bar:24}  {bytes}/{total_bytes}  {bytes_per_sec}";
+            self.open(total, if total > 0 { known } else { "{prefix}  {spinner}" });
+            match &self.bar {
+                Some(bar) => bar.set_prefix(what.to_owned()),
+                None => self.say(what),
+            }
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done.min(total));
+        }
+    }
+
+    fn start(&mut self, event: &Event, first_step: usize) {
+        let Event::Started {
+            parameters,
+            device,
+            plan_bytes,
+            run_dir,
+            train_tokens,
+            val_tokens,
+            ..
+        } = event
+        else {
+            return;
+        };
+        self.end();
+        self.say(&format!(
+            "{} parameters on {device}, {} of memory",
+            number::millions(*parameters as u64),
+            number::bytes(*plan_bytes)
+        ));
+        self.say(&format!(
+            "{} tokens to train on, {} to validate",
+            number::thousands(*train_tokens as u64),
+            number::thousands(*val_tokens as u64)
+        ));
+        if let Some(dir) = run_dir {
+            self.say(&format!("the run is in {}", dir.display()));
+        }
+        if first_step > 0 {
+            self.say(&format!("going on after update {first_step}"));
+        }
+        self.open(0, "{bar:24}  {pos}/{len}  {prefix}{msg}");
+        if let Some(bar) = &self.bar {
+            bar.set_position(first_step as u64);
+        }
+    }
+
+    fn step(&mut self, report: &StepReport) {
+        if report.skipped > self.skipped {
+            self.skipped = report.skipped;
+            self.say(&format!(
+                "step {}: update left out, since its loss or gradient was not finite ({} so far)",
+                report.step, report.skipped
+            ));
+        }
+        let left = report.tokens as f64 / report.step.max(1) as f64
+            * report.steps.saturating_sub(report.step) as f64
+            / report.tokens_per_s.max(1e-9);
+        let (rate, left) = (number::rate(report.tokens_per_s), number::seconds(left));
+        let loss = report.loss.map(|loss| format!("loss {loss:.4}  ")).unwrap_or_default();
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(report.steps as u64);
+                bar.set_position(report.step as u64);
+                if !loss.is_empty() {
+                    bar.set_message(format!("{loss}{rate} tokens/s  ETA {left}"));
+                }
+            }
+            None if report.logged => {
+                let (step, steps, lr) = (report.step, report.steps, report.learning_rate);
+                self.say(&format!(
+                    "step {step}/{steps}  {loss}lr {lr:.2e}  {rate} tokens/s  ETA {left}"
+                ));
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! `wgpt train`: trains a model, shows how it goes, and says where it is and what to do next.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use wgpt::checkpoint;
+use wgpt::config::Optimizer;
+use wgpt::train::{self, Resumed, RunSettings};
+use wgpt::{Error, GenerateOptions, Gpt, Result, Summary, TrainConfig, Trainer};
+
+use super::options::{DeviceArgs, ModelArgs, open_device, with_default};
+use super::progress::Progress;
+use super::{Outcome, number, output};
+
+const EXAMPLES: &str = "\
+Examples:
+  wgpt train                                             little stories, a small model
+  wgpt train --data book.txt notes/ --size medium        files and folders of text
+  wgpt train --data shakespeare --tokenizer bytes --max-iters 2000 --seq-len 64 --batch-size 12
+  wgpt train --config run.toml --lr 5e-4                 options from a file, one of them changed
+  wgpt train --resume runs/stories-small-20260101-120000 go on after Ctrl-C or a crash
+  wgpt train --init runs/NAME/best --data more.txt       start from a trained model
+
+A file of options has a line an option, by its long name: batch-size = 8. Ctrl-C finishes the step and saves.";
+
+/// Train a model: text in, a folder with the model, its checkpoints and its metrics out
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// stories, shakespeare, tinystories, or paths of files and folders (.txt, .jsonl, .bin) [default: stories]
+    #[arg(long, value_name = "DATA", num_args = 1.., next_line_help = true)]
+    data: Vec<String>,
+    /// train (a vocabulary of the size's own), bytes, or a folder with a tokenizer [default: train]
+    #[arg(long, value_name = "TOKENIZER")]
+    tokenizer: Option<String>,
+    /// Options from a TOML file; the command line goes before it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The run's folder, a new one [default: runs/DATA-SIZE-DATE-TIME]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with a run, with all its settings
+    #[arg(long, value_name = "DIR")]
+    resume: Option<PathBuf>,
+    /// Start from the model in a folder; its sizes hold
+    #[arg(long, value_name = "DIR")]
+    #[arg(conflicts_with_all = ["size", "layers", "heads", "embd", "vocab", "context"])]
+    init: Option<PathBuf>,
+    /// Print one JSON object at the end instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    steps: StepArgs,
+}
+
+/// How it is trained: the fields of [`TrainConfig`].
+#[derive(clap::Args)]
+#[command(next_help_heading = "Training")]
+struct StepArgs {
+    #[arg(long, value_name = "N", help = with_default("Updates to make", TrainConfig::default().max_iters))]
+    max_iters: Option<usize>,
+    #[arg(long, value_name = "N", help = with_default("Sequences a batch", TrainConfig::default().batch_size))]
+    batch_size: Option<usize>,
+    /// Tokens a sequence [default: the model's context]
+    #[arg(long, value_name = "N")]
+    seq_len: Option<usize>,
+    #[arg(long, value_name = "N", help = with_default("Batches an update", TrainConfig::default().grad_accum))]
+    grad_accum: Option<usize>,
+    #[arg(long, value_name = "X", help = with_default("Highest learning rate", TrainConfig::default().learning_rate))]
+    lr: Option<f64>,
+    /// Lowest learning rate, at the end [default: a tenth of --lr]
+    #[arg(long, value_name = "X")]
+    min_lr: Option<f64>,
+    /// Updates of linear warm-up [default: a twentieth of --max-iters]
+    #[arg(long, value_name = "N")]
+    warmup: Option<usize>,
+    #[arg(long, value_name = "X", help = with_default("Weight decay of matrices", TrainConfig::default().weight_decay))]
+    weight_decay: Option<f64>,
+    #[arg(long, value_name = "X", help = with_default("Adam's decay of the first moment", TrainConfig::default().beta1))]
+    beta1: Option<f64>,
+    #[arg(long, value_name = "X", help = with_default("Adam's decay of the second moment", TrainConfig::default().beta2))]
+    beta2: Option<f64>,
+    #[arg(long, value_name = "X", help = with_default("Largest norm of the gradient, 0 for any", TrainConfig::default().grad_clip))]
+    grad_clip: Option<f64>,
+    #[arg(long, value_name = "X", help = with_default("Share of activations to drop", TrainConfig::default().dropout))]
+    dropout: Option<f64>,
+    #[arg(long, value_name = "OPTIMIZER", help = "How parameters are updated [default: adamw]")]
+    optimizer: Option<Optimizer>,
+    #[arg(long, value_name = "N", help = with_default("What everything random follows from", TrainConfig::default().seed))]
+    seed: Option<u64>,
+    #[arg(long, value_name = "N", help = with_default("Updates between evaluations, 0: only at the end", TrainConfig::default().eval_every))]
+    eval_every: Option<usize>,
+    #[arg(long, value_name = "N", help = with_default("Batches an evaluation on the way", TrainConfig::default().eval_iters))]
+    eval_iters: Option<usize>,
+    #[arg(long, value_name = "N", help = with_default("Updates between saves, 0: only at the end", TrainConfig::default().save_every))]
+    save_every: Option<usize>,
+    #[arg(long, value_name = "N", help = with_default("Updates between lines of the log", TrainConfig::default().log_every))]
+    log_every: Option<usize>,
+    #[arg(long, value_name = "N", help = with_default("Checkpoints to keep", TrainConfig::default().keep))]
+    keep: Option<usize>,
+}
+
+impl StepArgs {
+    fn config(&self, out: PathBuf) -> TrainConfig {
+        let default = TrainConfig::default();
+        TrainConfig {
+            max_iters: self.max_iters.unwrap_or(default.max_iters),
+            batch_size: self.batch_size.unwrap_or(default.batch_size),
+            seq_len: self.seq_len.or(default.seq_len),
+            grad_accum: self.grad_accum.unwrap_or(default.grad_accum),
+            learning_rate: self.lr.unwrap_or(default.learning_rate),
+            min_learning_rate: self.min_lr.or(default.min_learning_rate),
+            warmup: self.warmup.or(default.warmup),
+            weight_decay: self.weight_decay.unwrap_or(default.weight_decay),
+            beta1: self.beta1.unwrap_or(default.beta1),
+            beta2: self.beta2.unwrap_or(default.beta2),
+            eps: default.eps,
+            grad_clip: self.grad_clip.unwrap_or(default.grad_clip),
+            dropout: self.dropout.unwrap_or(default.dropout),
+            seed: self.seed.unwrap_or(default.seed),
+            eval_every: self.eval_every.unwrap_or(default.eval_every),
+            eval_iters: self.eval_iters.unwrap_or(default.eval_iters),
+            save_every: self.save_every.unwrap_or(default.save_every),
+            log_every: self.log_every.unwrap_or(default.log_every),
+            keep: self.keep.unwrap_or(default.keep),
+            optimizer: self.optimizer.unwrap_or(default.optimizer),
+            out: Some(out),
+        }
+    }
+}
+
+/// Checks that nothing but what a resumed run does not know is given beside `--resume`.
+///
+/// # Errors
+///
+/// Names the option that is one too many.
+pub fn check_resume(train: &ArgMatches) -> Result<()> {
+    let given = |id: &str| train.value_source(id) == Some(ValueSource::CommandLine);
+    if !given("resume") {
+        return Ok(());
+    }
+    let more = train.ids().map(clap::Id::as_str).find(|id| {
+        let group = !matches!(train.try_contains_id(id), Ok(true)) || id.ends_with("Args");
+        given(id) && !group && !["resume", "threads", "json"].contains(id)
+    });
+    match more {
+        None => Ok(()),
+        Some(id) => Err(Error::usage(format!(
+            "--{} cannot be given with --resume: a run goes on with its own settings",
+            id.replace('_', "-")
+        ))
+        .hint("leave it out; or begin another run from this one's model by --init")),
+    }
+}
+
+impl Args {
+    /// How many threads the run has that is to be resumed, if it says so.
+    pub fn threads_of_resumed(&self) -> Option<usize> {
+        // Whatever is wrong with the file is told when the run is opened.
+        let text = std::fs::read(self.resume.as_deref()?.join("run.json")).ok()?;
+        serde_json::from_slice::<RunSettings>(&text).ok()?.threads
+    }
+
+    fn settings(&self, threads: Option<usize>) -> Result<RunSettings> {
+        let data = match self.data.as_slice() {
+            [] => vec!["stories".to_owned()],
+            data => data.to_vec(),
+        };
+        let model = match &self.init {
+            Some(init) => checkpoint::read_config(init)?,
+            None => self.model.config()?,
+        };
+        let size = if self.init.is_some() { "tuned" } else { self.model.size() };
+        let out = self.out.clone().unwrap_or_else(|| new_run(&data[0], size));
+        Ok(RunSettings {
+            data,
+            tokenizer: self.tokenizer.clone().unwrap_or_else(|| "train".to_owned()),
+            model,
+            train: self.steps.config(out),
+            device: self.device.device.clone(),
+            threads,
+            init: self.init.clone(),
+        })
+    }
+}
+
+/// A folder that is not there yet: runs/DATA-SIZE-DATE-TIME.
+fn new_run(data: &str, size: &str) -> PathBuf {
+    let data = Path::new(data).file_stem().unwrap_or_default().to_string_lossy();
+    let plain = |c: char| if c.is_alphanumeric() || c == '_' { c } else { '-' };
+    let data: String = data.chars().map(plain).take(40).collect();
+    let data = data.trim_matches('-');
+    let data = if data.is_empty() { "data" } else { data };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let name = format!("{data}-{size}-{}", number::timestamp(now));
+    let mut names = (1..).map(|i| if i == 1 { name.clone() } else { format!("{name}-{i}") });
+    let path = names.by_ref().map(|name| Path::new("runs").join(name)).find(|path| !path.exists());
+    path.expect("there are many names")
+}
+
+/// The stop flag of the trainer that runs, if one does and was not stopped yet.
+static RUNNING: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
+
+fn set_running(flag: Option<Arc<AtomicBool>>) {
+    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = flag;
+}
+
+/// Makes Ctrl-C finish the step under way; pressed again, or when nothing is under way, it ends the program at once.
+/// What is on the disk is whole at any moment.
+fn catch_interrupts() -> Result<()> {
+    let handler = || match RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(flag) => {
+            flag.store(true, Ordering::Relaxed);
+            output::log("\nstopping after this step; press Ctrl-C again to end at once");
+        }
+        None => std::process::exit(130),
+    };
+    ctrlc::set_handler(handler).map_err(|e| Error::input(format!("listening for Ctrl-C: {e}")))
+}
+
+/// Trains.
+///
+/// # Errors
+///
+/// As [`train::start`] and [`Trainer::run`].
+pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
+    catch_interrupts()?;
+    let mut progress = Progress::new();
+    let mut trainer = match &args.resume {
+        Some(dir) => {
+            let device = |settings: &RunSettings| open_device(&settings.device);
+            match train::resume(dir, device, &mut |event| progress.show(event))? {
+                Resumed::Running(trainer) => *trainer,
+                Resumed::Finished(summary) => {
+                    let (dir, steps) = (dir.display(), summary.steps);
+                    output::log(&format!(
+                        "the run in {dir} is finished: all its {steps} updates were made"
+                    ));
+                    finish(&summary, args.json);
+                    return Ok(Outcome::Good);
+                }
+            }
+        }
+        None => {
+            let settings = args.settings(threads)?;
+            settings.train.validate(&settings.model)?;
+            let device = open_device(&settings.device)?;
+            train::start(&settings, device, &mut |event| progress.show(event))?
+        }
+    };
+    set_running(Some(trainer.stop_flag()));
+    let result = trainer.run(&mut |event| progress.show(event));
+    set_running(None);
+    progress.end();
+    let summary = result?;
+    if !summary.finished {
+        stopped(&summary, args.json);
+        return Ok(Outcome::Good);
+    }
+    if !args.json {
+        sample(trainer)?;
+    }
+    finish(&summary, args.json);
+    Ok(Outcome::Good)
+}
+
+/// Says how to go on with a run that was stopped.
+fn stopped(summary: &Summary, json: bool) {
+    if json {
+        output::json(summary);
+    }
+    if let Some(dir) = &summary.run_dir {
+        let say = if json { output::log } else { output::line };
+        say(&format!("stopped after update {}, everything is saved; to go on:", summary.steps));
+        say(&format!("  wgpt train --resume {}", quoted(dir)));
+    }
+}
+
+/// Prints a text of the trained model.
+fn sample(trainer: Trainer) -> Result<()> {
+    let mut gpt: Gpt = trainer.into_model();
+    if gpt.tokenizer().is_none() {
+        return Ok(());
+    }
+    let options =
+        GenerateOptions { max_tokens: 200, temperature: 0.7, ..GenerateOptions::default() };
+    output::line("A sample:\n");
+    // An empty prompt begins a new text.
+    gpt.generate_stream("", &options, &mut output::text)?;
+    output::line("\n");
+    Ok(())
+}
+
+/// Prints what came out and what to do next.
+fn finish(summary: &Summary, json: bool) {
+    if json {
+        return output::json(summary);
+    }
+    let loss =
+        |loss: Option<f64>| loss.map_or("not finite".to_owned(), |loss| format!("{loss:.4}"));
+    let rows = [
+        (
+            "validation loss",
+            format!("{} (best {})", loss(summary.val_loss), loss(summary.best_val_loss)),
+        ),
+        ("training loss", loss(summary.train_loss)),
+        (
+            "updates",
+            format!(
+                "{} in {}, {} tokens/s",
+                number::thousands(summary.steps as u64),
+                number::seconds(summary.seconds),
+                number::rate(summary.tokens_per_s)
+            ),
+        ),
+    ];
+    for (name, value) in rows {
+        output::line(&format!("{name:<16} {value}"));
+    }
+    if let Some(dir) = &summary.run_dir {
+        output::line(&format!("{:<16} {}", "run", dir.display()));
+        output::line("\nTo let the model write:");
+        let best = quoted(&dir.join("best"));
+        output::line(&format!("  wgpt generate --model {best} --prompt \"Once upon a time\""));
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
