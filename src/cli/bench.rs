@@ -92,8 +92,8 @@ struct Common {
     model: ModelArgs,
     #[command(flatten)]
     device: DeviceArgs,
-    /// The precision of parameters and activations
-    #[arg(long, value_name = "PRECISION", default_value = "f32")]
+    /// The precision of parameters and activations: f32
+    #[arg(long, value_name = "PRECISION", default_value = "f32", hide_possible_values = true)]
     precision: Precision,
     /// Print one JSON object
     #[arg(long)]

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use clap::builder::PossibleValuesParser;
 use wgpt::backend::Device;
 use wgpt::config::SIZES;
-use wgpt::{Error, GptConfig, Result};
+use wgpt::{Error, GptConfig, Result, TrainConfig};
 
 /// The sizes of a model.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -88,7 +88,8 @@ pub struct DeviceArgs {
 pub fn open_device(choice: &str) -> Result<Device> {
     match choice {
         "auto" | "cpu" => Ok(Device::Cpu),
-        _ => Err(Error::usage(format!("--device is {choice:?}"))),
+        _ => Err(Error::device(format!("there is no device {choice:?}"))
+            .hint("--device takes auto or cpu")),
     }
 }
 
@@ -97,7 +98,18 @@ pub fn with_default(text: &str, value: impl Display) -> String {
     format!("{text} [default: {value}]")
 }
 
-/// Batch and sequence of a plan or a benchmark: by default those of the size's published comparisons.
+/// Sequences and tokens a sequence.
+///
+/// # Errors
+///
+/// Names the option that is out of range.
+pub fn check_shape(batch: usize, seq: usize, config: &GptConfig) -> Result<(usize, usize)> {
+    let train = TrainConfig { batch_size: batch, seq_len: Some(seq), ..TrainConfig::default() };
+    train.validate(config)?;
+    Ok((batch, seq))
+}
+
+/// Batch and sequence of a benchmark: by default those of the size's published comparisons.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Batch")]
 pub struct BatchArgs {
@@ -122,17 +134,7 @@ impl BatchArgs {
             "large" => (2, 512),
             _ => (1, 256),
         };
-        let (batch, seq) =
-            (self.batch_size.unwrap_or(batch), self.seq_len.unwrap_or(seq.min(config.n_positions)));
-        if !(1..=1 << 20).contains(&batch) {
-            return Err(Error::usage(format!("--batch-size is {batch}, must be 1 to {}", 1 << 20)));
-        }
-        if !(1..=config.n_positions).contains(&seq) {
-            return Err(Error::usage(format!(
-                "--seq-len is {seq}, must be 1 to the model's context, {}",
-                config.n_positions
-            )));
-        }
-        Ok((batch, seq))
+        let seq = self.seq_len.unwrap_or(seq.min(config.n_positions));
+        check_shape(self.batch_size.unwrap_or(batch), seq, config)
     }
 }

@@ -1,8 +1,9 @@
 //! Printing: results, JSON, tables, log lines, errors.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::Path;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use serde::Serialize;
 use wgpt::Error;
 
@@ -34,6 +35,21 @@ pub fn log(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
+/// A path as one would type it: within the working folder, from there.
+pub fn path(path: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    let short = here.as_deref().and_then(|here| path.strip_prefix(here).ok());
+    let short = short.filter(|short| !short.as_os_str().is_empty());
+    short.unwrap_or(path).display().to_string()
+}
+
+/// A path as a shell takes it.
+pub fn quoted(path: &Path) -> String {
+    let text = self::path(path);
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 /// Whether stderr may have colours: it is a terminal, and `NO_COLOR` is not set.
 fn colours() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
@@ -53,8 +69,10 @@ pub fn error(error: &Error) {
 
 /// A table with a head; columns but those of `left` are aligned to the right.
 pub fn table<const N: usize>(head: [&str; N], left: &[usize], rows: Vec<[String; N]>) -> String {
+    const STYLE: TableStyle =
+        TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(head).add_rows(rows);
+    table.load_style(STYLE).set_header(head).add_rows(rows);
     for (i, column) in table.column_iter_mut().enumerate() {
         if !left.contains(&i) {
             column.set_cell_alignment(CellAlignment::Right);

@@ -1,12 +1,12 @@
 //! `wgpt plan`: what a run would take, exactly, before anything is allocated.
 
 use serde_json::{Map, Value, json};
-use wgpt::Result;
 use wgpt::config::Optimizer;
 use wgpt::model::{Program, Uses};
 use wgpt::plan::{Limits, Role};
+use wgpt::{Result, TrainConfig};
 
-use super::options::{BatchArgs, DeviceArgs, ModelArgs, open_device};
+use super::options::{DeviceArgs, ModelArgs, check_shape, open_device, with_default};
 use super::{Outcome, number, output};
 
 const EXAMPLES: &str = "\
@@ -22,10 +22,13 @@ Examples:
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    #[command(flatten)]
-    batch: BatchArgs,
-    /// How parameters are updated
-    #[arg(long, value_name = "OPTIMIZER", default_value = "adamw")]
+    #[arg(long, value_name = "N", help = with_default("Sequences a batch", TrainConfig::default().batch_size))]
+    batch_size: Option<usize>,
+    /// Tokens a sequence [default: the model's context]
+    #[arg(long, value_name = "N")]
+    seq_len: Option<usize>,
+    /// How parameters are updated: adamw, adam or sgd
+    #[arg(long, value_name = "OPTIMIZER", default_value = "adamw", hide_possible_values = true)]
     optimizer: Optimizer,
     /// Plan for training with dropout
     #[arg(long)]
@@ -38,8 +41,8 @@ pub struct Args {
     dispatches: bool,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Plan within these limits instead of a device's
-    #[arg(long, value_name = "LIMITS", conflicts_with = "device")]
+    /// Plan within limits that go by a name instead of a device's: webgpu, what every device has
+    #[arg(long, value_name = "LIMITS", conflicts_with = "device", hide_possible_values = true)]
     limits: Option<NamedLimits>,
     /// Print one JSON object
     #[arg(long)]
@@ -69,7 +72,10 @@ impl NamedLimits {
 /// If the sizes do not make a model, or there is no such device.
 pub fn run(args: &Args) -> Result<Outcome> {
     let config = args.model.config()?;
-    let (batch, seq) = args.batch.shape(&args.model, &config)?;
+    let train = TrainConfig::for_model(&config);
+    let batch = args.batch_size.unwrap_or(train.batch_size);
+    let seq = args.seq_len.or(train.seq_len).unwrap_or(config.n_positions);
+    let (batch, seq) = check_shape(batch, seq, &config)?;
     let (limits, device) = match args.limits {
         Some(named) => (named.limits(), "WebGPU's default limits".to_owned()),
         None => {

@@ -72,7 +72,7 @@ impl Progress {
             }
             Event::Saved { step, path } => {
                 if !self.terminal {
-                    self.say(&format!("step {step}: saved {}", path.display()));
+                    self.say(&format!("step {step}: saved {}", output::path(path)));
                 }
             }
         }
@@ -119,7 +119,7 @@ impl Progress {
             number::thousands(*val_tokens as u64)
         ));
         if let Some(dir) = run_dir {
-            self.say(&format!("the run is in {}", dir.display()));
+            self.say(&format!("the run is in {}", output::path(dir)));
         }
         if first_step > 0 {
             self.say(&format!("going on after update {first_step}"));

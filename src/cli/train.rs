@@ -10,7 +10,7 @@ use clap::parser::ValueSource;
 use wgpt::checkpoint;
 use wgpt::config::Optimizer;
 use wgpt::train::{self, Resumed, RunSettings};
-use wgpt::{Error, GenerateOptions, Gpt, Result, Summary, TrainConfig, Trainer};
+use wgpt::{Error, GenerateOptions, Gpt, GptConfig, Result, Summary, TrainConfig, Trainer};
 
 use super::options::{DeviceArgs, ModelArgs, open_device, with_default};
 use super::progress::Progress;
@@ -32,7 +32,7 @@ A file of options has a line an option, by its long name: batch-size = 8. Ctrl-C
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// stories, shakespeare, tinystories, or paths of files and folders (.txt, .jsonl, .bin) [default: stories]
-    #[arg(long, value_name = "DATA", num_args = 1.., next_line_help = true)]
+    #[arg(long, value_name = "DATA", num_args = 1..)]
     data: Vec<String>,
     /// train (a vocabulary of the size's own), bytes, or a folder with a tokenizer [default: train]
     #[arg(long, value_name = "TOKENIZER")]
@@ -74,7 +74,8 @@ struct StepArgs {
     seq_len: Option<usize>,
     #[arg(long, value_name = "N", help = with_default("Batches an update", TrainConfig::default().grad_accum))]
     grad_accum: Option<usize>,
-    #[arg(long, value_name = "X", help = with_default("Highest learning rate", TrainConfig::default().learning_rate))]
+    /// Highest learning rate [default: 0.4 / the width, 6e-4 for gpt2]
+    #[arg(long, value_name = "X")]
     lr: Option<f64>,
     /// Lowest learning rate, at the end [default: a tenth of --lr]
     #[arg(long, value_name = "X")]
@@ -92,7 +93,8 @@ struct StepArgs {
     grad_clip: Option<f64>,
     #[arg(long, value_name = "X", help = with_default("Share of activations to drop", TrainConfig::default().dropout))]
     dropout: Option<f64>,
-    #[arg(long, value_name = "OPTIMIZER", help = "How parameters are updated [default: adamw]")]
+    /// How parameters are updated: adamw, adam or sgd [default: adamw]
+    #[arg(long, value_name = "OPTIMIZER", hide_possible_values = true)]
     optimizer: Option<Optimizer>,
     #[arg(long, value_name = "N", help = with_default("What everything random follows from", TrainConfig::default().seed))]
     seed: Option<u64>,
@@ -109,8 +111,8 @@ struct StepArgs {
 }
 
 impl StepArgs {
-    fn config(&self, out: PathBuf) -> TrainConfig {
-        let default = TrainConfig::default();
+    fn config(&self, model: &GptConfig, out: PathBuf) -> TrainConfig {
+        let default = TrainConfig::for_model(model);
         TrainConfig {
             max_iters: self.max_iters.unwrap_or(default.max_iters),
             batch_size: self.batch_size.unwrap_or(default.batch_size),
@@ -183,8 +185,8 @@ impl Args {
         Ok(RunSettings {
             data,
             tokenizer: self.tokenizer.clone().unwrap_or_else(|| "train".to_owned()),
+            train: self.steps.config(&model, out),
             model,
-            train: self.steps.config(out),
             device: self.device.device.clone(),
             threads,
             init: self.init.clone(),
@@ -240,7 +242,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
             match train::resume(dir, device, &mut |event| progress.show(event))? {
                 Resumed::Running(trainer) => *trainer,
                 Resumed::Finished(summary) => {
-                    let (dir, steps) = (dir.display(), summary.steps);
+                    let (dir, steps) = (output::path(dir), summary.steps);
                     output::log(&format!(
                         "the run in {dir} is finished: all its {steps} updates were made"
                     ));
@@ -280,7 +282,7 @@ fn stopped(summary: &Summary, json: bool) {
     if let Some(dir) = &summary.run_dir {
         let say = if json { output::log } else { output::line };
         say(&format!("stopped after update {}, everything is saved; to go on:", summary.steps));
-        say(&format!("  wgpt train --resume {}", quoted(dir)));
+        say(&format!("  wgpt train --resume {}", output::quoted(dir)));
     }
 }
 
@@ -326,16 +328,9 @@ fn finish(summary: &Summary, json: bool) {
         output::line(&format!("{name:<16} {value}"));
     }
     if let Some(dir) = &summary.run_dir {
-        output::line(&format!("{:<16} {}", "run", dir.display()));
+        output::line(&format!("{:<16} {}", "run", output::path(dir)));
         output::line("\nTo let the model write:");
-        let best = quoted(&dir.join("best"));
+        let best = output::quoted(&dir.join("best"));
         output::line(&format!("  wgpt generate --model {best} --prompt \"Once upon a time\""));
     }
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }

@@ -1,6 +1,7 @@
 //! Every integration test, in one binary, so that one device serves them all.
 
 mod checkpoint;
+mod cli;
 mod common;
 mod cpu_kernels;
 mod data;

@@ -1,0 +1,471 @@
+//! Does the command line have manners? Help, exit codes, streams, JSON, settings from a file.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use assert_cmd::Command;
+use predicates::prelude::*;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The program, in a folder of its own, so that `runs/` is the test's.
+fn wgpt(folder: &Path) -> Command {
+    let mut command = Command::cargo_bin("wgpt").expect("the program is built");
+    command.current_dir(folder).env_remove("NO_COLOR");
+    command
+}
+
+const TINY: &[&str] = &[
+    "--tokenizer=bytes",
+    "--layers=1",
+    "--heads=2",
+    "--embd=16",
+    "--context=32",
+    "--batch-size=4",
+    "--max-iters=12",
+    "--eval-every=6",
+    "--eval-iters=2",
+    "--log-every=4",
+    "--device=cpu",
+];
+
+/// A folder with a text, data.txt.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text: String = (0..60).map(|i| format!("The cat saw {i} birds.\n")).collect();
+    std::fs::write(folder.path().join("data.txt"), text).expect("the text is written");
+    folder
+}
+
+/// A folder with a finished tiny run in runs/tiny, made once; tests only read it.
+fn trained() -> &'static Path {
+    static TRAINED: OnceLock<TempDir> = OnceLock::new();
+    let folder = TRAINED.get_or_init(|| {
+        let folder = folder();
+        let data = ["train", "--data=data.txt", "--out=runs/tiny"];
+        wgpt(folder.path()).args(data).args(TINY).assert().success();
+        folder
+    });
+    folder.path()
+}
+
+/// stdout as the one JSON object that it must be.
+fn json(command: &mut Command) -> Value {
+    let output = command.assert().success().get_output().stdout.clone();
+    let value: Value = serde_json::from_slice(&output).expect("stdout is one JSON value");
+    assert!(value.is_object(), "{value}");
+    value
+}
+
+#[track_caller]
+fn positive(value: &Value, names: &[&str]) {
+    for name in names {
+        assert!(value[name].as_f64().is_some_and(|x| x > 0.0), "{name} in {value}");
+    }
+}
+
+#[test]
+fn help_lists_options_and_examples() {
+    let folder = folder();
+    let commands: &[(&[&str], &[&str])] = &[
+        (&[], &["train", "generate", "plan", "bench", "tokenizer", "--threads"]),
+        (
+            &["train"],
+            &[
+                "--data",
+                "--size",
+                "--layers",
+                "--heads",
+                "--embd",
+                "--vocab",
+                "--context",
+                "--max-iters",
+                "--batch-size",
+                "--seq-len",
+                "--grad-accum",
+                "--lr",
+                "--min-lr",
+                "--warmup",
+                "--weight-decay",
+                "--beta1",
+                "--beta2",
+                "--grad-clip",
+                "--dropout",
+                "--seed",
+                "--eval-every",
+                "--eval-iters",
+                "--save-every",
+                "--log-every",
+                "--tokenizer",
+                "--optimizer",
+                "--device",
+                "--threads",
+                "--out",
+                "--resume",
+                "--init",
+                "--config",
+                "--json",
+                "[default: 8]",
+            ],
+        ),
+        (
+            &["generate"],
+            &[
+                "--model",
+                "--prompt",
+                "--prompt-file",
+                "--prompt-ids",
+                "--max-tokens",
+                "--temperature",
+                "--top-k",
+                "--top-p",
+                "--min-p",
+                "--repetition-penalty",
+                "--greedy",
+                "--seed",
+                "--num-samples",
+                "--stop",
+                "--device",
+                "--json",
+            ],
+        ),
+        (&["plan"], &["--size", "--batch-size", "--seq-len", "--limits", "--dispatches", "--json"]),
+        (&["bench"], &["train", "generate", "kernels"]),
+        (&["bench", "train"], &["--size", "--batch-size", "--steps", "--precision", "--json"]),
+        (&["bench", "generate"], &["--prompt-tokens", "--max-tokens", "--device"]),
+        (&["bench", "kernels"], &["--size", "--seq-len", "--json"]),
+        (&["tokenizer"], &["train", "encode", "decode", "info"]),
+        (&["tokenizer", "train"], &["--vocab", "--out"]),
+        (&["tokenizer", "encode"], &["--tokenizer", "--out"]),
+        (&["tokenizer", "decode"], &["--tokenizer"]),
+        (&["tokenizer", "info"], &["--tokenizer", "--json"]),
+    ];
+    for (command, words) in commands {
+        let mut help = wgpt(folder.path());
+        let output = help.args(*command).arg("--help").assert().success().get_output().clone();
+        let text = String::from_utf8(output.stdout).expect("help is text");
+        assert!(text.contains("Example") && text.contains("wgpt tokenizer") | text.contains("  wgpt "), "{command:?}: {text}");
+        for word in *words {
+            assert!(text.contains(word), "{command:?} has no {word}");
+        }
+    }
+}
+
+#[test]
+fn wrong_command_lines_exit_2_and_name_the_option() {
+    let folder = folder();
+    let cases: &[(&[&str], &str)] = &[
+        (&["train", "--layers", "x"], "--layers"),
+        (&["train", "--layers", "0"], "--layers"),
+        (&["train", "--heads", "3"], "--heads"),
+        (&["train", "--colour"], "--colour"),
+        (&["train", "--size", "huge"], "--size"),
+        (&["train", "--max-iters", "0"], "--max-iters"),
+        (&["train", "--lr=nan"], "--lr"),
+        (&["train", "--dropout", "1"], "--dropout"),
+        (&["train", "--seq-len", "129"], "--seq-len"),
+        (&["train", "--device", "tpu"], "device"),
+        (&["train", "--threads", "0"], "--threads"),
+        (&["train", "--resume", "runs/x", "--lr", "1"], "--lr"),
+        (&["train", "--init", "x", "--layers", "2"], "--layers"),
+        (&["generate"], "--prompt"),
+        (&["generate", "--prompt", "a", "--prompt-ids", "1"], "--prompt-ids"),
+        (&["generate", "--prompt", "a", "--greedy", "--temperature", "1"], "--temperature"),
+        (&["generate", "--prompt", "a", "--top-p", "2"], "--top-p"),
+        (&["generate", "--prompt", "a", "--stop", ""], "--stop"),
+        (&["plan", "--batch-size", "0"], "--batch-size"),
+        (&["bench", "train", "--precision", "f8"], "--precision"),
+        (&["tokenizer", "train", "a.txt", "--out", "x"], "--vocab"),
+        (&["nothing"], "nothing"),
+    ];
+    for (arguments, named) in cases {
+        let output = wgpt(folder.path()).args(*arguments).assert().code(2).get_output().clone();
+        let errors = String::from_utf8(output.stderr).expect("errors are text");
+        let first = errors.lines().take(3).collect::<Vec<_>>().join("\n");
+        assert!(first.starts_with("error: ") && first.contains(named), "{arguments:?}: {errors}");
+        assert!(output.stdout.is_empty(), "{arguments:?}: an error is no result");
+    }
+    assert!(!folder.path().join("runs").exists(), "a wrong command line leaves nothing behind");
+}
+
+#[test]
+fn wrong_input_exits_1_with_a_hint() {
+    let folder = folder();
+    std::fs::write(folder.path().join("broken.toml"), "lr = \n").expect("written");
+    std::fs::create_dir(folder.path().join("empty")).expect("made");
+    let cases: &[&[&str]] = &[
+        &["train", "--data", "nowhere.txt"],
+        &["train", "--config", "broken.toml"],
+        &["generate", "--prompt", "a"],
+        &["generate", "--prompt", "a", "--model", "nowhere"],
+        &["tokenizer", "info", "--tokenizer", "empty"],
+    ];
+    for arguments in cases {
+        let assert = wgpt(folder.path()).args(*arguments).assert().code(1).stdout("");
+        let output = assert.get_output().clone();
+        let errors = String::from_utf8(output.stderr).expect("errors are text");
+        let starts = |word: &str| errors.lines().any(|line| line.starts_with(word));
+        assert!(starts("error: ") && starts("hint: "), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn training_ends_with_a_sample_and_what_to_do_next() {
+    let folder = folder();
+    let out = ["train", "--data=data.txt", "--out=runs/one"];
+    let assert = wgpt(folder.path()).args(out).args(TINY).assert().success();
+    let output = assert.get_output();
+    let (text, logs) = (text(&output.stdout), text(&output.stderr));
+    assert!(text.contains("A sample:") && text.contains("validation loss"), "{text}");
+    assert!(text.contains("wgpt generate --model runs/one/best --prompt"), "{text}");
+    assert!(logs.contains("step 4/12  loss ") && logs.contains("tokens/s  ETA "), "{logs}");
+    assert!(logs.contains("step 6: validation loss"), "{logs}");
+    assert!(!text.contains('\u{1b}') && !logs.contains('\u{1b}'), "no escape codes in a pipe");
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("what is printed is text")
+}
+
+#[test]
+fn train_gives_json_and_its_threads_hold() {
+    let folder = folder();
+    let mut command = wgpt(folder.path());
+    command.args(["train", "--data=data.txt", "--json", "--threads=1"]).args(TINY);
+    let summary = json(&mut command);
+    let fields = ["steps", "train_loss", "val_loss", "best_val_loss", "tokens_per_s", "seconds"];
+    positive(&summary, &fields);
+    assert_eq!(summary["steps"], 12);
+    let dir = Path::new(summary["run_dir"].as_str().expect("a folder"));
+    let name = dir.file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(name.starts_with("data-small-2"), "{name}");
+    assert!(dir.join("best/model.safetensors").is_file());
+    let settings = std::fs::read(dir.join("run.json")).expect("settings");
+    let settings: Value = serde_json::from_slice(&settings).expect("settings are JSON");
+    assert_eq!(settings["threads"], 1);
+    command.assert().stderr(predicate::str::contains("CPU, 1 threads"));
+}
+
+#[test]
+fn settings_come_from_a_file_and_the_command_line_goes_before_it() {
+    let folder = folder();
+    let file = |text: &str| std::fs::write(folder.path().join("run.toml"), text).expect("written");
+    file(
+        "data = [\"data.txt\", \"data.txt\"]\ntokenizer = \"bytes\"\nlayers = 1\nheads = 2\nembd = 16\n\
+         context = 32\nbatch-size = 3\nmax-iters = 9\nlr = 0.01\ndevice = \"cpu\"\nthreads = 1\n",
+    );
+    let mut command = wgpt(folder.path());
+    command.args(["train", "--config=run.toml", "--max-iters=2", "--out=out", "--json"]);
+    assert_eq!(json(&mut command)["steps"], 2);
+    let settings = std::fs::read(folder.path().join("out/run.json")).expect("settings");
+    let settings: Value = serde_json::from_slice(&settings).expect("settings are JSON");
+    assert_eq!(settings["data"].as_array().map(Vec::len), Some(2));
+    assert_eq!(settings["train"]["batch_size"], 3);
+    assert_eq!(settings["train"]["max_iters"], 2);
+    assert_eq!(settings["train"]["learning_rate"], 0.01);
+    assert_eq!(settings["threads"], 1);
+
+    let mut fails = |text: &str, code: i32, named: &str| {
+        file(text);
+        let mut command = wgpt(folder.path());
+        command
+            .args(["train", "--config=run.toml"])
+            .assert()
+            .code(code)
+            .stdout("")
+            .stderr(predicate::str::contains(named).and(predicate::str::contains("run.toml")));
+    };
+    fails("batch-sise = 3", 1, "batch-sise");
+    fails("resume = \"x\"", 1, "resume");
+    fails("lr = \"fast\"", 2, "--lr");
+    fails("lr = true", 1, "lr");
+    fails("[train]\nlr = 1", 1, "train");
+}
+
+#[test]
+fn generate_continues_a_text() {
+    let run = trained();
+    let sampling = ["--temperature", "0.8", "--top-k", "40", "--top-p", "0.9"];
+    let mut command = wgpt(run);
+    command.args(["generate", "--prompt", "The cat", "--max-tokens", "100"]).args(sampling);
+    command.assert().success().stdout(predicate::str::starts_with("The cat"));
+
+    std::fs::write(run.join("prompt.txt"), "The cat\n").expect("written");
+    let best =
+        ["generate", "--model=runs/tiny/best", "--json", "--max-tokens=20", "--num-samples=2"];
+    let from_file = json(wgpt(run).args(best).arg("--prompt-file=prompt.txt"));
+    let from_text = json(wgpt(run).args(best).arg("--prompt=The cat"));
+    assert_eq!(from_file["prompt"], "The cat");
+    let samples = |value: &Value| {
+        let samples = value["samples"].as_array().expect("samples").clone();
+        samples.iter().map(|sample| sample["text"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(samples(&from_file), samples(&from_text));
+    assert_ne!(samples(&from_text)[0], samples(&from_text)[1]);
+
+    let separated = predicate::str::contains("--- sample 1 of 2 ---")
+        .and(predicate::str::contains("--- sample 2 of 2 ---"));
+    let two = ["generate", "--prompt=a", "--num-samples=2", "--max-tokens=5"];
+    wgpt(run).args(two).assert().success().stdout(separated);
+}
+
+#[test]
+fn a_stop_text_ends_the_continuation() {
+    let run = trained();
+    let greedy = ["generate", "--prompt=The", "--greedy", "--max-tokens=30", "--json"];
+    let whole = json(wgpt(run).args(greedy));
+    let whole = whole["samples"][0]["text"].as_str().expect("text").to_owned();
+    let mut middle = whole.chars().skip(whole.chars().count() / 2);
+    let stop = middle.next().expect("some text").to_string();
+    let stopped = json(wgpt(run).args(greedy).args(["--stop", "never seen", "--stop", &stop]));
+    let stopped = stopped["samples"][0]["text"].as_str().expect("text");
+    assert_eq!(stopped, &whole[..whole.find(&stop).expect("it is there")]);
+}
+
+#[test]
+fn ids_go_in_and_come_out_without_a_tokenizer() {
+    let run = trained();
+    let bare = folder();
+    for file in ["config.json", "model.safetensors"] {
+        let (from, to) = (run.join("runs/tiny").join(file), bare.path().join(file));
+        std::fs::copy(from, to).expect("copied");
+    }
+    let ids = ["generate", "--model=.", "--prompt-ids=1,2,3", "--max-tokens=4", "--greedy"];
+    let printed = wgpt(bare.path()).args(ids).assert().success().get_output().stdout.clone();
+    let printed: Vec<u32> =
+        text(&printed).trim().split(',').map(|id| id.parse().expect("an id")).collect();
+    assert_eq!(printed.len(), 4);
+    let value = json(wgpt(bare.path()).args(ids).arg("--json"));
+    assert_eq!(value["samples"][0]["ids"], serde_json::json!(printed));
+
+    let text = ["generate", "--model=.", "--prompt=The cat"];
+    let named = predicate::str::contains("--prompt-ids");
+    wgpt(bare.path()).args(text).assert().code(1).stdout("").stderr(named);
+    let beyond = ["generate", "--model=.", "--prompt-ids=1,99999"];
+    let named = predicate::str::contains("99999");
+    wgpt(bare.path()).args(beyond).assert().code(2).stderr(named);
+}
+
+#[test]
+fn a_finished_run_is_not_resumed() {
+    let run = trained();
+    let resume = ["train", "--resume=runs/tiny"];
+    let says = predicate::str::contains("finished");
+    wgpt(run).args(resume).assert().success().stderr(says);
+    let summary = json(wgpt(run).args(resume).arg("--json"));
+    assert_eq!(summary["steps"], 12);
+    positive(&summary, &["val_loss", "best_val_loss"]);
+}
+
+#[test]
+fn plan_counts_bytes() {
+    let folder = folder();
+    let sizes = ["plan", "--layers=1", "--heads=2", "--embd=16", "--vocab=300", "--context=32"];
+    let batch = ["--batch-size=3", "--seq-len=8", "--device=cpu"];
+    let plan = json(wgpt(folder.path()).args(sizes).args(batch).arg("--json"));
+    assert_eq!(plan["parameters"], 300 * 16 + 32 * 16 + 12 * 16 * 16 + 13 * 16 + 2 * 16);
+    let bytes = plan["bytes"].as_object().expect("bytes by role");
+    let sum: u64 = bytes.values().map(|bytes| bytes.as_u64().expect("a number")).sum();
+    assert_eq!(plan["total_bytes"], sum);
+    for role in ["parameters", "gradients", "moments", "activations", "logits", "staging"] {
+        assert!(bytes[role].as_u64().is_some_and(|bytes| bytes > 0), "{role} in {plan}");
+    }
+    assert_eq!(plan["fits"], true);
+    assert_eq!(bytes["moments"].as_u64(), bytes["parameters"].as_u64().map(|bytes| 2 * bytes));
+
+    let list = wgpt(folder.path()).args(sizes).args(batch).arg("--dispatches").assert().success();
+    list.stdout(
+        predicate::str::contains("  linear_forward x ").and(predicate::str::contains("Backward\n")),
+    );
+
+    let webgpu =
+        ["plan", "--size=gpt2", "--batch-size=1", "--seq-len=64", "--limits=webgpu", "--json"];
+    let plan = json(wgpt(folder.path()).args(webgpu));
+    assert_eq!(
+        (plan["parameters"].as_u64(), &plan["fits"]),
+        (Some(124_439_808), &Value::Bool(true))
+    );
+}
+
+#[test]
+fn benchmarks_give_json() {
+    let folder = folder();
+    let sizes =
+        ["--layers=1", "--heads=2", "--embd=16", "--vocab=300", "--context=32", "--device=cpu"];
+    let short = ["--steps=3", "--warmup=1", "--json"];
+    let bench =
+        |what: &[&str]| json(wgpt(folder.path()).arg("bench").args(what).args(sizes).args(short));
+    let several = [
+        bench(&["train", "--batch-size=2", "--threads=1"]),
+        bench(&["generate", "--prompt-tokens=4", "--max-tokens=8", "--threads=1"]),
+    ];
+    for result in several {
+        positive(&result, &["tokens_per_s", "device_bytes"]);
+        assert_eq!((&result["steps"], &result["precision"]), (&3.into(), &"f32".into()));
+        assert_eq!(result["device"], "CPU, 1 threads");
+        let step_ms = &result["step_ms"];
+        positive(step_ms, &["median", "min", "max"]);
+        assert!(step_ms["min"].as_f64() <= step_ms["median"].as_f64());
+        assert!(step_ms["median"].as_f64() <= step_ms["max"].as_f64());
+        if cfg!(target_os = "linux") {
+            positive(&result, &["peak_host_bytes"]);
+        }
+    }
+    let kernels = bench(&["kernels", "--batch-size=2"]);
+    let kernels = kernels["kernels"].as_array().expect("kernels").clone();
+    let named = |name: &str| kernels.iter().any(|kernel| kernel["name"] == name);
+    assert!(named("linear_forward") && named("attention_backward") && named("adam_update"));
+    for kernel in &kernels {
+        positive(kernel, &["ms", "gb_per_s"]);
+        assert!(kernel["gflops"].is_f64() && kernel["shape"].is_string(), "{kernel}");
+    }
+}
+
+#[test]
+fn tokenizers_are_trained_and_applied() {
+    let folder = folder();
+    let run = |arguments: &[&str]| wgpt(folder.path()).args(arguments).assert().success();
+    run(&["tokenizer", "train", "data.txt", "--vocab=270", "--out=tok"]);
+    let info = json(wgpt(folder.path()).args(["tokenizer", "info", "--tokenizer=tok", "--json"]));
+    assert_eq!((&info["vocab_size"], &info["merges"]), (&270.into(), &13.into()));
+    assert_eq!(info["special_tokens"][0]["text"], "<|endoftext|>");
+
+    let original = std::fs::read_to_string(folder.path().join("data.txt")).expect("read");
+    let ids = run(&["tokenizer", "encode", "data.txt", "--tokenizer=tok"]);
+    let ids = text(&ids.get_output().stdout);
+    assert!(ids.split_whitespace().all(|id| id.parse::<u32>().is_ok_and(|id| id < 270)), "{ids}");
+    let decode = ["tokenizer", "decode", "--tokenizer=tok"];
+    wgpt(folder.path()).args(decode).write_stdin(ids).assert().success().stdout(original.clone());
+    run(&["tokenizer", "encode", "data.txt", "--tokenizer=tok", "--out=data.bin"]);
+    run(&["tokenizer", "decode", "--tokenizer=tok", "data.bin"]).stdout(original);
+    let wrong = wgpt(folder.path()).args(decode).write_stdin("1 two").assert().code(1);
+    wrong.stderr(predicate::str::contains("\"two\"").and(predicate::str::contains("hint: ")));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    use std::process::{Command, Stdio};
+    let program = assert_cmd::cargo::cargo_bin("wgpt");
+    let mut child = Command::new(program)
+        .args(["plan", "--size=gpt2-xl", "--batch-size=1", "--seq-len=8", "--dispatches"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(text(&output.stderr), "");
+    assert!(output.status.success(), "{:?}", output.status);
+}
+
+#[test]
+fn colours_are_for_terminals_that_want_them() {
+    let folder = folder();
+    for no_color in [None, Some("1")] {
+        let mut command = wgpt(folder.path());
+        command.args(["train", "--data", "nowhere"]);
+        no_color.map(|value| command.env("NO_COLOR", value));
+        let output = command.assert().code(1).get_output().clone();
+        assert!(!text(&output.stderr).contains('\u{1b}'), "{output:?}");
+    }
+}
