@@ -88,7 +88,7 @@ pub struct DeviceArgs {
 pub fn open_device(choice: &str) -> Result<Device> {
     match choice {
         "auto" | "cpu" => Ok(Device::Cpu),
-        _ => Err(Error::device(format!("there is no device {choice:?}"))
+        _ => Err(Error::usage(format!("there is no device {choice:?}"))
             .hint("--device takes auto or cpu")),
     }
 }
