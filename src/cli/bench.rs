@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
+use wgpt::backend::Device;
 use wgpt::config::Optimizer;
 use wgpt::engine::Engine;
 use wgpt::kernel::{Access, Dims, Step};
@@ -12,7 +13,7 @@ use wgpt::model::Uses;
 use wgpt::plan::Dispatch;
 use wgpt::{GenerateOptions, Result};
 
-use super::options::{BatchArgs, DeviceArgs, ModelArgs, open_device};
+use super::options::{BatchArgs, DeviceArgs, ModelArgs};
 use super::{Outcome, number, output};
 
 const EXAMPLES: &str = "\
@@ -117,7 +118,7 @@ const SEED: u64 = 1337;
 
 impl Common {
     fn engine(&self, uses: Uses) -> Result<Engine> {
-        let device = open_device(&self.device.device)?;
+        let device = Device::open(self.device.device)?;
         let mut engine = Engine::new(&self.model.config()?, uses, &device)?;
         engine.initialize(SEED);
         Ok(engine)

@@ -5,7 +5,9 @@
 
 mod bench;
 mod config_file;
+mod devices;
 mod generate;
+mod grad_check;
 mod number;
 mod options;
 mod output;
@@ -13,6 +15,7 @@ mod plan;
 mod progress;
 mod tokenizer;
 mod train;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -43,18 +46,24 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "a process has one")]
 enum Command {
     Train(train::Args),
     Generate(generate::Args),
     Plan(plan::Args),
     Bench(bench::Args),
     Tokenizer(tokenizer::Args),
+    GradCheck(grad_check::Args),
+    Verify(verify::Args),
+    Devices(devices::Args),
 }
 
 /// What a command comes to when nothing went wrong: whether all it checked is as it should be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Good,
+    /// Something that was checked is not.
+    Bad,
 }
 
 /// Runs the command that the arguments name; the exit code.
@@ -62,6 +71,7 @@ pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match parse(&arguments).and_then(|cli| run(&cli)) {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::Bad) => ExitCode::FAILURE,
         Err(error) => {
             output::error(&error);
             ExitCode::from(if error.kind() == Kind::Usage { 2 } else { 1 })
@@ -108,5 +118,8 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Plan(args) => plan::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),
+        Command::GradCheck(args) => grad_check::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Devices(args) => devices::run(args),
     })
 }

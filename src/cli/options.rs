@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use clap::builder::PossibleValuesParser;
 use wgpt::backend::Device;
+use wgpt::backend::gpu::{self, DeviceChoice};
 use wgpt::config::SIZES;
 use wgpt::{Error, GptConfig, Result, TrainConfig};
 
@@ -77,20 +78,35 @@ fn as_options(error: Error) -> Error {
 pub struct DeviceArgs {
     /// auto (a real GPU, else the CPU), cpu, gpu (any GPU, software too) or gpu:N of `wgpt devices`
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    pub device: String,
+    pub device: DeviceChoice,
 }
 
-/// Opens what `--device` names.
+/// What a choice means on this machine: the CPU, or an adapter by its number.
 ///
 /// # Errors
 ///
 /// If there is no such device.
-pub fn open_device(choice: &str) -> Result<Device> {
-    match choice {
-        "auto" | "cpu" => Ok(Device::Cpu),
-        _ => Err(Error::usage(format!("there is no device {choice:?}"))
-            .hint("--device takes auto or cpu")),
+pub fn resolve(choice: DeviceChoice) -> Result<DeviceChoice> {
+    if choice == DeviceChoice::Cpu {
+        return Ok(choice);
     }
+    let index = gpu::pick(choice, &gpu::adapters())?.index;
+    Ok(index.map_or(DeviceChoice::Cpu, DeviceChoice::GpuIndex))
+}
+
+/// A device in words.
+pub fn device_name(device: &Device) -> String {
+    match device {
+        Device::Cpu => format!("CPU, {} threads", rayon::current_num_threads()),
+        Device::Gpu(device) => device.name().to_owned(),
+    }
+}
+
+/// Limits that go by a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum NamedLimits {
+    /// What every WebGPU device allows: bindings of 128 MiB, buffers of 256 MiB.
+    Webgpu,
 }
 
 /// A help text with the default.

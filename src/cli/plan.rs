@@ -1,12 +1,13 @@
 //! `wgpt plan`: what a run would take, exactly, before anything is allocated.
 
 use serde_json::{Map, Value, json};
+use wgpt::backend::Device;
 use wgpt::config::Optimizer;
 use wgpt::model::{Program, Uses};
 use wgpt::plan::{Limits, Role};
 use wgpt::{Result, TrainConfig};
 
-use super::options::{DeviceArgs, ModelArgs, check_shape, open_device, with_default};
+use super::options::{DeviceArgs, ModelArgs, NamedLimits, check_shape, device_name, with_default};
 use super::{Outcome, number, output};
 
 const EXAMPLES: &str = "\
@@ -49,22 +50,6 @@ pub struct Args {
     json: bool,
 }
 
-/// Limits that go by a name.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub enum NamedLimits {
-    /// What every WebGPU device allows: bindings of 128 MiB, buffers of 256 MiB.
-    Webgpu,
-}
-
-impl NamedLimits {
-    /// The numbers.
-    pub fn limits(self) -> Limits {
-        match self {
-            NamedLimits::Webgpu => Limits::WEBGPU,
-        }
-    }
-}
-
 /// Plans.
 ///
 /// # Errors
@@ -77,10 +62,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let seq = args.seq_len.or(train.seq_len).unwrap_or(config.n_positions);
     let (batch, seq) = check_shape(batch, seq, &config)?;
     let (limits, device) = match args.limits {
-        Some(named) => (named.limits(), "WebGPU's default limits".to_owned()),
+        Some(NamedLimits::Webgpu) => (Limits::WEBGPU, "WebGPU's default limits".to_owned()),
         None => {
-            let device = open_device(&args.device.device)?;
-            (device.limits(), "the CPU".to_owned())
+            let device = Device::open(args.device.device)?;
+            (device.limits(), device_name(&device))
         }
     };
     // What `wgpt train` records: it can generate, too, in training's memory.

@@ -7,12 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use wgpt::backend::Device;
 use wgpt::checkpoint;
 use wgpt::config::Optimizer;
 use wgpt::train::{self, Resumed, RunSettings};
 use wgpt::{Error, GenerateOptions, Gpt, GptConfig, Result, Summary, TrainConfig, Trainer};
 
-use super::options::{DeviceArgs, ModelArgs, open_device, with_default};
+use super::options::{DeviceArgs, ModelArgs, resolve, with_default};
 use super::progress::Progress;
 use super::{Outcome, number, output};
 
@@ -187,7 +188,7 @@ impl Args {
             tokenizer: self.tokenizer.clone().unwrap_or_else(|| "train".to_owned()),
             train: self.steps.config(&model, out),
             model,
-            device: self.device.device.clone(),
+            device: resolve(self.device.device)?.to_string(),
             threads,
             init: self.init.clone(),
         })
@@ -238,7 +239,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     let mut progress = Progress::new();
     let mut trainer = match &args.resume {
         Some(dir) => {
-            let device = |settings: &RunSettings| open_device(&settings.device);
+            let device = |settings: &RunSettings| Device::open(settings.device.parse()?);
             match train::resume(dir, device, &mut |event| progress.show(event))? {
                 Resumed::Running(trainer) => *trainer,
                 Resumed::Finished(summary) => {
@@ -254,7 +255,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
         None => {
             let settings = args.settings(threads)?;
             settings.train.validate(&settings.model)?;
-            let device = open_device(&settings.device)?;
+            let device = Device::open(settings.device.parse()?)?;
             train::start(&settings, device, &mut |event| progress.show(event))?
         }
     };

@@ -68,7 +68,23 @@ fn positive(value: &Value, names: &[&str]) {
 fn help_lists_options_and_examples() {
     let folder = folder();
     let commands: &[(&[&str], &[&str])] = &[
-        (&[], &["train", "generate", "plan", "bench", "tokenizer", "--threads"]),
+        (
+            &[],
+            &[
+                "train",
+                "generate",
+                "plan",
+                "bench",
+                "tokenizer",
+                "grad-check",
+                "verify",
+                "devices",
+                "--threads",
+            ],
+        ),
+        (&["grad-check"], &["--device", "--json"]),
+        (&["verify"], &["--device", "--step", "--size", "--seq-len", "--limits", "--json"]),
+        (&["devices"], &["--json"]),
         (
             &["train"],
             &[
@@ -265,7 +281,7 @@ fn settings_come_from_a_file_and_the_command_line_goes_before_it() {
     assert_eq!(settings["train"]["learning_rate"], 0.01);
     assert_eq!(settings["threads"], 1);
 
-    let mut fails = |text: &str, code: i32, named: &str| {
+    let fails = |text: &str, code: i32, named: &str| {
         file(text);
         let mut command = wgpt(folder.path());
         command
@@ -468,4 +484,48 @@ fn colours_are_for_terminals_that_want_them() {
         let output = command.assert().code(1).get_output().clone();
         assert!(!text(&output.stderr).contains('\u{1b}'), "{output:?}");
     }
+}
+
+#[test]
+fn gradients_are_checked_and_a_wrong_kernel_is_found() {
+    let folder = folder();
+    let result = json(wgpt(folder.path()).args(["grad-check", "--json"]));
+    assert_eq!(result["passed"], true);
+    let rows = result["rows"].as_array().expect("rows").clone();
+    assert!(rows.iter().all(|row| row["worst"].as_f64() <= row["bound"].as_f64()), "{rows:?}");
+    let mut spoiled = wgpt(folder.path());
+    spoiled
+        .arg("grad-check")
+        .env("WGPT_SABOTAGE", "layernorm_forward")
+        .assert()
+        .code(1)
+        .stdout(predicate::str::contains("FAILED").and(predicate::str::contains("layernorm")));
+}
+
+#[test]
+fn kernels_are_verified_and_a_wrong_one_is_found() {
+    let folder = folder();
+    let verify = ["verify", "--device=cpu"];
+    let result = json(wgpt(folder.path()).args(verify).arg("--json"));
+    assert_eq!(result["passed"], true);
+    let rows = result["rows"].as_array().expect("rows").clone();
+    assert_eq!(rows.len(), wgpt::ops::ALL.len());
+    positive(&rows[0], &["dispatches", "tolerance"]);
+    let mut spoiled = wgpt(folder.path());
+    let output = spoiled.args(verify).env("WGPT_SABOTAGE", "gelu_backward").assert().code(1);
+    let printed = text(&output.get_output().stdout);
+    let failed: Vec<&str> = printed.lines().filter(|line| line.contains("FAILED")).collect();
+    assert!(matches!(failed[..], [line] if line.contains("gelu_backward")), "{printed}");
+    assert!(printed.contains("wgpt devices"), "it says what to report: {printed}");
+}
+
+#[test]
+fn devices_are_listed() {
+    let folder = folder();
+    let devices = json(wgpt(folder.path()).args(["devices", "--json"]));
+    assert!(devices["adapters"].is_array(), "{devices}");
+    let auto = devices["auto"]["device"].as_str().expect("auto takes one");
+    assert!(auto == "cpu" || auto.starts_with("gpu:"), "{auto}");
+    let says = predicate::str::contains("auto takes");
+    wgpt(folder.path()).arg("devices").assert().success().stdout(says);
 }

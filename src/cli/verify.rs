@@ -1,0 +1,167 @@
+//! `wgpt verify`: does every kernel compute on this machine what its twin computes?
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use wgpt::backend::Device;
+use wgpt::backend::gpu::{self, GpuDevice, Wanted};
+use wgpt::check::step::compare_step;
+use wgpt::check::{sabotage, verify};
+use wgpt::{Error, Result};
+
+use super::grad_check::SABOTAGE;
+use super::options::{DeviceArgs, ModelArgs, NamedLimits, check_shape, device_name};
+use super::{Outcome, output};
+
+const EXAMPLES: &str = "\
+Examples:
+  wgpt verify                           the device that auto takes
+  wgpt verify --device gpu:1 --json
+  wgpt verify --step --size gpt2 --seq-len 64 --limits webgpu --device gpu";
+
+/// Compare every kernel of a device with its twin; exit code 1 if one differs
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Hold a GPU to limits that go by a name: webgpu, what every device has
+    #[arg(long, value_name = "LIMITS", hide_possible_values = true)]
+    limits: Option<NamedLimits>,
+    /// Compare loss and gradients of one whole training step with the CPU's instead
+    #[arg(long)]
+    step: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Sequences of the step's batch
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    batch_size: usize,
+    /// Tokens a sequence of the step's batch [default: the model's context]
+    #[arg(long, value_name = "N")]
+    seq_len: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// A line of the report.
+struct Row {
+    name: String,
+    dispatches: Option<usize>,
+    error: f32,
+    tolerance: f32,
+    place: String,
+    passed: bool,
+}
+
+/// Verifies.
+///
+/// # Errors
+///
+/// If there is no such device, or it fails.
+pub fn run(args: &Args) -> Result<Outcome> {
+    let device = open(args)?;
+    let rows = if args.step { step(args, &device)? } else { kernels(&device)? };
+    let failed = rows.iter().filter(|row| !row.passed).count();
+    if args.json {
+        let rows: Vec<Value> = rows.iter().map(to_json).collect();
+        output::json(&json!({
+            "device": device_name(&device), "passed": failed == 0, "failed": failed, "rows": rows,
+        }));
+    } else {
+        show(&rows, &device_name(&device), failed);
+    }
+    Ok(if failed == 0 { Outcome::Good } else { Outcome::Bad })
+}
+
+fn open(args: &Args) -> Result<Device> {
+    if args.limits.is_none() {
+        return Device::open(args.device.device);
+    }
+    match gpu::pick(args.device.device, &gpu::adapters())?.index {
+        Some(index) => GpuDevice::open(index, Wanted::WebGpu).map(Device::Gpu),
+        None => Err(Error::usage("--limits is for a GPU, and the device is the CPU")
+            .hint("give --device gpu or gpu:N; `wgpt devices` lists them")),
+    }
+}
+
+/// Every kernel against its twin.
+fn kernels(device: &Device) -> Result<Vec<Row>> {
+    let spoil = std::env::var(SABOTAGE).ok();
+    let mut rows = verify::rows();
+    if let Some(name) = spoil.as_deref().filter(|name| rows.iter().all(|r| r.kernel != *name)) {
+        return Err(Error::usage(format!("{SABOTAGE}: there is no kernel {name:?}")));
+    }
+    for mut case in verify::cases() {
+        let mut subject = device.backend(Arc::clone(&case.plan))?;
+        if let Some(name) = &spoil {
+            sabotage(Arc::make_mut(&mut case.plan), name);
+        }
+        verify::run(&case, &mut *subject, &mut rows)?;
+    }
+    let row = |row: &verify::Row| Row {
+        name: row.kernel.to_owned(),
+        dispatches: Some(row.dispatches),
+        error: row.error,
+        tolerance: row.tolerance,
+        place: if row.dispatches == 0 { "it was not run".into() } else { row.place.clone() },
+        passed: row.passes(),
+    };
+    Ok(rows.iter().map(row).collect())
+}
+
+/// One training step, compared with the CPU's.
+fn step(args: &Args, device: &Device) -> Result<Vec<Row>> {
+    if matches!(device, Device::Cpu) {
+        return Err(Error::usage("--step compares a GPU with the CPU, and the device is the CPU")
+            .hint("give --device gpu or gpu:N; `wgpt devices` lists them"));
+    }
+    let config = args.model.config()?;
+    let shape = check_shape(args.batch_size, args.seq_len.unwrap_or(config.n_positions), &config)?;
+    let mut rows = vec![];
+    compare_step(&config, shape, 1337, &Device::Cpu, device, |row| {
+        rows.push(Row {
+            passed: row.passed(),
+            place: String::new(),
+            dispatches: None,
+            error: row.error,
+            tolerance: row.tolerance,
+            name: row.name,
+        });
+    })?;
+    Ok(rows)
+}
+
+fn to_json(row: &Row) -> Value {
+    json!({
+        "name": row.name, "dispatches": row.dispatches, "error": row.error,
+        "tolerance": row.tolerance, "place": row.place, "passed": row.passed,
+    })
+}
+
+fn show(rows: &[Row], device: &str, failed: usize) {
+    let line = |row: &Row| {
+        [
+            row.name.clone(),
+            row.dispatches.map_or(String::new(), |n| n.to_string()),
+            format!("{:.1e}", row.error),
+            format!("{:.0e}", row.tolerance),
+            if row.passed { "ok" } else { "FAILED" }.to_owned(),
+        ]
+    };
+    output::line(&format!("on {device}"));
+    let head = ["", "dispatches", "worst error", "tolerance", ""];
+    output::line(&output::table(head, &[0, 4], rows.iter().map(line).collect()));
+    if failed == 0 {
+        return output::line(&format!("all {} agree", rows.len()));
+    }
+    for row in rows.iter().filter(|row| !row.passed && !row.place.is_empty()) {
+        output::line(&format!("{}: {}", row.name, row.place));
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    output::line(&format!(
+        "{failed} of {} differ. Please report this text (wgpt {version}) with what `wgpt devices` prints; until then, \
+         --device cpu computes what it should.",
+        rows.len()
+    ));
+}
