@@ -218,7 +218,7 @@ pub struct TrainConfig {
 impl Default for TrainConfig {
     fn default() -> TrainConfig {
         TrainConfig {
-            max_iters: 1000,
+            max_iters: 3000,
             batch_size: 8,
             seq_len: None,
             grad_accum: 1,
@@ -232,9 +232,9 @@ impl Default for TrainConfig {
             grad_clip: 1.0,
             dropout: 0.0,
             seed: 1337,
-            eval_every: 250,
+            eval_every: 500,
             eval_iters: 20,
-            save_every: 250,
+            save_every: 500,
             log_every: 10,
             keep: 2,
             optimizer: Optimizer::Adamw,
