@@ -7,6 +7,9 @@
 @group(0) @binding(3) var<storage, read_write> seen: array<u32>;      // (V)
 
 var<workgroup> sums: array<f32, WG_SIZE>;
+// The random word, by way of memory: some compilers follow a number's range back to where it comes
+// from, which takes minutes through 20 rounds.
+var<workgroup> word: u32;
 
 @compute @workgroup_size(WG_SIZE)
 fn main(@builtin(local_invocation_index) local: u32) {
@@ -19,6 +22,9 @@ fn main(@builtin(local_invocation_index) local: u32) {
         sum += probs[v];
     }
     sums[local] = sum;
+    if local == 0u {
+        word = threefry(vec2(next, 0u));
+    }
     workgroupBarrier();
     var before = 0.0;
     var total = 0.0;
@@ -26,7 +32,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
         before = select(before, total, i == local);
         total += sums[i];
     }
-    let wanted = f32(threefry(vec2(next, 0u)) >> 8u) / 16777216.0 * total;
+    let wanted = f32(word >> 8u) / 16777216.0 * total;
 
     // The first range that exceeds it; if rounding left none, the last with anything in it.
     let exceeds = sum > 0.0 && before + sum > wanted;
