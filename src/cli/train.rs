@@ -183,11 +183,13 @@ impl Args {
         };
         let size = if self.init.is_some() { "tuned" } else { self.model.size() };
         let out = self.out.clone().unwrap_or_else(|| new_run(&data[0], size));
+        let train = self.steps.config(&model, out);
+        train.validate(&model)?;
         Ok(RunSettings {
             data,
             tokenizer: self.tokenizer.clone().unwrap_or_else(|| "train".to_owned()),
-            train: self.steps.config(&model, out),
             model,
+            train,
             device: resolve(self.device.device)?.to_string(),
             threads,
             init: self.init.clone(),
@@ -254,7 +256,6 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
         }
         None => {
             let settings = args.settings(threads)?;
-            settings.train.validate(&settings.model)?;
             let device = Device::open(settings.device.parse()?)?;
             train::start(&settings, device, &mut |event| progress.show(event))?
         }

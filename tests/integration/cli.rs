@@ -463,7 +463,14 @@ fn a_reader_that_goes_away_is_no_error() {
     use std::process::{Command, Stdio};
     let program = assert_cmd::cargo::cargo_bin("wgpt");
     let mut child = Command::new(program)
-        .args(["plan", "--size=gpt2-xl", "--batch-size=1", "--seq-len=8", "--dispatches"])
+        .args([
+            "plan",
+            "--size=gpt2-xl",
+            "--batch-size=1",
+            "--seq-len=8",
+            "--dispatches",
+            "--device=cpu",
+        ])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
