@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::mem::{offset_of, size_of};
+use std::sync::Arc;
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, ScalarKind, StorageAccess, TypeInner};
-use wgpt::check::verify;
+use wgpt::backend::Backend;
+use wgpt::backend::gpu::Gpu;
+use wgpt::check::{sabotage, verify};
 use wgpt::kernel::{Dims, Elem, Kernel, StepWords, Variant};
 use wgpt::ops::ALL;
+use wgpt::plan::View;
 
 use crate::common::gpu;
 
@@ -170,9 +174,11 @@ fn every_shader_translates_to_metal_and_direct3d() {
             &Default::default(),
         )
         .unwrap_or_else(|e| panic!("{file}: {e}"));
-        let mut options = naga::back::msl::Options::default();
-        options.lang_version = (2, 4);
-        options.fake_missing_bindings = true;
+        let options = naga::back::msl::Options {
+            lang_version: (2, 4),
+            fake_missing_bindings: true,
+            ..Default::default()
+        };
         naga::back::msl::write_string(&module, &info, &options, &Default::default())
             .unwrap_or_else(|e| panic!("{file} to MSL: {e}"));
         let options =
@@ -195,4 +201,50 @@ fn gpu_agrees_with_the_twins() {
     }
     let wrong: Vec<_> = rows.iter().filter(|row| !row.passes()).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_wrong_twin_is_found_and_blamed() {
+    let Some(device) = gpu() else { return };
+    for kernel in ["softmax_backward", "matmul_tn", "linear_backward_params"] {
+        let mut rows = verify::rows();
+        for mut case in verify::cases().into_iter().filter(|case| case.name.ends_with("primes")) {
+            let mut subject = Gpu::new(device, Arc::clone(&case.plan)).unwrap();
+            sabotage(Arc::make_mut(&mut case.plan), kernel);
+            verify::run(&case, &mut subject, &mut rows).unwrap();
+        }
+        for row in rows.iter().filter(|row| row.dispatches > 0) {
+            assert_eq!(row.passes(), row.kernel != kernel, "{kernel} is spoiled: {row:?}");
+        }
+        assert!(rows.iter().any(|row| row.kernel == kernel && row.dispatches > 0), "{kernel}");
+    }
+}
+
+#[test]
+fn a_kernel_that_was_not_run_does_not_pass() {
+    assert!(verify::rows().iter().all(|row| !row.passes()));
+}
+
+#[test]
+fn the_same_run_gives_the_same_bits() {
+    let Some(device) = gpu() else { return };
+    let case = verify::cases().into_iter().find(|case| case.name == "primes").unwrap();
+    let bits = || -> Vec<u32> {
+        let mut gpu = Gpu::new(device, Arc::clone(&case.plan)).unwrap();
+        verify::fill_random(&case, &mut gpu, 7);
+        case.runs.iter().for_each(|(range, step)| gpu.run(range.clone(), step));
+        let mut bits = vec![];
+        for (buffer, spec) in case.plan.buffers.iter().enumerate() {
+            let view = View { buffer, start: 0, len: spec.len, elem: spec.elem };
+            let start = bits.len();
+            bits.resize(start + spec.len, 0);
+            if spec.elem == Elem::U32 {
+                gpu.read_u32(view, &mut bits[start..]).unwrap();
+            } else {
+                gpu.read(view, bytemuck::cast_slice_mut(&mut bits[start..])).unwrap();
+            }
+        }
+        bits
+    };
+    assert!(bits() == bits());
 }

@@ -5,6 +5,7 @@ mod cli;
 mod common;
 mod cpu_kernels;
 mod data;
+mod device;
 mod grad;
 mod kernels;
 mod oracle;

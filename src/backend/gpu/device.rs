@@ -109,7 +109,7 @@ impl AdapterReport {
             driver: driver.trim().to_owned(),
             kind: kind(info.device_type),
             buffer_bytes: limits.max_buffer_size,
-            binding_bytes: u64::from(limits.max_storage_buffer_binding_size),
+            binding_bytes: limits.max_storage_buffer_binding_size,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             subgroup_sizes: [info.subgroup_min_size, info.subgroup_max_size],
             shader_f16: features.contains(Features::SHADER_F16),
@@ -242,7 +242,7 @@ impl GpuDevice {
             required.max_storage_buffer_binding_size = has.max_storage_buffer_binding_size;
         }
         let limits = plan::Limits {
-            binding_bytes: u64::from(required.max_storage_buffer_binding_size).min(LARGEST_BINDING),
+            binding_bytes: required.max_storage_buffer_binding_size.min(LARGEST_BINDING),
             buffer_bytes: required.max_buffer_size,
         };
         let descriptor = wgpu::DeviceDescriptor {

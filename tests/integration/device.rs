@@ -1,0 +1,127 @@
+//! Which device is taken, what it allows, and what happens when it is asked too much.
+
+use std::sync::Arc;
+
+use wgpt::backend::Backend;
+use wgpt::backend::gpu::{AdapterReport, DeviceChoice, Gpu, adapters, pick};
+use wgpt::error::Kind;
+use wgpt::kernel::{Dims, Elem, Step};
+use wgpt::ops::residual;
+use wgpt::plan::{Limits, Plan, Role};
+
+use crate::common::gpu;
+
+/// Adapters of these kinds, as if a machine had them.
+fn machine(kinds: &[&'static str]) -> Vec<AdapterReport> {
+    let adapter = |(index, kind): (usize, &&'static str)| AdapterReport {
+        index,
+        name: format!("adapter {index}"),
+        backend: "Vulkan".into(),
+        driver: "driver 1".into(),
+        kind,
+        buffer_bytes: 1 << 28,
+        binding_bytes: 1 << 27,
+        workgroup_bytes: 1 << 14,
+        subgroup_sizes: [4, 128],
+        shader_f16: false,
+        subgroups: false,
+        timestamps: false,
+        cooperative_matrix: false,
+    };
+    kinds.iter().enumerate().map(adapter).collect()
+}
+
+#[test]
+fn choices_are_read_and_written() {
+    for text in ["auto", "cpu", "gpu", "gpu:0", "gpu:12"] {
+        assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
+    }
+    for text in ["", "GPU", "gpu:", "gpu:-1", "gpu:x", "cuda", "cpu:0"] {
+        let error = text.parse::<DeviceChoice>().unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage, "{text}");
+        assert!(error.advice().unwrap().contains("gpu:N"), "{text}");
+    }
+}
+
+#[test]
+fn auto_takes_a_real_gpu_and_never_a_software_adapter() {
+    let taken = |choice, kinds: &[&'static str]| pick(choice, &machine(kinds)).unwrap().index;
+    let auto = |kinds: &[&'static str]| taken(DeviceChoice::Auto, kinds);
+    assert_eq!(auto(&[]), None);
+    assert_eq!(auto(&["software"]), None);
+    assert_eq!(auto(&["other", "software"]), None);
+    assert_eq!(auto(&["software", "virtual"]), Some(1));
+    assert_eq!(auto(&["virtual", "integrated", "discrete", "discrete"]), Some(2));
+    assert_eq!(taken(DeviceChoice::Gpu, &["software"]), Some(0));
+    assert_eq!(taken(DeviceChoice::Gpu, &["software", "integrated"]), Some(1));
+    assert_eq!(taken(DeviceChoice::GpuIndex(0), &["software", "discrete"]), Some(0));
+    assert_eq!(taken(DeviceChoice::Cpu, &["discrete"]), None);
+    let why = pick(DeviceChoice::Auto, &machine(&["software"])).unwrap().reason;
+    assert!(why.contains("software"), "{why}");
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_an_error_with_a_way_out() {
+    let none = pick(DeviceChoice::Gpu, &[]).unwrap_err();
+    assert_eq!(none.kind(), Kind::Device);
+    assert!(none.advice().unwrap().contains("--device cpu"));
+    let third = pick(DeviceChoice::GpuIndex(3), &machine(&["discrete"])).unwrap_err();
+    assert!(third.to_string().contains("no adapter 3"), "{third}");
+    assert!(third.advice().unwrap().contains("wgpt devices"));
+}
+
+#[test]
+fn adapters_say_what_they_are() {
+    let Some(device) = gpu() else { return };
+    let adapters = adapters();
+    assert!(adapters.iter().any(|a| device.name().starts_with(&a.name)), "{adapters:?}");
+    for (index, adapter) in adapters.iter().enumerate() {
+        assert_eq!(adapter.index, index);
+        assert!(adapter.binding_bytes >= Limits::WEBGPU.binding_bytes, "{adapter:?}");
+    }
+}
+
+#[test]
+fn the_tests_device_has_the_limits_of_webgpu() {
+    let Some(device) = gpu() else { return };
+    assert_eq!(device.limits(), Limits::WEBGPU);
+}
+
+/// A plan that adds two vectors of `len`.
+fn sum(len: usize) -> Plan {
+    let mut plan = Plan::default();
+    let [a, b, out] =
+        ["a", "b", "out"].map(|name| plan.buffer(Role::Activations, name, len, Elem::Real));
+    plan.push(&residual::FORWARD, Dims::default(), &[a, b, out]);
+    plan
+}
+
+#[test]
+fn a_plan_that_exceeds_the_limits_is_refused_in_words() {
+    let Some(device) = gpu() else { return };
+    let error = Gpu::new(device, Arc::new(sum((128 << 20) / 4 + 1))).err().unwrap();
+    assert_eq!(error.kind(), Kind::Device);
+    let text = error.to_string();
+    assert!(text.contains("residual_forward.stream") && text.contains("134217732"), "{text}");
+    assert!(error.advice().is_some());
+}
+
+#[test]
+fn views_are_read_as_they_were_written_however_long() {
+    let Some(device) = gpu() else { return };
+    // More than one chunk of a read, and more groups than one row of a grid has.
+    let len = 257 * 65_537;
+    let plan = Arc::new(sum(len));
+    let views = plan.dispatches[0].args.clone();
+    let mut gpu = Gpu::new(device, plan).unwrap();
+    let numbers: Vec<f32> = (0..len).map(|i| (i % 8_191) as f32).collect();
+    gpu.write(views[0], &numbers);
+    gpu.write(views[1], &vec![0.5; len]);
+    gpu.run(0..1, &Step::default());
+    let mut out = vec![0.0; len];
+    gpu.read(views[2], &mut out).unwrap();
+    assert!(out.iter().zip(&numbers).all(|(out, x)| *out == x + 0.5));
+    let part = views[2].slice(len - 3, 3);
+    gpu.read(part, &mut out[..3]).unwrap();
+    assert_eq!(out[..3], numbers[len - 3..].iter().map(|x| x + 0.5).collect::<Vec<_>>());
+}
