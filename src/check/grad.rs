@@ -104,7 +104,7 @@ pub struct Case {
 
 /// Checks every op and some whole models, on the twins in double precision.
 ///
-/// With `spoil`, that kernel's twin is made wrong first ([`sabotage`]): for tests of the check.
+/// With `spoil`, that kernel's twin is made wrong first ([`sabotage()`]): for tests of the check.
 ///
 /// # Errors
 ///
@@ -122,7 +122,7 @@ pub fn grad_check(spoil: Option<&str>) -> Result<Vec<Row>> {
 
 /// Compares a device's gradients of tiny models with those of the twins in double precision.
 ///
-/// With `spoil`, that kernel's twin is made wrong first ([`sabotage`]): for tests of the check.
+/// With `spoil`, that kernel's twin is made wrong first ([`sabotage()`]): for tests of the check.
 ///
 /// # Errors
 ///

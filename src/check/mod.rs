@@ -1,6 +1,6 @@
 //! Lockstep comparison of two backends over one plan: what each kernel got wrong, and where.
 //!
-//! Beside it: [`grad`], finite differences against backpropagation, and [`sabotage`], which makes a
+//! Beside it: [`grad`], finite differences against backpropagation, and [`sabotage()`], which makes a
 //! kernel wrong so that a test can see these checks fail.
 
 pub mod grad;

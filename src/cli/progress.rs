@@ -124,7 +124,7 @@ impl Progress {
         if first_step > 0 {
             self.say(&format!("going on after update {first_step}"));
         }
-        self.open(0, "{bar:24}  {pos}/{len}  {prefix}{msg}");
+        self.open(0, "{bar:16}  {pos}/{len}  {prefix}{wide_msg}");
         if let Some(bar) = &self.bar {
             bar.set_position(first_step as u64);
         }

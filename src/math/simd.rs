@@ -174,7 +174,7 @@ pub fn exp(x: f32) -> f32 {
 
 /// √(8/π) and the cubic term of GELU's tanh form: gelu(x) = x · σ(√(8/π) (x + 0.044715 x³)), since
 /// (1 + tanh u) / 2 = σ(2u).
-const GELU_SCALE: f32 = 1.595_769_1;
+const GELU_SCALE: f32 = 1.595_769;
 const GELU_CUBIC: f32 = 0.044_715;
 /// Beyond this GELU is 0 or x, to the last bit.
 const GELU_END: f32 = 16.0;
