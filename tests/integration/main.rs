@@ -13,3 +13,4 @@ mod oracle_ops;
 mod run_folder;
 mod tokenizer;
 mod training;
+mod wiring;

@@ -1,0 +1,591 @@
+//! Is the graph wired right? Plans against themselves: golden text, slices, phases, fused nodes.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use wgpt::GptConfig;
+use wgpt::checkpoint::parameters;
+use wgpt::config::Optimizer;
+use wgpt::graph::Graph;
+use wgpt::kernel::{Dims, Elem, Step};
+use wgpt::model::{EXTENDS, Program, Uses};
+use wgpt::ops::cross_entropy::IGNORE;
+use wgpt::ops::global_norm::state;
+use wgpt::ops::matmul::Layout;
+use wgpt::ops::{gelu, optimizer, residual};
+use wgpt::plan::{Limits, Phase, Plan, Role, View};
+
+use crate::common::{Model, On, assert_close, assert_close_of_max, assert_relative};
+
+/// A model that is small, with no two sizes alike.
+fn config() -> GptConfig {
+    GptConfig {
+        n_layer: 2,
+        n_head: 2,
+        n_embd: 12,
+        vocab_size: 150,
+        n_positions: 75,
+        n_inner: Some(20),
+        layer_norm_epsilon: 1e-5,
+    }
+}
+
+const TRAINING: Uses = Uses {
+    batch: 2,
+    seq: 35,
+    training: Some(Optimizer::Adamw),
+    dropout: false,
+    logits: true,
+    generation: false,
+};
+
+/// Bindings of 64 rows of the token table, and arenas of a few of them.
+const SLICES: Limits = Limits { binding_bytes: 64 * 12 * 4 + 768, buffer_bytes: 9000 };
+
+/// Numbers without a pattern, in -0.5..0.5.
+fn noise(seed: usize, n: usize) -> Vec<f32> {
+    let word = |i: usize| wgpt::ops::random::threefry([seed as u32, 1], [i as u32, 0])[0];
+    (0..n).map(|i| word(i) as f32 / u32::MAX as f32 - 0.5).collect()
+}
+
+fn ids(seed: usize, n: usize) -> Vec<u32> {
+    let v = config().vocab_size as f32;
+    noise(seed, n).iter().map(|x| ((x + 0.4999) * v).max(0.0) as u32).collect()
+}
+
+/// The model with parameters that depend on their names alone.
+fn model(uses: Uses, on: On, limits: Limits) -> Model {
+    let mut model = Model::record(&config(), uses, on, limits);
+    let order = parameters(&config());
+    model.fill(|name, out| {
+        let seed = order.iter().position(|(known, _)| known == name).expect("a known name");
+        out.copy_from_slice(&noise(seed, out.len()));
+        if name.contains("ln_") && name.ends_with("weight") {
+            out.iter_mut().for_each(|x| *x += 1.0);
+        }
+    });
+    model
+}
+
+/// A step whose loss is the mean over `rows`.
+fn mean_over(rows: usize) -> Step {
+    Step { loss_scale: 1.0 / rows as f64, ..Step::default() }
+}
+
+const BOTH: [Phase; 2] = [Phase::Forward, Phase::Backward];
+
+/// Every gradient, by name.
+fn gradients(model: &mut Model) -> Vec<(String, Vec<f64>)> {
+    let names: Vec<String> = model.program.params.iter().map(|p| p.name.clone()).collect();
+    names.into_iter().map(|name| (name.clone(), model.param(&name, true))).collect()
+}
+
+fn assert_same_gradients(what: &str, got: &mut Model, want: &mut Model, tolerance: f64) {
+    let want = gradients(want);
+    assert!(!want.is_empty());
+    for ((name, got), (_, want)) in gradients(got).iter().zip(&want) {
+        assert!(want.iter().any(|x| *x != 0.0), "{name} has a gradient");
+        assert_close_of_max(&format!("{what} {name}"), got, want, tolerance);
+    }
+}
+
+/// What the same sum in another order may differ by.
+fn rounding(on: On) -> f64 {
+    on.tolerance(1e-12, 1e-5, 1e-4)
+}
+
+#[test]
+fn the_plan_is_the_golden_one() {
+    let config = GptConfig { n_layer: 1, n_positions: 16, ..config() };
+    let uses = Uses { batch: 2, seq: 8, dropout: true, generation: true, ..TRAINING };
+    let plan = Program::record(&config, uses, SLICES).plan.to_string();
+    let path = "tests/golden/plan.txt";
+    if std::env::var_os("WGPT_BLESS").is_some_and(|bless| bless == "1") {
+        std::fs::create_dir_all("tests/golden").expect("a folder");
+        std::fs::write(path, &plan).expect("a golden file");
+    }
+    let golden = std::fs::read_to_string(path).expect("WGPT_BLESS=1 makes the golden file");
+    for (i, (got, want)) in plan.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(got, want, "{path}:{}; if this is meant, run with WGPT_BLESS=1", i + 1);
+    }
+    assert_eq!(plan.lines().count(), golden.lines().count(), "{path}; WGPT_BLESS=1 writes it");
+}
+
+#[test]
+fn parameters_are_the_checkpoints() {
+    for inner in [None, Some(20)] {
+        let config = GptConfig { n_inner: inner, ..config() };
+        for uses in [TRAINING, Uses { generation: true, ..Uses::default() }] {
+            let program = Program::record(&config, uses, Limits::NONE);
+            let mut got: Vec<_> =
+                program.params.iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
+            let mut want = parameters(&config);
+            let count: usize = want.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+            assert_eq!(program.parameter_count(), count);
+            got.sort();
+            want.sort();
+            assert_eq!(got, want);
+        }
+    }
+}
+
+#[test]
+fn bytes_by_role() {
+    let bytes = |uses: Uses| {
+        let plan = Program::record(&config(), uses, Limits::NONE).plan;
+        let by_role = Role::ALL.map(|role| plan.bytes(role));
+        assert_eq!(by_role.iter().sum::<u64>(), plan.total_bytes());
+        by_role
+    };
+    let [params, grads, moments, activations, logits, cache, _] =
+        bytes(Uses { logits: false, ..TRAINING });
+    let count: usize = parameters(&config()).iter().map(|(_, s)| s.iter().product::<usize>()).sum();
+    let padding = 256 * parameters(&config()).len() as u64;
+    assert!((count as u64 * 4..count as u64 * 4 + padding).contains(&params), "{params}");
+    assert_eq!([grads, moments, cache], [params, 2 * params, 0]);
+    assert_eq!(logits, 70 * 150 * 4);
+    assert!(activations > 0);
+
+    let uses = |optimizer| Uses { training: Some(optimizer), ..TRAINING };
+    assert_eq!(bytes(uses(Optimizer::Sgd))[2], 0, "SGD has no moments");
+    let evaluation = bytes(Uses { training: None, logits: false, ..TRAINING });
+    assert_eq!([evaluation[1], evaluation[2]], [0, 0]);
+    assert!(evaluation[3] < activations, "layers share activations");
+    let generation = bytes(Uses { generation: true, ..Uses::default() });
+    assert_eq!(generation[5], 2 * 2 * 75 * 12 * 4, "keys and values of two layers");
+}
+
+#[test]
+fn what_exceeds_a_device() {
+    let whole = Program::record(&config(), TRAINING, Limits::NONE).plan;
+    assert_eq!(whole.exceeds(Limits::NONE), None);
+    assert_eq!(whole.exceeds(Limits::WEBGPU), None);
+    let binding = Limits { binding_bytes: 150 * 12 * 4 - 1, ..Limits::NONE };
+    let says = whole.exceeds(binding).expect("the token table is too large");
+    assert!(says.contains("binds") && says.contains("7199"), "{says}");
+    let buffer = Limits { buffer_bytes: 1000, ..Limits::NONE };
+    let says = whole.exceeds(buffer).expect("the arenas are too large");
+    assert!(says.contains("params.matrices") && says.contains("1000"), "{says}");
+
+    // The token table alone needs slices here, and gets them.
+    let limits = Limits { binding_bytes: 100 * 1024, buffer_bytes: 150 * 1024 };
+    let wide = GptConfig { vocab_size: 3000, ..config() };
+    let uses = Uses { logits: false, generation: true, ..TRAINING };
+    let whole = Program::record(&wide, uses, Limits::NONE).plan;
+    assert!(whole.exceeds(limits).is_some());
+    let sliced = Program::record(&wide, Uses { seq: 4, batch: 1, ..uses }, limits);
+    assert_eq!(sliced.plan.exceeds(limits), None);
+    assert!(sliced.param("wte.weight").is_some_and(|param| param.slices.len() > 1));
+}
+
+#[test]
+fn gpt2_fits_every_device() {
+    let uses = Uses { batch: 1, seq: 64, logits: false, generation: true, ..TRAINING };
+    let program = Program::record(&GptConfig::gpt2(), uses, Limits::WEBGPU);
+    assert_eq!(program.plan.exceeds(Limits::WEBGPU), None);
+}
+
+#[test]
+fn slices_change_nothing() {
+    let (tokens, mut targets) = (ids(101, 70), ids(102, 70));
+    targets[3] = IGNORE;
+    for on in On::all() {
+        let mut sliced = model(TRAINING, on, SLICES);
+        let table = sliced.program.param("wte.weight").expect("a table");
+        assert!(table.slices.len() == 3, "{table:?}");
+        let arenas = |role| sliced.program.plan.buffers.iter().filter(|b| b.role == role).count();
+        assert!(arenas(Role::Parameters) > 2 && arenas(Role::Moments) > 4);
+        let mut whole = model(TRAINING, on, Limits::NONE);
+        let tolerance = rounding(on);
+        for model in [&mut sliced, &mut whole] {
+            model.run_batch(&tokens, &targets, &[Phase::Forward, Phase::Logits], &mean_over(69));
+            model.run_batch(&tokens, &targets, &BOTH, &mean_over(69));
+        }
+        let logits = [&mut sliced, &mut whole].map(|model| {
+            let view = model.program.batch.and_then(|batch| batch.logits).expect("logits");
+            model.on.read(view)
+        });
+        assert_close_of_max("logits", &logits[0], &logits[1], tolerance);
+        assert_relative("loss", sliced.loss(), whole.loss(), tolerance);
+        assert_same_gradients("slices", &mut sliced, &mut whole, tolerance);
+
+        let step =
+            Step { learning_rate: 0.01, weight_decay: 0.1, grad_clip: 0.5, ..Step::default() };
+        for model in [&mut sliced, &mut whole] {
+            model.on.run(Phase::Update, &step);
+        }
+        for (name, _) in parameters(&config()) {
+            let (got, want) = (sliced.param(&name, false), whole.param(&name, false));
+            // Adam's first step is the gradient's sign, whatever its size: rounding can turn those
+            // that are nothing but rounding.
+            let tolerance = if name.ends_with("c_attn.bias") { 0.021 } else { 1e-4 };
+            assert_close(&format!("{on:?} {name}"), &got, &want, tolerance);
+        }
+    }
+}
+
+#[test]
+fn accumulation_equals_one_large_batch() {
+    let (tokens, targets) = (ids(103, 140), ids(104, 140));
+    for on in On::all() {
+        let mut large = model(Uses { batch: 4, ..TRAINING }, on, Limits::NONE);
+        large.run_batch(&tokens, &targets, &BOTH, &mean_over(140));
+        let mut small = model(TRAINING, on, Limits::NONE);
+        // What an update before left behind is not added to.
+        small.run_batch(&tokens[7..77], &targets[..70], &BOTH, &mean_over(1));
+        for micro in 0..2 {
+            let at = micro * 70..(micro + 1) * 70;
+            let step = Step { accumulate: micro as u32, ..mean_over(140) };
+            small.run_batch(&tokens[at.clone()], &targets[at], &BOTH, &step);
+        }
+        assert_relative("loss", small.loss(), large.loss(), rounding(on));
+        assert_same_gradients(&format!("{on:?}"), &mut small, &mut large, rounding(on));
+    }
+}
+
+#[test]
+fn evaluation_equals_the_training_loss() {
+    let (tokens, mut targets) = (ids(105, 70), ids(106, 70));
+    targets[69] = IGNORE;
+    for on in On::all() {
+        let mut training = model(Uses { dropout: true, ..TRAINING }, on, Limits::NONE);
+        training.run_batch(&tokens, &targets, &BOTH, &mean_over(69));
+        let without = training.loss();
+        let evaluate = [Phase::Forward, Phase::Evaluate];
+        training.run_batch(&tokens, &targets, &evaluate, &mean_over(69));
+        assert_relative("the same plan", training.loss(), without, rounding(on));
+        let mut evaluation = model(Uses { training: None, ..TRAINING }, on, Limits::NONE);
+        evaluation.run_batch(&tokens, &targets, &evaluate, &mean_over(69));
+        assert_relative("a plan of its own", evaluation.loss(), without, rounding(on));
+
+        let step = Step { dropout: 1 << 30, seed: [1, 2], ..mean_over(69) };
+        training.run_batch(&tokens, &targets, &BOTH, &step);
+        let with = training.loss();
+        assert!((with - without).abs() > 1e-3, "dropout drops: {with} and {without}");
+        training.run_batch(&tokens, &targets, &BOTH, &Step { seed: [1, 3], ..step });
+        assert!((training.loss() - with).abs() > 1e-4, "another seed drops others");
+        training.run_batch(&tokens, &targets, &BOTH, &step);
+        assert_eq!(training.loss(), with, "the same seed drops the same");
+    }
+}
+
+#[test]
+fn ignored_targets_count_for_nothing() {
+    let (tokens, mut targets) = (ids(107, 70), ids(108, 70));
+    targets[35..].fill(IGNORE);
+    for on in On::all() {
+        let mut both = model(TRAINING, on, Limits::NONE);
+        both.run_batch(&tokens, &targets, &BOTH, &mean_over(35));
+        let mut first = model(Uses { batch: 1, ..TRAINING }, on, Limits::NONE);
+        first.run_batch(&tokens[..35], &targets[..35], &BOTH, &mean_over(35));
+        assert_relative("loss", both.loss(), first.loss(), rounding(on));
+        assert_same_gradients(&format!("{on:?}"), &mut both, &mut first, rounding(on));
+
+        both.run_batch(&tokens, &[IGNORE; 70], &BOTH, &mean_over(1));
+        assert_eq!(both.loss(), 0.0);
+        for (name, gradient) in gradients(&mut both) {
+            assert!(gradient.iter().all(|g| *g == 0.0), "{name}");
+        }
+    }
+}
+
+#[test]
+fn tokens_that_repeat_add_up() {
+    for on in On::all() {
+        let mut g = Graph::new(Limits::NONE, false, 1e-5);
+        g.begin_training(2, 3);
+        let tokens = g.buffer(Role::Staging, "tokens", 6, Elem::U32);
+        let out = g.embedding(tokens, 5, 4, 1, false);
+        g.record_forward(Phase::Forward);
+        g.record_backward(Phase::Backward, None);
+        let mut subject = on.backend(&g.plan);
+        subject.write_u32(tokens, &[3, 1, 3, 3, 0, 1]);
+        subject.write(out.grad, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0]);
+        let grads = ["wte.weight", "wpe.weight"].map(|name| {
+            let param = g.params.iter().find(|param| param.name == name);
+            param.expect("a table").slices[0].var.grad
+        });
+        // The second micro-batch adds to the first.
+        for (accumulate, times) in [(0, 1.0), (1, 2.0), (0, 1.0)] {
+            subject.run(Phase::Backward, &Step { accumulate, ..Step::default() });
+            let want = [16.0, 34.0, 0.0, 13.0, 0.0].map(|x| x * times);
+            assert_eq!(subject.read(grads[0]), want);
+            assert_eq!(subject.read(grads[1]), [9.0, 18.0, 36.0, 0.0].map(|x| x * times));
+        }
+    }
+}
+
+/// The last logits after extending by all of `tokens`, at once or in pieces.
+#[test]
+fn extensions_equal_the_forward_pass() {
+    let uses = Uses { batch: 1, seq: 75, generation: true, ..TRAINING };
+    let tokens = ids(109, 75);
+    for on in On::all() {
+        for (uses, limits) in
+            [(uses, Limits::NONE), (uses, SLICES), (Uses { training: None, ..uses }, Limits::NONE)]
+        {
+            let mut model = model(uses, on, limits);
+            let forward = [Phase::Forward, Phase::Logits];
+            model.run_batch(&tokens, &tokens, &forward, &Step::default());
+            let all = model.program.batch.and_then(|batch| batch.logits).expect("logits");
+            let all = model.on.read(all);
+            let last = model.program.generation.expect("recorded for generation").logits;
+            // Whole replays, masked ones, steps of one; the second begins anew over the first's cache.
+            let pieces: [&[usize]; 4] = [&[75], &[64, 8, 1, 1, 1], &[5, 3, 40, 20], &[1, 70, 2]];
+            let lengths = [&EXTENDS[..], &EXTENDS, &EXTENDS[..2], &EXTENDS[..1]];
+            for (pieces, lengths) in pieces.into_iter().zip(lengths) {
+                let mut at = 0;
+                for &piece in pieces {
+                    model.extend(at, &tokens[at..at + piece], lengths);
+                    at += piece;
+                    let got = model.on.read(last);
+                    let want = &all[(at - 1) * 150..at * 150];
+                    let what = format!("{on:?} {pieces:?} at {at}");
+                    assert_close_of_max(&what, &got, want, on.tolerance(1e-12, 2e-5, 1e-4));
+                }
+            }
+        }
+    }
+}
+
+/// Generation leaves what an update needs alone: parameters, moments, state.
+#[test]
+fn generation_shares_memory_with_training() {
+    let uses = Uses { generation: true, ..TRAINING };
+    let (tokens, targets) = (ids(110, 70), ids(111, 70));
+    let step = Step { learning_rate: 0.01, ..Step::default() };
+    let weights = [false, true].map(|generates| {
+        let mut model = model(uses, On::Cpu, Limits::NONE);
+        for _ in 0..2 {
+            model.run_batch(&tokens, &targets, &BOTH, &mean_over(70));
+            model.on.run(Phase::Update, &step);
+            if generates {
+                model.extend(0, &tokens, &EXTENDS);
+                model.on.run(Phase::Sample, &Step { position: 69, count: 1, ..step });
+            }
+        }
+        parameters(&config()).iter().flat_map(|(name, _)| model.param(name, false)).collect()
+    });
+    let [without, with]: [Vec<f64>; 2] = weights;
+    assert!(without == with, "generation between updates changes training");
+}
+
+#[test]
+fn fused_nodes_equal_single_ops() {
+    for on in On::all() {
+        let gelu = compare_graphs(on, |g, fused| {
+            let x = g.activation("x", 6);
+            let out = if fused {
+                g.linear_gelu("fc", x, 10)
+            } else {
+                let pre = g.linear("fc", x, 10);
+                g.gelu("gelu", pre)
+            };
+            (vec![x.value], vec![x.grad], out)
+        });
+        assert_eq!(gelu, 3 * 2, "x, weight and bias");
+        let norm = compare_graphs(on, |g, fused| {
+            let stream = g.stream("stream", 6);
+            let out = if fused {
+                let branch = g.stream("branch", 6);
+                let out = g.residual_layernorm("ln", stream, branch).1;
+                return (vec![stream.value, branch.value], vec![stream.grad, branch.grad], out);
+            } else {
+                let branch = g.activation("branch", 6);
+                let sum = g.residual("sum", stream, branch);
+                (branch, g.layernorm("ln", sum))
+            };
+            let (branch, out) = out;
+            (vec![stream.value, branch.value], vec![stream.grad, branch.grad], out)
+        });
+        assert_eq!(norm, 4 * 2, "stream, branch, weight and bias");
+    }
+}
+
+/// Builds a graph with fused nodes and with single ops, and compares the outputs and all gradients;
+/// returns how many tensors of both it compared.
+fn compare_graphs(
+    on: On,
+    build: impl Fn(&mut Graph, bool) -> (Vec<View>, Vec<View>, wgpt::graph::Var),
+) -> usize {
+    let mut compared = 0;
+    let results = [true, false].map(|fused| {
+        let mut g = Graph::new(Limits::NONE, false, 1e-5);
+        g.begin_training(2, 5);
+        let (inputs, mut grads, out) = build(&mut g, fused);
+        g.record_forward(Phase::Forward);
+        g.record_backward(Phase::Backward, None);
+        let params = g.params.iter().map(|param| param.slices[0].var);
+        grads.extend(params.clone().map(|var| var.grad));
+        let mut subject = on.backend(&g.plan);
+        let inputs = inputs.into_iter().chain(params.map(|var| var.value));
+        inputs.enumerate().for_each(|(i, view)| subject.write(view, &noise(i, view.len)));
+        subject.run(Phase::Forward, &Step::default());
+        let value = subject.read(out.value);
+        subject.write(out.grad, &noise(99, out.grad.len));
+        subject.run(Phase::Backward, &Step::default());
+        compared += grads.len();
+        [value].into_iter().chain(grads.into_iter().map(|view| subject.read(view))).collect()
+    });
+    let [fused, single]: [Vec<Vec<f64>>; 2] = results;
+    for (i, (fused, single)) in fused.iter().zip(&single).enumerate() {
+        assert!(single.iter().any(|x| *x != 0.0), "tensor {i} is not all zero");
+        assert_close_of_max(&format!("{on:?} tensor {i}"), fused, single, rounding(on));
+    }
+    compared
+}
+
+/// Attention against its definition from products and a softmax, head by head.
+#[test]
+fn attention_equals_products_and_softmax() {
+    let (b, t, nh, hs) = (2, 5, 3, 4);
+    let c = nh * hs;
+    for on in On::all() {
+        let mut g = Graph::new(Limits::NONE, false, 1e-5);
+        g.begin_training(b, t);
+        let qkv = g.activation("qkv", 3 * c);
+        let out = g.attention("attn", qkv, nh, t);
+        g.record_forward(Phase::Forward);
+        g.record_backward(Phase::Backward, None);
+        let mut whole = on.backend(&g.plan);
+        let (data, upstream) = (noise(1, b * t * 3 * c), noise(2, b * t * c));
+        whole.write(qkv.value, &data);
+        whole.run(Phase::Forward, &Step::default());
+        whole.write(out.grad, &upstream);
+        whole.run(Phase::Backward, &Step::default());
+        let (value, grad) = (whole.read(out.value), whole.read(qkv.grad));
+
+        for (b, h) in (0..b * nh).map(|i| (i / nh, i % nh)) {
+            let mut g = Graph::new(Limits::NONE, false, 1e-5);
+            g.begin_training(1, t);
+            let [q, k, v] = ["q", "k", "v"].map(|name| g.input(name, t * hs));
+            let scores = g.matmul("s", Layout::NT, [t, hs, t], q, k);
+            let p = g.softmax("p", scores, 1);
+            let y = g.matmul("y", Layout::NN, [t, t, hs], p, v);
+            g.record_forward(Phase::Forward);
+            g.record_backward(Phase::Backward, None);
+            let mut head = on.backend(&g.plan);
+            let at = |part: usize, i: usize| (b * t + i / hs) * 3 * c + part * c + h * hs + i % hs;
+            let root = (hs as f32).sqrt();
+            let part = |n: usize, by: f32| -> Vec<f32> {
+                (0..t * hs).map(|i| data[at(n, i)] / by).collect()
+            };
+            head.write(q.value, &part(0, root));
+            head.write(k.value, &part(1, 1.0));
+            head.write(v.value, &part(2, 1.0));
+            head.run(Phase::Forward, &Step::default());
+            let of_out = |i: usize| (b * t + i / hs) * c + h * hs + i % hs;
+            let want: Vec<f64> = (0..t * hs).map(|i| value[of_out(i)]).collect();
+            let tolerance = rounding(on).max(1e-7);
+            assert_close_of_max("out", &head.read(y.value), &want, tolerance);
+            let dy: Vec<f32> = (0..t * hs).map(|i| upstream[of_out(i)]).collect();
+            head.write(y.grad, &dy);
+            head.run(Phase::Backward, &Step::default());
+            for (n, var, by) in [(0, q, f64::from(root)), (1, k, 1.0), (2, v, 1.0)] {
+                let want: Vec<f64> = (0..t * hs).map(|i| grad[at(n, i)]).collect();
+                let got: Vec<f64> = head.read(var.grad).iter().map(|x| x / by).collect();
+                assert_close_of_max(&format!("part {n}"), &got, &want, 10.0 * tolerance);
+            }
+        }
+    }
+}
+
+/// Parameters, and the moments behind them.
+fn everything(model: &mut Model) -> Vec<f64> {
+    let slots: Vec<optimizer::Slot> = model.program.slots.clone();
+    let views = slots.iter().flat_map(|slot| {
+        slot.moments.into_iter().flatten().chain([slot.params]).collect::<Vec<_>>()
+    });
+    views.flat_map(|view| model.on.read(view)).collect()
+}
+
+#[test]
+fn updates_that_are_not_finite_are_skipped() {
+    let (tokens, targets) = (ids(112, 70), ids(113, 70));
+    let step = Step { learning_rate: 0.01, grad_clip: 1.0, ..Step::default() };
+    for (on, optimizer) in On::all()
+        .into_iter()
+        .flat_map(|on| [Optimizer::Adamw, Optimizer::Sgd].map(|optimizer| (on, optimizer)))
+    {
+        let mut model = model(Uses { training: Some(optimizer), ..TRAINING }, on, SLICES);
+        let update = model.program.update.expect("recorded for training");
+        let go = |model: &mut Model, poison: Option<(View, f32)>| {
+            model.run_batch(&tokens, &targets, &BOTH, &mean_over(70));
+            if let Some((view, x)) = poison {
+                model.on.write(view.slice(view.len - 1, 1), &[x]);
+            }
+            model.on.run(Phase::Update, &step);
+            (model.on.read_u32(update.state), model.on.read(update.norm))
+        };
+        let (words, norm) = go(&mut model, None);
+        assert_eq!(words, [1, 0, 0, 0], "applied");
+        assert!(norm[0] > 0.0 && norm[1] > 0.0);
+        let before = everything(&mut model);
+        let loss = model.program.batch.expect("recorded with batches").loss;
+        let first = model.program.param("wte.weight").expect("a table").slices[0].var.grad;
+        let last = model.program.param("ln_f.bias").expect("a bias").slices[0].var.grad;
+        let poisons = [
+            (first, f32::NAN),
+            (last, f32::INFINITY),
+            (first, f32::NEG_INFINITY),
+            (loss, f32::NAN),
+        ];
+        for (i, poison) in poisons.into_iter().enumerate() {
+            let (words, norm) = go(&mut model, Some(poison));
+            let skipped = i as u32 + 1;
+            let want = [(state::APPLIED, 1), (state::SKIPPED_IN_A_ROW, skipped)];
+            let want = want.into_iter().chain([(state::SKIPPED, skipped), (state::SKIP, 1)]);
+            want.for_each(|(word, value)| assert_eq!(words[word], value, "{on:?} word {word}"));
+            assert_eq!(norm, [-1.0, 0.0]);
+            let after = everything(&mut model);
+            let same = before.iter().zip(&after).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same && before.len() == after.len(), "{on:?} {optimizer:?}: nothing changes");
+        }
+        let (words, _) = go(&mut model, None);
+        assert_eq!(words, [2, 0, 4, 0], "the next one is applied");
+        assert!(everything(&mut model) != before);
+    }
+}
+
+#[test]
+fn a_plan_refuses_bad_dispatches() {
+    let mut plan = Plan::default();
+    let a = plan.buffer(Role::Activations, "a", 128, Elem::Real);
+    let b = plan.buffer(Role::Activations, "b", 128, Elem::Real);
+    let words = plan.buffer(Role::Staging, "words", 128, Elem::U32);
+    let past = View { start: 100, len: 64, ..a };
+    let empty = View { len: 0, ..b };
+    let dims = Dims::default();
+    let refused = |args: &[View]| {
+        let mut plan = plan.clone();
+        catch_unwind(AssertUnwindSafe(|| plan.push(&gelu::FORWARD, dims, args))).is_err()
+    };
+    assert!(!refused(&[a, b]), "a sound one");
+    assert!(refused(&[a]), "too few arguments");
+    assert!(refused(&[a, b, b]), "too many arguments");
+    assert!(refused(&[a, a]), "read and written");
+    assert!(refused(&[a.slice(0, 64), a.slice(64, 64)]), "parts of one buffer, read and written");
+    assert!(refused(&[words, b]), "integers");
+    assert!(refused(&[past, b]), "past the end");
+    assert!(refused(&[a, empty]), "empty");
+
+    // Parts of one buffer may be read together, or written together if they are disjoint.
+    let mut sound = plan.clone();
+    sound.push(&residual::FORWARD, dims, &[a.slice(0, 64), a.slice(0, 64), b.slice(0, 64)]);
+    let slot = |params, m| optimizer::Slot {
+        params,
+        grads: a.slice(0, 32),
+        moments: Some([m, b.slice(96, 32)]),
+        decays: false,
+    };
+    let record = |params: View, m: View| {
+        let mut plan = plan.clone();
+        let norm = plan.buffer(Role::Staging, "norm", 2, Elem::Real);
+        let state = plan.buffer(Role::Staging, "state", state::LEN, Elem::U32);
+        let push = || {
+            optimizer::record(&mut plan, Optimizer::Adam, &slot(params, m), norm, state);
+        };
+        catch_unwind(AssertUnwindSafe(push)).is_err()
+    };
+    assert!(!record(b.slice(0, 32), b.slice(32, 32)), "disjoint");
+    assert!(record(b.slice(0, 32), b.slice(31, 32)), "overlapping writes");
+}
