@@ -49,6 +49,12 @@ impl<'a> Matrix<'a> {
         &self.data[row * self.row_stride..][..self.cols]
     }
 
+    /// `rows` rows from `first` on.
+    fn from_row(self, first: usize, rows: usize) -> Matrix<'a> {
+        assert!(first + rows <= self.rows, "the rows are the matrix's");
+        Matrix { data: &self.data[first * self.row_stride..], rows, ..self }
+    }
+
     /// The transposed matrix.
     pub fn t(self) -> Matrix<'a> {
         let Matrix { data, rows, cols, row_stride, col_stride } = self;
@@ -73,6 +79,10 @@ impl Into {
     }
 }
 
+/// Rows of the output that are computed at a time: `gemm` makes a copy of `a`'s share of them where
+/// `a` is transposed.
+const ROWS: usize = 4096;
+
 /// `out = factor · a · b`, or that added to `out`, whose rows begin `stride` elements apart; on all
 /// threads.
 ///
@@ -87,7 +97,10 @@ pub fn product(
     b: Matrix<'_>,
     factor: f32,
 ) {
-    run(out, stride, into, a, b, factor, Parallelism::Rayon(0));
+    for first in (0..a.rows).step_by(ROWS) {
+        let a = a.from_row(first, ROWS.min(a.rows - first));
+        run(&mut out[first * stride..], stride, into, a, b, factor, Parallelism::Rayon(0));
+    }
 }
 
 /// [`product`] on the calling thread alone.
