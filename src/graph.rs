@@ -288,20 +288,30 @@ impl Graph {
         Var { value, grad: self.grad("stream", value) }
     }
 
-    /// The parameter called `name`, allocated at its first use.
+    /// The table (rows, channels) called `name`, allocated at its first use, in slices of rows that the
+    /// device can bind.
     ///
     /// # Panics
     ///
     /// If it was used before with another shape.
     pub fn param(&mut self, name: &str, shape: &[usize]) -> Vec<Slice> {
+        let width: usize = shape[1..].iter().product();
+        let most = usize::try_from(self.limits.binding_bytes / 4).unwrap_or(usize::MAX) / width;
+        let most = if most >= shape[0] { shape[0] } else { most / SLICE_ROWS * SLICE_ROWS };
+        self.param_in_slices(name, shape, most.max(SLICE_ROWS.min(shape[0])))
+    }
+
+    /// A parameter of one slice; [`Plan::exceeds`] tells if the device cannot bind it.
+    fn whole(&mut self, name: &str, shape: &[usize]) -> Var {
+        self.param_in_slices(name, shape, shape[0])[0].var
+    }
+
+    fn param_in_slices(&mut self, name: &str, shape: &[usize], most: usize) -> Vec<Slice> {
         if let Some(param) = self.params.iter().find(|p| p.name == name) {
             assert_eq!(param.shape, shape, "the shape of {name}");
             return param.slices.clone();
         }
         let width: usize = shape[1..].iter().product();
-        let most = usize::try_from(self.limits.binding_bytes / 4).unwrap_or(usize::MAX) / width;
-        let most = if most >= shape[0] { shape[0] } else { most / SLICE_ROWS * SLICE_ROWS };
-        let most = most.max(SLICE_ROWS.min(shape[0]));
         let starts = (0..shape[0]).step_by(most);
         let slices = starts
             .map(|start| {
@@ -312,13 +322,6 @@ impl Graph {
         let param = Param { name: name.to_owned(), shape: shape.to_vec(), slices: slices.clone() };
         self.params.push(param);
         slices
-    }
-
-    /// A parameter of one slice.
-    fn whole(&mut self, name: &str, shape: &[usize]) -> Var {
-        let slices = self.param(name, shape);
-        assert_eq!(slices.len(), 1, "{name} {shape:?} exceeds one binding of this device");
-        slices[0].var
     }
 
     /// Room in the last arena of its kind, or in a new one if a buffer would become too large.
