@@ -50,7 +50,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// `rows` rows from `first` on.
-    fn from_row(self, first: usize, rows: usize) -> Matrix<'a> {
+    fn rows_from(self, first: usize, rows: usize) -> Matrix<'a> {
         assert!(first + rows <= self.rows, "the rows are the matrix's");
         Matrix { data: &self.data[first * self.row_stride..], rows, ..self }
     }
@@ -98,7 +98,7 @@ pub fn product(
     factor: f32,
 ) {
     for first in (0..a.rows).step_by(ROWS) {
-        let a = a.from_row(first, ROWS.min(a.rows - first));
+        let a = a.rows_from(first, ROWS.min(a.rows - first));
         run(&mut out[first * stride..], stride, into, a, b, factor, Parallelism::Rayon(0));
     }
 }
