@@ -8,6 +8,8 @@ use wgpt::check::grad::{Case, grad_check, grad_check_device};
 use wgpt::check::{grad_cases, sabotage};
 use wgpt::plan::Limits;
 
+use crate::common::gpu;
+
 #[test]
 fn every_gradient_is_right() {
     let rows = grad_check(None).expect("nothing is spoiled");
@@ -19,10 +21,13 @@ fn every_gradient_is_right() {
 }
 
 #[test]
-fn the_gradients_of_cpu_kernels_are_right() {
-    let rows = grad_check_device(&Device::Cpu, None).expect("a CPU is not lost");
-    let wrong: Vec<_> = rows.iter().filter(|row| !row.passed || row.checked == 0).collect();
-    assert!(!rows.is_empty() && wrong.is_empty(), "{wrong:#?}");
+fn the_gradients_of_every_device_are_right() {
+    let gpu = gpu().map(|device| Device::Gpu(Arc::clone(device)));
+    for device in [Device::Cpu].into_iter().chain(gpu) {
+        let rows = grad_check_device(&device, None).expect("the device is there");
+        let wrong: Vec<_> = rows.iter().filter(|row| !row.passed || row.checked == 0).collect();
+        assert!(!rows.is_empty() && wrong.is_empty(), "{wrong:#?}");
+    }
 }
 
 /// Every kernel that takes part in an op's case, made wrong, makes a case fail.

@@ -269,16 +269,16 @@ fn greedy_generation() {
         let reference = json(&oracle().join(format!("{name}.json")));
         let dir = oracle().join(reference["model"].as_str().expect("a name"));
         let uses = Uses { generation: true, ..Uses::default() };
-        for on in On::all() {
+        // The twins in single precision are slow, and agree with the kernels.
+        for on in On::all().into_iter().filter(|on| *on != On::Twins32) {
             let mut model = Model::open(&dir, uses, on);
             let mut cases = 0;
             for kind in ["greedy", "greedy_eos", "greedy_cropped"] {
-                for case in reference[kind].as_array().expect("cases") {
-                    // Without a cache the window moves at each token: one such case is enough in f64.
-                    if kind == "greedy_cropped" && on == On::Twins64 && cases % 2 == 1 {
-                        cases += 1;
-                        continue;
-                    }
+                let all = reference[kind].as_array().expect("cases");
+                // A cache is of no use once the window moves, and twins are slow.
+                let most =
+                    if kind == "greedy_cropped" && on == On::Twins64 { 1 } else { all.len() };
+                for case in &all[..most] {
                     if let Some(window) = case["window"].as_u64() {
                         assert_eq!(window as usize, model.program.config.n_positions);
                     }

@@ -352,21 +352,27 @@ fn extensions_equal_the_forward_pass() {
 fn generation_shares_memory_with_training() {
     let uses = Uses { generation: true, ..TRAINING };
     let (tokens, targets) = (ids(110, 70), ids(111, 70));
+    for on in On::all() {
+        assert_generation_is_apart(uses, on, &tokens, &targets);
+    }
+}
+
+fn assert_generation_is_apart(uses: Uses, on: On, tokens: &[u32], targets: &[u32]) {
     let step = Step { learning_rate: 0.01, ..Step::default() };
     let weights = [false, true].map(|generates| {
-        let mut model = model(uses, On::Cpu, Limits::NONE);
+        let mut model = model(uses, on, Limits::NONE);
         for _ in 0..2 {
-            model.run_batch(&tokens, &targets, &BOTH, &mean_over(70));
+            model.run_batch(tokens, targets, &BOTH, &mean_over(70));
             model.on.run(Phase::Update, &step);
             if generates {
-                model.extend(0, &tokens, &EXTENDS);
+                model.extend(0, tokens, &EXTENDS);
                 model.on.run(Phase::Sample, &Step { position: 69, count: 1, ..step });
             }
         }
         parameters(&config()).iter().flat_map(|(name, _)| model.param(name, false)).collect()
     });
     let [without, with]: [Vec<f64>; 2] = weights;
-    assert!(without == with, "generation between updates changes training");
+    assert!(without == with, "{on:?}: generation between updates changes training");
 }
 
 #[test]
