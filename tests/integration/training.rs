@@ -12,6 +12,7 @@ mod resuming;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -20,9 +21,12 @@ use wgpt::data::stories;
 use wgpt::train::{Resumed, RunSettings, resume, start};
 use wgpt::{Event, GptConfig, Result, Summary, TrainConfig, Trainer};
 
+use crate::common::gpu;
+
 /// Every device that a run is tested on, with its name.
 pub fn devices() -> Vec<(&'static str, Device)> {
-    vec![("cpu", Device::Cpu)]
+    let gpu = gpu().map(|device| ("gpu", Device::Gpu(Arc::clone(device))));
+    [("cpu", Device::Cpu)].into_iter().chain(gpu).collect()
 }
 
 /// A model of two layers that trains in an instant.
