@@ -8,6 +8,7 @@ mod data;
 mod device;
 mod grad;
 mod kernels;
+mod killed;
 mod oracle;
 mod oracle_ops;
 mod run_folder;
