@@ -5,7 +5,7 @@ use std::time::Duration;
 use assert_cmd::Command;
 use wgpt::backend::Device;
 use wgpt::data::Tokens;
-use wgpt::{Event, Gpt, TrainConfig, Trainer};
+use wgpt::{Event, Gpt, GptConfig, TrainConfig, Trainer};
 
 use super::{devices, tiny};
 
@@ -41,7 +41,8 @@ fn measure() {
             Device::Cpu => None,
             Device::Gpu(gpu) => Some(gpu.allocated_bytes().expect("wgpu counts on Vulkan")),
         };
-        let gpt = Gpt::new(tiny(), device.clone(), 5).unwrap();
+        let config = GptConfig { n_layer: 1, n_positions: 8, ..tiny() };
+        let gpt = Gpt::new(config, device.clone(), 5).unwrap();
         let config = TrainConfig {
             max_iters: 1000,
             batch_size: 2,
