@@ -95,7 +95,7 @@ fn rounding(on: On) -> f64 {
 
 #[test]
 fn the_plan_is_the_golden_one() {
-    let config = GptConfig { n_layer: 1, n_positions: 16, ..config() };
+    let config = GptConfig { n_positions: 16, ..config() };
     let uses = Uses { batch: 2, seq: 8, dropout: true, generation: true, ..TRAINING };
     let plan = Program::record(&config, uses, SLICES).plan.to_string();
     let path = "tests/golden/plan.txt";
