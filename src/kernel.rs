@@ -245,11 +245,25 @@ pub struct Arg {
     pub access: Access,
     /// What it holds.
     pub elem: Elem,
+    /// Whether a plan may give it half-precision numbers in the place of real ones.
+    pub half: bool,
 }
 
 impl Arg {
     const fn new(name: &'static str, access: Access, elem: Elem) -> Arg {
-        Arg { name, access, elem }
+        Arg { name, access, elem, half: false }
+    }
+
+    /// The same, of half precision too where a plan has it so.
+    ///
+    /// In the shader its elements are of the type `NAME_elem`, which is f32 or f16.
+    pub const fn or_half(self) -> Arg {
+        Arg { half: true, ..self }
+    }
+
+    /// Whether a view with these elements fits.
+    pub fn takes(self, elem: Elem) -> bool {
+        elem == self.elem || (self.half && elem == Elem::F16)
     }
 
     /// Whether the kernel writes it.
@@ -312,7 +326,8 @@ pub struct Kernel {
     pub cpu: Option<fn(&Dims, &Step, Io<'_, f32>)>,
     /// Floating-point operations of one dispatch.
     pub flops: fn(&Dims) -> u64,
-    /// WGSL implementations, the portable one first.
+    /// WGSL implementations: the portable one first, which runs everywhere; without a measurement the
+    /// last that an adapter can run is taken.
     pub variants: &'static [Variant],
 }
 
@@ -348,19 +363,78 @@ pub struct Variant {
     pub wgsl: &'static str,
     /// The texts of `shaders/shared/` that it uses beside those of every kernel.
     pub shared: &'static [&'static str],
+    /// What it needs of an adapter beyond WebGPU's defaults.
+    pub needs: Needs,
+    /// Whether it computes a dispatch with these sizes, whose arguments hold these elements.
+    pub fits: fn(&Dims, &[Elem]) -> bool,
     /// Workgroups a dispatch, as a function of the sizes and the lengths of the arguments.
     pub grid: fn(&Dims, &[usize]) -> [u32; 3],
 }
 
 impl Variant {
-    /// The whole WGSL text. The shared part comes last, so that line numbers stay the file's own.
-    pub fn source(&self) -> String {
+    /// The whole WGSL text for arguments that hold `elems`. What is not of the file comes last, so that
+    /// line numbers stay the file's own.
+    pub fn source(&self, kernel: &Kernel, elems: &[Elem]) -> String {
         const EVERY: &str = concat!(
             include_str!("../shaders/shared/dims.wgsl"),
             include_str!("../shaders/shared/step.wgsl"),
         );
-        format!("{}\n{EVERY}{}", self.wgsl, self.shared.concat())
+        let half = self.needs.f16 || elems.contains(&Elem::F16);
+        let matrices = self.needs.matrix_tiles != 0;
+        let mut text = String::new();
+        for (enable, wanted) in [("f16", half), ("wgpu_cooperative_matrix", matrices)] {
+            if wanted {
+                text += &format!("enable {enable}; ");
+            }
+        }
+        text += &format!("{}\n{EVERY}{}\n", self.wgsl, self.shared.concat());
+        for (arg, elem) in kernel.args.iter().zip(elems).filter(|(arg, _)| arg.half) {
+            let wgsl = if *elem == Elem::F16 { "f16" } else { "f32" };
+            text += &format!("alias {}_elem = {wgsl};\n", arg.name);
+        }
+        text
     }
+}
+
+/// What a variant needs of an adapter beyond WebGPU's defaults, or what an adapter has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Arithmetic in half precision.
+    pub f16: bool,
+    /// Operations within a subgroup of exactly this size; 0: none. An adapter has it if all its
+    /// subgroups are of this size.
+    pub subgroup: u32,
+    /// The edges of the square tiles of cooperative matrices, f16 with f32 sums: 8, 16, 8 + 16 or 0.
+    pub matrix_tiles: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// Invocations a workgroup.
+    pub invocations: u32,
+}
+
+impl Needs {
+    /// Nothing beyond what WebGPU guarantees.
+    pub const NOTHING: Needs = Needs {
+        f16: false,
+        subgroup: 0,
+        matrix_tiles: 0,
+        workgroup_bytes: 16 << 10,
+        invocations: 256,
+    };
+
+    /// Whether an adapter that has `has` can run it.
+    pub fn within(&self, has: &Needs) -> bool {
+        (has.f16 || !self.f16)
+            && (self.subgroup == 0 || self.subgroup == has.subgroup)
+            && self.matrix_tiles & has.matrix_tiles == self.matrix_tiles
+            && self.workgroup_bytes <= has.workgroup_bytes
+            && self.invocations <= has.invocations
+    }
+}
+
+/// [`Variant::fits`] of what computes any sizes and elements.
+pub fn always(_: &Dims, _: &[Elem]) -> bool {
+    true
 }
 
 /// Texts of `shaders/shared/`, for [`Variant::shared`].

@@ -125,6 +125,23 @@ pub struct Dispatch {
     pub args: Vec<View>,
 }
 
+impl Dispatch {
+    /// What the arguments hold.
+    pub fn elems(&self) -> Vec<Elem> {
+        self.args.iter().map(|view| view.elem).collect()
+    }
+
+    /// The lengths of the arguments.
+    pub fn lens(&self) -> Vec<usize> {
+        self.args.iter().map(|view| view.len).collect()
+    }
+
+    /// Whether any argument holds numbers of half precision.
+    pub fn has_half(&self) -> bool {
+        self.args.iter().any(|view| view.elem == Elem::F16)
+    }
+}
+
 /// A range of a plan that is run as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
@@ -205,7 +222,8 @@ impl Plan {
             let spec = &self.buffers[a.buffer];
             assert!(a.range().end <= spec.len, "{name}: {} reaches past {}", arg.name, spec.name);
             assert!(a.len > 0, "{name}: {} is empty", arg.name);
-            assert_eq!((a.elem, spec.elem), (arg.elem, arg.elem), "{name}: type of {}", arg.name);
+            assert_eq!(a.elem, spec.elem, "{name}: type of {} and its buffer", arg.name);
+            assert!(arg.takes(a.elem), "{name}: {} does not take {:?}", arg.name, a.elem);
             for (b, other) in args.iter().zip(kernel.args).skip(i + 1) {
                 let mixed = a.buffer == b.buffer && arg.is_written() != other.is_written();
                 assert!(

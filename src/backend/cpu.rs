@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use half::f16;
+
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::kernel::{Elem, Io, Real, Step};
@@ -49,6 +51,7 @@ pub enum Use {
 /// A plan's buffers in the host's memory.
 enum Buffer<F> {
     Real(Vec<F>),
+    F16(Vec<f16>),
     U32(Vec<u32>),
 }
 
@@ -61,15 +64,11 @@ pub struct Cpu<F> {
 
 impl<F: Real> Cpu<F> {
     /// All buffers, zeroed; the system gives memory to what is touched.
-    ///
-    /// # Panics
-    ///
-    /// If the plan has half-precision buffers, which are a GPU's.
     pub fn new(plan: Arc<Plan>, mode: Use) -> Cpu<F> {
         let make = |spec: &crate::plan::BufferSpec| match spec.elem {
             Elem::Real => Buffer::Real(bytemuck::zeroed_vec(spec.len)),
             Elem::U32 => Buffer::U32(bytemuck::zeroed_vec(spec.len)),
-            Elem::F16 => panic!("{}: the CPU backend has no half precision", spec.name),
+            Elem::F16 => Buffer::F16(bytemuck::zeroed_vec(spec.len)),
         };
         let buffers = plan.buffers.iter().map(make).collect();
         Cpu { plan, buffers, mode }
@@ -79,11 +78,11 @@ impl<F: Real> Cpu<F> {
     ///
     /// # Panics
     ///
-    /// If the view holds integers.
+    /// If the view holds integers or half precision.
     pub fn reals(&self, view: View) -> &[F] {
         match &self.buffers[view.buffer] {
             Buffer::Real(data) => &data[view.range()],
-            Buffer::U32(_) => panic!("a view of integers"),
+            Buffer::F16(_) | Buffer::U32(_) => panic!("a view of {:?}", view.elem),
         }
     }
 
@@ -91,43 +90,77 @@ impl<F: Real> Cpu<F> {
     ///
     /// # Panics
     ///
-    /// If the view holds integers.
+    /// If the view holds integers or half precision.
     pub fn reals_mut(&mut self, view: View) -> &mut [F] {
         match &mut self.buffers[view.buffer] {
             Buffer::Real(data) => &mut data[view.range()],
-            Buffer::U32(_) => panic!("a view of integers"),
+            Buffer::F16(_) | Buffer::U32(_) => panic!("a view of {:?}", view.elem),
+        }
+    }
+
+    /// The numbers of a view of half precision, as kernels compute with them.
+    fn widened(&self, view: View) -> Vec<F> {
+        match &self.buffers[view.buffer] {
+            Buffer::F16(data) => data[view.range()].iter().map(|x| F::of(x.to_f64())).collect(),
+            Buffer::Real(_) | Buffer::U32(_) => panic!("a view of {:?}", view.elem),
+        }
+    }
+
+    /// Overwrites a view of half precision with rounded numbers.
+    fn narrow(&mut self, view: View, numbers: &[F]) {
+        match &mut self.buffers[view.buffer] {
+            Buffer::F16(data) => {
+                let out = data[view.range()].iter_mut();
+                out.zip(numbers).for_each(|(out, x)| *out = f16::from_f64(x.f64()));
+            }
+            Buffer::Real(_) | Buffer::U32(_) => panic!("a view of {:?}", view.elem),
         }
     }
 
     fn words(&self, view: View) -> &[u32] {
         match &self.buffers[view.buffer] {
             Buffer::U32(data) => &data[view.range()],
-            Buffer::Real(_) => panic!("a view of real numbers"),
+            Buffer::Real(_) | Buffer::F16(_) => panic!("a view of {:?}", view.elem),
         }
     }
 
     fn words_mut(&mut self, view: View) -> &mut [u32] {
         match &mut self.buffers[view.buffer] {
             Buffer::U32(data) => &mut data[view.range()],
-            Buffer::Real(_) => panic!("a view of real numbers"),
+            Buffer::Real(_) | Buffer::F16(_) => panic!("a view of {:?}", view.elem),
         }
     }
 
-    fn dispatch(buffers: &mut [Buffer<F>], dispatch: &Dispatch, mode: Use, step: &Step) {
+    /// Runs one dispatch. Kernels compute in F alone: what is of half precision is widened before and
+    /// rounded after.
+    fn dispatch(&mut self, dispatch: &Dispatch, step: &Step) {
+        let mut halves: Vec<Vec<F>> = vec![];
+        let is_half = |view: &&View| view.elem == Elem::F16;
+        halves.extend(dispatch.args.iter().filter(is_half).map(|view| self.widened(*view)));
         let kernel = dispatch.kernel;
-        let io = borrow(buffers, dispatch);
-        match F::cpu(kernel).filter(|_| mode == Use::Kernels) {
+        let io = borrow(&mut self.buffers, &mut halves, dispatch);
+        match F::cpu(kernel).filter(|_| self.mode == Use::Kernels) {
             Some(cpu) => cpu(&dispatch.dims, step, io),
             None => F::twin(&kernel.twin)(&dispatch.dims, step, io),
+        }
+        let args = kernel.args.iter().zip(&dispatch.args);
+        for ((arg, view), numbers) in args.filter(|(_, view)| is_half(view)).zip(&halves) {
+            if arg.is_written() {
+                self.narrow(*view, numbers);
+            }
         }
     }
 }
 
-/// The slices that a dispatch reads and writes.
+/// The slices that a dispatch reads and writes; those of half precision are in `halves`, in order.
 ///
 /// A plan's dispatch reads or writes a buffer, never both, and what it writes is disjoint; so the
 /// borrow checker can be shown that all slices may live at once.
-fn borrow<'a, F: Real>(buffers: &'a mut [Buffer<F>], dispatch: &Dispatch) -> Io<'a, F> {
+fn borrow<'a, F: Real>(
+    buffers: &'a mut [Buffer<F>],
+    halves: &'a mut [Vec<F>],
+    dispatch: &Dispatch,
+) -> Io<'a, F> {
     let signature = || dispatch.kernel.args.iter().zip(&dispatch.args);
     let is_written = |buffer: usize| signature().any(|(a, v)| a.is_written() && v.buffer == buffer);
     let mut read: Vec<Option<&Buffer<F>>> = Vec::with_capacity(buffers.len());
@@ -146,11 +179,20 @@ fn borrow<'a, F: Real>(buffers: &'a mut [Buffer<F>], dispatch: &Dispatch) -> Io<
                 .extend(split(data, &views).into_iter().map(|(v, s)| (v, WrittenSlice::Real(s)))),
             Buffer::U32(data) => written
                 .extend(split(data, &views).into_iter().map(|(v, s)| (v, WrittenSlice::U32(s)))),
+            Buffer::F16(_) => {}
         }
     }
+    let mut halves = halves.iter_mut();
     let mut io = Io { inputs: vec![], outputs: vec![], words: vec![], words_out: vec![] };
     for (arg, view) in signature() {
-        if arg.is_written() {
+        if view.elem == Elem::F16 {
+            let half = halves.next().expect("every view of half precision was widened");
+            if arg.is_written() {
+                io.outputs.push(half);
+            } else {
+                io.inputs.push(half);
+            }
+        } else if arg.is_written() {
             let at = written.iter().position(|(v, _)| v == view).expect("every view was split off");
             match written.swap_remove(at).1 {
                 WrittenSlice::Real(slice) => io.outputs.push(slice),
@@ -160,6 +202,7 @@ fn borrow<'a, F: Real>(buffers: &'a mut [Buffer<F>], dispatch: &Dispatch) -> Io<
             match read[view.buffer].expect("a dispatch reads or writes a buffer") {
                 Buffer::Real(data) => io.inputs.push(&data[view.range()]),
                 Buffer::U32(data) => io.words.push(&data[view.range()]),
+                Buffer::F16(_) => unreachable!("it was widened"),
             }
         }
     }
@@ -190,6 +233,10 @@ impl<F: Real> Backend for Cpu<F> {
     }
 
     fn write(&mut self, view: View, data: &[f32]) {
+        if view.elem == Elem::F16 {
+            let numbers: Vec<F> = data.iter().map(|&x| F::of(f64::from(x))).collect();
+            return self.narrow(view, &numbers);
+        }
         let out = self.reals_mut(view);
         assert_eq!(out.len(), data.len(), "what is written has the view's length");
         for (out, &x) in out.iter_mut().zip(data) {
@@ -204,12 +251,18 @@ impl<F: Real> Backend for Cpu<F> {
     fn run(&mut self, range: Range<usize>, step: &Step) {
         let plan = Arc::clone(&self.plan);
         for dispatch in &plan.dispatches[range] {
-            Cpu::dispatch(&mut self.buffers, dispatch, self.mode, step);
+            self.dispatch(dispatch, step);
         }
     }
 
     fn read(&mut self, view: View, out: &mut [f32]) -> Result<()> {
-        let data = self.reals(view);
+        let widened;
+        let data = if view.elem == Elem::F16 {
+            widened = self.widened(view);
+            &widened
+        } else {
+            self.reals(view)
+        };
         assert_eq!(out.len(), data.len(), "what is read has the view's length");
         for (out, x) in out.iter_mut().zip(data) {
             *out = x.f64() as f32;

@@ -1,28 +1,33 @@
 //! Every kernel of a device against its twin, over tiny models and single ops: `wgpt verify`.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::backend::Backend;
 use crate::backend::cpu::{Cpu, Use};
-use crate::backend::gpu::{Gpu, GpuDevice};
-use crate::check::{Comparison, lockstep};
+use crate::backend::gpu::{Choice, Gpu, choose};
+use crate::backend::{Backend, Device};
+use crate::check::{Comparison, lockstep, sabotage};
 use crate::config::{GptConfig, Optimizer};
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::kernel::{Elem, Step};
+use crate::kernel::{Elem, Kernel, Step};
 use crate::model::{Program, Uses};
 use crate::ops::cross_entropy::IGNORE;
 use crate::ops::matmul::Layout;
 use crate::ops::random::{threefry, unit};
 use crate::ops::{ALL, dropout};
-use crate::plan::{Limits, Phase, Plan, Role, View};
+use crate::plan::{Dispatch, Limits, Phase, Plan, Role, View};
 
 /// How one kernel fared over all its dispatches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// The kernel.
     pub kernel: &'static str,
+    /// The variant; empty for the portable one, and on the CPU.
+    pub variant: &'static str,
+    /// Whether the device can run the variant.
+    pub available: bool,
     /// Dispatches that were compared.
     pub dispatches: usize,
     /// The largest difference from the twin, relative to the largest value of the argument.
@@ -35,8 +40,17 @@ pub struct Row {
 
 impl Row {
     /// Whether the kernel was run and does what its twin does; an error that is not a number is not.
+    /// What the device cannot run is never taken, and so passes.
     pub fn passes(&self) -> bool {
-        self.dispatches > 0 && self.error <= self.tolerance
+        !self.available || (self.dispatches > 0 && self.error <= self.tolerance)
+    }
+
+    /// The name of the shader's file.
+    pub fn name(&self) -> String {
+        match self.variant {
+            "" => self.kernel.to_owned(),
+            variant => format!("{}_{variant}", self.kernel),
+        }
     }
 }
 
@@ -67,50 +81,102 @@ pub fn tolerance(kernel: &str) -> f32 {
     }
 }
 
-/// Compares every kernel on a device with its twin; one row for each of [`ALL`], in its order.
+/// Compares every kernel and variant on a device with its twin: the rows of [`rows`].
+///
+/// `spoil` names a kernel whose twin is made wrong first, to see it found.
 ///
 /// # Errors
 ///
 /// If the device cannot hold the tiny models, or is lost.
-pub fn verify(device: &Arc<GpuDevice>) -> Result<Vec<Row>> {
-    let mut rows = rows();
-    for case in cases() {
-        let mut subject = Gpu::new(device, Arc::clone(&case.plan))?;
-        run(&case, &mut subject, &mut rows)?;
-    }
+pub fn verify(device: &Device, spoil: Option<&str>) -> Result<Vec<Row>> {
+    let mut rows = rows(device);
+    cases().iter().try_for_each(|case| run(case, device, spoil, &mut rows))?;
     Ok(rows)
 }
 
-/// A row for each kernel, none of them run yet.
-pub fn rows() -> Vec<Row> {
-    let row = |name| Row {
-        kernel: name,
+/// A row for each kernel of [`ALL`] and each of its variants, none of them run yet.
+pub fn rows(device: &Device) -> Vec<Row> {
+    let row = |kernel: &'static Kernel, variant: &'static str, available| Row {
+        kernel: kernel.name,
+        variant,
+        available,
         dispatches: 0,
         error: 0.0,
-        tolerance: tolerance(name),
+        tolerance: tolerance(kernel.name),
         place: String::new(),
     };
-    ALL.iter().map(|kernel| row(kernel.name)).collect()
+    let rows = ALL.iter().flat_map(|kernel| match device {
+        Device::Cpu => vec![row(kernel, "", true)],
+        Device::Gpu(gpu) => {
+            let variants = kernel.variants.iter();
+            variants.map(|v| row(kernel, v.name, v.needs.within(gpu.has()))).collect()
+        }
+    });
+    rows.collect()
 }
 
-/// Runs one case against the twins and enters what it found into `rows`.
+/// Runs one case against the twins, once for each name of a variant, and enters what it found into
+/// `rows`.
 ///
 /// # Errors
 ///
 /// If a device is lost.
-pub fn run(case: &Case, subject: &mut dyn Backend, rows: &mut [Row]) -> Result<()> {
-    let mut reference = Cpu::<f32>::new(Arc::clone(&case.plan), Use::Twins);
-    fill_random(case, &mut reference, 1);
-    for (range, step) in &case.runs {
-        lockstep(&case.plan, range.clone(), step, &mut reference, subject, |found| {
-            enter(case, found, rows);
-        })?;
+pub fn run(case: &Case, device: &Device, spoil: Option<&str>, rows: &mut [Row]) -> Result<()> {
+    let mut plan = Arc::clone(&case.plan);
+    if let Some(kernel) = spoil {
+        sabotage(Arc::make_mut(&mut plan), kernel);
+    }
+    let names: BTreeSet<&str> = rows.iter().filter(|r| r.available).map(|r| r.variant).collect();
+    for name in names {
+        let variants = variants(case, device, name);
+        if variants.contains(&name) {
+            run_variant(case, &plan, device, (name, &variants), rows)?;
+        }
     }
     Ok(())
 }
 
-fn enter(case: &Case, found: Comparison, rows: &mut [Row]) {
-    let Some(row) = rows.iter_mut().find(|row| row.kernel == found.kernel) else { return };
+/// The variant that each dispatch of a case runs where `name` is wanted.
+fn variants(case: &Case, device: &Device, name: &str) -> Vec<&'static str> {
+    let variant = |dispatch: &Dispatch| match device {
+        Device::Cpu => "",
+        Device::Gpu(gpu) => choose(Choice::Named(name), gpu.has(), dispatch).name,
+    };
+    case.plan.dispatches.iter().map(variant).collect()
+}
+
+/// Compares the dispatches that run the variant `name`; the others run on the reference alone.
+fn run_variant(
+    case: &Case,
+    reference: &Arc<Plan>,
+    device: &Device,
+    (name, variants): (&str, &[&str]),
+    rows: &mut [Row],
+) -> Result<()> {
+    let mut subject: Box<dyn Backend> = match device {
+        Device::Cpu => device.backend(Arc::clone(&case.plan))?,
+        Device::Gpu(gpu) => Box::new(Gpu::with(gpu, Arc::clone(&case.plan), Choice::Named(name))?),
+    };
+    let mut reference = Cpu::<f32>::new(Arc::clone(reference), Use::Twins);
+    fill_random(case, &mut reference, 1);
+    for (range, step) in &case.runs {
+        for index in range.clone() {
+            if variants[index] != name {
+                reference.run(index..index + 1, step);
+                continue;
+            }
+            let (plan, one) = (&case.plan, index..index + 1);
+            lockstep(plan, one, step, &mut reference, &mut *subject, |found| {
+                enter(case, found, name, rows);
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn enter(case: &Case, found: Comparison, variant: &str, rows: &mut [Row]) {
+    let same = |row: &&mut Row| row.kernel == found.kernel && row.variant == variant;
+    let Some(row) = rows.iter_mut().find(same) else { return };
     row.dispatches += 1;
     if found.error > row.error || found.error.is_nan() {
         row.error = found.error;

@@ -1,12 +1,11 @@
 //! `wgpt verify`: does every kernel compute on this machine what its twin computes?
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{self, GpuDevice, Wanted};
 use wgpt::check::step::compare_step;
-use wgpt::check::{sabotage, verify};
+use wgpt::check::verify;
+use wgpt::ops::ALL;
 use wgpt::{Error, Result};
 
 use super::grad_check::SABOTAGE;
@@ -88,23 +87,20 @@ fn open(args: &Args) -> Result<Device> {
 /// Every kernel against its twin.
 fn kernels(device: &Device) -> Result<Vec<Row>> {
     let spoil = std::env::var(SABOTAGE).ok();
-    let mut rows = verify::rows();
-    if let Some(name) = spoil.as_deref().filter(|name| rows.iter().all(|r| r.kernel != *name)) {
+    if let Some(name) = spoil.as_deref().filter(|name| ALL.iter().all(|k| k.name != *name)) {
         return Err(Error::usage(format!("{SABOTAGE}: there is no kernel {name:?}")));
     }
-    for mut case in verify::cases() {
-        let mut subject = device.backend(Arc::clone(&case.plan))?;
-        if let Some(name) = &spoil {
-            sabotage(Arc::make_mut(&mut case.plan), name);
-        }
-        verify::run(&case, &mut *subject, &mut rows)?;
-    }
+    let rows = verify::verify(device, spoil.as_deref())?;
     let row = |row: &verify::Row| Row {
-        name: row.kernel.to_owned(),
-        dispatches: Some(row.dispatches),
+        name: row.name(),
+        dispatches: row.available.then_some(row.dispatches),
         error: row.error,
         tolerance: row.tolerance,
-        place: if row.dispatches == 0 { "it was not run".into() } else { row.place.clone() },
+        place: match (row.available, row.dispatches) {
+            (false, _) => "not on this device".into(),
+            (true, 0) => "it was not run".into(),
+            _ => row.place.clone(),
+        },
         passed: row.passes(),
     };
     Ok(rows.iter().map(row).collect())

@@ -80,6 +80,8 @@ macro_rules! portable {
             name: "",
             wgsl: include_str!(concat!("../../shaders/", $file, ".wgsl")),
             shared: &[$(crate::kernel::shared::$shared),*],
+            needs: crate::kernel::Needs::NOTHING,
+            fits: crate::kernel::always,
             grid: $grid,
         }]
     };

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, ScalarKind, StorageAccess, TypeInner};
-use wgpt::backend::Backend;
 use wgpt::backend::gpu::Gpu;
-use wgpt::check::{sabotage, verify};
+use wgpt::backend::{Backend, Device};
+use wgpt::check::verify;
 use wgpt::kernel::{Dims, Elem, Kernel, StepWords, Variant};
 use wgpt::ops::ALL;
 use wgpt::plan::View;
@@ -28,11 +28,37 @@ fn variants() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant
     })
 }
 
-fn parse(file: &str, variant: &Variant) -> (naga::Module, ModuleInfo) {
-    let source = variant.source();
+/// Every variant with what its arguments may hold.
+fn sources() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant, Vec<Elem>)> {
+    variants().flat_map(|(file, kernel, variant)| {
+        let precisions = precisions(kernel, variant).into_iter();
+        precisions.map(move |elems| (file.clone(), kernel, variant, elems))
+    })
+}
+
+/// What the arguments of a kernel may hold: real numbers, and half precision wherever it may be.
+fn precisions(kernel: &Kernel, variant: &Variant) -> Vec<Vec<Elem>> {
+    let elems = |half: bool| -> Vec<Elem> {
+        kernel.args.iter().map(|a| if half && a.half { Elem::F16 } else { a.elem }).collect()
+    };
+    let mut all = vec![elems(false), elems(true)];
+    all.dedup();
+    let any = Dims { C: 64, OC: 64, NH: 1, M: 64, K: 64, N: 64, LD: 64, V: 64, ..Dims::default() };
+    all.retain(|elems| (variant.fits)(&any, elems));
+    assert!(!all.is_empty(), "{} {}: it fits nothing", kernel.name, variant.name);
+    all
+}
+
+fn parse(
+    file: &str,
+    kernel: &Kernel,
+    variant: &Variant,
+    elems: &[Elem],
+) -> (naga::Module, ModuleInfo) {
+    let source = variant.source(kernel, elems);
     let module = naga::front::wgsl::parse_str(&source)
         .unwrap_or_else(|e| panic!("{file}: {}", e.emit_to_string(&source)));
-    let info = Validator::new(ValidationFlags::all(), Capabilities::default())
+    let info = Validator::new(ValidationFlags::all(), Capabilities::all())
         .validate(&module)
         .unwrap_or_else(|e| panic!("{file}: {}", e.emit_to_string(&source)));
     (module, info)
@@ -41,7 +67,7 @@ fn parse(file: &str, variant: &Variant) -> (naga::Module, ModuleInfo) {
 /// What the elements of a storage variable are.
 fn element(module: &naga::Module, variable: &naga::GlobalVariable) -> Option<Elem> {
     let TypeInner::Array { base, .. } = module.types[variable.ty].inner else { return None };
-    let TypeInner::Scalar(scalar) = module.types[base].inner else { return None };
+    let scalar = module.types[base].inner.scalar()?;
     match (scalar.kind, scalar.width) {
         (ScalarKind::Float, 4) => Some(Elem::Real),
         (ScalarKind::Float, 2) => Some(Elem::F16),
@@ -52,8 +78,8 @@ fn element(module: &naga::Module, variable: &naga::GlobalVariable) -> Option<Ele
 
 #[test]
 fn signatures_match_the_shaders() {
-    for (file, kernel, variant) in variants() {
-        let (module, info) = parse(&file, variant);
+    for (file, kernel, variant, elems) in sources() {
+        let (module, info) = parse(&file, kernel, variant, &elems);
         let entry = info.get_entry_point(0);
         let mut found: Vec<_> = module
             .global_variables
@@ -67,8 +93,8 @@ fn signatures_match_the_shaders() {
             })
             .collect();
         found.sort_by_key(|(place, ..)| *place);
-        let declared: Vec<_> = (kernel.args.iter().zip(1..))
-            .map(|(a, i)| ((0, i), a.name.to_owned(), a.is_written(), Some(a.elem)))
+        let declared: Vec<_> = (kernel.args.iter().zip(&elems).zip(1..))
+            .map(|((a, elem), i)| ((0, i), a.name.to_owned(), a.is_written(), Some(*elem)))
             .collect();
         assert_eq!(found, declared, "{file}");
         assert_eq!(module.entry_points.len(), 1, "{file}");
@@ -86,7 +112,8 @@ fn what_is_read_comes_before_what_is_written() {
 
 /// The places of a uniform's members: the name, the offset, and whether it is a float.
 fn members(name: &str) -> (Vec<(String, usize, bool)>, usize) {
-    let (module, _) = parse("gelu_forward", &wgpt::ops::gelu::FORWARD.variants[0]);
+    let gelu = &wgpt::ops::gelu::FORWARD;
+    let (module, _) = parse(gelu.name, gelu, &gelu.variants[0], &[Elem::Real; 2]);
     let (_, found) = module.types.iter().find(|(_, t)| t.name.as_deref() == Some(name)).unwrap();
     let TypeInner::Struct { members, span } = &found.inner else { panic!("{name}: a struct") };
     let is_float = |ty| module.types[ty].inner.scalar_kind() == Some(ScalarKind::Float);
@@ -165,8 +192,8 @@ fn every_shader_has_a_kernel() {
 
 #[test]
 fn every_shader_translates_to_metal_and_direct3d() {
-    for (file, _, variant) in variants() {
-        let (module, info) = parse(&file, variant);
+    for (file, kernel, variant, elems) in sources() {
+        let (module, info) = parse(&file, kernel, variant, &elems);
         let (module, info) = naga::back::pipeline_constants::process_overrides(
             &module,
             &info,
@@ -195,9 +222,9 @@ fn every_shader_translates_to_metal_and_direct3d() {
 #[test]
 fn gpu_agrees_with_the_twins() {
     let Some(device) = gpu() else { return };
-    let rows = verify::verify(device).unwrap();
+    let rows = verify::verify(&Device::Gpu(Arc::clone(device)), None).unwrap();
     for row in &rows {
-        println!("{:32} {:4} {:9.2e} {}", row.kernel, row.dispatches, row.error, row.place);
+        println!("{:32} {:4} {:9.2e} {}", row.name(), row.dispatches, row.error, row.place);
     }
     let wrong: Vec<_> = rows.iter().filter(|row| !row.passes()).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -207,11 +234,10 @@ fn gpu_agrees_with_the_twins() {
 fn a_wrong_twin_is_found_and_blamed() {
     let Some(device) = gpu() else { return };
     for kernel in ["softmax_backward", "matmul_tn", "linear_backward_params"] {
-        let mut rows = verify::rows();
-        for mut case in verify::cases().into_iter().filter(|case| case.name.ends_with("primes")) {
-            let mut subject = Gpu::new(device, Arc::clone(&case.plan)).unwrap();
-            sabotage(Arc::make_mut(&mut case.plan), kernel);
-            verify::run(&case, &mut subject, &mut rows).unwrap();
+        let device = Device::Gpu(Arc::clone(device));
+        let mut rows = verify::rows(&device);
+        for case in verify::cases().into_iter().filter(|case| case.name.ends_with("primes")) {
+            verify::run(&case, &device, Some(kernel), &mut rows).unwrap();
         }
         for row in rows.iter().filter(|row| row.dispatches > 0) {
             assert_eq!(row.passes(), row.kernel != kernel, "{kernel} is spoiled: {row:?}");
@@ -222,7 +248,7 @@ fn a_wrong_twin_is_found_and_blamed() {
 
 #[test]
 fn a_kernel_that_was_not_run_does_not_pass() {
-    assert!(verify::rows().iter().all(|row| !row.passes()));
+    assert!(verify::rows(&Device::Cpu).iter().all(|row| !row.passes()));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use wgpu::{Adapter, Backends, Device, DeviceType, Features, Queue};
 
 use super::pipelines::Pipelines;
 use crate::error::{Error, Result};
+use crate::kernel::Needs;
 use crate::plan;
 
 /// The largest binding that is used of a device: kernels count bytes in 32 bits, some drivers with a
@@ -19,6 +20,57 @@ const LARGEST_BINDING: u64 = 1 << 31;
 const SLOW_SUBMIT_FLOPS: u64 = 4_000_000_000;
 /// What a submission may cost on a GPU of its own.
 const FAST_SUBMIT_FLOPS: u64 = 400_000_000_000;
+
+/// What is asked of an adapter that has it.
+const USED: Features = Features::SHADER_F16
+    .union(Features::SUBGROUP)
+    .union(Features::TIMESTAMP_QUERY)
+    .union(Features::TIMESTAMP_QUERY_INSIDE_ENCODERS)
+    .union(Features::PIPELINE_CACHE)
+    .union(Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+
+/// Leave to use features that wgpu calls experimental, if there are any among these.
+fn experimental(features: Features) -> wgpu::ExperimentalFeatures {
+    if features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+        // SAFETY: wgpu asks for this word because such features may have unsound corners. There is no
+        // other way to matrix units; every kernel that uses them is compared with its twin.
+        #[allow(unsafe_code, reason = "wgpu gives matrix units for this word alone")]
+        unsafe {
+            wgpu::ExperimentalFeatures::enabled()
+        }
+    } else {
+        wgpu::ExperimentalFeatures::disabled()
+    }
+}
+
+/// What variants may need, of a device with these features and limits.
+fn has(adapter: &Adapter, features: Features, limits: &wgpu::Limits) -> Needs {
+    let info = adapter.get_info();
+    let uniform = info.subgroup_min_size == info.subgroup_max_size;
+    let subgroup = features.contains(Features::SUBGROUP) && uniform;
+    Needs {
+        f16: features.contains(Features::SHADER_F16),
+        subgroup: if subgroup { info.subgroup_max_size } else { 0 },
+        matrix_tiles: if features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            matrix_tiles(adapter)
+        } else {
+            0
+        },
+        workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        invocations: limits.max_compute_invocations_per_workgroup,
+    }
+}
+
+/// The edges of the adapter's square tiles, f16 with f32 sums: bits 8 and 16.
+fn matrix_tiles(adapter: &Adapter) -> u32 {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let usable = |p: &&wgpu::CooperativeMatrixProperties| {
+        let square = p.m_size == p.n_size && p.n_size == p.k_size;
+        square && p.ab_type == F16 && p.cr_type == F32 && matches!(p.m_size, 8 | 16)
+    };
+    let properties = adapter.cooperative_matrix_properties();
+    properties.iter().filter(usable).fold(0, |tiles, p| tiles | p.m_size)
+}
 
 /// Which device a run takes: `--device auto|cpu|gpu|gpu:N`.
 ///
@@ -210,6 +262,7 @@ pub struct GpuDevice {
     queue: Queue,
     name: String,
     limits: plan::Limits,
+    has: Needs,
     submit_flops: u64,
     pipelines: Pipelines,
     fault: Arc<Mutex<Option<Error>>>,
@@ -235,11 +288,17 @@ impl GpuDevice {
         let info = adapter.get_info();
         let name = format!("{} ({:?})", info.name, info.backend);
         let mut required = wgpu::Limits::default();
+        let mut features = Features::empty();
         if wanted == Wanted::All {
             let has = adapter.limits();
             required = required.or_worse_values_from(&has);
             required.max_buffer_size = has.max_buffer_size;
             required.max_storage_buffer_binding_size = has.max_storage_buffer_binding_size;
+            required.max_compute_workgroup_storage_size = has.max_compute_workgroup_storage_size;
+            required.max_compute_invocations_per_workgroup =
+                has.max_compute_invocations_per_workgroup;
+            required.max_compute_workgroup_size_x = has.max_compute_workgroup_size_x;
+            features = adapter.features() & USED;
         }
         let limits = plan::Limits {
             binding_bytes: required.max_storage_buffer_binding_size.min(LARGEST_BINDING),
@@ -247,18 +306,21 @@ impl GpuDevice {
         };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgpt"),
-            required_limits: required,
+            required_features: features,
+            required_limits: required.clone(),
+            experimental_features: experimental(features),
             ..Default::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|e| Error::device(format!("{name}: {e}")).hint("run with --device cpu"))?;
         let fault = watch(&device, &name);
+        let has = has(&adapter, features, &required);
         let pipelines = Pipelines::new(&device);
         let submit_flops = match info.device_type {
             DeviceType::DiscreteGpu => FAST_SUBMIT_FLOPS,
             _ => SLOW_SUBMIT_FLOPS,
         };
-        Ok(Arc::new(GpuDevice { device, queue, name, limits, submit_flops, pipelines, fault }))
+        Ok(Arc::new(GpuDevice { device, queue, name, limits, has, submit_flops, pipelines, fault }))
     }
 
     /// The adapter's name and its API.
@@ -269,6 +331,11 @@ impl GpuDevice {
     /// What a plan for this device must keep to.
     pub fn limits(&self) -> plan::Limits {
         self.limits
+    }
+
+    /// What variants may need of it.
+    pub fn has(&self) -> &Needs {
+        &self.has
     }
 
     /// Bytes that the device's allocator has taken from the driver, where wgpu can tell.

@@ -2,21 +2,25 @@
 
 mod device;
 mod pipelines;
+mod variants;
 
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::Pod;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use wgpu::{BindGroup, Buffer, BufferUsages};
 
 use crate::backend::Backend;
 use crate::error::Result;
-use crate::kernel::{Dims, Step, StepWords};
+use crate::kernel::{Dims, Elem, Step, StepWords};
 use crate::plan::{Plan, View};
 
 pub use device::{AdapterReport, DeviceChoice, GpuDevice, Picked, Wanted, adapters, pick};
 use pipelines::Pipeline;
+pub use variants::{Choice, candidates, choose};
 
 /// Bytes from one dispatch's sizes to the next: WebGPU's alignment of uniforms.
 const DIMS_STRIDE: u64 = 256;
@@ -53,6 +57,15 @@ impl Gpu {
     ///
     /// If the plan exceeds the device's limits or memory, or the driver refuses a shader.
     pub fn new(device: &Arc<GpuDevice>, plan: Arc<Plan>) -> Result<Gpu> {
+        Gpu::with(device, plan, Choice::Best)
+    }
+
+    /// [`Gpu::new`] with the variants that `choice` means.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpu::new`].
+    pub fn with(device: &Arc<GpuDevice>, plan: Arc<Plan>, choice: Choice<'_>) -> Result<Gpu> {
         if let Some(what) = plan.exceeds(device.limits()) {
             return Err(crate::Error::device(format!("{}: {what}", device.name()))
                 .hint("take a smaller --batch-size or --seq-len, or --device cpu"));
@@ -77,7 +90,7 @@ impl Gpu {
                 usage: BufferUsages::MAP_READ | BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             });
-            let dispatches = prepare(device, &plan, &buffers, &dims);
+            let dispatches = prepare(device, &plan, choice, &buffers, &dims);
             let device = Arc::clone(device);
             Gpu { device, plan, buffers, dispatches, step, step_group, staging }
         })
@@ -187,7 +200,13 @@ fn make_dims(device: &GpuDevice, plan: &Plan) -> Buffer {
     buffer
 }
 
-fn prepare(device: &GpuDevice, plan: &Plan, buffers: &[Buffer], dims: &Buffer) -> Vec<Prepared> {
+fn prepare(
+    device: &GpuDevice,
+    plan: &Plan,
+    choice: Choice<'_>,
+    buffers: &[Buffer],
+    dims: &Buffer,
+) -> Vec<Prepared> {
     let binding = |binding: u32, buffer, offset, size| wgpu::BindGroupEntry {
         binding,
         resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -198,7 +217,9 @@ fn prepare(device: &GpuDevice, plan: &Plan, buffers: &[Buffer], dims: &Buffer) -
     };
     let make = |(index, dispatch): (usize, &crate::plan::Dispatch)| {
         let kernel = dispatch.kernel;
-        let pipeline = device.pipelines().get(device.device(), kernel);
+        let variant = choose(choice, device.has(), dispatch);
+        let pipelines = device.pipelines();
+        let pipeline = pipelines.get(device.device(), kernel, variant, &dispatch.elems());
         let mut entries =
             vec![binding(0, dims, index as u64 * DIMS_STRIDE, size_of::<Dims>() as u64)];
         entries.extend(dispatch.args.iter().zip(1..).map(|(view, i)| {
@@ -211,8 +232,7 @@ fn prepare(device: &GpuDevice, plan: &Plan, buffers: &[Buffer], dims: &Buffer) -
             layout: &pipeline.layout,
             entries: &entries,
         });
-        let lens: Vec<usize> = dispatch.args.iter().map(|view| view.len).collect();
-        let grid = (kernel.variants[0].grid)(&dispatch.dims, &lens);
+        let grid = (variant.grid)(&dispatch.dims, &dispatch.lens());
         Prepared { pipeline, group, grid, flops: (kernel.flops)(&dispatch.dims) }
     };
     plan.dispatches.iter().enumerate().map(make).collect()
@@ -224,6 +244,10 @@ impl Backend for Gpu {
     }
 
     fn write(&mut self, view: View, data: &[f32]) {
+        if view.elem == Elem::F16 {
+            let halves: Vec<f16> = data.iter().map(|&x| f16::from_f32(x)).collect();
+            return self.write_bytes(view, bytemuck::cast_slice(&halves));
+        }
         self.write_bytes(view, bytemuck::cast_slice(data));
     }
 
@@ -245,6 +269,12 @@ impl Backend for Gpu {
     }
 
     fn read(&mut self, view: View, out: &mut [f32]) -> Result<()> {
+        if view.elem == Elem::F16 {
+            let mut halves = vec![f16::ZERO; out.len()];
+            self.read_into(view, &mut halves)?;
+            halves.convert_to_f32_slice(out);
+            return Ok(());
+        }
         self.read_into(view, out)
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wgpu::{BindGroupLayout, BindGroupLayoutEntry, BindingType, BufferBindingType, Device};
 
-use crate::kernel::{Kernel, Variant};
+use crate::kernel::{Elem, Kernel, Variant};
 
 /// A compiled kernel and the layout of its buffers.
 pub struct Pipeline {
@@ -15,10 +15,13 @@ pub struct Pipeline {
     pub layout: BindGroupLayout,
 }
 
-/// The pipelines of one device, by the kernel's name and text.
+/// What tells pipelines apart: the kernel's name, the variant's text, what the arguments hold.
+type Key = (&'static str, &'static str, Vec<Elem>);
+
+/// The pipelines of one device.
 pub struct Pipelines {
     step_layout: BindGroupLayout,
-    made: Mutex<HashMap<(&'static str, &'static str), Arc<Pipeline>>>,
+    made: Mutex<HashMap<Key, Arc<Pipeline>>>,
 }
 
 fn entry(binding: u32, ty: BufferBindingType) -> BindGroupLayoutEntry {
@@ -45,12 +48,18 @@ impl Pipelines {
         &self.step_layout
     }
 
-    /// The pipeline of a kernel's portable variant, compiled at its first use.
-    pub fn get(&self, device: &Device, kernel: &'static Kernel) -> Arc<Pipeline> {
-        let variant = &kernel.variants[0];
+    /// The pipeline of a kernel's variant for arguments that hold `elems`, compiled at its first use.
+    pub fn get(
+        &self,
+        device: &Device,
+        kernel: &'static Kernel,
+        variant: &'static Variant,
+        elems: &[Elem],
+    ) -> Arc<Pipeline> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || Arc::new(compile(device, kernel, variant, &self.step_layout));
-        Arc::clone(made.entry((kernel.name, variant.wgsl)).or_insert_with(make))
+        let make = || Arc::new(compile(device, kernel, variant, elems, &self.step_layout));
+        let key = (kernel.name, variant.wgsl, elems.to_vec());
+        Arc::clone(made.entry(key).or_insert_with(make))
     }
 }
 
@@ -58,6 +67,7 @@ fn compile(
     device: &Device,
     kernel: &Kernel,
     variant: &Variant,
+    elems: &[Elem],
     step_layout: &BindGroupLayout,
 ) -> Pipeline {
     let label = Some(kernel.name);
@@ -71,7 +81,7 @@ fn compile(
         bind_group_layouts: &[Some(&layout), Some(step_layout)],
         immediate_size: 0,
     });
-    let source = wgpu::ShaderSource::Wgsl(variant.source().into());
+    let source = wgpu::ShaderSource::Wgsl(variant.source(kernel, elems).into());
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label,
