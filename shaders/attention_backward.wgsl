@@ -8,11 +8,11 @@
 // each with p and ds of two of the pairs, whose products go through workgroup memory 16 channels at a
 // time, and with every 16th channel of the output.
 
-@group(0) @binding(1) var<storage, read> qkv: array<f32>;           // (B, T, 3C)
-@group(0) @binding(2) var<storage, read> out: array<f32>;           // (B, T, C)
-@group(0) @binding(3) var<storage, read> lse: array<f32>;           // (B, NH, T)
-@group(0) @binding(4) var<storage, read> dout: array<f32>;          // (B, T, C)
-@group(0) @binding(5) var<storage, read_write> dqkv: array<f32>;    // (B, T, 3C)
+@group(0) @binding(1) var<storage, read> qkv: array<qkv_elem>;            // (B, T, 3C)
+@group(0) @binding(2) var<storage, read> out: array<out_elem>;            // (B, T, C)
+@group(0) @binding(3) var<storage, read> lse: array<f32>;                 // (B, NH, T)
+@group(0) @binding(4) var<storage, read> dout: array<dout_elem>;          // (B, T, C)
+@group(0) @binding(5) var<storage, read_write> dqkv: array<dqkv_elem>;    // (B, T, 3C)
 
 const ROWS = 16u;
 const LANES = 16u;
@@ -45,9 +45,9 @@ fn vectors(b: u32, head: u32, t: u32, d: u32, as_query: bool) -> vec2<f32> {
         return vec2(0.0);
     }
     if as_query {
-        return vec2(qkv[place(b, head, 0u, t, d)], dout[out_place(b, head, t, d)]);
+        return vec2(f32(qkv[place(b, head, 0u, t, d)]), f32(dout[out_place(b, head, t, d)]));
     }
-    return vec2(qkv[place(b, head, 1u, t, d)], qkv[place(b, head, 2u, t, d)]);
+    return vec2(f32(qkv[place(b, head, 1u, t, d)]), f32(qkv[place(b, head, 2u, t, d)]));
 }
 
 // Leaves the parts of delta of 32 queries from `query` on.
@@ -56,7 +56,7 @@ fn find_deltas(b: u32, head: u32, query: u32, local: u32) {
     var part = 0.0;
     for (var d = local % 8u; d < dims.C / dims.NH && t < dims.T; d += 8u) {
         let at = out_place(b, head, t, d);
-        part += dout[at] * out[at];
+        part += f32(dout[at]) * f32(out[at]);
     }
     deltas[local] = part;
 }
@@ -129,7 +129,7 @@ fn backward_queries(b: u32, head: u32, query: u32, chunk: u32, local: u32) {
         for (var d = start; d < end; d += LANES) {
             var sum = dq[slot];
             for (var j = 0u; j < keys; j++) {
-                sum += pairs[row * (OTHERS + 1u) + j].x * qkv[place(b, head, 1u, key + j, d)];
+                sum += pairs[row * (OTHERS + 1u) + j].x * f32(qkv[place(b, head, 1u, key + j, d)]);
             }
             dq[slot] = sum;
             slot++;
@@ -138,7 +138,7 @@ fn backward_queries(b: u32, head: u32, query: u32, chunk: u32, local: u32) {
     }
     var slot = 0u;
     for (var d = start; d < end && query + row < dims.T; d += LANES) {
-        dqkv[place(b, head, 0u, query + row, d)] = dq[slot];
+        dqkv[place(b, head, 0u, query + row, d)] = dqkv_elem(dq[slot]);
         slot++;
     }
 }
@@ -165,8 +165,8 @@ fn backward_keys(b: u32, head: u32, key: u32, chunk: u32, local: u32) {
     }
     var slot = 0u;
     for (var d = start; d < end && key + row < dims.T; d += LANES) {
-        dqkv[place(b, head, 1u, key + row, d)] = dkv[slot].x;
-        dqkv[place(b, head, 2u, key + row, d)] = dkv[slot].y;
+        dqkv[place(b, head, 1u, key + row, d)] = dqkv_elem(dkv[slot].x);
+        dqkv[place(b, head, 2u, key + row, d)] = dqkv_elem(dkv[slot].y);
         slot++;
     }
 }

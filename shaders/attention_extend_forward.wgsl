@@ -5,9 +5,9 @@
 // at a time: an invocation scores one position each; then the invocations share out the channels,
 // several to one where there are more invocations than channels.
 
-@group(0) @binding(1) var<storage, read> qkv: array<f32>;          // (T, 3C)
-@group(0) @binding(2) var<storage, read> cache: array<f32>;        // (2, S, C)
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;    // (T, C)
+@group(0) @binding(1) var<storage, read> qkv: array<qkv_elem>;          // (T, 3C)
+@group(0) @binding(2) var<storage, read> cache: array<cache_elem>;      // (2, S, C)
+@group(0) @binding(3) var<storage, read_write> out: array<out_elem>;    // (T, C)
 
 const FAR = -1e30; // a score below any other that still is a number
 
@@ -19,7 +19,7 @@ fn score(t: u32, head: u32, position: u32) -> f32 {
     let key = position * dims.C + head * size;
     var dot = 0.0;
     for (var d = 0u; d < size; d++) {
-        dot += qkv[query + d] * cache[key + d];
+        dot += f32(qkv[query + d]) * f32(cache[key + d]);
     }
     return dot / sqrt(f32(size));
 }
@@ -55,7 +55,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         sum = sum * rescale + workgroup_sum(local, weight);
         value *= rescale;
         for (var j = share; j < min(WG_SIZE, seen - start) && share < shares; j += shares) {
-            value += weights[j] * cache[(dims.S + start + j) * dims.C + column];
+            value += weights[j] * f32(cache[(dims.S + start + j) * dims.C + column]);
         }
         workgroupBarrier();
     }
@@ -68,5 +68,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var other = 1u; other < shares; other++) {
         value += weights[other * channels + local];
     }
-    out[t * dims.C + column] = select(0.0, value / sum, seen > 0u);
+    out[t * dims.C + column] = out_elem(select(0.0, value / sum, seen > 0u));
 }

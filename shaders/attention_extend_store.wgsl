@@ -1,8 +1,8 @@
 // The keys and values of the valid new rows go into the cache from step.position on. One invocation a
 // channel of a row.
 
-@group(0) @binding(1) var<storage, read> qkv: array<f32>;            // (T, 3C)
-@group(0) @binding(2) var<storage, read_write> cache: array<f32>;    // (2, S, C)
+@group(0) @binding(1) var<storage, read> qkv: array<qkv_elem>;              // (T, 3C)
+@group(0) @binding(2) var<storage, read_write> cache: array<cache_elem>;    // (2, S, C)
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -14,6 +14,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let row = t * 3u * dims.C;
     let at = (step.position + t) * dims.C + c;
-    cache[at] = qkv[row + dims.C + c];
-    cache[dims.S * dims.C + at] = qkv[row + 2u * dims.C + c];
+    cache[at] = cache_elem(f32(qkv[row + dims.C + c]));
+    cache[dims.S * dims.C + at] = cache_elem(f32(qkv[row + 2u * dims.C + c]));
 }

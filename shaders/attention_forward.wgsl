@@ -4,9 +4,9 @@
 // at a time: 16 invocations a query, each with two of the scores, whose products go through workgroup
 // memory 32 channels at a time, and with every 16th channel of the output.
 
-@group(0) @binding(1) var<storage, read> qkv: array<f32>;          // (B, T, 3C)
-@group(0) @binding(2) var<storage, read_write> out: array<f32>;    // (B, T, C)
-@group(0) @binding(3) var<storage, read_write> lse: array<f32>;    // (B, NH, T)
+@group(0) @binding(1) var<storage, read> qkv: array<qkv_elem>;          // (B, T, 3C)
+@group(0) @binding(2) var<storage, read_write> out: array<out_elem>;    // (B, T, C)
+@group(0) @binding(3) var<storage, read_write> lse: array<f32>;         // (B, NH, T)
 
 const ROWS = 16u;
 const LANES = 16u;
@@ -38,10 +38,10 @@ fn scores(b: u32, head: u32, query: u32, key: u32, local: u32) -> vec2<f32> {
             var q = 0.0;
             var k = 0.0;
             if depth + d < size && r < ROWS && query + r < dims.T {
-                q = qkv[place(b, head, 0u, query + r, depth + d)];
+                q = f32(qkv[place(b, head, 0u, query + r, depth + d)]);
             }
             if depth + d < size && key + r < dims.T {
-                k = qkv[place(b, head, 1u, key + r, depth + d)];
+                k = f32(qkv[place(b, head, 1u, key + r, depth + d)]);
             }
             if r < ROWS {
                 q_tile[r * PITCH + d] = q;
@@ -104,7 +104,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var d = first; d < last; d += LANES) {
             var value = values[slot] * rescale;
             for (var j = 0u; j < keys; j++) {
-                value += weights[row * PITCH + j] * qkv[place(b, head, 2u, key + j, d)];
+                value += weights[row * PITCH + j] * f32(qkv[place(b, head, 2u, key + j, d)]);
             }
             values[slot] = value;
             slot++;
@@ -117,7 +117,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     var slot = 0u;
     for (var d = first; d < last; d += LANES) {
-        out[(b * dims.T + i) * dims.C + head * size + d] = values[slot] / sum;
+        out[(b * dims.T + i) * dims.C + head * size + d] = out_elem(values[slot] / sum);
         slot++;
     }
     if lane == 0u && group.z == 0u {

@@ -1,7 +1,7 @@
 // dx = dout / (1 - p) where kept, else 0; the random word of (element, layer) decides, and is drawn
 // again in the other pass. One invocation an element.
 
-@group(0) @binding(1) var<storage, read> dout: array<f32>;    // (B, T, C)
+@group(0) @binding(1) var<storage, read> dout: array<f32>;        // (B, T, C)
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;    // (B, T, C)
 
 @compute @workgroup_size(256)

@@ -1,8 +1,8 @@
 // logits[START + v] = x[last] · wte[v], last the last valid row. One workgroup 8 rows of the table, 32
 // invocations a row.
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;               // (T, C)
-@group(0) @binding(2) var<storage, read> wte: array<f32>;             // (V, C)
+@group(0) @binding(1) var<storage, read> x: array<x_elem>;            // (T, C)
+@group(0) @binding(2) var<storage, read> wte: array<wte_elem>;        // (V, C)
 @group(0) @binding(3) var<storage, read_write> logits: array<f32>;    // (all slices' V)
 
 const ROWS = 8u;
@@ -18,7 +18,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum = 0.0;
     if v < dims.V {
         for (var c = lane; c < dims.C; c += LANES) {
-            sum += x[last * dims.C + c] * wte[v * dims.C + c];
+            sum += f32(x[last * dims.C + c]) * f32(wte[v * dims.C + c]);
         }
     }
     sums[local] = sum;

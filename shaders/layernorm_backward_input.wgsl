@@ -1,12 +1,12 @@
 // dx += rstd · (g - mean(g) - n · mean(g · n)), g = weight · dout, n = (x - mean) · rstd, from
 // `out = n · weight + bias`. One workgroup a row.
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;           // (B, T, C)
-@group(0) @binding(2) var<storage, read> weight: array<f32>;      // (C)
-@group(0) @binding(3) var<storage, read> mean: array<f32>;        // (B, T)
-@group(0) @binding(4) var<storage, read> rstd: array<f32>;        // (B, T)
-@group(0) @binding(5) var<storage, read> dout: array<f32>;        // (B, T, C)
-@group(0) @binding(6) var<storage, read_write> dx: array<f32>;    // (B, T, C)
+@group(0) @binding(1) var<storage, read> x: array<f32>;             // (B, T, C)
+@group(0) @binding(2) var<storage, read> weight: array<f32>;        // (C)
+@group(0) @binding(3) var<storage, read> mean: array<f32>;          // (B, T)
+@group(0) @binding(4) var<storage, read> rstd: array<f32>;          // (B, T)
+@group(0) @binding(5) var<storage, read> dout: array<dout_elem>;    // (B, T, C)
+@group(0) @binding(6) var<storage, read_write> dx: array<f32>;      // (B, T, C)
 
 @compute @workgroup_size(WG_SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -21,7 +21,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var g_sum = 0.0;
     var gn_sum = 0.0;
     for (var c = local; c < dims.C; c += WG_SIZE) {
-        let g = weight[c] * dout[base + c];
+        let g = weight[c] * f32(dout[base + c]);
         g_sum += g;
         gn_sum += g * (x[base + c] - m) * r;
     }
@@ -30,7 +30,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     for (var c = local; c < dims.C; c += WG_SIZE) {
         let n = (x[base + c] - m) * r;
-        let value = r * (weight[c] * dout[base + c] - g_mean - n * gn_mean);
+        let value = r * (weight[c] * f32(dout[base + c]) - g_mean - n * gn_mean);
         if overwrites() {
             dx[base + c] = value;
         } else {

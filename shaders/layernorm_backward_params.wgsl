@@ -4,7 +4,7 @@
 @group(0) @binding(1) var<storage, read> x: array<f32>;                // (B, T, C)
 @group(0) @binding(2) var<storage, read> mean: array<f32>;             // (B, T)
 @group(0) @binding(3) var<storage, read> rstd: array<f32>;             // (B, T)
-@group(0) @binding(4) var<storage, read> dout: array<f32>;             // (B, T, C)
+@group(0) @binding(4) var<storage, read> dout: array<dout_elem>;       // (B, T, C)
 @group(0) @binding(5) var<storage, read_write> dweight: array<f32>;    // (C)
 @group(0) @binding(6) var<storage, read_write> dbias: array<f32>;      // (C)
 
@@ -19,7 +19,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum = vec2(0.0);
     if c < dims.C {
         for (var row = local / CHANNELS; row < dims.B * dims.T; row += LANES) {
-            let d = dout[row * dims.C + c];
+            let d = f32(dout[row * dims.C + c]);
             sum += vec2((x[row * dims.C + c] - mean[row]) * rstd[row] * d, d);
         }
     }

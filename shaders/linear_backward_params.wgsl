@@ -2,8 +2,8 @@
 // Tiles: shared/matmul.wgsl. The workgroups of the first row of tiles sum the bias's columns, one an
 // invocation.
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;                // (B, T, C)
-@group(0) @binding(2) var<storage, read> dout: array<f32>;             // (B, T, OC)
+@group(0) @binding(1) var<storage, read> x: array<x_elem>;             // (B, T, C)
+@group(0) @binding(2) var<storage, read> dout: array<dout_elem>;       // (B, T, OC)
 @group(0) @binding(3) var<storage, read_write> dweight: array<f32>;    // (C, OC)
 @group(0) @binding(4) var<storage, read_write> dbias: array<f32>;      // (OC)
 
@@ -11,11 +11,11 @@ const A_ALONG_K = false;
 const B_ALONG_K = false;
 
 fn a_at(m: u32, k: u32) -> f32 {
-    return x[k * dims.C + m];
+    return f32(x[k * dims.C + m]);
 }
 
 fn b_at(k: u32, n: u32) -> f32 {
-    return dout[k * dims.OC + n];
+    return f32(dout[k * dims.OC + n]);
 }
 
 fn store(m: u32, n: u32, value: f32) {
@@ -30,7 +30,7 @@ fn store(m: u32, n: u32, value: f32) {
 fn sum_column(o: u32) {
     var sum = 0.0;
     for (var row = 0u; row < dims.B * dims.T; row++) {
-        sum += dout[row * dims.OC + o];
+        sum += f32(dout[row * dims.OC + o]);
     }
     if overwrites() {
         dbias[o] = sum;

@@ -1,26 +1,26 @@
 // out (M,N) += a (M,K) · b (K,N). Rows of `a` are LD apart and begin at START. Tiles: shared/matmul.wgsl.
 
-@group(0) @binding(1) var<storage, read> a: array<f32>;            // (M, LD), columns START..START + K
-@group(0) @binding(2) var<storage, read> b: array<f32>;            // (K, N)
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;    // (M, N)
+@group(0) @binding(1) var<storage, read> a: array<a_elem>;              // (M, LD), columns START..START + K
+@group(0) @binding(2) var<storage, read> b: array<b_elem>;              // (K, N)
+@group(0) @binding(3) var<storage, read_write> out: array<out_elem>;    // (M, N)
 
 const A_ALONG_K = true;
 const B_ALONG_K = false;
 
 fn a_at(m: u32, k: u32) -> f32 {
-    return a[m * dims.LD + dims.START + k];
+    return f32(a[m * dims.LD + dims.START + k]);
 }
 
 fn b_at(k: u32, n: u32) -> f32 {
-    return b[k * dims.N + n];
+    return f32(b[k * dims.N + n]);
 }
 
 fn store(m: u32, n: u32, value: f32) {
     let at = m * dims.N + n;
     if overwrites() {
-        out[at] = value;
+        out[at] = out_elem(value);
     } else {
-        out[at] += value;
+        out[at] = out_elem(f32(out[at]) + value);
     }
 }
 

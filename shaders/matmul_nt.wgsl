@@ -1,23 +1,23 @@
 // out (M,N) = a (M,K) · transpose(b (N,K)). Rows of `out` are LD apart and begin at START; what lies
 // between stays. Tiles: shared/matmul.wgsl.
 
-@group(0) @binding(1) var<storage, read> a: array<f32>;            // (M, K)
-@group(0) @binding(2) var<storage, read> b: array<f32>;            // (N, K)
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;    // (M, LD), columns START..START + N
+@group(0) @binding(1) var<storage, read> a: array<a_elem>;              // (M, K)
+@group(0) @binding(2) var<storage, read> b: array<b_elem>;              // (N, K)
+@group(0) @binding(3) var<storage, read_write> out: array<out_elem>;    // (M, LD), columns START..START + N
 
 const A_ALONG_K = true;
 const B_ALONG_K = true;
 
 fn a_at(m: u32, k: u32) -> f32 {
-    return a[m * dims.K + k];
+    return f32(a[m * dims.K + k]);
 }
 
 fn b_at(k: u32, n: u32) -> f32 {
-    return b[n * dims.K + k];
+    return f32(b[n * dims.K + k]);
 }
 
 fn store(m: u32, n: u32, value: f32) {
-    out[m * dims.LD + dims.START + n] = value;
+    out[m * dims.LD + dims.START + n] = out_elem(value);
 }
 
 @compute @workgroup_size(MATMUL_SIZE)

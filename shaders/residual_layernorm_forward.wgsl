@@ -2,14 +2,14 @@
 // One workgroup a row; two passes, so that the variance does not cancel. An invocation reads of `sum`
 // only what it wrote itself.
 
-@group(0) @binding(1) var<storage, read> stream: array<f32>;        // (B, T, C)
-@group(0) @binding(2) var<storage, read> branch: array<f32>;        // (B, T, C)
-@group(0) @binding(3) var<storage, read> weight: array<f32>;        // (C)
-@group(0) @binding(4) var<storage, read> bias: array<f32>;          // (C)
-@group(0) @binding(5) var<storage, read_write> sum: array<f32>;     // (B, T, C)
-@group(0) @binding(6) var<storage, read_write> out: array<f32>;     // (B, T, C)
-@group(0) @binding(7) var<storage, read_write> mean: array<f32>;    // (B, T)
-@group(0) @binding(8) var<storage, read_write> rstd: array<f32>;    // (B, T)
+@group(0) @binding(1) var<storage, read> stream: array<f32>;            // (B, T, C)
+@group(0) @binding(2) var<storage, read> branch: array<branch_elem>;    // (B, T, C)
+@group(0) @binding(3) var<storage, read> weight: array<f32>;            // (C)
+@group(0) @binding(4) var<storage, read> bias: array<f32>;              // (C)
+@group(0) @binding(5) var<storage, read_write> sum: array<f32>;         // (B, T, C)
+@group(0) @binding(6) var<storage, read_write> out: array<out_elem>;    // (B, T, C)
+@group(0) @binding(7) var<storage, read_write> mean: array<f32>;        // (B, T)
+@group(0) @binding(8) var<storage, read_write> rstd: array<f32>;        // (B, T)
 
 @compute @workgroup_size(WG_SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -21,7 +21,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     var total = 0.0;
     for (var c = local; c < dims.C; c += WG_SIZE) {
-        let joined = stream[base + c] + branch[base + c];
+        let joined = stream[base + c] + f32(branch[base + c]);
         sum[base + c] = joined;
         total += joined;
     }
@@ -35,7 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let r = 1.0 / sqrt(workgroup_sum(local, squares) / f32(dims.C) + dims.EPS);
 
     for (var c = local; c < dims.C; c += WG_SIZE) {
-        out[base + c] = (sum[base + c] - m) * r * weight[c] + bias[c];
+        out[base + c] = out_elem((sum[base + c] - m) * r * weight[c] + bias[c]);
     }
     if local == 0u {
         mean[row] = m;

@@ -238,6 +238,23 @@ impl Plan {
         self.dispatches.push(Dispatch { kernel, dims, args: args.to_vec() });
     }
 
+    /// The same plan with half precision wherever all kernels of a buffer take it, for proofs.
+    pub fn halved(&self) -> Plan {
+        let mut plan = self.clone();
+        let mut half: Vec<bool> = plan.buffers.iter().map(|b| b.elem == Elem::Real).collect();
+        for dispatch in &plan.dispatches {
+            for (arg, view) in dispatch.kernel.args.iter().zip(&dispatch.args) {
+                let aligned = (view.start as u64 * Elem::F16.bytes()) % BINDING_ALIGNMENT == 0;
+                half[view.buffer] &= arg.half && aligned;
+            }
+        }
+        let buffers = plan.buffers.iter_mut().zip(&half).filter(|(_, half)| **half);
+        buffers.for_each(|(buffer, _)| buffer.elem = Elem::F16);
+        let views = plan.dispatches.iter_mut().flat_map(|dispatch| &mut dispatch.args);
+        views.filter(|view| half[view.buffer]).for_each(|view| view.elem = Elem::F16);
+        plan
+    }
+
     /// Makes the dispatches from `start` on a phase.
     pub fn end_phase(&mut self, phase: Phase, start: usize) {
         self.phases.insert(phase, start..self.dispatches.len());

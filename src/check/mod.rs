@@ -139,12 +139,15 @@ fn compare(
         let scale = touched.fold(1e-6_f32, |m, x| m.max(x.abs()));
         let exact = arg.elem == Elem::U32;
         // Two sums that differ in their last digits may round to neighbours.
-        let rounding = if view.elem == Elem::F16 { f16::EPSILON.to_f32() } else { 0.0 };
+        let rounding = |x: f32| match view.elem {
+            Elem::F16 => f16::EPSILON.to_f32() * x.abs().max(f16::MIN_POSITIVE.to_f32()),
+            Elem::Real | Elem::U32 => 0.0,
+        };
         for (i, (&w, &g)) in want.iter().zip(&got).enumerate() {
             let error = match (w - g).abs() {
                 0.0 => 0.0,
                 difference if difference.is_nan() || exact || w == UNTOUCHED => f32::INFINITY,
-                difference => (difference - rounding * w.abs()).max(0.0) / scale,
+                difference => (difference - rounding(w)).max(0.0) / scale,
             };
             if error > worst.error {
                 worst.error = error;

@@ -55,6 +55,7 @@ impl Row {
 }
 
 /// A plan with what is run over it, and what its numbers must be.
+#[derive(Clone)]
 pub struct Case {
     /// What it covers, in words.
     pub name: String,
@@ -90,8 +91,18 @@ pub fn tolerance(kernel: &str) -> f32 {
 /// If the device cannot hold the tiny models, or is lost.
 pub fn verify(device: &Device, spoil: Option<&str>) -> Result<Vec<Row>> {
     let mut rows = rows(device);
-    cases().iter().try_for_each(|case| run(case, device, spoil, &mut rows))?;
+    let mut cases = cases();
+    if matches!(device, Device::Gpu(gpu) if gpu.has().f16) {
+        cases.extend(cases.iter().map(halved).collect::<Vec<_>>());
+    }
+    cases.iter().try_for_each(|case| run(case, device, spoil, &mut rows))?;
     Ok(rows)
+}
+
+/// A case with half precision wherever it may be.
+fn halved(case: &Case) -> Case {
+    let name = format!("{}, in half precision", case.name);
+    Case { name, plan: Arc::new(case.plan.halved()), ..case.clone() }
 }
 
 /// A row for each kernel of [`ALL`] and each of its variants, none of them run yet.

@@ -42,7 +42,7 @@ fn blocks(d: &Dims, _: &[usize]) -> [u32; 3] {
 /// `out` and `lse` from `qkv`.
 pub const FORWARD: Kernel = Kernel {
     name: "attention_forward",
-    args: &[reads("qkv"), writes("out"), writes("lse")],
+    args: &[reads("qkv").or_half(), writes("out").or_half(), writes("lse")],
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| pair_flops(d, 4),
@@ -52,7 +52,13 @@ pub const FORWARD: Kernel = Kernel {
 /// `dqkv` from `dout`.
 pub const BACKWARD: Kernel = Kernel {
     name: "attention_backward",
-    args: &[reads("qkv"), reads("out"), reads("lse"), reads("dout"), writes("dqkv")],
+    args: &[
+        reads("qkv").or_half(),
+        reads("out").or_half(),
+        reads("lse"),
+        reads("dout").or_half(),
+        writes("dqkv").or_half(),
+    ],
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops: |d| pair_flops(d, 10),
@@ -65,7 +71,7 @@ pub const BACKWARD: Kernel = Kernel {
 /// Keys and values of new rows into the cache.
 pub const EXTEND_STORE: Kernel = Kernel {
     name: "attention_extend_store",
-    args: &[reads("qkv"), writes_part("cache")],
+    args: &[reads("qkv").or_half(), writes_part("cache").or_half()],
     twin: twin!(extend_store),
     cpu: None,
     flops: |_| 0,
@@ -75,7 +81,7 @@ pub const EXTEND_STORE: Kernel = Kernel {
 /// `out` of new rows from their queries and the cache.
 pub const EXTEND_FORWARD: Kernel = Kernel {
     name: "attention_extend_forward",
-    args: &[reads("qkv"), reads("cache"), writes("out")],
+    args: &[reads("qkv").or_half(), reads("cache").or_half(), writes("out").or_half()],
     twin: twin!(extend_forward),
     cpu: Some(fast_extend_forward),
     flops: |d| 4 * u64::from(d.T) * u64::from(d.S) * u64::from(d.C),

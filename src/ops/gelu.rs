@@ -20,7 +20,7 @@ const CUBIC: f64 = 0.044_715;
 /// `out` from `x`.
 pub const FORWARD: Kernel = Kernel {
     name: "gelu_forward",
-    args: &[reads("x"), writes("out")],
+    args: &[reads("x").or_half(), writes("out").or_half()],
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 8 * d.rows() as u64 * u64::from(d.C),
@@ -30,7 +30,7 @@ pub const FORWARD: Kernel = Kernel {
 /// `dx` from `x` and `dout`.
 pub const BACKWARD: Kernel = Kernel {
     name: "gelu_backward",
-    args: &[reads("x"), reads("dout"), writes("dx")],
+    args: &[reads("x").or_half(), reads("dout").or_half(), writes("dx").or_half()],
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops: |d| 16 * d.rows() as u64 * u64::from(d.C),

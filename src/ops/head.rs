@@ -15,7 +15,7 @@ use crate::plan::{Plan, View};
 /// Logits of row `step.count - 1` (or the last, if that is less) against a slice of the table.
 pub const FORWARD: Kernel = Kernel {
     name: "head_forward",
-    args: &[reads("x"), reads("wte"), writes_part("logits")],
+    args: &[reads("x").or_half(), reads("wte").or_half(), writes_part("logits")],
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 2 * u64::from(d.V) * u64::from(d.C),

@@ -24,7 +24,7 @@ pub const FORWARD: Kernel = Kernel {
         reads("x"),
         reads("weight"),
         reads("bias"),
-        writes("out"),
+        writes("out").or_half(),
         writes("mean"),
         writes("rstd"),
     ],
@@ -37,7 +37,14 @@ pub const FORWARD: Kernel = Kernel {
 /// `dx` from `dout`.
 pub const BACKWARD_INPUT: Kernel = Kernel {
     name: "layernorm_backward_input",
-    args: &[reads("x"), reads("weight"), reads("mean"), reads("rstd"), reads("dout"), adds("dx")],
+    args: &[
+        reads("x"),
+        reads("weight"),
+        reads("mean"),
+        reads("rstd"),
+        reads("dout").or_half(),
+        adds("dx"),
+    ],
     twin: twin!(backward_input),
     cpu: Some(fast_backward_input),
     flops: |d| 12 * d.rows() as u64 * u64::from(d.C),
@@ -51,7 +58,7 @@ pub const BACKWARD_PARAMS: Kernel = Kernel {
         reads("x"),
         reads("mean"),
         reads("rstd"),
-        reads("dout"),
+        reads("dout").or_half(),
         adds("dweight"),
         adds("dbias"),
     ],

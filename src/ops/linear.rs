@@ -24,7 +24,12 @@ fn flops(d: &Dims) -> u64 {
 /// `out = x · weight + bias`.
 pub const FORWARD: Kernel = Kernel {
     name: "linear_forward",
-    args: &[reads("x"), reads("weight"), reads("bias"), writes("out")],
+    args: &[
+        reads("x").or_half(),
+        reads("weight").or_half(),
+        reads("bias"),
+        writes("out").or_half(),
+    ],
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops,
@@ -34,7 +39,13 @@ pub const FORWARD: Kernel = Kernel {
 /// `pre = x · weight + bias`, `out = gelu(pre)`.
 pub const GELU_FORWARD: Kernel = Kernel {
     name: "linear_gelu_forward",
-    args: &[reads("x"), reads("weight"), reads("bias"), writes("pre"), writes("out")],
+    args: &[
+        reads("x").or_half(),
+        reads("weight").or_half(),
+        reads("bias"),
+        writes("pre").or_half(),
+        writes("out").or_half(),
+    ],
     twin: twin!(gelu_forward),
     cpu: Some(fast_gelu_forward),
     flops,
@@ -44,7 +55,7 @@ pub const GELU_FORWARD: Kernel = Kernel {
 /// `dx` from `dout`.
 pub const BACKWARD_INPUT: Kernel = Kernel {
     name: "linear_backward_input",
-    args: &[reads("weight"), reads("dout"), writes("dx")],
+    args: &[reads("weight").or_half(), reads("dout").or_half(), writes("dx").or_half()],
     twin: twin!(backward_input),
     cpu: Some(fast_backward_input),
     flops,
@@ -54,7 +65,7 @@ pub const BACKWARD_INPUT: Kernel = Kernel {
 /// `dweight` and `dbias` from `dout`.
 pub const BACKWARD_PARAMS: Kernel = Kernel {
     name: "linear_backward_params",
-    args: &[reads("x"), reads("dout"), adds("dweight"), adds("dbias")],
+    args: &[reads("x").or_half(), reads("dout").or_half(), adds("dweight"), adds("dbias")],
     twin: twin!(backward_params),
     cpu: Some(fast_backward_params),
     flops,

@@ -25,7 +25,7 @@ fn flops(d: &Dims) -> u64 {
 /// `out += a · b`; `a` is a slice of columns.
 pub const NN: Kernel = Kernel {
     name: "matmul_nn",
-    args: &[reads("a"), reads("b"), adds("out")],
+    args: &[reads("a").or_half(), reads("b").or_half(), adds("out").or_half()],
     twin: twin!(nn),
     cpu: Some(fast_nn),
     flops,
@@ -35,7 +35,7 @@ pub const NN: Kernel = Kernel {
 /// `out = a · bᵀ`; `out` is a slice of columns.
 pub const NT: Kernel = Kernel {
     name: "matmul_nt",
-    args: &[reads("a"), reads("b"), writes_part("out")],
+    args: &[reads("a").or_half(), reads("b").or_half(), writes_part("out").or_half()],
     twin: twin!(nt),
     cpu: Some(fast_nt),
     flops,
@@ -45,7 +45,7 @@ pub const NT: Kernel = Kernel {
 /// `out += aᵀ · b`; `a` is a slice of columns.
 pub const TN: Kernel = Kernel {
     name: "matmul_tn",
-    args: &[reads("a"), reads("b"), adds("out")] as &[Arg],
+    args: &[reads("a").or_half(), reads("b").or_half(), adds("out").or_half()] as &[Arg],
     twin: twin!(tn),
     cpu: Some(fast_tn),
     flops,

@@ -21,11 +21,11 @@ pub const FORWARD: Kernel = Kernel {
     name: "residual_layernorm_forward",
     args: &[
         reads("stream"),
-        reads("branch"),
+        reads("branch").or_half(),
         reads("weight"),
         reads("bias"),
         writes("sum"),
-        writes("out"),
+        writes("out").or_half(),
         writes("mean"),
         writes("rstd"),
     ],

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use wgpt::GptConfig;
 use wgpt::backend::Backend;
 use wgpt::backend::cpu::{Cpu, Use};
 use wgpt::backend::gpu::{DeviceChoice, Gpu, GpuDevice, Wanted, adapters, pick};
@@ -12,34 +11,50 @@ use wgpt::checkpoint::open_model;
 use wgpt::kernel::Step;
 use wgpt::model::{Program, Uses};
 use wgpt::plan::{Limits, Phase, Plan, View};
+use wgpt::{Error, GptConfig};
 
 /// The folder of PyTorch's reference values: `WGPT_ORACLE`, or `tests/oracle`.
 pub fn oracle() -> PathBuf {
     std::env::var_os("WGPT_ORACLE").map_or_else(|| PathBuf::from("tests/oracle"), PathBuf::from)
 }
 
-/// The one device of this process, with WebGPU's default limits; `None` where there is no adapter.
+/// This process' device with WebGPU's default limits; `None` where there is no adapter.
 ///
 /// # Panics
 ///
 /// If there is no adapter and `WGPT_REQUIRE_GPU` is 1.
 pub fn gpu() -> Option<&'static Arc<GpuDevice>> {
-    static DEVICE: OnceLock<Option<Arc<GpuDevice>>> = OnceLock::new();
+    devices().map(|[plain, _]| plain)
+}
+
+/// This process' device with all that its adapter has: half precision, subgroups, matrix units.
+///
+/// # Panics
+///
+/// As [`gpu`].
+pub fn full_gpu() -> Option<&'static Arc<GpuDevice>> {
+    devices().map(|[_, full]| full)
+}
+
+/// The devices of this process, made one after the other.
+fn devices() -> Option<&'static [Arc<GpuDevice>; 2]> {
+    static DEVICES: OnceLock<Option<[Arc<GpuDevice>; 2]>> = OnceLock::new();
     let open = || {
-        let picked = pick(DeviceChoice::Gpu, &adapters());
-        let device = picked.and_then(|p| GpuDevice::open(p.index.unwrap_or(0), Wanted::WebGpu));
-        match device {
-            Ok(device) => Some(device),
-            Err(e) if std::env::var("WGPT_REQUIRE_GPU").is_ok_and(|v| v == "1") => {
-                panic!("WGPT_REQUIRE_GPU=1, but {e}")
-            }
-            Err(e) => {
-                eprintln!("\n*** SKIPPED, a test that needs a GPU: {e} ***\n");
-                None
-            }
-        }
+        let index = pick(DeviceChoice::Gpu, &adapters())?.index.unwrap_or(0);
+        let plain = GpuDevice::open(index, Wanted::WebGpu)?;
+        Ok([plain, GpuDevice::open(index, Wanted::All)?])
     };
-    DEVICE.get_or_init(open).as_ref()
+    let devices = DEVICES.get_or_init(|| match open() {
+        Ok(devices) => Some(devices),
+        Err::<_, Error>(e) if std::env::var("WGPT_REQUIRE_GPU").is_ok_and(|v| v == "1") => {
+            panic!("WGPT_REQUIRE_GPU=1, but {e}")
+        }
+        Err(e) => {
+            eprintln!("\n*** SKIPPED, a test that needs a GPU: {e} ***\n");
+            None
+        }
+    });
+    devices.as_ref()
 }
 
 /// What a test runs on.

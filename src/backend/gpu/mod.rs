@@ -107,11 +107,8 @@ impl Gpu {
 
     fn write_bytes(&mut self, view: View, bytes: &[u8]) {
         let size = view.elem.bytes();
-        assert_eq!(
-            bytes.len() as u64,
-            view.len as u64 * size,
-            "what is written has the view's length"
-        );
+        let whole = whole_words(view.len as u64 * size);
+        assert_eq!(bytes.len() as u64, whole, "what is written has the view's length");
         let buffer = &self.buffers[view.buffer];
         for (i, part) in bytes.chunks(WRITE_BYTES).enumerate() {
             let offset = view.start as u64 * size + (i * WRITE_BYTES) as u64;
@@ -128,7 +125,7 @@ impl Gpu {
         let start = view.start as u64 * view.elem.bytes();
         let out: &mut [u8] = bytemuck::cast_slice_mut(out);
         for (i, part) in out.chunks_mut(READ_BYTES as usize).enumerate() {
-            let size = part.len() as u64;
+            let size = whole_words(part.len() as u64);
             let mut encoder = self.device.device().create_command_encoder(&Default::default());
             let offset = start + i as u64 * READ_BYTES;
             let buffer = &self.buffers[view.buffer];
@@ -138,7 +135,7 @@ impl Gpu {
             slice.map_async(wgpu::MapMode::Read, |_| {});
             self.device.wait()?;
             let mapped = slice.get_mapped_range().map_err(|e| self.device.error(e))?;
-            part.copy_from_slice(&mapped);
+            part.copy_from_slice(&mapped[..part.len()]);
             drop(mapped);
             self.staging.unmap();
         }
@@ -171,12 +168,17 @@ impl Gpu {
     }
 }
 
+/// What is bound and copied comes in words of 4 bytes; tensors end at such, or at what is unused.
+fn whole_words(bytes: u64) -> u64 {
+    bytes.next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT)
+}
+
 fn make_buffers(device: &GpuDevice, plan: &Plan) -> Vec<Buffer> {
     let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
     let make = |spec: &crate::plan::BufferSpec| {
         device.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some(&spec.name),
-            size: spec.bytes().max(4).next_multiple_of(4),
+            size: whole_words(spec.bytes().max(1)),
             usage,
             mapped_at_creation: false,
         })
@@ -225,7 +227,7 @@ fn prepare(
         entries.extend(dispatch.args.iter().zip(1..).map(|(view, i)| {
             let size = view.elem.bytes();
             let (offset, size) = (view.start as u64 * size, view.len as u64 * size);
-            binding(i, &buffers[view.buffer], offset, size)
+            binding(i, &buffers[view.buffer], offset, whole_words(size))
         }));
         let group = device.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(kernel.name),
@@ -245,7 +247,8 @@ impl Backend for Gpu {
 
     fn write(&mut self, view: View, data: &[f32]) {
         if view.elem == Elem::F16 {
-            let halves: Vec<f16> = data.iter().map(|&x| f16::from_f32(x)).collect();
+            let mut halves: Vec<f16> = data.iter().map(|&x| f16::from_f32(x)).collect();
+            halves.resize(data.len().next_multiple_of(2), f16::ZERO);
             return self.write_bytes(view, bytemuck::cast_slice(&halves));
         }
         self.write_bytes(view, bytemuck::cast_slice(data));
