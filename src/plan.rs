@@ -244,7 +244,8 @@ impl Plan {
         let mut half: Vec<bool> = plan.buffers.iter().map(|b| b.elem == Elem::Real).collect();
         for dispatch in &plan.dispatches {
             for (arg, view) in dispatch.kernel.args.iter().zip(&dispatch.args) {
-                let aligned = (view.start as u64 * Elem::F16.bytes()) % BINDING_ALIGNMENT == 0;
+                let aligned =
+                    (view.start as u64 * Elem::F16.bytes()).is_multiple_of(BINDING_ALIGNMENT);
                 half[view.buffer] &= arg.half && aligned;
             }
         }
