@@ -1,49 +1,64 @@
 // dweight += transpose(x) · dout and dbias += the column sums of dout, from `out = x · weight + bias`.
-// Tiles: shared/matmul.wgsl. The workgroups of the first row of tiles sum the bias's columns, one an
-// invocation.
+// Engines: shared/product_*.wgsl.
 
-@group(0) @binding(1) var<storage, read> x: array<x_elem>;             // (B, T, C)
-@group(0) @binding(2) var<storage, read> dout: array<dout_elem>;       // (B, T, OC)
-@group(0) @binding(3) var<storage, read_write> dweight: array<f32>;    // (C, OC)
-@group(0) @binding(4) var<storage, read_write> dbias: array<f32>;      // (OC)
+@group(0) @binding(1) var<storage, read> x: array<vec4<x_elem>>;             // (B, T, C)
+@group(0) @binding(2) var<storage, read> dout: array<vec4<dout_elem>>;       // (B, T, OC)
+@group(0) @binding(3) var<storage, read_write> dweight: array<vec4<f32>>;    // (C, OC)
+@group(0) @binding(4) var<storage, read_write> dbias: array<f32>;            // (OC)
 
 const A_ALONG_K = false;
 const B_ALONG_K = false;
 
+fn sizes() -> vec3<u32> {
+    return vec3(dims.C, dims.B * dims.T, dims.OC);
+}
+
+fn strides_fit() -> bool {
+    return dims.C % 4u == 0u && dims.OC % 4u == 0u;
+}
+
 fn a_at(m: u32, k: u32) -> f32 {
-    return f32(x[k * dims.C + m]);
+    let i = k * dims.C + m;
+    return f32(x[i / 4u][i % 4u]);
+}
+
+fn a_four(m: u32, k: u32) -> vec4<f32> {
+    return vec4<f32>(x[(k * dims.C + m) / 4u]);
 }
 
 fn b_at(k: u32, n: u32) -> f32 {
-    return f32(dout[k * dims.OC + n]);
+    let i = k * dims.OC + n;
+    return f32(dout[i / 4u][i % 4u]);
+}
+
+fn b_four(k: u32, n: u32) -> vec4<f32> {
+    return vec4<f32>(dout[(k * dims.OC + n) / 4u]);
 }
 
 fn store(m: u32, n: u32, value: f32) {
-    let at = m * dims.OC + n;
+    let i = m * dims.OC + n;
     if overwrites() {
-        dweight[at] = value;
+        dweight[i / 4u][i % 4u] = value;
     } else {
-        dweight[at] += value;
+        dweight[i / 4u][i % 4u] += value;
     }
 }
 
-fn sum_column(o: u32) {
-    var sum = 0.0;
-    for (var row = 0u; row < dims.B * dims.T; row++) {
-        sum += f32(dout[row * dims.OC + o]);
-    }
+fn store_four(m: u32, n: u32, value: vec4<f32>) {
+    let i = (m * dims.OC + n) / 4u;
     if overwrites() {
-        dbias[o] = sum;
+        dweight[i] = value;
     } else {
-        dbias[o] += sum;
+        dweight[i] += value;
     }
 }
 
-@compute @workgroup_size(MATMUL_SIZE)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    matmul(group, local, dims.C, dims.B * dims.T, dims.OC);
-    let o = group.x * TILE + local;
-    if group.y == 0u && o < dims.OC {
-        sum_column(o);
+const B_SUMS = true;
+
+fn store_sum(n: u32, sum: f32) {
+    if overwrites() {
+        dbias[n] = sum;
+    } else {
+        dbias[n] += sum;
     }
 }

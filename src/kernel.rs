@@ -357,7 +357,8 @@ pub(crate) use twin;
 /// One WGSL implementation of a kernel.
 #[derive(Clone, Copy)]
 pub struct Variant {
-    /// What it does differently; empty for the portable one. `KERNEL_NAME.wgsl` is its file.
+    /// What it does differently; empty for the portable one. Its file is `KERNEL_NAME.wgsl`, or the
+    /// portable one's where only texts of `shaders/shared/` differ.
     pub name: &'static str,
     /// The text of its file.
     pub wgsl: &'static str,
@@ -443,8 +444,14 @@ pub mod shared {
     pub const REDUCE: &str = include_str!("../shaders/shared/reduce.wgsl");
     /// The tanh form of GELU.
     pub const GELU: &str = include_str!("../shaders/shared/gelu.wgsl");
-    /// The register-tiled matrix product.
-    pub const MATMUL: &str = include_str!("../shaders/shared/matmul.wgsl");
+    /// What the engines of a matrix product have in common.
+    pub const PRODUCT: &str = include_str!("../shaders/shared/product.wgsl");
+    /// For products that do not want the sums of the second operand's columns.
+    pub const PRODUCT_NO_SUMS: &str = include_str!("../shaders/shared/product_no_sums.wgsl");
+    /// The engine of a matrix product that every device runs.
+    pub const PRODUCT_TILES: &str = include_str!("../shaders/shared/product_tiles.wgsl");
+    /// The engine for subgroups of 8.
+    pub const PRODUCT_BROADCAST: &str = include_str!("../shaders/shared/product_broadcast.wgsl");
     /// Counter-based random numbers.
     pub const THREEFRY: &str = include_str!("../shaders/shared/threefry.wgsl");
 }
@@ -471,9 +478,9 @@ pub mod grid {
         fold(lens.last().map_or(1, |&len| len.div_ceil(256)) as u32)
     }
 
-    /// One workgroup a tile of 64 x 64 of a `rows` x `columns` matrix.
-    pub fn tiles(rows: u32, columns: u32) -> [u32; 3] {
-        [columns.div_ceil(64), rows.div_ceil(64), 1]
+    /// One workgroup a tile of a matrix, both in rows and columns.
+    pub fn tiles(matrix: [u32; 2], tile: [u32; 2]) -> [u32; 3] {
+        [matrix[1].div_ceil(tile[1]), matrix[0].div_ceil(tile[0]), 1]
     }
 }
 

@@ -241,6 +241,10 @@ pub fn cases() -> Vec<Case> {
         products("products of primes", [67, 131, 71]),
         products("products, 257 deep", [3, 257, 66]),
         products("products, 768 wide", [5, 31, 768]),
+        products("products of large tiles", [260, 20, 300]),
+        layers("layers of large tiles, forward", [257, 18, 260]),
+        layers("layers of large tiles, inputs", [257, 260, 4]),
+        layers("layers of large tiles, parameters", [3, 257, 260]),
         single_ops("single ops of 1", [1, 1, 1, 1]),
         single_ops("single ops of primes", [2, 37, 3, 7]),
         single_ops("single ops, 257", [1, 257, 1, 2]),
@@ -335,6 +339,16 @@ fn products(name: &str, [m, k, n]: [usize; 3]) -> Case {
         let b = g.input(&format!("{name}.b"), k * n);
         g.matmul(name, layout, [m, k, n], a, b);
     }
+    whole(name, g)
+}
+
+/// A linear layer of `rows` rows from `c` into `oc` channels, alone and with GELU.
+fn layers(name: &str, [rows, c, oc]: [usize; 3]) -> Case {
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_training(1, rows);
+    let x = g.input("x", rows * c);
+    g.linear("linear", x, oc);
+    g.linear_gelu("gelu", x, oc);
     whole(name, g)
 }
 

@@ -10,11 +10,11 @@
 use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
-use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes};
+use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, reads, twin, writes};
 use crate::math::gemm::{Into, Matrix, product};
 use crate::math::gemv::row_product;
 use crate::math::simd::vector_fn;
-use crate::ops::{Op, gelu, portable};
+use crate::ops::{Op, gelu, products};
 use crate::plan::Plan;
 
 fn flops(d: &Dims) -> u64 {
@@ -33,7 +33,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops,
-    variants: portable!("linear_forward", [MATMUL], |d, _| grid::tiles(d.B * d.T, d.OC)),
+    variants: products!("linear_forward", [PRODUCT_NO_SUMS], |d| [d.B * d.T, d.OC]),
 };
 
 /// `pre = x · weight + bias`, `out = gelu(pre)`.
@@ -49,7 +49,7 @@ pub const GELU_FORWARD: Kernel = Kernel {
     twin: twin!(gelu_forward),
     cpu: Some(fast_gelu_forward),
     flops,
-    variants: portable!("linear_gelu_forward", [MATMUL, GELU], |d, _| grid::tiles(d.B * d.T, d.OC)),
+    variants: products!("linear_gelu_forward", [PRODUCT_NO_SUMS, GELU], |d| [d.B * d.T, d.OC]),
 };
 
 /// `dx` from `dout`.
@@ -59,7 +59,7 @@ pub const BACKWARD_INPUT: Kernel = Kernel {
     twin: twin!(backward_input),
     cpu: Some(fast_backward_input),
     flops,
-    variants: portable!("linear_backward_input", [MATMUL], |d, _| grid::tiles(d.B * d.T, d.C)),
+    variants: products!("linear_backward_input", [PRODUCT_NO_SUMS], |d| [d.B * d.T, d.C]),
 };
 
 /// `dweight` and `dbias` from `dout`.
@@ -69,7 +69,7 @@ pub const BACKWARD_PARAMS: Kernel = Kernel {
     twin: twin!(backward_params),
     cpu: Some(fast_backward_params),
     flops,
-    variants: portable!("linear_backward_params", [MATMUL], |d, _| grid::tiles(d.C, d.OC)),
+    variants: products!("linear_backward_params", [], |d| [d.C, d.OC]),
 };
 
 /// `out` (B,T,OC) from `x` (B,T,C).

@@ -12,10 +12,10 @@
 
 use crate::graph::{Recorder, Var};
 use crate::kernel::{
-    Arg, Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes_part,
+    Arg, Dims, Io, Kernel, Real, Step, accumulate, adds, reads, twin, writes_part,
 };
 use crate::math::gemm::{Into, Matrix, product};
-use crate::ops::{Op, portable};
+use crate::ops::{Op, products};
 use crate::plan::Plan;
 
 fn flops(d: &Dims) -> u64 {
@@ -29,7 +29,7 @@ pub const NN: Kernel = Kernel {
     twin: twin!(nn),
     cpu: Some(fast_nn),
     flops,
-    variants: portable!("matmul_nn", [MATMUL], |d, _| grid::tiles(d.M, d.N)),
+    variants: products!("matmul_nn", [PRODUCT_NO_SUMS], |d| [d.M, d.N]),
 };
 
 /// `out = a · bᵀ`; `out` is a slice of columns.
@@ -39,7 +39,7 @@ pub const NT: Kernel = Kernel {
     twin: twin!(nt),
     cpu: Some(fast_nt),
     flops,
-    variants: portable!("matmul_nt", [MATMUL], |d, _| grid::tiles(d.M, d.N)),
+    variants: products!("matmul_nt", [PRODUCT_NO_SUMS], |d| [d.M, d.N]),
 };
 
 /// `out += aᵀ · b`; `a` is a slice of columns.
@@ -49,7 +49,7 @@ pub const TN: Kernel = Kernel {
     twin: twin!(tn),
     cpu: Some(fast_tn),
     flops,
-    variants: portable!("matmul_tn", [MATMUL], |d, _| grid::tiles(d.M, d.N)),
+    variants: products!("matmul_tn", [PRODUCT_NO_SUMS], |d| [d.M, d.N]),
 };
 
 /// Which matrix of a product is transposed.

@@ -87,3 +87,53 @@ macro_rules! portable {
     };
 }
 pub(crate) use portable;
+
+/// The variants of a matrix product whose file is `$file`: an engine each. `$m` and `$n` are the rows and
+/// the columns of what comes out.
+macro_rules! products {
+    ($file:literal, [$($shared:ident),*], |$d:ident| [$m:expr, $n:expr]) => {{
+        use crate::kernel::{Dims, Needs, Variant, always, grid, shared};
+        const WGSL: &str = include_str!(concat!("../../shaders/", $file, ".wgsl"));
+        const fn size($d: &Dims) -> [u32; 2] {
+            [$m, $n]
+        }
+        &[
+            Variant {
+                name: "",
+                wgsl: WGSL,
+                shared: &[
+                    $(shared::$shared,)*
+                    shared::PRODUCT,
+                    shared::PRODUCT_TILES,
+                    "const TILE = 64u;",
+                ],
+                needs: Needs::NOTHING,
+                fits: always,
+                grid: |d, _| grid::tiles(size(d), [64, 64]),
+            },
+            Variant {
+                name: "large",
+                wgsl: WGSL,
+                shared: &[
+                    $(shared::$shared,)*
+                    shared::PRODUCT,
+                    shared::PRODUCT_TILES,
+                    "const TILE = 128u;",
+                ],
+                needs: Needs::NOTHING,
+                // Smaller ones would leave most of a device idle.
+                fits: |d, _| size(d).iter().all(|edge| *edge >= 256),
+                grid: |d, _| grid::tiles(size(d), [128, 128]),
+            },
+            Variant {
+                name: "broadcast",
+                wgsl: WGSL,
+                shared: &[$(shared::$shared,)* shared::PRODUCT, shared::PRODUCT_BROADCAST],
+                needs: Needs { subgroup: 8, ..Needs::NOTHING },
+                fits: always,
+                grid: |d, _| grid::tiles(size(d), [16, 128]),
+            },
+        ]
+    }};
+}
+pub(crate) use products;

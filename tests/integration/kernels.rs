@@ -19,9 +19,10 @@ use crate::common::{full_gpu, gpu};
 fn variants() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant)> {
     ALL.iter().flat_map(|kernel| {
         kernel.variants.iter().map(|variant| {
+            let is_file = variant.wgsl != kernel.variants[0].wgsl;
             let file = match variant.name {
-                "" => kernel.name.to_owned(),
-                name => format!("{}_{name}", kernel.name),
+                name if is_file => format!("{}_{name}", kernel.name),
+                _ => kernel.name.to_owned(),
             };
             (file, *kernel, variant)
         })
@@ -43,7 +44,19 @@ fn precisions(kernel: &Kernel, variant: &Variant) -> Vec<Vec<Elem>> {
     };
     let mut all = vec![elems(false), elems(true)];
     all.dedup();
-    let any = Dims { C: 64, OC: 64, NH: 1, M: 64, K: 64, N: 64, LD: 64, V: 64, ..Dims::default() };
+    let any = Dims {
+        B: 1,
+        T: 512,
+        C: 512,
+        OC: 512,
+        NH: 8,
+        M: 512,
+        K: 512,
+        N: 512,
+        LD: 512,
+        V: 512,
+        ..Dims::default()
+    };
     all.retain(|elems| (variant.fits)(&any, elems));
     assert!(!all.is_empty(), "{} {}: it fits nothing", kernel.name, variant.name);
     all

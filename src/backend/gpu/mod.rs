@@ -168,7 +168,12 @@ impl Gpu {
     }
 }
 
-/// What is bound and copied comes in words of 4 bytes; tensors end at such, or at what is unused.
+/// What is bound comes in vectors of 16 bytes; tensors end at such, or at what is unused.
+fn whole_vectors(bytes: u64) -> u64 {
+    bytes.next_multiple_of(16)
+}
+
+/// What is copied comes in words of 4 bytes; tensors end at such, or at what is unused.
 fn whole_words(bytes: u64) -> u64 {
     bytes.next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT)
 }
@@ -178,7 +183,7 @@ fn make_buffers(device: &GpuDevice, plan: &Plan) -> Vec<Buffer> {
     let make = |spec: &crate::plan::BufferSpec| {
         device.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some(&spec.name),
-            size: whole_words(spec.bytes().max(1)),
+            size: whole_vectors(spec.bytes().max(1)),
             usage,
             mapped_at_creation: false,
         })
@@ -227,7 +232,7 @@ fn prepare(
         entries.extend(dispatch.args.iter().zip(1..).map(|(view, i)| {
             let size = view.elem.bytes();
             let (offset, size) = (view.start as u64 * size, view.len as u64 * size);
-            binding(i, &buffers[view.buffer], offset, whole_words(size))
+            binding(i, &buffers[view.buffer], offset, whole_vectors(size))
         }));
         let group = device.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(kernel.name),

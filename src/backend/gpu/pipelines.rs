@@ -15,7 +15,7 @@ pub struct Pipeline {
     pub layout: BindGroupLayout,
 }
 
-/// What tells pipelines apart: the kernel's name, the variant's text, what the arguments hold.
+/// What tells pipelines apart: the kernel's name, the variant's, what the arguments hold.
 type Key = (&'static str, &'static str, Vec<Elem>);
 
 /// The pipelines of one device.
@@ -58,7 +58,7 @@ impl Pipelines {
     ) -> Arc<Pipeline> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || Arc::new(compile(device, kernel, variant, elems, &self.step_layout));
-        let key = (kernel.name, variant.wgsl, elems.to_vec());
+        let key = (kernel.name, variant.name, elems.to_vec());
         Arc::clone(made.entry(key).or_insert_with(make))
     }
 }

@@ -1,0 +1,93 @@
+// What every engine of a matrix product reads its operands by: four neighbours in memory, 0 outside.
+//
+// The product is out (M,N) = a (M,K) · b (K,N). A kernel declares
+//     sizes()                     M, K, N
+//     A_ALONG_K, B_ALONG_K        whether neighbours in k are neighbours in memory
+//     strides_fit()               whether all rows begin at multiples of four
+//     a_at(m, k), b_at(k, n)      one element
+//     a_four(m, k), b_four(k, n)  four neighbours from there on, where a multiple of four begins
+//     store(m, n, x), store_four  the same of what comes out, with whatever else the kernel does to it
+//     B_SUMS, store_sum(n, x)     whether the sum of each column of b is wanted, and where it goes
+// and an engine has `main`: it computes the sums in tiles and stores each once.
+
+// a (m, k..k+4) or a (m..m+4, k).
+fn a_vector(m: u32, k: u32, size: vec3<u32>, fit: bool) -> vec4<f32> {
+    if m >= size.x || k >= size.y {
+        return vec4(0.0);
+    }
+    let inside = select(size.x - m, size.y - k, A_ALONG_K);
+    if fit && inside >= 4u {
+        return a_four(m, k);
+    }
+    var out = vec4(0.0);
+    for (var i = 0u; i < min(inside, 4u); i++) {
+        out[i] = a_at(m + select(i, 0u, A_ALONG_K), k + select(0u, i, A_ALONG_K));
+    }
+    return out;
+}
+
+// b (k..k+4, n) or b (k, n..n+4).
+fn b_vector(k: u32, n: u32, size: vec3<u32>, fit: bool) -> vec4<f32> {
+    if n >= size.z || k >= size.y {
+        return vec4(0.0);
+    }
+    let inside = select(size.z - n, size.y - k, B_ALONG_K);
+    if fit && inside >= 4u {
+        return b_four(k, n);
+    }
+    var out = vec4(0.0);
+    for (var i = 0u; i < min(inside, 4u); i++) {
+        out[i] = b_at(k + select(0u, i, B_ALONG_K), n + select(i, 0u, B_ALONG_K));
+    }
+    return out;
+}
+
+// a (m..m+4, k..k+4): row i holds four neighbours in m, of k + i.
+fn a_block(m: u32, k: u32, size: vec3<u32>, fit: bool) -> mat4x4<f32> {
+    if A_ALONG_K {
+        return transpose(mat4x4(
+            a_vector(m, k, size, fit),
+            a_vector(m + 1u, k, size, fit),
+            a_vector(m + 2u, k, size, fit),
+            a_vector(m + 3u, k, size, fit),
+        ));
+    }
+    return mat4x4(
+        a_vector(m, k, size, fit),
+        a_vector(m, k + 1u, size, fit),
+        a_vector(m, k + 2u, size, fit),
+        a_vector(m, k + 3u, size, fit),
+    );
+}
+
+// b (k..k+4, n..n+4): row i holds four neighbours in n, of k + i.
+fn b_block(k: u32, n: u32, size: vec3<u32>, fit: bool) -> mat4x4<f32> {
+    if B_ALONG_K {
+        return transpose(mat4x4(
+            b_vector(k, n, size, fit),
+            b_vector(k, n + 1u, size, fit),
+            b_vector(k, n + 2u, size, fit),
+            b_vector(k, n + 3u, size, fit),
+        ));
+    }
+    return mat4x4(
+        b_vector(k, n, size, fit),
+        b_vector(k + 1u, n, size, fit),
+        b_vector(k + 2u, n, size, fit),
+        b_vector(k + 3u, n, size, fit),
+    );
+}
+
+// Stores out (m, n..n+4), what lies inside of it.
+fn store_vector(m: u32, n: u32, size: vec3<u32>, fit: bool, value: vec4<f32>) {
+    if m >= size.x || n >= size.z {
+        return;
+    }
+    if fit && size.z - n >= 4u {
+        store_four(m, n, value);
+        return;
+    }
+    for (var i = 0u; i < min(size.z - n, 4u); i++) {
+        store(m, n + i, value[i]);
+    }
+}

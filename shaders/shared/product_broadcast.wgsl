@@ -1,0 +1,125 @@
+// The matrix product of one subgroup of 8: 16 rows and 128 columns, without workgroup memory.
+//
+// Every invocation keeps 16 rows of 16 columns in registers. Four values of k at a time: the subgroup
+// reads its part of `a` once, two vectors an invocation, and hands each number to all by a broadcast;
+// each invocation reads its own columns of `b`. Where a load costs as much as many multiply-adds (a GPU
+// that a CPU plays), that is the least of them: 18 vectors for 1024 multiply-adds. Rows and columns past
+// the end read the last ones instead, and are not stored.
+
+const ROWS = 16u;
+const COLUMNS = 16u; // an invocation
+
+// Adds the products of 16 numbers of one column of `a` and an invocation's columns of one row of `b`.
+fn multiply(sums: ptr<function, array<mat4x4<f32>, ROWS>>, low: f32, high: f32, b: mat4x4<f32>) {
+    (*sums)[0] += subgroupBroadcast(low, 0u) * b;
+    (*sums)[1] += subgroupBroadcast(low, 1u) * b;
+    (*sums)[2] += subgroupBroadcast(low, 2u) * b;
+    (*sums)[3] += subgroupBroadcast(low, 3u) * b;
+    (*sums)[4] += subgroupBroadcast(low, 4u) * b;
+    (*sums)[5] += subgroupBroadcast(low, 5u) * b;
+    (*sums)[6] += subgroupBroadcast(low, 6u) * b;
+    (*sums)[7] += subgroupBroadcast(low, 7u) * b;
+    (*sums)[8] += subgroupBroadcast(high, 0u) * b;
+    (*sums)[9] += subgroupBroadcast(high, 1u) * b;
+    (*sums)[10] += subgroupBroadcast(high, 2u) * b;
+    (*sums)[11] += subgroupBroadcast(high, 3u) * b;
+    (*sums)[12] += subgroupBroadcast(high, 4u) * b;
+    (*sums)[13] += subgroupBroadcast(high, 5u) * b;
+    (*sums)[14] += subgroupBroadcast(high, 6u) * b;
+    (*sums)[15] += subgroupBroadcast(high, 7u) * b;
+}
+
+// a (m, k..k+4)
+fn a_row(m: u32, k: u32) -> vec4<f32> {
+    if A_ALONG_K {
+        return a_four(m, k);
+    }
+    return vec4(a_at(m, k), a_at(m, k + 1u), a_at(m, k + 2u), a_at(m, k + 3u));
+}
+
+// Four columns of b (k..k+4, n..n+4), as rows of k, where neighbours in k are neighbours in memory.
+fn b_along_k(k: u32, n: u32, last: u32) -> mat4x4<f32> {
+    return transpose(mat4x4(
+        b_four(k, min(n, last)),
+        b_four(k, min(n + 1u, last)),
+        b_four(k, min(n + 2u, last)),
+        b_four(k, min(n + 3u, last)),
+    ));
+}
+
+// An invocation's columns of one row of `b`, where neighbours in n are neighbours in memory.
+fn b_along_n(k: u32, n: u32, last: u32) -> mat4x4<f32> {
+    return mat4x4(
+        b_four(k, min(n, last - 3u)),
+        b_four(k, min(n + 4u, last - 3u)),
+        b_four(k, min(n + 8u, last - 3u)),
+        b_four(k, min(n + 12u, last - 3u)),
+    );
+}
+
+// An invocation's columns of one row of `b`, one by one.
+fn b_row(k: u32, n: u32, last: u32) -> mat4x4<f32> {
+    var row: mat4x4<f32>;
+    for (var i = 0u; i < COLUMNS; i++) {
+        row[i / 4u][i % 4u] = b_at(k, min(n + i, last));
+    }
+    return row;
+}
+
+// The sums of an invocation's columns of `b`.
+fn sum_columns(n: u32, size: vec3<u32>) {
+    var sums: mat4x4<f32>;
+    for (var k = 0u; k < size.y; k++) {
+        sums += b_row(k, n, size.z - 1u);
+    }
+    for (var i = 0u; i < min(COLUMNS, size.z - min(n, size.z)); i++) {
+        store_sum(n + i, sums[i / 4u][i % 4u]);
+    }
+}
+
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    let size = sizes();
+    let m = group.y * ROWS;
+    let n = (group.x * 8u + lane) * COLUMNS;
+    let last = size.z - 1u;
+    let low_m = min(m + lane, size.x - 1u);
+    let high_m = min(m + 8u + lane, size.x - 1u);
+    let fit = strides_fit() && size.z >= 4u;
+    let vectors_end = select(0u, size.y / 4u * 4u, fit);
+
+    var sums: array<mat4x4<f32>, ROWS>;
+    for (var k = 0u; k < vectors_end; k += 4u) {
+        let low = a_row(low_m, k);
+        let high = a_row(high_m, k);
+        if B_ALONG_K {
+            let c0 = b_along_k(k, n, last);
+            let c1 = b_along_k(k, n + 4u, last);
+            let c2 = b_along_k(k, n + 8u, last);
+            let c3 = b_along_k(k, n + 12u, last);
+            multiply(&sums, low.x, high.x, mat4x4(c0[0], c1[0], c2[0], c3[0]));
+            multiply(&sums, low.y, high.y, mat4x4(c0[1], c1[1], c2[1], c3[1]));
+            multiply(&sums, low.z, high.z, mat4x4(c0[2], c1[2], c2[2], c3[2]));
+            multiply(&sums, low.w, high.w, mat4x4(c0[3], c1[3], c2[3], c3[3]));
+        } else {
+            multiply(&sums, low.x, high.x, b_along_n(k, n, last));
+            multiply(&sums, low.y, high.y, b_along_n(k + 1u, n, last));
+            multiply(&sums, low.z, high.z, b_along_n(k + 2u, n, last));
+            multiply(&sums, low.w, high.w, b_along_n(k + 3u, n, last));
+        }
+    }
+    for (var k = vectors_end; k < size.y; k++) {
+        multiply(&sums, a_at(low_m, k), a_at(high_m, k), b_row(k, n, last));
+    }
+
+    // A copy, so that the sums themselves are never indexed by a variable and stay in registers.
+    var rows = sums;
+    for (var i = 0u; i < min(ROWS, size.x - m); i++) {
+        for (var j = 0u; j < 4u; j++) {
+            store_vector(m + i, n + 4u * j, size, fit, rows[i][j]);
+        }
+    }
+    if B_SUMS && group.y == 0u {
+        sum_columns(n, size);
+    }
+}

@@ -1,0 +1,102 @@
+// The register-tiled matrix product that every device runs: tiles of TILE x TILE through workgroup memory.
+//
+// One workgroup computes one tile; 16 columns of `a` and 16 rows of `b` at a time go through workgroup
+// memory in blocks of 4 x 4, and every invocation keeps 8 x 8 sums in registers, as four blocks of 4 x 4
+// that lie half a tile apart, so that neighbours read neighbouring words. The sums are written out one
+// by one, since not every compiler keeps an array that a loop indexes in registers.
+//
+// Each k costs an invocation 4 vectors of workgroup memory and 64 multiply-adds; a tile of 64 moves 32
+// FLOPs a byte of memory in f32, one of 128 moves 64.
+
+const TILE_K = 16u;
+const SIDE = TILE / 8u;      // invocations along a side of the tile
+const VECTORS = TILE / 4u;   // vectors along a side of the tile
+const HALF = TILE / 8u;      // vectors from one block of sums to the next
+
+var<workgroup> a_tile: array<vec4<f32>, TILE_K * VECTORS>;
+var<workgroup> b_tile: array<vec4<f32>, TILE_K * VECTORS>;
+
+// The place of block `i` of a tile: vectors along its side, blocks along k. Neighbours read neighbours.
+fn block_place(i: u32, along_k: bool) -> vec2<u32> {
+    if along_k {
+        return vec2(i / (TILE_K / 4u), i % (TILE_K / 4u));
+    }
+    return vec2(i % VECTORS, i / VECTORS);
+}
+
+fn load_tiles(local: u32, m0: u32, n0: u32, k0: u32, size: vec3<u32>, fit: bool) {
+    for (var i = local; i < VECTORS * TILE_K / 4u; i += SIDE * SIDE) {
+        let place = block_place(i, A_ALONG_K);
+        let block = a_block(m0 + 4u * place.x, k0 + 4u * place.y, size, fit);
+        let at = 4u * place.y * VECTORS + place.x;
+        a_tile[at] = block[0];
+        a_tile[at + VECTORS] = block[1];
+        a_tile[at + 2u * VECTORS] = block[2];
+        a_tile[at + 3u * VECTORS] = block[3];
+    }
+    for (var i = local; i < VECTORS * TILE_K / 4u; i += SIDE * SIDE) {
+        let place = block_place(i, B_ALONG_K);
+        let block = b_block(k0 + 4u * place.y, n0 + 4u * place.x, size, fit);
+        let at = 4u * place.y * VECTORS + place.x;
+        b_tile[at] = block[0];
+        b_tile[at + VECTORS] = block[1];
+        b_tile[at + 2u * VECTORS] = block[2];
+        b_tile[at + 3u * VECTORS] = block[3];
+    }
+}
+
+@compute @workgroup_size(SIDE * SIDE)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let size = sizes();
+    let fit = strides_fit();
+    let m0 = group.y * TILE;
+    let n0 = group.x * TILE;
+    let x = local % SIDE;
+    let y = local / SIDE;
+    let sums_b = B_SUMS && group.y == 0u;
+
+    // Sums of row r, of this invocation's first four columns (l) and of those half a tile on (h).
+    var l0 = vec4(0.0); var l1 = vec4(0.0); var l2 = vec4(0.0); var l3 = vec4(0.0);
+    var l4 = vec4(0.0); var l5 = vec4(0.0); var l6 = vec4(0.0); var l7 = vec4(0.0);
+    var h0 = vec4(0.0); var h1 = vec4(0.0); var h2 = vec4(0.0); var h3 = vec4(0.0);
+    var h4 = vec4(0.0); var h5 = vec4(0.0); var h6 = vec4(0.0); var h7 = vec4(0.0);
+    var sum = vec4(0.0); // of the columns of b, four an invocation
+
+    for (var k0 = 0u; k0 < size.y; k0 += TILE_K) {
+        load_tiles(local, m0, n0, k0, size, fit);
+        workgroupBarrier();
+        for (var k = 0u; k < TILE_K; k++) {
+            let a = a_tile[k * VECTORS + y];
+            let c = a_tile[k * VECTORS + HALF + y];
+            let bl = b_tile[k * VECTORS + x];
+            let bh = b_tile[k * VECTORS + HALF + x];
+            l0 += a.x * bl; l1 += a.y * bl; l2 += a.z * bl; l3 += a.w * bl;
+            l4 += c.x * bl; l5 += c.y * bl; l6 += c.z * bl; l7 += c.w * bl;
+            h0 += a.x * bh; h1 += a.y * bh; h2 += a.z * bh; h3 += a.w * bh;
+            h4 += c.x * bh; h5 += c.y * bh; h6 += c.z * bh; h7 += c.w * bh;
+        }
+        if sums_b && local < VECTORS {
+            for (var k = 0u; k < TILE_K; k++) {
+                sum += b_tile[k * VECTORS + local];
+            }
+        }
+        workgroupBarrier();
+    }
+
+    let m = m0 + 4u * y;
+    let n = n0 + 4u * x;
+    let h = 4u * HALF;
+    store_vector(m, n, size, fit, l0); store_vector(m, n + h, size, fit, h0);
+    store_vector(m + 1u, n, size, fit, l1); store_vector(m + 1u, n + h, size, fit, h1);
+    store_vector(m + 2u, n, size, fit, l2); store_vector(m + 2u, n + h, size, fit, h2);
+    store_vector(m + 3u, n, size, fit, l3); store_vector(m + 3u, n + h, size, fit, h3);
+    store_vector(m + h, n, size, fit, l4); store_vector(m + h, n + h, size, fit, h4);
+    store_vector(m + h + 1u, n, size, fit, l5); store_vector(m + h + 1u, n + h, size, fit, h5);
+    store_vector(m + h + 2u, n, size, fit, l6); store_vector(m + h + 2u, n + h, size, fit, h6);
+    store_vector(m + h + 3u, n, size, fit, l7); store_vector(m + h + 3u, n + h, size, fit, h7);
+    if sums_b && local < VECTORS {
+        for (var i = 0u; i < 4u && n0 + 4u * local + i < size.z; i++) {
+            store_sum(n0 + 4u * local + i, sum[i]);
+        }
+    }
+}
