@@ -452,6 +452,12 @@ pub mod shared {
     pub const PRODUCT_TILES: &str = include_str!("../shaders/shared/product_tiles.wgsl");
     /// The engine for subgroups of 8.
     pub const PRODUCT_BROADCAST: &str = include_str!("../shaders/shared/product_broadcast.wgsl");
+    /// The engine for matrix units.
+    pub const PRODUCT_COOP: &str = include_str!("../shaders/shared/product_coop.wgsl");
+    /// Its matrices of 8 x 8.
+    pub const COOP_8X8: &str = include_str!("../shaders/shared/coop_8x8.wgsl");
+    /// Its matrices of 16 x 16.
+    pub const COOP_16X16: &str = include_str!("../shaders/shared/coop_16x16.wgsl");
     /// Counter-based random numbers.
     pub const THREEFRY: &str = include_str!("../shaders/shared/threefry.wgsl");
 }

@@ -21,7 +21,7 @@ pub mod sample;
 pub mod softmax;
 
 use crate::graph::Recorder;
-use crate::kernel::Kernel;
+use crate::kernel::{Elem, Kernel, Needs};
 use crate::plan::Plan;
 
 /// One node of the graph.
@@ -89,51 +89,104 @@ macro_rules! portable {
 pub(crate) use portable;
 
 /// The variants of a matrix product whose file is `$file`: an engine each. `$m` and `$n` are the rows and
-/// the columns of what comes out.
+/// the columns of what comes out; the operands are the first two arguments.
 macro_rules! products {
     ($file:literal, [$($shared:ident),*], |$d:ident| [$m:expr, $n:expr]) => {{
         use crate::kernel::{Dims, Needs, Variant, always, grid, shared};
-        const WGSL: &str = include_str!(concat!("../../shaders/", $file, ".wgsl"));
+        use crate::ops::{coop_needs, halves_and_size};
         const fn size($d: &Dims) -> [u32; 2] {
             [$m, $n]
         }
+        const PORTABLE: Variant = Variant {
+            name: "",
+            wgsl: include_str!(concat!("../../shaders/", $file, ".wgsl")),
+            shared: &[
+                $(shared::$shared,)*
+                shared::PRODUCT,
+                shared::PRODUCT_TILES,
+                "const TILE = 64u;",
+            ],
+            needs: Needs::NOTHING,
+            fits: always,
+            grid: |d, _| grid::tiles(size(d), [64, 64]),
+        };
         &[
-            Variant {
-                name: "",
-                wgsl: WGSL,
-                shared: &[
-                    $(shared::$shared,)*
-                    shared::PRODUCT,
-                    shared::PRODUCT_TILES,
-                    "const TILE = 64u;",
-                ],
-                needs: Needs::NOTHING,
-                fits: always,
-                grid: |d, _| grid::tiles(size(d), [64, 64]),
-            },
+            PORTABLE,
             Variant {
                 name: "large",
-                wgsl: WGSL,
                 shared: &[
                     $(shared::$shared,)*
                     shared::PRODUCT,
                     shared::PRODUCT_TILES,
                     "const TILE = 128u;",
                 ],
-                needs: Needs::NOTHING,
                 // Smaller ones would leave most of a device idle.
                 fits: |d, _| size(d).iter().all(|edge| *edge >= 256),
                 grid: |d, _| grid::tiles(size(d), [128, 128]),
+                ..PORTABLE
             },
             Variant {
                 name: "broadcast",
-                wgsl: WGSL,
                 shared: &[$(shared::$shared,)* shared::PRODUCT, shared::PRODUCT_BROADCAST],
                 needs: Needs { subgroup: 8, ..Needs::NOTHING },
-                fits: always,
                 grid: |d, _| grid::tiles(size(d), [16, 128]),
+                ..PORTABLE
+            },
+            // Matrix units of Apple's kind, of a CPU that plays one, and of NVIDIA's kind.
+            Variant {
+                name: "coop_8x8",
+                shared: &[
+                    $(shared::$shared,)*
+                    shared::PRODUCT,
+                    shared::PRODUCT_COOP,
+                    shared::COOP_8X8,
+                    "const SUBGROUP = 32u;",
+                ],
+                needs: coop_needs(8, 32),
+                fits: |d, elems| halves_and_size(elems, size(d)),
+                grid: |d, _| grid::tiles(size(d), [64, 64]),
+                ..PORTABLE
+            },
+            Variant {
+                name: "coop_8x8_narrow",
+                shared: &[
+                    $(shared::$shared,)*
+                    shared::PRODUCT,
+                    shared::PRODUCT_COOP,
+                    shared::COOP_8X8,
+                    "const SUBGROUP = 8u;",
+                ],
+                needs: coop_needs(8, 8),
+                fits: |d, elems| halves_and_size(elems, size(d)),
+                grid: |d, _| grid::tiles(size(d), [64, 64]),
+                ..PORTABLE
+            },
+            Variant {
+                name: "coop_16x16",
+                shared: &[
+                    $(shared::$shared,)*
+                    shared::PRODUCT,
+                    shared::PRODUCT_COOP,
+                    shared::COOP_16X16,
+                    "const SUBGROUP = 32u;",
+                ],
+                needs: coop_needs(16, 32),
+                fits: |d, elems| halves_and_size(elems, size(d)),
+                grid: |d, _| grid::tiles(size(d), [128, 128]),
+                ..PORTABLE
             },
         ]
     }};
 }
 pub(crate) use products;
+
+/// What products on matrix units of this edge need, by subgroups of this size.
+const fn coop_needs(edge: u32, subgroup: u32) -> Needs {
+    let workgroup_bytes = if edge == 16 { 29 << 10 } else { 16 << 10 };
+    Needs { f16: true, subgroup, matrix_tiles: edge, workgroup_bytes, ..Needs::NOTHING }
+}
+
+/// Whether matrix units are worth their while: for operands of half precision that fill some tiles.
+fn halves_and_size(elems: &[Elem], [m, n]: [u32; 2]) -> bool {
+    elems[..2] == [Elem::F16; 2] && m >= 8 && n >= 8
+}

@@ -1,0 +1,150 @@
+// The matrix product on matrix units: operands in half precision, sums in single.
+//
+// One workgroup of 8 subgroups computes a tile of 8 x 8 matrices of EDGE x EDGE, each subgroup 2 x 4 of
+// them. 2 EDGE of k at a time go through workgroup memory, in the order in which they lie in memory, so
+// that nothing is transposed: a matrix is loaded by rows or by columns. The next step's vectors are read
+// while this one's are multiplied. The sums have no elements that could be reached, so each matrix goes
+// through workgroup memory once more before it is stored.
+//
+// With EDGE 16 a step of 32 moves 16 KiB for 1 MFLOP: 64 FLOPs a byte of global memory, 21 a byte of
+// workgroup memory.
+
+const TILE = 8u * EDGE;
+const TILE_K = 2u * EDGE;
+const DOWN = 2u;                             // matrices of a subgroup, one below the other
+const ACROSS = 4u;                           // and side by side
+const INVOCATIONS = 8u * SUBGROUP;
+const VECTORS = TILE * TILE_K / 4u;          // of a tile of either operand
+const FETCHED = VECTORS / INVOCATIONS;       // of them, by one invocation
+const PAD = 2u;                              // vectors, so that rows fall into different banks
+const TILE_LENGTH = TILE * (TILE_K / 4u + PAD);
+
+var<workgroup> a_tile: array<vec4<f16>, TILE_LENGTH>;
+var<workgroup> b_tile: array<vec4<f16>, TILE_LENGTH>;
+var<workgroup> stage: array<f32, 8u * EDGE * EDGE>;
+
+// Vectors of a row of a tile as it lies in memory: along k, or along the tile's side.
+fn row_vectors(along_k: bool) -> u32 {
+    return select(TILE, TILE_K, along_k) / 4u;
+}
+
+// Where vector `i` of a tile lies in workgroup memory.
+fn tile_index(i: u32, along_k: bool) -> u32 {
+    let width = row_vectors(along_k);
+    return i / width * (width + PAD) + i % width;
+}
+
+fn fetch_a(i: u32, m0: u32, k0: u32, size: vec3<u32>, fit: bool) -> vec4<f16> {
+    let width = row_vectors(A_ALONG_K);
+    let place = vec2(i / width, 4u * (i % width));
+    if A_ALONG_K {
+        return vec4<f16>(a_vector(m0 + place.x, k0 + place.y, size, fit));
+    }
+    return vec4<f16>(a_vector(m0 + place.y, k0 + place.x, size, fit));
+}
+
+fn fetch_b(i: u32, k0: u32, n0: u32, size: vec3<u32>, fit: bool) -> vec4<f16> {
+    let width = row_vectors(B_ALONG_K);
+    let place = vec2(i / width, 4u * (i % width));
+    if B_ALONG_K {
+        return vec4<f16>(b_vector(k0 + place.y, n0 + place.x, size, fit));
+    }
+    return vec4<f16>(b_vector(k0 + place.x, n0 + place.y, size, fit));
+}
+
+fn load_a(m: u32, k: u32) -> MatrixA {
+    let pitch = row_vectors(A_ALONG_K) + PAD;
+    if A_ALONG_K {
+        let at = m * pitch + k / 4u;
+        return coopLoadT<MatrixA>(&a_tile[at], pitch);
+    }
+    let at = k * pitch + m / 4u;
+    return coopLoad<MatrixA>(&a_tile[at], pitch);
+}
+
+fn load_b(k: u32, n: u32) -> MatrixB {
+    let pitch = row_vectors(B_ALONG_K) + PAD;
+    if B_ALONG_K {
+        let at = n * pitch + k / 4u;
+        return coopLoad<MatrixB>(&b_tile[at], pitch);
+    }
+    let at = k * pitch + n / 4u;
+    return coopLoadT<MatrixB>(&b_tile[at], pitch);
+}
+
+@compute @workgroup_size(INVOCATIONS)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let size = sizes();
+    let fit = strides_fit();
+    let m0 = group.y * TILE;
+    let n0 = group.x * TILE;
+    let m = subgroup / 2u * DOWN * EDGE;
+    let n = subgroup % 2u * ACROSS * EDGE;
+    let sums_b = B_SUMS && group.y == 0u && local < TILE / 4u;
+
+    var sums: array<MatrixC, DOWN * ACROSS>;
+    var a_next: array<vec4<f16>, FETCHED>;
+    var b_next: array<vec4<f16>, FETCHED>;
+    var b_sum = vec4(0.0);
+    for (var i = 0u; i < FETCHED; i++) {
+        a_next[i] = fetch_a(i * INVOCATIONS + local, m0, 0u, size, fit);
+        b_next[i] = fetch_b(i * INVOCATIONS + local, 0u, n0, size, fit);
+    }
+    for (var k0 = 0u; k0 < size.y; k0 += TILE_K) {
+        workgroupBarrier();
+        for (var i = 0u; i < FETCHED; i++) {
+            a_tile[tile_index(i * INVOCATIONS + local, A_ALONG_K)] = a_next[i];
+            b_tile[tile_index(i * INVOCATIONS + local, B_ALONG_K)] = b_next[i];
+        }
+        workgroupBarrier();
+        for (var i = 0u; i < FETCHED; i++) {
+            a_next[i] = fetch_a(i * INVOCATIONS + local, m0, k0 + TILE_K, size, fit);
+            b_next[i] = fetch_b(i * INVOCATIONS + local, k0 + TILE_K, n0, size, fit);
+        }
+        for (var k = 0u; k < TILE_K; k += EDGE) {
+            let a0 = load_a(m, k);
+            let a1 = load_a(m + EDGE, k);
+            let b0 = load_b(k, n);
+            let b1 = load_b(k, n + EDGE);
+            let b2 = load_b(k, n + 2u * EDGE);
+            let b3 = load_b(k, n + 3u * EDGE);
+            sums[0] = coopMultiplyAdd(a0, b0, sums[0]);
+            sums[1] = coopMultiplyAdd(a0, b1, sums[1]);
+            sums[2] = coopMultiplyAdd(a0, b2, sums[2]);
+            sums[3] = coopMultiplyAdd(a0, b3, sums[3]);
+            sums[4] = coopMultiplyAdd(a1, b0, sums[4]);
+            sums[5] = coopMultiplyAdd(a1, b1, sums[5]);
+            sums[6] = coopMultiplyAdd(a1, b2, sums[6]);
+            sums[7] = coopMultiplyAdd(a1, b3, sums[7]);
+        }
+        if sums_b {
+            for (var k = 0u; k < TILE_K; k++) {
+                b_sum += vec4<f32>(b_tile[k * (row_vectors(false) + PAD) + local]);
+            }
+        }
+    }
+
+    let stage0 = subgroup * EDGE * EDGE;
+    for (var i = 0u; i < DOWN * ACROSS; i++) {
+        workgroupBarrier();
+        coopStoreT(sums[i], &stage[stage0], EDGE);
+        workgroupBarrier();
+        for (var v = lane; v < EDGE * EDGE / 4u; v += SUBGROUP) {
+            let at = stage0 + 4u * v;
+            let value = vec4(stage[at], stage[at + 1u], stage[at + 2u], stage[at + 3u]);
+            let row = m0 + m + i / ACROSS * EDGE + 4u * v / EDGE;
+            let column = n0 + n + i % ACROSS * EDGE + 4u * v % EDGE;
+            store_vector(row, column, size, fit, value);
+        }
+    }
+    if sums_b {
+        for (var i = 0u; i < 4u && n0 + 4u * local + i < size.z; i++) {
+            store_sum(n0 + 4u * local + i, b_sum[i]);
+        }
+    }
+}
