@@ -248,6 +248,14 @@ fn gpu_agrees_with_the_twins() {
 }
 
 #[test]
+fn gpu_has_matrix_units_where_they_are_asked_for() {
+    if std::env::var("WGPT_REQUIRE_COOP").is_ok_and(|v| v == "1") {
+        let device = full_gpu().expect("WGPT_REQUIRE_COOP=1 wants a GPU");
+        assert!(device.has().matrix_tiles != 0, "WGPT_REQUIRE_COOP=1, but {device:?} has none");
+    }
+}
+
+#[test]
 fn a_wrong_twin_is_found_and_blamed() {
     let Some(device) = gpu() else { return };
     for kernel in ["softmax_backward", "matmul_tn", "linear_backward_params"] {
