@@ -1,5 +1,5 @@
 // dqkv from dout, from `p = exp(q · k / √HS - lse)`, `out = Σ_j p v`:
-//     delta[i] = dout[i] · out[i]      ds[i, j] = p[i, j] (dout[i] · v[j] - delta[i]) / √HS
+//     ds[i, j] = p[i, j] (dout[i] · v[j] - delta[i]) / √HS
 //     dq[i] = Σ_j ds[i, j] k[j]        dk[j] = Σ_i ds[i, j] q[i]        dv[j] = Σ_i p[i, j] dout[i]
 //
 // One workgroup 16 positions of a head and 256 of the head's channels. The first half of z finds dq of
@@ -9,8 +9,8 @@
 // time, and with every 16th channel of the output.
 
 @group(0) @binding(1) var<storage, read> qkv: array<qkv_elem>;            // (B, T, 3C)
-@group(0) @binding(2) var<storage, read> out: array<out_elem>;            // (B, T, C)
-@group(0) @binding(3) var<storage, read> lse: array<f32>;                 // (B, NH, T)
+@group(0) @binding(2) var<storage, read> lse: array<f32>;                 // (B, NH, T)
+@group(0) @binding(3) var<storage, read> delta: array<f32>;               // (B, NH, T)
 @group(0) @binding(4) var<storage, read> dout: array<dout_elem>;          // (B, T, C)
 @group(0) @binding(5) var<storage, read_write> dqkv: array<dqkv_elem>;    // (B, T, 3C)
 
@@ -26,15 +26,13 @@ var<workgroup> row_tile: array<vec2<f32>, ROWS * PITCH>;
 var<workgroup> other_tile: array<vec2<f32>, OTHERS * PITCH>;
 // ds and p of a position and another.
 var<workgroup> pairs: array<vec2<f32>, ROWS * (OTHERS + 1u)>;
-// Parts of delta: 8 a query.
-var<workgroup> deltas: array<f32, OTHERS * 8u>;
 
 // The place in qkv of position `t`: q (0), k (1) or v (2), channel `d` of the head.
 fn place(b: u32, head: u32, part: u32, t: u32, d: u32) -> u32 {
     return (b * dims.T + t) * 3u * dims.C + part * dims.C + head * (dims.C / dims.NH) + d;
 }
 
-// The place in out and dout.
+// The place in dout.
 fn out_place(b: u32, head: u32, t: u32, d: u32) -> u32 {
     return (b * dims.T + t) * dims.C + head * (dims.C / dims.NH) + d;
 }
@@ -50,33 +48,15 @@ fn vectors(b: u32, head: u32, t: u32, d: u32, as_query: bool) -> vec2<f32> {
     return vec2(f32(qkv[place(b, head, 1u, t, d)]), f32(qkv[place(b, head, 2u, t, d)]));
 }
 
-// Leaves the parts of delta of 32 queries from `query` on.
-fn find_deltas(b: u32, head: u32, query: u32, local: u32) {
-    let t = query + local / 8u;
-    var part = 0.0;
-    for (var d = local % 8u; d < dims.C / dims.NH && t < dims.T; d += 8u) {
-        let at = out_place(b, head, t, d);
-        part += f32(dout[at]) * f32(out[at]);
-    }
-    deltas[local] = part;
-}
-
-fn delta(query: u32) -> f32 {
-    var sum = 0.0;
-    for (var i = 0u; i < 8u; i++) {
-        sum += deltas[query * 8u + i];
-    }
-    return sum;
-}
-
-// ds and p of one query (its number in `deltas`, its position) and one key from their two products.
-fn pair(b: u32, head: u32, number: u32, query: u32, key: u32, products: vec2<f32>) -> vec2<f32> {
+// ds and p of one query and one key from their two products.
+fn pair(b: u32, head: u32, query: u32, key: u32, products: vec2<f32>) -> vec2<f32> {
     if key > query || query >= dims.T {
         return vec2(0.0);
     }
     let root = sqrt(f32(dims.C / dims.NH));
-    let p = exp(products.x / root - lse[(b * dims.NH + head) * dims.T + query]);
-    return vec2(p * (products.y - delta(number)) / root, p);
+    let at = (b * dims.NH + head) * dims.T + query;
+    let p = exp(products.x / root - lse[at]);
+    return vec2(p * (products.y - delta[at]) / root, p);
 }
 
 // Leaves ds and p of the positions from `row0` on with the others from `other0` on.
@@ -106,11 +86,11 @@ fn find_pairs(b: u32, head: u32, row0: u32, other0: u32, rows_are_queries: bool,
     let t = row0 + row;
     let u = other0 + lane;
     if rows_are_queries {
-        pairs[at] = pair(b, head, row, t, u, first);
-        pairs[at + LANES] = pair(b, head, row, t, u + LANES, second);
+        pairs[at] = pair(b, head, t, u, first);
+        pairs[at + LANES] = pair(b, head, t, u + LANES, second);
     } else {
-        pairs[at] = pair(b, head, lane, u, t, first);
-        pairs[at + LANES] = pair(b, head, lane + LANES, u + LANES, t, second);
+        pairs[at] = pair(b, head, u, t, first);
+        pairs[at + LANES] = pair(b, head, u + LANES, t, second);
     }
     workgroupBarrier();
 }
@@ -119,8 +99,6 @@ fn backward_queries(b: u32, head: u32, query: u32, chunk: u32, local: u32) {
     let row = local / LANES;
     let start = chunk * CHANNELS + local % LANES;
     let end = min(dims.C / dims.NH, (chunk + 1u) * CHANNELS);
-    find_deltas(b, head, query, local);
-    workgroupBarrier();
     var dq: array<f32, CHANNELS / LANES>;
     for (var key = 0u; key < min(query + ROWS, dims.T); key += OTHERS) {
         find_pairs(b, head, query, key, true, local);
@@ -149,7 +127,6 @@ fn backward_keys(b: u32, head: u32, key: u32, chunk: u32, local: u32) {
     let end = min(dims.C / dims.NH, (chunk + 1u) * CHANNELS);
     var dkv: array<vec2<f32>, CHANNELS / LANES>;
     for (var query = key; query < dims.T; query += OTHERS) {
-        find_deltas(b, head, query, local);
         find_pairs(b, head, key, query, false, local);
         let queries = min(OTHERS, dims.T - query);
         var slot = 0u;

@@ -535,7 +535,14 @@ impl Graph {
         } else {
             let rows = self.rows() * nh;
             let lse = self.buffer(Role::Activations, &format!("{name}.lse"), rows, Elem::Real);
-            self.ops.push(Box::new(Attention { dims, qkv, out, lse }));
+            let delta = match self.mode {
+                Mode::Training => {
+                    let name = format!("{}.delta", slot(name));
+                    self.buffer(Role::Activations, &name, rows, Elem::Real)
+                }
+                Mode::Inference | Mode::Extend => lse,
+            };
+            self.ops.push(Box::new(Attention { dims, qkv, out, lse, delta }));
         }
         out
     }

@@ -405,6 +405,8 @@ pub struct Needs {
     /// Operations within a subgroup of exactly this size; 0: none. An adapter has it if all its
     /// subgroups are of this size.
     pub subgroup: u32,
+    /// Operations within subgroups of any size from 8 to 64.
+    pub subgroups: bool,
     /// The edges of the square tiles of cooperative matrices, f16 with f32 sums: 8, 16, 8 + 16 or 0.
     pub matrix_tiles: u32,
     /// Bytes of workgroup memory.
@@ -418,15 +420,22 @@ impl Needs {
     pub const NOTHING: Needs = Needs {
         f16: false,
         subgroup: 0,
+        subgroups: false,
         matrix_tiles: 0,
         workgroup_bytes: 16 << 10,
         invocations: 256,
     };
 
+    /// Operations within subgroups of 8.
+    pub const SUBGROUPS_OF_8: Needs = Needs { subgroup: 8, ..Needs::NOTHING };
+    /// Operations within subgroups.
+    pub const SUBGROUPS: Needs = Needs { subgroups: true, ..Needs::NOTHING };
+
     /// Whether an adapter that has `has` can run it.
     pub fn within(&self, has: &Needs) -> bool {
         (has.f16 || !self.f16)
             && (self.subgroup == 0 || self.subgroup == has.subgroup)
+            && (has.subgroups || !self.subgroups)
             && self.matrix_tiles & has.matrix_tiles == self.matrix_tiles
             && self.workgroup_bytes <= has.workgroup_bytes
             && self.invocations <= has.invocations
@@ -438,10 +447,19 @@ pub fn always(_: &Dims, _: &[Elem]) -> bool {
     true
 }
 
+/// [`Variant::fits`] of what works on four channels at a time.
+pub fn four_channels(dims: &Dims, _: &[Elem]) -> bool {
+    dims.C.is_multiple_of(4)
+}
+
 /// Texts of `shaders/shared/`, for [`Variant::shared`].
 pub mod shared {
     /// Sums and maxima over a workgroup.
     pub const REDUCE: &str = include_str!("../shaders/shared/reduce.wgsl");
+    /// Rows that are a subgroup's work each.
+    pub const SUBGROUP_ROWS: &str = include_str!("../shaders/shared/subgroup_rows.wgsl");
+    /// Matrices from one lane of a subgroup of 8 to all.
+    pub const BROADCAST: &str = include_str!("../shaders/shared/broadcast.wgsl");
     /// The tanh form of GELU.
     pub const GELU: &str = include_str!("../shaders/shared/gelu.wgsl");
     /// What the engines of a matrix product have in common.
@@ -458,6 +476,8 @@ pub mod shared {
     pub const COOP_8X8: &str = include_str!("../shaders/shared/coop_8x8.wgsl");
     /// Its matrices of 16 x 16.
     pub const COOP_16X16: &str = include_str!("../shaders/shared/coop_16x16.wgsl");
+    /// Adam's constants.
+    pub const ADAM: &str = include_str!("../shaders/shared/adam.wgsl");
     /// Counter-based random numbers.
     pub const THREEFRY: &str = include_str!("../shaders/shared/threefry.wgsl");
 }
@@ -474,9 +494,24 @@ pub mod grid {
         [groups.clamp(1, LARGEST), groups.div_ceil(LARGEST).max(1), 1]
     }
 
+    /// B · T.
+    pub fn row_count(dims: &Dims) -> u32 {
+        dims.B * dims.T
+    }
+
     /// One workgroup a row of B · T.
     pub fn rows(dims: &Dims, _: &[usize]) -> [u32; 3] {
         fold(dims.B * dims.T)
+    }
+
+    /// One workgroup 8 of `rows` rows.
+    pub fn eight_rows(rows: u32) -> [u32; 3] {
+        fold(rows.div_ceil(8))
+    }
+
+    /// One workgroup 1024 elements of the last argument.
+    pub fn vectors(_: &Dims, lens: &[usize]) -> [u32; 3] {
+        fold(lens.last().map_or(1, |&len| len.div_ceil(1024)) as u32)
     }
 
     /// One invocation of 256 an element of the last argument.

@@ -12,3 +12,19 @@ fn gelu_tanh(x: f32) -> f32 {
 fn gelu(x: f32) -> f32 {
     return 0.5 * x * (1.0 + gelu_tanh(x));
 }
+
+// The derivative of gelu, from `gelu(x) = 0.5 x (1 + tanh(u))`, `u = GELU_SCALE (x + GELU_CUBIC x^3)`.
+fn gelu_slope(x: f32) -> f32 {
+    let t = gelu_tanh(x);
+    let du = GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * x * x);
+    return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * du;
+}
+
+// The same of four numbers.
+fn gelu_four(x: vec4<f32>) -> vec4<f32> {
+    return vec4(gelu(x.x), gelu(x.y), gelu(x.z), gelu(x.w));
+}
+
+fn gelu_slope_four(x: vec4<f32>) -> vec4<f32> {
+    return vec4(gelu_slope(x.x), gelu_slope(x.y), gelu_slope(x.z), gelu_slope(x.w));
+}

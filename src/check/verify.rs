@@ -237,6 +237,10 @@ pub fn cases() -> Vec<Case> {
         model("primes", [2, 2, 14, 157, 71], [3, 37], adamw, small),
         model("257 wide", [1, 1, 257, 257, 5], [1, 5], Some(Optimizer::Sgd), Limits::NONE),
         model("768 wide", [1, 12, 768, 11, 2], [1, 2], Some(Optimizer::Adam), Limits::NONE),
+        model("fours", [1, 2, 16, 40, 45], [2, 41], adamw, Limits::NONE),
+        attention("attention, heads of 20", [2, 37, 3, 20]),
+        attention("attention, heads of 64", [1, 70, 2, 64]),
+        attention("attention, heads of 128", [1, 33, 1, 128]),
         products("products of 1", [1, 1, 1]),
         products("products of primes", [67, 131, 71]),
         products("products, 257 deep", [3, 257, 66]),
@@ -248,6 +252,7 @@ pub fn cases() -> Vec<Case> {
         single_ops("single ops of 1", [1, 1, 1, 1]),
         single_ops("single ops of primes", [2, 37, 3, 7]),
         single_ops("single ops, 257", [1, 257, 1, 2]),
+        single_ops("single ops of fours", [2, 21, 2, 28]),
     ]
 }
 
@@ -364,6 +369,15 @@ fn single_ops(name: &str, [b, t, nh, c]: [usize; 4]) -> Case {
     g.layernorm("norm", x);
     let scores = g.input("scores", b * nh * t * t);
     g.softmax("softmax", scores, nh);
+    whole(name, g)
+}
+
+/// Attention of NH heads of HS channels over (B,T).
+fn attention(name: &str, [b, t, nh, hs]: [usize; 4]) -> Case {
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_training(b, t);
+    let qkv = g.input("qkv", b * t * 3 * nh * hs);
+    g.attention("attention", qkv, nh, t);
     whole(name, g)
 }
 

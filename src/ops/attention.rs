@@ -17,7 +17,9 @@
 use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
-use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes, writes_part};
+use crate::kernel::{
+    Dims, Elem, Io, Kernel, Needs, Real, Step, grid, reads, twin, writes, writes_part,
+};
 use crate::math::gemm::{Into, Matrix, serial};
 use crate::math::simd::{self, vector_fn};
 use crate::ops::{Op, portable};
@@ -39,6 +41,22 @@ fn blocks(d: &Dims, _: &[usize]) -> [u32; 3] {
     [x, y, channel_chunks(d)]
 }
 
+/// One workgroup 8 positions of a head; z counts the parts of 32 of the head's channels.
+fn small_blocks(d: &Dims) -> [u32; 3] {
+    let [x, y, _] = grid::fold(d.B * d.NH * d.T.div_ceil(8));
+    [x, y, (d.C / d.NH).div_ceil(32)]
+}
+
+/// The same for positions as queries and then for positions as keys.
+fn twice([x, y, z]: [u32; 3]) -> [u32; 3] {
+    [x, y, 2 * z]
+}
+
+/// Whether each head can be read four channels at a time.
+fn four_head_channels(d: &Dims, _: &[Elem]) -> bool {
+    (d.C / d.NH).is_multiple_of(4)
+}
+
 /// `out` and `lse` from `qkv`.
 pub const FORWARD: Kernel = Kernel {
     name: "attention_forward",
@@ -46,7 +64,33 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| pair_flops(d, 4),
-    variants: portable!("attention_forward", [], blocks),
+    variants: portable!(
+        "attention_forward",
+        [],
+        blocks,
+        "broadcast": [BROADCAST],
+        Needs::SUBGROUPS_OF_8,
+        four_head_channels,
+        |d, _| small_blocks(d)
+    ),
+};
+
+/// `delta` from `out` and `dout`.
+pub const BACKWARD_DELTA: Kernel = Kernel {
+    name: "attention_backward_delta",
+    args: &[reads("out").or_half(), reads("dout").or_half(), writes("delta")],
+    twin: twin!(backward_delta),
+    cpu: Some(fast_backward_delta),
+    flops: |d| 2 * d.rows() as u64 * u64::from(d.C),
+    variants: portable!(
+        "attention_backward_delta",
+        [],
+        |d, _| grid::fold((d.B * d.T * d.NH).div_ceil(256)),
+        "vectors": [],
+        Needs::NOTHING,
+        four_head_channels,
+        |d, _| grid::fold((d.B * d.T * d.NH).div_ceil(256))
+    ),
 };
 
 /// `dqkv` from `dout`.
@@ -54,18 +98,23 @@ pub const BACKWARD: Kernel = Kernel {
     name: "attention_backward",
     args: &[
         reads("qkv").or_half(),
-        reads("out").or_half(),
         reads("lse"),
+        reads("delta"),
         reads("dout").or_half(),
         writes("dqkv").or_half(),
     ],
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops: |d| pair_flops(d, 10),
-    variants: portable!("attention_backward", [], |d, lens| {
-        let [x, y, z] = blocks(d, lens);
-        [x, y, 2 * z]
-    }),
+    variants: portable!(
+        "attention_backward",
+        [],
+        |d, lens| twice(blocks(d, lens)),
+        "broadcast": [BROADCAST],
+        Needs::SUBGROUPS_OF_8,
+        four_head_channels,
+        |d, _| twice(small_blocks(d))
+    ),
 };
 
 /// Keys and values of new rows into the cache.
@@ -91,7 +140,7 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     }),
 };
 
-/// `out` (B,T,C) from `qkv` (B,T,3C); `lse` (B,NH,T) is kept.
+/// `out` (B,T,C) from `qkv` (B,T,3C); `lse` (B,NH,T) is kept for the backward pass.
 pub struct Attention {
     /// B, T, C, NH.
     pub dims: Dims,
@@ -101,6 +150,8 @@ pub struct Attention {
     pub out: Var,
     /// (B,NH,T)
     pub lse: View,
+    /// (B,NH,T), of the backward pass.
+    pub delta: View,
 }
 
 impl Op for Attention {
@@ -109,8 +160,9 @@ impl Op for Attention {
     }
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
-        let args = [self.qkv.value, self.out.value, self.lse, self.out.grad, self.qkv.grad];
-        recorder.plan.push(&BACKWARD, self.dims, &args);
+        let Attention { dims, qkv, out, lse, delta } = *self;
+        recorder.plan.push(&BACKWARD_DELTA, dims, &[out.value, out.grad, delta]);
+        recorder.plan.push(&BACKWARD, dims, &[qkv.value, lse, delta, out.grad, qkv.grad]);
     }
 }
 
@@ -186,17 +238,28 @@ fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     }
 }
 
+fn backward_delta<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let ([out, dout], [delta]) = io.reals();
+    let (t, c, hs) = (dims.T as usize, dims.C as usize, (dims.C / dims.NH) as usize);
+    for (b, h) in heads(dims) {
+        for i in 0..t {
+            let at = (b * t + i) * c + h * hs;
+            delta[(b * dims.NH as usize + h) * t + i] = dot(&out[at..at + hs], &dout[at..at + hs]);
+        }
+    }
+}
+
 fn backward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
-    let ([qkv, out, lse, dout], [dqkv]) = io.reals();
+    let ([qkv, lse, delta, dout], [dqkv]) = io.reals();
     let (t, c, hs) = (dims.T as usize, dims.C as usize, (dims.C / dims.NH) as usize);
     dqkv.fill(F::zero());
     for (b, h) in heads(dims) {
         for i in 0..t {
             let row = b * t + i;
-            let (out, dout) = (&out[row * c + h * hs..][..hs], &dout[row * c + h * hs..][..hs]);
+            let dout = &dout[row * c + h * hs..][..hs];
             let q = part(dims, qkv, 0, row, h);
-            let total = lse[(b * dims.NH as usize + h) * t + i];
-            let delta = dot(dout, out);
+            let at = (b * dims.NH as usize + h) * t + i;
+            let (total, delta) = (lse[at], delta[at]);
             for j in 0..=i {
                 let other = b * t + j;
                 let (k, v) = (part(dims, qkv, 1, other, h), part(dims, qkv, 2, other, h));
@@ -355,8 +418,28 @@ fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     });
 }
 
+vector_fn! {
+    /// `delta` of the rows of one head, whose outputs and their gradients begin in rows of `c` each.
+    fn delta_rows<'a>(out: &'a [f32], dout: &'a [f32], sizes: [usize; 2], delta: &'a mut [f32]) -> () {
+        let [c, hs] = sizes;
+        for (i, delta) in delta.iter_mut().enumerate() {
+            *delta = simd::dot(&out[i * c..][..hs], &dout[i * c..][..hs]);
+        }
+    }
+}
+
+fn fast_backward_delta(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let ([out, dout], [delta]) = io.reals();
+    let (t, c, heads) = (dims.T as usize, dims.C as usize, dims.NH as usize);
+    let hs = c / heads;
+    delta.par_chunks_exact_mut(t).enumerate().for_each(|(task, delta)| {
+        let at = task / heads * t * c + task % heads * hs;
+        delta_rows(&out[at..], &dout[at..], [c, hs], delta);
+    });
+}
+
 fn fast_backward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let ([qkv, out, lse, dout], [dqkv]) = io.reals();
+    let ([qkv, lse, delta, dout], [dqkv]) = io.reals();
     let (t, c, heads) = (dims.T as usize, dims.C as usize, dims.NH as usize);
     let mut lists = column_groups(dqkv, t, 3 * c, c / heads).into_iter();
     let mut tasks = vec![];
@@ -372,8 +455,8 @@ fn fast_backward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
             dims,
             h,
             qkv: &qkv[b * t * 3 * c..],
-            out: &out[b * t * c..],
             lse: &lse[(b * heads + h) * t..][..t],
+            delta: &delta[(b * heads + h) * t..][..t],
             dout: &dout[b * t * c..],
         };
         backward_head(&saved, [dq, dk, dv], scratch);
@@ -385,27 +468,26 @@ struct Saved<'a> {
     dims: &'a Dims,
     h: usize,
     qkv: &'a [f32],
-    out: &'a [f32],
     lse: &'a [f32],
+    delta: &'a [f32],
     dout: &'a [f32],
 }
 
 vector_fn! {
     /// Turns scores into probabilities and what comes back to them (dout · v) into their gradients.
     ///
-    /// `sizes`: the columns, and what the first row sees of them. `heads`: `out` and `dout`.
+    /// `sizes`: the columns, and what the first row sees of them.
     fn score_gradients<'a>(
         p: &'a mut [f32],
         ds: &'a mut [f32],
         sizes: [usize; 2],
-        heads: [Matrix<'a>; 2],
         lse: &'a [f32],
+        delta: &'a [f32],
         scale: f32,
     ) -> () {
-        let ([m, seen], [out, dout]) = (sizes, heads);
+        let [m, seen] = sizes;
         for (r, (p, ds)) in p.chunks_exact_mut(m).zip(ds.chunks_exact_mut(m)).enumerate() {
-            let delta = simd::dot(out.row(r), dout.row(r));
-            let total = lse[r];
+            let (total, delta) = (lse[r], delta[r]);
             p[seen + r..].fill(0.0);
             ds[seen + r..].fill(0.0);
             for (p, ds) in p[..seen + r].iter_mut().zip(ds) {
@@ -421,7 +503,7 @@ fn backward_head(
     [mut dq, mut dk, mut dv]: [Vec<&mut [f32]>; 3],
     scratch: &mut Scratch,
 ) {
-    let Saved { dims, h, qkv, out, lse, dout } = *saved;
+    let Saved { dims, h, qkv, lse, delta, dout } = *saved;
     let (t, c, hs) = (dims.T as usize, dims.C as usize, (dims.C / dims.NH) as usize);
     let n = TILE.min(t);
     let [p, ds, sums, tile] = scratch.parts([n * t, n * t, 2 * t * hs, n * hs]);
@@ -434,12 +516,10 @@ fn backward_head(
         let (p, ds, tile) = (&mut p[..n * m], &mut ds[..n * m], &mut tile[..n * hs]);
         let q = rows_of(dims, qkv, 0, h, first, n);
         let [k, v] = [1, 2].map(|which| rows_of(dims, qkv, which, h, 0, m));
-        let at = first * c + h * hs;
-        let d = Matrix::new(&dout[at..], n, hs, c);
+        let d = Matrix::new(&dout[first * c + h * hs..], n, hs, c);
         serial(p, m, Into::Set, q, k.t(), scale);
         serial(ds, m, Into::Set, d, v.t(), 1.0);
-        let heads = [&out[at..], &dout[at..]].map(|x| Matrix::new(x, n, hs, c));
-        score_gradients(p, ds, [m, first + 1], heads, &lse[first..], scale);
+        score_gradients(p, ds, [m, first + 1], &lse[first..], &delta[first..], scale);
         let (p, ds) = (Matrix::new(p, n, m, m), Matrix::new(ds, n, m, m));
         let into = Into::set_if(m == t);
         serial(dv_sum, hs, into, p.t(), d, 1.0);

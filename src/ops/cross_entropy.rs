@@ -11,16 +11,21 @@
 use rayon::prelude::*;
 
 use crate::kernel::{
-    Dims, Io, Kernel, Real, Step, accumulate, adds, changes, grid, reads, reads_u32, twin, writes,
+    Dims, Elem, Io, Kernel, Real, Step, accumulate, adds, changes, reads, reads_u32, twin, writes,
 };
 use crate::math::simd::{self, vector_fn};
-use crate::ops::portable;
+use crate::ops::{portable, rows};
 
 /// The target of a row without one: PyTorch's -100.
 pub const IGNORE: u32 = u32::MAX;
 
-fn rows(d: &Dims, _: &[usize]) -> [u32; 3] {
-    grid::fold(d.M)
+fn row_count(d: &Dims) -> u32 {
+    d.M
+}
+
+/// Whether one subgroup is enough for a row: there are too few rows for a wide one's time to hide.
+fn narrow(d: &Dims, _: &[Elem]) -> bool {
+    d.V.is_multiple_of(4) && d.V <= 8192
 }
 
 fn flops(d: &Dims) -> u64 {
@@ -34,7 +39,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops,
-    variants: portable!("cross_entropy_forward", [REDUCE], rows),
+    variants: rows!("cross_entropy_forward", row_count, narrow),
 };
 
 /// `row_loss`, and the gradient in the place of the logits (M,V).
@@ -44,7 +49,7 @@ pub const BACKWARD: Kernel = Kernel {
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops,
-    variants: portable!("cross_entropy_backward", [REDUCE], rows),
+    variants: rows!("cross_entropy_backward", row_count, narrow),
 };
 
 /// `loss += loss_scale · Σ row_loss`.

@@ -11,7 +11,8 @@ use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
 use crate::kernel::{
-    Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, reads_u32, twin, writes_part,
+    Accumulate, Dims, Io, Kernel, Needs, Real, Step, accumulate, adds, four_channels, grid, reads,
+    reads_u32, twin, writes_part,
 };
 use crate::math::simd;
 use crate::ops::{Op, portable};
@@ -34,7 +35,15 @@ pub const BACKWARD_TOKENS: Kernel = Kernel {
     twin: twin!(backward_tokens),
     cpu: Some(fast_backward_tokens),
     flops: |d| d.rows() as u64 * u64::from(d.C),
-    variants: portable!("embedding_backward_tokens", [], |d, _| grid::fold(d.V)),
+    variants: portable!(
+        "embedding_backward_tokens",
+        [],
+        |d, _| grid::fold(d.V),
+        "first": [],
+        Needs::SUBGROUPS,
+        |d, elems| d.ACC == Accumulate::Add as u32 && four_channels(d, elems),
+        grid::rows
+    ),
 };
 
 /// `dwpe`.

@@ -8,7 +8,9 @@
 use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
-use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::kernel::{
+    Dims, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, twin, writes,
+};
 use crate::math::simd::{self, CHUNK, vector_fn};
 use crate::ops::{Op, portable};
 use crate::plan::Plan;
@@ -24,7 +26,10 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 8 * d.rows() as u64 * u64::from(d.C),
-    variants: portable!("gelu_forward", [GELU], grid::elements),
+    variants: portable!(
+        "gelu_forward", [GELU], grid::elements,
+        "vectors": [GELU], Needs::NOTHING, four_channels, grid::vectors
+    ),
 };
 
 /// `dx` from `x` and `dout`.
@@ -34,7 +39,10 @@ pub const BACKWARD: Kernel = Kernel {
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops: |d| 16 * d.rows() as u64 * u64::from(d.C),
-    variants: portable!("gelu_backward", [GELU], grid::elements),
+    variants: portable!(
+        "gelu_backward", [GELU], grid::elements,
+        "vectors": [GELU], Needs::NOTHING, four_channels, grid::vectors
+    ),
 };
 
 /// `out` (B,T,C) from `x` (B,T,C).

@@ -12,9 +12,11 @@
 use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
-use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes};
+use crate::kernel::{
+    Dims, Io, Kernel, Real, Step, accumulate, adds, four_channels, grid, reads, twin, writes,
+};
 use crate::math::simd::{self, vector_fn};
-use crate::ops::{Op, portable};
+use crate::ops::{Op, portable, rows};
 use crate::plan::{Plan, View};
 
 /// `out`, `mean` and `rstd` from `x`.
@@ -31,7 +33,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 8 * d.rows() as u64 * u64::from(d.C),
-    variants: portable!("layernorm_forward", [REDUCE], grid::rows),
+    variants: rows!("layernorm_forward", grid::row_count, four_channels),
 };
 
 /// `dx` from `dout`.
@@ -48,7 +50,7 @@ pub const BACKWARD_INPUT: Kernel = Kernel {
     twin: twin!(backward_input),
     cpu: Some(fast_backward_input),
     flops: |d| 12 * d.rows() as u64 * u64::from(d.C),
-    variants: portable!("layernorm_backward_input", [REDUCE], grid::rows),
+    variants: rows!("layernorm_backward_input", grid::row_count, four_channels),
 };
 
 /// `dweight` and `dbias` from `dout`.

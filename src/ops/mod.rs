@@ -36,6 +36,7 @@ pub trait Op {
 /// Every kernel, for the tests, the benchmarks and the profiler.
 pub const ALL: &[&Kernel] = &[
     &attention::FORWARD,
+    &attention::BACKWARD_DELTA,
     &attention::BACKWARD,
     &attention::EXTEND_STORE,
     &attention::EXTEND_FORWARD,
@@ -73,17 +74,31 @@ pub const ALL: &[&Kernel] = &[
     &softmax::BACKWARD,
 ];
 
-/// The fields of the portable [`crate::kernel::Variant`] of the kernel whose file is `$file`.
+/// The portable [`crate::kernel::Variant`] of the kernel whose file is `$file`, and others in whose
+/// files `_NAME` follows: what they need, what they fit and their grid.
 macro_rules! portable {
-    ($file:literal, [$($shared:ident),*], $grid:expr) => {
-        &[crate::kernel::Variant {
-            name: "",
-            wgsl: include_str!(concat!("../../shaders/", $file, ".wgsl")),
-            shared: &[$(crate::kernel::shared::$shared),*],
-            needs: crate::kernel::Needs::NOTHING,
-            fits: crate::kernel::always,
-            grid: $grid,
-        }]
+    (
+        $file:literal, [$($shared:ident),*], $grid:expr
+        $(, $name:literal: [$($its:ident),*], $needs:expr, $fits:expr, $its_grid:expr)*
+    ) => {
+        &[
+            crate::kernel::Variant {
+                name: "",
+                wgsl: include_str!(concat!("../../shaders/", $file, ".wgsl")),
+                shared: &[$(crate::kernel::shared::$shared),*],
+                needs: crate::kernel::Needs::NOTHING,
+                fits: crate::kernel::always,
+                grid: $grid,
+            },
+            $(crate::kernel::Variant {
+                name: $name,
+                wgsl: include_str!(concat!("../../shaders/", $file, "_", $name, ".wgsl")),
+                shared: &[$(crate::kernel::shared::$its),*],
+                needs: $needs,
+                fits: $fits,
+                grid: $its_grid,
+            },)*
+        ]
     };
 }
 pub(crate) use portable;
@@ -128,7 +143,7 @@ macro_rules! products {
             Variant {
                 name: "broadcast",
                 shared: &[$(shared::$shared,)* shared::PRODUCT, shared::PRODUCT_BROADCAST],
-                needs: Needs { subgroup: 8, ..Needs::NOTHING },
+                needs: Needs::SUBGROUPS_OF_8,
                 grid: |d, _| grid::tiles(size(d), [16, 128]),
                 ..PORTABLE
             },
@@ -190,3 +205,18 @@ const fn coop_needs(edge: u32, subgroup: u32) -> Needs {
 fn halves_and_size(elems: &[Elem], [m, n]: [u32; 2]) -> bool {
     elems[..2] == [Elem::F16; 2] && m >= 8 && n >= 8
 }
+/// A kernel of rows: portable, a workgroup each; and `subgroup`, a subgroup each of `$rows` rows.
+macro_rules! rows {
+    ($file:literal, $rows:expr, $fits:expr) => {
+        crate::ops::portable!(
+            $file,
+            [REDUCE],
+            |d, _| crate::kernel::grid::fold($rows(d)),
+            "subgroup": [SUBGROUP_ROWS],
+            crate::kernel::Needs::SUBGROUPS,
+            $fits,
+            |d, _| crate::kernel::grid::eight_rows($rows(d))
+        )
+    };
+}
+pub(crate) use rows;

@@ -13,7 +13,9 @@
 use rayon::prelude::*;
 
 use crate::config::Optimizer;
-use crate::kernel::{Decay, Dims, Io, Kernel, Real, Step, changes, grid, reads, reads_u32, twin};
+use crate::kernel::{
+    Decay, Dims, Io, Kernel, Needs, Real, Step, changes, grid, reads, reads_u32, twin,
+};
 use crate::math::simd::{CHUNK, vector_fn};
 use crate::ops::global_norm::state;
 use crate::ops::portable;
@@ -33,7 +35,10 @@ pub const ADAM: Kernel = Kernel {
     twin: twin!(adam),
     cpu: Some(fast_adam),
     flops: |d| 15 * u64::from(d.N),
-    variants: portable!("adam_update", [], grid::elements),
+    variants: portable!(
+        "adam_update", [ADAM], grid::elements,
+        "vectors": [ADAM], Needs::NOTHING, |d, _| d.N.is_multiple_of(4), grid::vectors
+    ),
 };
 
 /// Gradient descent over a slice of the arenas.

@@ -6,7 +6,9 @@
 use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
-use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::kernel::{
+    Dims, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, twin, writes,
+};
 use crate::math::simd::{CHUNK, vector_fn};
 use crate::ops::{Op, portable};
 use crate::plan::Plan;
@@ -18,7 +20,10 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| d.rows() as u64 * u64::from(d.C),
-    variants: portable!("residual_forward", [], grid::elements),
+    variants: portable!(
+        "residual_forward", [], grid::elements,
+        "vectors": [], Needs::NOTHING, four_channels, grid::vectors
+    ),
 };
 
 /// `dbranch = dout`.

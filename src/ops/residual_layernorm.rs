@@ -10,10 +10,10 @@
 use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
-use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::kernel::{Dims, Io, Kernel, Real, Step, four_channels, grid, reads, twin, writes};
 use crate::math::simd::{self, vector_fn};
 use crate::ops::layernorm::{self, LayerNorm};
-use crate::ops::{Op, portable};
+use crate::ops::{Op, rows};
 use crate::plan::Plan;
 
 /// `sum`, `out`, `mean` and `rstd` from `stream` and `branch`.
@@ -32,7 +32,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 9 * d.rows() as u64 * u64::from(d.C),
-    variants: portable!("residual_layernorm_forward", [REDUCE], grid::rows),
+    variants: rows!("residual_layernorm_forward", grid::row_count, four_channels),
 };
 
 /// `norm.x` and `norm.out` (B,T,C) from `stream` and `branch` (B,T,C).

@@ -8,13 +8,13 @@
 use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
-use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::kernel::{Dims, Io, Kernel, Real, Step, always, reads, twin, writes};
 use crate::math::simd::{self, vector_fn};
-use crate::ops::{Op, portable};
+use crate::ops::{Op, rows};
 use crate::plan::Plan;
 
-fn rows(d: &Dims, _: &[usize]) -> [u32; 3] {
-    grid::fold(d.B * d.NH * d.T)
+fn row_count(d: &Dims) -> u32 {
+    d.B * d.NH * d.T
 }
 
 /// `p` from `s`.
@@ -24,7 +24,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 4 * u64::from(d.B * d.NH) * u64::from(d.T) * u64::from(d.T),
-    variants: portable!("softmax_forward", [REDUCE], rows),
+    variants: rows!("softmax_forward", row_count, always),
 };
 
 /// `ds` from `dp`.
@@ -34,7 +34,7 @@ pub const BACKWARD: Kernel = Kernel {
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops: |d| 4 * u64::from(d.B * d.NH) * u64::from(d.T) * u64::from(d.T),
-    variants: portable!("softmax_backward", [REDUCE], rows),
+    variants: rows!("softmax_backward", row_count, always),
 };
 
 /// `p` (B,NH,T,T) from `s` (B,NH,T,T).

@@ -48,9 +48,13 @@ fn has(adapter: &Adapter, features: Features, limits: &wgpu::Limits) -> Needs {
     let info = adapter.get_info();
     let uniform = info.subgroup_min_size == info.subgroup_max_size;
     let subgroup = features.contains(Features::SUBGROUP) && uniform;
+    // What wgpu calls 4 to 64 on Metal is 32 or 64 on every GPU that Metal drives.
+    let least = if info.backend == wgpu::Backend::Metal { 32 } else { info.subgroup_min_size };
+    let usable = least >= 8 && info.subgroup_max_size <= 64;
     Needs {
         f16: features.contains(Features::SHADER_F16),
         subgroup: if subgroup { info.subgroup_max_size } else { 0 },
+        subgroups: features.contains(Features::SUBGROUP) && usable,
         matrix_tiles: if features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
             matrix_tiles(adapter)
         } else {

@@ -1,0 +1,36 @@
+// Adam and AdamW: src/ops/optimizer.rs has the formulas. One workgroup 1024 parameters: an invocation
+// four at a time, so that what all share is found once for sixteen.
+
+@group(0) @binding(1) var<storage, read> grads: array<vec4<f32>>;           // (N)
+@group(0) @binding(2) var<storage, read> norm: array<f32>;                  // norm, coef
+@group(0) @binding(3) var<storage, read> state: array<u32>;                 // applied, skipped twice, skip
+@group(0) @binding(4) var<storage, read_write> params: array<vec4<f32>>;    // (N)
+@group(0) @binding(5) var<storage, read_write> m: array<vec4<f32>>;         // (N)
+@group(0) @binding(6) var<storage, read_write> v: array<vec4<f32>>;         // (N)
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    if state[SKIP] != 0u {
+        return;
+    }
+    let t = f32(state[APPLIED]);
+    let coupled = select(0.0, step.weight_decay, dims.ID == COUPLED);
+    let decoupled = select(0.0, step.learning_rate * step.weight_decay, dims.ID == DECOUPLED);
+    let correction1 = one_minus_exp(t * step.ln_beta1);
+    let correction2 = one_minus_exp(t * step.ln_beta2);
+
+    let start = group_index(group) * 256u;
+    let end = min(start + 256u, arrayLength(&v));
+    for (var i = start + local; i < end; i += 64u) {
+        let old = params[i];
+        let g = grads[i] * norm[1] + coupled * old;
+        let p = old - decoupled * old;
+        let first = step.beta1 * m[i] + (1.0 - step.beta1) * g;
+        let second = step.beta2 * v[i] + (1.0 - step.beta2) * g * g;
+        m[i] = first;
+        v[i] = second;
+        let m_hat = first / correction1;
+        let v_hat = second / correction2;
+        params[i] = p - step.learning_rate * m_hat / (sqrt(v_hat) + step.eps);
+    }
+}

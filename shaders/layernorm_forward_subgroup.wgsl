@@ -1,0 +1,39 @@
+// out = (x - mean) · rstd · weight + bias, over the C channels of each row.
+// Two passes, so that the variance does not cancel. A subgroup a row: shared/subgroup_rows.wgsl.
+
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;                 // (B, T, C)
+@group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;            // (C)
+@group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;              // (C)
+@group(0) @binding(4) var<storage, read_write> out: array<vec4<out_elem>>;    // (B, T, C)
+@group(0) @binding(5) var<storage, read_write> mean: array<f32>;              // (B, T)
+@group(0) @binding(6) var<storage, read_write> rstd: array<f32>;              // (B, T)
+
+fn row_count() -> u32 {
+    return dims.B * dims.T;
+}
+
+fn work(row: u32, lane: u32, lanes: u32) {
+    let width = dims.C / 4u;
+    let base = row * width;
+
+    var sum = vec4(0.0);
+    for (var c = lane; c < width; c += lanes) {
+        sum += x[base + c];
+    }
+    let m = row_sum(sum) / f32(dims.C);
+
+    var squares = vec4(0.0);
+    for (var c = lane; c < width; c += lanes) {
+        let d = x[base + c] - m;
+        squares += d * d;
+    }
+    let r = 1.0 / sqrt(row_sum(squares) / f32(dims.C) + dims.EPS);
+
+    for (var c = lane; c < width; c += lanes) {
+        out[base + c] = vec4<out_elem>((x[base + c] - m) * r * weight[c] + bias[c]);
+    }
+    if lane == 0u {
+        mean[row] = m;
+        rstd[row] = r;
+    }
+}

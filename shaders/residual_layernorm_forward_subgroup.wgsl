@@ -1,0 +1,44 @@
+// sum = stream + branch, out = (sum - mean) · rstd · weight + bias, over the C channels of each row.
+// Two passes, so that the variance does not cancel. A subgroup a row: shared/subgroup_rows.wgsl. A lane
+// reads of `sum` only what it wrote itself.
+
+@group(0) @binding(1) var<storage, read> stream: array<vec4<f32>>;            // (B, T, C)
+@group(0) @binding(2) var<storage, read> branch: array<vec4<branch_elem>>;    // (B, T, C)
+@group(0) @binding(3) var<storage, read> weight: array<vec4<f32>>;            // (C)
+@group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;              // (C)
+@group(0) @binding(5) var<storage, read_write> sum: array<vec4<f32>>;         // (B, T, C)
+@group(0) @binding(6) var<storage, read_write> out: array<vec4<out_elem>>;    // (B, T, C)
+@group(0) @binding(7) var<storage, read_write> mean: array<f32>;              // (B, T)
+@group(0) @binding(8) var<storage, read_write> rstd: array<f32>;              // (B, T)
+
+fn row_count() -> u32 {
+    return dims.B * dims.T;
+}
+
+fn work(row: u32, lane: u32, lanes: u32) {
+    let width = dims.C / 4u;
+    let base = row * width;
+
+    var total = vec4(0.0);
+    for (var c = lane; c < width; c += lanes) {
+        let joined = stream[base + c] + vec4<f32>(branch[base + c]);
+        sum[base + c] = joined;
+        total += joined;
+    }
+    let m = row_sum(total) / f32(dims.C);
+
+    var squares = vec4(0.0);
+    for (var c = lane; c < width; c += lanes) {
+        let d = sum[base + c] - m;
+        squares += d * d;
+    }
+    let r = 1.0 / sqrt(row_sum(squares) / f32(dims.C) + dims.EPS);
+
+    for (var c = lane; c < width; c += lanes) {
+        out[base + c] = vec4<out_elem>((sum[base + c] - m) * r * weight[c] + bias[c]);
+    }
+    if lane == 0u {
+        mean[row] = m;
+        rstd[row] = r;
+    }
+}
