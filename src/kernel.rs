@@ -449,7 +449,7 @@ pub fn always(_: &Dims, _: &[Elem]) -> bool {
 
 /// [`Variant::fits`] of what works on four channels at a time.
 pub fn four_channels(dims: &Dims, _: &[Elem]) -> bool {
-    dims.C.is_multiple_of(4)
+    dims.C > 0 && dims.C.is_multiple_of(4)
 }
 
 /// Texts of `shaders/shared/`, for [`Variant::shared`].

@@ -66,8 +66,10 @@ pub enum On {
     Twins32,
     /// The CPU kernels.
     Cpu,
-    /// The GPU.
+    /// The GPU with WebGPU's default limits.
     Gpu,
+    /// The GPU with all that its adapter has.
+    FullGpu,
 }
 
 impl On {
@@ -77,10 +79,16 @@ impl On {
         [On::Twins64, On::Twins32, On::Cpu].into_iter().chain(gpu).collect()
     }
 
+    /// All of them, and the GPU's faster variants.
+    pub fn all_variants() -> Vec<On> {
+        let full = full_gpu().map(|_| On::FullGpu);
+        On::all().into_iter().chain(full).collect()
+    }
+
     /// What it allows.
     pub fn limits(self) -> Limits {
         match self {
-            On::Gpu => gpu().expect("a test on the GPU has one").limits(),
+            On::Gpu | On::FullGpu => self.device().limits(),
             On::Twins64 | On::Twins32 | On::Cpu => Limits::NONE,
         }
     }
@@ -90,8 +98,14 @@ impl On {
         match self {
             On::Twins64 => exact,
             On::Twins32 | On::Cpu => cpu,
-            On::Gpu => gpu,
+            On::Gpu | On::FullGpu => gpu,
         }
+    }
+
+    /// The device of a test on the GPU.
+    fn device(self) -> &'static Arc<GpuDevice> {
+        let device = if self == On::FullGpu { full_gpu() } else { gpu() };
+        device.expect("a test on the GPU has one")
     }
 
     /// A backend for a plan.
@@ -101,9 +115,9 @@ impl On {
             On::Twins64 => Subject::Double(Cpu::new(plan, Use::Twins)),
             On::Twins32 => Subject::Single(Box::new(Cpu::<f32>::new(plan, Use::Twins))),
             On::Cpu => Subject::Single(Box::new(Cpu::<f32>::new(plan, Use::Kernels))),
-            On::Gpu => {
-                let device = gpu().expect("a test on the GPU has one");
-                Subject::Single(Box::new(Gpu::new(device, plan).expect("the plan fits the device")))
+            On::Gpu | On::FullGpu => {
+                let gpu = Gpu::new(self.device(), plan).expect("the plan fits the device");
+                Subject::Single(Box::new(gpu))
             }
         }
     }

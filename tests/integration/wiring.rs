@@ -443,54 +443,59 @@ fn compare_graphs(
 /// Attention against its definition from products and a softmax, head by head.
 #[test]
 fn attention_equals_products_and_softmax() {
-    let (b, t, nh, hs) = (2, 5, 3, 4);
+    for on in On::all_variants() {
+        for sizes in [[2, 5, 3, 4], [1, 70, 2, 20], [1, 41, 1, 64]] {
+            compare_attention(on, sizes);
+        }
+    }
+}
+
+/// B, T, NH and HS.
+fn compare_attention(on: On, [b, t, nh, hs]: [usize; 4]) {
     let c = nh * hs;
-    for on in On::all() {
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_training(b, t);
+    let qkv = g.activation("qkv", 3 * c);
+    let out = g.attention("attn", qkv, nh, t);
+    g.record_forward(Phase::Forward);
+    g.record_backward(Phase::Backward, None);
+    let mut whole = on.backend(&g.plan);
+    let (data, upstream) = (noise(1, b * t * 3 * c), noise(2, b * t * c));
+    whole.write(qkv.value, &data);
+    whole.run(Phase::Forward, &Step::default());
+    whole.write(out.grad, &upstream);
+    whole.run(Phase::Backward, &Step::default());
+    let (value, grad) = (whole.read(out.value), whole.read(qkv.grad));
+
+    for (b, h) in (0..b * nh).map(|i| (i / nh, i % nh)) {
         let mut g = Graph::new(Limits::NONE, false, 1e-5);
-        g.begin_training(b, t);
-        let qkv = g.activation("qkv", 3 * c);
-        let out = g.attention("attn", qkv, nh, t);
+        g.begin_training(1, t);
+        let [q, k, v] = ["q", "k", "v"].map(|name| g.input(name, t * hs));
+        let scores = g.matmul("s", Layout::NT, [t, hs, t], q, k);
+        let p = g.softmax("p", scores, 1);
+        let y = g.matmul("y", Layout::NN, [t, t, hs], p, v);
         g.record_forward(Phase::Forward);
         g.record_backward(Phase::Backward, None);
-        let mut whole = on.backend(&g.plan);
-        let (data, upstream) = (noise(1, b * t * 3 * c), noise(2, b * t * c));
-        whole.write(qkv.value, &data);
-        whole.run(Phase::Forward, &Step::default());
-        whole.write(out.grad, &upstream);
-        whole.run(Phase::Backward, &Step::default());
-        let (value, grad) = (whole.read(out.value), whole.read(qkv.grad));
-
-        for (b, h) in (0..b * nh).map(|i| (i / nh, i % nh)) {
-            let mut g = Graph::new(Limits::NONE, false, 1e-5);
-            g.begin_training(1, t);
-            let [q, k, v] = ["q", "k", "v"].map(|name| g.input(name, t * hs));
-            let scores = g.matmul("s", Layout::NT, [t, hs, t], q, k);
-            let p = g.softmax("p", scores, 1);
-            let y = g.matmul("y", Layout::NN, [t, t, hs], p, v);
-            g.record_forward(Phase::Forward);
-            g.record_backward(Phase::Backward, None);
-            let mut head = on.backend(&g.plan);
-            let at = |part: usize, i: usize| (b * t + i / hs) * 3 * c + part * c + h * hs + i % hs;
-            let root = (hs as f32).sqrt();
-            let part = |n: usize, by: f32| -> Vec<f32> {
-                (0..t * hs).map(|i| data[at(n, i)] / by).collect()
-            };
-            head.write(q.value, &part(0, root));
-            head.write(k.value, &part(1, 1.0));
-            head.write(v.value, &part(2, 1.0));
-            head.run(Phase::Forward, &Step::default());
-            let of_out = |i: usize| (b * t + i / hs) * c + h * hs + i % hs;
-            let want: Vec<f64> = (0..t * hs).map(|i| value[of_out(i)]).collect();
-            let tolerance = rounding(on).max(1e-7);
-            assert_close_of_max("out", &head.read(y.value), &want, tolerance);
-            let dy: Vec<f32> = (0..t * hs).map(|i| upstream[of_out(i)]).collect();
-            head.write(y.grad, &dy);
-            head.run(Phase::Backward, &Step::default());
-            for (n, var, by) in [(0, q, f64::from(root)), (1, k, 1.0), (2, v, 1.0)] {
-                let want: Vec<f64> = (0..t * hs).map(|i| grad[at(n, i)]).collect();
-                let got: Vec<f64> = head.read(var.grad).iter().map(|x| x / by).collect();
-                assert_close_of_max(&format!("part {n}"), &got, &want, 10.0 * tolerance);
-            }
+        let mut head = on.backend(&g.plan);
+        let at = |part: usize, i: usize| (b * t + i / hs) * 3 * c + part * c + h * hs + i % hs;
+        let root = (hs as f32).sqrt();
+        let part =
+            |n: usize, by: f32| -> Vec<f32> { (0..t * hs).map(|i| data[at(n, i)] / by).collect() };
+        head.write(q.value, &part(0, root));
+        head.write(k.value, &part(1, 1.0));
+        head.write(v.value, &part(2, 1.0));
+        head.run(Phase::Forward, &Step::default());
+        let of_out = |i: usize| (b * t + i / hs) * c + h * hs + i % hs;
+        let want: Vec<f64> = (0..t * hs).map(|i| value[of_out(i)]).collect();
+        let tolerance = rounding(on).max(1e-7);
+        assert_close_of_max("out", &head.read(y.value), &want, tolerance);
+        let dy: Vec<f32> = (0..t * hs).map(|i| upstream[of_out(i)]).collect();
+        head.write(y.grad, &dy);
+        head.run(Phase::Backward, &Step::default());
+        for (n, var, by) in [(0, q, f64::from(root)), (1, k, 1.0), (2, v, 1.0)] {
+            let want: Vec<f64> = (0..t * hs).map(|i| grad[at(n, i)]).collect();
+            let got: Vec<f64> = head.read(var.grad).iter().map(|x| x / by).collect();
+            assert_close_of_max(&format!("part {n}"), &got, &want, 10.0 * tolerance);
         }
     }
 }
