@@ -40,6 +40,7 @@
 //! ```
 
 pub mod backend;
+pub mod cache;
 pub mod check;
 pub mod checkpoint;
 pub mod config;

@@ -4,10 +4,11 @@ pub mod cpu;
 pub mod gpu;
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::backend::cpu::{Cpu, Use};
-use crate::backend::gpu::{DeviceChoice, Gpu, GpuDevice, Wanted};
+use crate::backend::gpu::{DeviceChoice, Gpu, GpuDevice, Setup};
 use crate::error::Result;
 use crate::kernel::Step;
 use crate::plan::{Limits, Plan, View};
@@ -67,18 +68,31 @@ impl Device {
         }
     }
 
-    /// The device that a choice means, opened.
+    /// The device that a choice means, opened; nothing is kept of it.
     ///
     /// # Errors
     ///
     /// If there is no such device, or its driver refuses.
     pub fn open(choice: DeviceChoice) -> Result<Device> {
+        Device::with(choice, Setup::default())
+    }
+
+    /// [`Device::open`] with compiled shaders and timings kept in a folder, usually [`crate::cache::folder`]'s.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::open`].
+    pub fn open_cached(choice: DeviceChoice, folder: PathBuf) -> Result<Device> {
+        Device::with(choice, Setup { cache: Some(folder), ..Setup::default() })
+    }
+
+    fn with(choice: DeviceChoice, setup: Setup) -> Result<Device> {
         if choice == DeviceChoice::Cpu {
             return Ok(Device::Cpu);
         }
         match gpu::pick(choice, &gpu::adapters())?.index {
             None => Ok(Device::Cpu),
-            Some(index) => GpuDevice::open(index, Wanted::All).map(Device::Gpu),
+            Some(index) => GpuDevice::with(index, setup).map(Device::Gpu),
         }
     }
 

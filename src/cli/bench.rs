@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
-use wgpt::backend::Device;
 use wgpt::config::Optimizer;
 use wgpt::engine::Engine;
 use wgpt::kernel::{Access, Dims, Step};
@@ -13,7 +12,7 @@ use wgpt::model::Uses;
 use wgpt::plan::Dispatch;
 use wgpt::{GenerateOptions, Result};
 
-use super::options::{BatchArgs, DeviceArgs, ModelArgs};
+use super::options::{BatchArgs, DeviceArgs, ModelArgs, open};
 use super::{Outcome, number, output};
 
 const EXAMPLES: &str = "\
@@ -118,7 +117,7 @@ const SEED: u64 = 1337;
 
 impl Common {
     fn engine(&self, uses: Uses) -> Result<Engine> {
-        let device = Device::open(self.device.device)?;
+        let device = open(self.device.device)?;
         let mut engine = Engine::new(&self.model.config()?, uses, &device)?;
         engine.initialize(SEED);
         Ok(engine)

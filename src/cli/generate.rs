@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
-use wgpt::backend::Device;
 use wgpt::checkpoint::newest_run;
 use wgpt::{Error, GenerateOptions, Gpt, Result};
 
-use super::options::{DeviceArgs, with_default};
+use super::options::{DeviceArgs, open, with_default};
 use super::{Outcome, output};
 
 const EXAMPLES: &str = "\
@@ -127,7 +126,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     options.validate()?;
     let prompt = args.text()?;
     let dir = args.model()?;
-    let mut gpt = Gpt::load(&dir, Device::open(args.device.device)?)?;
+    let mut gpt = Gpt::load(&dir, open(args.device.device)?)?;
     if prompt.is_some() && gpt.tokenizer().is_none() {
         return Err(Error::input(format!(
             "{} has no tokenizer to read the prompt with",

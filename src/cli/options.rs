@@ -81,6 +81,19 @@ pub struct DeviceArgs {
     pub device: DeviceChoice,
 }
 
+/// Opens a device; what takes long to find out about a GPU is kept in the user's cache folder.
+///
+/// # Errors
+///
+/// If there is no such device, or its driver refuses.
+pub fn open(choice: DeviceChoice) -> Result<Device> {
+    match wgpt::cache::folder() {
+        Ok(folder) => Device::open_cached(choice, folder),
+        // Without a home the next start takes longer, that is all.
+        Err(_) => Device::open(choice),
+    }
+}
+
 /// What a choice means on this machine: the CPU, or an adapter by its number.
 ///
 /// # Errors

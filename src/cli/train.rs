@@ -7,13 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
-use wgpt::backend::Device;
 use wgpt::checkpoint;
 use wgpt::config::Optimizer;
 use wgpt::train::{self, Resumed, RunSettings};
 use wgpt::{Error, GenerateOptions, Gpt, GptConfig, Result, Summary, TrainConfig, Trainer};
 
-use super::options::{DeviceArgs, ModelArgs, resolve, with_default};
+use super::options::{DeviceArgs, ModelArgs, open, resolve, with_default};
 use super::progress::Progress;
 use super::{Outcome, number, output};
 
@@ -241,7 +240,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     let mut progress = Progress::new();
     let mut trainer = match &args.resume {
         Some(dir) => {
-            let device = |settings: &RunSettings| Device::open(settings.device.parse()?);
+            let device = |settings: &RunSettings| open(settings.device.parse()?);
             match train::resume(dir, device, &mut |event| progress.show(event))? {
                 Resumed::Running(trainer) => *trainer,
                 Resumed::Finished(summary) => {
@@ -256,7 +255,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
         }
         None => {
             let settings = args.settings(threads)?;
-            let device = Device::open(settings.device.parse()?)?;
+            let device = open(settings.device.parse()?)?;
             train::start(&settings, device, &mut |event| progress.show(event))?
         }
     };

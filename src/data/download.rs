@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use crate::cache;
 use crate::error::{Error, Result};
 
 /// A published text.
@@ -82,19 +83,9 @@ impl Downloads {
     ///
     /// If the system names no home folder for the user.
     pub fn from_env() -> Result<Downloads> {
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        let folder = match set("WGPT_CACHE") {
-            Some(folder) => PathBuf::from(folder),
-            None => directories::ProjectDirs::from("", "", "wgpt")
-                .ok_or_else(|| {
-                    Error::input("the user has no home folder to keep downloads in")
-                        .hint("set WGPT_CACHE to a folder")
-                })?
-                .cache_dir()
-                .to_owned(),
-        };
-        let base_url = set("WGPT_DATA_URL").map(|url| url.to_string_lossy().into_owned());
-        Ok(Downloads::new(folder, base_url))
+        let base_url = std::env::var_os("WGPT_DATA_URL").filter(|url| !url.is_empty());
+        let base_url = base_url.map(|url| url.to_string_lossy().into_owned());
+        Ok(Downloads::new(cache::folder()?, base_url))
     }
 
     /// Where `dataset` is kept once it is whole.

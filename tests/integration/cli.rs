@@ -12,6 +12,7 @@ use tempfile::TempDir;
 fn wgpt(folder: &Path) -> Command {
     let mut command = Command::cargo_bin("wgpt").expect("the program is built");
     command.current_dir(folder).env_remove("NO_COLOR");
+    command.env("WGPT_CACHE", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use wgpt::backend::Backend;
 use wgpt::backend::cpu::{Cpu, Use};
-use wgpt::backend::gpu::{DeviceChoice, Gpu, GpuDevice, Wanted, adapters, pick};
+use wgpt::backend::gpu::{Checks, DeviceChoice, Gpu, GpuDevice, Setup, Wanted, adapters, pick};
 use wgpt::checkpoint::open_model;
 use wgpt::kernel::Step;
 use wgpt::model::{Program, Uses};
@@ -24,7 +24,7 @@ pub fn oracle() -> PathBuf {
 ///
 /// If there is no adapter and `WGPT_REQUIRE_GPU` is 1.
 pub fn gpu() -> Option<&'static Arc<GpuDevice>> {
-    devices().map(|[plain, _]| plain)
+    devices().map(|[plain, ..]| plain)
 }
 
 /// This process' device with all that its adapter has: half precision, subgroups, matrix units.
@@ -33,16 +33,29 @@ pub fn gpu() -> Option<&'static Arc<GpuDevice>> {
 ///
 /// As [`gpu`].
 pub fn full_gpu() -> Option<&'static Arc<GpuDevice>> {
-    devices().map(|[_, full]| full)
+    devices().map(|[_, full, _]| full)
+}
+
+/// [`full_gpu`] with shaders that check nothing, as in use.
+///
+/// # Panics
+///
+/// As [`gpu`].
+pub fn unchecked_gpu() -> Option<&'static Arc<GpuDevice>> {
+    devices().map(|[.., unchecked]| unchecked)
 }
 
 /// The devices of this process, made one after the other.
-fn devices() -> Option<&'static [Arc<GpuDevice>; 2]> {
-    static DEVICES: OnceLock<Option<[Arc<GpuDevice>; 2]>> = OnceLock::new();
+fn devices() -> Option<&'static [Arc<GpuDevice>; 3]> {
+    static DEVICES: OnceLock<Option<[Arc<GpuDevice>; 3]>> = OnceLock::new();
     let open = || {
         let index = pick(DeviceChoice::Gpu, &adapters())?.index.unwrap_or(0);
-        let plain = GpuDevice::open(index, Wanted::WebGpu)?;
-        Ok([plain, GpuDevice::open(index, Wanted::All)?])
+        let device = |wanted, checks| GpuDevice::with(index, Setup { wanted, checks, cache: None });
+        Ok([
+            device(Wanted::WebGpu, Checks::On)?,
+            device(Wanted::All, Checks::On)?,
+            device(Wanted::All, Checks::Off)?,
+        ])
     };
     let devices = DEVICES.get_or_init(|| match open() {
         Ok(devices) => Some(devices),

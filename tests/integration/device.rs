@@ -1,9 +1,10 @@
 //! Which device is taken, what it allows, and what happens when it is asked too much.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wgpt::backend::Backend;
-use wgpt::backend::gpu::{AdapterReport, DeviceChoice, Gpu, adapters, pick};
+use wgpt::backend::gpu::{AdapterReport, DeviceChoice, Gpu, GpuDevice, Setup, adapters, pick};
 use wgpt::error::Kind;
 use wgpt::kernel::{Dims, Elem, Step};
 use wgpt::ops::residual;
@@ -124,4 +125,41 @@ fn views_are_read_as_they_were_written_however_long() {
     let part = views[2].slice(len - 3, 3);
     gpu.read(part, &mut out[..3]).unwrap();
     assert_eq!(out[..3], numbers[len - 3..].iter().map(|x| x + 0.5).collect::<Vec<_>>());
+}
+
+/// The files of a folder, by name.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn compiled_shaders_are_kept_and_what_is_damaged_is_made_again() {
+    let Some(device) = gpu() else { return };
+    let index = adapters().iter().find(|a| device.name().starts_with(&a.name)).unwrap().index;
+    let folder = tempfile::tempdir().unwrap();
+    let run = || {
+        let setup = Setup { cache: Some(folder.path().to_owned()), ..Setup::default() };
+        let device = GpuDevice::with(index, setup).unwrap();
+        let plan = Arc::new(sum(3));
+        let args = plan.dispatches[0].args.clone();
+        let mut gpu = Gpu::new(&device, plan).unwrap();
+        gpu.write(args[0], &[1.0, 2.0, 3.0]);
+        gpu.run(0..1, &Step::default());
+        let mut out = [0.0; 3];
+        gpu.read(args[2], &mut out).unwrap();
+        assert_eq!(out, [1.0, 2.0, 3.0]);
+    };
+    run();
+    let [path] = &files(folder.path())[..] else { return println!("this backend keeps nothing") };
+    let whole = std::fs::read(path).unwrap();
+    run();
+    assert_eq!(std::fs::read(path).unwrap(), whole, "nothing new was compiled");
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for damaged in [&flipped[..], &whole[..whole.len() / 2], b"not a cache", b""] {
+        std::fs::write(path, damaged).unwrap();
+        run();
+        assert_eq!(std::fs::read(path).unwrap(), whole, "it is made again");
+    }
+    assert_eq!(files(folder.path()).len(), 1, "nothing else is left");
 }

@@ -13,7 +13,7 @@ use wgpt::kernel::{Dims, Elem, Kernel, StepWords, Variant};
 use wgpt::ops::ALL;
 use wgpt::plan::View;
 
-use crate::common::{full_gpu, gpu};
+use crate::common::{full_gpu, gpu, unchecked_gpu};
 
 /// Every kernel with each of its variants, under the name of its file.
 fn variants() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant)> {
@@ -237,7 +237,7 @@ fn every_shader_translates_to_metal_and_direct3d() {
 
 #[test]
 fn gpu_agrees_with_the_twins() {
-    for device in [gpu(), full_gpu()].into_iter().flatten() {
+    for device in [gpu(), full_gpu(), unchecked_gpu()].into_iter().flatten() {
         let rows = verify::verify(&Device::Gpu(Arc::clone(device)), None).unwrap();
         for row in &rows {
             println!("{:32} {:4} {:9.2e} {}", row.name(), row.dispatches, row.error, row.place);

@@ -15,7 +15,7 @@ use crate::training::{Place, assert_same, metrics};
 /// A command of the program with its arguments.
 fn wgpt(arguments: &[&str]) -> Command {
     let mut command = Command::cargo_bin("wgpt").unwrap();
-    command.args(arguments);
+    command.args(arguments).env("WGPT_CACHE", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 

@@ -1,6 +1,7 @@
 //! Adapters and devices: what there is, which one a run takes and why, and what went wrong on it.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -252,12 +253,40 @@ pub fn pick(choice: DeviceChoice, adapters: &[AdapterReport]) -> Result<Picked> 
 }
 
 /// What is asked of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wanted {
     /// Buffers and bindings as large as the adapter has them.
+    #[default]
     All,
     /// What every WebGPU device has, for proofs.
     WebGpu,
+}
+
+/// Whether shaders check at run time where they read and write, how long they loop, and what they divide by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checks {
+    /// They do, and their workgroup memory begins as zeros.
+    On,
+    /// They do not: for speed.
+    Off,
+}
+
+impl Default for Checks {
+    /// Off where the crate is optimised for use, on where it is built for debugging.
+    fn default() -> Checks {
+        if cfg!(debug_assertions) { Checks::On } else { Checks::Off }
+    }
+}
+
+/// How a device is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setup {
+    /// What is asked of it.
+    pub wanted: Wanted,
+    /// What its shaders check.
+    pub checks: Checks,
+    /// The folder where compiled shaders and timings are kept from one process to the next; `None`: nowhere.
+    pub cache: Option<PathBuf>,
 }
 
 /// A device with its queue and pipelines, which any number of plans share.
@@ -269,6 +298,7 @@ pub struct GpuDevice {
     has: Needs,
     submit_flops: u64,
     pipelines: Pipelines,
+    cache: Option<PathBuf>,
     fault: Arc<Mutex<Option<Error>>>,
 }
 
@@ -279,12 +309,22 @@ impl fmt::Debug for GpuDevice {
 }
 
 impl GpuDevice {
-    /// Opens the adapter with the number `index` in [`adapters`].
+    /// Opens the adapter with the number `index` in [`adapters`]; nothing is kept of it.
     ///
     /// # Errors
     ///
     /// If there is no such adapter, or its driver refuses.
     pub fn open(index: usize, wanted: Wanted) -> Result<Arc<GpuDevice>> {
+        GpuDevice::with(index, Setup { wanted, ..Setup::default() })
+    }
+
+    /// [`GpuDevice::open`] as `setup` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`GpuDevice::open`].
+    pub fn with(index: usize, setup: Setup) -> Result<Arc<GpuDevice>> {
+        let Setup { wanted, checks, cache } = setup;
         let adapter = enumerate().into_iter().nth(index).ok_or_else(|| {
             Error::device(format!("there is no adapter {index}"))
                 .hint("install the GPU's Vulkan driver, or run with --device cpu")
@@ -319,12 +359,22 @@ impl GpuDevice {
             .map_err(|e| Error::device(format!("{name}: {e}")).hint("run with --device cpu"))?;
         let fault = watch(&device, &name);
         let has = has(&adapter, features, &required);
-        let pipelines = Pipelines::new(&device);
+        let pipelines = Pipelines::new(&device, checks, cache.as_deref());
         let submit_flops = match info.device_type {
             DeviceType::DiscreteGpu => FAST_SUBMIT_FLOPS,
             _ => SLOW_SUBMIT_FLOPS,
         };
-        Ok(Arc::new(GpuDevice { device, queue, name, limits, has, submit_flops, pipelines, fault }))
+        Ok(Arc::new(GpuDevice {
+            device,
+            queue,
+            name,
+            limits,
+            has,
+            submit_flops,
+            pipelines,
+            cache,
+            fault,
+        }))
     }
 
     /// The adapter's name and its API.
@@ -340,6 +390,11 @@ impl GpuDevice {
     /// What variants may need of it.
     pub fn has(&self) -> &Needs {
         &self.has
+    }
+
+    /// The folder where what takes long to find out is kept, if there is one.
+    pub fn cache(&self) -> Option<&Path> {
+        self.cache.as_deref()
     }
 
     /// Bytes that the device's allocator has taken from the driver, where wgpu can tell.

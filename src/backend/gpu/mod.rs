@@ -11,14 +11,17 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
 use wgpu::{BindGroup, Buffer, BufferUsages};
 
 use crate::backend::Backend;
 use crate::error::Result;
-use crate::kernel::{Dims, Elem, Step, StepWords};
-use crate::plan::{Plan, View};
+use crate::kernel::{Dims, Elem, Step, StepWords, Variant};
+use crate::plan::{Dispatch, Plan, View};
 
-pub use device::{AdapterReport, DeviceChoice, GpuDevice, Picked, Wanted, adapters, pick};
+pub use device::{
+    AdapterReport, Checks, DeviceChoice, GpuDevice, Picked, Setup, Wanted, adapters, pick,
+};
 use pipelines::Pipeline;
 pub use variants::{Choice, candidates, choose};
 
@@ -70,7 +73,7 @@ impl Gpu {
             return Err(crate::Error::device(format!("{}: {what}", device.name()))
                 .hint("take a smaller --batch-size or --seq-len, or --device cpu"));
         }
-        device.checked(|| {
+        let gpu = device.checked(|| {
             let buffers = make_buffers(device, &plan);
             let dims = make_dims(device, &plan);
             let step = device.device().create_buffer(&wgpu::BufferDescriptor {
@@ -93,7 +96,10 @@ impl Gpu {
             let dispatches = prepare(device, &plan, choice, &buffers, &dims);
             let device = Arc::clone(device);
             Gpu { device, plan, buffers, dispatches, step, step_group, staging }
-        })
+        })?;
+        // A cache that cannot be written costs time at the next start, and nothing else.
+        let _ = device.pipelines().save();
+        Ok(gpu)
     }
 
     /// Waits until the device has done everything.
@@ -207,6 +213,10 @@ fn make_dims(device: &GpuDevice, plan: &Plan) -> Buffer {
     buffer
 }
 
+/// A variant with its pipeline.
+type Compiled = (&'static Variant, Arc<Pipeline>);
+
+/// Compiles what the dispatches need, on all threads, and binds their buffers.
 fn prepare(
     device: &GpuDevice,
     plan: &Plan,
@@ -222,11 +232,13 @@ fn prepare(
             size: NonZeroU64::new(size),
         }),
     };
-    let make = |(index, dispatch): (usize, &crate::plan::Dispatch)| {
-        let kernel = dispatch.kernel;
+    let compile = |dispatch: &Dispatch| {
         let variant = choose(choice, device.has(), dispatch);
-        let pipelines = device.pipelines();
-        let pipeline = pipelines.get(device.device(), kernel, variant, &dispatch.elems());
+        (variant, device.pipelines().get(dispatch.kernel, variant, &dispatch.elems()))
+    };
+    let compiled: Vec<_> = plan.dispatches.par_iter().map(compile).collect();
+    let make = |((index, dispatch), (variant, pipeline)): ((usize, &Dispatch), Compiled)| {
+        let kernel = dispatch.kernel;
         let mut entries =
             vec![binding(0, dims, index as u64 * DIMS_STRIDE, size_of::<Dims>() as u64)];
         entries.extend(dispatch.args.iter().zip(1..).map(|(view, i)| {
@@ -242,7 +254,7 @@ fn prepare(
         let grid = (variant.grid)(&dispatch.dims, &dispatch.lens());
         Prepared { pipeline, group, grid, flops: (kernel.flops)(&dispatch.dims) }
     };
-    plan.dispatches.iter().enumerate().map(make).collect()
+    plan.dispatches.iter().enumerate().zip(compiled).map(make).collect()
 }
 
 impl Backend for Gpu {

@@ -1,10 +1,18 @@
-//! Pipelines: each kernel is compiled once a device, however many plans use it.
+//! Pipelines: each kernel is compiled once a device, however many plans use it, and where the backend has a cache for
+//! it, once a machine.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use wgpu::{BindGroupLayout, BindGroupLayoutEntry, BindingType, BufferBindingType, Device};
+use wgpu::{
+    BindGroupLayout, BindGroupLayoutEntry, BindingType, BufferBindingType, Device, Features,
+    PipelineCache, ShaderModule, ShaderModuleDescriptor,
+};
 
+use super::device::Checks;
+use crate::cache;
+use crate::error::Result;
 use crate::kernel::{Elem, Kernel, Variant};
 
 /// A compiled kernel and the layout of its buffers.
@@ -20,8 +28,19 @@ type Key = (&'static str, &'static str, Vec<Elem>);
 
 /// The pipelines of one device.
 pub struct Pipelines {
+    device: Device,
+    checks: Checks,
     step_layout: BindGroupLayout,
-    made: Mutex<HashMap<Key, Arc<Pipeline>>>,
+    made: Mutex<HashMap<Key, Arc<OnceLock<Arc<Pipeline>>>>>,
+    disk: Option<Disk>,
+}
+
+/// The driver's own cache, and the file where it is kept.
+struct Disk {
+    cache: PipelineCache,
+    path: PathBuf,
+    /// What the file holds.
+    kept: Mutex<Vec<u8>>,
 }
 
 fn entry(binding: u32, ty: BufferBindingType) -> BindGroupLayoutEntry {
@@ -34,13 +53,14 @@ fn entry(binding: u32, ty: BufferBindingType) -> BindGroupLayoutEntry {
 }
 
 impl Pipelines {
-    /// None so far.
-    pub fn new(device: &Device) -> Pipelines {
+    /// None so far; `folder` is where compiled ones are kept.
+    pub fn new(device: &Device, checks: Checks, folder: Option<&Path>) -> Pipelines {
         let step_layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some("step"),
             entries: &[entry(0, BufferBindingType::Uniform)],
         });
-        Pipelines { step_layout, made: Mutex::default() }
+        let disk = folder.and_then(|folder| Disk::open(device, folder));
+        Pipelines { device: device.clone(), checks, step_layout, made: Mutex::default(), disk }
     }
 
     /// Bind group 1: the step.
@@ -48,48 +68,110 @@ impl Pipelines {
         &self.step_layout
     }
 
-    /// The pipeline of a kernel's variant for arguments that hold `elems`, compiled at its first use.
+    /// The pipeline of a kernel's variant for arguments that hold `elems`, compiled at its first use. Threads may
+    /// compile different ones at the same time.
     pub fn get(
         &self,
-        device: &Device,
         kernel: &'static Kernel,
         variant: &'static Variant,
         elems: &[Elem],
     ) -> Arc<Pipeline> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || Arc::new(compile(device, kernel, variant, elems, &self.step_layout));
         let key = (kernel.name, variant.name, elems.to_vec());
-        Arc::clone(made.entry(key).or_insert_with(make))
+        let place = Arc::clone(lock(&self.made).entry(key).or_default());
+        Arc::clone(place.get_or_init(|| Arc::new(self.compile(kernel, variant, elems))))
+    }
+
+    /// Keeps what was compiled for the next process.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn save(&self) -> Result<()> {
+        self.disk.as_ref().map_or(Ok(()), Disk::save)
+    }
+
+    fn compile(&self, kernel: &Kernel, variant: &Variant, elems: &[Elem]) -> Pipeline {
+        let label = Some(kernel.name);
+        let device = &self.device;
+        let storage = |read_only| BufferBindingType::Storage { read_only };
+        let mut entries = vec![entry(0, BufferBindingType::Uniform)];
+        let args = kernel.args.iter().zip(1..);
+        entries.extend(args.map(|(arg, i)| entry(i, storage(!arg.is_written()))));
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label,
+            entries: &entries,
+        });
+        let groups = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label,
+            bind_group_layouts: &[Some(&layout), Some(&self.step_layout)],
+            immediate_size: 0,
+        });
+        let source = wgpu::ShaderSource::Wgsl(variant.source(kernel, elems).into());
+        let module = self.module(ShaderModuleDescriptor { label, source });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label,
+            layout: Some(&groups),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: self.checks == Checks::On,
+                ..Default::default()
+            },
+            cache: self.disk.as_ref().map(|disk| &disk.cache),
+        });
+        Pipeline { pipeline, layout }
+    }
+
+    fn module(&self, descriptor: ShaderModuleDescriptor<'_>) -> ShaderModule {
+        match self.checks {
+            Checks::On => self.device.create_shader_module(descriptor),
+            // SAFETY: the shaders are this crate's own. Every one is compared with its twin with and without the
+            // checks, by tests and by `wgpt verify`: none indexes outside its buffers, loops for ever, or divides by 0.
+            #[allow(unsafe_code, reason = "the checks keep drivers from unrolling loops")]
+            Checks::Off => unsafe {
+                let none = wgpu::ShaderRuntimeChecks::unchecked();
+                self.device.create_shader_module_trusted(descriptor, none)
+            },
+        }
     }
 }
 
-fn compile(
-    device: &Device,
-    kernel: &Kernel,
-    variant: &Variant,
-    elems: &[Elem],
-    step_layout: &BindGroupLayout,
-) -> Pipeline {
-    let label = Some(kernel.name);
-    let storage = |read_only| BufferBindingType::Storage { read_only };
-    let mut entries = vec![entry(0, BufferBindingType::Uniform)];
-    entries.extend(kernel.args.iter().zip(1..).map(|(a, i)| entry(i, storage(!a.is_written()))));
-    let layout = device
-        .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
-    let groups = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label,
-        bind_group_layouts: &[Some(&layout), Some(step_layout)],
-        immediate_size: 0,
-    });
-    let source = wgpu::ShaderSource::Wgsl(variant.source(kernel, elems).into());
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label,
-        layout: Some(&groups),
-        module: &module,
-        entry_point: Some("main"),
-        compilation_options: Default::default(),
-        cache: None,
-    });
-    Pipeline { pipeline, layout }
+impl Disk {
+    /// The cache of this adapter and driver with what is kept in `folder`; `None` where the backend has none.
+    fn open(device: &Device, folder: &Path) -> Option<Disk> {
+        if !device.features().contains(Features::PIPELINE_CACHE) {
+            return None;
+        }
+        let path = folder.join(wgpu::util::pipeline_cache_key(&device.adapter_info())?);
+        let data = cache::kept(&path).unwrap_or_default();
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        // SAFETY: the data is what `get_data` gave, bit for bit (it has its SHA-256), and wgpu refuses that of another
+        // adapter or driver.
+        #[allow(unsafe_code, reason = "wgpu cannot know where the data comes from")]
+        let cache = unsafe {
+            device.create_pipeline_cache(&wgpu::PipelineCacheDescriptor {
+                label: Some("wgpt"),
+                data: Some(data.as_slice()).filter(|data| !data.is_empty()),
+                fallback: true,
+            })
+        };
+        let refused = pollster::block_on(scope.pop()).is_some();
+        (!refused).then_some(Disk { cache, path, kept: Mutex::new(data) })
+    }
+
+    fn save(&self) -> Result<()> {
+        let mut kept = lock(&self.kept);
+        match self.cache.get_data().filter(|data| *data != *kept) {
+            None => Ok(()),
+            Some(data) => {
+                cache::keep(&self.path, &data)?;
+                *kept = data;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
