@@ -74,6 +74,11 @@ impl<F: Real> Cpu<F> {
         Cpu { plan, buffers, mode }
     }
 
+    /// Runs CPU kernels, or twins alone, from now on.
+    pub fn set_use(&mut self, mode: Use) {
+        self.mode = mode;
+    }
+
     /// A view of real numbers.
     ///
     /// # Panics

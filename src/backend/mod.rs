@@ -6,6 +6,7 @@ pub mod gpu;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::backend::cpu::{Cpu, Use};
 use crate::backend::gpu::{DeviceChoice, Gpu, GpuDevice, Setup};
@@ -26,6 +27,20 @@ pub trait Backend: Send {
 
     /// Runs some dispatches of the plan, by index; returns before a GPU has done them.
     fn run(&mut self, range: Range<usize>, step: &Step);
+
+    /// Runs some dispatches, waits for them, and appends to `ms` how many milliseconds each took.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    fn run_timed(&mut self, range: Range<usize>, step: &Step, ms: &mut Vec<f64>) -> Result<()> {
+        for index in range {
+            let began = Instant::now();
+            self.run(index..index + 1, step);
+            ms.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        Ok(())
+    }
 
     /// Reads a view of real numbers, after everything before has run.
     ///

@@ -91,12 +91,34 @@ pub fn tolerance(kernel: &str) -> f32 {
 /// If the device cannot hold the tiny models, or is lost.
 pub fn verify(device: &Device, spoil: Option<&str>) -> Result<Vec<Row>> {
     let mut rows = rows(device);
+    all_cases(device).iter().try_for_each(|case| run(case, device, spoil, &mut rows))?;
+    Ok(rows)
+}
+
+/// Compares the variant `name` of some kernels with their twins: a row for each that has it.
+///
+/// # Errors
+///
+/// If the device cannot hold the tiny models, refuses one of the shaders, or is lost.
+pub fn verify_variant(
+    device: &Device,
+    name: &str,
+    kernels: &BTreeSet<&str>,
+    spoil: Option<&str>,
+) -> Result<Vec<Row>> {
+    let mut rows = rows(device);
+    rows.retain(|row| row.variant == name && kernels.contains(row.kernel));
+    all_cases(device).iter().try_for_each(|case| run(case, device, spoil, &mut rows))?;
+    Ok(rows)
+}
+
+/// The cases, in half precision too where a device has it.
+fn all_cases(device: &Device) -> Vec<Case> {
     let mut cases = cases();
     if matches!(device, Device::Gpu(gpu) if gpu.has().f16) {
         cases.extend(cases.iter().map(halved).collect::<Vec<_>>());
     }
-    cases.iter().try_for_each(|case| run(case, device, spoil, &mut rows))?;
-    Ok(rows)
+    cases
 }
 
 /// A case with half precision wherever it may be.
@@ -139,29 +161,31 @@ pub fn run(case: &Case, device: &Device, spoil: Option<&str>, rows: &mut [Row]) 
     }
     let names: BTreeSet<&str> = rows.iter().filter(|r| r.available).map(|r| r.variant).collect();
     for name in names {
-        let variants = variants(case, device, name);
-        if variants.contains(&name) {
-            run_variant(case, &plan, device, (name, &variants), rows)?;
+        let compared = compared(case, device, name, rows);
+        if compared.contains(&true) {
+            run_variant(case, &plan, device, (name, &compared), rows)?;
         }
     }
     Ok(())
 }
 
-/// The variant that each dispatch of a case runs where `name` is wanted.
-fn variants(case: &Case, device: &Device, name: &str) -> Vec<&'static str> {
-    let variant = |dispatch: &Dispatch| match device {
-        Device::Cpu => "",
-        Device::Gpu(gpu) => choose(Choice::Named(name), gpu.has(), dispatch).name,
+/// Which dispatches of a case run the variant `name` where it is wanted, and have a row.
+fn compared(case: &Case, device: &Device, name: &str, rows: &[Row]) -> Vec<bool> {
+    let runs = |dispatch: &Dispatch| match device {
+        Device::Cpu => true,
+        Device::Gpu(gpu) => choose(Choice::Named(name), gpu.has(), dispatch).name == name,
     };
-    case.plan.dispatches.iter().map(variant).collect()
+    let has_row = |kernel| rows.iter().any(|row| row.kernel == kernel && row.variant == name);
+    let dispatches = case.plan.dispatches.iter();
+    dispatches.map(|dispatch| has_row(dispatch.kernel.name) && runs(dispatch)).collect()
 }
 
-/// Compares the dispatches that run the variant `name`; the others run on the reference alone.
+/// Compares the dispatches that are to be compared, of the variant `name`; the others run on the reference alone.
 fn run_variant(
     case: &Case,
     reference: &Arc<Plan>,
     device: &Device,
-    (name, variants): (&str, &[&str]),
+    (name, compared): (&str, &[bool]),
     rows: &mut [Row],
 ) -> Result<()> {
     let mut subject: Box<dyn Backend> = match device {
@@ -172,7 +196,8 @@ fn run_variant(
     fill_random(case, &mut reference, 1);
     for (range, step) in &case.runs {
         for index in range.clone() {
-            if variants[index] != name {
+            reference.set_use(if compared[index] { Use::Twins } else { Use::Kernels });
+            if !compared[index] {
                 reference.run(index..index + 1, step);
                 continue;
             }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! model folder   config.json  generation_config.json  model.safetensors  [tokenizer.json  tokenizer_config.json]
-//! run folder     run.json  metrics.jsonl  best/ (a model folder)  the last step's model files
+//! run folder     run.json  variants.json  metrics.jsonl  best/ (a model folder)  the last step's model files
 //!                checkpoints/step-N/ (a model folder, train_state.json, train_state.safetensors)
 //! ```
 //!
@@ -22,7 +22,7 @@ mod weights;
 use std::path::Path;
 
 pub use config_json::read_config;
-pub use run::{RunDir, newest_run};
+pub use run::{CHOICES, RunDir, newest_run};
 pub use save::{ModelFiles, write_model};
 pub use state::{TrainState, moments, open_state, write_state};
 pub use tensor_file::{Fill, TensorFile};

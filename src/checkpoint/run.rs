@@ -12,10 +12,13 @@ use serde_json::Value;
 use super::save::{MODEL_FILES, ModelFiles, write_json, write_model};
 use super::tensor_file::Fill;
 use super::{NamedShape, TrainState, files, state};
+use crate::backend::gpu::Choices;
 use crate::error::{Error, Result};
 
 const SETTINGS: &str = "run.json";
 const METRICS: &str = "metrics.jsonl";
+/// The file of a run on a GPU with the variants of kernels that it takes.
+pub const CHOICES: &str = "variants.json";
 const LOCK: &str = ".lock";
 
 /// The folder of a training run, held by this process alone until it is dropped.
@@ -115,6 +118,33 @@ impl RunDir {
         let path = self.path.join(SETTINGS);
         let text = fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
         serde_json::from_slice(&text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
+    }
+
+    /// The variants of kernels that the run began with; `None` if it did not say.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read or is not of this kind.
+    pub fn choices(&self) -> Result<Option<Choices>> {
+        let path = self.path.join(CHOICES);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io("reading", &path, &e)),
+        };
+        serde_json::from_slice(&text).map(Some).map_err(|e| {
+            Error::input(format!("{}: {e}", path.display()))
+                .hint("remove it: kernels are chosen anew, and the run goes on with a little other rounding")
+        })
+    }
+
+    /// Keeps the variants of kernels that the run takes.
+    ///
+    /// # Errors
+    ///
+    /// What the system refused.
+    pub fn keep_choices(&self, choices: &Choices) -> Result<()> {
+        write_json(&self.path.join(CHOICES), choices)
     }
 
     /// The whole checkpoints, oldest first: step and folder. Anything else there is passed over.

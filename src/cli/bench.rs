@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
+use wgpt::backend::Device;
+use wgpt::backend::gpu::tune::{Effort, tune};
 use wgpt::config::Optimizer;
 use wgpt::engine::Engine;
 use wgpt::kernel::{Access, Dims, Step};
-use wgpt::model::Uses;
+use wgpt::model::{Program, Uses};
 use wgpt::plan::Dispatch;
 use wgpt::{GenerateOptions, Result};
 
@@ -117,8 +119,12 @@ const SEED: u64 = 1337;
 
 impl Common {
     fn engine(&self, uses: Uses) -> Result<Engine> {
-        let device = open(self.device.device)?;
-        let mut engine = Engine::new(&self.model.config()?, uses, &device)?;
+        let (config, device) = (self.model.config()?, open(self.device.device)?);
+        if let Device::Gpu(gpu) = &device {
+            let plan = Program::record(&config, uses, gpu.limits()).plan;
+            tune(gpu, &plan, Effort::Missing, &mut |notice| output::log(&notice.to_string()))?;
+        }
+        let mut engine = Engine::new(&config, uses, &device)?;
         engine.initialize(SEED);
         Ok(engine)
     }

@@ -15,6 +15,7 @@ mod plan;
 mod progress;
 mod tokenizer;
 mod train;
+mod tune;
 mod verify;
 
 use std::ffi::OsString;
@@ -55,6 +56,7 @@ enum Command {
     Tokenizer(tokenizer::Args),
     GradCheck(grad_check::Args),
     Verify(verify::Args),
+    Tune(tune::Args),
     Devices(devices::Args),
 }
 
@@ -120,6 +122,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Tokenizer(args) => tokenizer::run(args),
         Command::GradCheck(args) => grad_check::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Tune(args) => tune::run(args),
         Command::Devices(args) => devices::run(args),
     })
 }

@@ -15,16 +15,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::backend::Device;
+use crate::backend::gpu::tune::{Effort, tune};
 use crate::checkpoint::{self, RunDir, TrainState};
-use crate::config::TrainConfig;
+use crate::config::{GptConfig, TrainConfig};
 use crate::data::{self, Place, Tokens};
 use crate::engine::{Engine, Update};
 use crate::error::{Error, Result};
 use crate::gpt::Gpt;
 use crate::kernel::Step;
-use crate::model::Uses;
+use crate::model::{Program, Uses};
 use crate::ops::global_norm::state;
 use crate::ops::{dropout, random};
+use crate::plan::Limits;
 
 use saves::{draw_curve, moments};
 
@@ -140,6 +142,9 @@ fn open(
     let saved = run.as_ref().map(RunDir::newest_checkpoint).transpose()?.flatten();
     let saved_path = saved.as_ref().map(|(_, path)| path.as_path());
     let Prepared { model, tokenizer, tokens } = prepare(settings, dir, saved_path, on_event)?;
+    let uses = uses(&settings.train, &model);
+    let program = |limits| Program::record(&model, uses, limits);
+    let device = settle(device, run.as_ref(), program, on_event)?;
     let mut gpt = match saved_path.or(settings.init.as_deref()) {
         Some(init) => Gpt::load(init, device)?,
         None => Gpt::new(model, device, settings.train.seed)?,
@@ -177,6 +182,41 @@ fn summary(
     }
 }
 
+/// What training records.
+fn uses(config: &TrainConfig, model: &GptConfig) -> Uses {
+    Uses {
+        batch: config.batch_size,
+        seq: config.seq_len.unwrap_or(model.n_positions),
+        training: Some(config.optimizer),
+        dropout: config.dropout > 0.0,
+        logits: false,
+        generation: true,
+    }
+}
+
+/// The device with the variants of kernels that the run takes from its beginning to its end, whatever is measured
+/// later: another variant sums in another order, and a run that goes on must give the same bits.
+fn settle(
+    device: Device,
+    run: Option<&RunDir>,
+    program: impl FnOnce(Limits) -> Program,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Device> {
+    let Device::Gpu(gpu) = device else { return Ok(device) };
+    if let Some(choices) = run.map(RunDir::choices).transpose()?.flatten() {
+        return Ok(Device::Gpu(gpu.with_choices(choices)));
+    }
+    let plan = program(gpu.limits()).plan;
+    if gpu.cache().is_some() {
+        tune(&gpu, &plan, Effort::Missing, &mut |notice| on_event(&Event::Tuning(notice)))?;
+    }
+    let choices = gpu.choices(&plan);
+    if let Some(run) = run {
+        run.keep_choices(&choices)?;
+    }
+    Ok(Device::Gpu(gpu.with_choices(choices)))
+}
+
 impl Trainer {
     /// A run over token ids: the last tenth of them is for validation.
     ///
@@ -192,14 +232,7 @@ impl Trainer {
         data::check_length(&tokens, &train, shape.1)?;
         data::check_length(&tokens, &val, 1)?;
         gpt.set_dropout(config.dropout);
-        let engine = gpt.take_engine(Uses {
-            batch: shape.0,
-            seq: shape.1,
-            training: Some(config.optimizer),
-            dropout: config.dropout > 0.0,
-            logits: false,
-            generation: true,
-        })?;
+        let engine = gpt.take_engine(uses(&config, gpt.config()))?;
         let rows = shape.0 * shape.1;
         Ok(Trainer {
             gpt,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::gpu::tune::Notice;
 use crate::error::{Error, Result};
 
 /// Something that happened in a run.
@@ -18,6 +19,8 @@ pub enum Event {
         /// How much there is; 0 if not known.
         total: u64,
     },
+    /// Kernels are timed on the device, or something is wrong with one.
+    Tuning(Notice),
     /// Training is about to begin.
     Started {
         /// The model's parameters.

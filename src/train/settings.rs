@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint;
+use crate::checkpoint::{self, CHOICES};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{self, Downloads, Sources, TokenWriter, Tokens};
 use crate::error::{Error, Result};
@@ -15,7 +15,8 @@ use crate::train::report::Event;
 const TOKENIZER_SAMPLE: u64 = 32 << 20;
 const TOKENS_FILE: &str = "tokens.bin";
 /// What a run's folder may hold before the first update.
-pub(super) const BEFORE_TRAINING: [&str; 4] = ["run.json", "tokenizer.json", TOKENS_FILE, ".lock"];
+pub(super) const BEFORE_TRAINING: [&str; 5] =
+    ["run.json", "tokenizer.json", TOKENS_FILE, CHOICES, ".lock"];
 
 /// The settings of a run, as run.json and `--config` hold them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

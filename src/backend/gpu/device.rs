@@ -3,24 +3,27 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use wgpu::{Adapter, Backends, Device, DeviceType, Features, Queue};
 
+use super::measured::Measured;
 use super::pipelines::Pipelines;
+use super::tune::Notice;
+use super::variants::{Choices, class};
 use crate::error::{Error, Result};
-use crate::kernel::Needs;
-use crate::plan;
+use crate::kernel::{Needs, Variant};
+use crate::plan::{self, Dispatch, Plan};
 
 /// The largest binding that is used of a device: kernels count bytes in 32 bits, some drivers with a
 /// sign.
 const LARGEST_BINDING: u64 = 1 << 31;
 
-/// What a submission may cost on a device that is slow, or that also draws the screen.
-const SLOW_SUBMIT_FLOPS: u64 = 4_000_000_000;
-/// What a submission may cost on a GPU of its own.
-const FAST_SUBMIT_FLOPS: u64 = 400_000_000_000;
+/// Floating-point operations a millisecond of a device that is slow, where nothing was measured.
+const SLOW_FLOPS_PER_MS: f64 = 40e6;
+/// The same of a GPU of its own.
+const FAST_FLOPS_PER_MS: f64 = 4e9;
 
 /// What is asked of an adapter that has it.
 const USED: Features = Features::SHADER_F16
@@ -290,15 +293,21 @@ pub struct Setup {
 }
 
 /// A device with its queue and pipelines, which any number of plans share.
+#[derive(Clone)]
 pub struct GpuDevice {
     device: Device,
     queue: Queue,
     name: String,
     limits: plan::Limits,
     has: Needs,
-    submit_flops: u64,
-    pipelines: Pipelines,
+    flops_per_ms: f64,
+    pipelines: Arc<Pipelines>,
     cache: Option<PathBuf>,
+    measured: Arc<Mutex<Measured>>,
+    /// Something that is wrong with the cache, to be told once.
+    notice: Arc<Mutex<Option<Notice>>>,
+    /// Choices that hold whatever is measured.
+    chosen: Option<Arc<Choices>>,
     fault: Arc<Mutex<Option<Error>>>,
 }
 
@@ -359,10 +368,15 @@ impl GpuDevice {
             .map_err(|e| Error::device(format!("{name}: {e}")).hint("run with --device cpu"))?;
         let fault = watch(&device, &name);
         let has = has(&adapter, features, &required);
-        let pipelines = Pipelines::new(&device, checks, cache.as_deref());
-        let submit_flops = match info.device_type {
-            DeviceType::DiscreteGpu => FAST_SUBMIT_FLOPS,
-            _ => SLOW_SUBMIT_FLOPS,
+        let pipelines = Arc::new(Pipelines::new(&device, checks, cache.as_deref()));
+        let flops_per_ms = match info.device_type {
+            DeviceType::DiscreteGpu => FAST_FLOPS_PER_MS,
+            _ => SLOW_FLOPS_PER_MS,
+        };
+        let driver = format!("{name}, {} {}", info.driver, info.driver_info);
+        let (measured, notice) = match &cache {
+            Some(folder) => Measured::load(folder, driver.trim()),
+            None => (Measured::new(driver), None),
         };
         Ok(Arc::new(GpuDevice {
             device,
@@ -370,9 +384,12 @@ impl GpuDevice {
             name,
             limits,
             has,
-            submit_flops,
+            flops_per_ms,
             pipelines,
             cache,
+            measured: Arc::new(Mutex::new(measured)),
+            notice: Arc::new(Mutex::new(notice)),
+            chosen: None,
             fault,
         }))
     }
@@ -414,9 +431,46 @@ impl GpuDevice {
         &self.pipelines
     }
 
-    /// Floating-point operations in one submission, at most.
-    pub(super) fn submit_flops(&self) -> u64 {
-        self.submit_flops
+    /// The same device with variants that are chosen already, whatever is measured: for a run that goes on.
+    #[must_use]
+    pub fn with_choices(&self, choices: Choices) -> Arc<GpuDevice> {
+        Arc::new(GpuDevice { chosen: Some(Arc::new(choices)), ..self.clone() })
+    }
+
+    /// The variants that a plan's dispatches take: what was chosen, else what was measured, else a good guess.
+    pub fn choices(&self, plan: &Plan) -> Choices {
+        match &self.chosen {
+            Some(chosen) => chosen.of(plan, &self.has),
+            None => self.measured().choices(plan, &self.has),
+        }
+    }
+
+    /// What was measured; it is kept by [`GpuDevice::save_measured`].
+    pub fn measured(&self) -> MutexGuard<'_, Measured> {
+        lock(&self.measured)
+    }
+
+    /// Keeps what was measured in the cache folder, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// What the system refused.
+    pub fn save_measured(&self) -> Result<()> {
+        self.cache.as_ref().map_or(Ok(()), |folder| self.measured().save(folder))
+    }
+
+    /// What is wrong with the cache, told once.
+    pub(super) fn cache_notice(&self) -> Option<Notice> {
+        lock(&self.notice).take()
+    }
+
+    /// How long a dispatch will take, in milliseconds: as measured, else by its operations.
+    pub(super) fn estimate_ms(&self, dispatch: &Dispatch, variant: &Variant) -> f64 {
+        let measured = self.measured();
+        let timing = measured.classes.get(&class(dispatch));
+        let ms = timing.and_then(|timing| timing.ms.get(variant.name));
+        ms.copied()
+            .unwrap_or_else(|| (dispatch.kernel.flops)(&dispatch.dims) as f64 / self.flops_per_ms)
     }
 
     /// An error of this device.
@@ -464,8 +518,8 @@ impl GpuDevice {
     }
 }
 
-fn lock(fault: &Mutex<Option<Error>>) -> std::sync::MutexGuard<'_, Option<Error>> {
-    fault.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn device_error(name: &str, cause: impl fmt::Display) -> Error {

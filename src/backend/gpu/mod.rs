@@ -1,7 +1,10 @@
 //! The wgpu backend: buffers, pipelines and bind groups are made once, then the plan is replayed.
 
 mod device;
+mod measured;
 mod pipelines;
+mod timer;
+pub mod tune;
 mod variants;
 
 use std::num::NonZeroU64;
@@ -22,8 +25,9 @@ use crate::plan::{Dispatch, Plan, View};
 pub use device::{
     AdapterReport, Checks, DeviceChoice, GpuDevice, Picked, Setup, Wanted, adapters, pick,
 };
+pub use measured::{Measured, Peak, Timing};
 use pipelines::Pipeline;
-pub use variants::{Choice, candidates, choose};
+pub use variants::{Choice, Choices, candidates, choose, class};
 
 /// Bytes from one dispatch's sizes to the next: WebGPU's alignment of uniforms.
 const DIMS_STRIDE: u64 = 256;
@@ -31,6 +35,9 @@ const DIMS_STRIDE: u64 = 256;
 const READ_BYTES: u64 = 4 << 20;
 /// Bytes that one write moves at a time.
 const WRITE_BYTES: usize = 32 << 20;
+/// How long one submission may take, roughly: a system may reset a GPU that works on one for seconds,
+/// and one that also draws the screen should not be kept from it.
+const SUBMIT_MS: f64 = 100.0;
 /// Dispatches in one submission, at most.
 const SUBMIT_DISPATCHES: usize = 2048;
 
@@ -50,7 +57,8 @@ struct Prepared {
     pipeline: Arc<Pipeline>,
     group: BindGroup,
     grid: [u32; 3],
-    flops: u64,
+    /// How long it will take, roughly.
+    ms: f64,
 }
 
 impl Gpu {
@@ -60,7 +68,8 @@ impl Gpu {
     ///
     /// If the plan exceeds the device's limits or memory, or the driver refuses a shader.
     pub fn new(device: &Arc<GpuDevice>, plan: Arc<Plan>) -> Result<Gpu> {
-        Gpu::with(device, plan, Choice::Best)
+        let choices = device.choices(&plan);
+        Gpu::with(device, plan, Choice::Chosen(&choices))
     }
 
     /// [`Gpu::new`] with the variants that `choice` means.
@@ -137,23 +146,29 @@ impl Gpu {
             let buffer = &self.buffers[view.buffer];
             encoder.copy_buffer_to_buffer(buffer, offset, &self.staging, 0, size);
             self.device.queue().submit([encoder.finish()]);
-            let slice = self.staging.slice(..size);
-            slice.map_async(wgpu::MapMode::Read, |_| {});
-            self.device.wait()?;
-            let mapped = slice.get_mapped_range().map_err(|e| self.device.error(e))?;
-            part.copy_from_slice(&mapped[..part.len()]);
-            drop(mapped);
-            self.staging.unmap();
+            self.read_staging(size, |mapped| part.copy_from_slice(&mapped[..part.len()]))?;
         }
+        Ok(())
+    }
+
+    /// Waits for everything before, and shows the first `size` bytes of what was copied to the host.
+    fn read_staging(&self, size: u64, seen: impl FnOnce(&[u8])) -> Result<()> {
+        let slice = self.staging.slice(..size);
+        slice.map_async(wgpu::MapMode::Read, |_| {});
+        self.device.wait()?;
+        let mapped = slice.get_mapped_range().map_err(|e| self.device.error(e))?;
+        seen(&mapped);
+        drop(mapped);
+        self.staging.unmap();
         Ok(())
     }
 
     /// The end of the dispatches from `range.start` on that go into one submission.
     fn submission_end(&self, range: Range<usize>) -> usize {
-        let mut flops = 0;
+        let mut ms = 0.0;
         let fits = |i: &usize| {
-            flops += self.dispatches[*i].flops;
-            *i == range.start || (flops <= self.device.submit_flops())
+            ms += self.dispatches[*i].ms;
+            *i == range.start || ms <= SUBMIT_MS
         };
         let most = range.end.min(range.start + SUBMIT_DISPATCHES);
         range.start + (range.start..most).take_while(fits).count()
@@ -162,6 +177,12 @@ impl Gpu {
     fn submit(&self, range: Range<usize>) {
         let mut encoder = self.device.device().create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
+        self.record(&mut pass, range);
+        drop(pass);
+        self.device.queue().submit([encoder.finish()]);
+    }
+
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>, range: Range<usize>) {
         pass.set_bind_group(1, &self.step_group, &[]);
         for dispatch in &self.dispatches[range] {
             pass.set_pipeline(&dispatch.pipeline.pipeline);
@@ -169,8 +190,10 @@ impl Gpu {
             let [x, y, z] = dispatch.grid;
             pass.dispatch_workgroups(x, y, z);
         }
-        drop(pass);
-        self.device.queue().submit([encoder.finish()]);
+    }
+
+    fn write_step(&self, step: &Step) {
+        self.device.queue().write_buffer(&self.step, 0, bytemuck::bytes_of(&step.words()));
     }
 }
 
@@ -252,7 +275,7 @@ fn prepare(
             entries: &entries,
         });
         let grid = (variant.grid)(&dispatch.dims, &dispatch.lens());
-        Prepared { pipeline, group, grid, flops: (kernel.flops)(&dispatch.dims) }
+        Prepared { pipeline, group, grid, ms: device.estimate_ms(dispatch, variant) }
     };
     plan.dispatches.iter().enumerate().zip(compiled).map(make).collect()
 }
@@ -275,10 +298,9 @@ impl Backend for Gpu {
         self.write_bytes(view, bytemuck::cast_slice(data));
     }
 
-    /// Long ranges go out in several submissions: a system may reset a GPU that works on one for
-    /// seconds.
+    /// Long ranges go out in several submissions, of [`SUBMIT_MS`] each.
     fn run(&mut self, range: Range<usize>, step: &Step) {
-        self.device.queue().write_buffer(&self.step, 0, bytemuck::bytes_of(&step.words()));
+        self.write_step(step);
         let mut start = range.start;
         while start < range.end {
             let end = self.submission_end(start..range.end);
@@ -300,6 +322,10 @@ impl Backend for Gpu {
 
     fn read_u32(&mut self, view: View, out: &mut [u32]) -> Result<()> {
         self.read_into(view, out)
+    }
+
+    fn run_timed(&mut self, range: Range<usize>, step: &Step, ms: &mut Vec<f64>) -> Result<()> {
+        self.time(range, step, ms)
     }
 
     fn describe(&self) -> String {

@@ -1,12 +1,16 @@
 //! Which variant of a kernel runs a dispatch.
 
-use crate::kernel::{Needs, Variant};
-use crate::plan::Dispatch;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::{Dims, Elem, Needs, Variant};
+use crate::plan::{Dispatch, Plan};
 
 /// What decides between the variants of a kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice<'a> {
-    /// The best that is known for the device.
+    /// The last one that the device can run: a good guess where nothing was measured.
     #[default]
     Best,
     /// The portable one.
@@ -14,6 +18,59 @@ pub enum Choice<'a> {
     /// The variant of this name where the device can run it, else the portable one: for proofs and
     /// measurements.
     Named(&'a str),
+    /// What was chosen before, and the best guess where nothing was.
+    Chosen(&'a Choices),
+}
+
+/// Variants by name for classes of dispatches: what was measured on a device, or what a run began with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choices {
+    /// The variant that each [`class`] takes.
+    pub taken: BTreeMap<String, String>,
+    /// Variants that compute on this device what they should not, as `KERNEL VARIANT`: never taken.
+    pub refused: Vec<String>,
+}
+
+impl Choices {
+    /// What a plan's dispatches take: the choices that are left once all is known.
+    #[must_use]
+    pub fn of(&self, plan: &Plan, has: &Needs) -> Choices {
+        let several = plan.dispatches.iter().filter(|d| candidates(has, d).nth(1).is_some());
+        let take = |d: &Dispatch| (class(d), choose(Choice::Chosen(self), has, d).name.to_owned());
+        Choices { taken: several.map(take).collect(), refused: self.refused.clone() }
+    }
+
+    fn refuses(&self, dispatch: &Dispatch, variant: &Variant) -> bool {
+        self.refused.iter().any(|name| *name == full_name(dispatch, variant))
+    }
+}
+
+/// `KERNEL VARIANT`.
+pub fn full_name(dispatch: &Dispatch, variant: &Variant) -> String {
+    format!("{} {}", dispatch.kernel.name, variant.name)
+}
+
+/// What is timed and chosen as one: the kernel, what its arguments hold, and each of its sizes up to the
+/// next power of two; of a dispatch without sizes the length of its last argument.
+pub fn class(dispatch: &Dispatch) -> String {
+    let Dims { B, T, C, OC, NH, V, S, M, K, N, .. } = dispatch.dims;
+    let sizes = [("B", B), ("T", T), ("C", C), ("OC", OC), ("NH", NH), ("V", V), ("S", S)];
+    let sizes = sizes.into_iter().chain([("M", M), ("K", K), ("N", N)]);
+    let mut class = dispatch.kernel.name.to_owned();
+    let has_half = dispatch.has_half();
+    if has_half {
+        let letter = |view: &crate::plan::View| if view.elem == Elem::F16 { 'h' } else { 'f' };
+        class.extend([' '].into_iter().chain(dispatch.args.iter().map(letter)));
+    }
+    let bare = class.len();
+    for (letter, size) in sizes.filter(|(_, size)| *size > 0) {
+        class += &format!(" {letter}={}", size.next_power_of_two());
+    }
+    if class.len() == bare {
+        let last = dispatch.args.last().map_or(0, |view| view.len);
+        class += &format!(" n={}", last.next_power_of_two());
+    }
+    class
 }
 
 /// The variants that an adapter with `has` can run a dispatch with, the portable one first.
@@ -38,5 +95,59 @@ pub fn choose(choice: Choice<'_>, has: &Needs, dispatch: &Dispatch) -> &'static 
         Choice::Best => all.last().unwrap_or(portable),
         Choice::Portable => portable,
         Choice::Named(name) => all.find(|variant| variant.name == name).unwrap_or(portable),
+        Choice::Chosen(choices) => {
+            let sound = all.filter(|variant| !choices.refuses(dispatch, variant));
+            let all: Vec<&'static Variant> = [portable].into_iter().chain(sound).collect();
+            let name = choices.taken.get(&class(dispatch));
+            let chosen = name.and_then(|name| all.iter().find(|variant| variant.name == name));
+            chosen.or(all.last()).copied().unwrap_or(portable)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::gpu::Choice::{Best, Chosen};
+    use crate::ops::matmul;
+    use crate::plan::Role;
+
+    /// A product of these sizes.
+    fn product([m, k, n]: [u32; 3]) -> Plan {
+        let mut plan = Plan::default();
+        let lens = [m * k, k * n, m * n].map(|len| len as usize);
+        let args = lens.map(|len| plan.buffer(Role::Activations, "x", len, Elem::Real));
+        plan.push(&matmul::NN, Dims { M: m, K: k, N: n, LD: n, ..Dims::default() }, &args);
+        plan
+    }
+
+    #[test]
+    fn classes_round_sizes_up() {
+        let class = |sizes| class(&product(sizes).dispatches[0]);
+        assert_eq!(class([1000, 257, 1]), "matmul_nn M=1024 K=512 N=1");
+        assert_eq!(class([1000, 257, 1]), class([1024, 512, 1]));
+        assert_ne!(class([1000, 257, 1]), class([1025, 257, 1]));
+        let halved = product([64, 64, 64]).halved();
+        assert_eq!(super::class(&halved.dispatches[0]), "matmul_nn hhh M=64 K=64 N=64");
+    }
+
+    #[test]
+    fn what_was_chosen_is_taken_unless_it_is_refused_or_does_not_fit() {
+        let plan = product([300, 64, 300]);
+        let dispatch = &plan.dispatches[0];
+        let has = &Needs::NOTHING;
+        let best = choose(Best, has, dispatch).name;
+        assert!(!best.is_empty(), "the kernel has more than one variant that runs everywhere");
+        let mut choices = Choices::default();
+        let take = |choices: &Choices| choose(Chosen(choices), has, dispatch).name;
+        assert_eq!(take(&choices), best);
+        choices.taken.insert(class(dispatch), String::new());
+        assert_eq!(take(&choices), "");
+        assert_eq!(choices.of(&plan, has).taken, choices.taken);
+        choices.taken.insert(class(dispatch), "of another program".into());
+        assert_eq!(take(&choices), best);
+        choices.taken.insert(class(dispatch), best.into());
+        choices.refused.push(format!("matmul_nn {best}"));
+        assert_ne!(take(&choices), best);
     }
 }

@@ -1,0 +1,253 @@
+//! Tuning: which variant of each kernel is the fastest on this adapter, by measurement.
+//!
+//! Dispatches are timed by class ([`super::class`]): each variant that the adapter can run, alone, on buffers of
+//! the dispatch's own sizes. Before that each variant is compared with its twin; one that differs is never taken. What is
+//! found is kept in the device's cache folder ([`Measured`]), so that the next start finds it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Choice, Gpu, GpuDevice, candidates, class};
+use crate::backend::{Backend, Device};
+use crate::check::verify::{self, Row};
+use crate::error::Result;
+use crate::kernel::{Step, Variant};
+use crate::plan::{Dispatch, Plan};
+
+/// How long a start may time kernels; what is left then waits for the next start.
+pub const BUDGET: Duration = Duration::from_secs(3);
+
+/// How long the runs of one variant may take, beyond the first two.
+const SAMPLING: Duration = Duration::from_millis(100);
+/// Runs of a variant, at most, after one that warms up.
+const SAMPLES: usize = 7;
+
+/// What tuning tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Kernels are about to be compared with their twins and timed.
+    Tuning {
+        /// The adapter.
+        device: String,
+        /// Classes of dispatches to time.
+        classes: usize,
+    },
+    /// A variant does not compute what it should and is never taken.
+    Refused {
+        /// The name of the variant's kernel, then its own.
+        variant: String,
+        /// What is wrong.
+        fault: String,
+    },
+    /// A file of the cache was passed over.
+    Ignored {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+impl Notice {
+    pub(super) fn ignored(path: PathBuf, cause: impl fmt::Display) -> Notice {
+        Notice::Ignored { path, cause: cause.to_string() }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Notice::Tuning { device, classes } => {
+                write!(f, "timing the kernels of {device} ({classes} shapes), once")
+            }
+            Notice::Refused { variant, fault } => {
+                write!(f, "the kernel {variant} is not right on this device and not used: {fault}")
+            }
+            Notice::Ignored { path, cause } => {
+                write!(f, "{} is passed over and written anew: {cause}", path.display())
+            }
+        }
+    }
+}
+
+/// How much is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// What is not known yet, within [`BUDGET`].
+    Missing,
+    /// Everything, however long it takes.
+    All,
+}
+
+/// Measures which variants of a plan's kernels are fast on a device, and keeps it in the device's cache folder.
+///
+/// # Errors
+///
+/// If the device is lost, or the file cannot be written.
+pub fn tune(
+    device: &Arc<GpuDevice>,
+    plan: &Plan,
+    effort: Effort,
+    on_notice: &mut dyn FnMut(Notice),
+) -> Result<()> {
+    tune_spoiled(device, plan, effort, None, on_notice)
+}
+
+/// [`tune`], with the twin of the kernel `spoil` made wrong first, to see its variants refused.
+///
+/// # Errors
+///
+/// As [`tune`].
+pub fn tune_spoiled(
+    device: &Arc<GpuDevice>,
+    plan: &Plan,
+    effort: Effort,
+    spoil: Option<&str>,
+    on_notice: &mut dyn FnMut(Notice),
+) -> Result<()> {
+    if let Some(notice) = device.cache_notice() {
+        on_notice(notice);
+    }
+    if effort == Effort::All {
+        device.measured().classes.clear();
+        device.measured().verdicts.clear();
+    }
+    let classes = unknown(device, plan);
+    if classes.is_empty() {
+        return Ok(());
+    }
+    on_notice(Notice::Tuning { device: device.name().to_owned(), classes: classes.len() });
+    compare(device, plan, spoil, on_notice)?;
+    let began = Instant::now();
+    for dispatch in classes {
+        if effort == Effort::Missing && began.elapsed() > BUDGET {
+            break;
+        }
+        // Where a dispatch cannot be timed by itself, for want of memory, the guess is kept.
+        if let Ok(ms) = time(device, dispatch) {
+            device.measured().learn(dispatch, device.has(), ms);
+        }
+    }
+    device.save_measured()
+}
+
+/// A dispatch of each class that has several sound variants and was not timed, the most work first.
+fn unknown<'a>(device: &GpuDevice, plan: &'a Plan) -> Vec<&'a Dispatch> {
+    let measured = device.measured();
+    let mut classes: BTreeMap<String, (u64, &Dispatch)> = BTreeMap::new();
+    for dispatch in plan.dispatches.iter().filter(|d| candidates(device.has(), d).nth(1).is_some())
+    {
+        let work = classes.entry(class(dispatch)).or_insert((0, dispatch));
+        work.0 += (dispatch.kernel.flops)(&dispatch.dims);
+    }
+    let mut classes: Vec<_> = classes.into_values().collect();
+    classes.retain(|(_, dispatch)| measured.timing(dispatch, device.has()).is_none());
+    classes.sort_by_key(|(work, _)| std::cmp::Reverse(*work));
+    classes.into_iter().map(|(_, dispatch)| dispatch).collect()
+}
+
+/// Compares the variants that were not compared yet with their twins, over the tiny models of `wgpt verify`.
+fn compare(
+    device: &Arc<GpuDevice>,
+    plan: &Plan,
+    spoil: Option<&str>,
+    on_notice: &mut dyn FnMut(Notice),
+) -> Result<()> {
+    let mut open: BTreeMap<&str, BTreeMap<&str, (&Dispatch, &Variant)>> = BTreeMap::new();
+    for dispatch in &plan.dispatches {
+        for variant in candidates(device.has(), dispatch).skip(1) {
+            if device.measured().verdict(dispatch, variant).is_none() {
+                let of_name = open.entry(variant.name).or_default();
+                of_name.insert(dispatch.kernel.name, (dispatch, variant));
+            }
+        }
+    }
+    for (name, kernels) in open {
+        let wanted: BTreeSet<&str> = kernels.keys().copied().collect();
+        let found = verify::verify_variant(&Device::Gpu(Arc::clone(device)), name, &wanted, spoil);
+        // A driver that refuses one of these shaders makes all of them suspect; a device that is gone is an error.
+        device.wait()?;
+        for (kernel, (dispatch, variant)) in kernels {
+            let fault = match &found {
+                Ok(rows) => rows.iter().find(|row| row.kernel == kernel).and_then(fault),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(fault) = &fault {
+                let variant = format!("{kernel} {name}");
+                on_notice(Notice::Refused { variant, fault: fault.clone() });
+            }
+            device.measured().judge(dispatch, variant, fault);
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with a variant, if something is.
+fn fault(row: &Row) -> Option<String> {
+    (!row.passes()).then(|| match row.dispatches {
+        0 => "it was not compared".to_owned(),
+        _ => format!("error {:.1e} of {:.0e}, {}", row.error, row.tolerance, row.place),
+    })
+}
+
+/// How many milliseconds each sound variant takes on a dispatch, by name.
+fn time(device: &Arc<GpuDevice>, dispatch: &Dispatch) -> Result<BTreeMap<String, f64>> {
+    let mut times = BTreeMap::new();
+    let plan = Arc::new(alone(dispatch));
+    // In the middle of a context, where generation is half of the time.
+    let position = dispatch.dims.S.saturating_sub(dispatch.dims.T) / 2;
+    let step = Step { position, ..Step::default() };
+    for variant in candidates(device.has(), dispatch) {
+        if device.measured().refuses(dispatch, variant) {
+            continue;
+        }
+        let mut gpu = Gpu::with(device, Arc::clone(&plan), Choice::Named(variant.name))?;
+        times.insert(variant.name.to_owned(), median_ms(&mut gpu, &step)?);
+    }
+    Ok(times)
+}
+
+/// The median of some runs of a plan, after one that warms up.
+fn median_ms(gpu: &mut Gpu, step: &Step) -> Result<f64> {
+    let all = 0..gpu.plan().dispatches.len();
+    let mut ms = vec![];
+    gpu.run_timed(all.clone(), step, &mut ms)?;
+    ms.clear();
+    let began = Instant::now();
+    while ms.is_empty() || (ms.len() < SAMPLES && began.elapsed() < SAMPLING) {
+        let mut times = vec![];
+        gpu.run_timed(all.clone(), step, &mut times)?;
+        ms.push(times.iter().sum());
+    }
+    ms.sort_by(f64::total_cmp);
+    Ok(ms[ms.len() / 2])
+}
+
+/// A plan of one dispatch, with a buffer for each argument.
+fn alone(dispatch: &Dispatch) -> Plan {
+    let mut plan = Plan::default();
+    let args = dispatch.args.iter().zip(dispatch.kernel.args).map(|(view, arg)| {
+        plan.buffer(crate::plan::Role::Activations, arg.name, view.len, view.elem)
+    });
+    let args: Vec<_> = args.collect();
+    plan.push(dispatch.kernel, dispatch.dims, &args);
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_say_what_to_know() {
+        let notice = Notice::ignored("kernels.json".into(), "it is damaged");
+        assert!(
+            notice.to_string().contains("kernels.json") && notice.to_string().contains("damaged")
+        );
+        let tuning = Notice::Tuning { device: "a GPU".into(), classes: 3 };
+        assert!(tuning.to_string().contains("a GPU") && tuning.to_string().contains('3'));
+    }
+}
