@@ -17,6 +17,7 @@ use crate::ops::cross_entropy::IGNORE;
 use crate::ops::global_norm::state;
 use crate::ops::random;
 use crate::plan::{Phase, View};
+use crate::profile::Profile;
 
 /// What a moment's tensor is called beside its parameter's name, in saves of a training state.
 pub const MOMENTS: [&str; 2] = ["adam.m", "adam.v"];
@@ -25,6 +26,8 @@ pub const MOMENTS: [&str; 2] = ["adam.m", "adam.v"];
 pub struct Engine {
     program: Program,
     backend: Box<dyn Backend>,
+    device: Device,
+    profile: Option<Profile>,
 }
 
 /// What an update came to, read back from the device.
@@ -62,7 +65,7 @@ impl Engine {
             cpu::check_memory(program.plan.total_bytes())?;
         }
         let backend = device.backend(Arc::new(program.plan.clone()))?;
-        Ok(Engine { program, backend })
+        Ok(Engine { program, backend, device: device.clone(), profile: None })
     }
 
     /// What was recorded.
@@ -73,6 +76,11 @@ impl Engine {
     /// What it runs on.
     pub fn backend(&mut self) -> &mut dyn Backend {
         &mut *self.backend
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// What it runs on, in words.
@@ -219,8 +227,21 @@ impl Engine {
     }
 
     fn run(&mut self, phase: Phase, step: &Step) {
-        let range = self.program.plan.phase(phase);
-        self.backend.run(range, step);
+        let plan = &self.program.plan;
+        match &mut self.profile {
+            None => self.backend.run(plan.phase(phase), step),
+            Some(profile) => profile.run(&mut *self.backend, plan, phase, step),
+        }
+    }
+
+    /// Times every kernel from now on; each phase then waits for the device.
+    pub fn begin_profile(&mut self) {
+        self.profile = Some(Profile::new(&self.program.plan));
+    }
+
+    /// The times since [`Engine::begin_profile`], which ends here.
+    pub fn end_profile(&mut self) -> Option<Profile> {
+        self.profile.take()
     }
 
     fn write_batch(&mut self, tokens: &[u32], targets: &[u32]) {

@@ -55,6 +55,7 @@ pub mod math;
 pub mod model;
 pub mod ops;
 pub mod plan;
+pub mod profile;
 pub mod tokenizer;
 pub mod train;
 

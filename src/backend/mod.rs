@@ -28,18 +28,15 @@ pub trait Backend: Send {
     /// Runs some dispatches of the plan, by index; returns before a GPU has done them.
     fn run(&mut self, range: Range<usize>, step: &Step);
 
-    /// Runs some dispatches, waits for them, and appends to `ms` how many milliseconds each took.
-    ///
-    /// # Errors
-    ///
-    /// If the device is lost.
-    fn run_timed(&mut self, range: Range<usize>, step: &Step, ms: &mut Vec<f64>) -> Result<()> {
-        for index in range {
+    /// Runs some dispatches, waits for them, and tells how many milliseconds each took: fewer, if the device is
+    /// lost, which the next read says.
+    fn run_timed(&mut self, range: Range<usize>, step: &Step) -> Vec<f64> {
+        let mut time = |index| {
             let began = Instant::now();
             self.run(index..index + 1, step);
-            ms.push(began.elapsed().as_secs_f64() * 1e3);
-        }
-        Ok(())
+            began.elapsed().as_secs_f64() * 1e3
+        };
+        range.map(&mut time).collect()
     }
 
     /// Reads a view of real numbers, after everything before has run.

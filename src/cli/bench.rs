@@ -9,12 +9,14 @@ use wgpt::backend::Device;
 use wgpt::backend::gpu::tune::{Effort, tune};
 use wgpt::config::Optimizer;
 use wgpt::engine::Engine;
-use wgpt::kernel::{Access, Dims, Step};
+use wgpt::kernel::{Dims, Step};
 use wgpt::model::{Program, Uses};
 use wgpt::plan::Dispatch;
+use wgpt::profile::{Report, moved_bytes, peak};
 use wgpt::{GenerateOptions, Result};
 
 use super::options::{BatchArgs, DeviceArgs, ModelArgs, open};
+use super::profile::{self, ProfileArgs};
 use super::{Outcome, number, output};
 
 const EXAMPLES: &str = "\
@@ -40,6 +42,8 @@ enum Command {
         common: Common,
         #[command(flatten)]
         batch: BatchArgs,
+        #[command(flatten)]
+        profile: ProfileArgs,
         /// Steps to time
         #[arg(long, value_name = "N", default_value_t = 20)]
         #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -55,6 +59,8 @@ enum Command {
     Generate {
         #[command(flatten)]
         common: Common,
+        #[command(flatten)]
+        profile: ProfileArgs,
         /// Tokens of the prompt
         #[arg(long, value_name = "N", default_value_t = 16)]
         #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -148,11 +154,11 @@ fn random_ids(vocab: usize, count: usize) -> Vec<u32> {
 /// If the sizes do not make a model, or the device cannot hold it.
 pub fn run(args: &Args) -> Result<Outcome> {
     match &args.command {
-        Command::Train { common, batch, steps, warmup } => {
-            bench_train(common, batch, (*warmup, *steps))?;
+        Command::Train { common, batch, profile, steps, warmup } => {
+            bench_train(common, batch, profile, (*warmup, *steps))?;
         }
-        Command::Generate { common, prompt_tokens, max_tokens, steps, warmup } => {
-            bench_generate(common, [*prompt_tokens, *max_tokens], (*warmup, *steps))?;
+        Command::Generate { common, profile, prompt_tokens, max_tokens, steps, warmup } => {
+            bench_generate(common, profile, [*prompt_tokens, *max_tokens], (*warmup, *steps))?;
         }
         Command::Kernels { common, batch, steps, warmup } => {
             bench_kernels(common, batch, (*warmup, *steps))?;
@@ -190,27 +196,37 @@ fn time((warmup, steps): (u32, u32), mut run: impl FnMut(usize) -> Result<()>) -
     Ok(times_ms)
 }
 
-fn bench_train(common: &Common, batch: &BatchArgs, rounds: (u32, u32)) -> Result<()> {
+fn bench_train(
+    common: &Common,
+    batch: &BatchArgs,
+    profile: &ProfileArgs,
+    rounds: (u32, u32),
+) -> Result<()> {
     let config = common.model.config()?;
     let shape = batch.shape(&common.model, &config)?;
     let mut engine = common.engine(training(shape))?;
     let rows = shape.0 * shape.1;
     // Four batches in turn.
     let ids = random_ids(config.vocab_size, 4 * rows + 1);
-    let times_ms = time(rounds, |i| {
+    let one = |engine: &mut Engine, i: usize| {
         let start = i % 4 * rows;
         let (x, y) = (&ids[start..start + rows], &ids[start + 1..start + rows + 1]);
         engine.train_batch(x, y, (0, 1), step());
         engine.update(&step());
-        engine.read_update()?;
-        Ok(())
-    })?;
+        engine.read_update().map(drop)
+    };
+    let measured = measure(&mut engine, profile, rounds, one)?;
     let what = format!("training on {} x {} tokens", shape.0, shape.1);
-    report(common, &engine, &what, rows, times_ms);
+    report(common, &engine, &what, rows, measured);
     Ok(())
 }
 
-fn bench_generate(common: &Common, [prompt, new]: [u32; 2], rounds: (u32, u32)) -> Result<()> {
+fn bench_generate(
+    common: &Common,
+    profile: &ProfileArgs,
+    [prompt, new]: [u32; 2],
+    rounds: (u32, u32),
+) -> Result<()> {
     let mut engine = common.engine(Uses { generation: true, ..Uses::default() })?;
     let ids = random_ids(engine.program().config.vocab_size, prompt as usize);
     let options = GenerateOptions {
@@ -218,20 +234,52 @@ fn bench_generate(common: &Common, [prompt, new]: [u32; 2], rounds: (u32, u32)) 
         temperature: 0.0,
         ..GenerateOptions::default()
     };
-    let times_ms = time(rounds, |_| {
-        wgpt::generate::generate(&mut engine, &ids, &options, None, |_| Ok(true))?;
-        Ok(())
-    })?;
+    let one = |engine: &mut Engine, _| {
+        wgpt::generate::generate(engine, &ids, &options, None, |_| Ok(true)).map(drop)
+    };
+    let measured = measure(&mut engine, profile, rounds, one)?;
     let what = format!("generation of {new} tokens after {prompt}");
-    report(common, &engine, &what, new as usize, times_ms);
+    report(common, &engine, &what, new as usize, measured);
     Ok(())
 }
 
-fn report(common: &Common, engine: &Engine, what: &str, tokens: usize, mut times_ms: Vec<f64>) {
+/// What a benchmark found: the times of its steps in milliseconds, sorted, and where they went.
+struct Measured {
+    times_ms: Vec<f64>,
+    profile: Option<Report>,
+}
+
+/// Times steps, and then the kernels of as many more, where that is wanted.
+fn measure(
+    engine: &mut Engine,
+    profile: &ProfileArgs,
+    rounds: (u32, u32),
+    mut step: impl FnMut(&mut Engine, usize) -> Result<()>,
+) -> Result<Measured> {
+    let mut times_ms = time(rounds, |i| step(engine, i))?;
     times_ms.sort_by(f64::total_cmp);
+    if !profile.profile {
+        return Ok(Measured { times_ms, profile: None });
+    }
+    engine.begin_profile();
+    (0..rounds.1 as usize).try_for_each(|i| step(engine, i))?;
+    let Some(found) = engine.end_profile() else { return Ok(Measured { times_ms, profile: None }) };
+    profile.write_trace(&found)?;
+    let peak = peak(engine.device())?;
+    let report = found.report(rounds.1, median(&times_ms), peak);
+    Ok(Measured { times_ms, profile: Some(report) })
+}
+
+/// The median of what is sorted.
+fn median(sorted: &[f64]) -> f64 {
+    let n = sorted.len();
+    f64::midpoint(sorted[(n - 1) / 2], sorted[n / 2])
+}
+
+fn report(common: &Common, engine: &Engine, what: &str, tokens: usize, measured: Measured) {
+    let Measured { times_ms, profile } = measured;
     let n = times_ms.len();
-    let (least, most) = (times_ms[0], times_ms[n - 1]);
-    let median = f64::midpoint(times_ms[(n - 1) / 2], times_ms[n / 2]);
+    let (least, most, median) = (times_ms[0], times_ms[n - 1], median(&times_ms));
     let tokens_per_s = tokens as f64 * 1e3 / median;
     let device_bytes = engine.program().plan.total_bytes();
     let peak_host_bytes = peak_host_bytes();
@@ -245,6 +293,7 @@ fn report(common: &Common, engine: &Engine, what: &str, tokens: usize, mut times
             "device_bytes": device_bytes,
             "device": engine.describe(),
             "precision": common.precision.name(),
+            "profile": profile,
         }));
         return;
     }
@@ -261,6 +310,9 @@ fn report(common: &Common, engine: &Engine, what: &str, tokens: usize, mut times
         row("peak host memory", peak_host_bytes.map_or("not known".into(), number::bytes)),
     ];
     output::line(&output::table([what, ""], &[0], rows));
+    if let Some(report) = profile {
+        output::line(&profile::table(&report));
+    }
 }
 
 /// The most memory that this process has had, in bytes; `None` where the system does not say.
@@ -351,14 +403,4 @@ fn shape_of(dispatch: &Dispatch) -> String {
     let words: Vec<String> =
         sizes.filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name}={n}")).collect();
     if words.is_empty() { format!("n={}", dispatch.args[0].len) } else { words.join(" ") }
-}
-
-/// Bytes that a dispatch reads and writes, each element once.
-fn moved_bytes(dispatch: &Dispatch) -> u64 {
-    let args = dispatch.kernel.args.iter().zip(&dispatch.args);
-    args.map(|(arg, view)| {
-        let times = if arg.access == Access::Mut { 2 } else { 1 };
-        times * view.len as u64 * view.elem.bytes()
-    })
-    .sum()
 }

@@ -12,6 +12,7 @@ mod number;
 mod options;
 mod output;
 mod plan;
+mod profile;
 mod progress;
 mod tokenizer;
 mod train;

@@ -154,8 +154,10 @@ impl Progress {
             }
             None if report.logged => {
                 let (step, steps, lr) = (report.step, report.steps, report.learning_rate);
+                let mfu =
+                    report.mfu.map_or(String::new(), |mfu| format!("  MFU {:.1} %", 100.0 * mfu));
                 self.say(&format!(
-                    "step {step}/{steps}  {loss}lr {lr:.2e}  {rate} tokens/s  ETA {left}"
+                    "step {step}/{steps}  {loss}lr {lr:.2e}  {rate} tokens/s{mfu}  ETA {left}"
                 ));
             }
             None => {}

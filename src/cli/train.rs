@@ -13,6 +13,7 @@ use wgpt::train::{self, Resumed, RunSettings};
 use wgpt::{Error, GenerateOptions, Gpt, GptConfig, Result, Summary, TrainConfig, Trainer};
 
 use super::options::{DeviceArgs, ModelArgs, open, resolve, with_default};
+use super::profile::{self, ProfileArgs};
 use super::progress::Progress;
 use super::{Outcome, number, output};
 
@@ -59,6 +60,8 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     steps: StepArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
 }
 
 /// How it is trained: the fields of [`TrainConfig`].
@@ -151,7 +154,7 @@ pub fn check_resume(train: &ArgMatches) -> Result<()> {
     }
     let more = train.ids().map(clap::Id::as_str).find(|id| {
         let group = !matches!(train.try_contains_id(id), Ok(true)) || id.ends_with("Args");
-        given(id) && !group && !["resume", "threads", "json"].contains(id)
+        given(id) && !group && !["resume", "threads", "json", "profile", "trace"].contains(id)
     });
     match more {
         None => Ok(()),
@@ -230,6 +233,9 @@ fn catch_interrupts() -> Result<()> {
     ctrlc::set_handler(handler).map_err(|e| Error::input(format!("listening for Ctrl-C: {e}")))
 }
 
+/// Updates that `--profile` times.
+const PROFILED: u32 = 5;
+
 /// Trains.
 ///
 /// # Errors
@@ -259,11 +265,19 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
             train::start(&settings, device, &mut |event| progress.show(event))?
         }
     };
+    if args.profile.profile {
+        trainer.begin_profile(PROFILED);
+    }
     set_running(Some(trainer.stop_flag()));
     let result = trainer.run(&mut |event| progress.show(event));
     set_running(None);
     progress.end();
     let summary = result?;
+    if let Some((profile, report)) = trainer.end_profile()? {
+        args.profile.write_trace(&profile)?;
+        let say = if args.json { output::log } else { output::line };
+        say(&profile::table(&report));
+    }
     if !summary.finished {
         stopped(&summary, args.json);
         return Ok(Outcome::Good);

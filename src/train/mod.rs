@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::backend::Device;
+use crate::backend::gpu::Peak;
 use crate::backend::gpu::tune::{Effort, tune};
 use crate::checkpoint::{self, RunDir, TrainState};
 use crate::config::{GptConfig, TrainConfig};
@@ -26,7 +27,8 @@ use crate::kernel::Step;
 use crate::model::{Program, Uses};
 use crate::ops::global_norm::state;
 use crate::ops::{dropout, random};
-use crate::plan::Limits;
+use crate::plan::{Dispatch, Limits};
+use crate::profile::{self, Profile, Report};
 
 use saves::{draw_curve, moments};
 
@@ -55,8 +57,21 @@ pub struct Trainer {
     stop: Arc<AtomicBool>,
     /// The buffers of a micro-batch.
     batch: (Vec<u32>, Vec<u32>),
-    /// Seconds and tokens of training alone in this process.
+    /// Seconds and tokens of training alone in this process, what is profiled left out.
     busy: (f64, u64),
+    /// What the device does at its best, where it was measured.
+    peak: Option<Peak>,
+    profiling: Profiling,
+}
+
+/// A profile of some updates.
+#[derive(Default)]
+struct Profiling {
+    /// Updates that are still to be timed.
+    left: u32,
+    /// Updates that were.
+    done: u32,
+    profile: Option<Profile>,
 }
 
 /// A run that was opened again.
@@ -145,6 +160,9 @@ fn open(
     let uses = uses(&settings.train, &model);
     let program = |limits| Program::record(&model, uses, limits);
     let device = settle(device, run.as_ref(), program, on_event)?;
+    // On a GPU it takes a while, and so only where it is kept.
+    let keeps = !matches!(&device, Device::Gpu(gpu) if gpu.cache().is_none());
+    let peak = keeps.then(|| profile::peak(&device)).transpose()?;
     let mut gpt = match saved_path.or(settings.init.as_deref()) {
         Some(init) => Gpt::load(init, device)?,
         None => Gpt::new(model, device, settings.train.seed)?,
@@ -158,6 +176,7 @@ fn open(
         trainer.metrics = report::read_metrics(run.path())?;
     }
     trainer.run = run;
+    trainer.peak = peak;
     if let Some((step, path)) = saved {
         trainer.restore(step, &path)?;
     }
@@ -251,6 +270,8 @@ impl Trainer {
             stop: Arc::default(),
             batch: (vec![0; rows], vec![0; rows]),
             busy: (0.0, 0),
+            peak: None,
+            profiling: Profiling::default(),
             config,
         })
     }
@@ -313,13 +334,21 @@ impl Trainer {
         let full = done.is_multiple_of(self.engine.run_ahead().max(1));
         let reads = logged || evaluates || saves || full;
 
-        let began = Instant::now();
         let learning_rate = config.learning_rate_at(iter);
+        let profiles = self.profiling.left > 0 && self.busy.1 > 0;
+        if profiles && self.profiling.done == 0 {
+            self.engine.begin_profile();
+        }
+        let began = Instant::now();
         self.update(iter, learning_rate)?;
         let update = if reads { Some(self.engine.read_update()?) } else { None };
-        let tokens = (self.shape.0 * self.shape.1 * self.config.grad_accum) as u64;
+        let tokens = self.tokens_an_update();
         let seconds = began.elapsed().as_secs_f64();
-        self.busy = (self.busy.0 + seconds, self.busy.1 + tokens);
+        if profiles {
+            self.profiled();
+        } else {
+            self.busy = (self.busy.0 + seconds, self.busy.1 + tokens);
+        }
         self.state.step = done as u64;
         self.state.data_position = done as u64;
         self.state.tokens += tokens;
@@ -338,6 +367,50 @@ impl Trainer {
             self.save(on_event)?;
         }
         Ok(())
+    }
+
+    /// Counts an update that was profiled; the last one ends the profile.
+    fn profiled(&mut self) {
+        let Profiling { left, done, profile } = &mut self.profiling;
+        (*left, *done) = (*left - 1, *done + 1);
+        if *left == 0 {
+            *profile = self.engine.end_profile();
+        }
+    }
+
+    /// Times every kernel of `updates` updates, after the first one of this process.
+    pub fn begin_profile(&mut self, updates: u32) {
+        self.profiling = Profiling { left: updates, ..Profiling::default() };
+    }
+
+    /// What was profiled, as a time line and as a table; `None` if the run ended before.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no room to measure its best, or is lost.
+    pub fn end_profile(&mut self) -> Result<Option<(Profile, Report)>> {
+        let Profiling { done, profile, .. } = std::mem::take(&mut self.profiling);
+        let Some(profile) = profile.or_else(|| self.engine.end_profile()) else { return Ok(None) };
+        let peak = match self.peak {
+            Some(peak) => peak,
+            None => profile::peak(self.gpt.device())?,
+        };
+        let updates = self.busy.1 as f64 / self.tokens_an_update() as f64;
+        let report = profile.report(done, self.busy.0 * 1e3 / updates, peak);
+        Ok(Some((profile, report)))
+    }
+
+    fn tokens_an_update(&self) -> u64 {
+        (self.shape.0 * self.shape.1 * self.config.grad_accum) as u64
+    }
+
+    /// The share of the device's best that so many tokens a second come to.
+    fn mfu(&self, tokens_per_s: f64) -> Option<f64> {
+        let program = self.engine.program();
+        let half = program.plan.dispatches.iter().any(Dispatch::has_half);
+        let (config, parameters) = (&program.config, program.parameter_count());
+        let flops = profile::flops_per_token(config, parameters, self.shape.1);
+        Some(tokens_per_s * flops / (self.peak?.of(half) * 1e9))
     }
 
     /// The micro-batches of an update, and the update.
@@ -365,6 +438,7 @@ impl Trainer {
     }
 
     fn report(&self, update: Option<Update>, learning_rate: f64, logged: bool) -> StepReport {
+        let tokens_per_s = self.busy.1 as f64 / self.busy.0.max(1e-9);
         StepReport {
             step: self.state.step as usize,
             steps: self.config.max_iters,
@@ -372,7 +446,8 @@ impl Trainer {
             loss: update.map(|update| update.loss),
             learning_rate,
             grad_norm: update.map(|update| update.grad_norm),
-            tokens_per_s: self.busy.1 as f64 / self.busy.0.max(1e-9),
+            tokens_per_s,
+            mfu: self.mfu(tokens_per_s),
             logged,
             skipped: update.map_or(0, |update| update.state[state::SKIPPED]),
         }
@@ -403,6 +478,7 @@ impl Trainer {
             lr: report.learning_rate,
             grad_norm: report.grad_norm.filter(|norm| *norm >= 0.0),
             tokens_per_s: report.tokens_per_s,
+            mfu: report.mfu,
             val_loss,
         };
         self.metrics.push(metrics);

@@ -84,6 +84,8 @@ pub struct StepReport {
     pub grad_norm: Option<f32>,
     /// Tokens a second since the start or the resume, evaluations and saves left out.
     pub tokens_per_s: f64,
+    /// The share of the device's measured best that training's operations come to, where that is known.
+    pub mfu: Option<f64>,
     /// Whether it is a line of metrics.jsonl.
     pub logged: bool,
     /// Updates skipped so far, since a loss or a gradient was not finite.
@@ -105,6 +107,9 @@ pub struct Metrics {
     pub grad_norm: Option<f32>,
     /// Tokens a second.
     pub tokens_per_s: f64,
+    /// The share of the device's measured best that training's operations come to, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
     /// The validation loss, where it was evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,

@@ -1,5 +1,6 @@
 //! The wgpu backend: buffers, pipelines and bind groups are made once, then the plan is replayed.
 
+mod copy;
 mod device;
 mod measured;
 mod pipelines;
@@ -324,8 +325,11 @@ impl Backend for Gpu {
         self.read_into(view, out)
     }
 
-    fn run_timed(&mut self, range: Range<usize>, step: &Step, ms: &mut Vec<f64>) -> Result<()> {
-        self.time(range, step, ms)
+    fn run_timed(&mut self, range: Range<usize>, step: &Step) -> Vec<f64> {
+        let mut times_ms = vec![];
+        let result = self.time(range, step, &mut times_ms);
+        self.device.catch(result);
+        times_ms
     }
 
     fn describe(&self) -> String {

@@ -213,15 +213,13 @@ fn time(device: &Arc<GpuDevice>, dispatch: &Dispatch) -> Result<BTreeMap<String,
 /// The median of some runs of a plan, after one that warms up.
 fn median_ms(gpu: &mut Gpu, step: &Step) -> Result<f64> {
     let all = 0..gpu.plan().dispatches.len();
-    let mut ms = vec![];
-    gpu.run_timed(all.clone(), step, &mut ms)?;
-    ms.clear();
+    let mut ms: Vec<f64> = vec![];
+    gpu.run_timed(all.clone(), step);
     let began = Instant::now();
     while ms.is_empty() || (ms.len() < SAMPLES && began.elapsed() < SAMPLING) {
-        let mut times = vec![];
-        gpu.run_timed(all.clone(), step, &mut times)?;
-        ms.push(times.iter().sum());
+        ms.push(gpu.run_timed(all.clone(), step).iter().sum());
     }
+    gpu.wait()?;
     ms.sort_by(f64::total_cmp);
     Ok(ms[ms.len() / 2])
 }

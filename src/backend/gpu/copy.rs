@@ -1,0 +1,47 @@
+//! How fast a device copies: the measure of its memory.
+
+use std::time::Instant;
+
+use wgpu::BufferUsages;
+
+use super::GpuDevice;
+use crate::error::Result;
+
+/// Bytes of a copy: more than caches hold.
+const COPY_BYTES: u64 = 128 << 20;
+/// Copies that are timed together, so that waiting for them counts little.
+const COPIES: u64 = 8;
+
+impl GpuDevice {
+    /// Bytes a second, in 10⁹, that a copy within the device reads and writes.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no room for it, or is lost.
+    pub fn copy_gb_per_s(&self) -> Result<f64> {
+        let size = COPY_BYTES.min(self.limits().buffer_bytes);
+        let usage = BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+        let make = |label| {
+            let label = Some(label);
+            self.device().create_buffer(&wgpu::BufferDescriptor {
+                label,
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        };
+        let (from, to) = self.checked(|| (make("copy from"), make("copy to")))?;
+        let copy = |times: u64| {
+            let mut encoder = self.device().create_command_encoder(&Default::default());
+            for _ in 0..times {
+                encoder.copy_buffer_to_buffer(&from, 0, &to, 0, size);
+            }
+            self.queue().submit([encoder.finish()]);
+            self.wait()
+        };
+        copy(1)?;
+        let began = Instant::now();
+        copy(COPIES)?;
+        Ok((2 * COPIES * size) as f64 / began.elapsed().as_secs_f64() * 1e-9)
+    }
+}

@@ -1,0 +1,74 @@
+//! `--profile` and `--trace`: where the time goes, as a table and as a time line.
+
+use std::path::PathBuf;
+
+use wgpt::checkpoint::files;
+use wgpt::profile::{Profile, Report};
+use wgpt::{Error, Result};
+
+use super::{number, output};
+
+/// What to profile.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Profiling")]
+pub struct ProfileArgs {
+    /// Time every kernel of a few steps: share of the step, GFLOP/s, GB/s, share of the device's measured best
+    #[arg(long)]
+    pub profile: bool,
+    /// Write the time line of the profiled steps, for ui.perfetto.dev or chrome://tracing
+    #[arg(long, value_name = "FILE", requires = "profile")]
+    pub trace: Option<PathBuf>,
+}
+
+impl ProfileArgs {
+    /// Writes the time line, if it is wanted.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn write_trace(&self, profile: &Profile) -> Result<()> {
+        let Some(path) = &self.trace else { return Ok(()) };
+        let text = serde_json::to_vec(&profile.trace())
+            .map_err(|e| Error::input(format!("writing {}: {e}", path.display())))?;
+        files::write_bytes(path, &text)
+    }
+}
+
+/// The table of a profile.
+pub fn table(report: &Report) -> String {
+    let row = |name: &str, ms: f64| {
+        let share = ms / report.step_ms.max(1e-9);
+        [name.to_owned(), String::new(), format!("{ms:.3}"), percent(share)]
+    };
+    let plain = |[name, calls, ms, share]: [String; 4]| {
+        [name, calls, ms, share, String::new(), String::new(), String::new()]
+    };
+    let kernel = |row: &wgpt::profile::Row| {
+        [
+            row.kernel.to_owned(),
+            number::rate(row.calls),
+            format!("{:.3}", row.ms),
+            percent(row.share),
+            format!("{:.1}", row.gflops),
+            format!("{:.1}", row.gb_per_s),
+            percent(row.of_peak),
+        ]
+    };
+    let mut rows: Vec<_> = report.rows.iter().map(kernel).collect();
+    rows.push(plain(row("all kernels", report.kernels_ms)));
+    rows.push(plain(row("dispatching and waiting", report.overhead_ms)));
+    rows.push(plain(row("step", report.step_ms)));
+    let head = ["kernel", "calls", "ms a step", "share", "GFLOP/s", "GB/s", "of the best"];
+    let half = report.peak.half_gflops;
+    let half = half.map_or(String::new(), |half| format!(", {half:.0} in half precision"));
+    format!(
+        "{}\nthe device's measured best: {:.0} GFLOP/s{half}, {:.1} GB/s",
+        output::table(head, &[0], rows),
+        report.peak.gflops,
+        report.peak.gb_per_s
+    )
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}

@@ -1,0 +1,299 @@
+//! Where the time of a step goes: every kernel's time, and what share that is of the device's best.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::backend::cpu::{Cpu, Use};
+use crate::backend::gpu::{Choice, Gpu, GpuDevice, Peak, candidates};
+use crate::backend::{Backend, Device};
+use crate::config::GptConfig;
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::kernel::{Access, Step};
+use crate::ops::matmul::Layout;
+use crate::plan::{Dispatch, Limits, Phase, Plan};
+
+/// Edges of the products that are tried for the device's best: the first that takes long enough, or the last.
+const EDGES: [usize; 4] = [512, 1024, 2048, 4096];
+/// How long a product must take for its time to mean something.
+const LONG_ENOUGH_MS: f64 = 5.0;
+/// Runs of each product; the fastest counts.
+const RUNS: usize = 3;
+
+/// The times of all dispatches since profiling began.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    began: Instant,
+    kernels: BTreeMap<&'static str, Sum>,
+    spans: Vec<Span>,
+    half: bool,
+}
+
+/// What all dispatches of a kernel came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    calls: u64,
+    ms: f64,
+    flops: u64,
+    bytes: u64,
+}
+
+/// One dispatch on the time line, in milliseconds since profiling began.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    kernel: &'static str,
+    start_ms: f64,
+    ms: f64,
+}
+
+/// A kernel's line in the table.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// Dispatches a step.
+    pub calls: f64,
+    /// Milliseconds a step.
+    pub ms: f64,
+    /// Of the step's time on the clock.
+    pub share: f64,
+    /// Floating-point operations a second, in 10⁹.
+    pub gflops: f64,
+    /// Bytes read and written a second, each element once, in 10⁹.
+    pub gb_per_s: f64,
+    /// Of the device's measured best: of its products' or its memory's, whichever is nearer.
+    pub of_peak: f64,
+}
+
+/// The table: what a step takes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Milliseconds of a step on the clock, when nothing is timed.
+    pub step_ms: f64,
+    /// The sum of its kernels.
+    pub kernels_ms: f64,
+    /// What is left: dispatching, waiting, the host's own work.
+    pub overhead_ms: f64,
+    /// The device's measured best.
+    pub peak: Peak,
+    /// The kernels, the longest first.
+    pub rows: Vec<Row>,
+}
+
+impl Profile {
+    /// Nothing yet, of this plan.
+    pub fn new(plan: &Plan) -> Profile {
+        let half = plan.dispatches.iter().any(Dispatch::has_half);
+        Profile { began: Instant::now(), kernels: BTreeMap::new(), spans: vec![], half }
+    }
+
+    /// Runs a phase and takes its kernels' times.
+    pub(crate) fn run(
+        &mut self,
+        backend: &mut dyn Backend,
+        plan: &Plan,
+        phase: Phase,
+        step: &Step,
+    ) {
+        let range = plan.phase(phase);
+        let mut start_ms = self.began.elapsed().as_secs_f64() * 1e3;
+        let times = backend.run_timed(range.clone(), step);
+        for (dispatch, ms) in plan.dispatches[range].iter().zip(times) {
+            let kernel = dispatch.kernel.name;
+            let sum = self.kernels.entry(kernel).or_default();
+            sum.calls += 1;
+            sum.ms += ms;
+            sum.flops += (dispatch.kernel.flops)(&dispatch.dims);
+            sum.bytes += moved_bytes(dispatch);
+            self.spans.push(Span { kernel, start_ms, ms });
+            start_ms += ms;
+        }
+    }
+
+    /// What `steps` profiled steps came to, each of which takes `step_ms` on the clock when nothing is timed.
+    pub fn report(&self, steps: u32, step_ms: f64, peak: Peak) -> Report {
+        let steps = f64::from(steps.max(1));
+        let best = peak.of(self.half);
+        let row = |(kernel, sum): (&&'static str, &Sum)| {
+            let per_second = |count: u64| count as f64 / (sum.ms * 1e6).max(1e-9);
+            let (gflops, gb_per_s) = (per_second(sum.flops), per_second(sum.bytes));
+            Row {
+                kernel,
+                calls: sum.calls as f64 / steps,
+                ms: sum.ms / steps,
+                share: sum.ms / steps / step_ms,
+                gflops,
+                gb_per_s,
+                of_peak: (gflops / best).max(gb_per_s / peak.gb_per_s),
+            }
+        };
+        let mut rows: Vec<Row> = self.kernels.iter().map(row).collect();
+        rows.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+        let kernels_ms = rows.iter().map(|row| row.ms).sum();
+        Report { step_ms, kernels_ms, overhead_ms: step_ms - kernels_ms, peak, rows }
+    }
+
+    /// The time line in the Trace Event Format, which Perfetto and Chrome's tracing show.
+    pub fn trace(&self) -> Value {
+        let event = |span: &Span| {
+            json!({
+                "name": span.kernel, "cat": "kernel", "ph": "X", "pid": 1, "tid": 1,
+                "ts": span.start_ms * 1e3, "dur": span.ms * 1e3,
+            })
+        };
+        let events: Vec<Value> = self.spans.iter().map(event).collect();
+        json!({ "traceEvents": events, "displayTimeUnit": "ms" })
+    }
+}
+
+impl Peak {
+    /// The best of products, in 10⁹ operations a second; of half precision where it is used and faster.
+    pub fn of(&self, half: bool) -> f64 {
+        self.half_gflops.filter(|_| half).map_or(self.gflops, |half| half.max(self.gflops))
+    }
+}
+
+/// Bytes that a dispatch reads and writes, each element once.
+pub fn moved_bytes(dispatch: &Dispatch) -> u64 {
+    let args = dispatch.kernel.args.iter().zip(&dispatch.args);
+    args.map(|(arg, view)| {
+        let times = if arg.access == Access::Mut { 2 } else { 1 };
+        times * view.len as u64 * view.elem.bytes()
+    })
+    .sum()
+}
+
+/// Floating-point operations that training on a token takes: 6 a parameter that a product uses, and the causal half of
+/// attention's products. What is computed again to save memory does not count.
+pub fn flops_per_token(config: &GptConfig, parameters: usize, seq: usize) -> f64 {
+    let used = parameters - config.n_positions * config.n_embd;
+    6.0 * used as f64 + 6.0 * (config.n_layer * config.n_embd * seq) as f64
+}
+
+/// The best that a device does, measured once for a GPU with a cache folder: a large product of each precision by its
+/// fastest variant, and a copy.
+///
+/// # Errors
+///
+/// If the device has no room for it, or is lost.
+pub fn peak(device: &Device) -> Result<Peak> {
+    let Device::Gpu(gpu) = device else { return Ok(cpu_peak()) };
+    if let Some(peak) = gpu.measured().peak {
+        return Ok(peak);
+    }
+    let half = |edge| product(gpu.limits(), edge).halved();
+    let half_gflops = gpu.has().f16.then(|| gpu_gflops(gpu, half)).transpose()?;
+    let gflops = gpu_gflops(gpu, |edge| product(gpu.limits(), edge))?;
+    let peak = Peak { gflops, half_gflops, gb_per_s: gpu.copy_gb_per_s()? };
+    gpu.measured().peak = Some(peak);
+    gpu.save_measured()?;
+    Ok(peak)
+}
+
+/// A square product.
+fn product(limits: Limits, edge: usize) -> Plan {
+    let mut g = Graph::new(limits, false, 1e-5);
+    let [a, b] = ["a", "b"].map(|name| g.input(name, edge * edge));
+    g.matmul("product", Layout::NN, [edge; 3], a, b);
+    g.record_forward(Phase::Forward);
+    g.plan
+}
+
+/// Operations a second of products by the fastest variant, in 10⁹.
+fn gpu_gflops(device: &Arc<GpuDevice>, plan: impl Fn(usize) -> Plan) -> Result<f64> {
+    let mut best: f64 = 0.0;
+    for edge in EDGES {
+        let plan = Arc::new(plan(edge));
+        let mut least_ms = f64::INFINITY;
+        for variant in candidates(device.has(), &plan.dispatches[0]) {
+            if device.measured().refuses(&plan.dispatches[0], variant) {
+                continue;
+            }
+            let mut gpu = Gpu::with(device, Arc::clone(&plan), Choice::Named(variant.name))?;
+            least_ms = least_ms.min(fastest_ms(&mut gpu));
+            gpu.wait()?;
+        }
+        best = best.max(product_gflops(edge, least_ms));
+        if least_ms >= LONG_ENOUGH_MS {
+            break;
+        }
+    }
+    Ok(best)
+}
+
+fn product_gflops(edge: usize, ms: f64) -> f64 {
+    2.0 * (edge as f64).powi(3) / (ms * 1e6)
+}
+
+/// The fastest of some runs of a plan's one dispatch, after one that warms up; infinite if there was none.
+fn fastest_ms(backend: &mut dyn Backend) -> f64 {
+    let mut run = |_| backend.run_timed(0..1, &Step::default()).into_iter().sum();
+    run(0);
+    (0..RUNS).map(run).filter(|ms: &f64| *ms > 0.0).fold(f64::INFINITY, f64::min)
+}
+
+fn cpu_peak() -> Peak {
+    const EDGE: usize = 1024;
+    let mut cpu = Cpu::<f32>::new(Arc::new(product(Limits::NONE, EDGE)), Use::Kernels);
+    let gflops = product_gflops(EDGE, fastest_ms(&mut cpu));
+    let from = vec![1_u8; 64 << 20];
+    let mut to = vec![0_u8; from.len()];
+    let mut copy = |_| {
+        let began = Instant::now();
+        let pieces = to.par_chunks_mut(1 << 20).zip(from.par_chunks(1 << 20));
+        pieces.for_each(|(to, from)| to.copy_from_slice(from));
+        2.0 * from.len() as f64 / began.elapsed().as_secs_f64() * 1e-9
+    };
+    copy(0);
+    Peak { gflops, half_gflops: None, gb_per_s: (0..RUNS).map(copy).fold(0.0, f64::max) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_adds_up() {
+        let plan = Arc::new(product(Limits::NONE, 64));
+        let mut cpu = Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels);
+        let mut profile = Profile::new(&plan);
+        for _ in 0..4 {
+            profile.run(&mut cpu, &plan, Phase::Forward, &Step::default());
+        }
+        let peak = Peak { gflops: 100.0, half_gflops: Some(300.0), gb_per_s: 10.0 };
+        let report = profile.report(2, 50.0, peak);
+        let [row] = &report.rows[..] else { panic!("one kernel: {report:?}") };
+        assert_eq!((row.kernel, row.calls), ("matmul_nn", 2.0));
+        assert!(row.ms > 0.0 && (row.ms - report.kernels_ms).abs() <= 1e-9);
+        assert!((report.overhead_ms + report.kernels_ms - 50.0).abs() <= 1e-9);
+        assert!((row.share - row.ms / 50.0).abs() <= 1e-9);
+        let gflops = 2.0 * 2.0 * 64f64.powi(3) / (row.ms * 1e6);
+        assert!((row.gflops - gflops).abs() <= 1e-6 * gflops, "{row:?}");
+        let bytes_rate = 2.0 * 3.0 * 4.0 * 64.0 * 64.0 / (row.ms * 1e6);
+        assert!((row.gb_per_s - bytes_rate).abs() <= 1e-6 * bytes_rate, "{row:?}");
+        let events = profile.trace()["traceEvents"].as_array().unwrap().clone();
+        assert_eq!(events.len(), 4);
+        let ends = events.windows(2).all(|pair| pair[0]["ts"].as_f64() < pair[1]["ts"].as_f64());
+        assert!(ends && events.iter().all(|e| e["dur"].as_f64().is_some_and(|us| us > 0.0)));
+        assert_eq!((peak.of(false), peak.of(true)), (100.0, 300.0));
+    }
+
+    #[test]
+    fn gpt2_takes_what_its_paper_says() {
+        // 85 million parameters in blocks and 38.6 million in the head, of 124 million with the positions.
+        let flops = flops_per_token(&GptConfig::gpt2(), 124_439_808, 1024);
+        assert!((flops / 6.0 - (123_653_376.0 + 12.0 * 768.0 * 1024.0)).abs() < 1.0, "{flops}");
+    }
+
+    #[test]
+    fn the_cpu_has_a_best() {
+        let peak = peak(&Device::Cpu).unwrap();
+        assert!(peak.gflops > 0.1 && peak.gb_per_s > 0.1, "{peak:?}");
+        assert!(peak.gflops.is_finite() && peak.gb_per_s.is_finite(), "{peak:?}");
+    }
+}
