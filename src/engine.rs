@@ -25,6 +25,8 @@ pub const MOMENTS: [&str; 2] = ["adam.m", "adam.v"];
 pub struct Engine {
     program: Program,
     backend: Box<dyn Backend>,
+    /// Whether parameters changed since [`Phase::Cast`] was run.
+    changed: bool,
 }
 
 /// What an update came to, read back from the device.
@@ -62,7 +64,11 @@ impl Engine {
             cpu::check_memory(program.plan.total_bytes())?;
         }
         let backend = device.backend(Arc::new(program.plan.clone()))?;
-        Ok(Engine { program, backend })
+        let mut engine = Engine { program, backend, changed: true };
+        if engine.program.update.is_some() {
+            engine.write_state(&state::first(uses.loss_scale()));
+        }
+        Ok(engine)
     }
 
     /// What was recorded.
@@ -137,6 +143,7 @@ impl Engine {
         mut fill: impl FnMut(usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
         const PIECE: usize = 1 << 20;
+        self.changed |= tensor == Tensor::Value;
         let mut piece = vec![];
         for (start, view) in self.views(param, tensor) {
             for at in (0..view.len).step_by(PIECE) {
@@ -219,6 +226,11 @@ impl Engine {
     }
 
     fn run(&mut self, phase: Phase, step: &Step) {
+        if std::mem::replace(&mut self.changed, phase == Phase::Update)
+            && let Some(cast) = self.program.plan.phases.get(&Phase::Cast)
+        {
+            self.backend.run(cast.clone(), step);
+        }
         let range = self.program.plan.phase(phase);
         self.backend.run(range, step);
     }

@@ -7,9 +7,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::config::Precision;
 use crate::kernel::{Accumulate, Dims, Elem};
 use crate::ops::Op;
 use crate::ops::attention::{Attention, AttentionExtend};
+use crate::ops::cast;
 use crate::ops::dropout::Dropout;
 use crate::ops::embedding::{Embedding, Slice};
 use crate::ops::gelu::{Gelu, Recompute};
@@ -20,11 +22,7 @@ use crate::ops::optimizer::Slot;
 use crate::ops::residual::Residual;
 use crate::ops::residual_layernorm::ResidualLayerNorm;
 use crate::ops::softmax::CausalSoftmax;
-use crate::plan::{Limits, Phase, Plan, Role, View};
-
-/// Rows of a sliced table come in multiples of this, so that a slice of any width begins at an offset
-/// that every device can bind.
-pub const SLICE_ROWS: usize = 64;
+use crate::plan::{BINDING_ALIGNMENT, Limits, Phase, Plan, Role, View};
 
 /// A value and its gradient, of one shape.
 ///
@@ -71,6 +69,8 @@ struct Arena {
     params: usize,
     grads: usize,
     moments: Option<[usize; 2]>,
+    /// What products read, in mixed precision.
+    copy: Option<usize>,
     decays: bool,
 }
 
@@ -119,6 +119,7 @@ pub struct Graph {
     /// The parameters so far, in the order of the model.
     pub params: Vec<Param>,
     limits: Limits,
+    precision: Precision,
     mode: Mode,
     /// B, T and NH of what is being built.
     dims: Dims,
@@ -145,6 +146,7 @@ impl Graph {
             plan: Plan::default(),
             params: vec![],
             limits,
+            precision: Precision::F32,
             mode: Mode::Inference,
             dims: Dims::default(),
             ops: vec![],
@@ -156,6 +158,26 @@ impl Graph {
             dropouts: 0,
             epsilon: epsilon as f32,
         }
+    }
+
+    /// The same, still empty, in another precision than f32.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Graph {
+        Graph { precision, ..self }
+    }
+
+    /// What activations hold that are not of the residual stream.
+    pub fn elem(&self) -> Elem {
+        match self.precision {
+            Precision::F32 => Elem::Real,
+            Precision::Mixed => Elem::F16,
+        }
+    }
+
+    /// Parts of a matrix come in multiples of this many rows, so that a part of any width begins at an
+    /// offset that every device can bind.
+    pub fn slice_rows(&self) -> usize {
+        (BINDING_ALIGNMENT / self.elem().bytes()) as usize
     }
 
     /// Starts a list of ops over B sequences of T tokens whose backward pass will be recorded.
@@ -233,11 +255,11 @@ impl Graph {
     }
 
     /// A buffer that every layer has for itself in any mode, such as a cache.
-    pub fn own_buffer(&mut self, role: Role, name: &str, len: usize) -> View {
+    pub fn own_buffer(&mut self, role: Role, name: &str, len: usize, elem: Elem) -> View {
         if let Some(view) = self.buffers.get(name) {
             return *view;
         }
-        let view = self.place(role, name, len, Elem::Real);
+        let view = self.place(role, name, len, elem);
         self.buffers.insert(name.to_owned(), view);
         view
     }
@@ -252,7 +274,7 @@ impl Graph {
             && let Some(i) = self.spare_gradients.iter().rposition(fits)
         {
             let whole = self.spare_gradients.remove(i);
-            let used = len.next_multiple_of(SLICE_ROWS).min(whole.len);
+            let used = len.next_multiple_of(self.slice_rows()).min(whole.len);
             if used < whole.len {
                 self.spare_gradients.push(whole.slice(used, whole.len - used));
                 self.spare_gradients.sort_by_key(|view| std::cmp::Reverse(view.len));
@@ -266,26 +288,36 @@ impl Graph {
     }
 
     /// The gradient of an activation; layers share it, since one is at work at a time.
-    fn grad(&mut self, name: &str, value: View) -> View {
+    fn grad(&mut self, name: &str, value: View, elem: Elem) -> View {
         if self.mode != Mode::Training {
             return value;
         }
         let name = format!("{}.grad", slot(name));
-        self.buffer(Role::Activations, &name, value.len, Elem::Real)
+        self.buffer(Role::Activations, &name, value.len, elem)
     }
 
-    /// An activation (B,T,channels) with a gradient of its slot.
+    /// An activation (B,T,channels) with a gradient of its slot, both of the graph's precision.
     pub fn activation(&mut self, name: &str, channels: usize) -> Var {
-        let len = self.rows() * channels;
-        let value = self.buffer(Role::Activations, name, len, Elem::Real);
-        Var { value, grad: self.grad(name, value) }
+        let value = self.value(name, channels, self.elem());
+        Var { value, grad: self.grad(name, value, value.elem) }
     }
 
     /// An activation of the residual stream (B,T,C): all of them share one gradient.
     pub fn stream(&mut self, name: &str, channels: usize) -> Var {
+        let value = self.value(name, channels, Elem::Real);
+        Var { value, grad: self.grad("stream", value, Elem::Real) }
+    }
+
+    /// What joins the residual stream (B,T,C): its gradient is the stream's.
+    fn branch(&mut self, name: &str, channels: usize) -> Var {
+        let value = self.value(name, channels, self.elem());
+        Var { value, grad: self.grad("stream", value, Elem::Real) }
+    }
+
+    /// A buffer of (B,T,channels).
+    fn value(&mut self, name: &str, channels: usize, elem: Elem) -> View {
         let len = self.rows() * channels;
-        let value = self.buffer(Role::Activations, name, len, Elem::Real);
-        Var { value, grad: self.grad("stream", value) }
+        self.buffer(Role::Activations, name, len, elem)
     }
 
     /// The table (rows, channels) called `name`, allocated at its first use, in slices of rows that the
@@ -297,8 +329,9 @@ impl Graph {
     pub fn param(&mut self, name: &str, shape: &[usize]) -> Vec<Slice> {
         let width: usize = shape[1..].iter().product();
         let most = usize::try_from(self.limits.binding_bytes / 4).unwrap_or(usize::MAX) / width;
-        let most = if most >= shape[0] { shape[0] } else { most / SLICE_ROWS * SLICE_ROWS };
-        self.param_in_slices(name, shape, most.max(SLICE_ROWS.min(shape[0])))
+        let rows = self.slice_rows();
+        let most = if most >= shape[0] { shape[0] } else { most / rows * rows };
+        self.param_in_slices(name, shape, most.max(rows.min(shape[0])))
     }
 
     /// A parameter of one slice; [`Plan::exceeds`] tells if the device cannot bind it.
@@ -324,10 +357,30 @@ impl Graph {
         slices
     }
 
+    /// A parameter as products read it: in mixed precision its copy, whose gradient is its own.
+    fn operand(&self, param: Var) -> Var {
+        let arena = self.arenas.iter().find(|arena| arena.params == param.value.buffer);
+        match arena.and_then(|arena| arena.copy) {
+            None => param,
+            Some(copy) => Var { value: View { elem: Elem::F16, ..param.value.of(copy) }, ..param },
+        }
+    }
+
+    /// The table (rows, channels) called `name` as products read it.
+    pub fn table(&mut self, name: &str, shape: &[usize]) -> Vec<Slice> {
+        let slices = self.param(name, shape).into_iter();
+        slices.map(|slice| Slice { var: self.operand(slice.var), ..slice }).collect()
+    }
+
     /// Room in the last arena of its kind, or in a new one if a buffer would become too large.
     fn place_param(&mut self, len: usize, decays: bool) -> Var {
+        // A copy lies where its parameter lies, which must suit the copy's alignment.
+        let room = match self.precision {
+            Precision::F32 => len,
+            Precision::Mixed => len.next_multiple_of(self.slice_rows()),
+        };
         let fits = |arena: &Arena| {
-            let end = (self.plan.next_start(arena.params) + len) as u64;
+            let end = (self.plan.next_start(arena.params) + room) as u64;
             end * Elem::Real.bytes() <= self.limits.buffer_bytes
         };
         let last = self.arenas.iter().rposition(|arena| arena.decays == decays);
@@ -335,12 +388,11 @@ impl Graph {
             Some(arena) if fits(&arena) => arena,
             _ => self.open_arena(decays),
         };
-        let value = self.plan.grow(arena.params, len);
-        if arena.grads != arena.params {
-            self.plan.grow(arena.grads, len);
-        }
-        arena.moments.into_iter().flatten().for_each(|buffer| {
-            self.plan.grow(buffer, len);
+        let value = self.plan.grow(arena.params, room).slice(0, len);
+        let grads = Some(arena.grads).filter(|grads| *grads != arena.params);
+        let others = arena.moments.into_iter().flatten().chain(arena.copy).chain(grads);
+        others.for_each(|buffer| {
+            self.plan.grow(buffer, room);
         });
         Var { value, grad: value.of(arena.grads) }
     }
@@ -349,15 +401,17 @@ impl Graph {
         let kind = if decays { "matrices" } else { "vectors" };
         let number = self.arenas.iter().filter(|arena| arena.decays == decays).count();
         let number = if number == 0 { String::new() } else { format!(".{number}") };
-        let mut open = |role, name| {
-            self.plan.buffer(role, &format!("{name}.{kind}{number}"), 0, Elem::Real).buffer
+        let mut open = |role, name, elem| {
+            self.plan.buffer(role, &format!("{name}.{kind}{number}"), 0, elem).buffer
         };
-        let params = open(Role::Parameters, "params");
+        let params = open(Role::Parameters, "params", Elem::Real);
         let training = self.mode == Mode::Training;
-        let grads = if training { open(Role::Gradients, "grads") } else { params };
+        let grads = if training { open(Role::Gradients, "grads", Elem::Real) } else { params };
         let moments = (training && self.with_moments)
-            .then(|| ["adam.m", "adam.v"].map(|name| open(Role::Moments, name)));
-        let arena = Arena { params, grads, moments, decays };
+            .then(|| ["adam.m", "adam.v"].map(|name| open(Role::Moments, name, Elem::Real)));
+        let copy = (decays && self.precision == Precision::Mixed)
+            .then(|| open(Role::Parameters, "halves", Elem::F16));
+        let arena = Arena { params, grads, moments, copy, decays };
         self.arenas.push(arena);
         arena
     }
@@ -365,7 +419,8 @@ impl Graph {
     /// The arenas in slices that one binding can hold, for the norm and the optimiser.
     pub fn slots(&self) -> Vec<Slot> {
         let most = usize::try_from(self.limits.binding_bytes / 4).unwrap_or(usize::MAX);
-        let most = (most / SLICE_ROWS * SLICE_ROWS).max(SLICE_ROWS);
+        let rows = self.slice_rows();
+        let most = (most / rows * rows).max(rows);
         let mut slots = vec![];
         for arena in &self.arenas {
             let len = self.plan.buffers[arena.params].len;
@@ -381,6 +436,21 @@ impl Graph {
             }
         }
         slots
+    }
+
+    /// Records the copies of all parameters that products read, in mixed precision.
+    pub fn record_cast(&mut self) {
+        if self.precision == Precision::F32 {
+            return;
+        }
+        let start = self.plan.dispatches.len();
+        for slot in self.slots() {
+            let copy = self.operand(Var { value: slot.params, grad: slot.grads }).value;
+            if copy != slot.params {
+                cast::record(&mut self.plan, slot.params, copy);
+            }
+        }
+        self.plan.end_phase(Phase::Cast, start);
     }
 
     /// Records what is being built as a phase.
@@ -404,8 +474,9 @@ impl Graph {
     pub fn embedding(&mut self, tokens: View, v: usize, s: usize, c: usize, stream: bool) -> Var {
         let wte = self.param("wte.weight", &[v, c]);
         let wpe = self.whole("wpe.weight", &[s, c]);
-        let out =
-            if stream { self.stream("embedding", c) } else { self.activation("embedding", c) };
+        let value = self.value("embedding", c, Elem::Real);
+        let grad = self.grad(if stream { "stream" } else { "embedding" }, value, Elem::Real);
+        let out = Var { value, grad };
         let dims = Dims { C: c as u32, S: s as u32, ..self.dims };
         self.ops.push(Box::new(Embedding { dims, tokens, wte, wpe, out }));
         out
@@ -466,6 +537,7 @@ impl Graph {
     fn linear_into(&mut self, name: &str, x: Var, out: Var) -> Linear {
         let (c, oc) = (x.value.len / self.rows(), out.value.len / self.rows());
         let weight = self.whole(&format!("{name}.weight"), &[c, oc]);
+        let weight = self.operand(weight);
         let bias = self.whole(&format!("{name}.bias"), &[oc]);
         let dims = Dims { C: c as u32, OC: oc as u32, ..self.dims };
         Linear { dims, x, weight, bias, out }
@@ -481,7 +553,7 @@ impl Graph {
 
     /// A linear layer whose output joins the stream next and so has the stream's gradient.
     pub fn linear_to_stream(&mut self, name: &str, x: Var, oc: usize) -> Var {
-        let out = self.stream(name, oc);
+        let out = self.branch(name, oc);
         let linear = self.linear_into(name, x, out);
         self.ops.push(Box::new(linear));
         out
@@ -529,7 +601,9 @@ impl Graph {
         let dims = Dims { C: c as u32, NH: nh as u32, S: s as u32, ..self.dims };
         let out = self.activation(name, c);
         if self.mode == Mode::Extend {
-            let cache = self.own_buffer(Role::Cache, &format!("{name}.cache"), 2 * s * c);
+            // Beside training it lies in gradients, which are of single precision.
+            let elem = if self.spare_gradients.is_empty() { self.elem() } else { Elem::Real };
+            let cache = self.own_buffer(Role::Cache, &format!("{name}.cache"), 2 * s * c, elem);
             let (qkv, out) = (qkv.value, out.value);
             self.ops.push(Box::new(AttentionExtend { dims, qkv, cache, out }));
         } else {
@@ -558,8 +632,7 @@ impl Graph {
         a: Var,
         b: Var,
     ) -> Var {
-        let value = self.buffer(Role::Activations, name, m * n, Elem::Real);
-        let out = Var { value, grad: self.grad(name, value) };
+        let out = self.input(name, m * n);
         let dims = Dims { M: m as u32, K: k as u32, N: n as u32, ..Dims::default() };
         self.ops.push(Box::new(MatMul { layout, dims, a, b, out }));
         out
@@ -568,7 +641,7 @@ impl Graph {
     /// An activation of any length that no op writes: an input.
     pub fn input(&mut self, name: &str, len: usize) -> Var {
         let value = self.buffer(Role::Activations, name, len, Elem::Real);
-        Var { value, grad: self.grad(name, value) }
+        Var { value, grad: self.grad(name, value, Elem::Real) }
     }
 
     /// Adds an op that the other methods do not make.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::backend::cpu::{Cpu, Use};
 use crate::backend::gpu::{DeviceChoice, Gpu, GpuDevice, Wanted};
+use crate::config::Precision;
 use crate::error::Result;
 use crate::kernel::Step;
 use crate::plan::{Limits, Plan, View};
@@ -64,6 +65,19 @@ impl Device {
         match self {
             Device::Cpu => Limits::NONE,
             Device::Gpu(device) => device.limits(),
+        }
+    }
+
+    /// Whether it computes in half precision.
+    pub fn has_half(&self) -> bool {
+        matches!(self, Device::Gpu(device) if device.has().f16)
+    }
+
+    /// The precision that suits it: mixed where half precision is arithmetic of the hardware.
+    pub fn best_precision(&self) -> Precision {
+        match self {
+            Device::Gpu(device) if device.is_real() && device.has().f16 => Precision::Mixed,
+            Device::Gpu(_) | Device::Cpu => Precision::F32,
         }
     }
 

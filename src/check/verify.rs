@@ -8,7 +8,7 @@ use crate::backend::cpu::{Cpu, Use};
 use crate::backend::gpu::{Choice, Gpu, choose};
 use crate::backend::{Backend, Device};
 use crate::check::{Comparison, lockstep, sabotage};
-use crate::config::{GptConfig, Optimizer};
+use crate::config::{GptConfig, Optimizer, Precision};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::kernel::{Elem, Kernel, Step};
@@ -16,7 +16,7 @@ use crate::model::{Program, Uses};
 use crate::ops::cross_entropy::IGNORE;
 use crate::ops::matmul::Layout;
 use crate::ops::random::{threefry, unit};
-use crate::ops::{ALL, dropout};
+use crate::ops::{ALL, cast, dropout};
 use crate::plan::{Dispatch, Limits, Phase, Plan, Role, View};
 
 /// How one kernel fared over all its dispatches.
@@ -260,7 +260,8 @@ fn model(
         GptConfig { n_layer, n_head, n_embd, vocab_size, n_positions, ..GptConfig::small() };
     let config = GptConfig { n_inner, ..sizes };
     let generation = n_embd < 256;
-    let uses = Uses { batch, seq, training, dropout: true, logits: true, generation };
+    let precision = Precision::F32;
+    let uses = Uses { batch, seq, training, dropout: true, logits: true, generation, precision };
     let program = Program::record(&config, uses, limits);
     let step = Step {
         loss_scale: 1.0 / (batch * seq) as f64,
@@ -350,6 +351,8 @@ fn single_ops(name: &str, [b, t, nh, c]: [usize; 4]) -> Case {
     g.layernorm("norm", x);
     let scores = g.input("scores", b * nh * t * t);
     g.softmax("softmax", scores, nh);
+    let copy = g.input("copy", x.value.len);
+    cast::record(&mut g.plan, x.value, copy.value);
     whole(name, g)
 }
 

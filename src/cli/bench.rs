@@ -13,7 +13,7 @@ use wgpt::model::Uses;
 use wgpt::plan::Dispatch;
 use wgpt::{GenerateOptions, Result};
 
-use super::options::{BatchArgs, DeviceArgs, ModelArgs};
+use super::options::{BatchArgs, DeviceArgs, ModelArgs, PrecisionArgs};
 use super::{Outcome, number, output};
 
 const EXAMPLES: &str = "\
@@ -93,25 +93,11 @@ struct Common {
     model: ModelArgs,
     #[command(flatten)]
     device: DeviceArgs,
-    /// The precision of parameters and activations: f32
-    #[arg(long, value_name = "PRECISION", default_value = "f32", hide_possible_values = true)]
-    precision: Precision,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Precision {
-    F32,
-}
-
-impl Precision {
-    fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-        }
-    }
 }
 
 const SEED: u64 = 1337;
@@ -119,6 +105,7 @@ const SEED: u64 = 1337;
 impl Common {
     fn engine(&self, uses: Uses) -> Result<Engine> {
         let device = Device::open(self.device.device)?;
+        let uses = Uses { precision: self.precision.on(&device), ..uses };
         let mut engine = Engine::new(&self.model.config()?, uses, &device)?;
         engine.initialize(SEED);
         Ok(engine)
@@ -239,14 +226,14 @@ fn report(common: &Common, engine: &Engine, what: &str, tokens: usize, mut times
             "peak_host_bytes": peak_host_bytes,
             "device_bytes": device_bytes,
             "device": engine.describe(),
-            "precision": common.precision.name(),
+            "precision": engine.program().uses.precision.name(),
         }));
         return;
     }
     let row = |name: &str, value: String| [name.to_owned(), value];
     let rows = vec![
         row("device", engine.describe()),
-        row("precision", common.precision.name().to_owned()),
+        row("precision", engine.program().uses.precision.name().to_owned()),
         row("parameters", number::thousands(engine.program().parameter_count() as u64)),
         row("tokens/s", number::rate(tokens_per_s)),
         row("step, median", format!("{median:.2} ms")),
@@ -327,13 +314,13 @@ fn bench_kernels(common: &Common, batch: &BatchArgs, rounds: (u32, u32)) -> Resu
             "peak_host_bytes": peak_host_bytes(),
             "device_bytes": plan.total_bytes(),
             "device": engine.describe(),
-            "precision": common.precision.name(),
+            "precision": engine.program().uses.precision.name(),
         }));
         return Ok(());
     }
     let rows = results.into_iter().map(|(_, row)| row).collect();
     let head = ["kernel", "shape", "calls", "ms", "ms a step", "GFLOP/s", "GB/s"];
-    output::line(&format!("{}, {}", engine.describe(), common.precision.name()));
+    output::line(&format!("{}, {}", engine.describe(), engine.program().uses.precision.name()));
     output::line(&output::table(head, &[0, 1], rows));
     Ok(())
 }

@@ -5,8 +5,10 @@ use std::fmt::Display;
 use clap::builder::PossibleValuesParser;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{self, DeviceChoice};
-use wgpt::config::SIZES;
+use wgpt::config::{Precision, SIZES};
 use wgpt::{Error, GptConfig, Result, TrainConfig};
+
+use super::output;
 
 /// The sizes of a model.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -79,6 +81,43 @@ pub struct DeviceArgs {
     /// auto (a real GPU, else the CPU), cpu, gpu (any GPU, software too) or gpu:N of `wgpt devices`
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
+}
+
+/// What numbers are held in.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PrecisionArgs {
+    /// f32, mixed (half precision but for weights, sums and the residual stream), or auto: mixed on a GPU that has it
+    #[arg(long, value_name = "PRECISION", default_value = "auto", hide_possible_values = true)]
+    pub precision: PrecisionChoice,
+}
+
+/// What `--precision` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PrecisionChoice {
+    /// Single precision.
+    F32,
+    /// Half precision where it does no harm.
+    Mixed,
+    /// What suits the device.
+    Auto,
+}
+
+impl PrecisionArgs {
+    /// The precision on a device; says so if it cannot be what was asked for.
+    pub fn on(&self, device: &Device) -> Precision {
+        match self.precision {
+            PrecisionChoice::F32 => Precision::F32,
+            PrecisionChoice::Auto => device.best_precision(),
+            PrecisionChoice::Mixed if device.has_half() => Precision::Mixed,
+            PrecisionChoice::Mixed => {
+                output::log(&format!(
+                    "{} does not compute in half precision: f32 instead of mixed",
+                    device_name(device)
+                ));
+                Precision::F32
+            }
+        }
+    }
 }
 
 /// What a choice means on this machine: the CPU, or an adapter by its number.

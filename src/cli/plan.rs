@@ -2,12 +2,15 @@
 
 use serde_json::{Map, Value, json};
 use wgpt::backend::Device;
-use wgpt::config::Optimizer;
+use wgpt::config::{Optimizer, Precision};
 use wgpt::model::{Program, Uses};
 use wgpt::plan::{Limits, Role};
 use wgpt::{Result, TrainConfig};
 
-use super::options::{DeviceArgs, ModelArgs, NamedLimits, check_shape, device_name, with_default};
+use super::options::{
+    DeviceArgs, ModelArgs, NamedLimits, PrecisionArgs, PrecisionChoice, check_shape, device_name,
+    with_default,
+};
 use super::{Outcome, number, output};
 
 const EXAMPLES: &str = "\
@@ -34,6 +37,8 @@ pub struct Args {
     /// Plan for training with dropout
     #[arg(long)]
     dropout: bool,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Plan for generation alone, without training
     #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout"])]
     generation: bool,
@@ -61,11 +66,15 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let batch = args.batch_size.unwrap_or(train.batch_size);
     let seq = args.seq_len.or(train.seq_len).unwrap_or(config.n_positions);
     let (batch, seq) = check_shape(batch, seq, &config)?;
-    let (limits, device) = match args.limits {
-        Some(NamedLimits::Webgpu) => (Limits::WEBGPU, "WebGPU's default limits".to_owned()),
+    let (limits, precision, device) = match args.limits {
+        Some(NamedLimits::Webgpu) => {
+            let mixed = args.precision.precision == PrecisionChoice::Mixed;
+            let precision = if mixed { Precision::Mixed } else { Precision::F32 };
+            (Limits::WEBGPU, precision, "WebGPU's default limits".to_owned())
+        }
         None => {
             let device = Device::open(args.device.device)?;
-            (device.limits(), device_name(&device))
+            (device.limits(), args.precision.on(&device), device_name(&device))
         }
     };
     // What `wgpt train` records: it can generate, too, in training's memory.
@@ -76,9 +85,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
         dropout: args.dropout,
         logits: false,
         generation: true,
+        precision,
     };
     let uses = match args.generation {
-        true => Uses { generation: true, ..Uses::default() },
+        true => Uses { generation: true, precision, ..Uses::default() },
         false => training,
     };
     let program = Program::record(&config, uses, limits);
@@ -94,6 +104,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
             "model": config,
             "batch_size": uses.batch,
             "seq_len": uses.seq,
+            "precision": uses.precision.name(),
             "parameters": program.parameter_count(),
             "bytes": bytes,
             "total_bytes": program.plan.total_bytes(),
@@ -127,10 +138,11 @@ fn show(program: &Program, device: &str, exceeds: Option<String>, available: Opt
         config.vocab_size,
         config.n_positions
     ));
-    match uses.batch {
-        0 => output::line("for generation alone"),
-        batch => output::line(&format!("for training on {batch} x {} tokens", uses.seq)),
-    }
+    let precision = uses.precision.name();
+    output::line(&match uses.batch {
+        0 => format!("for generation alone, in {precision}"),
+        batch => format!("for training on {batch} x {} tokens, in {precision}", uses.seq),
+    });
     let row =
         |name: &str, bytes: u64| [name.to_owned(), number::thousands(bytes), number::bytes(bytes)];
     let mut rows: Vec<_> =

@@ -13,7 +13,7 @@ use wgpt::config::Optimizer;
 use wgpt::train::{self, Resumed, RunSettings};
 use wgpt::{Error, GenerateOptions, Gpt, GptConfig, Result, Summary, TrainConfig, Trainer};
 
-use super::options::{DeviceArgs, ModelArgs, resolve, with_default};
+use super::options::{DeviceArgs, ModelArgs, PrecisionArgs, resolve, with_default};
 use super::progress::Progress;
 use super::{Outcome, number, output};
 
@@ -56,6 +56,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -135,6 +137,7 @@ impl StepArgs {
             log_every: self.log_every.unwrap_or(default.log_every),
             keep: self.keep.unwrap_or(default.keep),
             optimizer: self.optimizer.unwrap_or(default.optimizer),
+            precision: default.precision,
             out: Some(out),
         }
     }
@@ -255,8 +258,9 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
             }
         }
         None => {
-            let settings = args.settings(threads)?;
+            let mut settings = args.settings(threads)?;
             let device = Device::open(settings.device.parse()?)?;
+            settings.train.precision = args.precision.on(&device);
             train::start(&settings, device, &mut |event| progress.show(event))?
         }
     };

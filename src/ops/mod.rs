@@ -4,6 +4,7 @@
 //! The tests then demand the rest by name.
 
 pub mod attention;
+pub mod cast;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
@@ -39,6 +40,7 @@ pub const ALL: &[&Kernel] = &[
     &attention::BACKWARD,
     &attention::EXTEND_STORE,
     &attention::EXTEND_FORWARD,
+    &cast::FORWARD,
     &cross_entropy::FORWARD,
     &cross_entropy::BACKWARD,
     &cross_entropy::SUM,

@@ -68,6 +68,8 @@ pub enum On {
     Cpu,
     /// The GPU.
     Gpu,
+    /// The GPU with all that its adapter has.
+    FullGpu,
 }
 
 impl On {
@@ -77,10 +79,22 @@ impl On {
         [On::Twins64, On::Twins32, On::Cpu].into_iter().chain(gpu).collect()
     }
 
+    /// What computes in half precision, and the CPU, which rounds to it.
+    pub fn in_half() -> Vec<On> {
+        let gpu = full_gpu().filter(|gpu| gpu.has().f16).map(|_| On::FullGpu);
+        [On::Twins32, On::Cpu].into_iter().chain(gpu).collect()
+    }
+
+    /// The device that it is.
+    fn device(self) -> &'static Arc<GpuDevice> {
+        let device = if self == On::FullGpu { full_gpu() } else { gpu() };
+        device.expect("a test on the GPU has one")
+    }
+
     /// What it allows.
     pub fn limits(self) -> Limits {
         match self {
-            On::Gpu => gpu().expect("a test on the GPU has one").limits(),
+            On::Gpu | On::FullGpu => self.device().limits(),
             On::Twins64 | On::Twins32 | On::Cpu => Limits::NONE,
         }
     }
@@ -90,7 +104,7 @@ impl On {
         match self {
             On::Twins64 => exact,
             On::Twins32 | On::Cpu => cpu,
-            On::Gpu => gpu,
+            On::Gpu | On::FullGpu => gpu,
         }
     }
 
@@ -101,9 +115,9 @@ impl On {
             On::Twins64 => Subject::Double(Cpu::new(plan, Use::Twins)),
             On::Twins32 => Subject::Single(Box::new(Cpu::<f32>::new(plan, Use::Twins))),
             On::Cpu => Subject::Single(Box::new(Cpu::<f32>::new(plan, Use::Kernels))),
-            On::Gpu => {
-                let device = gpu().expect("a test on the GPU has one");
-                Subject::Single(Box::new(Gpu::new(device, plan).expect("the plan fits the device")))
+            On::Gpu | On::FullGpu => {
+                let gpu = Gpu::new(self.device(), plan).expect("the plan fits the device");
+                Subject::Single(Box::new(gpu))
             }
         }
     }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wgpt::GptConfig;
 use wgpt::checkpoint::parameters;
-use wgpt::config::Optimizer;
+use wgpt::config::{Optimizer, Precision};
 use wgpt::graph::Graph;
 use wgpt::kernel::{Dims, Elem, Step};
 use wgpt::model::{EXTENDS, Program, Uses};
@@ -36,6 +36,7 @@ const TRAINING: Uses = Uses {
     dropout: false,
     logits: true,
     generation: false,
+    precision: Precision::F32,
 };
 
 /// Bindings of 64 rows of the token table, and arenas of a few of them.
@@ -94,11 +95,19 @@ fn rounding(on: On) -> f64 {
 }
 
 #[test]
-fn the_plan_is_the_golden_one() {
+fn the_plans_are_the_golden_ones() {
     let config = GptConfig { n_positions: 16, ..config() };
     let uses = Uses { batch: 2, seq: 8, dropout: true, generation: true, ..TRAINING };
-    let plan = Program::record(&config, uses, SLICES).plan.to_string();
-    let path = "tests/golden/plan.txt";
+    let plan = Program::record(&config, uses, SLICES).plan;
+    assert_golden(&plan, "tests/golden/plan.txt");
+    let config = GptConfig { n_layer: 1, ..config };
+    let uses = Uses { precision: Precision::Mixed, ..uses };
+    let mixed = Program::record(&config, uses, SLICES).plan;
+    assert_golden(&mixed, "tests/golden/plan_mixed.txt");
+}
+
+fn assert_golden(plan: &Plan, path: &str) {
+    let plan = plan.to_string();
     if std::env::var_os("WGPT_BLESS").is_some_and(|bless| bless == "1") {
         std::fs::create_dir_all("tests/golden").expect("a folder");
         std::fs::write(path, &plan).expect("a golden file");
@@ -523,7 +532,7 @@ fn updates_that_are_not_finite_are_skipped() {
             (model.on.read_u32(update.state), model.on.read(update.norm))
         };
         let (words, norm) = go(&mut model, None);
-        assert_eq!(words, [1, 0, 0, 0], "applied");
+        assert_eq!(words, [1, 0, 0, 0, 0, 0, 0], "applied");
         assert!(norm[0] > 0.0 && norm[1] > 0.0);
         let before = everything(&mut model);
         let loss = model.program.batch.expect("recorded with batches").loss;
@@ -547,7 +556,7 @@ fn updates_that_are_not_finite_are_skipped() {
             assert!(same && before.len() == after.len(), "{on:?} {optimizer:?}: nothing changes");
         }
         let (words, _) = go(&mut model, None);
-        assert_eq!(words, [2, 0, 4, 0], "the next one is applied");
+        assert_eq!(words, [2, 0, 4, 0, 0, 0, 0], "the next one is applied");
         assert!(everything(&mut model) != before);
     }
 }

@@ -183,6 +183,11 @@ fn kind(device_type: DeviceType) -> &'static str {
     }
 }
 
+/// Whether it is hardware: a software adapter is slower than the CPU backend.
+fn is_real(kind: &str) -> bool {
+    rank(kind) >= rank("virtual")
+}
+
 /// How much a device is wanted: the higher the better.
 fn rank(kind: &str) -> usize {
     let order = ["software", "other", "virtual", "integrated", "discrete"];
@@ -220,7 +225,7 @@ pub struct Picked {
 pub fn pick(choice: DeviceChoice, adapters: &[AdapterReport]) -> Result<Picked> {
     // Of equals the first: later ones lose ties by their number.
     let best = adapters.iter().max_by_key(|a| (rank(a.kind), usize::MAX - a.index));
-    let real = best.filter(|a| rank(a.kind) >= rank("virtual"));
+    let real = best.filter(|a| is_real(a.kind));
     let picked = |index, reason: String| Ok(Picked { index, reason });
     let taken =
         |a: &AdapterReport, why: &str| format!("{} ({}, {}): {why}", a.name, a.kind, a.backend);
@@ -263,6 +268,7 @@ pub struct GpuDevice {
     name: String,
     limits: plan::Limits,
     has: Needs,
+    real: bool,
     submit_flops: u64,
     pipelines: Pipelines,
     fault: Arc<Mutex<Option<Error>>>,
@@ -320,7 +326,18 @@ impl GpuDevice {
             DeviceType::DiscreteGpu => FAST_SUBMIT_FLOPS,
             _ => SLOW_SUBMIT_FLOPS,
         };
-        Ok(Arc::new(GpuDevice { device, queue, name, limits, has, submit_flops, pipelines, fault }))
+        let real = is_real(kind(info.device_type));
+        Ok(Arc::new(GpuDevice {
+            device,
+            queue,
+            name,
+            limits,
+            has,
+            real,
+            submit_flops,
+            pipelines,
+            fault,
+        }))
     }
 
     /// The adapter's name and its API.
@@ -336,6 +353,11 @@ impl GpuDevice {
     /// What variants may need of it.
     pub fn has(&self) -> &Needs {
         &self.has
+    }
+
+    /// Whether it is hardware, and not a program that stands in for it.
+    pub fn is_real(&self) -> bool {
+        self.real
     }
 
     /// Bytes that the device's allocator has taken from the driver, where wgpu can tell.

@@ -70,6 +70,13 @@ impl Gpu {
             return Err(crate::Error::device(format!("{}: {what}", device.name()))
                 .hint("take a smaller --batch-size or --seq-len, or --device cpu"));
         }
+        if !device.has().f16 && plan.buffers.iter().any(|buffer| buffer.elem == Elem::F16) {
+            return Err(crate::Error::device(format!(
+                "{}: it has no arithmetic in half precision, which mixed precision needs",
+                device.name()
+            ))
+            .hint("take --precision f32"));
+        }
         device.checked(|| {
             let buffers = make_buffers(device, &plan);
             let dims = make_dims(device, &plan);
