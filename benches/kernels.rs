@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use wgpt::GptConfig;
 use wgpt::backend::{Backend, Device};
-use wgpt::config::{Optimizer, Precision};
+use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::Graph;
 use wgpt::kernel::{Elem, Kernel, Step};
 use wgpt::model::{Program, Uses};
@@ -33,6 +33,7 @@ fn plans(limits: Limits) -> Vec<Arc<Plan>> {
             logits: true,
             generation: true,
             precision: Precision::F32,
+            recompute: Recompute::Gelu,
         };
         Program::record(&GptConfig::small(), uses, limits).plan
     };

@@ -6,19 +6,21 @@
 //! for generation with 1, 8 and 64 new tokens.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
-use crate::config::Precision;
+use crate::config::{Precision, Recompute};
 use crate::kernel::{Accumulate, Dims, Elem};
 use crate::ops::Op;
 use crate::ops::attention::{Attention, AttentionExtend};
 use crate::ops::cast;
 use crate::ops::dropout::Dropout;
 use crate::ops::embedding::{Embedding, Slice};
-use crate::ops::gelu::{Gelu, Recompute};
+use crate::ops::gelu::Gelu;
 use crate::ops::layernorm::LayerNorm;
 use crate::ops::linear::{Linear, LinearGelu};
 use crate::ops::matmul::{Layout, MatMul};
 use crate::ops::optimizer::Slot;
+use crate::ops::recompute;
 use crate::ops::residual::Residual;
 use crate::ops::residual_layernorm::ResidualLayerNorm;
 use crate::ops::softmax::CausalSoftmax;
@@ -85,6 +87,25 @@ enum Mode {
     Extend,
 }
 
+/// Which buffers of activations layers share in training; in every other mode they share them all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    /// Those that no backward pass reads, and those that it finds again in any case.
+    Always,
+    /// Those within blocks that are computed again.
+    InBlocks,
+    /// Those that are computed again with a block, wherever they are made.
+    WithBlocks,
+}
+
+/// A block of the model under construction.
+struct Block {
+    /// The number of ops before it.
+    first: usize,
+    /// What finds its activations again.
+    again: Vec<Rc<dyn Op>>,
+}
+
 /// Records the backward pass, and knows which gradients have been written in it.
 pub struct Recorder<'a> {
     /// Where dispatches go.
@@ -120,10 +141,12 @@ pub struct Graph {
     pub params: Vec<Param>,
     limits: Limits,
     precision: Precision,
+    recompute: Recompute,
     mode: Mode,
     /// B, T and NH of what is being built.
     dims: Dims,
-    ops: Vec<Box<dyn Op>>,
+    ops: Vec<Rc<dyn Op>>,
+    block: Option<Block>,
     arenas: Vec<Arena>,
     with_moments: bool,
     /// Buffers of what is being built, by name.
@@ -147,9 +170,11 @@ impl Graph {
             params: vec![],
             limits,
             precision: Precision::F32,
+            recompute: Recompute::None,
             mode: Mode::Inference,
             dims: Dims::default(),
             ops: vec![],
+            block: None,
             arenas: vec![],
             with_moments: moments,
             buffers: HashMap::new(),
@@ -164,6 +189,12 @@ impl Graph {
     #[must_use]
     pub fn in_precision(self, precision: Precision) -> Graph {
         Graph { precision, ..self }
+    }
+
+    /// The same, still empty, with a backward pass that computes some activations again.
+    #[must_use]
+    pub fn recomputing(self, recompute: Recompute) -> Graph {
+        Graph { recompute, ..self }
     }
 
     /// What activations hold that are not of the residual stream.
@@ -243,25 +274,26 @@ impl Graph {
         self.dims
     }
 
-    /// A buffer of what is being built, made at its first use; `name` is its slot where layers share.
+    /// A buffer of what is being built, made at its first use.
     pub fn buffer(&mut self, role: Role, name: &str, len: usize, elem: Elem) -> View {
-        let slot = if self.mode == Mode::Training { name } else { slot(name) };
-        if let Some(view) = self.buffers.get(slot) {
-            return view.slice(0, len);
-        }
-        let view = self.place(role, slot, len, elem);
-        self.buffers.insert(slot.to_owned(), view);
-        view
-    }
-
-    /// A buffer that every layer has for itself in any mode, such as a cache.
-    pub fn own_buffer(&mut self, role: Role, name: &str, len: usize, elem: Elem) -> View {
         if let Some(view) = self.buffers.get(name) {
-            return *view;
+            return view.slice(0, len);
         }
         let view = self.place(role, name, len, elem);
         self.buffers.insert(name.to_owned(), view);
         view
+    }
+
+    /// A buffer of activations, which all layers share, or which each has for itself.
+    fn activations(&mut self, name: &str, len: usize, elem: Elem, sharing: Sharing) -> View {
+        let shared = match sharing {
+            Sharing::Always => true,
+            _ if self.mode != Mode::Training => true,
+            Sharing::InBlocks => self.recompute == Recompute::Block && self.block.is_some(),
+            Sharing::WithBlocks => self.recompute == Recompute::Block,
+        };
+        let name = if shared { slot(name) } else { name };
+        self.buffer(Role::Activations, name, len, elem)
     }
 
     /// A spare place that is large enough, the smallest such, or a new buffer.
@@ -298,26 +330,27 @@ impl Graph {
 
     /// An activation (B,T,channels) with a gradient of its slot, both of the graph's precision.
     pub fn activation(&mut self, name: &str, channels: usize) -> Var {
-        let value = self.value(name, channels, self.elem());
+        self.activation_shared(name, channels, Sharing::InBlocks)
+    }
+
+    fn activation_shared(&mut self, name: &str, channels: usize, sharing: Sharing) -> Var {
+        let value = self.activations(name, self.rows() * channels, self.elem(), sharing);
         Var { value, grad: self.grad(name, value, value.elem) }
     }
 
     /// An activation of the residual stream (B,T,C): all of them share one gradient.
     pub fn stream(&mut self, name: &str, channels: usize) -> Var {
-        let value = self.value(name, channels, Elem::Real);
-        Var { value, grad: self.grad("stream", value, Elem::Real) }
-    }
-
-    /// What joins the residual stream (B,T,C): its gradient is the stream's.
-    fn branch(&mut self, name: &str, channels: usize) -> Var {
-        let value = self.value(name, channels, self.elem());
-        Var { value, grad: self.grad("stream", value, Elem::Real) }
-    }
-
-    /// A buffer of (B,T,channels).
-    fn value(&mut self, name: &str, channels: usize, elem: Elem) -> View {
         let len = self.rows() * channels;
-        self.buffer(Role::Activations, name, len, elem)
+        let value = self.activations(name, len, Elem::Real, Sharing::InBlocks);
+        Var { value, grad: self.grad("stream", value, Elem::Real) }
+    }
+
+    /// What joins the residual stream (B,T,C): its gradient is the stream's, and no backward pass reads
+    /// its value.
+    fn branch(&mut self, name: &str, channels: usize, elem: Elem) -> Var {
+        let len = self.rows() * channels;
+        let value = self.activations(name, len, elem, Sharing::Always);
+        Var { value, grad: self.grad("stream", value, Elem::Real) }
     }
 
     /// The table (rows, channels) called `name`, allocated at its first use, in slices of rows that the
@@ -474,21 +507,21 @@ impl Graph {
     pub fn embedding(&mut self, tokens: View, v: usize, s: usize, c: usize, stream: bool) -> Var {
         let wte = self.param("wte.weight", &[v, c]);
         let wpe = self.whole("wpe.weight", &[s, c]);
-        let value = self.value("embedding", c, Elem::Real);
+        let value = self.activations("embedding", self.rows() * c, Elem::Real, Sharing::InBlocks);
         let grad = self.grad(if stream { "stream" } else { "embedding" }, value, Elem::Real);
         let out = Var { value, grad };
         let dims = Dims { C: c as u32, S: s as u32, ..self.dims };
-        self.ops.push(Box::new(Embedding { dims, tokens, wte, wpe, out }));
+        self.push(Embedding { dims, tokens, wte, wpe, out });
         out
     }
 
-    /// `x` with a share of its elements dropped; the output is of the stream if `stream`.
+    /// `x` with a share of its elements dropped; the output begins or joins the stream if `stream`.
     pub fn dropout(&mut self, name: &str, x: Var, stream: bool) -> Var {
         let c = x.value.len / self.rows();
-        let out = if stream { self.stream(name, c) } else { self.activation(name, c) };
+        let out = if stream { self.branch(name, c, Elem::Real) } else { self.activation(name, c) };
         let dims = Dims { C: c as u32, ID: self.dropouts, ..self.dims };
         self.dropouts += 1;
-        self.ops.push(Box::new(Dropout { dims, x, out }));
+        self.push(Dropout { dims, x, out });
         out
     }
 
@@ -499,9 +532,10 @@ impl Graph {
         let bias = self.whole(&format!("{name}.bias"), &[c]);
         let rows = self.rows();
         let [mean, rstd] = ["mean", "rstd"].map(|part| {
-            self.buffer(Role::Activations, &format!("{name}.{part}"), rows, Elem::Real)
+            let name = format!("{name}.{part}");
+            self.activations(&name, rows, Elem::Real, Sharing::WithBlocks)
         });
-        let out = self.activation(name, c);
+        let out = self.activation_shared(name, c, Sharing::WithBlocks);
         let dims = Dims { C: c as u32, ..self.dims };
         LayerNorm { dims, x, weight, bias, out, mean, rstd }
     }
@@ -510,8 +544,33 @@ impl Graph {
     pub fn layernorm(&mut self, name: &str, x: Var) -> Var {
         let norm = self.norm(name, x);
         let out = norm.out;
-        self.ops.push(Box::new(norm));
+        self.push(norm);
         out
+    }
+
+    /// Starts a block of the model, which begins with the layer normalisation `norm` of `stream`.
+    ///
+    /// What is built until [`Graph::end_block`] is where activations may be computed again.
+    pub fn begin_block(&mut self, norm: &str, stream: Var) {
+        let mut again: Vec<Rc<dyn Op>> = vec![];
+        if self.recompute == Recompute::Block {
+            again.push(Rc::new(self.norm(norm, stream)));
+        }
+        self.block = Some(Block { first: self.ops.len(), again });
+    }
+
+    /// Ends a block before the op that reads its last activation; returns what finds its activations
+    /// again, to be pushed after that op, unless they are still there.
+    ///
+    /// # Panics
+    ///
+    /// If no block was begun.
+    pub fn end_block(&mut self) -> recompute::Recompute {
+        let Block { first, mut again } = self.block.take().expect("a block was begun");
+        if self.recompute == Recompute::Block {
+            again.extend_from_slice(&self.ops[first..]);
+        }
+        recompute::Recompute(again)
     }
 
     /// The stream after `branch` joined it, and the same normalised.
@@ -520,7 +579,7 @@ impl Graph {
         let sum = self.stream(&format!("{name}.sum"), c);
         let norm = self.norm(name, sum);
         let out = norm.out;
-        self.ops.push(Box::new(ResidualLayerNorm { stream, branch, norm }));
+        self.push(ResidualLayerNorm { stream, branch, norm });
         (sum, out)
     }
 
@@ -529,7 +588,7 @@ impl Graph {
         let c = stream.value.len / self.rows();
         let out = self.stream(name, c);
         let dims = Dims { C: c as u32, ..self.dims };
-        self.ops.push(Box::new(Residual { dims, stream, branch, out }));
+        self.push(Residual { dims, stream, branch, out });
         out
     }
 
@@ -547,43 +606,33 @@ impl Graph {
     pub fn linear(&mut self, name: &str, x: Var, oc: usize) -> Var {
         let out = self.activation(name, oc);
         let linear = self.linear_into(name, x, out);
-        self.ops.push(Box::new(linear));
+        self.push(linear);
         out
     }
 
     /// A linear layer whose output joins the stream next and so has the stream's gradient.
     pub fn linear_to_stream(&mut self, name: &str, x: Var, oc: usize) -> Var {
-        let out = self.branch(name, oc);
+        let out = self.branch(name, oc, self.elem());
         let linear = self.linear_into(name, x, out);
-        self.ops.push(Box::new(linear));
+        self.push(linear);
         out
     }
 
     /// GELU of a linear layer.
+    ///
+    /// Where it is computed again, all layers share its output.
     pub fn linear_gelu(&mut self, name: &str, x: Var, oc: usize) -> Var {
-        self.linear_gelu_named(name, name, x, oc).1
-    }
-
-    /// GELU of a linear layer, in a buffer that all layers share: what goes into the GELU and its
-    /// output, which [`Graph::recompute_gelu`] finds again in the backward pass.
-    pub fn linear_gelu_shared(&mut self, name: &str, x: Var, oc: usize) -> (Var, Var) {
-        self.linear_gelu_named(name, slot(name), x, oc)
-    }
-
-    fn linear_gelu_named(&mut self, name: &str, out: &str, x: Var, oc: usize) -> (Var, Var) {
         let pre = self.activation(&format!("{name}.pre"), oc);
-        let out = self.activation(out, oc);
+        let again = self.recompute == Recompute::Gelu && self.block.is_some();
+        let sharing = if again { Sharing::Always } else { Sharing::InBlocks };
+        let out = self.activation_shared(name, oc, sharing);
         let linear = self.linear_into(name, x, pre);
-        self.ops.push(Box::new(LinearGelu { linear, out }));
-        (pre, out)
-    }
-
-    /// Makes `out` be the GELU of `pre` again when the backward pass comes here; to be called after
-    /// what reads `out`.
-    pub fn recompute_gelu(&mut self, pre: Var, out: Var) {
-        let c = out.value.len / self.rows();
-        let dims = Dims { C: c as u32, ..self.dims };
-        self.ops.push(Box::new(Recompute(Gelu { dims, x: pre, out })));
+        self.push(LinearGelu { linear, out });
+        if let Some(block) = self.block.as_mut().filter(|_| again) {
+            let dims = Dims { C: oc as u32, ..self.dims };
+            block.again.push(Rc::new(Gelu { dims, x: pre, out }));
+        }
+        out
     }
 
     /// GELU of `x`.
@@ -591,7 +640,7 @@ impl Graph {
         let c = x.value.len / self.rows();
         let out = self.activation(name, c);
         let dims = Dims { C: c as u32, ..self.dims };
-        self.ops.push(Box::new(Gelu { dims, x, out }));
+        self.push(Gelu { dims, x, out });
         out
     }
 
@@ -603,13 +652,14 @@ impl Graph {
         if self.mode == Mode::Extend {
             // Beside training it lies in gradients, which are of single precision.
             let elem = if self.spare_gradients.is_empty() { self.elem() } else { Elem::Real };
-            let cache = self.own_buffer(Role::Cache, &format!("{name}.cache"), 2 * s * c, elem);
+            let cache = self.buffer(Role::Cache, &format!("{name}.cache"), 2 * s * c, elem);
             let (qkv, out) = (qkv.value, out.value);
-            self.ops.push(Box::new(AttentionExtend { dims, qkv, cache, out }));
+            self.push(AttentionExtend { dims, qkv, cache, out });
         } else {
             let rows = self.rows() * nh;
-            let lse = self.buffer(Role::Activations, &format!("{name}.lse"), rows, Elem::Real);
-            self.ops.push(Box::new(Attention { dims, qkv, out, lse }));
+            let lse = format!("{name}.lse");
+            let lse = self.activations(&lse, rows, Elem::Real, Sharing::InBlocks);
+            self.push(Attention { dims, qkv, out, lse });
         }
         out
     }
@@ -618,7 +668,7 @@ impl Graph {
     pub fn softmax(&mut self, name: &str, s: Var, nh: usize) -> Var {
         let p = self.activation(name, s.value.len / self.rows());
         let dims = Dims { NH: nh as u32, ..self.dims };
-        self.ops.push(Box::new(CausalSoftmax { dims, s, p }));
+        self.push(CausalSoftmax { dims, s, p });
         p
     }
 
@@ -634,7 +684,7 @@ impl Graph {
     ) -> Var {
         let out = self.input(name, m * n);
         let dims = Dims { M: m as u32, K: k as u32, N: n as u32, ..Dims::default() };
-        self.ops.push(Box::new(MatMul { layout, dims, a, b, out }));
+        self.push(MatMul { layout, dims, a, b, out });
         out
     }
 
@@ -645,8 +695,8 @@ impl Graph {
     }
 
     /// Adds an op that the other methods do not make.
-    pub fn push(&mut self, op: Box<dyn Op>) {
-        self.ops.push(op);
+    pub fn push(&mut self, op: impl Op + 'static) {
+        self.ops.push(Rc::new(op));
     }
 }
 

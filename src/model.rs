@@ -3,7 +3,7 @@
 //! Read [`gpt2`] first: it is the model. [`Program::record`] builds it for training, evaluation and
 //! generation over the same memory.
 
-use crate::config::{GptConfig, Optimizer, Precision};
+use crate::config::{GptConfig, Optimizer, Precision, Recompute, TrainConfig};
 use crate::graph::{Graph, Param, Var};
 use crate::kernel::{Dims, Elem, LossScale};
 use crate::ops::head::{Head, HeadLast};
@@ -35,13 +35,18 @@ pub fn gpt2(g: &mut Graph, config: &GptConfig, tokens: View, dropout: bool) -> (
     let mut normed = g.layernorm("h.0.ln_1", stream);
     for l in 0..n_layer {
         let h = format!("h.{l}");
+        g.begin_block(&format!("{h}.ln_1"), stream);
         let qkv = g.linear(&format!("{h}.attn.c_attn"), normed, 3 * c);
         let mixed = g.attention(&format!("{h}.attn"), qkv, n_head, n_positions);
         let attended = branch(g, &format!("{h}.attn.c_proj"), mixed);
         (stream, normed) = g.residual_layernorm(&format!("{h}.ln_2"), stream, attended);
-        let (pre, wide) = g.linear_gelu_shared(&format!("{h}.mlp.c_fc"), normed, config.n_inner());
+        let wide = g.linear_gelu(&format!("{h}.mlp.c_fc"), normed, config.n_inner());
+        let again = g.end_block();
         let narrow = branch(g, &format!("{h}.mlp.c_proj"), wide);
-        g.recompute_gelu(pre, wide);
+        // The backward pass begins where the forward pass ended: the last block is still there.
+        if l + 1 < n_layer {
+            g.push(again);
+        }
         let next = if l + 1 < n_layer { format!("h.{}.ln_1", l + 1) } else { "ln_f".into() };
         (stream, normed) = g.residual_layernorm(&next, stream, narrow);
     }
@@ -65,9 +70,25 @@ pub struct Uses {
     pub generation: bool,
     /// What activations and the weights of products are held in.
     pub precision: Precision,
+    /// What the backward pass computes again.
+    pub recompute: Recompute,
 }
 
 impl Uses {
+    /// What a run of a model records: training, and generation in its memory.
+    pub fn training(config: &TrainConfig, model: &GptConfig) -> Uses {
+        Uses {
+            batch: config.batch_size,
+            seq: config.seq_len.unwrap_or(model.n_positions),
+            training: Some(config.optimizer),
+            dropout: config.dropout > 0.0,
+            logits: false,
+            generation: true,
+            precision: config.precision,
+            recompute: config.recompute,
+        }
+    }
+
     /// Whether the loss scale changes: in half precision small gradients would be lost without one.
     pub fn loss_scale(&self) -> LossScale {
         match self.precision {
@@ -144,7 +165,7 @@ impl Program {
     pub fn record(config: &GptConfig, uses: Uses, limits: Limits) -> Program {
         let moments = uses.training.is_some_and(|optimizer| optimizer != Optimizer::Sgd);
         let mut g = Graph::new(limits, moments, config.layer_norm_epsilon);
-        g = g.in_precision(uses.precision);
+        g = g.in_precision(uses.precision).recomputing(uses.recompute);
         let batch = (uses.batch > 0).then(|| record_batch(&mut g, config, uses, limits));
         let update = uses.training.map(|optimizer| record_update(&mut g, optimizer, uses, batch));
         let generation = uses.generation.then(|| record_generation(&mut g, config));
@@ -244,7 +265,7 @@ fn record_generation(g: &mut Graph, config: &GptConfig) -> GenerationViews {
         let (x, wte) = gpt2(g, config, sequence, false);
         let logits = g.buffer(Role::Logits, "last_logits", v, Elem::Real);
         let dims = Dims { C: c as u32, ..g.dims() };
-        g.push(Box::new(HeadLast { dims, x: x.value, wte, logits }));
+        g.push(HeadLast { dims, x: x.value, wte, logits });
         g.record_forward(Phase::Extend(n));
         views = Some((sequence, logits));
     }

@@ -81,6 +81,20 @@ impl Device {
         }
     }
 
+    /// Whether a plan's buffers fit here, now: within the limits and into the memory.
+    ///
+    /// No API tells how much memory a GPU has left, so one that is hardware is asked for all of the
+    /// buffers at once, which are given back.
+    pub fn fits(&self, plan: &Plan) -> bool {
+        let host = || cpu::available_bytes().is_none_or(|free| plan.total_bytes() <= free);
+        match self {
+            Device::Cpu => host(),
+            Device::Gpu(device) if plan.exceeds(device.limits()).is_some() => false,
+            Device::Gpu(device) if device.is_real() => gpu::has_room(device, plan),
+            Device::Gpu(_) => host(),
+        }
+    }
+
     /// The device that a choice means, opened.
     ///
     /// # Errors

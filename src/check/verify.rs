@@ -8,7 +8,7 @@ use crate::backend::cpu::{Cpu, Use};
 use crate::backend::gpu::{Choice, Gpu, choose};
 use crate::backend::{Backend, Device};
 use crate::check::{Comparison, lockstep, sabotage};
-use crate::config::{GptConfig, Optimizer, Precision};
+use crate::config::{GptConfig, Optimizer};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::kernel::{Elem, Kernel, Step};
@@ -260,8 +260,8 @@ fn model(
         GptConfig { n_layer, n_head, n_embd, vocab_size, n_positions, ..GptConfig::small() };
     let config = GptConfig { n_inner, ..sizes };
     let generation = n_embd < 256;
-    let precision = Precision::F32;
-    let uses = Uses { batch, seq, training, dropout: true, logits: true, generation, precision };
+    let uses =
+        Uses { batch, seq, training, dropout: true, logits: true, generation, ..Uses::default() };
     let program = Program::record(&config, uses, limits);
     let step = Step {
         loss_scale: 1.0 / (batch * seq) as f64,

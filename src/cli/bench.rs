@@ -9,7 +9,7 @@ use wgpt::backend::Device;
 use wgpt::config::Optimizer;
 use wgpt::engine::Engine;
 use wgpt::kernel::{Access, Dims, Step};
-use wgpt::model::Uses;
+use wgpt::model::{Program, Uses};
 use wgpt::plan::Dispatch;
 use wgpt::{GenerateOptions, Result};
 
@@ -103,10 +103,15 @@ struct Common {
 const SEED: u64 = 1337;
 
 impl Common {
-    fn engine(&self, uses: Uses) -> Result<Engine> {
-        let device = Device::open(self.device.device)?;
-        let uses = Uses { precision: self.precision.on(&device), ..uses };
-        let mut engine = Engine::new(&self.model.config()?, uses, &device)?;
+    fn engine(&self, uses: Uses, batch: Option<&BatchArgs>) -> Result<Engine> {
+        let (config, device) = (self.model.config()?, Device::open(self.device.device)?);
+        let mut uses = Uses { precision: self.precision.on(&device), ..uses };
+        if let Some(batch) = batch {
+            uses = batch.recompute.fit(uses, batch.batch_size, |uses| {
+                device.fits(&Program::record(&config, uses, device.limits()).plan)
+            });
+        }
+        let mut engine = Engine::new(&config, uses, &device)?;
         engine.initialize(SEED);
         Ok(engine)
     }
@@ -175,7 +180,8 @@ fn time((warmup, steps): (u32, u32), mut run: impl FnMut(usize) -> Result<()>) -
 fn bench_train(common: &Common, batch: &BatchArgs, rounds: (u32, u32)) -> Result<()> {
     let config = common.model.config()?;
     let shape = batch.shape(&common.model, &config)?;
-    let mut engine = common.engine(training(shape))?;
+    let mut engine = common.engine(training(shape), Some(batch))?;
+    let shape = (engine.program().uses.batch, shape.1);
     let rows = shape.0 * shape.1;
     // Four batches in turn.
     let ids = random_ids(config.vocab_size, 4 * rows + 1);
@@ -193,7 +199,7 @@ fn bench_train(common: &Common, batch: &BatchArgs, rounds: (u32, u32)) -> Result
 }
 
 fn bench_generate(common: &Common, [prompt, new]: [u32; 2], rounds: (u32, u32)) -> Result<()> {
-    let mut engine = common.engine(Uses { generation: true, ..Uses::default() })?;
+    let mut engine = common.engine(Uses { generation: true, ..Uses::default() }, None)?;
     let ids = random_ids(engine.program().config.vocab_size, prompt as usize);
     let options = GenerateOptions {
         max_tokens: new as usize,
@@ -227,6 +233,7 @@ fn report(common: &Common, engine: &Engine, what: &str, tokens: usize, mut times
             "device_bytes": device_bytes,
             "device": engine.describe(),
             "precision": engine.program().uses.precision.name(),
+            "recompute": engine.program().uses.recompute.name(),
         }));
         return;
     }
@@ -261,8 +268,8 @@ struct Kind {
 fn bench_kernels(common: &Common, batch: &BatchArgs, rounds: (u32, u32)) -> Result<()> {
     let config = common.model.config()?;
     let shape = batch.shape(&common.model, &config)?;
-    let mut engine = common.engine(training(shape))?;
-    let rows = shape.0 * shape.1;
+    let mut engine = common.engine(training(shape), Some(batch))?;
+    let rows = engine.program().uses.batch * shape.1;
     let ids = random_ids(config.vocab_size, rows + 1);
     // A whole step first, so that every buffer holds what it would hold.
     engine.train_batch(&ids[..rows], &ids[1..], (0, 1), step());
@@ -315,6 +322,7 @@ fn bench_kernels(common: &Common, batch: &BatchArgs, rounds: (u32, u32)) -> Resu
             "device_bytes": plan.total_bytes(),
             "device": engine.describe(),
             "precision": engine.program().uses.precision.name(),
+            "recompute": engine.program().uses.recompute.name(),
         }));
         return Ok(());
     }

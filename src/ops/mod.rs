@@ -16,6 +16,7 @@ pub mod linear;
 pub mod matmul;
 pub mod optimizer;
 pub mod random;
+pub mod recompute;
 pub mod residual;
 pub mod residual_layernorm;
 pub mod sample;

@@ -193,15 +193,7 @@ impl Trainer {
         data::check_length(&tokens, &val, 1)?;
         gpt.set_dropout(config.dropout);
         gpt.set_precision(config.precision);
-        let engine = gpt.take_engine(Uses {
-            batch: shape.0,
-            seq: shape.1,
-            training: Some(config.optimizer),
-            dropout: config.dropout > 0.0,
-            logits: false,
-            generation: true,
-            precision: config.precision,
-        })?;
+        let engine = gpt.take_engine(Uses::training(&config, gpt.config()))?;
         let rows = shape.0 * shape.1;
         Ok(Trainer {
             gpt,

@@ -7,7 +7,7 @@ use wgpt::GptConfig;
 use wgpt::backend::Backend;
 use wgpt::backend::cpu::{Cpu, Use};
 use wgpt::check::{Comparison, lockstep};
-use wgpt::config::{Optimizer, Precision};
+use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::kernel::{Elem, Step};
 use wgpt::model::{Program, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
@@ -39,6 +39,7 @@ fn case(
         logits: true,
         generation: true,
         precision: Precision::F32,
+        recompute: Recompute::Gelu,
     };
     let step = Step {
         loss_scale: 1.0 / (batch * seq) as f64,

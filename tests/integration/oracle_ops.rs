@@ -246,7 +246,7 @@ fn linear_out_in(case: &Case) {
         // The bias in every row is a branch; the product takes the place of the stream.
         let rows = g.matmul("rows", Layout::NN, [m, 1, n], ones, b);
         let inputs = vec![("x", x), ("w", w), ("ones", ones), ("b", b), ("rows", rows)];
-        g.push(Box::new(Sum { a: product, b: rows, out: stream, n }));
+        g.push(Sum { a: product, b: rows, out: stream, n });
         (inputs, stream)
     });
     rig.write("x", &case.input("x"));

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wgpt::GptConfig;
 use wgpt::checkpoint::parameters;
-use wgpt::config::{Optimizer, Precision};
+use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::Graph;
 use wgpt::kernel::{Dims, Elem, Step};
 use wgpt::model::{EXTENDS, Program, Uses};
@@ -37,6 +37,7 @@ const TRAINING: Uses = Uses {
     logits: true,
     generation: false,
     precision: Precision::F32,
+    recompute: Recompute::Gelu,
 };
 
 /// Bindings of 64 rows of the token table, and arenas of a few of them.
@@ -191,6 +192,64 @@ fn gpt2_fits_every_device() {
     let uses = Uses { batch: 1, seq: 64, logits: false, generation: true, ..TRAINING };
     let program = Program::record(&GptConfig::gpt2(), uses, Limits::WEBGPU);
     assert_eq!(program.plan.exceeds(Limits::WEBGPU), None);
+}
+
+/// All gradients after two micro-batches, as bits.
+fn gradient_bits(uses: Uses, on: On) -> Vec<u64> {
+    let (tokens, targets) = (ids(114, 70), ids(115, 70));
+    let mut model = model(uses, on, on.limits());
+    if uses.precision == Precision::Mixed {
+        model.on.run(Phase::Cast, &Step::default());
+    }
+    for accumulate in [0, 1] {
+        let step = Step { accumulate, dropout: 1 << 30, seed: [7, accumulate], ..mean_over(70) };
+        model.run_batch(&tokens, &targets, &BOTH, &step);
+    }
+    gradients(&mut model).into_iter().flat_map(|(_, data)| data).map(f64::to_bits).collect()
+}
+
+#[test]
+fn what_is_computed_again_is_the_same() {
+    for on in On::all() {
+        for dropout in [false, true] {
+            let uses = Uses { dropout, ..TRAINING };
+            let bits = Recompute::ALL.map(|r| gradient_bits(Uses { recompute: r, ..uses }, on));
+            assert!(bits[0].iter().any(|bits| *bits != 0));
+            assert!(bits[0] == bits[1] && bits[1] == bits[2], "{on:?}");
+        }
+    }
+    for on in On::in_half() {
+        let uses = Uses { precision: Precision::Mixed, ..TRAINING };
+        let both = [Recompute::None, Recompute::Block];
+        let [kept, again] = both.map(|r| gradient_bits(Uses { recompute: r, ..uses }, on));
+        assert!(kept == again, "{on:?} mixed");
+    }
+}
+
+#[test]
+fn recomputation_saves_memory() {
+    let uses = Uses {
+        batch: 4,
+        seq: 1024,
+        precision: Precision::Mixed,
+        logits: false,
+        generation: true,
+        ..TRAINING
+    };
+    let bytes = Recompute::ALL.map(|recompute| {
+        let uses = Uses { recompute, ..uses };
+        Program::record(&GptConfig::gpt2(), uses, Limits::NONE).plan.total_bytes()
+    });
+    println!("none, gelu, block: {bytes:?}");
+    assert!(bytes[0] > bytes[1] && bytes[1] > bytes[2], "{bytes:?}");
+    assert!(bytes[2] < 6_000_000_000, "{bytes:?}");
+    // Every other layer takes what its block begins with, of single precision, and no more.
+    let deeper = GptConfig { n_layer: 13, ..GptConfig::gpt2() };
+    let activations = [GptConfig::gpt2(), deeper].map(|config| {
+        let uses = Uses { recompute: Recompute::Block, generation: false, ..uses };
+        Program::record(&config, uses, Limits::NONE).plan.bytes(Role::Activations)
+    });
+    assert_eq!(activations[1] - activations[0], 4 * 1024 * 768 * 4);
 }
 
 #[test]

@@ -193,6 +193,13 @@ fn make_buffers(device: &GpuDevice, plan: &Plan) -> Vec<Buffer> {
     plan.buffers.iter().map(make).collect()
 }
 
+/// Whether a device gives the buffers of a plan that is within its limits.
+pub(super) fn has_room(device: &GpuDevice, plan: &Plan) -> bool {
+    let made = device.checked(|| make_buffers(device, plan)).is_ok();
+    // What was dropped is given back when the device has been waited for.
+    device.wait().is_ok() && made
+}
+
 /// The sizes of every dispatch, in one buffer.
 fn make_dims(device: &GpuDevice, plan: &Plan) -> Buffer {
     let mut bytes = vec![0; DIMS_STRIDE as usize * plan.dispatches.len().max(1)];
