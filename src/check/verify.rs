@@ -78,6 +78,8 @@ pub fn tolerance(kernel: &str) -> f32 {
         "attention_forward" | "attention_extend_forward" | "sample_filter" => 5e-5,
         // A moment is divided by the root of another, which magnifies the rounding of small ones.
         "adam_update" => 5e-5,
+        // The twin adds 16,384 squares one after the other.
+        "global_norm_partial" => 5e-5,
         _ => 2e-5,
     }
 }

@@ -183,7 +183,7 @@ impl BatchSize {
 }
 
 impl RecomputeArgs {
-    /// The uses with what auto means of recomputation and of the batch, which is said on stderr.
+    /// The uses with what auto means of recomputation and of the batch, which is said on stderr if it fits.
     ///
     /// Recomputation is chosen first, for the batch in `uses`: it takes time, and large batches do not
     /// save it.
@@ -199,7 +199,7 @@ impl RecomputeArgs {
             uses.batch = largest_batch(uses, &fits);
         }
         let chosen = self.recompute == RecomputeChoice::Auto && recompute != Recompute::None;
-        if chosen || batch == Some(BatchSize::Auto) {
+        if (chosen || batch == Some(BatchSize::Auto)) && fits(uses) {
             let (n, what) = (uses.batch, recompute.name());
             output::log(&format!("to fit the memory: --batch-size {n} --recompute {what}"));
         }
