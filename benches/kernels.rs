@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use wgpt::GptConfig;
 use wgpt::backend::{Backend, Device};
-use wgpt::config::Optimizer;
+use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::Graph;
 use wgpt::kernel::{Elem, Kernel, Step};
 use wgpt::model::{Program, Uses};
@@ -32,6 +32,8 @@ fn plans(limits: Limits) -> Vec<Arc<Plan>> {
             dropout,
             logits: true,
             generation: true,
+            precision: Precision::F32,
+            recompute: Recompute::Gelu,
         };
         Program::record(&GptConfig::small(), uses, limits).plan
     };
@@ -54,6 +56,8 @@ fn single_ops(limits: Limits) -> Plan {
     g.gelu("gelu", wide);
     let scores = g.input("scores", rows * n_head * SHAPE.1);
     g.softmax("softmax", scores, n_head);
+    let copy = g.input("copy", rows * c);
+    ops::cast::record(&mut g.plan, stream.value, copy.value);
     for layout in [Layout::NN, Layout::NT, Layout::TN] {
         let (a, b) = (
             g.input(&format!("{layout:?}.a"), rows * c),

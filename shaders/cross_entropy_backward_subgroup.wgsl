@@ -1,13 +1,14 @@
-// logits = loss_scale · (softmax(logits) - [v = target]) in place, 0 without a target, and row_loss as
-// in the forward pass: `row_loss = log Σ exp(logits) - logits[target]`. A subgroup a row:
-// shared/subgroup_rows.wgsl. On the way the exponentials take the logits' place, so that each is found
-// once; the lane that owns the target's column keeps its logit for the loss.
+// logits = loss_scale · S · (softmax(logits) - [v = target]) in place, 0 without a target, and row_loss
+// as in the forward pass: `row_loss = log Σ exp(logits) - logits[target]`. A subgroup a row:
+// shared/subgroup_rows.wgsl. The lane that owns the target's column keeps its logit for the loss.
 
-@group(0) @binding(1) var<storage, read> targets: array<u32>;              // (M)
-@group(0) @binding(2) var<storage, read_write> logits: array<vec4<f32>>;   // (M, V)
-@group(0) @binding(3) var<storage, read_write> row_loss: array<f32>;       // (M)
+@group(0) @binding(1) var<storage, read> targets: array<u32>;                       // (M)
+@group(0) @binding(2) var<storage, read> state: array<u32>;                         // S = 2^state[SCALE_LOG2]
+@group(0) @binding(3) var<storage, read_write> logits: array<vec4<logits_elem>>;    // (M, V)
+@group(0) @binding(4) var<storage, read_write> row_loss: array<f32>;                // (M)
 
 const IGNORE = 0xffffffffu;
+const SCALE_LOG2 = 4u;
 
 fn row_count() -> u32 {
     return dims.M;
@@ -20,20 +21,18 @@ fn work(row: u32, lane: u32, lanes: u32) {
 
     var largest_four = vec4(LOWEST);
     for (var v = lane; v < width; v += lanes) {
-        largest_four = max(largest_four, logits[base + v]);
+        largest_four = max(largest_four, vec4<f32>(logits[base + v]));
     }
     let largest = row_max(largest_four);
 
     var sum_four = vec4(0.0);
     var hit = 0.0;
     for (var v = lane; v < width; v += lanes) {
-        let x = logits[base + v] - largest;
+        let x = vec4<f32>(logits[base + v]) - largest;
         if v == target_id / 4u {
             hit = x[target_id % 4u];
         }
-        let exponentials = exp(x);
-        logits[base + v] = exponentials;
-        sum_four += exponentials;
+        sum_four += exp(x);
     }
     let sum = row_sum(sum_four);
 
@@ -44,9 +43,10 @@ fn work(row: u32, lane: u32, lanes: u32) {
     if !ignored && lane == target_id / 4u % lanes {
         row_loss[row] = log(sum) - hit;
     }
-    let scale = select(step.loss_scale, 0.0, ignored);
+    let scale = select(step.loss_scale * f32(1u << state[SCALE_LOG2]), 0.0, ignored);
     for (var v = lane; v < width; v += lanes) {
+        let p = exp(vec4<f32>(logits[base + v]) - largest) / sum;
         let is_target = vec4(4u * v) + vec4(0u, 1u, 2u, 3u) == vec4(target_id);
-        logits[base + v] = scale * (logits[base + v] / sum - select(vec4(0.0), vec4(1.0), is_target));
+        logits[base + v] = vec4<logits_elem>(scale * (p - select(vec4(0.0), vec4(1.0), is_target)));
     }
 }

@@ -1,7 +1,7 @@
 // row_loss = log Σ exp(logits) - logits[target], 0 without a target. One workgroup a row.
 
 @group(0) @binding(1) var<storage, read> targets: array<u32>;           // (M)
-@group(0) @binding(2) var<storage, read> logits: array<f32>;            // (M, V)
+@group(0) @binding(2) var<storage, read> logits: array<logits_elem>;    // (M, V)
 @group(0) @binding(3) var<storage, read_write> row_loss: array<f32>;    // (M)
 
 const IGNORE = 0xffffffffu;
@@ -16,13 +16,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     var largest = LOWEST;
     for (var v = local; v < dims.V; v += WG_SIZE) {
-        largest = max(largest, logits[base + v]);
+        largest = max(largest, f32(logits[base + v]));
     }
     largest = workgroup_max(local, largest);
 
     var sum = 0.0;
     for (var v = local; v < dims.V; v += WG_SIZE) {
-        sum += exp(logits[base + v] - largest);
+        sum += exp(f32(logits[base + v]) - largest);
     }
     sum = workgroup_sum(local, sum);
 
@@ -31,7 +31,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if target_id == IGNORE {
             row_loss[row] = 0.0;
         } else {
-            row_loss[row] = log(sum) - (logits[base + target_id] - largest);
+            row_loss[row] = log(sum) - (f32(logits[base + target_id]) - largest);
         }
     }
 }

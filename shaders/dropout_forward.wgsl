@@ -1,7 +1,7 @@
 // out = x / (1 - p) where kept, else 0; the random word of (element, layer) decides, and is drawn
 // again in the other pass. One invocation an element.
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;            // (B, T, C)
+@group(0) @binding(1) var<storage, read> x: array<x_elem>;         // (B, T, C)
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;    // (B, T, C)
 
 @compute @workgroup_size(256)
@@ -10,6 +10,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if i < arrayLength(&out) {
         let kept = threefry(vec2(i, dims.ID)) >= step.dropout;
         let scale = 1.0 / (1.0 - f32(step.dropout) / 4294967296.0);
-        out[i] = select(0.0, x[i] * scale, kept);
+        out[i] = select(0.0, f32(x[i]) * scale, kept);
     }
 }

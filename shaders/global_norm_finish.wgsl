@@ -10,26 +10,60 @@ const APPLIED = 0u;
 const SKIPPED_IN_A_ROW = 1u;
 const SKIPPED = 2u;
 const SKIP = 3u;
+const SCALE_LOG2 = 4u;
+const SCALE_AGE = 5u;
+const OVERFLOWED = 6u;
+
+const DYNAMIC = 1u;
+const GROWTH_INTERVAL = 2000u;
+const LARGEST_SCALE_LOG2 = 24u;
 
 const SMALLEST = 1.2e-38; // below it some devices have no numbers
 const LARGE = 1e30; // far above it some devices have no reciprocals
 
-fn decide(total: f32, broken: bool) {
-    let skip = broken || !is_finite(loss[0]) || !is_finite(total);
+// What every gradient was multiplied by.
+fn loss_scale() -> f32 {
+    return f32(1u << state[SCALE_LOG2]);
+}
+
+fn count_skip(overflow: bool) {
+    state[SCALE_AGE] = 0u;
+    if overflow {
+        state[OVERFLOWED] += 1u;
+        state[SCALE_LOG2] -= 1u;
+    } else {
+        state[SKIPPED] += 1u;
+        state[SKIPPED_IN_A_ROW] += 1u;
+    }
+}
+
+fn count_good() {
+    state[APPLIED] += 1u;
+    state[SKIPPED_IN_A_ROW] = 0u;
+    if dims.ID != DYNAMIC {
+        return;
+    }
+    state[SCALE_AGE] += 1u;
+    if state[SCALE_AGE] >= GROWTH_INTERVAL {
+        state[SCALE_AGE] = 0u;
+        state[SCALE_LOG2] = min(LARGEST_SCALE_LOG2, state[SCALE_LOG2] + 1u);
+    }
+}
+
+fn decide(total: f32, scale: f32, broken: bool) {
+    let skip = broken || !is_finite(loss[0]);
     state[SKIP] = select(0u, 1u, skip);
     if skip {
         norm[0] = -1.0;
         norm[1] = 0.0;
-        state[SKIPPED] += 1u;
-        state[SKIPPED_IN_A_ROW] += 1u;
+        count_skip(broken && is_finite(loss[0]) && state[SCALE_LOG2] > 0u);
         return;
     }
     let clip = step.grad_clip;
     let clipped = clip > 0.0 && clip < total + 1e-6;
     norm[0] = total;
-    norm[1] = select(1.0, clip / (total + 1e-6), clipped);
-    state[APPLIED] += 1u;
-    state[SKIPPED_IN_A_ROW] = 0u;
+    norm[1] = select(1.0, clip / (total + 1e-6), clipped) / scale;
+    count_good();
 }
 
 @compute @workgroup_size(WG_SIZE)
@@ -51,6 +85,8 @@ fn main(@builtin(local_invocation_index) local: u32) {
     }
     sum = workgroup_sum(local, sum);
     if local == 0u {
-        decide(largest * sqrt(sum), broken > 0.0);
+        let scale = loss_scale();
+        let total = largest / scale * sqrt(sum);
+        decide(total, scale, broken > 0.0 || !is_finite(total));
     }
 }

@@ -153,6 +153,56 @@ impl GptConfig {
     }
 }
 
+/// What numbers are held in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision throughout.
+    #[default]
+    F32,
+    /// Half precision where numbers are many and rounding averages out: activations, their gradients,
+    /// logits, and copies of the weights for products. Parameters, moments, the gradients of parameters,
+    /// the residual stream, statistics and sums stay in single precision.
+    Mixed,
+}
+
+impl Precision {
+    /// The name, as options and files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Mixed => "mixed",
+        }
+    }
+}
+
+/// What the backward pass computes again instead of keeping it, least first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recompute {
+    /// Nothing.
+    None,
+    /// The output of each GELU, from what goes into it.
+    #[default]
+    Gelu,
+    /// Each block, from the residual stream that goes into it (Chen et al. 2016).
+    Block,
+}
+
+impl Recompute {
+    /// All of them, least first.
+    pub const ALL: [Recompute; 3] = [Recompute::None, Recompute::Gelu, Recompute::Block];
+
+    /// The name, as options and files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Recompute::None => "none",
+            Recompute::Gelu => "gelu",
+            Recompute::Block => "block",
+        }
+    }
+}
+
 /// How the parameters are updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -211,6 +261,10 @@ pub struct TrainConfig {
     pub keep: usize,
     /// How the parameters are updated.
     pub optimizer: Optimizer,
+    /// What activations, gradients of activations and the weights of products are held in.
+    pub precision: Precision,
+    /// What the backward pass computes again.
+    pub recompute: Recompute,
     /// The run's folder; `None`: trained in memory, nothing is written.
     pub out: Option<PathBuf>,
 }
@@ -238,6 +292,8 @@ impl Default for TrainConfig {
             log_every: 10,
             keep: 2,
             optimizer: Optimizer::Adamw,
+            precision: Precision::F32,
+            recompute: Recompute::Gelu,
             out: None,
         }
     }

@@ -28,6 +28,8 @@ pub struct Engine {
     backend: Box<dyn Backend>,
     device: Device,
     profile: Option<Profile>,
+    /// Whether parameters changed since [`Phase::Cast`] was run.
+    changed: bool,
 }
 
 /// What an update came to, read back from the device.
@@ -65,7 +67,12 @@ impl Engine {
             cpu::check_memory(program.plan.total_bytes())?;
         }
         let backend = device.backend(Arc::new(program.plan.clone()))?;
-        Ok(Engine { program, backend, device: device.clone(), profile: None })
+        let mut engine =
+            Engine { program, backend, changed: true, device: device.clone(), profile: None };
+        if engine.program.update.is_some() {
+            engine.write_state(&state::first(uses.loss_scale()));
+        }
+        Ok(engine)
     }
 
     /// What was recorded.
@@ -145,6 +152,7 @@ impl Engine {
         mut fill: impl FnMut(usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
         const PIECE: usize = 1 << 20;
+        self.changed |= tensor == Tensor::Value;
         let mut piece = vec![];
         for (start, view) in self.views(param, tensor) {
             for at in (0..view.len).step_by(PIECE) {
@@ -227,6 +235,15 @@ impl Engine {
     }
 
     fn run(&mut self, phase: Phase, step: &Step) {
+        if std::mem::replace(&mut self.changed, phase == Phase::Update)
+            && self.program.plan.phases.contains_key(&Phase::Cast)
+        {
+            self.replay(Phase::Cast, step);
+        }
+        self.replay(phase, step);
+    }
+
+    fn replay(&mut self, phase: Phase, step: &Step) {
         let plan = &self.program.plan;
         match &mut self.profile {
             None => self.backend.run(plan.phase(phase), step),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::backend::Device;
 use crate::checkpoint::{self, ModelFiles, Weights};
-use crate::config::GptConfig;
+use crate::config::{GptConfig, Precision};
 use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, StopText, generate};
@@ -29,6 +29,7 @@ pub struct Gpt {
     device: Device,
     origin: Origin,
     dropout: f64,
+    precision: Precision,
     engine: Option<Engine>,
 }
 
@@ -41,7 +42,7 @@ impl Gpt {
     pub fn new(config: GptConfig, device: Device, seed: u64) -> Result<Gpt> {
         config.validate()?;
         let origin = Origin::Random(seed);
-        Ok(Gpt { config, tokenizer: None, device, origin, dropout: 0.0, engine: None })
+        Ok(Gpt::with_origin(config, device, origin))
     }
 
     /// A model from a folder of Hugging Face's files, checked in this order: configuration, weights
@@ -52,18 +53,16 @@ impl Gpt {
     /// The first fault.
     pub fn load(dir: &Path, device: Device) -> Result<Gpt> {
         let (config, _) = checkpoint::open_model(dir)?;
-        let mut gpt = Gpt {
-            config,
-            tokenizer: None,
-            device,
-            origin: Origin::Folder(dir.to_owned()),
-            dropout: 0.0,
-            engine: None,
-        };
+        let mut gpt = Gpt::with_origin(config, device, Origin::Folder(dir.to_owned()));
         if Tokenizer::exists(dir) {
             gpt.set_tokenizer(Tokenizer::load(dir)?).map_err(|error| error.at(dir.display()))?;
         }
         Ok(gpt)
+    }
+
+    fn with_origin(config: GptConfig, device: Device, origin: Origin) -> Gpt {
+        let precision = Precision::F32;
+        Gpt { config, tokenizer: None, device, origin, dropout: 0.0, precision, engine: None }
     }
 
     /// The sizes.
@@ -120,6 +119,14 @@ impl Gpt {
         self.dropout = dropout;
     }
 
+    /// What generation multiplies by from now on: weights as they are, or copies of half the size. A model
+    /// that was trained keeps the precision of its training.
+    ///
+    /// Parameters are saved as they are in either.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+    }
+
     /// An engine for other uses, with this model's parameters; the old one is given up.
     pub(crate) fn take_engine(&mut self, uses: Uses) -> Result<Engine> {
         let mut engine = Engine::new(&self.config, uses, &self.device)?;
@@ -145,7 +152,7 @@ impl Gpt {
     /// If the device cannot hold the model, or the parameters cannot be read.
     pub fn engine(&mut self) -> Result<&mut Engine> {
         if self.engine.is_none() {
-            let uses = Uses { generation: true, ..Uses::default() };
+            let uses = Uses { generation: true, precision: self.precision, ..Uses::default() };
             self.engine = Some(self.take_engine(uses)?);
         }
         Ok(self.engine.as_mut().expect("just made"))

@@ -6,25 +6,25 @@
 //! for generation with 1, 8 and 64 new tokens.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
+use crate::config::{Precision, Recompute};
 use crate::kernel::{Accumulate, Dims, Elem};
 use crate::ops::Op;
 use crate::ops::attention::{Attention, AttentionExtend};
+use crate::ops::cast;
 use crate::ops::dropout::Dropout;
 use crate::ops::embedding::{Embedding, Slice};
-use crate::ops::gelu::{Gelu, Recompute};
+use crate::ops::gelu::Gelu;
 use crate::ops::layernorm::LayerNorm;
 use crate::ops::linear::{Linear, LinearGelu};
 use crate::ops::matmul::{Layout, MatMul};
 use crate::ops::optimizer::Slot;
+use crate::ops::recompute;
 use crate::ops::residual::Residual;
 use crate::ops::residual_layernorm::ResidualLayerNorm;
 use crate::ops::softmax::CausalSoftmax;
-use crate::plan::{Limits, Phase, Plan, Role, View};
-
-/// Rows of a sliced table come in multiples of this, so that a slice of any width begins at an offset
-/// that every device can bind.
-pub const SLICE_ROWS: usize = 64;
+use crate::plan::{BINDING_ALIGNMENT, Limits, Phase, Plan, Role, View};
 
 /// A value and its gradient, of one shape.
 ///
@@ -71,6 +71,8 @@ struct Arena {
     params: usize,
     grads: usize,
     moments: Option<[usize; 2]>,
+    /// What products read, in mixed precision.
+    copy: Option<usize>,
     decays: bool,
 }
 
@@ -83,6 +85,25 @@ enum Mode {
     Inference,
     /// One sequence grows by some tokens, its past in a cache.
     Extend,
+}
+
+/// Which buffers of activations layers share in training; in every other mode they share them all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    /// Those that no backward pass reads, and those that it finds again in any case.
+    Always,
+    /// Those within blocks that are computed again.
+    InBlocks,
+    /// Those that are computed again with a block, wherever they are made.
+    WithBlocks,
+}
+
+/// A block of the model under construction.
+struct Block {
+    /// The number of ops before it.
+    first: usize,
+    /// What finds its activations again.
+    again: Vec<Rc<dyn Op>>,
 }
 
 /// Records the backward pass, and knows which gradients have been written in it.
@@ -119,10 +140,13 @@ pub struct Graph {
     /// The parameters so far, in the order of the model.
     pub params: Vec<Param>,
     limits: Limits,
+    precision: Precision,
+    recompute: Recompute,
     mode: Mode,
     /// B, T and NH of what is being built.
     dims: Dims,
-    ops: Vec<Box<dyn Op>>,
+    ops: Vec<Rc<dyn Op>>,
+    block: Option<Block>,
     arenas: Vec<Arena>,
     with_moments: bool,
     /// Buffers of what is being built, by name.
@@ -145,9 +169,12 @@ impl Graph {
             plan: Plan::default(),
             params: vec![],
             limits,
+            precision: Precision::F32,
+            recompute: Recompute::None,
             mode: Mode::Inference,
             dims: Dims::default(),
             ops: vec![],
+            block: None,
             arenas: vec![],
             with_moments: moments,
             buffers: HashMap::new(),
@@ -156,6 +183,32 @@ impl Graph {
             dropouts: 0,
             epsilon: epsilon as f32,
         }
+    }
+
+    /// The same, still empty, in another precision than f32.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Graph {
+        Graph { precision, ..self }
+    }
+
+    /// The same, still empty, with a backward pass that computes some activations again.
+    #[must_use]
+    pub fn recomputing(self, recompute: Recompute) -> Graph {
+        Graph { recompute, ..self }
+    }
+
+    /// What activations hold that are not of the residual stream.
+    pub fn elem(&self) -> Elem {
+        match self.precision {
+            Precision::F32 => Elem::Real,
+            Precision::Mixed => Elem::F16,
+        }
+    }
+
+    /// Parts of a matrix come in multiples of this many rows, so that a part of any width begins at an
+    /// offset that every device can bind.
+    pub fn slice_rows(&self) -> usize {
+        (BINDING_ALIGNMENT / self.elem().bytes()) as usize
     }
 
     /// Starts a list of ops over B sequences of T tokens whose backward pass will be recorded.
@@ -221,25 +274,26 @@ impl Graph {
         self.dims
     }
 
-    /// A buffer of what is being built, made at its first use; `name` is its slot where layers share.
+    /// A buffer of what is being built, made at its first use.
     pub fn buffer(&mut self, role: Role, name: &str, len: usize, elem: Elem) -> View {
-        let slot = if self.mode == Mode::Training { name } else { slot(name) };
-        if let Some(view) = self.buffers.get(slot) {
+        if let Some(view) = self.buffers.get(name) {
             return view.slice(0, len);
         }
-        let view = self.place(role, slot, len, elem);
-        self.buffers.insert(slot.to_owned(), view);
+        let view = self.place(role, name, len, elem);
+        self.buffers.insert(name.to_owned(), view);
         view
     }
 
-    /// A buffer that every layer has for itself in any mode, such as a cache.
-    pub fn own_buffer(&mut self, role: Role, name: &str, len: usize) -> View {
-        if let Some(view) = self.buffers.get(name) {
-            return *view;
-        }
-        let view = self.place(role, name, len, Elem::Real);
-        self.buffers.insert(name.to_owned(), view);
-        view
+    /// A buffer of activations, which all layers share, or which each has for itself.
+    fn activations(&mut self, name: &str, len: usize, elem: Elem, sharing: Sharing) -> View {
+        let shared = match sharing {
+            Sharing::Always => true,
+            _ if self.mode != Mode::Training => true,
+            Sharing::InBlocks => self.recompute == Recompute::Block && self.block.is_some(),
+            Sharing::WithBlocks => self.recompute == Recompute::Block,
+        };
+        let name = if shared { slot(name) } else { name };
+        self.buffer(Role::Activations, name, len, elem)
     }
 
     /// A spare place that is large enough, the smallest such, or a new buffer.
@@ -252,7 +306,7 @@ impl Graph {
             && let Some(i) = self.spare_gradients.iter().rposition(fits)
         {
             let whole = self.spare_gradients.remove(i);
-            let used = len.next_multiple_of(SLICE_ROWS).min(whole.len);
+            let used = len.next_multiple_of(self.slice_rows()).min(whole.len);
             if used < whole.len {
                 self.spare_gradients.push(whole.slice(used, whole.len - used));
                 self.spare_gradients.sort_by_key(|view| std::cmp::Reverse(view.len));
@@ -266,26 +320,37 @@ impl Graph {
     }
 
     /// The gradient of an activation; layers share it, since one is at work at a time.
-    fn grad(&mut self, name: &str, value: View) -> View {
+    fn grad(&mut self, name: &str, value: View, elem: Elem) -> View {
         if self.mode != Mode::Training {
             return value;
         }
         let name = format!("{}.grad", slot(name));
-        self.buffer(Role::Activations, &name, value.len, Elem::Real)
+        self.buffer(Role::Activations, &name, value.len, elem)
     }
 
-    /// An activation (B,T,channels) with a gradient of its slot.
+    /// An activation (B,T,channels) with a gradient of its slot, both of the graph's precision.
     pub fn activation(&mut self, name: &str, channels: usize) -> Var {
-        let len = self.rows() * channels;
-        let value = self.buffer(Role::Activations, name, len, Elem::Real);
-        Var { value, grad: self.grad(name, value) }
+        self.activation_shared(name, channels, Sharing::InBlocks)
+    }
+
+    fn activation_shared(&mut self, name: &str, channels: usize, sharing: Sharing) -> Var {
+        let value = self.activations(name, self.rows() * channels, self.elem(), sharing);
+        Var { value, grad: self.grad(name, value, value.elem) }
     }
 
     /// An activation of the residual stream (B,T,C): all of them share one gradient.
     pub fn stream(&mut self, name: &str, channels: usize) -> Var {
         let len = self.rows() * channels;
-        let value = self.buffer(Role::Activations, name, len, Elem::Real);
-        Var { value, grad: self.grad("stream", value) }
+        let value = self.activations(name, len, Elem::Real, Sharing::InBlocks);
+        Var { value, grad: self.grad("stream", value, Elem::Real) }
+    }
+
+    /// What joins the residual stream (B,T,C): its gradient is the stream's, and no backward pass reads
+    /// its value.
+    fn branch(&mut self, name: &str, channels: usize, elem: Elem) -> Var {
+        let len = self.rows() * channels;
+        let value = self.activations(name, len, elem, Sharing::Always);
+        Var { value, grad: self.grad("stream", value, Elem::Real) }
     }
 
     /// The table (rows, channels) called `name`, allocated at its first use, in slices of rows that the
@@ -297,8 +362,9 @@ impl Graph {
     pub fn param(&mut self, name: &str, shape: &[usize]) -> Vec<Slice> {
         let width: usize = shape[1..].iter().product();
         let most = usize::try_from(self.limits.binding_bytes / 4).unwrap_or(usize::MAX) / width;
-        let most = if most >= shape[0] { shape[0] } else { most / SLICE_ROWS * SLICE_ROWS };
-        self.param_in_slices(name, shape, most.max(SLICE_ROWS.min(shape[0])))
+        let rows = self.slice_rows();
+        let most = if most >= shape[0] { shape[0] } else { most / rows * rows };
+        self.param_in_slices(name, shape, most.max(rows.min(shape[0])))
     }
 
     /// A parameter of one slice; [`Plan::exceeds`] tells if the device cannot bind it.
@@ -324,10 +390,30 @@ impl Graph {
         slices
     }
 
+    /// A parameter as products read it: in mixed precision its copy, whose gradient is its own.
+    fn operand(&self, param: Var) -> Var {
+        let arena = self.arenas.iter().find(|arena| arena.params == param.value.buffer);
+        match arena.and_then(|arena| arena.copy) {
+            None => param,
+            Some(copy) => Var { value: View { elem: Elem::F16, ..param.value.of(copy) }, ..param },
+        }
+    }
+
+    /// The table (rows, channels) called `name` as products read it.
+    pub fn table(&mut self, name: &str, shape: &[usize]) -> Vec<Slice> {
+        let slices = self.param(name, shape).into_iter();
+        slices.map(|slice| Slice { var: self.operand(slice.var), ..slice }).collect()
+    }
+
     /// Room in the last arena of its kind, or in a new one if a buffer would become too large.
     fn place_param(&mut self, len: usize, decays: bool) -> Var {
+        // A copy lies where its parameter lies, which must suit the copy's alignment.
+        let room = match self.precision {
+            Precision::F32 => len,
+            Precision::Mixed => len.next_multiple_of(self.slice_rows()),
+        };
         let fits = |arena: &Arena| {
-            let end = (self.plan.next_start(arena.params) + len) as u64;
+            let end = (self.plan.next_start(arena.params) + room) as u64;
             end * Elem::Real.bytes() <= self.limits.buffer_bytes
         };
         let last = self.arenas.iter().rposition(|arena| arena.decays == decays);
@@ -335,12 +421,11 @@ impl Graph {
             Some(arena) if fits(&arena) => arena,
             _ => self.open_arena(decays),
         };
-        let value = self.plan.grow(arena.params, len);
-        if arena.grads != arena.params {
-            self.plan.grow(arena.grads, len);
-        }
-        arena.moments.into_iter().flatten().for_each(|buffer| {
-            self.plan.grow(buffer, len);
+        let value = self.plan.grow(arena.params, room).slice(0, len);
+        let grads = Some(arena.grads).filter(|grads| *grads != arena.params);
+        let others = arena.moments.into_iter().flatten().chain(arena.copy).chain(grads);
+        others.for_each(|buffer| {
+            self.plan.grow(buffer, room);
         });
         Var { value, grad: value.of(arena.grads) }
     }
@@ -349,15 +434,17 @@ impl Graph {
         let kind = if decays { "matrices" } else { "vectors" };
         let number = self.arenas.iter().filter(|arena| arena.decays == decays).count();
         let number = if number == 0 { String::new() } else { format!(".{number}") };
-        let mut open = |role, name| {
-            self.plan.buffer(role, &format!("{name}.{kind}{number}"), 0, Elem::Real).buffer
+        let mut open = |role, name, elem| {
+            self.plan.buffer(role, &format!("{name}.{kind}{number}"), 0, elem).buffer
         };
-        let params = open(Role::Parameters, "params");
+        let params = open(Role::Parameters, "params", Elem::Real);
         let training = self.mode == Mode::Training;
-        let grads = if training { open(Role::Gradients, "grads") } else { params };
+        let grads = if training { open(Role::Gradients, "grads", Elem::Real) } else { params };
         let moments = (training && self.with_moments)
-            .then(|| ["adam.m", "adam.v"].map(|name| open(Role::Moments, name)));
-        let arena = Arena { params, grads, moments, decays };
+            .then(|| ["adam.m", "adam.v"].map(|name| open(Role::Moments, name, Elem::Real)));
+        let copy = (decays && self.precision == Precision::Mixed)
+            .then(|| open(Role::Parameters, "halves", Elem::F16));
+        let arena = Arena { params, grads, moments, copy, decays };
         self.arenas.push(arena);
         arena
     }
@@ -365,7 +452,8 @@ impl Graph {
     /// The arenas in slices that one binding can hold, for the norm and the optimiser.
     pub fn slots(&self) -> Vec<Slot> {
         let most = usize::try_from(self.limits.binding_bytes / 4).unwrap_or(usize::MAX);
-        let most = (most / SLICE_ROWS * SLICE_ROWS).max(SLICE_ROWS);
+        let rows = self.slice_rows();
+        let most = (most / rows * rows).max(rows);
         let mut slots = vec![];
         for arena in &self.arenas {
             let len = self.plan.buffers[arena.params].len;
@@ -381,6 +469,21 @@ impl Graph {
             }
         }
         slots
+    }
+
+    /// Records the copies of all parameters that products read, in mixed precision.
+    pub fn record_cast(&mut self) {
+        if self.precision == Precision::F32 {
+            return;
+        }
+        let start = self.plan.dispatches.len();
+        for slot in self.slots() {
+            let copy = self.operand(Var { value: slot.params, grad: slot.grads }).value;
+            if copy != slot.params {
+                cast::record(&mut self.plan, slot.params, copy);
+            }
+        }
+        self.plan.end_phase(Phase::Cast, start);
     }
 
     /// Records what is being built as a phase.
@@ -404,20 +507,21 @@ impl Graph {
     pub fn embedding(&mut self, tokens: View, v: usize, s: usize, c: usize, stream: bool) -> Var {
         let wte = self.param("wte.weight", &[v, c]);
         let wpe = self.whole("wpe.weight", &[s, c]);
-        let out =
-            if stream { self.stream("embedding", c) } else { self.activation("embedding", c) };
+        let value = self.activations("embedding", self.rows() * c, Elem::Real, Sharing::InBlocks);
+        let grad = self.grad(if stream { "stream" } else { "embedding" }, value, Elem::Real);
+        let out = Var { value, grad };
         let dims = Dims { C: c as u32, S: s as u32, ..self.dims };
-        self.ops.push(Box::new(Embedding { dims, tokens, wte, wpe, out }));
+        self.push(Embedding { dims, tokens, wte, wpe, out });
         out
     }
 
-    /// `x` with a share of its elements dropped; the output is of the stream if `stream`.
+    /// `x` with a share of its elements dropped; the output begins or joins the stream if `stream`.
     pub fn dropout(&mut self, name: &str, x: Var, stream: bool) -> Var {
         let c = x.value.len / self.rows();
-        let out = if stream { self.stream(name, c) } else { self.activation(name, c) };
+        let out = if stream { self.branch(name, c, Elem::Real) } else { self.activation(name, c) };
         let dims = Dims { C: c as u32, ID: self.dropouts, ..self.dims };
         self.dropouts += 1;
-        self.ops.push(Box::new(Dropout { dims, x, out }));
+        self.push(Dropout { dims, x, out });
         out
     }
 
@@ -428,9 +532,10 @@ impl Graph {
         let bias = self.whole(&format!("{name}.bias"), &[c]);
         let rows = self.rows();
         let [mean, rstd] = ["mean", "rstd"].map(|part| {
-            self.buffer(Role::Activations, &format!("{name}.{part}"), rows, Elem::Real)
+            let name = format!("{name}.{part}");
+            self.activations(&name, rows, Elem::Real, Sharing::WithBlocks)
         });
-        let out = self.activation(name, c);
+        let out = self.activation_shared(name, c, Sharing::WithBlocks);
         let dims = Dims { C: c as u32, ..self.dims };
         LayerNorm { dims, x, weight, bias, out, mean, rstd }
     }
@@ -439,8 +544,33 @@ impl Graph {
     pub fn layernorm(&mut self, name: &str, x: Var) -> Var {
         let norm = self.norm(name, x);
         let out = norm.out;
-        self.ops.push(Box::new(norm));
+        self.push(norm);
         out
+    }
+
+    /// Starts a block of the model, which begins with the layer normalisation `norm` of `stream`.
+    ///
+    /// What is built until [`Graph::end_block`] is where activations may be computed again.
+    pub fn begin_block(&mut self, norm: &str, stream: Var) {
+        let mut again: Vec<Rc<dyn Op>> = vec![];
+        if self.recompute == Recompute::Block {
+            again.push(Rc::new(self.norm(norm, stream)));
+        }
+        self.block = Some(Block { first: self.ops.len(), again });
+    }
+
+    /// Ends a block before the op that reads its last activation; returns what finds its activations
+    /// again, to be pushed after that op, unless they are still there.
+    ///
+    /// # Panics
+    ///
+    /// If no block was begun.
+    pub fn end_block(&mut self) -> recompute::Recompute {
+        let Block { first, mut again } = self.block.take().expect("a block was begun");
+        if self.recompute == Recompute::Block {
+            again.extend_from_slice(&self.ops[first..]);
+        }
+        recompute::Recompute(again)
     }
 
     /// The stream after `branch` joined it, and the same normalised.
@@ -449,7 +579,7 @@ impl Graph {
         let sum = self.stream(&format!("{name}.sum"), c);
         let norm = self.norm(name, sum);
         let out = norm.out;
-        self.ops.push(Box::new(ResidualLayerNorm { stream, branch, norm }));
+        self.push(ResidualLayerNorm { stream, branch, norm });
         (sum, out)
     }
 
@@ -458,7 +588,7 @@ impl Graph {
         let c = stream.value.len / self.rows();
         let out = self.stream(name, c);
         let dims = Dims { C: c as u32, ..self.dims };
-        self.ops.push(Box::new(Residual { dims, stream, branch, out }));
+        self.push(Residual { dims, stream, branch, out });
         out
     }
 
@@ -466,6 +596,7 @@ impl Graph {
     fn linear_into(&mut self, name: &str, x: Var, out: Var) -> Linear {
         let (c, oc) = (x.value.len / self.rows(), out.value.len / self.rows());
         let weight = self.whole(&format!("{name}.weight"), &[c, oc]);
+        let weight = self.operand(weight);
         let bias = self.whole(&format!("{name}.bias"), &[oc]);
         let dims = Dims { C: c as u32, OC: oc as u32, ..self.dims };
         Linear { dims, x, weight, bias, out }
@@ -475,43 +606,33 @@ impl Graph {
     pub fn linear(&mut self, name: &str, x: Var, oc: usize) -> Var {
         let out = self.activation(name, oc);
         let linear = self.linear_into(name, x, out);
-        self.ops.push(Box::new(linear));
+        self.push(linear);
         out
     }
 
     /// A linear layer whose output joins the stream next and so has the stream's gradient.
     pub fn linear_to_stream(&mut self, name: &str, x: Var, oc: usize) -> Var {
-        let out = self.stream(name, oc);
+        let out = self.branch(name, oc, self.elem());
         let linear = self.linear_into(name, x, out);
-        self.ops.push(Box::new(linear));
+        self.push(linear);
         out
     }
 
     /// GELU of a linear layer.
+    ///
+    /// Where it is computed again, all layers share its output.
     pub fn linear_gelu(&mut self, name: &str, x: Var, oc: usize) -> Var {
-        self.linear_gelu_named(name, name, x, oc).1
-    }
-
-    /// GELU of a linear layer, in a buffer that all layers share: what goes into the GELU and its
-    /// output, which [`Graph::recompute_gelu`] finds again in the backward pass.
-    pub fn linear_gelu_shared(&mut self, name: &str, x: Var, oc: usize) -> (Var, Var) {
-        self.linear_gelu_named(name, slot(name), x, oc)
-    }
-
-    fn linear_gelu_named(&mut self, name: &str, out: &str, x: Var, oc: usize) -> (Var, Var) {
         let pre = self.activation(&format!("{name}.pre"), oc);
-        let out = self.activation(out, oc);
+        let again = self.recompute == Recompute::Gelu && self.block.is_some();
+        let sharing = if again { Sharing::Always } else { Sharing::InBlocks };
+        let out = self.activation_shared(name, oc, sharing);
         let linear = self.linear_into(name, x, pre);
-        self.ops.push(Box::new(LinearGelu { linear, out }));
-        (pre, out)
-    }
-
-    /// Makes `out` be the GELU of `pre` again when the backward pass comes here; to be called after
-    /// what reads `out`.
-    pub fn recompute_gelu(&mut self, pre: Var, out: Var) {
-        let c = out.value.len / self.rows();
-        let dims = Dims { C: c as u32, ..self.dims };
-        self.ops.push(Box::new(Recompute(Gelu { dims, x: pre, out })));
+        self.push(LinearGelu { linear, out });
+        if let Some(block) = self.block.as_mut().filter(|_| again) {
+            let dims = Dims { C: oc as u32, ..self.dims };
+            block.again.push(Rc::new(Gelu { dims, x: pre, out }));
+        }
+        out
     }
 
     /// GELU of `x`.
@@ -519,7 +640,7 @@ impl Graph {
         let c = x.value.len / self.rows();
         let out = self.activation(name, c);
         let dims = Dims { C: c as u32, ..self.dims };
-        self.ops.push(Box::new(Gelu { dims, x, out }));
+        self.push(Gelu { dims, x, out });
         out
     }
 
@@ -529,12 +650,15 @@ impl Graph {
         let dims = Dims { C: c as u32, NH: nh as u32, S: s as u32, ..self.dims };
         let out = self.activation(name, c);
         if self.mode == Mode::Extend {
-            let cache = self.own_buffer(Role::Cache, &format!("{name}.cache"), 2 * s * c);
+            // Beside training it lies in gradients, which are of single precision.
+            let elem = if self.spare_gradients.is_empty() { self.elem() } else { Elem::Real };
+            let cache = self.buffer(Role::Cache, &format!("{name}.cache"), 2 * s * c, elem);
             let (qkv, out) = (qkv.value, out.value);
-            self.ops.push(Box::new(AttentionExtend { dims, qkv, cache, out }));
+            self.push(AttentionExtend { dims, qkv, cache, out });
         } else {
             let rows = self.rows() * nh;
-            let lse = self.buffer(Role::Activations, &format!("{name}.lse"), rows, Elem::Real);
+            let lse = format!("{name}.lse");
+            let lse = self.activations(&lse, rows, Elem::Real, Sharing::InBlocks);
             let delta = match self.mode {
                 Mode::Training => {
                     let name = format!("{}.delta", slot(name));
@@ -542,7 +666,7 @@ impl Graph {
                 }
                 Mode::Inference | Mode::Extend => lse,
             };
-            self.ops.push(Box::new(Attention { dims, qkv, out, lse, delta }));
+            self.push(Attention { dims, qkv, out, lse, delta });
         }
         out
     }
@@ -551,7 +675,7 @@ impl Graph {
     pub fn softmax(&mut self, name: &str, s: Var, nh: usize) -> Var {
         let p = self.activation(name, s.value.len / self.rows());
         let dims = Dims { NH: nh as u32, ..self.dims };
-        self.ops.push(Box::new(CausalSoftmax { dims, s, p }));
+        self.push(CausalSoftmax { dims, s, p });
         p
     }
 
@@ -565,22 +689,21 @@ impl Graph {
         a: Var,
         b: Var,
     ) -> Var {
-        let value = self.buffer(Role::Activations, name, m * n, Elem::Real);
-        let out = Var { value, grad: self.grad(name, value) };
+        let out = self.input(name, m * n);
         let dims = Dims { M: m as u32, K: k as u32, N: n as u32, ..Dims::default() };
-        self.ops.push(Box::new(MatMul { layout, dims, a, b, out }));
+        self.push(MatMul { layout, dims, a, b, out });
         out
     }
 
     /// An activation of any length that no op writes: an input.
     pub fn input(&mut self, name: &str, len: usize) -> Var {
         let value = self.buffer(Role::Activations, name, len, Elem::Real);
-        Var { value, grad: self.grad(name, value) }
+        Var { value, grad: self.grad(name, value, Elem::Real) }
     }
 
     /// Adds an op that the other methods do not make.
-    pub fn push(&mut self, op: Box<dyn Op>) {
-        self.ops.push(op);
+    pub fn push(&mut self, op: impl Op + 'static) {
+        self.ops.push(Rc::new(op));
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Dims {
     pub START: u32,
     /// What happens to what an [`Access::Acc`] holds; one of [`Accumulate`], as a number.
     pub ACC: u32,
-    /// Tells apart what draws random numbers, or names a [`Decay`].
+    /// Tells apart what draws random numbers, or names a [`Decay`] or a [`LossScale`].
     pub ID: u32,
     /// What layer normalisation adds to the variance.
     pub EPS: f32,
@@ -72,6 +72,16 @@ pub enum Decay {
     Decoupled = 1,
     /// Coupled: decay · parameter joins the gradient.
     Coupled = 2,
+}
+
+/// Whether the loss scale changes: [`Dims::ID`] of the norm's last kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum LossScale {
+    /// It stays as it is.
+    Fixed = 0,
+    /// It grows and falls: [`crate::ops::global_norm`].
+    Dynamic = 1,
 }
 
 /// What the host knows and changes between two replays of a phase.

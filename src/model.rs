@@ -3,9 +3,9 @@
 //! Read [`gpt2`] first: it is the model. [`Program::record`] builds it for training, evaluation and
 //! generation over the same memory.
 
-use crate::config::{GptConfig, Optimizer};
+use crate::config::{GptConfig, Optimizer, Precision, Recompute, TrainConfig};
 use crate::graph::{Graph, Param, Var};
-use crate::kernel::{Dims, Elem};
+use crate::kernel::{Dims, Elem, LossScale};
 use crate::ops::head::{Head, HeadLast};
 use crate::ops::{Op, embedding::Slice, global_norm, optimizer, sample};
 use crate::plan::{Limits, Phase, Plan, Role, View};
@@ -16,7 +16,7 @@ pub const EXTENDS: [u32; 3] = [64, 8, 1];
 /// The most bytes of logits that stand in memory at once.
 const LOGITS_BYTES: u64 = 16 << 20;
 
-/// The model: from `tokens` to the last layer normalisation (B,T,C), and the token table.
+/// The model: from `tokens` to the last layer normalisation (B,T,C), and the token table for the head.
 pub fn gpt2(g: &mut Graph, config: &GptConfig, tokens: View, dropout: bool) -> (Var, Vec<Slice>) {
     let GptConfig { n_layer, n_head, n_embd: c, vocab_size, n_positions, .. } = *config;
     let drop =
@@ -35,17 +35,22 @@ pub fn gpt2(g: &mut Graph, config: &GptConfig, tokens: View, dropout: bool) -> (
     let mut normed = g.layernorm("h.0.ln_1", stream);
     for l in 0..n_layer {
         let h = format!("h.{l}");
+        g.begin_block(&format!("{h}.ln_1"), stream);
         let qkv = g.linear(&format!("{h}.attn.c_attn"), normed, 3 * c);
         let mixed = g.attention(&format!("{h}.attn"), qkv, n_head, n_positions);
         let attended = branch(g, &format!("{h}.attn.c_proj"), mixed);
         (stream, normed) = g.residual_layernorm(&format!("{h}.ln_2"), stream, attended);
-        let (pre, wide) = g.linear_gelu_shared(&format!("{h}.mlp.c_fc"), normed, config.n_inner());
+        let wide = g.linear_gelu(&format!("{h}.mlp.c_fc"), normed, config.n_inner());
+        let again = g.end_block();
         let narrow = branch(g, &format!("{h}.mlp.c_proj"), wide);
-        g.recompute_gelu(pre, wide);
+        // The backward pass begins where the forward pass ended: the last block is still there.
+        if l + 1 < n_layer {
+            g.push(again);
+        }
         let next = if l + 1 < n_layer { format!("h.{}.ln_1", l + 1) } else { "ln_f".into() };
         (stream, normed) = g.residual_layernorm(&next, stream, narrow);
     }
-    (normed, g.param("wte.weight", &[vocab_size, c]))
+    (normed, g.table("wte.weight", &[vocab_size, c]))
 }
 
 /// What a program is recorded for.
@@ -63,6 +68,34 @@ pub struct Uses {
     pub logits: bool,
     /// Whether text is generated.
     pub generation: bool,
+    /// What activations and the weights of products are held in.
+    pub precision: Precision,
+    /// What the backward pass computes again.
+    pub recompute: Recompute,
+}
+
+impl Uses {
+    /// What a run of a model records: training, and generation in its memory.
+    pub fn training(config: &TrainConfig, model: &GptConfig) -> Uses {
+        Uses {
+            batch: config.batch_size,
+            seq: config.seq_len.unwrap_or(model.n_positions),
+            training: Some(config.optimizer),
+            dropout: config.dropout > 0.0,
+            logits: false,
+            generation: true,
+            precision: config.precision,
+            recompute: config.recompute,
+        }
+    }
+
+    /// Whether the loss scale changes: in half precision small gradients would be lost without one.
+    pub fn loss_scale(&self) -> LossScale {
+        match self.precision {
+            Precision::F32 => LossScale::Fixed,
+            Precision::Mixed => LossScale::Dynamic,
+        }
+    }
 }
 
 /// The views that batches go through.
@@ -132,9 +165,11 @@ impl Program {
     pub fn record(config: &GptConfig, uses: Uses, limits: Limits) -> Program {
         let moments = uses.training.is_some_and(|optimizer| optimizer != Optimizer::Sgd);
         let mut g = Graph::new(limits, moments, config.layer_norm_epsilon);
+        g = g.in_precision(uses.precision).recomputing(uses.recompute);
         let batch = (uses.batch > 0).then(|| record_batch(&mut g, config, uses, limits));
-        let update = uses.training.map(|optimizer| record_update(&mut g, optimizer, batch));
+        let update = uses.training.map(|optimizer| record_update(&mut g, optimizer, uses, batch));
         let generation = uses.generation.then(|| record_generation(&mut g, config));
+        g.record_cast();
         let slots = g.slots();
         let (plan, params) = (g.plan, g.params);
         Program { config: config.clone(), uses, plan, params, slots, batch, update, generation }
@@ -163,11 +198,11 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
     let row_loss = g.buffer(Role::Staging, "row_loss", rows, Elem::Real);
     let loss = g.buffer(Role::Staging, "loss", 1, Elem::Real);
     let (x, wte) = gpt2(g, config, tokens, uses.dropout && uses.training.is_some());
-    let chunk = (LOGITS_BYTES.min(limits.binding_bytes) / 4 / v as u64) as usize;
-    let chunk = if chunk >= rows { rows } else { (chunk / 64 * 64).max(64.min(rows)) };
-    let logits = g.buffer(Role::Logits, "logits", chunk * v, Elem::Real);
+    let chunk = chunk_rows(g, rows, v, limits);
+    let logits = g.buffer(Role::Logits, "logits", chunk * v, g.elem());
     let dims = Dims { C: config.n_embd as u32, V: v as u32, ..g.dims() };
-    let head = Head { dims, x, wte, targets, logits, row_loss, loss };
+    let state = uses.training.map(|_| state_view(g));
+    let head = Head { dims, x, wte, targets, logits, row_loss, loss, state };
 
     g.record_forward(Phase::Forward);
     let start = g.plan.dispatches.len();
@@ -186,16 +221,34 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
     BatchViews { tokens, targets, row_loss, loss, logits: all }
 }
 
-fn record_update(g: &mut Graph, optimizer: Optimizer, batch: Option<BatchViews>) -> UpdateViews {
+/// How many of `rows` rows of logits stand in memory at once.
+fn chunk_rows(g: &Graph, rows: usize, v: usize, limits: Limits) -> usize {
+    let most = (LOGITS_BYTES.min(limits.binding_bytes) / g.elem().bytes() / v as u64) as usize;
+    let unit = g.slice_rows();
+    if most >= rows { rows } else { (most / unit * unit).max(unit.min(rows)) }
+}
+
+/// What only the device knows: made at the first call.
+fn state_view(g: &mut Graph) -> View {
+    g.buffer(Role::Staging, "state", global_norm::state::LEN, Elem::U32)
+}
+
+fn record_update(
+    g: &mut Graph,
+    optimizer: Optimizer,
+    uses: Uses,
+    batch: Option<BatchViews>,
+) -> UpdateViews {
     let loss = batch.expect("training has batches").loss;
     let slots = g.slots();
     let grads: Vec<View> = slots.iter().map(|slot| slot.grads).collect();
     let len = global_norm::partials_len(&grads);
     let partials = g.buffer(Role::Staging, "norm.partials", len, Elem::Real);
     let norm = g.buffer(Role::Staging, "norm", 2, Elem::Real);
-    let state = g.buffer(Role::Staging, "state", global_norm::state::LEN, Elem::U32);
+    let state = state_view(g);
     let start = g.plan.dispatches.len();
-    global_norm::record(&mut g.plan, &grads, partials, loss, norm, state);
+    let views = global_norm::NormViews { partials, loss, norm, state };
+    global_norm::record(&mut g.plan, &grads, views, uses.loss_scale());
     for slot in &slots {
         optimizer::record(&mut g.plan, optimizer, slot, norm, state);
     }
@@ -212,7 +265,7 @@ fn record_generation(g: &mut Graph, config: &GptConfig) -> GenerationViews {
         let (x, wte) = gpt2(g, config, sequence, false);
         let logits = g.buffer(Role::Logits, "last_logits", v, Elem::Real);
         let dims = Dims { C: c as u32, ..g.dims() };
-        g.push(Box::new(HeadLast { dims, x: x.value, wte, logits }));
+        g.push(HeadLast { dims, x: x.value, wte, logits });
         g.record_forward(Phase::Extend(n));
         views = Some((sequence, logits));
     }

@@ -145,6 +145,9 @@ impl Dispatch {
 /// A range of a plan that is run as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Copies of the parameters in the precision that products read, where that is not their own: to be
+    /// run between a change of the parameters and whatever reads them.
+    Cast,
     /// Tokens to the last layer normalisation.
     Forward,
     /// Head and loss, without gradients.
@@ -323,10 +326,11 @@ impl fmt::Display for Plan {
                     };
                     write!(
                         f,
-                        " {}{mark} {buffer}[{}..{}]",
+                        " {}{mark} {buffer}[{}..{}]{}",
                         arg.name,
                         view.start,
-                        view.range().end
+                        view.range().end,
+                        if view.elem == Elem::F16 { ":f16" } else { "" }
                     )?;
                 }
                 writeln!(f)?;

@@ -23,6 +23,13 @@ pub fn memory_bytes() -> Option<u64> {
     Some(machine.min(container.unwrap_or(u64::MAX)))
 }
 
+/// Bytes of memory that are free or can be made so; `None` where the system does not say.
+pub fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
 /// Refuses what the host cannot hold: the system would end the process later, without a word.
 ///
 /// # Errors

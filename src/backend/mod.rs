@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crate::backend::cpu::{Cpu, Use};
 use crate::backend::gpu::{DeviceChoice, Gpu, GpuDevice, Setup};
+use crate::config::Precision;
 use crate::error::Result;
 use crate::kernel::Step;
 use crate::plan::{Limits, Plan, View};
@@ -77,6 +78,33 @@ impl Device {
         match self {
             Device::Cpu => Limits::NONE,
             Device::Gpu(device) => device.limits(),
+        }
+    }
+
+    /// Whether it computes in half precision.
+    pub fn has_half(&self) -> bool {
+        matches!(self, Device::Gpu(device) if device.has().f16)
+    }
+
+    /// The precision that suits it: mixed where half precision is arithmetic of the hardware.
+    pub fn best_precision(&self) -> Precision {
+        match self {
+            Device::Gpu(device) if device.is_real() && device.has().f16 => Precision::Mixed,
+            Device::Gpu(_) | Device::Cpu => Precision::F32,
+        }
+    }
+
+    /// Whether a plan's buffers fit here, now: within the limits and into the memory.
+    ///
+    /// No API tells how much memory a GPU has left, so one that is hardware is asked for all of the
+    /// buffers at once, which are given back.
+    pub fn fits(&self, plan: &Plan) -> bool {
+        let host = || cpu::available_bytes().is_none_or(|free| plan.total_bytes() <= free);
+        match self {
+            Device::Cpu => host(),
+            Device::Gpu(device) if plan.exceeds(device.limits()).is_some() => false,
+            Device::Gpu(device) if device.is_real() => gpu::has_room(device, plan),
+            Device::Gpu(_) => host(),
         }
     }
 

@@ -15,7 +15,7 @@ use wgpt::plan::Dispatch;
 use wgpt::profile::{Report, moved_bytes, peak};
 use wgpt::{GenerateOptions, Result};
 
-use super::options::{BatchArgs, DeviceArgs, ModelArgs, open};
+use super::options::{BatchArgs, DeviceArgs, ModelArgs, PrecisionArgs, open};
 use super::profile::{self, ProfileArgs};
 use super::{Outcome, number, output};
 
@@ -100,32 +100,24 @@ struct Common {
     model: ModelArgs,
     #[command(flatten)]
     device: DeviceArgs,
-    /// The precision of parameters and activations: f32
-    #[arg(long, value_name = "PRECISION", default_value = "f32", hide_possible_values = true)]
-    precision: Precision,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Precision {
-    F32,
-}
-
-impl Precision {
-    fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-        }
-    }
-}
-
 const SEED: u64 = 1337;
 
 impl Common {
-    fn engine(&self, uses: Uses) -> Result<Engine> {
+    fn engine(&self, uses: Uses, batch: Option<&BatchArgs>) -> Result<Engine> {
         let (config, device) = (self.model.config()?, open(self.device.device)?);
+        let mut uses = Uses { precision: self.precision.on(&device), ..uses };
+        if let Some(batch) = batch {
+            uses = batch.recompute.fit(uses, batch.batch_size, |uses| {
+                device.fits(&Program::record(&config, uses, device.limits()).plan)
+            });
+        }
         if let Device::Gpu(gpu) = &device {
             let plan = Program::record(&config, uses, gpu.limits()).plan;
             tune(gpu, &plan, Effort::Missing, &mut |notice| output::log(&notice.to_string()))?;
@@ -204,7 +196,8 @@ fn bench_train(
 ) -> Result<()> {
     let config = common.model.config()?;
     let shape = batch.shape(&common.model, &config)?;
-    let mut engine = common.engine(training(shape))?;
+    let mut engine = common.engine(training(shape), Some(batch))?;
+    let shape = (engine.program().uses.batch, shape.1);
     let rows = shape.0 * shape.1;
     // Four batches in turn.
     let ids = random_ids(config.vocab_size, 4 * rows + 1);
@@ -227,7 +220,7 @@ fn bench_generate(
     [prompt, new]: [u32; 2],
     rounds: (u32, u32),
 ) -> Result<()> {
-    let mut engine = common.engine(Uses { generation: true, ..Uses::default() })?;
+    let mut engine = common.engine(Uses { generation: true, ..Uses::default() }, None)?;
     let ids = random_ids(engine.program().config.vocab_size, prompt as usize);
     let options = GenerateOptions {
         max_tokens: new as usize,
@@ -292,7 +285,8 @@ fn report(common: &Common, engine: &Engine, what: &str, tokens: usize, measured:
             "peak_host_bytes": peak_host_bytes,
             "device_bytes": device_bytes,
             "device": engine.describe(),
-            "precision": common.precision.name(),
+            "precision": engine.program().uses.precision.name(),
+            "recompute": engine.program().uses.recompute.name(),
             "profile": profile,
         }));
         return;
@@ -300,7 +294,7 @@ fn report(common: &Common, engine: &Engine, what: &str, tokens: usize, measured:
     let row = |name: &str, value: String| [name.to_owned(), value];
     let rows = vec![
         row("device", engine.describe()),
-        row("precision", common.precision.name().to_owned()),
+        row("precision", engine.program().uses.precision.name().to_owned()),
         row("parameters", number::thousands(engine.program().parameter_count() as u64)),
         row("tokens/s", number::rate(tokens_per_s)),
         row("step, median", format!("{median:.2} ms")),
@@ -331,8 +325,8 @@ struct Kind {
 fn bench_kernels(common: &Common, batch: &BatchArgs, rounds: (u32, u32)) -> Result<()> {
     let config = common.model.config()?;
     let shape = batch.shape(&common.model, &config)?;
-    let mut engine = common.engine(training(shape))?;
-    let rows = shape.0 * shape.1;
+    let mut engine = common.engine(training(shape), Some(batch))?;
+    let rows = engine.program().uses.batch * shape.1;
     let ids = random_ids(config.vocab_size, rows + 1);
     // A whole step first, so that every buffer holds what it would hold.
     engine.train_batch(&ids[..rows], &ids[1..], (0, 1), step());
@@ -384,13 +378,14 @@ fn bench_kernels(common: &Common, batch: &BatchArgs, rounds: (u32, u32)) -> Resu
             "peak_host_bytes": peak_host_bytes(),
             "device_bytes": plan.total_bytes(),
             "device": engine.describe(),
-            "precision": common.precision.name(),
+            "precision": engine.program().uses.precision.name(),
+            "recompute": engine.program().uses.recompute.name(),
         }));
         return Ok(());
     }
     let rows = results.into_iter().map(|(_, row)| row).collect();
     let head = ["kernel", "shape", "calls", "ms", "ms a step", "GFLOP/s", "GB/s"];
-    output::line(&format!("{}, {}", engine.describe(), common.precision.name()));
+    output::line(&format!("{}, {}", engine.describe(), engine.program().uses.precision.name()));
     output::line(&output::table(head, &[0, 1], rows));
     Ok(())
 }

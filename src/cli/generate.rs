@@ -7,7 +7,7 @@ use serde_json::json;
 use wgpt::checkpoint::newest_run;
 use wgpt::{Error, GenerateOptions, Gpt, Result};
 
-use super::options::{DeviceArgs, open, with_default};
+use super::options::{DeviceArgs, PrecisionArgs, open, with_default};
 use super::{Outcome, output};
 
 const EXAMPLES: &str = "\
@@ -59,6 +59,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
 }
 
 #[derive(clap::Args)]
@@ -126,7 +128,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
     options.validate()?;
     let prompt = args.text()?;
     let dir = args.model()?;
-    let mut gpt = Gpt::load(&dir, open(args.device.device)?)?;
+    let device = open(args.device.device)?;
+    let precision = args.precision.on(&device);
+    let mut gpt = Gpt::load(&dir, device)?;
+    gpt.set_precision(precision);
     if prompt.is_some() && gpt.tokenizer().is_none() {
         return Err(Error::input(format!(
             "{} has no tokenizer to read the prompt with",

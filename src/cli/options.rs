@@ -1,12 +1,17 @@
 //! Options that several commands have: the model's sizes, the device, batches.
 
 use std::fmt::Display;
+use std::str::FromStr;
 
 use clap::builder::PossibleValuesParser;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{self, DeviceChoice};
-use wgpt::config::SIZES;
+use wgpt::config::{Precision, Recompute, SIZES};
+use wgpt::fit::{largest_batch, least_recompute};
+use wgpt::model::Uses;
 use wgpt::{Error, GptConfig, Result, TrainConfig};
+
+use super::output;
 
 /// The sizes of a model.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -94,6 +99,127 @@ pub fn open(choice: DeviceChoice) -> Result<Device> {
     }
 }
 
+/// What numbers are held in.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PrecisionArgs {
+    /// f32, mixed (half precision but for weights, sums and the residual stream), or auto: mixed on a GPU that has it
+    #[arg(long, value_name = "PRECISION", default_value = "auto", hide_possible_values = true)]
+    pub precision: PrecisionChoice,
+}
+
+/// What `--precision` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PrecisionChoice {
+    /// Single precision.
+    F32,
+    /// Half precision where it does no harm.
+    Mixed,
+    /// What suits the device.
+    Auto,
+}
+
+impl PrecisionArgs {
+    /// The precision where no device is known: mixed if it is asked for.
+    pub fn anywhere(&self) -> Precision {
+        match self.precision {
+            PrecisionChoice::Mixed => Precision::Mixed,
+            PrecisionChoice::F32 | PrecisionChoice::Auto => Precision::F32,
+        }
+    }
+
+    /// The precision on a device; says so if it cannot be what was asked for.
+    pub fn on(&self, device: &Device) -> Precision {
+        match self.precision {
+            PrecisionChoice::F32 => Precision::F32,
+            PrecisionChoice::Auto => device.best_precision(),
+            PrecisionChoice::Mixed if device.has_half() => Precision::Mixed,
+            PrecisionChoice::Mixed => {
+                output::log(&format!(
+                    "{} does not compute in half precision: f32 instead of mixed",
+                    device_name(device)
+                ));
+                Precision::F32
+            }
+        }
+    }
+}
+
+/// What is computed again instead of being kept.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RecomputeArgs {
+    /// What the backward pass computes again to save memory: none, gelu, block, or auto: the least with which it fits
+    #[arg(long, value_name = "WHAT", default_value = "auto", hide_possible_values = true)]
+    pub recompute: RecomputeChoice,
+}
+
+/// What `--recompute` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum RecomputeChoice {
+    /// Nothing.
+    None,
+    /// The outputs of GELUs.
+    Gelu,
+    /// Whole blocks.
+    Block,
+    /// The least with which it fits.
+    Auto,
+}
+
+/// What `--batch-size` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchSize {
+    /// So many sequences.
+    Of(usize),
+    /// As many as fit.
+    Auto,
+}
+
+impl FromStr for BatchSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<BatchSize, String> {
+        match text {
+            "auto" => Ok(BatchSize::Auto),
+            _ => text.parse().map(BatchSize::Of).map_err(|_| "neither a number nor auto".into()),
+        }
+    }
+}
+
+impl BatchSize {
+    /// The number, or `default` for as many as fit.
+    pub fn or(self, default: usize) -> usize {
+        match self {
+            BatchSize::Of(n) => n,
+            BatchSize::Auto => default,
+        }
+    }
+}
+
+impl RecomputeArgs {
+    /// The uses with what auto means of recomputation and of the batch, which is said on stderr if it fits.
+    ///
+    /// Recomputation is chosen first, for the batch in `uses`: it takes time, and large batches do not
+    /// save it.
+    pub fn fit(&self, uses: Uses, batch: Option<BatchSize>, fits: impl Fn(Uses) -> bool) -> Uses {
+        let recompute = match self.recompute {
+            RecomputeChoice::None => Recompute::None,
+            RecomputeChoice::Gelu => Recompute::Gelu,
+            RecomputeChoice::Block => Recompute::Block,
+            RecomputeChoice::Auto => least_recompute(uses, &fits),
+        };
+        let mut uses = Uses { recompute, ..uses };
+        if batch == Some(BatchSize::Auto) {
+            uses.batch = largest_batch(uses, &fits);
+        }
+        let chosen = self.recompute == RecomputeChoice::Auto && recompute != Recompute::None;
+        if (chosen || batch == Some(BatchSize::Auto)) && fits(uses) {
+            let (n, what) = (uses.batch, recompute.name());
+            output::log(&format!("to fit the memory: --batch-size {n} --recompute {what}"));
+        }
+        uses
+    }
+}
+
 /// What a choice means on this machine: the CPU, or an adapter by its number.
 ///
 /// # Errors
@@ -142,12 +268,14 @@ pub fn check_shape(batch: usize, seq: usize, config: &GptConfig) -> Result<(usiz
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Batch")]
 pub struct BatchArgs {
-    /// Sequences a batch [default: 8 for small, 4 medium, 2 large, 1 gpt2]
+    /// Sequences a batch, or auto: as many as fit [default: 8 for small, 4 medium, 2 large, 1 gpt2]
     #[arg(long, value_name = "N")]
-    pub batch_size: Option<usize>,
+    pub batch_size: Option<BatchSize>,
     /// Tokens a sequence [default: 128 for small, 256 medium, 512 large, 256 gpt2]
     #[arg(long, value_name = "N")]
     pub seq_len: Option<usize>,
+    #[command(flatten)]
+    pub recompute: RecomputeArgs,
 }
 
 impl BatchArgs {
@@ -164,6 +292,6 @@ impl BatchArgs {
             _ => (1, 256),
         };
         let seq = self.seq_len.unwrap_or(seq.min(config.n_positions));
-        check_shape(self.batch_size.unwrap_or(batch), seq, config)
+        check_shape(self.batch_size.map_or(batch, |size| size.or(batch)), seq, config)
     }
 }

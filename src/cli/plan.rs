@@ -1,13 +1,16 @@
 //! `wgpt plan`: what a run would take, exactly, before anything is allocated.
 
 use serde_json::{Map, Value, json};
-use wgpt::backend::Device;
+use wgpt::backend::{Device, cpu};
 use wgpt::config::Optimizer;
 use wgpt::model::{Program, Uses};
-use wgpt::plan::{Limits, Role};
+use wgpt::plan::{Limits, Plan, Role};
 use wgpt::{Result, TrainConfig};
 
-use super::options::{DeviceArgs, ModelArgs, NamedLimits, check_shape, device_name, with_default};
+use super::options::{
+    BatchSize, DeviceArgs, ModelArgs, NamedLimits, PrecisionArgs, RecomputeArgs, check_shape,
+    device_name, with_default,
+};
 use super::{Outcome, number, output};
 
 const EXAMPLES: &str = "\
@@ -23,8 +26,8 @@ Examples:
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    #[arg(long, value_name = "N", help = with_default("Sequences a batch", TrainConfig::default().batch_size))]
-    batch_size: Option<usize>,
+    #[arg(long, value_name = "N", help = with_default("Sequences a batch, or auto: as many as fit", TrainConfig::default().batch_size))]
+    batch_size: Option<BatchSize>,
     /// Tokens a sequence [default: the model's context]
     #[arg(long, value_name = "N")]
     seq_len: Option<usize>,
@@ -34,8 +37,12 @@ pub struct Args {
     /// Plan for training with dropout
     #[arg(long)]
     dropout: bool,
+    #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
+    recompute: RecomputeArgs,
     /// Plan for generation alone, without training
-    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout"])]
+    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute"])]
     generation: bool,
     /// List every dispatch of every phase
     #[arg(long)]
@@ -58,15 +65,19 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Outcome> {
     let config = args.model.config()?;
     let train = TrainConfig::for_model(&config);
-    let batch = args.batch_size.unwrap_or(train.batch_size);
+    let batch = args.batch_size.map_or(train.batch_size, |size| size.or(train.batch_size));
     let seq = args.seq_len.or(train.seq_len).unwrap_or(config.n_positions);
     let (batch, seq) = check_shape(batch, seq, &config)?;
-    let (limits, device) = match args.limits {
-        Some(NamedLimits::Webgpu) => (Limits::WEBGPU, "WebGPU's default limits".to_owned()),
+    let (limits, precision, device) = match args.limits {
+        Some(NamedLimits::Webgpu) => (Limits::WEBGPU, args.precision.anywhere(), None),
         None => {
             let device = Device::open(args.device.device)?;
-            (device.limits(), device_name(&device))
+            (device.limits(), args.precision.on(&device), Some(device))
         }
+    };
+    let fits = |plan: &Plan| match &device {
+        Some(device) => device.fits(plan),
+        None => plan.exceeds(limits).is_none(),
     };
     // What `wgpt train` records: it can generate, too, in training's memory.
     let training = Uses {
@@ -74,16 +85,20 @@ pub fn run(args: &Args) -> Result<Outcome> {
         seq,
         training: Some(args.optimizer),
         dropout: args.dropout,
-        logits: false,
         generation: true,
+        precision,
+        ..Uses::default()
     };
     let uses = match args.generation {
-        true => Uses { generation: true, ..Uses::default() },
-        false => training,
+        true => Uses { generation: true, precision, ..Uses::default() },
+        false => args.recompute.fit(training, args.batch_size, |uses| {
+            fits(&Program::record(&config, uses, limits).plan)
+        }),
     };
+    let device = device.as_ref().map_or("WebGPU's default limits".to_owned(), device_name);
     let program = Program::record(&config, uses, limits);
     let exceeds = program.plan.exceeds(limits);
-    let available = (limits == Limits::NONE).then(available_memory).flatten();
+    let available = (limits == Limits::NONE).then(cpu::available_bytes).flatten();
     if args.json {
         let bytes: Map<String, Value> = Role::ALL
             .iter()
@@ -94,6 +109,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
             "model": config,
             "batch_size": uses.batch,
             "seq_len": uses.seq,
+            "precision": uses.precision.name(),
+            "recompute": uses.recompute.name(),
             "parameters": program.parameter_count(),
             "bytes": bytes,
             "total_bytes": program.plan.total_bytes(),
@@ -127,10 +144,14 @@ fn show(program: &Program, device: &str, exceeds: Option<String>, available: Opt
         config.vocab_size,
         config.n_positions
     ));
-    match uses.batch {
-        0 => output::line("for generation alone"),
-        batch => output::line(&format!("for training on {batch} x {} tokens", uses.seq)),
-    }
+    let (precision, recompute) = (uses.precision.name(), uses.recompute.name());
+    output::line(&match uses.batch {
+        0 => format!("for generation alone, in {precision}"),
+        batch => format!(
+            "for training on {batch} x {} tokens, in {precision}, recompute {recompute}",
+            uses.seq
+        ),
+    });
     let row =
         |name: &str, bytes: u64| [name.to_owned(), number::thousands(bytes), number::bytes(bytes)];
     let mut rows: Vec<_> =
@@ -146,11 +167,4 @@ fn show(program: &Program, device: &str, exceeds: Option<String>, available: Opt
         (None, Some(free)) => format!("{device}: fits, {} are available", number::bytes(free)),
         (None, None) => format!("{device}: every buffer and binding is within the limits"),
     });
-}
-
-/// Bytes of host memory that are free or can be made so; `None` where the system does not say.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }

@@ -7,12 +7,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use wgpt::backend::Device;
 use wgpt::checkpoint;
 use wgpt::config::Optimizer;
+use wgpt::model::{Program, Uses};
 use wgpt::train::{self, Resumed, RunSettings};
 use wgpt::{Error, GenerateOptions, Gpt, GptConfig, Result, Summary, TrainConfig, Trainer};
 
-use super::options::{DeviceArgs, ModelArgs, open, resolve, with_default};
+use super::options::{
+    BatchSize, DeviceArgs, ModelArgs, PrecisionArgs, RecomputeArgs, open, resolve, with_default,
+};
 use super::profile::{self, ProfileArgs};
 use super::progress::Progress;
 use super::{Outcome, number, output};
@@ -57,6 +61,10 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
+    recompute: RecomputeArgs,
+    #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     steps: StepArgs,
@@ -70,8 +78,8 @@ pub struct Args {
 struct StepArgs {
     #[arg(long, value_name = "N", help = with_default("Updates to make", TrainConfig::default().max_iters))]
     max_iters: Option<usize>,
-    #[arg(long, value_name = "N", help = with_default("Sequences a batch", TrainConfig::default().batch_size))]
-    batch_size: Option<usize>,
+    #[arg(long, value_name = "N", help = with_default("Sequences a batch, or auto: as many as fit", TrainConfig::default().batch_size))]
+    batch_size: Option<BatchSize>,
     /// Tokens a sequence [default: the model's context]
     #[arg(long, value_name = "N")]
     seq_len: Option<usize>,
@@ -118,7 +126,7 @@ impl StepArgs {
         let default = TrainConfig::for_model(model);
         TrainConfig {
             max_iters: self.max_iters.unwrap_or(default.max_iters),
-            batch_size: self.batch_size.unwrap_or(default.batch_size),
+            batch_size: self.batch_size.map_or(default.batch_size, |n| n.or(default.batch_size)),
             seq_len: self.seq_len.or(default.seq_len),
             grad_accum: self.grad_accum.unwrap_or(default.grad_accum),
             learning_rate: self.lr.unwrap_or(default.learning_rate),
@@ -137,6 +145,8 @@ impl StepArgs {
             log_every: self.log_every.unwrap_or(default.log_every),
             keep: self.keep.unwrap_or(default.keep),
             optimizer: self.optimizer.unwrap_or(default.optimizer),
+            precision: default.precision,
+            recompute: default.recompute,
             out: Some(out),
         }
     }
@@ -172,6 +182,15 @@ impl Args {
         // Whatever is wrong with the file is told when the run is opened.
         let text = std::fs::read(self.resume.as_deref()?.join("run.json")).ok()?;
         serde_json::from_slice::<RunSettings>(&text).ok()?.threads
+    }
+
+    /// Settles what depends on the device: precision, recomputation, the batch.
+    fn fit(&self, settings: &mut RunSettings, device: &Device) {
+        let RunSettings { model, train, .. } = settings;
+        train.precision = self.precision.on(device);
+        let fits = |uses| device.fits(&Program::record(model, uses, device.limits()).plan);
+        let uses = self.recompute.fit(Uses::training(train, model), self.steps.batch_size, fits);
+        (train.recompute, train.batch_size) = (uses.recompute, uses.batch);
     }
 
     fn settings(&self, threads: Option<usize>) -> Result<RunSettings> {
@@ -260,8 +279,9 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
             }
         }
         None => {
-            let settings = args.settings(threads)?;
+            let mut settings = args.settings(threads)?;
             let device = open(settings.device.parse()?)?;
+            args.fit(&mut settings, &device);
             train::start(&settings, device, &mut |event| progress.show(event))?
         }
     };

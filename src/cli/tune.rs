@@ -11,7 +11,7 @@ use wgpt::model::{Program, Uses};
 use wgpt::plan::{Dispatch, Plan};
 use wgpt::{Error, Result};
 
-use super::options::{BatchArgs, DeviceArgs, ModelArgs, open};
+use super::options::{BatchArgs, DeviceArgs, ModelArgs, PrecisionArgs, open};
 use super::{Outcome, output};
 
 const EXAMPLES: &str = "\
@@ -31,6 +31,8 @@ pub struct Args {
     device: DeviceArgs,
     #[command(flatten)]
     batch: BatchArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -54,15 +56,22 @@ struct Row<'a> {
 pub fn run(args: &Args) -> Result<Outcome> {
     let config = args.model.config()?;
     let (batch, seq) = args.batch.shape(&args.model, &config)?;
-    let Device::Gpu(gpu) = open(args.device.device)? else {
+    let device = open(args.device.device)?;
+    let Device::Gpu(gpu) = &device else {
         return Err(Error::usage("the kernels of the CPU have no variants to choose from")
             .hint("give --device gpu or gpu:N; `wgpt devices` lists them"));
     };
-    let training = Some(Optimizer::Adamw);
-    let uses = Uses { batch, seq, training, generation: true, ..Uses::default() };
+    let uses = Uses {
+        batch,
+        seq,
+        training: Some(Optimizer::Adamw),
+        generation: true,
+        precision: args.precision.on(&device),
+        ..Uses::default()
+    };
     let plan = Program::record(&config, uses, gpu.limits()).plan;
-    tune(&gpu, &plan, Effort::All, &mut |notice| output::log(&notice.to_string()))?;
-    show(&gpu, &plan, args.json);
+    tune(gpu, &plan, Effort::All, &mut |notice| output::log(&notice.to_string()))?;
+    show(gpu, &plan, args.json);
     Ok(Outcome::Good)
 }
 

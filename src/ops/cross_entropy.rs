@@ -3,9 +3,10 @@
 //! ```text
 //! row_loss = log Σ_v exp(logits[v]) - logits[target], 0 where the target is IGNORE
 //! loss = loss_scale · Σ_rows row_loss
-//! dlogits[v] = loss_scale · (exp(logits[v]) / Σ exp(logits) - [v = target]), 0 where ignored
+//! dlogits[v] = loss_scale · S · (exp(logits[v]) / Σ exp(logits) - [v = target]), 0 where ignored
 //! ```
 //!
+//! S is the scale that [`crate::ops::global_norm`] divides gradients by again; the loss does not carry it.
 //! The gradient takes the place of the logits: they are never needed again.
 
 use rayon::prelude::*;
@@ -14,6 +15,7 @@ use crate::kernel::{
     Dims, Elem, Io, Kernel, Real, Step, accumulate, adds, changes, reads, reads_u32, twin, writes,
 };
 use crate::math::simd::{self, vector_fn};
+use crate::ops::global_norm::state;
 use crate::ops::{portable, rows};
 
 /// The target of a row without one: PyTorch's -100.
@@ -35,7 +37,7 @@ fn flops(d: &Dims) -> u64 {
 /// `row_loss` from `logits` (M,V).
 pub const FORWARD: Kernel = Kernel {
     name: "cross_entropy_forward",
-    args: &[reads_u32("targets"), reads("logits"), writes("row_loss")],
+    args: &[reads_u32("targets"), reads("logits").or_half(), writes("row_loss")],
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops,
@@ -45,7 +47,12 @@ pub const FORWARD: Kernel = Kernel {
 /// `row_loss`, and the gradient in the place of the logits (M,V).
 pub const BACKWARD: Kernel = Kernel {
     name: "cross_entropy_backward",
-    args: &[reads_u32("targets"), changes("logits"), writes("row_loss")],
+    args: &[
+        reads_u32("targets"),
+        reads_u32("state"),
+        changes("logits").or_half(),
+        writes("row_loss"),
+    ],
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops,
@@ -85,7 +92,8 @@ fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
 }
 
 fn backward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
-    let (([], [logits, row_loss]), [targets], []) = io.split();
+    let (([], [logits, row_loss]), [targets, state], []) = io.split();
+    let scale = F::of(step.loss_scale) * state::loss_scale(state);
     for (i, logits) in logits.chunks_mut(dims.V as usize).enumerate() {
         row_loss[i] = row(logits, targets[i]);
         if targets[i] == IGNORE {
@@ -95,7 +103,7 @@ fn backward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
         let (max, sum) = statistics(logits);
         for (v, x) in logits.iter_mut().enumerate() {
             let hit = if v == targets[i] as usize { F::one() } else { F::zero() };
-            *x = F::of(step.loss_scale) * ((*x - max).exp() / sum - hit);
+            *x = scale * ((*x - max).exp() / sum - hit);
         }
     }
 }
@@ -137,8 +145,8 @@ fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
 }
 
 fn fast_backward(dims: &Dims, step: &Step, io: Io<'_, f32>) {
-    let (([], [logits, row_loss]), [targets], []) = io.split();
-    let scale = step.loss_scale as f32;
+    let (([], [logits, row_loss]), [targets, state], []) = io.split();
+    let scale = step.loss_scale as f32 * state::loss_scale::<f32>(state);
     let rows = logits.par_chunks_exact_mut(dims.V as usize).zip(targets);
     row_loss.par_iter_mut().zip(rows).for_each(|(loss, (logits, &target))| {
         if target == IGNORE {

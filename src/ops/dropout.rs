@@ -14,7 +14,7 @@ use crate::plan::Plan;
 /// `out` from `x`.
 pub const FORWARD: Kernel = Kernel {
     name: "dropout_forward",
-    args: &[reads("x"), writes("out")],
+    args: &[reads("x").or_half(), writes("out")],
     twin: twin!(mask),
     cpu: Some(fast_mask),
     flops: |d| d.rows() as u64 * u64::from(d.C),
@@ -24,7 +24,7 @@ pub const FORWARD: Kernel = Kernel {
 /// `dx` from `dout`.
 pub const BACKWARD: Kernel = Kernel {
     name: "dropout_backward",
-    args: &[reads("dout"), writes("dx")],
+    args: &[reads("dout"), writes("dx").or_half()],
     twin: twin!(mask),
     cpu: Some(fast_mask),
     flops: |d| d.rows() as u64 * u64::from(d.C),

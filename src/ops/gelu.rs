@@ -65,20 +65,6 @@ impl Op for Gelu {
     }
 }
 
-/// Finds `out` again in the backward pass, for layers that share the buffer of their outputs.
-///
-/// It stands in the list after what reads `out`: there is nothing to do forwards, and backwards it
-/// comes first.
-pub struct Recompute(pub Gelu);
-
-impl Op for Recompute {
-    fn forward(&self, _: &mut Plan) {}
-
-    fn backward(&self, recorder: &mut Recorder<'_>) {
-        self.0.forward(recorder.plan);
-    }
-}
-
 fn tanh<F: Real>(x: F) -> F {
     (F::of(SCALE) * (x + F::of(CUBIC) * x * x * x)).tanh()
 }

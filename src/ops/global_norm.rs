@@ -2,16 +2,20 @@
 //!
 //! ```text
 //! per block of BLOCK gradients: max = max |g|      sum = Σ (g / max)²
-//! norm = M √(Σ_blocks sum · (max / M)²), M the largest max
-//! coef = min(1, grad_clip / (norm + 1e-6)), 1 without clipping
+//! norm = M / scale · √(Σ_blocks sum · (max / M)²), M the largest max
+//! coef = min(1, grad_clip / (norm + 1e-6)) / scale, 1 / scale without clipping
 //! ```
 //!
 //! A norm or a loss that is not finite makes the update a skipped one: the norm reads -1 and `coef` 0,
 //! `state` counts it, and the optimiser's kernels leave everything as it is.
+//!
+//! The loss scale (Micikevicius et al. 2017, <https://arxiv.org/abs/1710.03740>) multiplies every gradient,
+//! so that small ones are not lost in half precision. A dynamic one is as large as it may be: an update
+//! whose gradient overflows is skipped and halves it, [`GROWTH_INTERVAL`] good ones in a row double it.
 
 use rayon::prelude::*;
 
-use crate::kernel::{Dims, Io, Kernel, Real, Step, changes_u32, reads, twin, writes};
+use crate::kernel::{Dims, Io, Kernel, LossScale, Real, Step, changes_u32, reads, twin, writes};
 use crate::math::simd::{self, vector_fn};
 use crate::ops::portable;
 use crate::plan::{Plan, View};
@@ -23,8 +27,18 @@ pub const PARTIAL_LEN: usize = 3;
 /// Where a slice's partials begin: whole blocks, at an offset that every device can bind.
 const ALIGNMENT: usize = 64 * PARTIAL_LEN;
 
+/// Updates in a row without overflow after which a dynamic loss scale doubles.
+pub const GROWTH_INTERVAL: u32 = 2000;
+/// The logarithm to base 2 of the scale that a dynamic one begins with.
+pub const FIRST_SCALE_LOG2: u32 = 16;
+/// The logarithm to base 2 of the largest scale.
+pub const LARGEST_SCALE_LOG2: u32 = 24;
+
 /// The words of `state`.
 pub mod state {
+    use super::FIRST_SCALE_LOG2;
+    use crate::kernel::{LossScale, Real};
+
     /// Updates applied.
     pub const APPLIED: usize = 0;
     /// Updates skipped since the last that was applied.
@@ -33,8 +47,28 @@ pub mod state {
     pub const SKIPPED: usize = 2;
     /// 1 if the update under way is skipped.
     pub const SKIP: usize = 3;
+    /// The logarithm to base 2 of the loss scale: of all zeros, as a device makes them, the scale is 1.
+    pub const SCALE_LOG2: usize = 4;
+    /// Updates applied in a row since the scale changed.
+    pub const SCALE_AGE: usize = 5;
+    /// Updates skipped in all since the scale was too large; [`SKIPPED`] does not count them.
+    pub const OVERFLOWED: usize = 6;
     /// The number of words.
-    pub const LEN: usize = 4;
+    pub const LEN: usize = 7;
+
+    /// The words before the first update.
+    pub fn first(scale: LossScale) -> [u32; LEN] {
+        let mut words = [0; LEN];
+        if scale == LossScale::Dynamic {
+            words[SCALE_LOG2] = FIRST_SCALE_LOG2;
+        }
+        words
+    }
+
+    /// What every gradient is multiplied by.
+    pub fn loss_scale<F: Real>(words: &[u32]) -> F {
+        F::of(2_f64.powi(words[SCALE_LOG2] as i32))
+    }
 }
 
 /// `partials` (blocks,3) from a slice of the gradients.
@@ -59,15 +93,22 @@ pub const FINISH: Kernel = Kernel {
     variants: portable!("global_norm_finish", [REDUCE], |_, _| [1, 1, 1]),
 };
 
+/// What the norm is written to, and what else it depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct NormViews {
+    /// [`partials_len`]
+    pub partials: View,
+    /// (1)
+    pub loss: View,
+    /// (2): norm and coefficient.
+    pub norm: View,
+    /// ([`state::LEN`])
+    pub state: View,
+}
+
 /// Records the norm over `grads`, each a slice that one binding can hold.
-pub fn record(
-    plan: &mut Plan,
-    grads: &[View],
-    partials: View,
-    loss: View,
-    norm: View,
-    state: View,
-) {
+pub fn record(plan: &mut Plan, grads: &[View], views: NormViews, scale: LossScale) {
+    let NormViews { partials, loss, norm, state } = views;
     let mut start = 0;
     for &view in grads {
         let blocks = view.len.div_ceil(BLOCK);
@@ -75,7 +116,8 @@ pub fn record(
         plan.push(&PARTIAL, dims, &[view, partials.slice(start, blocks * PARTIAL_LEN)]);
         start += (blocks * PARTIAL_LEN).next_multiple_of(ALIGNMENT);
     }
-    let dims = Dims { N: (partials.len / PARTIAL_LEN) as u32, ..Dims::default() };
+    let blocks = (partials.len / PARTIAL_LEN) as u32;
+    let dims = Dims { N: blocks, ID: scale as u32, ..Dims::default() };
     plan.push(&FINISH, dims, &[partials, loss, norm, state]);
 }
 
@@ -97,25 +139,48 @@ fn partial<F: Real>(_: &Dims, _: &Step, io: Io<'_, F>) {
     }
 }
 
-fn finish<F: Real>(_: &Dims, step: &Step, io: Io<'_, F>) {
+fn finish<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     let (([partials, loss], [norm]), [], [state]) = io.split();
     let blocks = || partials.chunks_exact(PARTIAL_LEN);
+    let scale = state::loss_scale::<F>(state);
     let max = blocks().map(|b| b[0]).fold(F::zero(), F::max);
     let scaled =
         |b: &[F]| if max > F::zero() { b[1] * (b[0] / max) * (b[0] / max) } else { F::zero() };
-    let total = max * blocks().map(scaled).sum::<F>().sqrt();
-    let skip = blocks().any(|b| b[2] > F::zero()) || !loss[0].is_finite() || !total.is_finite();
+    let total = max / scale * blocks().map(scaled).sum::<F>().sqrt();
+    let broken = blocks().any(|b| b[2] > F::zero()) || !total.is_finite();
+    let skip = broken || !loss[0].is_finite();
     let clip = F::of(step.grad_clip);
     let clipped = clip > F::zero() && clip < total + F::of(1e-6);
     let coef = if clipped { clip / (total + F::of(1e-6)) } else { F::one() };
-    norm.copy_from_slice(&if skip { [-F::one(), F::zero()] } else { [total, coef] });
+    norm.copy_from_slice(&if skip { [-F::one(), F::zero()] } else { [total, coef / scale] });
     state[state::SKIP] = u32::from(skip);
-    if skip {
-        state[state::SKIPPED] += 1;
-        state[state::SKIPPED_IN_A_ROW] += 1;
-    } else {
-        state[state::APPLIED] += 1;
-        state[state::SKIPPED_IN_A_ROW] = 0;
+    let overflow = broken && loss[0].is_finite() && state[state::SCALE_LOG2] > 0;
+    match (skip, overflow) {
+        (false, _) => count_good(dims, state),
+        (true, true) => {
+            state[state::OVERFLOWED] += 1;
+            state[state::SCALE_LOG2] -= 1;
+            state[state::SCALE_AGE] = 0;
+        }
+        (true, false) => {
+            state[state::SKIPPED] += 1;
+            state[state::SKIPPED_IN_A_ROW] += 1;
+            state[state::SCALE_AGE] = 0;
+        }
+    }
+}
+
+/// Counts an update that is applied; after enough of them a dynamic loss scale grows.
+fn count_good(dims: &Dims, state: &mut [u32]) {
+    state[state::APPLIED] += 1;
+    state[state::SKIPPED_IN_A_ROW] = 0;
+    if dims.ID != LossScale::Dynamic as u32 {
+        return;
+    }
+    state[state::SCALE_AGE] += 1;
+    if state[state::SCALE_AGE] >= GROWTH_INTERVAL {
+        state[state::SCALE_AGE] = 0;
+        state[state::SCALE_LOG2] = LARGEST_SCALE_LOG2.min(state[state::SCALE_LOG2] + 1);
     }
 }
 

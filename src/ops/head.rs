@@ -38,6 +38,8 @@ pub struct Head {
     pub row_loss: View,
     /// (1)
     pub loss: View,
+    /// The words of [`crate::ops::global_norm::state`], in training.
+    pub state: Option<View>,
 }
 
 /// Some rows of the head's inputs.
@@ -110,9 +112,10 @@ impl Op for Head {
 
     /// The loss, and the gradients of `x` and of the table.
     fn backward(&self, recorder: &mut Recorder<'_>) {
+        let state = self.state.expect("training has a state");
         for chunk in self.chunks() {
             self.project(recorder.plan, chunk.x.value, chunk.rows, chunk.logits);
-            let args = [chunk.targets, chunk.logits, chunk.row_loss];
+            let args = [chunk.targets, state, chunk.logits, chunk.row_loss];
             recorder.plan.push(&cross_entropy::BACKWARD, self.chunk_dims(&chunk), &args);
             for slice in &self.wte {
                 let (c, rows, v) = (self.dims.C, chunk.rows as u32, slice.rows as u32);

@@ -4,6 +4,7 @@
 //! The tests then demand the rest by name.
 
 pub mod attention;
+pub mod cast;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
@@ -15,6 +16,7 @@ pub mod linear;
 pub mod matmul;
 pub mod optimizer;
 pub mod random;
+pub mod recompute;
 pub mod residual;
 pub mod residual_layernorm;
 pub mod sample;
@@ -40,6 +42,7 @@ pub const ALL: &[&Kernel] = &[
     &attention::BACKWARD,
     &attention::EXTEND_STORE,
     &attention::EXTEND_FORWARD,
+    &cast::FORWARD,
     &cross_entropy::FORWARD,
     &cross_entropy::BACKWARD,
     &cross_entropy::SUM,

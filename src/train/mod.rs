@@ -18,7 +18,7 @@ use crate::backend::Device;
 use crate::backend::gpu::Peak;
 use crate::backend::gpu::tune::{Effort, tune};
 use crate::checkpoint::{self, RunDir, TrainState};
-use crate::config::{GptConfig, TrainConfig};
+use crate::config::TrainConfig;
 use crate::data::{self, Place, Tokens};
 use crate::engine::{Engine, Update};
 use crate::error::{Error, Result};
@@ -157,7 +157,7 @@ fn open(
     let saved = run.as_ref().map(RunDir::newest_checkpoint).transpose()?.flatten();
     let saved_path = saved.as_ref().map(|(_, path)| path.as_path());
     let Prepared { model, tokenizer, tokens } = prepare(settings, dir, saved_path, on_event)?;
-    let uses = uses(&settings.train, &model);
+    let uses = Uses::training(&settings.train, &model);
     let program = |limits| Program::record(&model, uses, limits);
     let device = settle(device, run.as_ref(), program, on_event)?;
     // On a GPU it takes a while, and so only where it is kept.
@@ -201,18 +201,6 @@ fn summary(
     }
 }
 
-/// What training records.
-fn uses(config: &TrainConfig, model: &GptConfig) -> Uses {
-    Uses {
-        batch: config.batch_size,
-        seq: config.seq_len.unwrap_or(model.n_positions),
-        training: Some(config.optimizer),
-        dropout: config.dropout > 0.0,
-        logits: false,
-        generation: true,
-    }
-}
-
 /// The device with the variants of kernels that the run takes from its beginning to its end, whatever is measured
 /// later: another variant sums in another order, and a run that goes on must give the same bits.
 fn settle(
@@ -251,7 +239,8 @@ impl Trainer {
         data::check_length(&tokens, &train, shape.1)?;
         data::check_length(&tokens, &val, 1)?;
         gpt.set_dropout(config.dropout);
-        let engine = gpt.take_engine(uses(&config, gpt.config()))?;
+        gpt.set_precision(config.precision);
+        let engine = gpt.take_engine(Uses::training(&config, gpt.config()))?;
         let rows = shape.0 * shape.1;
         Ok(Trainer {
             gpt,

@@ -405,6 +405,50 @@ fn plan_counts_bytes() {
 }
 
 #[test]
+fn precision_is_what_the_device_has() {
+    let folder = folder();
+    let plan = |more: &[&str]| {
+        let sizes = ["plan", "--size=small", "--limits=webgpu", "--json"];
+        json(wgpt(folder.path()).args(sizes).args(more))
+    };
+    let [f32, mixed] = [plan(&[]), plan(&["--precision=mixed"])];
+    assert_eq!((&f32["precision"], &mixed["precision"]), (&"f32".into(), &"mixed".into()));
+    let activations = |plan: &Value| plan["bytes"]["activations"].as_f64().expect("a number");
+    assert!(activations(&mixed) < 0.7 * activations(&f32), "{f32} {mixed}");
+
+    let cpu = ["plan", "--precision=mixed", "--device=cpu", "--json"];
+    let output = wgpt(folder.path()).args(cpu).assert().success().get_output().clone();
+    let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(plan["precision"], "f32");
+    let says = text(&output.stderr);
+    assert!(says.contains("half precision") && says.lines().count() == 1, "{says}");
+}
+
+#[test]
+fn what_fits_is_found() {
+    let folder = folder();
+    let plan = |more: &[&str]| {
+        let sizes = ["plan", "--size=medium", "--limits=webgpu", "--json"];
+        let mut command = wgpt(folder.path());
+        let output = command.args(sizes).args(more).assert().success().get_output().clone();
+        let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (plan, text(&output.stderr))
+    };
+    // 64 sequences of 64 tokens fit well, and nothing need be computed again.
+    let (auto, says) = plan(&["--batch-size=auto", "--seq-len=64"]);
+    assert_eq!((&auto["batch_size"], &auto["recompute"]), (&64.into(), &"none".into()));
+    assert!(says.contains("--batch-size 64 --recompute none"), "{says}");
+    let (block, says) = plan(&["--recompute=block"]);
+    assert_eq!((&block["recompute"], says.as_str()), (&"block".into(), ""));
+    let (none, _) = plan(&["--recompute=none"]);
+    assert!(block["total_bytes"].as_u64() < none["total_bytes"].as_u64());
+    // Of 1024 tokens and 4 · 1536 channels, five sequences are more than one binding.
+    let wide = ["--batch-size=auto", "--embd=1536", "--layers=1", "--context=1024"];
+    let (auto, _) = plan(&[&wide[..], &["--recompute=gelu", "--seq-len=1024"]].concat());
+    assert_eq!((&auto["batch_size"], &auto["fits"]), (&4.into(), &true.into()), "{auto}");
+}
+
+#[test]
 fn benchmarks_give_json() {
     let folder = folder();
     let sizes =

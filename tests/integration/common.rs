@@ -98,6 +98,12 @@ impl On {
         On::all().into_iter().chain(full).collect()
     }
 
+    /// What computes in half precision, and the CPU, which rounds to it.
+    pub fn in_half() -> Vec<On> {
+        let gpu = full_gpu().filter(|gpu| gpu.has().f16).map(|_| On::FullGpu);
+        [On::Twins32, On::Cpu].into_iter().chain(gpu).collect()
+    }
+
     /// What it allows.
     pub fn limits(self) -> Limits {
         match self {

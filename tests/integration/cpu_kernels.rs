@@ -7,7 +7,7 @@ use wgpt::GptConfig;
 use wgpt::backend::Backend;
 use wgpt::backend::cpu::{Cpu, Use};
 use wgpt::check::{Comparison, lockstep};
-use wgpt::config::Optimizer;
+use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::kernel::{Elem, Step};
 use wgpt::model::{Program, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
@@ -31,7 +31,16 @@ fn case(
     let config =
         GptConfig { n_layer, n_head, n_embd, vocab_size, n_positions, ..GptConfig::small() };
     let training = Some(Optimizer::Adamw);
-    let uses = Uses { batch, seq, training, dropout: true, logits: true, generation: true };
+    let uses = Uses {
+        batch,
+        seq,
+        training,
+        dropout: true,
+        logits: true,
+        generation: true,
+        precision: Precision::F32,
+        recompute: Recompute::Gelu,
+    };
     let step = Step {
         loss_scale: 1.0 / (batch * seq) as f64,
         dropout: 1 << 30,

@@ -9,6 +9,7 @@ mod device;
 mod grad;
 mod kernels;
 mod killed;
+mod mixed;
 mod oracle;
 mod oracle_ops;
 mod run_folder;

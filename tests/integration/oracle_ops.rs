@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use serde_json::Value;
 use wgpt::config::Optimizer;
 use wgpt::graph::{Graph, Recorder, Var};
-use wgpt::kernel::{Decay, Dims, Elem, Step};
-use wgpt::ops::global_norm::{self, state};
+use wgpt::kernel::{Decay, Dims, Elem, LossScale, Step};
+use wgpt::ops::global_norm::{self, NormViews, state};
 use wgpt::ops::matmul::Layout;
 use wgpt::ops::optimizer::{self, Slot};
 use wgpt::ops::{Op, cross_entropy, layernorm, matmul};
@@ -246,7 +246,7 @@ fn linear_out_in(case: &Case) {
         // The bias in every row is a branch; the product takes the place of the stream.
         let rows = g.matmul("rows", Layout::NN, [m, 1, n], ones, b);
         let inputs = vec![("x", x), ("w", w), ("ones", ones), ("b", b), ("rows", rows)];
-        g.push(Box::new(Sum { a: product, b: rows, out: stream, n }));
+        g.push(Sum { a: product, b: rows, out: stream, n });
         (inputs, stream)
     });
     rig.write("x", &case.input("x"));
@@ -466,11 +466,11 @@ fn cross_entropies() {
         let row_loss = plan.buffer(Role::Staging, "row_loss", m, Elem::Real);
         let loss = plan.buffer(Role::Staging, "loss", 1, Elem::Real);
         let dims = Dims { M: m as u32, V: v as u32, ACC: 1, ..Dims::default() };
-        let args = [targets, logits, row_loss];
-        plan.push(&cross_entropy::FORWARD, dims, &args);
+        let words = plan.buffer(Role::Staging, "state", state::LEN, Elem::U32);
+        plan.push(&cross_entropy::FORWARD, dims, &[targets, logits, row_loss]);
         plan.push(&cross_entropy::SUM, dims, &[row_loss, loss]);
         plan.end_phase(Phase::Evaluate, 0);
-        plan.push(&cross_entropy::BACKWARD, dims, &args);
+        plan.push(&cross_entropy::BACKWARD, dims, &[targets, words, logits, row_loss]);
         plan.end_phase(Phase::Backward, 2);
         let mut on = case.on.backend(&plan);
         let words = case.tensors.ids(&format!("{}.targets", case.name()));
@@ -513,7 +513,7 @@ fn adamws() {
             on.write(view, &case.input(role));
         }
         on.write(norm, &[1.0, 1.0]);
-        on.write_u32(words, &[case.attr("step") as u32, 0, 0, 0]);
+        on.write_u32(words.slice(state::APPLIED, 1), &[case.attr("step") as u32]);
         let step = Step {
             learning_rate: case.attr("lr"),
             beta1: case.attr("beta1"),
@@ -554,7 +554,8 @@ fn global_norms() {
         let loss = plan.buffer(Role::Staging, "loss", 1, Elem::Real);
         let norm = plan.buffer(Role::Staging, "norm", 2, Elem::Real);
         let words = plan.buffer(Role::Staging, "state", state::LEN, Elem::U32);
-        global_norm::record(&mut plan, &grads, partials, loss, norm, words);
+        let views = NormViews { partials, loss, norm, state: words };
+        global_norm::record(&mut plan, &grads, views, LossScale::Fixed);
         plan.end_phase(Phase::Update, 0);
         let mut on = case.on.backend(&plan);
         for (name, &view) in inputs.keys().zip(&grads) {
@@ -572,7 +573,7 @@ fn global_norms() {
             case.compare("outputs", &format!("out{i}"), &clipped);
             assert!(got[1] < 1.0 || clipped == on.read(view), "{what}: bit for bit");
         }
-        assert_eq!(on.read_u32(words), [1, 0, 0, 0], "{what}: the update is applied");
+        assert_eq!(on.read_u32(words), [1, 0, 0, 0, 0, 0, 0], "{what}: the update is applied");
     });
 }
 

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wgpt::GptConfig;
 use wgpt::checkpoint::parameters;
-use wgpt::config::Optimizer;
+use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::Graph;
 use wgpt::kernel::{Dims, Elem, Step};
 use wgpt::model::{EXTENDS, Program, Uses};
@@ -36,6 +36,8 @@ const TRAINING: Uses = Uses {
     dropout: false,
     logits: true,
     generation: false,
+    precision: Precision::F32,
+    recompute: Recompute::Gelu,
 };
 
 /// Bindings of 64 rows of the token table, and arenas of a few of them.
@@ -94,11 +96,19 @@ fn rounding(on: On) -> f64 {
 }
 
 #[test]
-fn the_plan_is_the_golden_one() {
+fn the_plans_are_the_golden_ones() {
     let config = GptConfig { n_positions: 16, ..config() };
     let uses = Uses { batch: 2, seq: 8, dropout: true, generation: true, ..TRAINING };
-    let plan = Program::record(&config, uses, SLICES).plan.to_string();
-    let path = "tests/golden/plan.txt";
+    let plan = Program::record(&config, uses, SLICES).plan;
+    assert_golden(&plan, "tests/golden/plan.txt");
+    let config = GptConfig { n_layer: 1, ..config };
+    let uses = Uses { precision: Precision::Mixed, ..uses };
+    let mixed = Program::record(&config, uses, SLICES).plan;
+    assert_golden(&mixed, "tests/golden/plan_mixed.txt");
+}
+
+fn assert_golden(plan: &Plan, path: &str) {
+    let plan = plan.to_string();
     if std::env::var_os("WGPT_BLESS").is_some_and(|bless| bless == "1") {
         std::fs::create_dir_all("tests/golden").expect("a folder");
         std::fs::write(path, &plan).expect("a golden file");
@@ -182,6 +192,64 @@ fn gpt2_fits_every_device() {
     let uses = Uses { batch: 1, seq: 64, logits: false, generation: true, ..TRAINING };
     let program = Program::record(&GptConfig::gpt2(), uses, Limits::WEBGPU);
     assert_eq!(program.plan.exceeds(Limits::WEBGPU), None);
+}
+
+/// All gradients after two micro-batches, as bits.
+fn gradient_bits(uses: Uses, on: On) -> Vec<u64> {
+    let (tokens, targets) = (ids(114, 70), ids(115, 70));
+    let mut model = model(uses, on, on.limits());
+    if uses.precision == Precision::Mixed {
+        model.on.run(Phase::Cast, &Step::default());
+    }
+    for accumulate in [0, 1] {
+        let step = Step { accumulate, dropout: 1 << 30, seed: [7, accumulate], ..mean_over(70) };
+        model.run_batch(&tokens, &targets, &BOTH, &step);
+    }
+    gradients(&mut model).into_iter().flat_map(|(_, data)| data).map(f64::to_bits).collect()
+}
+
+#[test]
+fn what_is_computed_again_is_the_same() {
+    for on in On::all() {
+        for dropout in [false, true] {
+            let uses = Uses { dropout, ..TRAINING };
+            let bits = Recompute::ALL.map(|r| gradient_bits(Uses { recompute: r, ..uses }, on));
+            assert!(bits[0].iter().any(|bits| *bits != 0));
+            assert!(bits[0] == bits[1] && bits[1] == bits[2], "{on:?}");
+        }
+    }
+    for on in On::in_half() {
+        let uses = Uses { precision: Precision::Mixed, ..TRAINING };
+        let both = [Recompute::None, Recompute::Block];
+        let [kept, again] = both.map(|r| gradient_bits(Uses { recompute: r, ..uses }, on));
+        assert!(kept == again, "{on:?} mixed");
+    }
+}
+
+#[test]
+fn recomputation_saves_memory() {
+    let uses = Uses {
+        batch: 4,
+        seq: 1024,
+        precision: Precision::Mixed,
+        logits: false,
+        generation: true,
+        ..TRAINING
+    };
+    let bytes = Recompute::ALL.map(|recompute| {
+        let uses = Uses { recompute, ..uses };
+        Program::record(&GptConfig::gpt2(), uses, Limits::NONE).plan.total_bytes()
+    });
+    println!("none, gelu, block: {bytes:?}");
+    assert!(bytes[0] > bytes[1] && bytes[1] > bytes[2], "{bytes:?}");
+    assert!(bytes[2] < 6_000_000_000, "{bytes:?}");
+    // Every other layer takes what its block begins with, of single precision, and no more.
+    let deeper = GptConfig { n_layer: 13, ..GptConfig::gpt2() };
+    let activations = [GptConfig::gpt2(), deeper].map(|config| {
+        let uses = Uses { recompute: Recompute::Block, generation: false, ..uses };
+        Program::record(&config, uses, Limits::NONE).plan.bytes(Role::Activations)
+    });
+    assert_eq!(activations[1] - activations[0], 4 * 1024 * 768 * 4);
 }
 
 #[test]
@@ -528,7 +596,7 @@ fn updates_that_are_not_finite_are_skipped() {
             (model.on.read_u32(update.state), model.on.read(update.norm))
         };
         let (words, norm) = go(&mut model, None);
-        assert_eq!(words, [1, 0, 0, 0], "applied");
+        assert_eq!(words, [1, 0, 0, 0, 0, 0, 0], "applied");
         assert!(norm[0] > 0.0 && norm[1] > 0.0);
         let before = everything(&mut model);
         let loss = model.program.batch.expect("recorded with batches").loss;
@@ -552,7 +620,7 @@ fn updates_that_are_not_finite_are_skipped() {
             assert!(same && before.len() == after.len(), "{on:?} {optimizer:?}: nothing changes");
         }
         let (words, _) = go(&mut model, None);
-        assert_eq!(words, [2, 0, 4, 0], "the next one is applied");
+        assert_eq!(words, [2, 0, 4, 0, 0, 0, 0], "the next one is applied");
         assert!(everything(&mut model) != before);
     }
 }

@@ -191,6 +191,11 @@ fn kind(device_type: DeviceType) -> &'static str {
     }
 }
 
+/// Whether it is hardware: a software adapter is slower than the CPU backend.
+fn is_real(kind: &str) -> bool {
+    rank(kind) >= rank("virtual")
+}
+
 /// How much a device is wanted: the higher the better.
 fn rank(kind: &str) -> usize {
     let order = ["software", "other", "virtual", "integrated", "discrete"];
@@ -228,7 +233,7 @@ pub struct Picked {
 pub fn pick(choice: DeviceChoice, adapters: &[AdapterReport]) -> Result<Picked> {
     // Of equals the first: later ones lose ties by their number.
     let best = adapters.iter().max_by_key(|a| (rank(a.kind), usize::MAX - a.index));
-    let real = best.filter(|a| rank(a.kind) >= rank("virtual"));
+    let real = best.filter(|a| is_real(a.kind));
     let picked = |index, reason: String| Ok(Picked { index, reason });
     let taken =
         |a: &AdapterReport, why: &str| format!("{} ({}, {}): {why}", a.name, a.kind, a.backend);
@@ -308,6 +313,7 @@ pub struct GpuDevice {
     notice: Arc<Mutex<Option<Notice>>>,
     /// Choices that hold whatever is measured.
     chosen: Option<Arc<Choices>>,
+    real: bool,
     fault: Arc<Mutex<Option<Error>>>,
 }
 
@@ -378,6 +384,7 @@ impl GpuDevice {
             Some(folder) => Measured::load(folder, driver.trim()),
             None => (Measured::new(driver), None),
         };
+        let real = is_real(kind(info.device_type));
         Ok(Arc::new(GpuDevice {
             device,
             queue,
@@ -390,6 +397,7 @@ impl GpuDevice {
             measured: Arc::new(Mutex::new(measured)),
             notice: Arc::new(Mutex::new(notice)),
             chosen: None,
+            real,
             fault,
         }))
     }
@@ -412,6 +420,11 @@ impl GpuDevice {
     /// The folder where what takes long to find out is kept, if there is one.
     pub fn cache(&self) -> Option<&Path> {
         self.cache.as_deref()
+    }
+
+    /// Whether it is hardware, and not a program that stands in for it.
+    pub fn is_real(&self) -> bool {
+        self.real
     }
 
     /// Bytes that the device's allocator has taken from the driver, where wgpu can tell.

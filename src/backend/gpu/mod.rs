@@ -83,6 +83,13 @@ impl Gpu {
             return Err(crate::Error::device(format!("{}: {what}", device.name()))
                 .hint("take a smaller --batch-size or --seq-len, or --device cpu"));
         }
+        if !device.has().f16 && plan.buffers.iter().any(|buffer| buffer.elem == Elem::F16) {
+            return Err(crate::Error::device(format!(
+                "{}: it has no arithmetic in half precision, which mixed precision needs",
+                device.name()
+            ))
+            .hint("take --precision f32"));
+        }
         let gpu = device.checked(|| {
             let buffers = make_buffers(device, &plan);
             let dims = make_dims(device, &plan);
@@ -219,6 +226,13 @@ fn make_buffers(device: &GpuDevice, plan: &Plan) -> Vec<Buffer> {
         })
     };
     plan.buffers.iter().map(make).collect()
+}
+
+/// Whether a device gives the buffers of a plan that is within its limits.
+pub(super) fn has_room(device: &GpuDevice, plan: &Plan) -> bool {
+    let made = device.checked(|| make_buffers(device, plan)).is_ok();
+    // What was dropped is given back when the device has been waited for.
+    device.wait().is_ok() && made
 }
 
 /// The sizes of every dispatch, in one buffer.

@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use wgpt::Event;
 use wgpt::backend::Device;
-use wgpt::config::Optimizer;
+use wgpt::config::{Optimizer, Precision};
 use wgpt::data::{TokenWriter, Tokens};
+use wgpt::ops::global_norm::{FIRST_SCALE_LOG2, state};
 use wgpt::train::{Resumed, RunSettings, resume, start};
+
+use crate::common::full_gpu;
 
 use super::{Place, assert_same, contents, devices, go_on, run_until, train};
 
@@ -53,6 +57,24 @@ fn a_stopped_run_goes_on_bit_for_bit() {
             assert_same(&parts.run(), &whole.run(), &format!("{name}, {optimizer:?}"));
         }
     }
+}
+
+#[test]
+fn a_stopped_run_in_mixed_precision_goes_on_bit_for_bit() {
+    let Some(gpu) = full_gpu().filter(|gpu| gpu.has().f16) else { return };
+    let (device, whole, parts) = (Device::Gpu(Arc::clone(gpu)), Place::new(), Place::new());
+    let with = |place: &Place| {
+        let mut settings = place.settings();
+        settings.train.precision = Precision::Mixed;
+        settings
+    };
+    train(&with(&whole), &device).unwrap();
+    stop_and_go(&with(&parts), &device, &[8]);
+    assert_same(&parts.run(), &whole.run(), "mixed");
+    // The loss scale goes with it.
+    let mut trainer = start(&with(&Place::new()), device, &mut |_| {}).unwrap();
+    let words = trainer.engine().read_state().unwrap();
+    assert_eq!(words[state::SCALE_LOG2], FIRST_SCALE_LOG2);
 }
 
 #[test]

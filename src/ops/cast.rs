@@ -1,0 +1,29 @@
+//! Copies of parameters in the precision that matrix products read: `out = x`, rounded.
+//!
+//! Mixed precision updates parameters in single precision, where a small update does not vanish
+//! beside a large weight, and multiplies by copies of half the size (Micikevicius et al. 2017).
+
+use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::ops::portable;
+use crate::plan::{Plan, View};
+
+/// `out` (N) from `x` (N).
+pub const FORWARD: Kernel = Kernel {
+    name: "cast_forward",
+    args: &[reads("x"), writes("out").or_half()],
+    twin: twin!(forward),
+    cpu: None,
+    flops: |_| 0,
+    variants: portable!("cast_forward", [], grid::elements),
+};
+
+/// Records the copy of `x` to `out`, which is as long.
+pub fn record(plan: &mut Plan, x: View, out: View) {
+    let dims = Dims { N: x.len as u32, ..Dims::default() };
+    plan.push(&FORWARD, dims, &[x, out]);
+}
+
+fn forward<F: Real>(_: &Dims, _: &Step, io: Io<'_, F>) {
+    let ([x], [out]) = io.reals();
+    out.copy_from_slice(x);
+}
