@@ -103,7 +103,7 @@ fn gradients_are_near_those_of_f32() {
                     ready.model.param(&param.name, true).iter().map(|g| g / scale).collect();
                 squares += want.iter().map(|g| g * g).sum::<f64>();
                 // Half precision has 11 bits; a handful of roundings lie behind each gradient.
-                assert_close_of_max(&format!("{name} {on:?} {}", param.name), &got, want, 1e-2);
+                assert_close_of_max(&format!("{name} {on:?} {}", param.name), &got, want, 5e-3);
             }
             // What is clipped and reported does not carry the scale.
             let clip = squares.sqrt() / 4.0;
@@ -291,7 +291,9 @@ fn copies_are_as_new_as_the_parameters() {
     let step = Step { learning_rate: 0.5, ..Step::default() };
     first.train_batch(&ids[..32], &ids[1..], (0, 1), step);
     first.update(&step);
-    assert!(loss(&mut first) < 0.98 * two, "after an update");
+    let updated = loss(&mut first);
+    second.copy_from(&mut first).unwrap();
+    assert!(updated != two && updated == loss(&mut second), "after an update");
 }
 
 #[test]
