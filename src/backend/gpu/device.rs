@@ -419,6 +419,11 @@ impl GpuDevice {
         self.device.generate_allocator_report().map(|report| report.total_reserved_bytes)
     }
 
+    /// Gives the device up as if its driver had lost it: for proofs.
+    pub fn lose(&self) {
+        self.device.destroy();
+    }
+
     pub(super) fn device(&self) -> &Device {
         &self.device
     }

@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use wgpt::Event;
 use wgpt::backend::Device;
+use wgpt::backend::gpu::Choices;
 use wgpt::config::Optimizer;
 use wgpt::data::{TokenWriter, Tokens};
 use wgpt::train::{Resumed, RunSettings, resume, start};
+
+use crate::common::full_gpu;
 
 use super::{Place, assert_same, contents, devices, go_on, run_until, train};
 
@@ -53,6 +57,49 @@ fn a_stopped_run_goes_on_bit_for_bit() {
             assert_same(&parts.run(), &whole.run(), &format!("{name}, {optimizer:?}"));
         }
     }
+}
+
+#[test]
+fn a_run_keeps_its_variants_whatever_is_chosen_later() {
+    let Some(gpu) = full_gpu() else { return };
+    let sizes = |settings: &mut RunSettings| {
+        settings.train.max_iters = 6;
+        settings.model.n_embd = 32;
+    };
+    let (chosen, whole, parts) = (Place::new(), Place::new(), Place::new());
+    let with = |place: &Place| {
+        let mut settings = place.settings();
+        sizes(&mut settings);
+        settings
+    };
+    // The choices of a run, with the portable variant for every class.
+    let best = Device::Gpu(Arc::clone(gpu));
+    train(&with(&chosen), &best).unwrap();
+    let read = |place: &Place| -> Choices {
+        serde_json::from_slice(&fs::read(place.run().join("variants.json")).unwrap()).unwrap()
+    };
+    let mut portable = read(&chosen);
+    if portable.taken.values().all(String::is_empty) {
+        return println!("this device has portable variants alone");
+    }
+    portable.taken.values_mut().for_each(String::clear);
+    let portable_device = Device::Gpu(gpu.with_choices(portable.clone()));
+
+    train(&with(&whole), &portable_device).unwrap();
+    let mut trainer = start(&with(&parts), portable_device, &mut |_| {}).unwrap();
+    run_until(&mut trainer, 3).unwrap();
+    drop(trainer);
+    go_on(&parts.run(), &best).unwrap();
+    assert_eq!(read(&parts), portable);
+    let _ = fs::remove_dir_all(parts.run().join("checkpoints/step-3"));
+    let _ = fs::remove_dir_all(whole.run().join("checkpoints/step-3"));
+    assert_same(&parts.run(), &whole.run(), "with the variants that it began with");
+
+    fs::write(parts.run().join("variants.json"), "{").unwrap();
+    fs::remove_dir_all(parts.run().join("checkpoints")).unwrap();
+    let error = go_on(&parts.run(), &best).unwrap_err();
+    assert!(error.to_string().contains("variants.json"), "{error}");
+    assert!(error.advice().unwrap().contains("remove it"));
 }
 
 #[test]
