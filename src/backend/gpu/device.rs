@@ -442,6 +442,11 @@ impl GpuDevice {
         Arc::new(GpuDevice { chosen: Some(Arc::new(choices)), ..self.clone() })
     }
 
+    /// Whether the variants are chosen already.
+    pub(super) fn is_settled(&self) -> bool {
+        self.chosen.is_some()
+    }
+
     /// The variants that a plan's dispatches take: what was chosen, else what was measured, else a good guess.
     pub fn choices(&self, plan: &Plan) -> Choices {
         match &self.chosen {
@@ -481,6 +486,18 @@ impl GpuDevice {
     /// An error of this device.
     pub(super) fn error(&self, cause: impl fmt::Display) -> Error {
         device_error(&self.name, cause)
+    }
+
+    /// Whether nothing can be made on the device any more; forgets what went wrong before.
+    pub(super) fn is_lost(&self) -> bool {
+        let _ = self.fault();
+        let descriptor = wgpu::BufferDescriptor {
+            label: Some("alive"),
+            size: 4,
+            usage: wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        };
+        self.checked(|| self.device.create_buffer(&descriptor)).is_err()
     }
 
     /// Keeps an error for the next read.
