@@ -479,8 +479,10 @@ impl GpuDevice {
         let measured = self.measured();
         let timing = measured.classes.get(&class(dispatch));
         let ms = timing.and_then(|timing| timing.ms.get(variant.name));
-        ms.copied()
-            .unwrap_or_else(|| (dispatch.kernel.flops)(&dispatch.dims) as f64 / self.flops_per_ms)
+        // Most kernels do less well than the best one.
+        let flops_per_ms = measured.peak.map_or(self.flops_per_ms, |peak| peak.gflops * 1e6 / 8.0);
+        let flops = (dispatch.kernel.flops)(&dispatch.dims) as f64;
+        ms.copied().unwrap_or(flops / flops_per_ms)
     }
 
     /// An error of this device.
