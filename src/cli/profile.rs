@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use wgpt::backend::gpu::Peak;
 use wgpt::checkpoint::files;
 use wgpt::profile::{Profile, Report};
 use wgpt::{Error, Result};
@@ -59,13 +60,16 @@ pub fn table(report: &Report) -> String {
     rows.push(plain(row("dispatching and waiting", report.overhead_ms)));
     rows.push(plain(row("step", report.step_ms)));
     let head = ["kernel", "calls", "ms a step", "share", "GFLOP/s", "GB/s", "of the best"];
-    let half = report.peak.half_gflops;
+    format!("{}\n{}", output::table(head, &[0], rows), best(&report.peak))
+}
+
+/// What a device does at its best, in words.
+pub fn best(peak: &Peak) -> String {
+    let half = peak.half_gflops;
     let half = half.map_or(String::new(), |half| format!(", {half:.0} in half precision"));
     format!(
-        "{}\nthe device's measured best: {:.0} GFLOP/s{half}, {:.1} GB/s",
-        output::table(head, &[0], rows),
-        report.peak.gflops,
-        report.peak.gb_per_s
+        "the device's measured best: {:.0} GFLOP/s{half}, {:.1} GB/s",
+        peak.gflops, peak.gb_per_s
     )
 }
 

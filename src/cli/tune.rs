@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use wgpt::backend::Device;
 use wgpt::backend::gpu::tune::{Effort, tune};
-use wgpt::backend::gpu::{GpuDevice, class};
+use wgpt::backend::gpu::{GpuDevice, Peak, class};
 use wgpt::config::Optimizer;
 use wgpt::model::{Program, Uses};
 use wgpt::plan::{Dispatch, Plan};
+use wgpt::profile;
 use wgpt::{Error, Result};
 
 use super::options::{BatchArgs, DeviceArgs, ModelArgs, PrecisionArgs, open};
@@ -71,11 +72,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
     };
     let plan = Program::record(&config, uses, gpu.limits()).plan;
     tune(gpu, &plan, Effort::All, &mut |notice| output::log(&notice.to_string()))?;
-    show(gpu, &plan, args.json);
+    let peak = profile::peak(&device)?;
+    show(gpu, &plan, peak, args.json);
     Ok(Outcome::Good)
 }
 
-fn show(gpu: &GpuDevice, plan: &Plan, as_json: bool) {
+fn show(gpu: &GpuDevice, plan: &Plan, peak: Peak, as_json: bool) {
     let measured = gpu.measured();
     let by_class: BTreeMap<String, &Dispatch> =
         plan.dispatches.iter().map(|d| (class(d), d)).collect();
@@ -106,7 +108,7 @@ fn show(gpu: &GpuDevice, plan: &Plan, as_json: bool) {
             .map(|(name, _)| name)
             .collect();
         return output::json(&json!({
-            "device": gpu.name(), "classes": classes, "refused": refused, "cache": gpu.cache(),
+            "device": gpu.name(), "classes": classes, "refused": refused, "cache": gpu.cache(), "peak": peak,
         }));
     }
     let line = |row: &Row<'_>| {
@@ -123,6 +125,7 @@ fn show(gpu: &GpuDevice, plan: &Plan, as_json: bool) {
     output::line(&format!("on {}", gpu.name()));
     let head = ["kernel", "shape, up to", "taken", "ms", "GFLOP/s"];
     output::line(&output::table(head, &[0, 1, 2, 3], rows.iter().map(line).collect()));
+    output::line(&super::profile::best(&peak));
 }
 
 /// The name of a variant in a table.

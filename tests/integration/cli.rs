@@ -79,6 +79,7 @@ fn help_lists_options_and_examples() {
                 "tokenizer",
                 "grad-check",
                 "verify",
+                "tune",
                 "devices",
                 "--threads",
             ],
@@ -86,6 +87,8 @@ fn help_lists_options_and_examples() {
         (&["grad-check"], &["--device", "--json"]),
         (&["verify"], &["--device", "--step", "--size", "--seq-len", "--limits", "--json"]),
         (&["devices"], &["--json"]),
+        (&["tune"], &["--size", "--batch-size", "--device", "--json"]),
+        (&["bench", "train"], &["--profile", "--trace"]),
         (
             &["train"],
             &[
@@ -472,6 +475,19 @@ fn benchmarks_give_json() {
             positive(&result, &["peak_host_bytes"]);
         }
     }
+    let trace = folder.path().join("trace.json");
+    let profiled = ["--profile", "--trace=trace.json", "--threads=1"];
+    let result = bench(&[&["train", "--batch-size=2"][..], &profiled].concat());
+    let profile = &result["profile"];
+    positive(profile, &["step_ms", "kernels_ms"]);
+    positive(&profile["peak"], &["gflops", "gb_per_s"]);
+    let rows = profile["rows"].as_array().expect("rows");
+    let linear = rows.iter().find(|row| row["kernel"] == "linear_forward").expect("a layer");
+    positive(linear, &["calls", "ms", "share", "gflops", "gb_per_s", "of_peak"]);
+    let events: Value = serde_json::from_slice(&std::fs::read(trace).unwrap()).unwrap();
+    let events = events["traceEvents"].as_array().expect("events");
+    let calls: f64 = rows.iter().filter_map(|row| row["calls"].as_f64()).sum();
+    assert_eq!(events.len() as f64, 3.0 * calls, "three steps");
     let kernels = bench(&["kernels", "--batch-size=2"]);
     let kernels = kernels["kernels"].as_array().expect("kernels").clone();
     let named = |name: &str| kernels.iter().any(|kernel| kernel["name"] == name);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use wgpt::backend::Backend;
 use wgpt::backend::cpu::{Cpu, Use};
@@ -43,6 +43,21 @@ pub fn full_gpu() -> Option<&'static Arc<GpuDevice>> {
 /// As [`gpu`].
 pub fn unchecked_gpu() -> Option<&'static Arc<GpuDevice>> {
     devices().map(|[.., unchecked]| unchecked)
+}
+
+/// A device that nothing else uses, which keeps what it finds out in a folder, if there is one; `None` where there is no adapter.
+///
+/// # Panics
+///
+/// As [`gpu`].
+pub fn new_gpu(cache: Option<&Path>) -> Option<Arc<GpuDevice>> {
+    // Drivers may hang where devices are made at the same time.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let index =
+        adapters().iter().find(|a| gpu().is_some_and(|g| g.name().starts_with(&a.name)))?.index;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let setup = Setup { cache: cache.map(Path::to_owned), ..Setup::default() };
+    Some(GpuDevice::with(index, setup).expect("it was opened before"))
 }
 
 /// The devices of this process, made one after the other.

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wgpt::backend::Backend;
-use wgpt::backend::gpu::{AdapterReport, DeviceChoice, Gpu, GpuDevice, Setup, adapters, pick};
+use wgpt::backend::gpu::{AdapterReport, Choice, DeviceChoice, Gpu, adapters, pick};
 use wgpt::error::Kind;
 use wgpt::kernel::{Dims, Elem, Step};
-use wgpt::ops::residual;
+use wgpt::ops::{matmul, residual};
 use wgpt::plan::{Limits, Plan, Role};
 
-use crate::common::gpu;
+use crate::common::{gpu, new_gpu};
 
 /// Adapters of these kinds, as if a machine had them.
 fn machine(kinds: &[&'static str]) -> Vec<AdapterReport> {
@@ -134,12 +134,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn compiled_shaders_are_kept_and_what_is_damaged_is_made_again() {
-    let Some(device) = gpu() else { return };
-    let index = adapters().iter().find(|a| device.name().starts_with(&a.name)).unwrap().index;
     let folder = tempfile::tempdir().unwrap();
     let run = || {
-        let setup = Setup { cache: Some(folder.path().to_owned()), ..Setup::default() };
-        let device = GpuDevice::with(index, setup).unwrap();
+        let Some(device) = new_gpu(Some(folder.path())) else { return };
         let plan = Arc::new(sum(3));
         let args = plan.dispatches[0].args.clone();
         let mut gpu = Gpu::new(&device, plan).unwrap();
@@ -162,4 +159,35 @@ fn compiled_shaders_are_kept_and_what_is_damaged_is_made_again() {
         assert_eq!(std::fs::read(path).unwrap(), whole, "it is made again");
     }
     assert_eq!(files(folder.path()).len(), 1, "nothing else is left");
+}
+
+#[test]
+fn a_grid_that_no_device_allows_is_refused_in_words() {
+    let Some(device) = gpu() else { return };
+    let rows = 64 * 65_536;
+    let mut plan = Plan::default();
+    let args = [rows, 1, rows].map(|len| plan.buffer(Role::Activations, "x", len, Elem::Real));
+    let dims = Dims { M: rows as u32, K: 1, N: 1, ..Dims::default() };
+    plan.push(&matmul::NN, dims, &args);
+    let error = Gpu::with(device, Arc::new(plan), Choice::Portable).err().unwrap();
+    assert_eq!(error.kind(), Kind::Device);
+    assert!(
+        error.to_string().contains("matmul_nn") && error.to_string().contains("65535"),
+        "{error}"
+    );
+    assert!(error.advice().unwrap().contains("--batch-size"));
+}
+
+#[test]
+fn a_lost_device_is_an_error_at_the_next_read() {
+    let Some(device) = new_gpu(None) else { return };
+    let plan = Arc::new(sum(3));
+    let out = plan.dispatches[0].args[2];
+    let mut gpu = Gpu::new(&device, plan).unwrap();
+    device.lose();
+    gpu.run(0..1, &Step::default());
+    let error = gpu.read(out, &mut [0.0; 3]).unwrap_err();
+    assert_eq!(error.kind(), Kind::Device, "{error}");
+    assert!(error.advice().is_some(), "{error}");
+    assert!(Gpu::new(&device, Arc::new(sum(3))).is_err(), "nothing can be made on it");
 }

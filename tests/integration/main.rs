@@ -15,4 +15,5 @@ mod oracle_ops;
 mod run_folder;
 mod tokenizer;
 mod training;
+mod tuning;
 mod wiring;

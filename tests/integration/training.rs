@@ -128,6 +128,7 @@ pub fn contents(run: &Path) -> BTreeMap<String, Vec<u8>> {
             let mut value: Value = serde_json::from_str(line).unwrap();
             let fields = value.as_object_mut().unwrap();
             fields.remove("tokens_per_s");
+            fields.remove("mfu");
             fields.remove("seconds");
             format!("{value}\n")
         };

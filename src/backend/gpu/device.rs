@@ -432,6 +432,11 @@ impl GpuDevice {
         self.device.generate_allocator_report().map(|report| report.total_reserved_bytes)
     }
 
+    /// Gives the device up as if its driver had lost it: for proofs.
+    pub fn lose(&self) {
+        self.device.destroy();
+    }
+
     pub(super) fn device(&self) -> &Device {
         &self.device
     }
@@ -448,6 +453,11 @@ impl GpuDevice {
     #[must_use]
     pub fn with_choices(&self, choices: Choices) -> Arc<GpuDevice> {
         Arc::new(GpuDevice { chosen: Some(Arc::new(choices)), ..self.clone() })
+    }
+
+    /// Whether the variants are chosen already.
+    pub(super) fn is_settled(&self) -> bool {
+        self.chosen.is_some()
     }
 
     /// The variants that a plan's dispatches take: what was chosen, else what was measured, else a good guess.
@@ -482,13 +492,27 @@ impl GpuDevice {
         let measured = self.measured();
         let timing = measured.classes.get(&class(dispatch));
         let ms = timing.and_then(|timing| timing.ms.get(variant.name));
-        ms.copied()
-            .unwrap_or_else(|| (dispatch.kernel.flops)(&dispatch.dims) as f64 / self.flops_per_ms)
+        // Most kernels do less well than the best one.
+        let flops_per_ms = measured.peak.map_or(self.flops_per_ms, |peak| peak.gflops * 1e6 / 8.0);
+        let flops = (dispatch.kernel.flops)(&dispatch.dims) as f64;
+        ms.copied().unwrap_or(flops / flops_per_ms)
     }
 
     /// An error of this device.
     pub(super) fn error(&self, cause: impl fmt::Display) -> Error {
         device_error(&self.name, cause)
+    }
+
+    /// Whether nothing can be made on the device any more; forgets what went wrong before.
+    pub(super) fn is_lost(&self) -> bool {
+        let _ = self.fault();
+        let descriptor = wgpu::BufferDescriptor {
+            label: Some("alive"),
+            size: 4,
+            usage: wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        };
+        self.checked(|| self.device.create_buffer(&descriptor)).is_err()
     }
 
     /// Keeps an error for the next read.

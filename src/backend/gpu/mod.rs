@@ -20,7 +20,7 @@ use wgpu::{BindGroup, Buffer, BufferUsages};
 
 use crate::backend::Backend;
 use crate::error::Result;
-use crate::kernel::{Dims, Elem, Step, StepWords, Variant};
+use crate::kernel::{Dims, Elem, Step, StepWords, Variant, grid};
 use crate::plan::{Dispatch, Plan, View};
 
 pub use device::{
@@ -114,9 +114,27 @@ impl Gpu {
             let device = Arc::clone(device);
             Gpu { device, plan, buffers, dispatches, step, step_group, staging }
         })?;
+        gpu.check_grids()?;
         // A cache that cannot be written costs time at the next start, and nothing else.
         let _ = device.pipelines().save();
         Ok(gpu)
+    }
+
+    /// Refuses what would be a grid beyond the limit of every device.
+    fn check_grids(&self) -> Result<()> {
+        let too_large = |grid: &[u32; 3]| grid.iter().any(|groups| *groups > grid::LARGEST);
+        let mut dispatches = self.plan.dispatches.iter().zip(&self.dispatches);
+        match dispatches.find(|(_, prepared)| too_large(&prepared.grid)) {
+            None => Ok(()),
+            Some((dispatch, prepared)) => Err(crate::Error::device(format!(
+                "{}: {} would take {:?} workgroups, a device allows {} a dimension",
+                self.device.name(),
+                dispatch.kernel.name,
+                prepared.grid,
+                grid::LARGEST
+            ))
+            .hint("take a smaller --batch-size, for which --grad-accum makes up")),
+        }
     }
 
     /// Waits until the device has done everything.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Choice, Gpu, GpuDevice, candidates, class};
+use super::{Choice, Gpu, GpuDevice, Measured, candidates, class};
 use crate::backend::{Backend, Device};
 use crate::check::verify::{self, Row};
 use crate::error::Result;
@@ -82,7 +82,8 @@ pub enum Effort {
     All,
 }
 
-/// Measures which variants of a plan's kernels are fast on a device, and keeps it in the device's cache folder.
+/// Measures which variants of a plan's kernels are fast on a device, and keeps it in the device's cache folder. On a
+/// device whose choices are made already ([`GpuDevice::with_choices`]) there is nothing to find out.
 ///
 /// # Errors
 ///
@@ -111,9 +112,12 @@ pub fn tune_spoiled(
     if let Some(notice) = device.cache_notice() {
         on_notice(notice);
     }
+    if device.is_settled() {
+        return Ok(());
+    }
     if effort == Effort::All {
-        device.measured().classes.clear();
-        device.measured().verdicts.clear();
+        let mut measured = device.measured();
+        *measured = Measured::new(std::mem::take(&mut measured.adapter));
     }
     let classes = unknown(device, plan);
     if classes.is_empty() {
@@ -168,8 +172,12 @@ fn compare(
     for (name, kernels) in open {
         let wanted: BTreeSet<&str> = kernels.keys().copied().collect();
         let found = verify::verify_variant(&Device::Gpu(Arc::clone(device)), name, &wanted, spoil);
-        // A driver that refuses one of these shaders makes all of them suspect; a device that is gone is an error.
-        device.wait()?;
+        // A driver that refuses one of these shaders makes all of them suspect; a device that is gone makes none.
+        if let Err(error) = &found
+            && device.is_lost()
+        {
+            return Err(error.clone());
+        }
         for (kernel, (dispatch, variant)) in kernels {
             let fault = match &found {
                 Ok(rows) => rows.iter().find(|row| row.kernel == kernel).and_then(fault),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use wgpt::backend::Device;
 use wgpt::config::Optimizer;
@@ -10,6 +11,8 @@ use wgpt::engine::Tensor;
 use wgpt::error::Kind;
 use wgpt::train::{MAX_SKIPPED, RunSettings, start};
 use wgpt::{Error, Event, Gpt, GptConfig, TrainConfig, Trainer};
+
+use crate::common::new_gpu;
 
 use super::{Place, assert_same, contents, devices, go_on, metrics, run_until, tiny, train};
 
@@ -382,4 +385,26 @@ fn a_model_that_no_machine_holds_is_refused() {
     let error = Trainer::new(gpt, tokens, TrainConfig::default()).err().expect("too large");
     assert_eq!(error.kind(), Kind::Device, "{error}");
     assert!(error.to_string().contains("GiB"), "{error}");
+}
+
+#[test]
+fn a_run_whose_device_is_lost_goes_on_from_its_last_save() {
+    let Some(device) = new_gpu(None) else { return };
+    let gpu = Device::Gpu(Arc::clone(&device));
+    let (whole, cut) = (Place::new(), Place::new());
+    train(&whole.settings(), &gpu).unwrap();
+    let mut trainer = start(&cut.settings(), gpu, &mut |_| {}).unwrap();
+    // In the middle of a save there is no event; just before one is as near as a test comes.
+    let error = trainer.run(&mut |event| {
+        if matches!(event, Event::Step(report) if report.step == 8) {
+            device.lose();
+        }
+    });
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), Kind::Device, "{error}");
+    assert!(error.advice().is_some(), "{error}");
+    drop(trainer);
+    let again = Device::Gpu(new_gpu(None).unwrap());
+    assert!(go_on(&cut.run(), &again).unwrap().finished);
+    assert_same(&cut.run(), &whole.run(), "after a lost device");
 }

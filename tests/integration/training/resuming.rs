@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use wgpt::Event;
 use wgpt::backend::Device;
+use wgpt::backend::gpu::Choices;
 use wgpt::config::{Optimizer, Precision};
 use wgpt::data::{TokenWriter, Tokens};
 use wgpt::ops::global_norm::{FIRST_SCALE_LOG2, state};
@@ -75,6 +76,49 @@ fn a_stopped_run_in_mixed_precision_goes_on_bit_for_bit() {
     let mut trainer = start(&with(&Place::new()), device, &mut |_| {}).unwrap();
     let words = trainer.engine().read_state().unwrap();
     assert_eq!(words[state::SCALE_LOG2], FIRST_SCALE_LOG2);
+}
+
+#[test]
+fn a_run_keeps_its_variants_whatever_is_chosen_later() {
+    let Some(gpu) = full_gpu() else { return };
+    let sizes = |settings: &mut RunSettings| {
+        settings.train.max_iters = 6;
+        settings.model.n_embd = 32;
+    };
+    let (chosen, whole, parts) = (Place::new(), Place::new(), Place::new());
+    let with = |place: &Place| {
+        let mut settings = place.settings();
+        sizes(&mut settings);
+        settings
+    };
+    // The choices of a run, with the portable variant for every class.
+    let best = Device::Gpu(Arc::clone(gpu));
+    train(&with(&chosen), &best).unwrap();
+    let read = |place: &Place| -> Choices {
+        serde_json::from_slice(&fs::read(place.run().join("variants.json")).unwrap()).unwrap()
+    };
+    let mut portable = read(&chosen);
+    if portable.taken.values().all(String::is_empty) {
+        return println!("this device has portable variants alone");
+    }
+    portable.taken.values_mut().for_each(String::clear);
+    let portable_device = Device::Gpu(gpu.with_choices(portable.clone()));
+
+    train(&with(&whole), &portable_device).unwrap();
+    let mut trainer = start(&with(&parts), portable_device, &mut |_| {}).unwrap();
+    run_until(&mut trainer, 3).unwrap();
+    drop(trainer);
+    go_on(&parts.run(), &best).unwrap();
+    assert_eq!(read(&parts), portable);
+    let _ = fs::remove_dir_all(parts.run().join("checkpoints/step-3"));
+    let _ = fs::remove_dir_all(whole.run().join("checkpoints/step-3"));
+    assert_same(&parts.run(), &whole.run(), "with the variants that it began with");
+
+    fs::write(parts.run().join("variants.json"), "{").unwrap();
+    fs::remove_dir_all(parts.run().join("checkpoints")).unwrap();
+    let error = go_on(&parts.run(), &best).unwrap_err();
+    assert!(error.to_string().contains("variants.json"), "{error}");
+    assert!(error.advice().unwrap().contains("remove it"));
 }
 
 #[test]
