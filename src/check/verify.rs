@@ -232,10 +232,12 @@ pub fn fill_random(case: &Case, backend: &mut dyn Backend, seed: u32) {
             backend.write_u32(view, &binary);
             continue;
         }
-        // Parameters stay small, as trained ones are; second moments are not negative.
+        // Parameters stay small, as trained ones are; second moments are not negative; what lies between
+        // the partial sums of a norm is zero, or every update would be a skipped one.
         let (low, high) = match spec.role {
             Role::Parameters => (-0.3, 0.3),
             Role::Moments => (0.0, 0.01),
+            Role::Staging => (0.0, 0.0),
             _ => (-1.0, 1.0),
         };
         let data = (0..spec.len).map(|i| low + (high - low) * unit(word(i)));

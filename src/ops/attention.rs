@@ -30,21 +30,10 @@ fn pair_flops(d: &Dims, work: u64) -> u64 {
     work * u64::from(d.B) * u64::from(d.T) * u64::from(d.T) * u64::from(d.C) / 2
 }
 
-/// Parts of 256 of a head's channels: what one workgroup writes.
-fn channel_chunks(d: &Dims) -> u32 {
-    (d.C / d.NH).div_ceil(256)
-}
-
-/// One workgroup 16 positions of a head; z counts the parts of the head's channels.
-fn blocks(d: &Dims, _: &[usize]) -> [u32; 3] {
-    let [x, y, _] = grid::fold(d.B * d.NH * d.T.div_ceil(16));
-    [x, y, channel_chunks(d)]
-}
-
-/// One workgroup 8 positions of a head; z counts the parts of 32 of the head's channels.
-fn small_blocks(d: &Dims) -> [u32; 3] {
-    let [x, y, _] = grid::fold(d.B * d.NH * d.T.div_ceil(8));
-    [x, y, (d.C / d.NH).div_ceil(32)]
+/// One workgroup some positions of a head; z counts parts of the head's channels.
+fn blocks_of(d: &Dims, positions: u32, channels: u32) -> [u32; 3] {
+    let [x, y, _] = grid::fold(d.B * d.NH * d.T.div_ceil(positions));
+    [x, y, (d.C / d.NH).div_ceil(channels)]
 }
 
 /// The same for positions as queries and then for positions as keys.
@@ -67,11 +56,15 @@ pub const FORWARD: Kernel = Kernel {
     variants: portable!(
         "attention_forward",
         [],
-        blocks,
+        |d, _| blocks_of(d, 16, 256),
+        "tiles": [],
+        Needs::NOTHING,
+        four_head_channels,
+        |d, _| blocks_of(d, 64, 64),
         "broadcast": [BROADCAST],
         Needs::SUBGROUPS_OF_8,
         four_head_channels,
-        |d, _| small_blocks(d)
+        |d, _| blocks_of(d, 8, 32)
     ),
 };
 
@@ -109,11 +102,15 @@ pub const BACKWARD: Kernel = Kernel {
     variants: portable!(
         "attention_backward",
         [],
-        |d, lens| twice(blocks(d, lens)),
+        |d, _| twice(blocks_of(d, 16, 256)),
+        "tiles": [],
+        Needs::NOTHING,
+        four_head_channels,
+        |d, _| twice(blocks_of(d, 32, 64)),
         "broadcast": [BROADCAST],
         Needs::SUBGROUPS_OF_8,
         four_head_channels,
-        |d, _| twice(small_blocks(d))
+        |d, _| twice(blocks_of(d, 8, 32))
     ),
 };
 
@@ -136,7 +133,7 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     flops: |d| 4 * u64::from(d.T) * u64::from(d.S) * u64::from(d.C),
     variants: portable!("attention_extend_forward", [REDUCE], |d, _| {
         let [x, y, _] = grid::fold(d.NH * d.T);
-        [x, y, channel_chunks(d)]
+        [x, y, (d.C / d.NH).div_ceil(256)]
     }),
 };
 
