@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::backend::cpu::{Cpu, Use};
 use crate::backend::gpu::{DeviceChoice, Gpu, GpuDevice, Wanted};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::Step;
 use crate::plan::{Limits, Plan, View};
 
@@ -79,6 +79,22 @@ impl Device {
         match gpu::pick(choice, &gpu::adapters())?.index {
             None => Ok(Device::Cpu),
             Some(index) => GpuDevice::open(index, Wanted::All).map(Device::Gpu),
+        }
+    }
+
+    /// Checks that a plan can be held and bound here, as far as that is known before it is tried.
+    ///
+    /// # Errors
+    ///
+    /// Names what is too large.
+    pub fn check(&self, plan: &Plan) -> Result<()> {
+        match self {
+            Device::Cpu => cpu::check_memory(plan.total_bytes()),
+            Device::Gpu(device) => match plan.exceeds(device.limits()) {
+                None => Ok(()),
+                Some(what) => Err(Error::device(format!("{}: {what}", device.name()))
+                    .hint("take a smaller --batch-size or --seq-len, or --device cpu")),
+            },
         }
     }
 
