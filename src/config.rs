@@ -339,6 +339,11 @@ impl TrainConfig {
         self.min_lr() + share * (self.learning_rate - self.min_lr())
     }
 
+    /// Whether something is due after `done` updates that is done every so many, and at the end; 0: only at the end.
+    pub fn is_due(&self, every: usize, done: usize) -> bool {
+        done == self.max_iters || (every > 0 && done.is_multiple_of(every))
+    }
+
     /// Checks that the settings make a run of a model with this context.
     ///
     /// # Errors
@@ -366,6 +371,8 @@ impl TrainConfig {
         }
         let most = [
             ("--max-iters", self.max_iters, u32::MAX as usize),
+            ("--warmup", self.warmup_iters(), u32::MAX as usize),
+            ("--eval-iters", self.eval_iters, LARGEST),
             ("--grad-accum", self.grad_accum, LARGEST),
             ("--batch-size times --seq-len", self.batch_size.saturating_mul(t), LARGEST),
         ];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::backend::{Backend, Device, cpu};
+use crate::backend::{Backend, Device};
 use crate::config::GptConfig;
 use crate::error::Result;
 use crate::graph::Param;
@@ -63,9 +63,7 @@ impl Engine {
     pub fn new(config: &GptConfig, uses: Uses, device: &Device) -> Result<Engine> {
         config.validate()?;
         let program = Program::record(config, uses, device.limits());
-        if matches!(device, Device::Cpu) {
-            cpu::check_memory(program.plan.total_bytes())?;
-        }
+        device.check(&program.plan)?;
         let backend = device.backend(Arc::new(program.plan.clone()))?;
         let mut engine =
             Engine { program, backend, changed: true, device: device.clone(), profile: None };
@@ -73,6 +71,16 @@ impl Engine {
             engine.write_state(&state::first(uses.loss_scale()));
         }
         Ok(engine)
+    }
+
+    /// Checks that a device can hold and bind what [`Engine::new`] would make, without making it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::new`].
+    pub fn check(config: &GptConfig, uses: Uses, device: &Device) -> Result<()> {
+        config.validate()?;
+        device.check(&Program::record(config, uses, device.limits()).plan)
     }
 
     /// What was recorded.
@@ -413,6 +421,18 @@ impl Engine {
     pub fn read_sequence(&mut self, start: usize, out: &mut [u32]) -> Result<()> {
         let view = self.generation_views().sequence;
         self.backend.read_u32(view.slice(start, out.len()), out)
+    }
+
+    /// The logits of the last row (V).
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn read_last_logits(&mut self) -> Result<Vec<f32>> {
+        let view = self.generation_views().logits;
+        let mut logits = vec![0.0; view.len];
+        self.backend.read(view, &mut logits)?;
+        Ok(logits)
     }
 
     /// What the last token was drawn from (V).

@@ -99,8 +99,8 @@ impl GenerateOptions {
 ///
 /// # Errors
 ///
-/// If an option is out of range, the prompt is empty or has ids outside the vocabulary, or the device
-/// is lost.
+/// If an option is out of range, the prompt is empty or has ids outside the vocabulary, the logits are not finite, or
+/// the device is lost.
 pub fn generate(
     engine: &mut Engine,
     prompt: &[u32],
@@ -133,6 +133,8 @@ pub fn generate(
         let start = ids.len().min(window);
         let mut drawn = vec![0; burst];
         engine.read_sequence(start, &mut drawn)?;
+        // A number that is not finite stays in the cache, so that the burst's last logits tell of them all.
+        check_logits(&engine.read_last_logits()?)?;
         for token in drawn {
             ids.push(token);
             new.push(token);
@@ -142,6 +144,14 @@ pub fn generate(
         }
     }
     Ok(new)
+}
+
+fn check_logits(logits: &[f32]) -> Result<()> {
+    if logits.iter().all(|logit| logit.is_finite()) {
+        return Ok(());
+    }
+    Err(Error::input("the model's logits are not finite, so that no token can be drawn from them")
+        .hint("its training diverged: take an earlier checkpoint, or the best/ of its run"))
 }
 
 fn check_prompt(prompt: &[u32], vocab: usize) -> Result<()> {

@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::backend::cpu::{Cpu, Use};
 use crate::backend::gpu::{DeviceChoice, Gpu, GpuDevice, Setup};
 use crate::config::Precision;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::Step;
 use crate::plan::{Limits, Plan, View};
 
@@ -133,6 +133,22 @@ impl Device {
         match gpu::pick(choice, &gpu::adapters())?.index {
             None => Ok(Device::Cpu),
             Some(index) => GpuDevice::with(index, setup).map(Device::Gpu),
+        }
+    }
+
+    /// Checks that a plan can be held and bound here, as far as that is known before it is tried.
+    ///
+    /// # Errors
+    ///
+    /// Names what is too large.
+    pub fn check(&self, plan: &Plan) -> Result<()> {
+        match self {
+            Device::Cpu => cpu::check_memory(plan.total_bytes()),
+            Device::Gpu(device) => match plan.exceeds(device.limits()) {
+                None => Ok(()),
+                Some(what) => Err(Error::device(format!("{}: {what}", device.name()))
+                    .hint("take a smaller --batch-size or --seq-len, or --device cpu")),
+            },
         }
     }
 

@@ -24,6 +24,7 @@ use std::path::Path;
 pub use config_json::read_config;
 pub use run::{CHOICES, RunDir, newest_run};
 pub use save::{ModelFiles, write_model};
+pub(crate) use state::without;
 pub use state::{TrainState, moments, open_state, write_state};
 pub use tensor_file::{Fill, TensorFile};
 pub use weights::Weights;

@@ -9,6 +9,7 @@ use super::tensor_file::{Fill, TensorFile, open_exact, write_tensors};
 use super::{NamedShape, parameters};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
+use crate::train::Metrics;
 
 const NUMBERS: &str = "train_state.json";
 const TENSORS: &str = "train_state.safetensors";
@@ -43,6 +44,9 @@ pub struct TrainState {
     pub seconds: f64,
     /// The device's own counters, as it holds them: updates applied, skipped in a row, ...
     pub device_words: Vec<u32>,
+    /// The last update's line, if the evaluation that belongs to it was cut short and is yet to be made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unevaluated: Option<Metrics>,
 }
 
 /// The file's form: a version, then the fields.
@@ -77,14 +81,18 @@ pub fn write_state(
     write_json(&dir.join(NUMBERS), &Stored { format: FORMAT, state: state.clone() })
 }
 
+/// What to do about a damaged checkpoint.
+pub(crate) fn without(dir: &Path) -> String {
+    format!("remove the folder {} to go on from the checkpoint before it", dir.display())
+}
+
 /// Reads the train state of a checkpoint, whose tensors must be exactly these, in name and shape.
 ///
 /// # Errors
 ///
 /// Names the file that is missing, damaged, or of another model, and says what to do.
 pub fn open_state(dir: &Path, tensors: &[NamedShape]) -> Result<(TrainState, TensorFile)> {
-    let hint =
-        format!("remove the folder {} to go on from the checkpoint before it", dir.display());
+    let hint = without(dir);
     let path = dir.join(NUMBERS);
     let text =
         std::fs::read(&path).map_err(|e| Error::io("reading", &path, &e).hint(hint.clone()))?;

@@ -50,7 +50,7 @@ fn option_id(key: &str) -> Result<String> {
         Some((_, id)) => Ok(id.to_string()),
         None => {
             let names: Vec<&str> = options.iter().map(|(long, _)| *long).collect();
-            Err(Error::input(format!("unknown key {key:?}"))
+            Err(Error::usage(format!("unknown key {key:?}"))
                 .hint(format!("the keys are those of wgpt train's options: {}", names.join(", "))))
         }
     }
@@ -59,8 +59,11 @@ fn option_id(key: &str) -> Result<String> {
 /// Adds `--key=value`.
 fn add(key: &str, value: &Value, arguments: &mut Vec<OsString>) -> Result<()> {
     match value {
+        Value::Array(values) if values.is_empty() => {
+            Err(Error::usage(format!("{key} is an empty list")))
+        }
         Value::Array(values) => values.iter().try_for_each(|value| match value {
-            Value::Array(_) => Err(Error::input(format!("{key}: a list within a list"))),
+            Value::Array(_) => Err(Error::usage(format!("{key}: a list within a list"))),
             value => add(key, value, arguments),
         }),
         Value::String(text) => {
@@ -76,7 +79,7 @@ fn add(key: &str, value: &Value, arguments: &mut Vec<OsString>) -> Result<()> {
             Ok(())
         }
         Value::Boolean(_) | Value::Datetime(_) | Value::Table(_) => {
-            Err(Error::input(format!("{key} is a {}, wanted a number or a text", value.type_str())))
+            Err(Error::usage(format!("{key} is a {}, wanted a number or a text", value.type_str())))
         }
     }
 }

@@ -73,8 +73,13 @@ struct Prompt {
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
     /// Token ids to go on with, for a folder without a tokenizer; the new ids are printed
-    #[arg(long, value_name = "IDS", value_delimiter = ',', num_args = 1)]
+    #[arg(long, value_name = "IDS", value_delimiter = ',', num_args = 1, value_parser = id)]
     prompt_ids: Vec<u32>,
+}
+
+/// A token id, with blanks around it or without.
+fn id(text: &str) -> std::result::Result<u32, std::num::ParseIntError> {
+    text.trim().parse()
 }
 
 impl Args {

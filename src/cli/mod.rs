@@ -82,18 +82,27 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Lets every option take negative numbers, so that one which is out of range is named with its option.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    });
+    command.mut_subcommands(with_negative_numbers)
+}
+
+fn command() -> clap::Command {
+    with_negative_numbers(Cli::command())
+}
+
 /// The arguments, with those of `--config` filled in. Ends the program for help and usage errors.
 fn parse(arguments: &[OsString]) -> Result<Cli> {
-    let matches = Cli::command().get_matches_from(arguments);
+    let matches = command().get_matches_from(arguments);
     let matches = match matches.subcommand() {
         Some(("train", train)) => match config_file::arguments(train)? {
             Some((place, more)) => {
                 let all = arguments.iter().cloned().chain(more);
-                Cli::command().try_get_matches_from(all).map_err(|error| {
-                    let text = error.to_string();
-                    let first = text.lines().next().unwrap_or_default();
-                    Error::usage(first.trim_start_matches("error: ")).at(place)
-                })?
+                command().try_get_matches_from(all).map_err(|error| in_file(&error, &place))?
             }
             None => matches,
         },
@@ -103,6 +112,18 @@ fn parse(arguments: &[OsString]) -> Result<Cli> {
         train::check_resume(train)?;
     }
     Cli::from_arg_matches(&matches).map_err(|error| error.exit())
+}
+
+/// clap's error about an option that the file `place` gives.
+fn in_file(error: &clap::Error, place: &str) -> Error {
+    let text = error.to_string();
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default().trim_start_matches("error: ");
+    let error = Error::usage(first).at(place);
+    match lines.next().map(str::trim).filter(|line| line.starts_with('[')) {
+        Some(values) => error.hint(values.trim_matches(['[', ']'])),
+        None => error,
+    }
 }
 
 /// Runs a command with its threads.

@@ -16,7 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   wgpt tokenizer train book.txt --vocab 4000 --out tok
   wgpt tokenizer encode book.txt --tokenizer tok --out book.bin
-  wgpt train --data book.bin --tokenizer tok --vocab 4000
+  wgpt train --data book.bin --tokenizer tok
   echo \"15496 995\" | wgpt tokenizer decode --tokenizer gpt2-folder
   wgpt tokenizer info --tokenizer tok --json";
 
@@ -55,6 +55,10 @@ enum Command {
         /// A token file for `wgpt train --data`; without it, the ids are printed
         #[arg(long, value_name = "FILE.bin")]
         out: Option<PathBuf>,
+        /// What <|endoftext|> in a text file is: token, the end of a document and the line ends around it, as in training;
+        /// text, so that decoding gives the file back
+        #[arg(long, value_name = "AS", default_value = "token", hide_possible_values = true)]
+        special: Special,
     },
     /// Turn token ids into text
     #[command(
@@ -80,6 +84,15 @@ enum Command {
     },
 }
 
+/// What the end of a text is that is written out in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Special {
+    /// The token between two documents.
+    Token,
+    /// Text like any other.
+    Text,
+}
+
 /// The most text to learn from, in bytes, taken evenly from all of it.
 const LEARNED_BYTES: u64 = 1 << 30;
 
@@ -91,8 +104,8 @@ const LEARNED_BYTES: u64 = 1 << 30;
 pub fn run(args: &Args) -> Result<Outcome> {
     match &args.command {
         Command::Train { files, vocab, out } => train(files, *vocab, out)?,
-        Command::Encode { files, tokenizer, out } => {
-            encode(files, &load(tokenizer)?, out.as_deref())?
+        Command::Encode { files, tokenizer, out, special } => {
+            encode(files, &load(tokenizer)?, out.as_deref(), *special)?
         }
         Command::Decode { file, tokenizer } => decode(file.as_deref(), &load(tokenizer)?)?,
         Command::Info { tokenizer, json } => info(&load(tokenizer)?, *json),
@@ -138,9 +151,26 @@ fn train(files: &[String], vocab: usize, out: &Path) -> Result<()> {
     Ok(())
 }
 
-fn encode(files: &[String], tokenizer: &Tokenizer, out: Option<&Path>) -> Result<()> {
+/// Whether a file is read as a token file, by its name.
+fn is_token_file(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("bin"))
+}
+
+fn encode(
+    files: &[String],
+    tokenizer: &Tokenizer,
+    out: Option<&Path>,
+    special: Special,
+) -> Result<()> {
+    if let Some(path) = out.filter(|path| !is_token_file(path)) {
+        return Err(Error::usage(format!(
+            "--out {}: the name of a token file ends in .bin, or it would be read as text",
+            path.display()
+        )));
+    }
     let mut progress = Progress::new();
     let sources = sources(files, &mut progress)?;
+    let sources = if special == Special::Text { sources.undivided() } else { sources };
     let total = sources.bytes();
     let mut seen = |done: u64| {
         if out.is_some() {
@@ -171,7 +201,7 @@ fn encode(files: &[String], tokenizer: &Tokenizer, out: Option<&Path>) -> Result
 
 fn decode(file: Option<&Path>, tokenizer: &Tokenizer) -> Result<()> {
     let ids = match file {
-        Some(path) if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("bin")) => {
+        Some(path) if is_token_file(path) => {
             let tokens = Tokens::open(path)?;
             let mut ids = vec![0; tokens.len()];
             tokens.copy_to(0..tokens.len(), &mut ids);

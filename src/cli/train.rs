@@ -12,7 +12,9 @@ use wgpt::checkpoint;
 use wgpt::config::Optimizer;
 use wgpt::model::{Program, Uses};
 use wgpt::train::{self, Resumed, RunSettings};
-use wgpt::{Error, GenerateOptions, Gpt, GptConfig, Result, Summary, TrainConfig, Trainer};
+use wgpt::{
+    Error, GenerateOptions, Gpt, GptConfig, Result, Summary, Tokenizer, TrainConfig, Trainer,
+};
 
 use super::options::{
     BatchSize, DeviceArgs, ModelArgs, PrecisionArgs, RecomputeArgs, open, resolve, with_default,
@@ -152,6 +154,46 @@ impl StepArgs {
     }
 }
 
+/// Checks options that contradict others, where both were given.
+///
+/// # Errors
+///
+/// Names the option that is out of range.
+fn check_given(args: &Args, train: &TrainConfig) -> Result<()> {
+    let StepArgs { min_lr, warmup, keep, .. } = &args.steps;
+    if let Some(least) = min_lr.filter(|least| *least > train.learning_rate) {
+        return Err(Error::usage(format!(
+            "--min-lr is {least}, above the highest learning rate, {}",
+            train.learning_rate
+        ))
+        .hint("raise --lr, or leave --min-lr out: it is a tenth of --lr"));
+    }
+    if let Some(warmup) = warmup.filter(|warmup| *warmup > train.max_iters) {
+        return Err(Error::usage(format!(
+            "--warmup is {warmup}, above --max-iters, {}: --lr would never be reached",
+            train.max_iters
+        )));
+    }
+    if *keep == Some(0) {
+        return Err(Error::usage(
+            "--keep is 0, must be at least 1: a run goes on from a checkpoint",
+        ));
+    }
+    let (Some(vocab), Some(tokenizer)) = (args.model.vocab, &args.tokenizer) else { return Ok(()) };
+    let has = match tokenizer.as_str() {
+        "train" => return Ok(()),
+        "bytes" => Tokenizer::bytes().vocab_size(),
+        folder => Tokenizer::load(Path::new(folder))?.vocab_size(),
+    };
+    if vocab != has {
+        return Err(Error::usage(format!(
+            "--vocab is {vocab}, but the tokenizer {tokenizer} has {has} tokens"
+        ))
+        .hint("leave --vocab out: a model takes the vocabulary of its tokenizer"));
+    }
+    Ok(())
+}
+
 /// Checks that nothing but what a resumed run does not know is given beside `--resume`.
 ///
 /// # Errors
@@ -206,6 +248,7 @@ impl Args {
         let out = self.out.clone().unwrap_or_else(|| new_run(&data[0], size));
         let train = self.steps.config(&model, out);
         train.validate(&model)?;
+        check_given(self, &train)?;
         Ok(RunSettings {
             data,
             tokenizer: self.tokenizer.clone().unwrap_or_else(|| "train".to_owned()),
@@ -232,22 +275,37 @@ fn new_run(data: &str, size: &str) -> PathBuf {
     path.expect("there are many names")
 }
 
-/// The stop flag of the trainer that runs, if one does and was not stopped yet.
-static RUNNING: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
+/// What Ctrl-C stops.
+enum Running {
+    /// Nothing of which there is something to say.
+    Nothing,
+    /// The data of the run in this folder are being made ready.
+    Preparing(PathBuf),
+    /// A trainer that was not stopped yet, by its flag.
+    Training(Arc<AtomicBool>),
+}
 
-fn set_running(flag: Option<Arc<AtomicBool>>) {
-    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = flag;
+static RUNNING: Mutex<Running> = Mutex::new(Running::Nothing);
+
+/// Changes what is running; returns what was.
+fn set_running(running: Running) -> Running {
+    std::mem::replace(&mut *RUNNING.lock().unwrap_or_else(PoisonError::into_inner), running)
 }
 
 /// Makes Ctrl-C finish the step under way; pressed again, or when nothing is under way, it ends the program at once.
 /// What is on the disk is whole at any moment.
 fn catch_interrupts() -> Result<()> {
-    let handler = || match RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        Some(flag) => {
+    let handler = || match set_running(Running::Nothing) {
+        Running::Training(flag) => {
             flag.store(true, Ordering::Relaxed);
             output::log("\nstopping after this step; press Ctrl-C again to end at once");
         }
-        None => std::process::exit(130),
+        Running::Preparing(dir) if dir.join("run.json").is_file() => {
+            output::log("\nstopped before an update was made; to go on:");
+            output::log(&format!("  wgpt train --resume {}", output::quoted(&dir)));
+            std::process::exit(130);
+        }
+        Running::Preparing(_) | Running::Nothing => std::process::exit(130),
     };
     ctrlc::set_handler(handler).map_err(|e| Error::input(format!("listening for Ctrl-C: {e}")))
 }
@@ -265,6 +323,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     let mut progress = Progress::new();
     let mut trainer = match &args.resume {
         Some(dir) => {
+            set_running(Running::Preparing(dir.clone()));
             let device = |settings: &RunSettings| open(settings.device.parse()?);
             match train::resume(dir, device, &mut |event| progress.show(event))? {
                 Resumed::Running(trainer) => *trainer,
@@ -280,6 +339,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
         }
         None => {
             let mut settings = args.settings(threads)?;
+            set_running(settings.train.out.clone().map_or(Running::Nothing, Running::Preparing));
             let device = open(settings.device.parse()?)?;
             args.fit(&mut settings, &device);
             train::start(&settings, device, &mut |event| progress.show(event))?
@@ -288,9 +348,9 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     if args.profile.profile {
         trainer.begin_profile(PROFILED);
     }
-    set_running(Some(trainer.stop_flag()));
+    set_running(Running::Training(trainer.stop_flag()));
     let result = trainer.run(&mut |event| progress.show(event));
-    set_running(None);
+    set_running(Running::Nothing);
     progress.end();
     let summary = result?;
     if let Some((profile, report)) = trainer.end_profile()? {
@@ -362,10 +422,22 @@ fn finish(summary: &Summary, json: bool) {
     for (name, value) in rows {
         output::line(&format!("{name:<16} {value}"));
     }
+    if summary.skipped > 0 {
+        let skipped = number::thousands(summary.skipped.into());
+        output::line(&format!(
+            "{:<16} {skipped} updates, whose loss or gradient was not finite",
+            "left out"
+        ));
+    }
     if let Some(dir) = &summary.run_dir {
         output::line(&format!("{:<16} {}", "run", output::path(dir)));
         output::line("\nTo let the model write:");
-        let best = output::quoted(&dir.join("best"));
-        output::line(&format!("  wgpt generate --model {best} --prompt \"Once upon a time\""));
+        let best = dir.join("best");
+        let prompt = match Tokenizer::exists(&best) {
+            true => "--prompt \"Once upon a time\"",
+            // Token ids whose tokenizer is not known.
+            false => "--prompt-ids 0",
+        };
+        output::line(&format!("  wgpt generate --model {} {prompt}", output::quoted(&best)));
     }
 }

@@ -20,27 +20,27 @@ Examples:
 
 /// Compare every kernel of a device with its twin; exit code 1 if one differs
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, mut_group("ModelArgs", |group| group.requires("step")))]
 pub struct Args {
     #[command(flatten)]
     device: DeviceArgs,
     /// Hold a GPU to limits that go by a name: webgpu, what every device has
     #[arg(long, value_name = "LIMITS", hide_possible_values = true)]
     limits: Option<NamedLimits>,
-    /// Compare loss and gradients of one whole training step with the CPU's instead
+    /// Compare loss and gradients of one whole training step of a model, whose options are below, with the CPU's instead
     #[arg(long)]
     step: bool,
-    #[command(flatten)]
-    model: ModelArgs,
-    /// Sequences of the step's batch
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    batch_size: usize,
-    /// Tokens a sequence of the step's batch [default: the model's context]
-    #[arg(long, value_name = "N")]
-    seq_len: Option<usize>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Sequences of the step's batch
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "step")]
+    batch_size: usize,
+    /// Tokens a sequence of the step's batch [default: the model's context]
+    #[arg(long, value_name = "N", requires = "step")]
+    seq_len: Option<usize>,
 }
 
 /// A line of the report.
@@ -50,7 +50,8 @@ struct Row {
     error: f32,
     tolerance: f32,
     place: String,
-    passed: bool,
+    /// `None`: it was not run, since the device has not what it needs.
+    passed: Option<bool>,
 }
 
 /// Verifies.
@@ -61,14 +62,16 @@ struct Row {
 pub fn run(args: &Args) -> Result<Outcome> {
     let device = open(args)?;
     let rows = if args.step { step(args, &device)? } else { kernels(&device)? };
-    let failed = rows.iter().filter(|row| !row.passed).count();
+    let count = |passed| rows.iter().filter(|row| row.passed == passed).count();
+    let (failed, not_run) = (count(Some(false)), count(None));
     if args.json {
         let rows: Vec<Value> = rows.iter().map(to_json).collect();
         output::json(&json!({
-            "device": device_name(&device), "passed": failed == 0, "failed": failed, "rows": rows,
+            "device": device_name(&device), "passed": failed == 0, "failed": failed,
+            "not_run": not_run, "rows": rows,
         }));
     } else {
-        show(&rows, &device_name(&device), failed);
+        show(&rows, &device_name(&device), [failed, not_run]);
     }
     Ok(if failed == 0 { Outcome::Good } else { Outcome::Bad })
 }
@@ -101,7 +104,7 @@ fn kernels(device: &Device) -> Result<Vec<Row>> {
             (true, 0) => "it was not run".into(),
             _ => row.place.clone(),
         },
-        passed: row.passes(),
+        passed: row.available.then(|| row.passes()),
     };
     Ok(rows.iter().map(row).collect())
 }
@@ -117,7 +120,7 @@ fn step(args: &Args, device: &Device) -> Result<Vec<Row>> {
     let mut rows = vec![];
     compare_step(&config, shape, 1337, &Device::Cpu, device, |row| {
         rows.push(Row {
-            passed: row.passed(),
+            passed: Some(row.passed()),
             place: String::new(),
             dispatches: None,
             error: row.error,
@@ -135,29 +138,37 @@ fn to_json(row: &Row) -> Value {
     })
 }
 
-fn show(rows: &[Row], device: &str, failed: usize) {
+fn show(rows: &[Row], device: &str, [failed, not_run]: [usize; 2]) {
     let line = |row: &Row| {
+        let number = |text: String| if row.passed.is_some() { text } else { String::new() };
         [
             row.name.clone(),
             row.dispatches.map_or(String::new(), |n| n.to_string()),
-            format!("{:.1e}", row.error),
-            format!("{:.0e}", row.tolerance),
-            if row.passed { "ok" } else { "FAILED" }.to_owned(),
+            number(format!("{:.1e}", row.error)),
+            number(format!("{:.0e}", row.tolerance)),
+            match row.passed {
+                Some(true) => "ok".into(),
+                Some(false) => "FAILED".into(),
+                None => row.place.clone(),
+            },
         ]
     };
     output::line(&format!("on {device}"));
     let head = ["", "dispatches", "worst error", "tolerance", ""];
     output::line(&output::table(head, &[0, 4], rows.iter().map(line).collect()));
-    if failed == 0 {
-        return output::line(&format!("all {} agree", rows.len()));
+    if not_run > 0 {
+        output::line(&format!("{not_run} need what this device has not, and were not run"));
     }
-    for row in rows.iter().filter(|row| !row.passed && !row.place.is_empty()) {
+    let run = rows.len() - not_run;
+    if failed == 0 {
+        return output::line(&format!("all {run} agree"));
+    }
+    for row in rows.iter().filter(|row| row.passed == Some(false) && !row.place.is_empty()) {
         output::line(&format!("{}: {}", row.name, row.place));
     }
     let version = env!("CARGO_PKG_VERSION");
     output::line(&format!(
-        "{failed} of {} differ. Please report this text (wgpt {version}) with what `wgpt devices` prints; until then, \
+        "{failed} of {run} differ. Please report this text (wgpt {version}) with what `wgpt devices` prints; until then, \
          --device cpu computes what it should.",
-        rows.len()
     ));
 }

@@ -1,6 +1,7 @@
 //! Where training text comes from: the argument of `--data`, and the documents behind it.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::download::{DATASETS, Dataset, Downloads, Progress};
@@ -46,13 +47,16 @@ impl Source {
         }
     }
 
-    fn documents(&self) -> Result<Box<dyn Iterator<Item = Result<Document>> + Send>> {
+    fn documents(
+        &self,
+        divided: bool,
+    ) -> Result<Box<dyn Iterator<Item = Result<Document>> + Send>> {
         Ok(match self {
             Source::Stories(count) => Box::new(
                 stories::stories(stories::DEFAULT_SEED, *count)
                     .map(|story| Ok(Document::whole(story))),
             ),
-            Source::Text(path) => Box::new(TextFile::open(path)?),
+            Source::Text(path) => Box::new(TextFile::open(path, divided)?),
             Source::JsonLines(path) => Box::new(JsonLines::open(path)?),
             Source::Tokens(path) => {
                 return Err(Error::input(format!("{} holds tokens, not text", path.display()))
@@ -70,13 +74,15 @@ impl Source {
 pub struct Sources {
     sources: Vec<Source>,
     name: String,
+    /// Whether a text file ends a document where it says `<|endoftext|>`.
+    divided: bool,
 }
 
 impl Sources {
     /// What the arguments of `--data` mean: `stories`, `shakespeare`, `tinystories`, or paths of files and folders.
     ///
-    /// A folder stands for its files, and those of the folders in it, sorted by path; hidden and empty ones are left out,
-    /// and links to folders are not followed. Of a file called like a corpus, write `./stories`. Nothing is downloaded.
+    /// A folder stands for its files, and those of the folders in it, sorted by path; hidden, empty and binary ones are
+    /// left out, and links to folders are not followed. Of a file called like a corpus, write `./stories`. Nothing is downloaded.
     ///
     /// # Errors
     ///
@@ -106,7 +112,13 @@ impl Sources {
             ))
             .hint("give one token file alone, or text"));
         }
-        Ok(Sources { sources, name: arguments.join(" ") })
+        Ok(Sources { sources, name: arguments.join(" "), divided: true })
+    }
+
+    /// The same sources, each text file one document, whatever it says.
+    #[must_use]
+    pub fn undivided(self) -> Sources {
+        Sources { divided: false, ..self }
     }
 
     /// What was asked for, as it was written: for messages.
@@ -152,7 +164,7 @@ impl Sources {
     /// (with the line), a data set that was not fetched. A source ends at its first error.
     pub fn documents(&self) -> impl Iterator<Item = Result<Document>> + Send + '_ {
         self.sources.iter().flat_map(|source| {
-            let (documents, error) = match source.documents() {
+            let (documents, error) = match source.documents(self.divided) {
                 Ok(documents) => (Some(documents), None),
                 Err(error) => (None, Some(Err(error))),
             };
@@ -191,8 +203,7 @@ impl Sources {
     }
 }
 
-const CHOICES: &str =
-    "--data takes stories, shakespeare, tinystories, or paths of files and folders";
+const CHOICES: &str = "data are stories, shakespeare, tinystories, or paths of files and folders";
 
 /// The bytes of a slice of [`Sources::sample`].
 const SLICE_BYTES: usize = 16 << 10;
@@ -218,7 +229,7 @@ fn open_path(path: &Path, sources: &mut Vec<Source>) -> Result<()> {
         open_folder(path, sources)?;
         if sources.len() == before {
             return Err(Error::input(format!("the folder {} has no data", path.display()))
-                .hint("hidden and empty files are left out"));
+                .hint("hidden, empty and binary files are left out"));
         }
     } else if !found.is_file() {
         return Err(Error::input(format!("{} is neither a file nor a folder", path.display()))
@@ -247,8 +258,20 @@ fn open_folder(folder: &Path, sources: &mut Vec<Source>) -> Result<()> {
         if kind.is_dir() {
             open_folder(&path, sources)?;
         } else if fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() > 0) {
-            sources.push(Source::file(&path));
+            let source = Source::file(&path);
+            if matches!(source, Source::Tokens(_)) || !is_binary(&path)? {
+                sources.push(source);
+            }
         }
     }
     Ok(())
+}
+
+/// Whether a file among others is no text, such as a picture: as grep and git tell, by a zero byte near its beginning.
+fn is_binary(path: &Path) -> Result<bool> {
+    let mut start = vec![];
+    let file = fs::File::open(path).map_err(|cause| Error::io("opening", path, &cause))?;
+    let read = file.take(8 << 10).read_to_end(&mut start);
+    read.map_err(|cause| Error::io("reading", path, &cause))?;
+    Ok(start.contains(&0))
 }

@@ -48,12 +48,14 @@ pub(crate) struct TextFile {
     offset: u64,
     at_end: bool,
     begins: bool,
+    /// Whether documents end at [`SEPARATOR`], or only where the file does.
+    divided: bool,
     after_separator: bool,
     failed: bool,
 }
 
 impl TextFile {
-    pub(crate) fn open(path: &Path) -> Result<TextFile> {
+    pub(crate) fn open(path: &Path, divided: bool) -> Result<TextFile> {
         let file = File::open(path).map_err(|cause| Error::io("opening", path, &cause))?;
         Ok(TextFile {
             path: path.to_owned(),
@@ -63,6 +65,7 @@ impl TextFile {
             offset: 0,
             at_end: false,
             begins: true,
+            divided,
             after_separator: false,
             failed: false,
         })
@@ -97,7 +100,8 @@ impl TextFile {
     fn piece(&mut self) -> Result<Option<Document>> {
         let (mut text, ends) = loop {
             let rest = &self.buffer[self.start..];
-            if let Some(length) = find(rest, SEPARATOR.as_bytes()) {
+            let separator = if self.divided { find(rest, SEPARATOR.as_bytes()) } else { None };
+            if let Some(length) = separator {
                 let text = self.take(length)?;
                 self.start += SEPARATOR.len();
                 break (text, true);
@@ -226,6 +230,8 @@ impl JsonLines {
         self.offset += read as u64;
         let line = std::str::from_utf8(&bytes)
             .map_err(|cause| not_utf8(&place, start + cause.valid_up_to() as u64))?;
+        // Windows' editors begin a file with a byte order mark.
+        let line = if start == 0 { line.trim_start_matches('\u{feff}') } else { line };
         if line.trim().is_empty() {
             return Ok(Some(String::new()));
         }

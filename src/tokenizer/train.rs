@@ -66,7 +66,7 @@ impl Tokenizer {
         D: AsRef<[u8]> + Sync,
     {
         if vocab < BASE {
-            return Err(Error::input(format!("a vocabulary of {vocab} tokens is too small"))
+            return Err(Error::usage(format!("a vocabulary of {vocab} tokens is too small"))
                 .hint(format!("{BASE} is the least: the end of text and the 256 bytes")));
         }
         let counts = count_pieces(documents)?;

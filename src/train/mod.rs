@@ -18,7 +18,7 @@ use crate::backend::Device;
 use crate::backend::gpu::Peak;
 use crate::backend::gpu::tune::{Effort, tune};
 use crate::checkpoint::{self, RunDir, TrainState};
-use crate::config::TrainConfig;
+use crate::config::{GptConfig, TrainConfig};
 use crate::data::{self, Place, Tokens};
 use crate::engine::{Engine, Update};
 use crate::error::{Error, Result};
@@ -29,6 +29,7 @@ use crate::ops::global_norm::state;
 use crate::ops::{dropout, random};
 use crate::plan::{Dispatch, Limits};
 use crate::profile::{self, Profile, Report};
+use crate::tokenizer::Tokenizer;
 
 use saves::{draw_curve, moments};
 
@@ -55,6 +56,8 @@ pub struct Trainer {
     state: TrainState,
     metrics: Vec<Metrics>,
     stop: Arc<AtomicBool>,
+    /// Whether the newest checkpoint is of this very state.
+    saved: bool,
     /// The buffers of a micro-batch.
     batch: (Vec<u32>, Vec<u32>),
     /// Seconds and tokens of training alone in this process, what is profiled left out.
@@ -94,8 +97,9 @@ pub fn start(
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Trainer> {
     let settings = &settings.absolute();
+    // The first model's faults come before those of the tokenizer and the data.
     let model = match &settings.init {
-        Some(init) => &checkpoint::read_config(init)?,
+        Some(init) => &checkpoint::open_model(init)?.0,
         None => &settings.model,
     };
     model.validate()?;
@@ -136,10 +140,12 @@ pub fn resume(
         let config = checkpoint::read_config(&path)?;
         let (state, _) =
             checkpoint::open_state(&path, &moments(&config, settings.train.optimizer))?;
-        // The process may have been killed between its last checkpoint and this.
-        draw_curve(&run, &report::read_metrics(dir)?)?;
-        let summary = summary(&state, step, &settings.train, Some(dir.to_owned()));
-        return Ok(Resumed::Finished(summary));
+        if state.unevaluated.is_none() {
+            // The process may have been killed between its last checkpoint and this.
+            draw_curve(&run, &report::read_metrics(dir)?)?;
+            let summary = summary(&state, step, &settings.train, Some(dir.to_owned()));
+            return Ok(Resumed::Finished(summary));
+        }
     }
     let device = device(&settings)?;
     let trainer = open(&settings, Some(run), device, on_event)?;
@@ -156,6 +162,7 @@ fn open(
     let dir = run.as_ref().map(RunDir::path);
     let saved = run.as_ref().map(RunDir::newest_checkpoint).transpose()?.flatten();
     let saved_path = saved.as_ref().map(|(_, path)| path.as_path());
+    check_fit(settings, saved_path, &device)?;
     let Prepared { model, tokenizer, tokens } = prepare(settings, dir, saved_path, on_event)?;
     let uses = Uses::training(&settings.train, &model);
     let program = |limits| Program::record(&model, uses, limits);
@@ -163,9 +170,12 @@ fn open(
     // On a GPU it takes a while, and so only where it is kept.
     let keeps = !matches!(&device, Device::Gpu(gpu) if gpu.cache().is_none());
     let peak = keeps.then(|| profile::peak(&device)).transpose()?;
-    let mut gpt = match saved_path.or(settings.init.as_deref()) {
-        Some(init) => Gpt::load(init, device)?,
-        None => Gpt::new(model, device, settings.train.seed)?,
+    let mut gpt = match (saved_path, &settings.init) {
+        (Some(saved), _) => {
+            Gpt::load(saved, device).map_err(|error| error.hint(checkpoint::without(saved)))?
+        }
+        (None, Some(init)) => Gpt::load(init, device)?,
+        (None, None) => Gpt::new(model, device, settings.train.seed)?,
     };
     if let Some(tokenizer) = tokenizer {
         gpt.set_tokenizer(tokenizer)?;
@@ -183,6 +193,19 @@ fn open(
     Ok(trainer)
 }
 
+/// Checks that the device can hold the run, before the data are made ready, which may take long. Of a new model
+/// the least is counted, since its vocabulary is not known yet.
+fn check_fit(settings: &RunSettings, saved: Option<&Path>, device: &Device) -> Result<()> {
+    let model = match saved.or(settings.init.as_deref()) {
+        Some(dir) => checkpoint::read_config(dir)?,
+        None => GptConfig {
+            vocab_size: settings.model.vocab_size.min(Tokenizer::bytes().vocab_size()),
+            ..settings.model.clone()
+        },
+    };
+    Engine::check(&model, Uses::training(&settings.train, &model), device)
+}
+
 fn summary(
     state: &TrainState,
     steps: usize,
@@ -194,10 +217,11 @@ fn summary(
         train_loss: state.train_loss,
         val_loss: state.val_loss,
         best_val_loss: state.best_val_loss,
+        skipped: state.device_words.get(state::SKIPPED).copied().unwrap_or(0),
         tokens_per_s: if state.seconds > 0.0 { state.tokens as f64 / state.seconds } else { 0.0 },
         seconds: state.seconds,
         run_dir,
-        finished: steps >= config.max_iters,
+        finished: steps >= config.max_iters && state.unevaluated.is_none(),
     }
 }
 
@@ -234,13 +258,14 @@ impl Trainer {
     pub fn new(mut gpt: Gpt, tokens: Tokens, config: TrainConfig) -> Result<Trainer> {
         config.validate(gpt.config())?;
         tokens.check(gpt.config().vocab_size)?;
-        let shape = (config.batch_size, config.seq_len.unwrap_or(gpt.config().n_positions));
+        let uses = Uses::training(&config, gpt.config());
+        let shape = (uses.batch, uses.seq);
         let (train, val) = data::split(tokens.len());
         data::check_length(&tokens, &train, shape.1)?;
         data::check_length(&tokens, &val, 1)?;
         gpt.set_dropout(config.dropout);
         gpt.set_precision(config.precision);
-        let engine = gpt.take_engine(Uses::training(&config, gpt.config()))?;
+        let engine = gpt.take_engine(uses)?;
         let rows = shape.0 * shape.1;
         Ok(Trainer {
             gpt,
@@ -257,6 +282,7 @@ impl Trainer {
             tokens,
             metrics: vec![],
             stop: Arc::default(),
+            saved: false,
             batch: (vec![0; rows], vec![0; rows]),
             busy: (0.0, 0),
             peak: None,
@@ -265,7 +291,8 @@ impl Trainer {
         })
     }
 
-    /// Set it, from any thread, to end the run after the step under way; what is done is saved.
+    /// Set it, from any thread, to end the run after the step under way; what is done is saved. An evaluation under way
+    /// is left for the resumed run.
     pub fn stop_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop)
     }
@@ -287,7 +314,8 @@ impl Trainer {
     ///
     /// # Errors
     ///
-    /// If several updates in a row had to be skipped, a file cannot be written, or the device is lost.
+    /// If several updates in a row had to be skipped, the loss is not finite at the end, a file cannot be written, or the
+    /// device is lost.
     pub fn run(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<Summary> {
         let first_step = self.state.step as usize;
         on_event(&Event::Started {
@@ -299,29 +327,34 @@ impl Trainer {
             train_tokens: self.train.len(),
             val_tokens: self.val.len(),
         });
+        if let Some(metrics) = self.state.unevaluated.take() {
+            self.after_update(metrics, on_event)?;
+        }
         for iter in first_step..self.config.max_iters {
-            self.step(iter, on_event)?;
-            if self.stop.load(Ordering::Relaxed) && iter + 1 < self.config.max_iters {
-                self.save(on_event)?;
+            if self.stopped() {
                 break;
             }
+            self.step(iter, on_event)?;
+        }
+        if self.stopped() {
+            self.save(on_event)?;
         }
         let path = self.run.as_ref().map(|run| run.path().to_owned());
         Ok(summary(&self.state, self.state.step as usize, &self.config, path))
     }
 
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     /// One update, and what is due after it.
     fn step(&mut self, iter: usize, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
-        let config = &self.config;
-        let done = iter + 1;
-        let last = done == config.max_iters;
-        let due = |every: usize| every > 0 && done.is_multiple_of(every);
-        let evaluates = last || due(config.eval_every);
-        let logged = last || due(config.log_every) || done == 1;
-        let saves = last || due(config.save_every);
+        let (config, done) = (&self.config, iter + 1);
+        let due = |every: usize| config.is_due(every, done);
+        let logged = due(config.log_every) || done == 1;
         // Reading waits for the device, so a GPU is read only where somebody looks, or where enough is in flight.
         let full = done.is_multiple_of(self.engine.run_ahead().max(1));
-        let reads = logged || evaluates || saves || full;
+        let reads = logged || due(config.eval_every) || due(config.save_every) || full;
 
         let learning_rate = config.learning_rate_at(iter);
         let profiles = self.profiling.left > 0 && self.busy.1 > 0;
@@ -346,13 +379,38 @@ impl Trainer {
         let report = self.report(update, learning_rate, logged);
         on_event(&Event::Step(report));
         if let Some(update) = update {
+            self.state.device_words = update.state.to_vec();
             self.check(&update)?;
         }
-        let val_loss = if evaluates { Some(self.evaluate(last, on_event)?) } else { None };
-        if logged || evaluates {
-            self.log(&report, val_loss)?;
+        self.after_update(report.metrics(), on_event)
+    }
+
+    /// Evaluation, line of the log, save: where they are due. An evaluation that is cut short leaves them for later.
+    fn after_update(
+        &mut self,
+        mut metrics: Metrics,
+        on_event: &mut dyn FnMut(&Event),
+    ) -> Result<()> {
+        self.saved = false;
+        let (config, done) = (self.config.clone(), self.state.step as usize);
+        let (last, evaluates) = (done == config.max_iters, config.is_due(config.eval_every, done));
+        if evaluates {
+            metrics.val_loss = self.evaluate(last, on_event)?;
+            if metrics.val_loss.is_none() {
+                self.state.unevaluated = Some(metrics);
+                return Ok(());
+            }
         }
-        if saves {
+        if evaluates || done == 1 || config.is_due(config.log_every, done) {
+            self.log(metrics)?;
+        }
+        if last && self.state.val_loss.is_none() {
+            return Err(self.diverged(format!(
+                "the validation loss is not finite after {done} updates, {} of them skipped since a loss or gradient was not",
+                metrics.skipped
+            ))?);
+        }
+        if config.is_due(config.save_every, done) {
             self.save(on_event)?;
         }
         Ok(())
@@ -449,27 +507,27 @@ impl Trainer {
             return Ok(());
         }
         let what = if update.loss.is_finite() { "gradient" } else { "loss" };
-        Err(Error::training(format!(
+        Err(self.diverged(format!(
             "the {what} was not finite in {skipped} updates in a row, up to step {}; the parameters are as before them",
             self.state.step
-        ))
-        .hint("lower --lr or lengthen --warmup; or go on from the last save with other settings by --init"))
+        ))?)
     }
 
-    fn log(&mut self, report: &StepReport, val_loss: Option<f64>) -> Result<()> {
-        if let Some(loss) = report.loss {
-            self.state.train_loss = Some(f64::from(loss));
-        }
-        let metrics = Metrics {
-            step: report.step,
-            tokens: report.tokens,
-            loss: report.loss.filter(|loss| loss.is_finite()),
-            lr: report.learning_rate,
-            grad_norm: report.grad_norm.filter(|norm| *norm >= 0.0),
-            tokens_per_s: report.tokens_per_s,
-            mfu: report.mfu,
-            val_loss,
-        };
+    /// The error of a run that went astray, with the ways out that there are.
+    fn diverged(&self, message: String) -> Result<Error> {
+        let saved = self.run.as_ref().map(RunDir::newest_checkpoint).transpose()?.flatten();
+        let hint = "lower --lr or lengthen --warmup".to_owned();
+        Ok(Error::training(message).hint(match saved {
+            Some((_, path)) => format!(
+                "{hint}; or go on from the last save with other settings by --init {}",
+                path.display()
+            ),
+            None => hint,
+        }))
+    }
+
+    fn log(&mut self, metrics: Metrics) -> Result<()> {
+        self.state.train_loss = metrics.loss.map(f64::from);
         self.metrics.push(metrics);
         match &self.run {
             Some(run) => run.append_metrics(&metrics),
@@ -477,15 +535,18 @@ impl Trainer {
         }
     }
 
-    /// The validation loss: of the whole split, or of the same few batches each time. Keeps the best
-    /// model.
-    fn evaluate(&mut self, whole: bool, on_event: &mut dyn FnMut(&Event)) -> Result<f64> {
+    /// The validation loss: of the whole split, or of the same few batches each time; `None` if the run was stopped
+    /// meanwhile. Keeps the best model.
+    fn evaluate(&mut self, whole: bool, on_event: &mut dyn FnMut(&Event)) -> Result<Option<f64>> {
         let windows = data::windows(self.val.clone(), self.shape.1);
-        let whole = whole || windows.len() <= self.config.eval_iters * self.shape.0;
+        let whole = whole || windows.len() <= self.config.eval_iters.saturating_mul(self.shape.0);
         let total =
             if whole { windows.len().div_ceil(self.shape.0) } else { self.config.eval_iters };
         let (mut sum, mut count) = (0.0, 0);
         for i in 0..total {
+            if self.stopped() {
+                return Ok(None);
+            }
             let (x, y) = &mut self.batch;
             if whole {
                 count += windows.fill(&self.tokens, i * self.shape.0, x, y);
@@ -506,6 +567,6 @@ impl Trainer {
             self.save_best()?;
         }
         on_event(&Event::Evaluated { step: self.state.step as usize, val_loss, best, whole });
-        Ok(val_loss)
+        Ok(Some(val_loss))
     }
 }

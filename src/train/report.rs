@@ -92,6 +92,23 @@ pub struct StepReport {
     pub skipped: u32,
 }
 
+impl StepReport {
+    /// The update's line, not evaluated yet.
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            step: self.step,
+            tokens: self.tokens,
+            loss: self.loss.filter(|loss| loss.is_finite()),
+            lr: self.learning_rate,
+            grad_norm: self.grad_norm.filter(|norm| *norm >= 0.0),
+            tokens_per_s: self.tokens_per_s,
+            mfu: self.mfu,
+            skipped: self.skipped,
+            val_loss: None,
+        }
+    }
+}
+
 /// A line of metrics.jsonl.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
@@ -110,6 +127,9 @@ pub struct Metrics {
     /// The share of the device's measured best that training's operations come to, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mfu: Option<f64>,
+    /// Updates skipped so far, since a loss or a gradient was not finite.
+    #[serde(default)]
+    pub skipped: u32,
     /// The validation loss, where it was evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
@@ -126,13 +146,16 @@ pub struct Summary {
     pub val_loss: Option<f64>,
     /// The least validation loss of all evaluations.
     pub best_val_loss: Option<f64>,
+    /// Updates skipped, since a loss or a gradient was not finite.
+    #[serde(default)]
+    pub skipped: u32,
     /// Tokens a second, evaluations and saves left out.
     pub tokens_per_s: f64,
     /// Seconds of the whole run, with what came before a resume.
     pub seconds: f64,
     /// The run's folder.
     pub run_dir: Option<PathBuf>,
-    /// Whether all updates were made; if not, it was stopped and can be resumed.
+    /// Whether all updates were made and evaluated; if not, it was stopped and can be resumed.
     pub finished: bool,
 }
 

@@ -81,16 +81,20 @@ impl Trainer {
         run.save_best(&files, &mut engine_tensors(&mut self.engine))
     }
 
-    /// Writes a checkpoint and the loss curve.
+    /// Writes a checkpoint and the loss curve, unless this step's is there.
     pub(super) fn save(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
-        let Some(run) = &self.run else { return Ok(()) };
         self.state.device_words = self.engine.read_state()?.to_vec();
+        let Some(run) = &self.run else { return Ok(()) };
+        if self.saved {
+            return Ok(());
+        }
         let json = self.gpt.tokenizer().map(Tokenizer::to_json);
         let files = self.gpt.files(json.as_deref());
         let tensors = moments(self.gpt.config(), self.config.optimizer);
         let fill = &mut engine_tensors(&mut self.engine);
         let path = run.save_checkpoint(&files, &self.state, &tensors, fill, self.config.keep)?;
         draw_curve(run, &self.metrics)?;
+        self.saved = true;
         on_event(&Event::Saved { step: self.state.step as usize, path });
         Ok(())
     }

@@ -103,12 +103,23 @@ pub fn prepare(
         })?;
         return Ok(Prepared { model, tokenizer: Some(tokenizer), tokens });
     }
+    let has_parameters = saved.is_some() || settings.init.is_some();
+    let known = known_tokenizer(settings, saved)?;
+    if let Some(tokenizer) = &known {
+        fit(&mut model, tokenizer, has_parameters)?;
+    }
     let mut sources = Sources::parse(&settings.data)?;
     if let Some(path) = sources.token_file() {
-        let tokenizer = tokenizer_of_ids(settings, saved)?;
         let tokens = Tokens::open(path)?;
         tokens.check(model.vocab_size)?;
-        return Ok(Prepared { model, tokenizer, tokens });
+        return Ok(Prepared { model, tokenizer: known, tokens });
+    }
+    if let (None, Some(dir)) = (&known, saved.or(settings.init.as_deref())) {
+        return Err(Error::input(format!(
+            "{} has no tokenizer, so it is not known what its tokens mean",
+            dir.display()
+        ))
+        .hint("give its tokenizer's folder with --tokenizer DIR, or data as token ids (.bin)"));
     }
     let mut fetched = |progress: data::Progress| {
         on_event(&Event::Preparing {
@@ -118,23 +129,26 @@ pub fn prepare(
         });
     };
     sources.fetch(&Downloads::from_env()?, &mut fetched)?;
-    let tokenizer = match saved {
-        Some(dir) => Tokenizer::load(dir)?,
-        None => make_tokenizer(settings, &sources, model.vocab_size, on_event)?,
+    let tokenizer = match known {
+        Some(tokenizer) => tokenizer,
+        None => train_tokenizer(&sources, model.vocab_size, on_event)?,
     };
-    fit(&mut model, &tokenizer, saved.is_some() || settings.init.is_some())?;
+    fit(&mut model, &tokenizer, has_parameters)?;
     let tokens = encode(&sources, &tokenizer, run_dir, on_event)?;
     Ok(Prepared { model, tokenizer: Some(tokenizer), tokens })
 }
 
-/// The tokenizer that a token file's ids are of, if it is known.
-fn tokenizer_of_ids(settings: &RunSettings, saved: Option<&Path>) -> Result<Option<Tokenizer>> {
-    let dir = match (saved, settings.tokenizer.as_str()) {
-        (Some(dir), _) => Some(dir).filter(|dir| Tokenizer::exists(dir)),
-        (None, "train" | "bytes") => settings.init.as_deref().filter(|dir| Tokenizer::exists(dir)),
-        (None, folder) => Some(Path::new(folder)),
+/// The tokenizer that there is before any data: the saved one, the one asked for, or that of the first model.
+fn known_tokenizer(settings: &RunSettings, saved: Option<&Path>) -> Result<Option<Tokenizer>> {
+    let of = |dir: Option<&Path>| {
+        dir.filter(|dir| Tokenizer::exists(dir)).map(Tokenizer::load).transpose()
     };
-    dir.map(Tokenizer::load).transpose()
+    match (saved, settings.tokenizer.as_str()) {
+        (Some(_), _) => of(saved),
+        (None, "train") => of(settings.init.as_deref()),
+        (None, "bytes") => Ok(Some(Tokenizer::bytes())),
+        (None, folder) => Tokenizer::load(Path::new(folder)).map(Some),
+    }
 }
 
 /// A new model takes the tokenizer's vocabulary; one with parameters must have room for it.
@@ -174,28 +188,16 @@ fn check_sizes(settings: &GptConfig, saved: &GptConfig, dir: &Path) -> Result<()
     }
 }
 
-fn make_tokenizer(
-    settings: &RunSettings,
+/// A tokenizer of at most `vocab` tokens, learned from the data.
+fn train_tokenizer(
     sources: &Sources,
     vocab: usize,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Tokenizer> {
-    match (settings.tokenizer.as_str(), &settings.init) {
-        ("train", Some(init)) if Tokenizer::exists(init) => Tokenizer::load(init),
-        ("train", Some(init)) => Err(Error::input(format!(
-            "{} has no tokenizer, so it is not known what its tokens mean",
-            init.display()
-        ))
-        .hint("give its tokenizer's folder with --tokenizer DIR, or data as token ids (.bin)")),
-        ("train", None) => {
-            let what = format!("training a tokenizer of {vocab} tokens");
-            on_event(&Event::Preparing { what, done: 0, total: 0 });
-            let sample = sources.sample(TOKENIZER_SAMPLE)?;
-            Tokenizer::train_documents(sample.iter().map(String::as_str), vocab)
-        }
-        ("bytes", _) => Ok(Tokenizer::bytes()),
-        (folder, _) => Tokenizer::load(Path::new(folder)),
-    }
+    let what = format!("training a tokenizer of {vocab} tokens");
+    on_event(&Event::Preparing { what, done: 0, total: 0 });
+    let sample = sources.sample(TOKENIZER_SAMPLE)?;
+    Tokenizer::train_documents(sample.iter().map(String::as_str), vocab)
 }
 
 /// Encodes all data into the run's folder, or into memory without one.

@@ -243,6 +243,114 @@ fn training_ends_with_a_sample_and_what_to_do_next() {
     assert!(!text.contains('\u{1b}') && !logs.contains('\u{1b}'), "no escape codes in a pipe");
 }
 
+#[test]
+fn options_that_make_no_sense_are_named() {
+    let folder = folder();
+    let fails = |arguments: &[&str], named: &[&str]| {
+        let mut command = wgpt(folder.path());
+        let assert = command.args(arguments).assert().code(2).stdout("");
+        let errors = text(&assert.get_output().stderr);
+        for word in named {
+            assert!(errors.contains(word), "{word} in {errors}");
+        }
+    };
+    let train = |more: &[&str], named: &[&str]| {
+        fails(&[&["train", "--data=data.txt", "--device=cpu"], more].concat(), named);
+    };
+    train(&["--lr", "-1"], &["--lr is -1"]);
+    train(&["--max-iters", "-3"], &["--max-iters", "-3"]);
+    train(&["--min-lr=1", "--lr=0.1"], &["--min-lr is 1", "0.1"]);
+    train(&["--warmup=100", "--max-iters=10"], &["--warmup is 100", "--max-iters"]);
+    train(&["--warmup=18446744073709551615"], &["--warmup"]);
+    train(&["--keep=0"], &["--keep"]);
+    train(&["--vocab=10"], &["10 tokens is too small", "257"]);
+    train(&["--tokenizer=bytes", "--vocab=400"], &["--vocab is 400", "bytes has 257", "hint: "]);
+    fails(&["generate", "--prompt=a", "--temperature", "-1"], &["--temperature is -1"]);
+    let tokenizer = ["tokenizer", "train", "data.txt", "--out=tok", "--vocab"];
+    fails(&[&tokenizer[..], &["256"]].concat(), &["256 tokens is too small"]);
+    fails(&[&tokenizer[..], &["-1"]].concat(), &["--vocab", "-1"]);
+    let encode = ["tokenizer", "encode", "data.txt", "--tokenizer=bytes", "--out=ids.txt"];
+    fails(&encode, &["ids.txt", ".bin"]);
+    fails(&["verify", "--device=cpu", "--layers=3"], &["--step"]);
+    fails(&["verify", "--device=cpu", "--seq-len=0"], &["--step"]);
+    let mut command = wgpt(folder.path());
+    let absent = command.args(["tokenizer", "encode", "x", "--tokenizer=bytes"]).assert().code(1);
+    let errors = text(&absent.get_output().stderr);
+    assert!(errors.contains("hint: ") && !errors.contains("--data"), "{errors}");
+}
+
+#[test]
+fn a_run_that_diverges_is_no_success() {
+    let folder = folder();
+    let astray = ["train", "--data=data.txt", "--out=nf", "--json", "--optimizer=sgd", "--lr=1000"];
+    let mut command = wgpt(folder.path());
+    command.args(astray).args(TINY).args(["--grad-clip=0", "--weight-decay=1000", "--warmup=0"]);
+    let says = predicate::str::contains("not finite").and(predicate::str::contains("--lr"));
+    command.assert().code(1).stdout("").stderr(says);
+}
+
+/// Starts the program, presses Ctrl-C once its stderr says `word`, and returns its exit code, stdout and stderr.
+#[cfg(unix)]
+fn interrupted(folder: &Path, arguments: &[&str], word: &str) -> (Option<i32>, String, String) {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin("wgpt"))
+        .args(arguments)
+        .current_dir(folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut logs = String::new();
+    for line in BufReader::new(child.stderr.take().expect("a pipe")).lines() {
+        let line = line.expect("it is text");
+        if line.contains(word) && !logs.contains(word) {
+            let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+            assert!(signal.expect("there is kill").success());
+        }
+        logs += &(line + "\n");
+    }
+    let output = child.wait_with_output().expect("it ends");
+    (output.status.code(), text(&output.stdout), logs)
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_says_how_to_go_on() {
+    let folder = folder();
+    let train = ["train", "--data=data.txt", "--out=run"];
+    let endless = ["--max-iters=1000000000", "--eval-every=0", "--save-every=0"];
+    let tiny: Vec<&str> =
+        TINY.iter().copied().filter(|o| !o.contains("iters") && !o.contains("every")).collect();
+    let arguments = [&train[..], &tiny, &endless].concat();
+    let (code, printed, logs) = interrupted(folder.path(), &arguments, "step 10/");
+    assert_eq!(code, Some(0), "{logs}");
+    assert!(logs.contains("stopping after this step"), "{logs}");
+    assert!(printed.contains("wgpt train --resume run"), "{printed}");
+    assert!(folder.path().join("run/model.safetensors").is_file());
+    let resume = ["train", "--resume=run"];
+    let (code, printed, logs) = interrupted(folder.path(), &resume, "going on after update");
+    assert!(code == Some(0) && printed.contains("everything is saved"), "{printed}{logs}");
+
+    // A run goes on where it was: on the device of run.json.
+    let settings = folder.path().join("run/run.json");
+    let elsewhere = std::fs::read_to_string(&settings).expect("settings");
+    let elsewhere = elsewhere.replace("\"device\": \"cpu\"", "\"device\": \"gpu:99\"");
+    std::fs::write(&settings, elsewhere).expect("written");
+    let fails = wgpt(folder.path()).args(resume).assert().code(1);
+    fails.stderr(predicate::str::contains("adapter"));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_before_the_first_update_says_how_to_go_on() {
+    let folder = folder();
+    let arguments = ["train", "--device=cpu", "--out=run"];
+    let (code, _, logs) = interrupted(folder.path(), &arguments, "training a tokenizer");
+    assert_eq!(code, Some(130), "{logs}");
+    assert!(logs.contains("wgpt train --resume run"), "{logs}");
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("what is printed is text")
 }
@@ -295,11 +403,66 @@ fn settings_come_from_a_file_and_the_command_line_goes_before_it() {
             .stdout("")
             .stderr(predicate::str::contains(named).and(predicate::str::contains("run.toml")));
     };
-    fails("batch-sise = 3", 1, "batch-sise");
-    fails("resume = \"x\"", 1, "resume");
+    fails("batch-sise = 3", 2, "batch-sise");
+    fails("resume = \"x\"", 2, "resume");
     fails("lr = \"fast\"", 2, "--lr");
-    fails("lr = true", 1, "lr");
-    fails("[train]\nlr = 1", 1, "train");
+    fails("lr = true", 2, "lr");
+    fails("data = []", 2, "data is an empty list");
+    fails("[train]\nlr = 1", 2, "train");
+    fails("lr = ", 1, "line 1");
+    fails("size = \"huge\"", 2, "possible values: small, medium");
+}
+
+#[test]
+fn every_option_of_training_can_come_from_a_file() {
+    let folder = folder();
+    let help = wgpt(folder.path()).args(["train", "--help"]).assert().success();
+    let help = text(&help.get_output().stdout);
+    let words = help.split_whitespace().filter_map(|word| word.strip_prefix("--"));
+    let mut options: Vec<&str> =
+        words.filter(|w| w.chars().all(|c| c.is_alphanumeric() || c == '-')).collect();
+    options.sort_unstable();
+    options.dedup();
+    let mut file = String::new();
+    for option in options {
+        let value = match option {
+            "config" | "resume" | "init" | "json" | "help" | "version" => continue,
+            "data" => "[\"data.txt\"]",
+            "tokenizer" => "\"bytes\"",
+            "out" => "\"out\"",
+            "device" => "\"cpu\"",
+            "size" => "\"medium\"",
+            "optimizer" => "\"adam\"",
+            "vocab" => "257",
+            "embd" => "16",
+            "context" => "32",
+            "seq-len" => "16",
+            "max-iters" => "4",
+            "lr" => "0.02",
+            "min-lr" => "0.01",
+            "beta1" | "beta2" | "dropout" | "weight-decay" => "0.5",
+            _ => "2",
+        };
+        file += &format!("{option} = {value}\n");
+    }
+    std::fs::write(folder.path().join("run.toml"), &file).expect("written");
+    wgpt(folder.path()).args(["train", "--config=run.toml"]).assert().success();
+    let settings = std::fs::read(folder.path().join("out/run.json")).expect("settings");
+    let settings: Value = serde_json::from_slice(&settings).expect("settings are JSON");
+    let (model, train) = (&settings["model"], &settings["train"]);
+    let sizes = ["n_layer", "n_head", "n_embd", "n_positions"].map(|key| model[key].as_u64());
+    assert_eq!(sizes, [2, 2, 16, 32].map(Some));
+    let counts = ["batch_size", "grad_accum", "warmup", "seed", "eval_every", "eval_iters"];
+    for key in counts.iter().chain(&["save_every", "log_every", "keep"]) {
+        assert_eq!(train[key], 2, "{key} of {file}");
+    }
+    for key in ["beta1", "beta2", "dropout", "weight_decay"] {
+        assert_eq!(train[key], 0.5, "{key} of {file}");
+    }
+    let rates = ["learning_rate", "min_learning_rate", "grad_clip"].map(|key| train[key].as_f64());
+    assert_eq!(rates, [0.02, 0.01, 2.0].map(Some));
+    assert_eq!((&train["seq_len"], &train["max_iters"]), (&16.into(), &4.into()));
+    assert_eq!((&train["optimizer"], &settings["threads"]), (&"adam".into(), &2.into()));
 }
 
 #[test]
@@ -355,6 +518,9 @@ fn ids_go_in_and_come_out_without_a_tokenizer() {
     let printed: Vec<u32> =
         text(&printed).trim().split(',').map(|id| id.parse().expect("an id")).collect();
     assert_eq!(printed.len(), 4);
+    let spaced = ["generate", "--model=.", "--prompt-ids=1, 2 ,3", "--max-tokens=4", "--greedy"];
+    let again = wgpt(bare.path()).args(spaced).assert().success().get_output().stdout.clone();
+    assert_eq!(text(&again).trim().split(',').count(), 4);
     let value = json(wgpt(bare.path()).args(ids).arg("--json"));
     assert_eq!(value["samples"][0]["ids"], serde_json::json!(printed));
 
@@ -515,6 +681,13 @@ fn tokenizers_are_trained_and_applied() {
     wgpt(folder.path()).args(decode).write_stdin(ids).assert().success().stdout(original.clone());
     run(&["tokenizer", "encode", "data.txt", "--tokenizer=tok", "--out=data.bin"]);
     run(&["tokenizer", "decode", "--tokenizer=tok", "data.bin"]).stdout(original);
+    let parted = "a\n<|endoftext|>\nb";
+    std::fs::write(folder.path().join("parted.txt"), parted).expect("written");
+    for (special, want) in [("token", "a<|endoftext|>b"), ("text", parted)] {
+        let ids = ["tokenizer", "encode", "parted.txt", "--tokenizer=tok", "--special", special];
+        let ids = text(&run(&ids).get_output().stdout);
+        wgpt(folder.path()).args(decode).write_stdin(ids).assert().success().stdout(want);
+    }
     let wrong = wgpt(folder.path()).args(decode).write_stdin("1 two").assert().code(1);
     wrong.stderr(predicate::str::contains("\"two\"").and(predicate::str::contains("hint: ")));
 }
@@ -585,6 +758,49 @@ fn kernels_are_verified_and_a_wrong_one_is_found() {
     let failed: Vec<&str> = printed.lines().filter(|line| line.contains("FAILED")).collect();
     assert!(matches!(failed[..], [line] if line.contains("gelu_backward")), "{printed}");
     assert!(printed.contains("wgpt devices"), "it says what to report: {printed}");
+}
+
+#[test]
+fn commands_run_on_a_gpu_and_a_wrong_kernel_is_found_there() {
+    if crate::common::gpu().is_none() {
+        return;
+    }
+    let run = trained();
+    let on_gpu =
+        |arguments: &[&str]| json(wgpt(run).args(arguments).args(["--device=gpu", "--json"]));
+    let sizes = ["--layers=1", "--heads=2", "--embd=16", "--vocab=300", "--context=32"];
+    let best =
+        ["generate", "--model=runs/tiny/best", "--prompt=The", "--max-tokens=12", "--greedy"];
+    let text_of = |value: Value| value["samples"][0]["text"].clone();
+    let on_cpu = json(wgpt(run).args(best).args(["--device=cpu", "--json"]));
+    assert_eq!(text_of(on_gpu(&best)), text_of(on_cpu));
+    let plan = on_gpu(&[&["plan", "--batch-size=1"], &sizes[..]].concat());
+    assert!(plan["fits"] == true && plan["limits"].is_object(), "{plan}");
+    let short = ["bench", "train", "--steps=2", "--warmup=1", "--batch-size=1"];
+    positive(&on_gpu(&[&short[..], &sizes].concat()), &["tokens_per_s", "device_bytes"]);
+    let step = ["verify", "--step", "--limits=webgpu"];
+    assert_eq!(on_gpu(&[&step[..], &sizes].concat())["passed"], true);
+
+    let spoiled = |command: &str, kernel: &str| {
+        let mut spoiled = wgpt(run);
+        spoiled.args([command, "--device=gpu"]).env("WGPT_SABOTAGE", kernel);
+        text(&spoiled.assert().code(1).get_output().stdout)
+    };
+    let printed = spoiled("verify", "residual_forward");
+    let failed: Vec<&str> = printed.lines().filter(|line| line.contains("FAILED")).collect();
+    assert!(!failed.is_empty(), "{printed}");
+    assert!(failed.iter().all(|line| line.contains("residual_forward")), "{printed}");
+    assert!(spoiled("grad-check", "layernorm_forward").contains("FAILED"));
+}
+
+#[test]
+fn threads_hold_for_every_command() {
+    let folder = folder();
+    for command in [&["plan", "--layers=1"][..], &["bench", "kernels", "--layers=1"]] {
+        let device = ["--device=cpu", "--threads=3", "--json"];
+        let result = json(wgpt(folder.path()).args(command).args(device));
+        assert_eq!(result["device"], "CPU, 3 threads", "{command:?}");
+    }
 }
 
 #[test]

@@ -98,6 +98,7 @@ fn a_state(step: u64) -> TrainState {
         val_loss: Some(1.797_693_134_862_315_7e308),
         seconds: 0.1 + 0.2,
         device_words: vec![0, 1, u32::MAX],
+        unevaluated: None,
     }
 }
 

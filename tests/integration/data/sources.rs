@@ -231,6 +231,19 @@ fn a_sample_is_bounded_and_even() {
 }
 
 #[test]
+fn a_folder_may_hold_pictures_and_a_file_may_begin_with_a_mark() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("a.txt"), "hello").unwrap();
+    fs::write(folder.path().join("b.png"), [0x89, 0x50, 0, 0, 0xff]).unwrap();
+    assert_eq!(sources(&[folder.path()]).unwrap().list().len(), 1);
+    // A file that is named is meant.
+    assert!(message(documents(&folder.path().join("b.png"))).contains("b.png"));
+    let marked = folder.path().join("c.jsonl");
+    fs::write(&marked, "\u{feff}{\"text\": \"one\"}\n{\"text\": \"two\"}\n").unwrap();
+    assert_eq!(documents(&marked).unwrap().len(), 2);
+}
+
+#[test]
 fn token_files_stand_alone() {
     let folder = TempDir::new().unwrap();
     let (ids, text) = (folder.path().join("ids.bin"), folder.path().join("a.txt"));

@@ -1,20 +1,74 @@
 //! Whatever is wrong is one clear error, and nothing that was learned is lost.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::Value;
 use wgpt::backend::Device;
 use wgpt::config::Optimizer;
 use wgpt::data::Tokens;
 use wgpt::engine::Tensor;
 use wgpt::error::Kind;
 use wgpt::train::{MAX_SKIPPED, RunSettings, start};
-use wgpt::{Error, Event, Gpt, GptConfig, TrainConfig, Trainer};
+use wgpt::{Error, Event, GenerateOptions, Gpt, GptConfig, TrainConfig, Trainer};
+
+use crate::common::{json, oracle};
 
 use crate::common::new_gpu;
 
 use super::{Place, assert_same, contents, devices, go_on, metrics, run_until, tiny, train};
+
+/// The oracle's bad model folders, each with what its error must say: one word of each list.
+fn bad_models() -> Vec<(PathBuf, Vec<Vec<String>>)> {
+    let list = json(&oracle().join("bad/bad.json"));
+    let cases = list["cases"].as_array().unwrap().iter();
+    let whole =
+        |case: &Value| oracle().join(case["path"].as_str().unwrap()).join("config.json").exists();
+    let kinds = ["checkpoint", "config"];
+    let models = cases.filter(|case| whole(case) || kinds.iter().any(|kind| case["kind"] == *kind));
+    let words = |case: &Value| serde_json::from_value(case["must_mention"].clone()).unwrap();
+    let path = |case: &Value| oracle().join(case["path"].as_str().unwrap());
+    models.map(|case| (path(case), words(case))).collect()
+}
+
+#[test]
+fn the_first_model_is_looked_at_before_tokenizer_and_data() {
+    for (init, words) in bad_models() {
+        let place = Place::new();
+        let mut settings = place.settings();
+        (settings.init, settings.tokenizer) = (Some(init.clone()), "train".into());
+        settings.data = vec!["/no/such".into()];
+        let error = train(&settings, &Device::Cpu).unwrap_err();
+        // The folder's own name often holds the words looked for.
+        let text = error.to_string().replace(init.to_str().unwrap(), "").to_lowercase();
+        for any in words {
+            let said = any.iter().any(|word| text.contains(&word.to_lowercase()));
+            assert!(said, "{}: one of {any:?} in {error}", init.display());
+        }
+    }
+    // A sound model without a tokenizer: that is the next fault, before the data are read.
+    let place = Place::new();
+    let mut settings = place.settings();
+    (settings.init, settings.tokenizer) = (Some(oracle().join("bad/control_ok")), "train".into());
+    settings.train.seq_len = Some(1);
+    let error = train(&settings, &Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("has no tokenizer"), "{error}");
+    settings.tokenizer = "/no/such".into();
+    settings.data = vec!["/nor/this".into()];
+    let error = train(&settings, &Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("/no/such"), "{error}");
+}
+
+#[test]
+fn what_no_machine_holds_is_refused_before_the_data_are_encoded() {
+    let place = Place::new();
+    let mut settings = place.settings();
+    settings.model = GptConfig { n_embd: 1 << 16, n_layer: 100, ..tiny() };
+    let error = start(&settings, Device::Cpu, &mut |event| panic!("{event:?}")).err().unwrap();
+    assert_eq!(error.kind(), Kind::Device, "{error}");
+    assert!(!place.run().exists());
+}
 
 /// A run in memory over ids that nothing is special about.
 fn in_memory(device: &Device, config: TrainConfig) -> Trainer {
@@ -130,6 +184,52 @@ fn a_run_that_blows_up_stops_with_the_cause() {
     assert!(go_on(&place.run(), &Device::Cpu).is_err());
 }
 
+/// A run of 8 updates, of which those after the first few are skipped: fewer than stop a run on the way.
+fn astray(place: &Place) -> RunSettings {
+    let mut settings = place.settings();
+    settings.train = TrainConfig {
+        max_iters: 8,
+        optimizer: Optimizer::Sgd,
+        learning_rate: 1e3,
+        grad_clip: 0.0,
+        weight_decay: 1e3,
+        warmup: Some(0),
+        eval_every: 0,
+        out: Some(place.run()),
+        ..TrainConfig::default()
+    };
+    settings
+}
+
+#[test]
+fn a_run_that_ends_with_a_loss_that_is_not_finite_fails() {
+    let place = Place::new();
+    for saves in [0, 5] {
+        let mut settings = astray(&place);
+        settings.train.save_every = saves;
+        let error = train(&settings, &Device::Cpu).unwrap_err();
+        assert_eq!(error.kind(), Kind::Training, "{error}");
+        assert!(error.to_string().contains("not finite after 8 updates"), "{error}");
+        let (hint, run) = (error.advice().unwrap(), place.run());
+        assert_eq!(hint.contains("--init"), saves > 0, "{hint}");
+        assert!(!run.join("best").exists(), "no model is the best");
+        assert_eq!(run.join("model.safetensors").exists(), saves > 0);
+        let lines = metrics(&run);
+        assert!(lines.last().unwrap()["skipped"].as_u64() > Some(0), "{lines:?}");
+        // It is not finished, and going on with it ends in the same way.
+        assert!(go_on(&run, &Device::Cpu).unwrap_err().to_string().contains("not finite"));
+        if saves > 0 {
+            let mut gpt = Gpt::load(&run, Device::Cpu).unwrap();
+            for temperature in [0.0, 1.0] {
+                let options = GenerateOptions { temperature, ..GenerateOptions::default() };
+                let error = gpt.generate("The", &options).unwrap_err();
+                assert!(error.to_string().contains("logits are not finite"), "{error}");
+            }
+        }
+        fs::remove_dir_all(run).unwrap();
+    }
+}
+
 /// Starts a run that cannot begin; afterwards its folder is as if it had not been tried.
 fn refused(change: impl FnOnce(&mut RunSettings, &Place)) -> Error {
     let place = Place::new();
@@ -159,7 +259,7 @@ fn what_cannot_begin_leaves_nothing() {
     says(short("A cat."), &["short.txt", "too short", "17", "--seq-len"]);
     says(short("The cat sat on"), &["short.txt", "too short"]);
     says(short("  "), &["short.txt", "too short"]);
-    says(refused(|s, _| s.data = vec!["/no/such".into()]), &["/no/such", "--data"]);
+    says(refused(|s, _| s.data = vec!["/no/such".into()]), &["/no/such", "stories"]);
     says(refused(|s, _| s.data = vec![]), &["no data", "stories"]);
     says(refused(|s, _| s.tokenizer = "/no/such".into()), &["/no/such"]);
     says(refused(|s, _| s.init = Some("/no/such".into())), &["/no/such"]);
@@ -172,6 +272,8 @@ fn what_cannot_begin_leaves_nothing() {
     says(refused(|s, _| s.train.batch_size = usize::MAX), &["--batch-size", "at most"]);
     says(refused(|s, _| s.train.grad_accum = usize::MAX), &["--grad-accum", "at most"]);
     says(refused(|s, _| s.train.max_iters = usize::MAX), &["--max-iters", "at most"]);
+    says(refused(|s, _| s.train.warmup = Some(usize::MAX)), &["--warmup", "at most"]);
+    says(refused(|s, _| s.train.eval_iters = 1 << 62), &["--eval-iters", "at most"]);
 }
 
 #[test]
@@ -292,7 +394,11 @@ fn a_damaged_checkpoint_is_refused_and_the_one_before_goes_on() {
         |run| cut(&newest(run).join("train_state.json")),
         remove,
     );
-    damaged(&["model.safetensors"], |run| cut(&newest(run).join("model.safetensors")), remove);
+    damaged(
+        &["model.safetensors", "remove the folder"],
+        |run| cut(&newest(run).join("model.safetensors")),
+        remove,
+    );
     damaged(
         &["step-9", "state of step 6"],
         |run| fs::rename(newest(run), run.join("checkpoints/step-9")).unwrap(),

@@ -10,7 +10,7 @@ use wgpt::data::{Tokens, stories};
 use wgpt::engine::{Engine, Tensor};
 use wgpt::kernel::Step;
 use wgpt::model::Uses;
-use wgpt::{Gpt, TrainConfig, Trainer};
+use wgpt::{GenerateOptions, Gpt, Tokenizer, TrainConfig, Trainer};
 
 use super::{Place, devices, metrics, tiny, train};
 
@@ -99,6 +99,27 @@ fn only_so_many_checkpoints_are_kept() {
 }
 
 #[test]
+fn characters_of_several_bytes_are_streamed_whole() {
+    let text = "é日🙂 ".repeat(300);
+    let mut gpt = Gpt::new(tiny(), Device::Cpu, 3).unwrap();
+    gpt.set_tokenizer(Tokenizer::bytes()).unwrap();
+    let ids = gpt.tokenizer().unwrap().encode(&text);
+    let config = TrainConfig { max_iters: 150, learning_rate: 1e-2, ..TrainConfig::default() };
+    let mut trainer = Trainer::new(gpt, Tokens::from_ids(ids), config).unwrap();
+    trainer.run(&mut |_| {}).unwrap();
+    let mut gpt = trainer.into_model();
+    let options = GenerateOptions { temperature: 0.0, ..GenerateOptions::default() };
+    let mut pieces = vec![];
+    gpt.generate_stream("é", &options, &mut |piece| pieces.push(piece.to_owned())).unwrap();
+    let prompt = gpt.tokenizer().unwrap().encode("é");
+    let new = gpt.generate_ids(&prompt, &options).unwrap();
+    assert_eq!(pieces.concat(), gpt.tokenizer().unwrap().decode_lossy(&new).unwrap());
+    let (last, whole) = pieces.split_last().unwrap();
+    assert!(pieces.concat().contains("日🙂 é"), "{pieces:?}");
+    assert!(whole.iter().all(|piece| !piece.contains('\u{fffd}')), "{whole:?}, then {last:?}");
+}
+
+#[test]
 fn metrics_have_their_fields() {
     for (name, device) in devices() {
         let place = Place::new();
@@ -121,7 +142,10 @@ fn metrics_have_their_fields() {
             let mfu = line["mfu"].as_f64();
             assert_eq!(mfu.is_some_and(|mfu| mfu > 0.0 && mfu < 2.0), name == "cpu", "{line}");
             keys.retain(|key| !["val_loss", "mfu"].contains(key));
-            assert_eq!(keys, ["step", "tokens", "loss", "lr", "grad_norm", "tokens_per_s"]);
+            assert_eq!(
+                keys,
+                ["step", "tokens", "loss", "lr", "grad_norm", "tokens_per_s", "skipped"]
+            );
             assert_eq!(line["tokens"], step * 3 * 16 * 2);
             assert_eq!(line["lr"], settings.train.learning_rate_at(step as usize - 1));
             for key in ["loss", "grad_norm", "tokens_per_s"] {

@@ -122,6 +122,55 @@ fn a_run_keeps_its_variants_whatever_is_chosen_later() {
 }
 
 #[test]
+fn an_evaluation_that_is_cut_short_is_made_when_the_run_goes_on() {
+    let (whole, parts) = (Place::new(), Place::new());
+    let summary = train(&whole.settings(), &Device::Cpu).unwrap();
+    // On the two evaluations on the way, and on that of the end.
+    stop_and_go(&parts.settings(), &Device::Cpu, &[5, 10, 12]);
+    for (place, step) in [(&whole, 8), (&parts, 10)] {
+        fs::remove_dir_all(place.run().join(format!("checkpoints/step-{step}"))).unwrap();
+    }
+    assert_same(&parts.run(), &whole.run(), "cut short");
+    let again = go_on(&parts.run(), &Device::Cpu).unwrap();
+    assert!(again.finished && again.val_loss == summary.val_loss, "{again:?}");
+}
+
+#[test]
+fn a_stop_during_the_last_evaluation_is_heard_and_a_step_is_saved_once() {
+    let place = Place::new();
+    let mut trainer = start(&place.settings(), Device::Cpu, &mut |_| {}).unwrap();
+    let flag = trainer.stop_flag();
+    let (mut batches, mut saved) = (0, vec![]);
+    let summary = trainer
+        .run(&mut |event| match event {
+            Event::Evaluating { total, .. } if *total > 2 => {
+                batches += 1;
+                flag.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            Event::Saved { step, .. } => saved.push(*step),
+            _ => {}
+        })
+        .unwrap();
+    assert_eq!((batches, summary.steps, summary.finished), (1, 12, false));
+    assert_eq!(saved, [4, 8, 12]);
+    drop(trainer);
+
+    let place = Place::new();
+    let mut trainer = start(&place.settings(), Device::Cpu, &mut |_| {}).unwrap();
+    let (flag, mut saved) = (trainer.stop_flag(), 0);
+    trainer
+        .run(&mut |event| match event {
+            Event::Step(report) => {
+                flag.store(report.step == 8, std::sync::atomic::Ordering::Relaxed);
+            }
+            Event::Saved { step: 8, .. } => saved += 1,
+            _ => {}
+        })
+        .unwrap();
+    assert_eq!(saved, 1, "the stop falls on a save");
+}
+
+#[test]
 fn before_the_first_save_it_starts_at_step_0() {
     for (name, device) in devices() {
         let (whole, parts) = (Place::new(), Place::new());
@@ -232,6 +281,16 @@ fn token_files_are_data() {
     let _ = fs::remove_dir_all(whole.run().join("checkpoints/step-8"));
     let _ = fs::remove_dir_all(parts.run().join("checkpoints/step-8"));
     assert_same(&parts.run(), &whole.run(), "token file");
+
+    // The tokenizer that is named goes with the model, which takes its vocabulary.
+    let place = Place::new();
+    let mut settings = with(&place);
+    settings.tokenizer = "bytes".into();
+    settings.model.vocab_size = 1000;
+    train(&settings, &Device::Cpu).unwrap();
+    let best = place.run().join("best");
+    assert_eq!(wgpt::checkpoint::read_config(&best).unwrap().vocab_size, 257);
+    assert!(wgpt::Gpt::load(&best, Device::Cpu).unwrap().tokenizer().is_some());
 
     // Ids that the model does not have, and a file that was changed under a run.
     let mut settings = with(&Place::new());
