@@ -478,6 +478,8 @@ pub mod shared {
     pub const PRODUCT_NO_SUMS: &str = include_str!("../shaders/shared/product_no_sums.wgsl");
     /// The engine of a matrix product that every device runs.
     pub const PRODUCT_TILES: &str = include_str!("../shaders/shared/product_tiles.wgsl");
+    /// The engine for a few rows.
+    pub const PRODUCT_ROWS: &str = include_str!("../shaders/shared/product_rows.wgsl");
     /// The engine for subgroups of 8.
     pub const PRODUCT_BROADCAST: &str = include_str!("../shaders/shared/product_broadcast.wgsl");
     /// The engine for matrix units.

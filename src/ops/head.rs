@@ -6,7 +6,9 @@
 //! of the last valid row alone, which has a kernel of its own.
 
 use crate::graph::{Recorder, Var};
-use crate::kernel::{Accumulate, Dims, Io, Kernel, Real, Step, grid, reads, twin, writes_part};
+use crate::kernel::{
+    Accumulate, Dims, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, twin, writes_part,
+};
 use crate::math::gemv::row_dots;
 use crate::ops::embedding::Slice;
 use crate::ops::{Op, cross_entropy, matmul, portable};
@@ -19,7 +21,10 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 2 * u64::from(d.V) * u64::from(d.C),
-    variants: portable!("head_forward", [], |d, _| grid::fold(d.V.div_ceil(8))),
+    variants: portable!(
+        "head_forward", [], |d, _| grid::fold(d.V.div_ceil(8)),
+        "vectors": [], Needs::NOTHING, four_channels, |d, _| grid::fold(d.V.div_ceil(8))
+    ),
 };
 
 /// Head and loss over row chunks of `logits`.

@@ -150,6 +150,13 @@ macro_rules! products {
                 grid: |d, _| grid::tiles(size(d), [16, 128]),
                 ..PORTABLE
             },
+            Variant {
+                name: "rows",
+                shared: &[$(shared::$shared,)* shared::PRODUCT, shared::PRODUCT_ROWS],
+                fits: |d, _| size(d)[0] <= 8,
+                grid: |d, _| grid::tiles(size(d), [8, 32]),
+                ..PORTABLE
+            },
             // Matrix units of Apple's kind, of a CPU that plays one, and of NVIDIA's kind.
             Variant {
                 name: "coop_8x8",
@@ -206,7 +213,7 @@ const fn coop_needs(edge: u32, subgroup: u32) -> Needs {
 
 /// Whether matrix units are worth their while: for operands of half precision that fill some tiles.
 fn halves_and_size(elems: &[Elem], [m, n]: [u32; 2]) -> bool {
-    elems[..2] == [Elem::F16; 2] && m >= 8 && n >= 8
+    elems[..2] == [Elem::F16; 2] && m > 8 && n >= 8
 }
 /// A kernel of rows: portable, a workgroup each; and `subgroup`, a subgroup each of `$rows` rows.
 macro_rules! rows {
