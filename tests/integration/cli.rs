@@ -239,6 +239,7 @@ fn training_ends_with_a_sample_and_what_to_do_next() {
     assert!(text.contains("A sample:") && text.contains("validation loss"), "{text}");
     assert!(text.contains("wgpt generate --model runs/one/best --prompt"), "{text}");
     assert!(logs.contains("step 4/12  loss ") && logs.contains("tokens/s  ETA "), "{logs}");
+    assert!(logs.contains("  MFU "), "{logs}");
     assert!(logs.contains("step 6: validation loss"), "{logs}");
     assert!(!text.contains('\u{1b}') && !logs.contains('\u{1b}'), "no escape codes in a pipe");
 }
