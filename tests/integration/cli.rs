@@ -196,6 +196,8 @@ fn wrong_command_lines_exit_2_and_name_the_option() {
         (&["plan", "--batch-size", "0"], "--batch-size"),
         (&["bench", "train", "--precision", "f8"], "--precision"),
         (&["tokenizer", "train", "a.txt", "--out", "x"], "--vocab"),
+        (&["tune", "--device", "cpu"], "--device gpu"),
+        (&["train", "--trace", "x"], "--profile"),
         (&["nothing"], "nothing"),
     ];
     for (arguments, named) in cases {
