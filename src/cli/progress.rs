@@ -157,7 +157,7 @@ impl Progress {
                 let mfu =
                     report.mfu.map_or(String::new(), |mfu| format!("  MFU {:.1} %", 100.0 * mfu));
                 self.say(&format!(
-                    "step {step}/{steps}  {loss}lr {lr:.2e}  {rate} tokens/s{mfu}  ETA {left}"
+                    "step {step}/{steps}  {loss}lr {lr:.2e}  {rate} tokens/s  ETA {left}{mfu}"
                 ));
             }
             None => {}

@@ -196,6 +196,8 @@ fn wrong_command_lines_exit_2_and_name_the_option() {
         (&["plan", "--batch-size", "0"], "--batch-size"),
         (&["bench", "train", "--precision", "f8"], "--precision"),
         (&["tokenizer", "train", "a.txt", "--out", "x"], "--vocab"),
+        (&["tune", "--device", "cpu"], "--device gpu"),
+        (&["train", "--trace", "x"], "--profile"),
         (&["nothing"], "nothing"),
     ];
     for (arguments, named) in cases {
@@ -239,6 +241,7 @@ fn training_ends_with_a_sample_and_what_to_do_next() {
     assert!(text.contains("A sample:") && text.contains("validation loss"), "{text}");
     assert!(text.contains("wgpt generate --model runs/one/best --prompt"), "{text}");
     assert!(logs.contains("step 4/12  loss ") && logs.contains("tokens/s  ETA "), "{logs}");
+    assert!(logs.contains("  MFU "), "{logs}");
     assert!(logs.contains("step 6: validation loss"), "{logs}");
     assert!(!text.contains('\u{1b}') && !logs.contains('\u{1b}'), "no escape codes in a pipe");
 }

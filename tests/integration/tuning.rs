@@ -123,6 +123,18 @@ fn a_damaged_or_foreign_file_is_told_of_and_written_anew() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_written_is_told_of_and_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "not a folder").unwrap();
+    let Some(device) = new_gpu(Some(&file)) else { return };
+    let told = notices(&device, Effort::Missing, None);
+    assert!(matches!(told.last(), Some(Notice::NotKept { .. })), "{told:?}");
+    assert!(device.choices(&product()).taken.contains_key(CLASS));
+    assert_eq!(notices(&device, Effort::Missing, None), [], "this process knows");
+}
+
+#[test]
 fn a_devices_best_is_measured_once() {
     let folder = tempfile::tempdir().unwrap();
     let Some(device) = new_gpu(Some(folder.path())) else { return };

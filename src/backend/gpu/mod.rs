@@ -331,7 +331,8 @@ impl Backend for Gpu {
         self.write_bytes(view, bytemuck::cast_slice(data));
     }
 
-    /// Long ranges go out in several submissions, of [`SUBMIT_MS`] each.
+    /// Long ranges go out in several submissions: a system may reset a GPU that works on one for
+    /// seconds.
     fn run(&mut self, range: Range<usize>, step: &Step) {
         self.write_step(step);
         let mut start = range.start;

@@ -42,6 +42,11 @@ pub enum Notice {
         /// What is wrong.
         fault: String,
     },
+    /// What was found out could not be written to the cache folder.
+    NotKept {
+        /// What the system refused.
+        cause: String,
+    },
     /// A file of the cache was passed over.
     Ignored {
         /// The file.
@@ -66,6 +71,9 @@ impl fmt::Display for Notice {
             Notice::Refused { variant, fault } => {
                 write!(f, "the kernel {variant} is not right on this device and not used: {fault}")
             }
+            Notice::NotKept { cause } => {
+                write!(f, "the next start times the kernels again: {cause}")
+            }
             Notice::Ignored { path, cause } => {
                 write!(f, "{} is passed over and written anew: {cause}", path.display())
             }
@@ -87,7 +95,7 @@ pub enum Effort {
 ///
 /// # Errors
 ///
-/// If the device is lost, or the file cannot be written.
+/// If the device is lost.
 pub fn tune(
     device: &Arc<GpuDevice>,
     plan: &Plan,
@@ -135,7 +143,10 @@ pub fn tune_spoiled(
             device.measured().learn(dispatch, device.has(), ms);
         }
     }
-    device.save_measured()
+    if let Err(error) = device.save_measured() {
+        on_notice(Notice::NotKept { cause: error.to_string() });
+    }
+    Ok(())
 }
 
 /// A dispatch of each class that has several sound variants and was not timed, the most work first.
