@@ -405,10 +405,10 @@ impl Trainer {
             self.log(metrics)?;
         }
         if last && self.state.val_loss.is_none() {
-            return Err(self.diverged(format!(
+            return Err(self.diverged(&format!(
                 "the validation loss is not finite after {done} updates, {} of them skipped since a loss or gradient was not",
                 metrics.skipped
-            ))?);
+            )));
         }
         if config.is_due(config.save_every, done) {
             self.save(on_event)?;
@@ -507,23 +507,22 @@ impl Trainer {
             return Ok(());
         }
         let what = if update.loss.is_finite() { "gradient" } else { "loss" };
-        Err(self.diverged(format!(
+        Err(self.diverged(&format!(
             "the {what} was not finite in {skipped} updates in a row, up to step {}; the parameters are as before them",
             self.state.step
-        ))?)
+        )))
     }
 
-    /// The error of a run that went astray, with the ways out that there are.
-    fn diverged(&self, message: String) -> Result<Error> {
-        let saved = self.run.as_ref().map(RunDir::newest_checkpoint).transpose()?.flatten();
-        let hint = "lower --lr or lengthen --warmup".to_owned();
-        Ok(Error::training(message).hint(match saved {
-            Some((_, path)) => format!(
-                "{hint}; or go on from the last save with other settings by --init {}",
-                path.display()
-            ),
-            None => hint,
-        }))
+    /// The error of a run that went astray, with the ways out that there are: a checkpoint may be astray too.
+    fn diverged(&self, message: &str) -> Error {
+        let best = self.run.as_ref().map(RunDir::best).filter(|best| best.exists());
+        let more = best.map_or(String::new(), |best| {
+            format!(
+                "; or go on from the best model with other settings by --init {}",
+                best.display()
+            )
+        });
+        Error::training(message).hint(format!("lower --lr or lengthen --warmup{more}"))
     }
 
     fn log(&mut self, metrics: Metrics) -> Result<()> {

@@ -204,15 +204,19 @@ fn astray(place: &Place) -> RunSettings {
 #[test]
 fn a_run_that_ends_with_a_loss_that_is_not_finite_fails() {
     let place = Place::new();
-    for saves in [0, 5] {
+    for (evaluations, saves) in [(0, 0), (1, 5)] {
         let mut settings = astray(&place);
-        settings.train.save_every = saves;
+        (settings.train.eval_every, settings.train.save_every) = (evaluations, saves);
         let error = train(&settings, &Device::Cpu).unwrap_err();
         assert_eq!(error.kind(), Kind::Training, "{error}");
         assert!(error.to_string().contains("not finite after 8 updates"), "{error}");
         let (hint, run) = (error.advice().unwrap(), place.run());
-        assert_eq!(hint.contains("--init"), saves > 0, "{hint}");
-        assert!(!run.join("best").exists(), "no model is the best");
+        assert_eq!(hint.contains("--init"), evaluations > 0, "{hint}");
+        assert_eq!(
+            run.join("best").exists(),
+            evaluations > 0,
+            "what was never finite is not the best"
+        );
         assert_eq!(run.join("model.safetensors").exists(), saves > 0);
         let lines = metrics(&run);
         assert!(lines.last().unwrap()["skipped"].as_u64() > Some(0), "{lines:?}");
