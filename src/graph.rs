@@ -599,7 +599,11 @@ impl Graph {
         let weight = self.operand(weight);
         let bias = self.whole(&format!("{name}.bias"), &[oc]);
         let dims = Dims { C: c as u32, OC: oc as u32, ..self.dims };
-        Linear { dims, x, weight, bias, out }
+        // Matrix units take operands of one precision, and the stream's gradient has the other.
+        let differs = self.mode == Mode::Training && out.grad.elem != x.value.elem;
+        let rounded_dout = differs
+            .then(|| self.buffer(Role::Activations, "rounded_dout", out.grad.len, x.value.elem));
+        Linear { dims, x, weight, bias, out, rounded_dout }
     }
 
     /// `x` (B,T,C) times a weight (C,`oc`), plus a bias (`oc`).

@@ -1,4 +1,4 @@
-//! Copies of parameters in the precision that matrix products read: `out = x`, rounded.
+//! Copies in the precision that matrix products read: `out = x`, rounded.
 //!
 //! Mixed precision updates parameters in single precision, where a small update does not vanish
 //! beside a large weight, and multiplies by copies of half the size (Micikevicius et al. 2017).

@@ -14,8 +14,8 @@ use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, reads, twin,
 use crate::math::gemm::{Into, Matrix, product};
 use crate::math::gemv::row_product;
 use crate::math::simd::vector_fn;
-use crate::ops::{Op, gelu, products};
-use crate::plan::Plan;
+use crate::ops::{Op, cast, gelu, products};
+use crate::plan::{Plan, View};
 
 fn flops(d: &Dims) -> u64 {
     2 * d.rows() as u64 * u64::from(d.C) * u64::from(d.OC)
@@ -84,20 +84,26 @@ pub struct Linear {
     pub bias: Var,
     /// (B,T,OC)
     pub out: Var,
+    /// (B,T,OC): where the gradient of `out` is rounded to, if it is not of the precision of `x`.
+    pub rounded_dout: Option<View>,
 }
 
 impl Op for Linear {
     fn forward(&self, plan: &mut Plan) {
-        let Linear { dims, x, weight, bias, out } = *self;
+        let Linear { dims, x, weight, bias, out, .. } = *self;
         plan.push(&FORWARD, dims, &[x.value, weight.value, bias.value, out.value]);
     }
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
-        let Linear { dims, x, weight, bias, out } = *self;
+        let Linear { dims, x, weight, bias, out, rounded_dout } = *self;
         let acc = recorder.parameter(&[weight.grad, bias.grad]);
-        let args = [x.value, out.grad, weight.grad, bias.grad];
+        if let Some(rounded) = rounded_dout {
+            cast::record(recorder.plan, out.grad, rounded);
+        }
+        let dout = rounded_dout.unwrap_or(out.grad);
+        let args = [x.value, dout, weight.grad, bias.grad];
         recorder.plan.push(&BACKWARD_PARAMS, Dims { ACC: acc, ..dims }, &args);
-        recorder.plan.push(&BACKWARD_INPUT, dims, &[weight.value, out.grad, x.grad]);
+        recorder.plan.push(&BACKWARD_INPUT, dims, &[weight.value, dout, x.grad]);
     }
 }
 
@@ -111,7 +117,7 @@ pub struct LinearGelu {
 
 impl Op for LinearGelu {
     fn forward(&self, plan: &mut Plan) {
-        let Linear { dims, x, weight, bias, out: pre } = self.linear;
+        let Linear { dims, x, weight, bias, out: pre, .. } = self.linear;
         let args = [x.value, weight.value, bias.value, pre.value, self.out.value];
         plan.push(&GELU_FORWARD, dims, &args);
     }
