@@ -427,9 +427,9 @@ impl GpuDevice {
         self.real
     }
 
-    /// Bytes that the device's allocator has taken from the driver, where wgpu can tell.
+    /// Bytes that all buffers take of the device's memory, where wgpu can tell.
     pub fn allocated_bytes(&self) -> Option<u64> {
-        self.device.generate_allocator_report().map(|report| report.total_reserved_bytes)
+        self.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
     }
 
     /// Gives the device up as if its driver had lost it: for proofs.

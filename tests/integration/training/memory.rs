@@ -1,10 +1,14 @@
 //! Memory stays flat: what a run takes at its start, it takes for ever.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use assert_cmd::Command;
 use wgpt::backend::Device;
+use wgpt::backend::gpu::GpuDevice;
 use wgpt::data::Tokens;
+use wgpt::engine::Engine;
+use wgpt::model::Uses;
 use wgpt::{Event, Gpt, GptConfig, TrainConfig, Trainer};
 
 use super::{devices, tiny};
@@ -34,8 +38,25 @@ fn memory_is_flat_over_a_thousand_steps() {
         .success();
 }
 
+/// A run of `small` takes of a device what its plan says, and little beside it.
+fn measure_plan(gpu: &Arc<GpuDevice>) {
+    let (device, config) = (Device::Gpu(Arc::clone(gpu)), GptConfig::small());
+    let allocated = || gpu.allocated_bytes().expect("wgpu counts on Vulkan");
+    let before = allocated();
+    let train = TrainConfig { batch_size: 4, ..TrainConfig::default() };
+    let engine = Engine::new(&config, Uses::training(&train, &config), &device).unwrap();
+    let (plan, taken) = (engine.program().plan.total_bytes(), allocated() - before);
+    println!("plan {plan}, allocated {taken}");
+    // Beside it: what reads go through, and the sizes of every dispatch.
+    let beside = taken.checked_sub(plan).expect("a run takes at least its plan");
+    assert!(beside <= plan / 20 + (4 << 20), "{beside} bytes beside the plan's {plan}");
+}
+
 fn measure() {
     for (name, device) in devices() {
+        if let Device::Gpu(gpu) = &device {
+            measure_plan(gpu);
+        }
         let ids: Vec<u32> = (0..5000).map(|i| i * i * 7 % 257).collect();
         let allocated_bytes = || match &device {
             Device::Cpu => None,
