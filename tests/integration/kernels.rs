@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, ScalarKind, StorageAccess, TypeInner};
-use wgpt::backend::gpu::Gpu;
+use wgpt::backend::gpu::{Gpu, GpuDevice};
 use wgpt::backend::{Backend, Device};
 use wgpt::check::verify;
 use wgpt::kernel::{Dims, Elem, Kernel, StepWords, Variant};
@@ -236,20 +236,34 @@ fn every_shader_translates_to_metal_and_direct3d() {
     }
 }
 
-#[test]
-fn gpu_agrees_with_the_twins() {
-    for device in [gpu(), full_gpu(), unchecked_gpu()].into_iter().flatten() {
-        let rows = verify::verify(&Device::Gpu(Arc::clone(device)), None).unwrap();
-        for row in &rows {
-            println!("{:32} {:4} {:9.2e} {}", row.name(), row.dispatches, row.error, row.place);
-        }
-        let wrong: Vec<_> = rows.iter().filter(|row| !row.passes()).collect();
-        assert!(wrong.is_empty(), "{wrong:#?}");
+/// Asserts that every kernel and variant on a device does what its twin does.
+fn agrees(device: Option<&'static Arc<GpuDevice>>) {
+    let Some(device) = device else { return };
+    let rows = verify::verify(&Device::Gpu(Arc::clone(device)), None).unwrap();
+    for row in &rows {
+        println!("{:32} {:4} {:9.2e} {}", row.name(), row.dispatches, row.error, row.place);
     }
+    let wrong: Vec<_> = rows.iter().filter(|row| !row.passes()).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]
-fn gpu_has_matrix_units_where_they_are_asked_for() {
+fn gpu_agrees_with_the_twins() {
+    agrees(gpu());
+}
+
+#[test]
+fn gpu_with_all_it_has_agrees_with_the_twins() {
+    agrees(full_gpu());
+}
+
+#[test]
+fn gpu_without_checks_agrees_with_the_twins() {
+    agrees(unchecked_gpu());
+}
+
+#[test]
+fn gpu_with_all_it_has_has_matrix_units_where_they_are_asked_for() {
     if std::env::var("WGPT_REQUIRE_COOP").is_ok_and(|v| v == "1") {
         let device = full_gpu().expect("WGPT_REQUIRE_COOP=1 wants a GPU");
         assert!(device.has().matrix_tiles != 0, "WGPT_REQUIRE_COOP=1, but {device:?} has none");
