@@ -10,6 +10,25 @@
 //     B_SUMS, store_sum(n, x)     whether the sum of each column of b is wanted, and where it goes
 // and an engine has `main`: it computes the sums in tiles and stores each once.
 
+// There are no loops here that could do without: Mesa's drivers that run on a CPU end a shader's loops,
+// silently, after 65,535 rounds of all of them.
+
+// Neighbour `i` of a (m, k), one by one.
+fn a_near(m: u32, k: u32, i: u32, inside: u32) -> f32 {
+    if i >= inside {
+        return 0.0;
+    }
+    return a_at(m + select(i, 0u, A_ALONG_K), k + select(0u, i, A_ALONG_K));
+}
+
+// Neighbour `i` of b (k, n), one by one.
+fn b_near(k: u32, n: u32, i: u32, inside: u32) -> f32 {
+    if i >= inside {
+        return 0.0;
+    }
+    return b_at(k + select(0u, i, B_ALONG_K), n + select(i, 0u, B_ALONG_K));
+}
+
 // a (m, k..k+4) or a (m..m+4, k).
 fn a_vector(m: u32, k: u32, size: vec3<u32>, fit: bool) -> vec4<f32> {
     if m >= size.x || k >= size.y {
@@ -19,11 +38,7 @@ fn a_vector(m: u32, k: u32, size: vec3<u32>, fit: bool) -> vec4<f32> {
     if fit && inside >= 4u {
         return a_four(m, k);
     }
-    var out = vec4(0.0);
-    for (var i = 0u; i < min(inside, 4u); i++) {
-        out[i] = a_at(m + select(i, 0u, A_ALONG_K), k + select(0u, i, A_ALONG_K));
-    }
-    return out;
+    return vec4(a_near(m, k, 0u, inside), a_near(m, k, 1u, inside), a_near(m, k, 2u, inside), a_near(m, k, 3u, inside));
 }
 
 // b (k..k+4, n) or b (k, n..n+4).
@@ -35,11 +50,7 @@ fn b_vector(k: u32, n: u32, size: vec3<u32>, fit: bool) -> vec4<f32> {
     if fit && inside >= 4u {
         return b_four(k, n);
     }
-    var out = vec4(0.0);
-    for (var i = 0u; i < min(inside, 4u); i++) {
-        out[i] = b_at(k + select(0u, i, B_ALONG_K), n + select(i, 0u, B_ALONG_K));
-    }
-    return out;
+    return vec4(b_near(k, n, 0u, inside), b_near(k, n, 1u, inside), b_near(k, n, 2u, inside), b_near(k, n, 3u, inside));
 }
 
 // a (m..m+4, k..k+4): row i holds four neighbours in m, of k + i.

@@ -59,11 +59,21 @@ fn b_along_n(k: u32, n: u32, last: u32) -> mat4x4<f32> {
 
 // An invocation's columns of one row of `b`, one by one.
 fn b_row(k: u32, n: u32, last: u32) -> mat4x4<f32> {
-    var row: mat4x4<f32>;
-    for (var i = 0u; i < COLUMNS; i++) {
-        row[i / 4u][i % 4u] = b_at(k, min(n + i, last));
-    }
-    return row;
+    return mat4x4(
+        b_each(k, n, last),
+        b_each(k, n + 4u, last),
+        b_each(k, n + 8u, last),
+        b_each(k, n + 12u, last),
+    );
+}
+
+fn b_each(k: u32, n: u32, last: u32) -> vec4<f32> {
+    return vec4(
+        b_at(k, min(n, last)),
+        b_at(k, min(n + 1u, last)),
+        b_at(k, min(n + 2u, last)),
+        b_at(k, min(n + 3u, last)),
+    );
 }
 
 // The sums of an invocation's columns of `b`.

@@ -65,15 +65,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var k0 = 0u; k0 < size.y; k0 += TILE_K) {
         load_tiles(local, m0, n0, k0, size, fit);
         workgroupBarrier();
-        for (var k = 0u; k < TILE_K; k++) {
-            let a = a_tile[k * VECTORS + y];
-            let c = a_tile[k * VECTORS + HALF + y];
-            let bl = b_tile[k * VECTORS + x];
-            let bh = b_tile[k * VECTORS + HALF + x];
-            l0 += a.x * bl; l1 += a.y * bl; l2 += a.z * bl; l3 += a.w * bl;
-            l4 += c.x * bl; l5 += c.y * bl; l6 += c.z * bl; l7 += c.w * bl;
-            h0 += a.x * bh; h1 += a.y * bh; h2 += a.z * bh; h3 += a.w * bh;
-            h4 += c.x * bh; h5 += c.y * bh; h6 += c.z * bh; h7 += c.w * bh;
+        for (var k = 0u; k < TILE_K; k += 2u) {
+            let a0 = a_tile[k * VECTORS + y];
+            let c0 = a_tile[k * VECTORS + HALF + y];
+            let bl0 = b_tile[k * VECTORS + x];
+            let bh0 = b_tile[k * VECTORS + HALF + x];
+            l0 += a0.x * bl0; l1 += a0.y * bl0; l2 += a0.z * bl0; l3 += a0.w * bl0;
+            l4 += c0.x * bl0; l5 += c0.y * bl0; l6 += c0.z * bl0; l7 += c0.w * bl0;
+            h0 += a0.x * bh0; h1 += a0.y * bh0; h2 += a0.z * bh0; h3 += a0.w * bh0;
+            h4 += c0.x * bh0; h5 += c0.y * bh0; h6 += c0.z * bh0; h7 += c0.w * bh0;
+            let a1 = a_tile[(k + 1u) * VECTORS + y];
+            let c1 = a_tile[(k + 1u) * VECTORS + HALF + y];
+            let bl1 = b_tile[(k + 1u) * VECTORS + x];
+            let bh1 = b_tile[(k + 1u) * VECTORS + HALF + x];
+            l0 += a1.x * bl1; l1 += a1.y * bl1; l2 += a1.z * bl1; l3 += a1.w * bl1;
+            l4 += c1.x * bl1; l5 += c1.y * bl1; l6 += c1.z * bl1; l7 += c1.w * bl1;
+            h0 += a1.x * bh1; h1 += a1.y * bh1; h2 += a1.z * bh1; h3 += a1.w * bh1;
+            h4 += c1.x * bh1; h5 += c1.y * bh1; h6 += c1.z * bh1; h7 += c1.w * bh1;
         }
         if sums_b && local < VECTORS {
             for (var k = 0u; k < TILE_K; k++) {
