@@ -478,6 +478,8 @@ pub mod shared {
     pub const PRODUCT_NO_SUMS: &str = include_str!("../shaders/shared/product_no_sums.wgsl");
     /// The engine of a matrix product that every device runs.
     pub const PRODUCT_TILES: &str = include_str!("../shaders/shared/product_tiles.wgsl");
+    /// The engine for small products of long sums.
+    pub const PRODUCT_SLICED: &str = include_str!("../shaders/shared/product_sliced.wgsl");
     /// The engine for a few rows.
     pub const PRODUCT_ROWS: &str = include_str!("../shaders/shared/product_rows.wgsl");
     /// The engine for subgroups of 8.

@@ -144,6 +144,14 @@ macro_rules! products {
                 ..PORTABLE
             },
             Variant {
+                name: "sliced",
+                shared: &[$(shared::$shared,)* shared::PRODUCT, shared::PRODUCT_SLICED],
+                // Larger ones fill a device with tiles of 64, each of which reads less.
+                fits: |d, _| size(d).iter().map(|edge| edge.div_ceil(64)).product::<u32>() <= 64,
+                grid: |d, _| grid::tiles(size(d), [32, 32]),
+                ..PORTABLE
+            },
+            Variant {
                 name: "broadcast",
                 shared: &[$(shared::$shared,)* shared::PRODUCT, shared::PRODUCT_BROADCAST],
                 needs: Needs::SUBGROUPS_OF_8,
