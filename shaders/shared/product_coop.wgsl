@@ -1,18 +1,21 @@
 // The matrix product on matrix units: operands in half precision, sums in single.
 //
-// One workgroup of 8 subgroups computes a tile of 8 x 8 matrices of EDGE x EDGE, each subgroup 2 x 4 of
-// them. 2 EDGE of k at a time go through workgroup memory, in the order in which they lie in memory, so
-// that nothing is transposed: a matrix is loaded by rows or by columns. The next step's vectors are read
-// while this one's are multiplied. The sums have no elements that could be reached, so each matrix goes
-// through workgroup memory once more before it is stored.
+// One workgroup of 8 subgroups computes a tile of matrices of EDGE x EDGE. With one slice the tile is 8 x 8
+// matrices, 2 x 4 a subgroup; with two, for products that would leave most of a device idle, it is 4 x 4,
+// and each half of the subgroups has 2 x 2 of all of them and every other EDGE of k. What lies along 2 or 4
+// EDGE of k at a time goes through workgroup memory, in the order in which it lies in memory, so that
+// nothing is transposed: a matrix is loaded by rows or by columns. The next step's vectors are read while
+// this one's are multiplied. The sums have no elements that could be reached, so each matrix goes through
+// workgroup memory once more before it is stored; there the slices are added up.
 //
-// With EDGE 16 a step of 32 moves 16 KiB for 1 MFLOP: 64 FLOPs a byte of global memory, 21 a byte of
-// workgroup memory.
+// With EDGE 16 and one slice a step of 32 moves 16 KiB for 1 MFLOP: 64 FLOPs a byte of global memory, 21 a
+// byte of workgroup memory; with two slices 32 and 16.
 
-const TILE = 8u * EDGE;
-const TILE_K = 2u * EDGE;
+const TILE = 8u * EDGE / SLICES;
+const TILE_K = 2u * EDGE * SLICES;
 const DOWN = 2u;                             // matrices of a subgroup, one below the other
-const ACROSS = 4u;                           // and side by side
+const ACROSS = 4u / SLICES;                  // and side by side
+const SUBGROUPS = 8u / SLICES;               // of a slice
 const INVOCATIONS = 8u * SUBGROUP;
 const VECTORS = TILE * TILE_K / 4u;          // of a tile of either operand
 const FETCHED = VECTORS / INVOCATIONS;       // of them, by one invocation
@@ -72,6 +75,11 @@ fn load_b(k: u32, n: u32) -> MatrixB {
     return coopLoadT<MatrixB>(&b_tile[at], pitch);
 }
 
+// Four neighbours of a sum.
+fn staged(at: u32) -> vec4<f32> {
+    return vec4(stage[at], stage[at + 1u], stage[at + 2u], stage[at + 3u]);
+}
+
 @compute @workgroup_size(INVOCATIONS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -83,7 +91,8 @@ fn main(
     let fit = strides_fit();
     let m0 = group.y * TILE;
     let n0 = group.x * TILE;
-    let m = subgroup / 2u * DOWN * EDGE;
+    let slice = subgroup / SUBGROUPS;
+    let m = subgroup % SUBGROUPS / 2u * DOWN * EDGE;
     let n = subgroup % 2u * ACROSS * EDGE;
     let sums_b = B_SUMS && group.y == 0u && local < TILE / 4u;
 
@@ -106,21 +115,23 @@ fn main(
             a_next[i] = fetch_a(i * INVOCATIONS + local, m0, k0 + TILE_K, size, fit);
             b_next[i] = fetch_b(i * INVOCATIONS + local, k0 + TILE_K, n0, size, fit);
         }
-        for (var k = 0u; k < TILE_K; k += EDGE) {
+        for (var k = slice * EDGE; k < TILE_K; k += SLICES * EDGE) {
             let a0 = load_a(m, k);
             let a1 = load_a(m + EDGE, k);
             let b0 = load_b(k, n);
             let b1 = load_b(k, n + EDGE);
-            let b2 = load_b(k, n + 2u * EDGE);
-            let b3 = load_b(k, n + 3u * EDGE);
             sums[0] = coopMultiplyAdd(a0, b0, sums[0]);
             sums[1] = coopMultiplyAdd(a0, b1, sums[1]);
-            sums[2] = coopMultiplyAdd(a0, b2, sums[2]);
-            sums[3] = coopMultiplyAdd(a0, b3, sums[3]);
-            sums[4] = coopMultiplyAdd(a1, b0, sums[4]);
-            sums[5] = coopMultiplyAdd(a1, b1, sums[5]);
-            sums[6] = coopMultiplyAdd(a1, b2, sums[6]);
-            sums[7] = coopMultiplyAdd(a1, b3, sums[7]);
+            sums[ACROSS] = coopMultiplyAdd(a1, b0, sums[ACROSS]);
+            sums[ACROSS + 1u] = coopMultiplyAdd(a1, b1, sums[ACROSS + 1u]);
+            if SLICES == 1u {
+                let b2 = load_b(k, n + 2u * EDGE);
+                let b3 = load_b(k, n + 3u * EDGE);
+                sums[2] = coopMultiplyAdd(a0, b2, sums[2]);
+                sums[3] = coopMultiplyAdd(a0, b3, sums[3]);
+                sums[DOWN * ACROSS - 2u] = coopMultiplyAdd(a1, b2, sums[DOWN * ACROSS - 2u]);
+                sums[DOWN * ACROSS - 1u] = coopMultiplyAdd(a1, b3, sums[DOWN * ACROSS - 1u]);
+            }
         }
         if sums_b {
             for (var k = 0u; k < TILE_K; k++) {
@@ -129,14 +140,17 @@ fn main(
         }
     }
 
-    let stage0 = subgroup * EDGE * EDGE;
+    let own = EDGE * EDGE * subgroup;
+    let first = EDGE * EDGE * (subgroup % SUBGROUPS);
     for (var i = 0u; i < DOWN * ACROSS; i++) {
         workgroupBarrier();
-        coopStoreT(sums[i], &stage[stage0], EDGE);
+        coopStoreT(sums[i], &stage[own], EDGE);
         workgroupBarrier();
-        for (var v = lane; v < EDGE * EDGE / 4u; v += SUBGROUP) {
-            let at = stage0 + 4u * v;
-            let value = vec4(stage[at], stage[at + 1u], stage[at + 2u], stage[at + 3u]);
+        for (var v = slice * SUBGROUP + lane; v < EDGE * EDGE / 4u; v += SLICES * SUBGROUP) {
+            var value = staged(first + 4u * v);
+            if SLICES == 2u {
+                value += staged(first + 4u * v + EDGE * EDGE * SUBGROUPS);
+            }
             let row = m0 + m + i / ACROSS * EDGE + 4u * v / EDGE;
             let column = n0 + n + i % ACROSS * EDGE + 4u * v % EDGE;
             store_vector(row, column, size, fit, value);

@@ -23,7 +23,7 @@ pub mod sample;
 pub mod softmax;
 
 use crate::graph::Recorder;
-use crate::kernel::{Elem, Kernel, Needs};
+use crate::kernel::{Elem, Kernel, Needs, grid};
 use crate::plan::Plan;
 
 /// One node of the graph.
@@ -111,7 +111,7 @@ pub(crate) use portable;
 macro_rules! products {
     ($file:literal, [$($shared:ident),*], |$d:ident| [$m:expr, $n:expr]) => {{
         use crate::kernel::{Dims, Needs, Variant, always, grid, shared};
-        use crate::ops::{coop_needs, halves_and_size};
+        use crate::ops::{coop_needs, few_tiles, halves_and_size};
         const fn size($d: &Dims) -> [u32; 2] {
             [$m, $n]
         }
@@ -146,8 +146,7 @@ macro_rules! products {
             Variant {
                 name: "sliced",
                 shared: &[$(shared::$shared,)* shared::PRODUCT, shared::PRODUCT_SLICED],
-                // Larger ones fill a device with tiles of 64, each of which reads less.
-                fits: |d, _| size(d).iter().map(|edge| edge.div_ceil(64)).product::<u32>() <= 64,
+                fits: |d, _| few_tiles(size(d), 64),
                 grid: |d, _| grid::tiles(size(d), [32, 32]),
                 ..PORTABLE
             },
@@ -166,50 +165,35 @@ macro_rules! products {
                 ..PORTABLE
             },
             // Matrix units of Apple's kind, of a CPU that plays one, and of NVIDIA's kind.
-            Variant {
-                name: "coop_8x8",
-                shared: &[
-                    $(shared::$shared,)*
-                    shared::PRODUCT,
-                    shared::PRODUCT_COOP,
-                    shared::COOP_8X8,
-                    "const SUBGROUP = 32u;",
-                ],
-                needs: coop_needs(8, 32),
-                fits: |d, elems| halves_and_size(elems, size(d)),
-                grid: |d, _| grid::tiles(size(d), [64, 64]),
-                ..PORTABLE
-            },
-            Variant {
-                name: "coop_8x8_narrow",
-                shared: &[
-                    $(shared::$shared,)*
-                    shared::PRODUCT,
-                    shared::PRODUCT_COOP,
-                    shared::COOP_8X8,
-                    "const SUBGROUP = 8u;",
-                ],
-                needs: coop_needs(8, 8),
-                fits: |d, elems| halves_and_size(elems, size(d)),
-                grid: |d, _| grid::tiles(size(d), [64, 64]),
-                ..PORTABLE
-            },
-            Variant {
-                name: "coop_16x16",
-                shared: &[
-                    $(shared::$shared,)*
-                    shared::PRODUCT,
-                    shared::PRODUCT_COOP,
-                    shared::COOP_16X16,
-                    "const SUBGROUP = 32u;",
-                ],
-                needs: coop_needs(16, 32),
-                fits: |d, elems| halves_and_size(elems, size(d)),
-                grid: |d, _| grid::tiles(size(d), [128, 128]),
-                ..PORTABLE
-            },
+            products!(@coop [$($shared),*], "coop_8x8", COOP_8X8, 8, 32, 1),
+            products!(@coop [$($shared),*], "coop_8x8_sliced", COOP_8X8, 8, 32, 2),
+            products!(@coop [$($shared),*], "coop_8x8_narrow", COOP_8X8, 8, 8, 1),
+            products!(@coop [$($shared),*], "coop_8x8_narrow_sliced", COOP_8X8, 8, 8, 2),
+            products!(@coop [$($shared),*], "coop_16x16", COOP_16X16, 16, 32, 1),
+            products!(@coop [$($shared),*], "coop_16x16_sliced", COOP_16X16, 16, 32, 2),
         ]
     }};
+    (
+        @coop [$($shared:ident),*],
+        $name:literal, $matrices:ident, $edge:literal, $subgroup:literal, $slices:literal
+    ) => {
+        Variant {
+            name: $name,
+            shared: &[
+                $(shared::$shared,)*
+                shared::PRODUCT,
+                shared::PRODUCT_COOP,
+                shared::$matrices,
+                concat!("const SUBGROUP = ", $subgroup, "u; const SLICES = ", $slices, "u;"),
+            ],
+            needs: coop_needs($edge, $subgroup),
+            fits: |d, elems| {
+                halves_and_size(elems, size(d)) && ($slices == 1 || few_tiles(size(d), 8 * $edge))
+            },
+            grid: |d, _| grid::tiles(size(d), [8 * $edge / $slices; 2]),
+            ..PORTABLE
+        }
+    };
 }
 pub(crate) use products;
 
@@ -223,6 +207,13 @@ const fn coop_needs(edge: u32, subgroup: u32) -> Needs {
 fn halves_and_size(elems: &[Elem], [m, n]: [u32; 2]) -> bool {
     elems[..2] == [Elem::F16; 2] && m > 8 && n >= 8
 }
+
+/// Whether tiles of this edge would leave most of a large device idle.
+fn few_tiles(size: [u32; 2], edge: u32) -> bool {
+    let [x, y, _] = grid::tiles(size, [edge; 2]);
+    x * y <= 64
+}
+
 /// A kernel of rows: portable, a workgroup each; and `subgroup`, a subgroup each of `$rows` rows.
 macro_rules! rows {
     ($file:literal, $rows:expr, $fits:expr) => {
