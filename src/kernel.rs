@@ -468,6 +468,10 @@ pub mod shared {
     pub const REDUCE: &str = include_str!("../shaders/shared/reduce.wgsl");
     /// Rows that are a subgroup's work each.
     pub const SUBGROUP_ROWS: &str = include_str!("../shaders/shared/subgroup_rows.wgsl");
+    /// Rows of logits in vectors of four.
+    pub const LOGITS: &str = include_str!("../shaders/shared/logits.wgsl");
+    /// How they become their gradients.
+    pub const LOGITS_GRADIENT: &str = include_str!("../shaders/shared/logits_gradient.wgsl");
     /// Matrices from one lane of a subgroup of 8 to all.
     pub const BROADCAST: &str = include_str!("../shaders/shared/broadcast.wgsl");
     /// The tanh form of GELU.

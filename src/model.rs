@@ -6,7 +6,7 @@
 use crate::config::{GptConfig, Optimizer, Precision, Recompute, TrainConfig};
 use crate::graph::{Graph, Param, Var};
 use crate::kernel::{Dims, Elem, LossScale};
-use crate::ops::head::{Head, HeadLast};
+use crate::ops::head::{Head, HeadLast, row_stride};
 use crate::ops::{Op, embedding::Slice, global_norm, optimizer, sample};
 use crate::plan::{Limits, Phase, Plan, Role, View};
 
@@ -199,7 +199,7 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
     let loss = g.buffer(Role::Staging, "loss", 1, Elem::Real);
     let (x, wte) = gpt2(g, config, tokens, uses.dropout && uses.training.is_some());
     let chunk = chunk_rows(g, rows, v, limits);
-    let logits = g.buffer(Role::Logits, "logits", chunk * v, g.elem());
+    let logits = g.buffer(Role::Logits, "logits", chunk * row_stride(v), g.elem());
     let dims = Dims { C: config.n_embd as u32, V: v as u32, ..g.dims() };
     let state = uses.training.map(|_| state_view(g));
     let head = Head { dims, x, wte, targets, logits, row_loss, loss, state };
@@ -223,7 +223,8 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
 
 /// How many of `rows` rows of logits stand in memory at once.
 fn chunk_rows(g: &Graph, rows: usize, v: usize, limits: Limits) -> usize {
-    let most = (LOGITS_BYTES.min(limits.binding_bytes) / g.elem().bytes() / v as u64) as usize;
+    let row_bytes = row_stride(v) as u64 * g.elem().bytes();
+    let most = (LOGITS_BYTES.min(limits.binding_bytes) / row_bytes) as usize;
     let unit = g.slice_rows();
     if most >= rows { rows } else { (most / unit * unit).max(unit.min(rows)) }
 }

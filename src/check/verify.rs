@@ -233,11 +233,13 @@ pub fn fill_random(case: &Case, backend: &mut dyn Backend, seed: u32) {
             continue;
         }
         // Parameters stay small, as trained ones are; second moments are not negative; what lies between
-        // the partial sums of a norm is zero, or every update would be a skipped one.
+        // the partial sums of a norm is zero, or every update would be a skipped one. What pads rows of
+        // logits must not matter.
         let (low, high) = match spec.role {
             Role::Parameters => (-0.3, 0.3),
             Role::Moments => (0.0, 0.01),
             Role::Staging => (0.0, 0.0),
+            Role::Logits => (f32::NAN, f32::NAN),
             _ => (-1.0, 1.0),
         };
         let data = (0..spec.len).map(|i| low + (high - low) * unit(word(i)));
@@ -267,6 +269,7 @@ pub fn cases() -> Vec<Case> {
         model("257 wide", [1, 1, 257, 257, 5], [1, 5], Some(Optimizer::Sgd), Limits::NONE),
         model("768 wide", [1, 12, 768, 11, 2], [1, 2], Some(Optimizer::Adam), Limits::NONE),
         model("fours", [1, 2, 16, 40, 45], [2, 41], adamw, Limits::NONE),
+        model("a vocabulary of 1003", [1, 1, 12, 1003, 40], [4, 35], adamw, small),
         attention("attention, heads of 20", [2, 37, 3, 20]),
         attention("attention, heads of 64", [1, 70, 2, 64]),
         attention("attention, heads of 128", [1, 33, 1, 128]),
@@ -311,7 +314,8 @@ fn model(
         ..Step::default()
     };
     let ranges = |(phase, step)| (program.plan.phase(phase), step);
-    let runs = phases(&program, step).into_iter().map(ranges).collect();
+    let phases = phases(&program, step).into_iter().map(ranges);
+    let runs = padded_products(&program.plan, step).chain(phases).collect();
     let batch = program.batch.expect("it was recorded with batches");
     let sequence = program.generation.map(|g| g.sequence);
     Case {
@@ -322,6 +326,15 @@ fn model(
         targets: vec![batch.targets],
         plan: Arc::new(program.plan),
     }
+}
+
+/// The head's gradients of logits that are logits still: what pads their rows is not yet 0.
+fn padded_products(plan: &Plan, step: Step) -> impl Iterator<Item = (Range<usize>, Step)> + '_ {
+    let first = [Phase::Forward, Phase::Evaluate].map(|phase| plan.phase(phase));
+    let is_product =
+        |i: &usize| ["matmul_nn", "matmul_tn"].contains(&plan.dispatches[*i].kernel.name);
+    let products = plan.phase(Phase::Backward).filter(is_product).map(|i| i..i + 1);
+    first.into_iter().chain(products).map(move |range| (range, step))
 }
 
 /// All phases of a program with a step for each.
