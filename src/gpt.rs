@@ -16,8 +16,8 @@ use crate::tokenizer::Tokenizer;
 enum Origin {
     /// GPT-2's initialisation from a seed.
     Random(u64),
-    /// A model folder.
-    Folder(PathBuf),
+    /// A model folder, or a weights file.
+    Files(PathBuf),
 }
 
 /// A GPT-2 model: create or load it, give it a tokenizer, train it ([`crate::Trainer`]), generate text.
@@ -45,15 +45,17 @@ impl Gpt {
         Ok(Gpt::with_origin(config, device, origin))
     }
 
-    /// A model from a folder of Hugging Face's files, checked in this order: configuration, weights
-    /// (shapes, then NaN and infinity), tokenizer (if there is one).
+    /// A model from a folder of Hugging Face's files, or from a weights file with the others beside it, checked in
+    /// this order: configuration, weights (shapes, then NaN and infinity), tokenizer (if there is one).
+    /// [`crate::hub::find_model`] finds them by name.
     ///
     /// # Errors
     ///
     /// The first fault.
-    pub fn load(dir: &Path, device: Device) -> Result<Gpt> {
-        let (config, _) = checkpoint::open_model(dir)?;
-        let mut gpt = Gpt::with_origin(config, device, Origin::Folder(dir.to_owned()));
+    pub fn load(model: &Path, device: Device) -> Result<Gpt> {
+        let (config, _) = checkpoint::open_model(model)?;
+        let mut gpt = Gpt::with_origin(config, device, Origin::Files(model.to_owned()));
+        let dir = checkpoint::folder_of(model);
         if Tokenizer::exists(dir) {
             gpt.set_tokenizer(Tokenizer::load(dir)?).map_err(|error| error.at(dir.display()))?;
         }
@@ -87,7 +89,7 @@ impl Gpt {
     /// If the vocabulary is below 257, or the model has parameters already.
     pub fn train_tokenizer(&mut self, text: &str, vocab: usize) -> Result<()> {
         let tokenizer = Tokenizer::train(text.as_bytes(), vocab)?;
-        if self.engine.is_some() || matches!(self.origin, Origin::Folder(_)) {
+        if self.engine.is_some() || matches!(self.origin, Origin::Files(_)) {
             return Err(Error::input("the model has parameters for its own vocabulary already")
                 .hint("train a tokenizer before anything else"));
         }
@@ -133,7 +135,7 @@ impl Gpt {
         match (self.engine.take(), &self.origin) {
             (Some(mut old), _) => engine.copy_from(&mut old)?,
             (None, Origin::Random(seed)) => engine.initialize(*seed),
-            (None, Origin::Folder(dir)) => {
+            (None, Origin::Files(dir)) => {
                 load_weights(&mut engine, &Weights::open(dir, &self.config)?)?;
             }
         }

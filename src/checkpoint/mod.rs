@@ -19,7 +19,7 @@ mod state;
 mod tensor_file;
 mod weights;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use config_json::read_config;
 pub use run::{CHOICES, RunDir, newest_run};
@@ -28,9 +28,10 @@ pub(crate) use state::without;
 pub use state::{TrainState, moments, open_state, write_state};
 pub use tensor_file::{Fill, TensorFile};
 pub use weights::Weights;
+pub(crate) use weights::{INDEX as WEIGHTS_INDEX, SAVE_AS_SAFETENSORS, SINGLE as WEIGHTS, shards};
 
 use crate::config::GptConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A tensor's name and shape.
 pub type NamedShape = (String, Vec<usize>);
@@ -77,14 +78,45 @@ fn each_parameter(config: &GptConfig) -> impl Iterator<Item = NamedShape> + use<
     first.map(named).into_iter().chain(layers).chain(last.map(named))
 }
 
-/// Opens a model folder: its configuration, then its weights (shapes, then NaN and infinity).
+/// The model at a path that is there: a model folder, a run's folder (its best model, or else its last), or a weights
+/// file, which is taken for its folder if it bears the usual name.
+///
+/// # Errors
+///
+/// If it is a run that has no model yet.
+pub fn model_at(path: &Path) -> Result<PathBuf> {
+    if path.file_name().is_some_and(|name| name == WEIGHTS) && path.is_file() {
+        return Ok(folder_of(path).to_owned());
+    }
+    if !run::is_run(path) {
+        return Ok(path.to_owned());
+    }
+    run::model_of(path).ok_or_else(|| {
+        Error::input(format!("the run in {} has not saved a model yet", path.display()))
+            .hint("wait for its first save, or go on with it by wgpt train --resume")
+    })
+}
+
+/// The folder with what belongs to a model beside its weights: the model folder itself, or that of a weights file.
+pub(crate) fn folder_of(model: &Path) -> &Path {
+    if !model.is_file() {
+        return model;
+    }
+    match model.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Opens a model folder, or a weights file with its config.json beside it: the configuration, then the weights
+/// (shapes, then NaN and infinity).
 ///
 /// # Errors
 ///
 /// The first fault in that order.
-pub fn open_model(dir: &Path) -> Result<(GptConfig, Weights)> {
-    let config = read_config(dir)?;
-    let weights = Weights::open(dir, &config)?;
+pub fn open_model(model: &Path) -> Result<(GptConfig, Weights)> {
+    let config = read_config(model)?;
+    let weights = Weights::open(model, &config)?;
     weights.check_finite()?;
     Ok((config, weights))
 }

@@ -61,7 +61,7 @@ impl RunDir {
     ///
     /// If there is no run, or another process trains in it.
     pub fn open(path: &Path) -> Result<RunDir> {
-        if !path.join(SETTINGS).is_file() {
+        if !is_run(path) {
             return Err(Error::usage(format!("{} holds no run: no {SETTINGS}", path.display()))
                 .hint("give the folder that wgpt train named at its start"));
         }
@@ -281,6 +281,22 @@ fn is_model(dir: &Path) -> bool {
     dir.join("config.json").is_file() && dir.join("model.safetensors").is_file()
 }
 
+/// The model folders of a run: the best model's, then the last one's, each if it is there.
+fn models(run: &Path) -> Vec<PathBuf> {
+    let folders = [run.join("best"), run.to_owned()];
+    folders.into_iter().filter(|dir| is_model(dir)).collect()
+}
+
+/// Whether a folder is a run's.
+pub(super) fn is_run(dir: &Path) -> bool {
+    dir.join(SETTINGS).is_file()
+}
+
+/// The model folder of a run: of the best model, or else the last one.
+pub(super) fn model_of(run: &Path) -> Option<PathBuf> {
+    models(run).into_iter().next()
+}
+
 /// The model folder of the newest run under `runs` (usually `runs`): of the run that wrote a
 /// model last, the best model, or else the last one. `None` if there is no run with a model.
 ///
@@ -294,12 +310,10 @@ pub fn newest_run(runs: &Path) -> Result<Option<PathBuf>> {
         Err(e) => return Err(Error::io("reading", runs, &e)),
     };
     let newest = entries.flatten().map(|entry| entry.path()).filter_map(|run| {
-        let best = run.join("best");
         let written = |dir: &Path| -> Option<SystemTime> {
             fs::metadata(dir.join("model.safetensors")).and_then(|about| about.modified()).ok()
         };
-        let models = [best, run.clone()].into_iter().filter(|dir| is_model(dir));
-        let models: Vec<PathBuf> = models.collect();
+        let models = models(&run);
         let last = models.iter().filter_map(|dir| written(dir)).max()?;
         Some((last, run, models.into_iter().next()?))
     });

@@ -1,21 +1,24 @@
 //! The weights of a model folder: found, checked against the configuration, read in slices.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 use serde_json::Value;
 
-use super::each_parameter;
 use super::tensor_file::{SLICE, TensorFile, list};
+use super::{each_parameter, folder_of};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const SINGLE: &str = "model.safetensors";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const PREFIX: &str = "transformer.";
 const HEAD: &str = "lm_head.weight";
+/// What to do with weights in Python's own format.
+pub(crate) const SAVE_AS_SAFETENSORS: &str = "save the model as safetensors: in Python, GPT2LMHeadModel.from_pretrained(MODEL)\
+     .save_pretrained(NEW_DIR)";
 
 /// Where a tensor lies: which of the files, and under which name there.
 #[derive(Clone)]
@@ -33,7 +36,8 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Opens model.safetensors, or the shards of model.safetensors.index.json, in `dir`.
+    /// Opens model.safetensors, or the shards of model.safetensors.index.json, in the folder `model`; or the
+    /// weights file `model`.
     ///
     /// Names may bear the prefix `transformer.`; attention's mask buffers are ignored, and a head
     /// is accepted if it is the token table again. Types are F32, F16 or BF16.
@@ -42,19 +46,26 @@ impl Weights {
     ///
     /// If there are no such files or a header is wrong; names the parameter that is missing, of
     /// another shape or type, and tensors that the model does not have.
-    pub fn open(dir: &Path, config: &GptConfig) -> Result<Weights> {
-        let (files, mut found) = if dir.join(SINGLE).exists() {
-            let file = TensorFile::open(&dir.join(SINGLE))?;
+    pub fn open(model: &Path, config: &GptConfig) -> Result<Weights> {
+        let dir = model;
+        let single = if dir.is_file() { dir.to_owned() } else { dir.join(SINGLE) };
+        let (files, mut found) = if single.exists() {
+            let file = TensorFile::open(&single)?;
             let names = file.names().map(|name| (name.to_string(), 0)).collect();
-            (vec![file], without_prefix(names).map_err(|e| e.at(dir.join(SINGLE).display()))?)
+            (vec![file], without_prefix(names).map_err(|e| e.at(single.display()))?)
         } else if dir.join(INDEX).exists() {
             open_shards(dir)?
         } else {
             return Err(no_weights(dir));
         };
         let head = found.remove(HEAD);
-        let places =
-            find_parameters(config, &files, &mut found).map_err(|e| e.at(dir.display()))?;
+        let places = find_parameters(config, &files, &mut found).map_err(|e| {
+            let e = e.at(dir.display());
+            match model.is_file() && folder_of(model).join(INDEX).exists() {
+                true => e.hint("this is one of several files: give their folder"),
+                false => e,
+            }
+        })?;
         if !found.is_empty() {
             let mut names: Vec<String> = found.into_keys().collect();
             names.sort();
@@ -156,8 +167,17 @@ impl Weights {
     }
 }
 
-/// Opens the shards that the index names, each a file of the folder itself.
-fn open_shards(dir: &Path) -> Result<(Vec<TensorFile>, HashMap<String, Place>)> {
+/// The names of the shards that the index in `dir` names.
+///
+/// # Errors
+///
+/// If the index cannot be read, or names anything but files of the folder itself.
+pub(crate) fn shards(dir: &Path) -> Result<BTreeSet<String>> {
+    Ok(read_index(dir)?.into_iter().map(|(_, shard)| shard).collect())
+}
+
+/// The tensors that the index names, each with its shard, a file of the folder itself.
+fn read_index(dir: &Path) -> Result<Vec<(String, String)>> {
     let path = dir.join(INDEX);
     let fault = |what: String| Error::input(what).at(path.display());
     let text = std::fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
@@ -166,21 +186,31 @@ fn open_shards(dir: &Path) -> Result<(Vec<TensorFile>, HashMap<String, Place>)> 
     let map = index.get("weight_map").and_then(Value::as_object).ok_or_else(|| {
         fault("weight_map must be an object of tensor names and their files".to_string())
     })?;
-
-    let mut shards: Vec<&str> = Vec::new();
-    let mut number: HashMap<&str, usize> = HashMap::new();
-    let mut named = Vec::new();
-    for (name, shard) in map {
+    let place = |(name, shard): (&String, &Value)| {
         let shard = shard.as_str().ok_or_else(|| {
             fault(format!("weight_map gives {name} the file {shard}, not a name"))
         })?;
-        // Every name is looked at before any file is opened.
         let mut parts = Path::new(shard).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
             return Err(fault(format!("{name} is said to lie in {shard:?}"))
                 .hint("a shard's name must be that of a file in the model's own folder"));
         }
-        let file = *number.entry(shard).or_insert_with(|| {
+        Ok((name.clone(), shard.to_owned()))
+    };
+    map.iter().map(place).collect()
+}
+
+/// Opens the shards that the index names.
+fn open_shards(dir: &Path) -> Result<(Vec<TensorFile>, HashMap<String, Place>)> {
+    let path = dir.join(INDEX);
+    let fault = |what: String| Error::input(what).at(path.display());
+    // Every name is looked at before any file is opened.
+    let map = read_index(dir)?;
+    let mut shards: Vec<&str> = Vec::new();
+    let mut number: HashMap<&str, usize> = HashMap::new();
+    let mut named = Vec::new();
+    for (name, shard) in &map {
+        let file = *number.entry(shard.as_str()).or_insert_with(|| {
             shards.push(shard);
             shards.len() - 1
         });
@@ -199,8 +229,9 @@ fn open_shards(dir: &Path) -> Result<(Vec<TensorFile>, HashMap<String, Place>)> 
             )));
         }
     }
+    let lies_in: HashMap<&str, usize> = named.iter().map(|(name, i)| (name.as_str(), *i)).collect();
     let stray = files.iter().enumerate().find_map(|(i, file)| {
-        let elsewhere = |name: &&str| map.get(*name).and_then(Value::as_str) != Some(shards[i]);
+        let elsewhere = |name: &&str| lies_in.get(name) != Some(&i);
         file.names().find(elsewhere).map(|name| (name, shards[i]))
     });
     if let Some((name, shard)) = stray {
@@ -293,10 +324,7 @@ fn no_weights(dir: &Path) -> Error {
             "{} cannot be read safely, only model.safetensors is",
             path.display()
         ))
-        .hint(
-            "save the model as safetensors: in Python, GPT2LMHeadModel.from_pretrained(DIR)\
-             .save_pretrained(NEW_DIR)",
-        ),
+        .hint(SAVE_AS_SAFETENSORS),
         None => Error::input(format!("{} holds no {SINGLE} and no {INDEX}", dir.display()))
             .hint("give a folder with config.json and model.safetensors"),
     }

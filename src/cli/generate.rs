@@ -1,28 +1,28 @@
 //! `wgpt generate`: lets a model go on with a text, or with a row of token ids.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use serde_json::json;
-use wgpt::checkpoint::newest_run;
 use wgpt::{Error, GenerateOptions, Gpt, Result};
 
-use super::options::{DeviceArgs, PrecisionArgs, open, with_default};
+use super::options::{DeviceArgs, PrecisionArgs, find_model, open, with_default};
 use super::{Outcome, output};
 
 const EXAMPLES: &str = "\
 Examples:
   wgpt generate --prompt \"The cat\" --temperature 0.8 --top-k 40 --top-p 0.9 --max-tokens 100
   wgpt generate --model runs/NAME/best --prompt-file start.txt --num-samples 3
-  wgpt generate --model gpt2-folder --prompt \"Q: why?\" --greedy --stop \"Q:\"
+  wgpt generate --model gpt2 --prompt \"Q: why?\" --greedy --stop \"Q:\"
+  wgpt generate --model org/name@revision --prompt \"Dear\"        downloaded once; HF_TOKEN, HF_HOME and HF_HUB_OFFLINE count
   wgpt generate --model folder-without-tokenizer --prompt-ids 464,3797";
 
 /// Let a model go on with a text, which is streamed as it comes
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A model folder: a run's, its best/, or one of Hugging Face's [default: the best of the newest run in runs/]
-    #[arg(long, value_name = "DIR")]
+    /// A model folder, a run (its best model), a .safetensors file, or a name on Hugging Face's hub [default: the newest run in runs/]
+    #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     #[command(flatten)]
     prompt: Prompt,
@@ -109,18 +109,6 @@ impl Args {
             text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
         Ok(Some(text.to_owned()))
     }
-
-    fn model(&self) -> Result<PathBuf> {
-        if let Some(model) = &self.model {
-            return Ok(model.clone());
-        }
-        let newest = newest_run(Path::new("runs"))?.ok_or_else(|| {
-            Error::input("there is no model: no --model was given, and runs/ has none")
-                .hint("train one with wgpt train, or name a folder with --model DIR")
-        })?;
-        output::log(&format!("model: {}", newest.display()));
-        Ok(newest)
-    }
 }
 
 /// Generates.
@@ -132,7 +120,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let mut options = args.options();
     options.validate()?;
     let prompt = args.text()?;
-    let dir = args.model()?;
+    let dir = find_model(args.model.as_deref())?;
     let device = open(args.device.device)?;
     let precision = args.precision.on(&device);
     let mut gpt = Gpt::load(&dir, device)?;

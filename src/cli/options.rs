@@ -1,17 +1,21 @@
 //! Options that several commands have: the model's sizes, the device, batches.
 
 use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::builder::PossibleValuesParser;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{self, DeviceChoice};
+use wgpt::checkpoint::newest_run;
 use wgpt::config::{Precision, Recompute, SIZES};
 use wgpt::fit::{largest_batch, least_recompute};
+use wgpt::hub;
 use wgpt::model::Uses;
 use wgpt::{Error, GptConfig, Result, TrainConfig};
 
 use super::output;
+use super::progress::Progress;
 
 /// The sizes of a model.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -84,6 +88,30 @@ pub struct DeviceArgs {
     /// auto (a real GPU, else the CPU), cpu, gpu (any GPU, software too) or gpu:N of `wgpt devices`
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
+}
+
+/// The files of the model that `--model` or `--init` names, as [`hub::find_model`] finds them, with a bar while they are
+/// downloaded; without a name, of the best model of the newest run in `runs/`.
+///
+/// # Errors
+///
+/// If there is no such model, or it cannot be downloaded.
+pub fn find_model(named: Option<&Path>) -> Result<PathBuf> {
+    if let Some(named) = named {
+        let mut progress = Progress::new();
+        let found = hub::find_model(named, &mut |at| {
+            let what = format!("{}: {}", named.display(), at.file);
+            progress.bytes(&what, at.done_bytes, at.total_bytes.unwrap_or(0));
+        });
+        progress.end();
+        return found;
+    }
+    let newest = newest_run(Path::new("runs"))?.ok_or_else(|| {
+        Error::input("there is no model: no --model was given, and runs/ has none")
+            .hint("train one with wgpt train, or name one with --model, such as --model gpt2")
+    })?;
+    output::log(&format!("model: {}", newest.display()));
+    Ok(newest)
 }
 
 /// Opens a device; what takes long to find out about a GPU is kept in the user's cache folder.

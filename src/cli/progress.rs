@@ -80,13 +80,20 @@ impl Progress {
     }
 
     fn prepare(&mut self, what: &str, done: u64, total: u64) {
+        if self.preparing != what && !self.terminal {
+            self.say(what);
+        }
+        self.bytes(what, done, total);
+    }
+
+    /// Shows how many bytes of something are done, of `total` if that is not 0; nothing where there is no terminal.
+    pub fn bytes(&mut self, what: &str, done: u64, total: u64) {
         if self.preparing != what {
             self.preparing = what.to_owned();
-            let known = "{prefix}  {bar:24}  {bytes}/{total_bytes}  {bytes_per_sec}";
+            let known = "{prefix}  {bar:24}  {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}";
             self.open(total, if total > 0 { known } else { "{prefix}  {spinner}" });
-            match &self.bar {
-                Some(bar) => bar.set_prefix(what.to_owned()),
-                None => self.say(what),
+            if let Some(bar) = &self.bar {
+                bar.set_prefix(what.to_owned());
             }
         }
         if let Some(bar) = &self.bar {

@@ -17,7 +17,8 @@ use wgpt::{
 };
 
 use super::options::{
-    BatchSize, DeviceArgs, ModelArgs, PrecisionArgs, RecomputeArgs, open, resolve, with_default,
+    BatchSize, DeviceArgs, ModelArgs, PrecisionArgs, RecomputeArgs, find_model, open, resolve,
+    with_default,
 };
 use super::profile::{self, ProfileArgs};
 use super::progress::Progress;
@@ -30,7 +31,8 @@ Examples:
   wgpt train --data shakespeare --tokenizer bytes --max-iters 2000 --seq-len 64 --batch-size 12
   wgpt train --config run.toml --lr 5e-4                 options from a file, one of them changed
   wgpt train --resume runs/stories-small-20260101-120000 go on after Ctrl-C or a crash
-  wgpt train --init runs/NAME/best --data more.txt       start from a trained model
+  wgpt train --init runs/NAME --data more.txt            start from a trained model
+  wgpt train --init gpt2 --data more.txt                 start from GPT-2, downloaded once
 
 A file of options has a line an option, by its long name: batch-size = 8. Ctrl-C finishes the step and saves.";
 
@@ -53,8 +55,8 @@ pub struct Args {
     /// Go on with a run, with all its settings
     #[arg(long, value_name = "DIR")]
     resume: Option<PathBuf>,
-    /// Start from the model in a folder; its sizes hold
-    #[arg(long, value_name = "DIR")]
+    /// Start from a model, whose sizes hold: a folder, a run, a .safetensors file, or a name on Hugging Face's hub
+    #[arg(long, value_name = "MODEL")]
     #[arg(conflicts_with_all = ["size", "layers", "heads", "embd", "vocab", "context"])]
     init: Option<PathBuf>,
     /// Print one JSON object at the end instead of text
@@ -240,11 +242,12 @@ impl Args {
             [] => vec!["stories".to_owned()],
             data => data.to_vec(),
         };
-        let model = match &self.init {
+        let init = self.init.as_deref().map(|init| find_model(Some(init))).transpose()?;
+        let model = match &init {
             Some(init) => checkpoint::read_config(init)?,
             None => self.model.config()?,
         };
-        let size = if self.init.is_some() { "tuned" } else { self.model.size() };
+        let size = if init.is_some() { "tuned" } else { self.model.size() };
         let out = self.out.clone().unwrap_or_else(|| new_run(&data[0], size));
         let train = self.steps.config(&model, out);
         train.validate(&model)?;
@@ -256,7 +259,7 @@ impl Args {
             train,
             device: resolve(self.device.device)?.to_string(),
             threads,
-            init: self.init.clone(),
+            init,
         })
     }
 }

@@ -33,7 +33,7 @@ pub struct RunSettings {
     pub device: String,
     /// Threads of the CPU; `None`: all.
     pub threads: Option<usize>,
-    /// The model folder that training starts from.
+    /// The model folder, or weights file, that training starts from.
     pub init: Option<PathBuf>,
 }
 
@@ -145,7 +145,7 @@ fn known_tokenizer(settings: &RunSettings, saved: Option<&Path>) -> Result<Optio
     };
     match (saved, settings.tokenizer.as_str()) {
         (Some(_), _) => of(saved),
-        (None, "train") => of(settings.init.as_deref()),
+        (None, "train") => of(settings.init.as_deref().map(checkpoint::folder_of)),
         (None, "bytes") => Ok(Some(Tokenizer::bytes())),
         (None, folder) => Tokenizer::load(Path::new(folder)).map(Some),
     }

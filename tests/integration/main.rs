@@ -7,6 +7,7 @@ mod cpu_kernels;
 mod data;
 mod device;
 mod grad;
+mod hub;
 mod kernels;
 mod killed;
 mod mixed;

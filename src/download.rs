@@ -1,0 +1,210 @@
+//! One file from a server: a connection that breaks off is gone on with where it stopped.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use ureq::config::RedirectAuthHeaders;
+
+use crate::error::{Error, Result};
+
+/// How long to wait before each further try at a server that has no time now.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(8),
+];
+
+/// Hears how many bytes are on this machine, and how many there will be, if the server said.
+pub(crate) type OnBytes<'a> = dyn FnMut(u64, Option<u64>) + 'a;
+
+/// Why one try did not bring the whole file.
+pub(crate) enum Failure {
+    /// The connection broke off; the next try goes on from there.
+    Cut(String),
+    /// The server has no time now.
+    Busy(String),
+    /// No second try will do better.
+    Final(String),
+}
+
+impl Failure {
+    /// What an answer means that is neither the file nor a part of it.
+    pub(crate) fn of_status(status: u16) -> Failure {
+        let cause = format!("the server answered {status}");
+        if matches!(status, 429 | 500..) { Failure::Busy(cause) } else { Failure::Final(cause) }
+    }
+}
+
+/// Tries again, a few times and ever later, while the server has no time.
+///
+/// # Errors
+///
+/// The cause of the last try, in words.
+pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, String> {
+    let mut pauses = PAUSES.iter();
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(Failure::Busy(cause)) => match pauses.next() {
+                Some(pause) => std::thread::sleep(*pause),
+                None => return Err(cause),
+            },
+            Err(Failure::Cut(cause) | Failure::Final(cause)) => return Err(cause),
+        }
+    }
+}
+
+/// A file of a server, and what it takes to get it.
+pub(crate) struct Remote<'a> {
+    /// Who asks.
+    pub agent: &'a ureq::Agent,
+    /// Where it is.
+    pub url: &'a str,
+    /// The value of the header Authorization, which no other host hears.
+    pub authorization: Option<&'a str>,
+}
+
+impl Remote<'_> {
+    /// Brings what `part` does not have of the file, as long as every try brings some of it.
+    ///
+    /// # Errors
+    ///
+    /// The cause, in words.
+    pub(crate) fn download(&self, part: &mut File, on_bytes: &mut OnBytes) -> Result<(), String> {
+        let mut last_length = None;
+        patiently(|| {
+            loop {
+                let result = self.attempt(part, on_bytes);
+                let Err(Failure::Cut(_)) = result else { return result };
+                let length = part.metadata().ok().map(|file| file.len());
+                if length == last_length || length == Some(0) {
+                    return result;
+                }
+                last_length = length;
+            }
+        })
+    }
+
+    /// One request, for what `part` does not have yet.
+    fn attempt(&self, part: &mut File, on_bytes: &mut OnBytes) -> Result<(), Failure> {
+        let unwritable =
+            |cause: std::io::Error| Failure::Final(format!("the file in the cache: {cause}"));
+        let mut done_bytes = part.metadata().map_err(unwritable)?.len();
+        let mut request = self.agent.get(self.url);
+        if let Some(value) = self.authorization {
+            request = request.header("Authorization", value);
+        }
+        if done_bytes > 0 {
+            request = request.header("Range", format!("bytes={done_bytes}-"));
+        }
+        let mut response = request.call().map_err(|cause| Failure::Cut(cause.to_string()))?;
+        let range = response.headers().get("Content-Range").and_then(|value| value.to_str().ok());
+        let (first, total_bytes) = match (response.status().as_u16(), range.map(content_range)) {
+            (200, _) => (0, response.body().content_length()),
+            (206, Some(Some((Some(first), total)))) if first <= done_bytes => (first, total),
+            (416, Some(Some((None, total)))) if total == Some(done_bytes) => return Ok(()),
+            // What we have is no part of what is there: from the beginning.
+            (206 | 416, _) if done_bytes > 0 => {
+                part.set_len(0).map_err(unwritable)?;
+                return self.attempt(part, on_bytes);
+            }
+            (status, _) => return Err(Failure::of_status(status)),
+        };
+        if first < done_bytes {
+            part.set_len(first).map_err(unwritable)?;
+            done_bytes = first;
+        }
+        part.seek(SeekFrom::End(0)).map_err(unwritable)?;
+        on_bytes(done_bytes, total_bytes);
+        let mut body = response.body_mut().as_reader();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let read = body.read(&mut buffer).map_err(|cause| Failure::Cut(cause.to_string()))?;
+            if read == 0 {
+                break;
+            }
+            part.write_all(&buffer[..read]).map_err(unwritable)?;
+            done_bytes += read as u64;
+            on_bytes(done_bytes, total_bytes);
+        }
+        match total_bytes {
+            Some(total) if total != done_bytes => Err(Failure::Cut(format!(
+                "the connection ended after {done_bytes} of {total} bytes"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The first byte and the length of the whole in a Content-Range: `bytes 5-9/10`, `bytes 5-9/*` or `bytes */10`.
+fn content_range(value: &str) -> Option<(Option<u64>, Option<u64>)> {
+    let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
+    let total = if total == "*" { None } else { Some(total.parse().ok()?) };
+    let first = match range {
+        "*" => None,
+        range => Some(range.split_once('-')?.0.parse().ok()?),
+    };
+    Some((first, total))
+}
+
+/// The HTTP client: patient with long files, not with silence.
+pub(crate) fn agent(url: &str) -> ureq::Agent {
+    let silence = Some(Duration::from_secs(30));
+    let mut config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .user_agent(concat!("wgpt/", env!("CARGO_PKG_VERSION")))
+        // A range of a compressed file would not be a range of the file.
+        .accept_encoding("identity")
+        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+        .timeout_connect(silence)
+        .timeout_recv_response(silence)
+        .timeout_per_read(silence);
+    if url.starts_with("http://127.0.0.1") || url.starts_with("http://localhost") {
+        // A proxy does not reach this machine's own servers.
+        config = config.proxy(None);
+    }
+    config.build().new_agent()
+}
+
+/// Opens the file of a download that is not whole yet, of the thing called `name`, for this process alone.
+///
+/// # Errors
+///
+/// If another process is at it, or what the system refused.
+pub(crate) fn open_alone(name: &str, path: &Path) -> Result<File> {
+    let refused = |cause| Error::io("writing", path, &cause);
+    let mut options = OpenOptions::new();
+    let file =
+        options.read(true).write(true).create(true).truncate(false).open(path).map_err(refused)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::Error(cause)) => Err(refused(cause)),
+        Err(TryLockError::WouldBlock) => {
+            let message = format!("{name} is being downloaded by another process");
+            Err(Error::input(message).hint("wait until it is done"))
+        }
+    }
+}
+
+/// The SHA-256 of a file in hexadecimal.
+///
+/// # Errors
+///
+/// If the file cannot be read.
+pub(crate) fn sha256(path: &Path) -> Result<String> {
+    let refused = |cause| Error::io("reading", path, &cause);
+    let mut file = File::open(path).map_err(refused)?;
+    let mut sha256 = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).map_err(refused)? {
+            0 => break,
+            read => sha256.update(&buffer[..read]),
+        }
+    }
+    Ok(sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
