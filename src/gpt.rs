@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use crate::backend::Device;
 use crate::checkpoint::{self, ModelFiles, Weights};
 use crate::config::{GptConfig, Precision};
@@ -268,11 +270,13 @@ pub(crate) fn engine_tensors(
     }
 }
 
-/// Copies a checkpoint's parameters into an engine, piece by piece.
+/// Copies a checkpoint's parameters into an engine, piece by piece, each on all threads.
 pub(crate) fn load_weights(engine: &mut Engine, weights: &Weights) -> Result<()> {
+    const PART: usize = 1 << 17;
     for param in engine.program().params.clone() {
         engine.write_param(&param, Tensor::Value, |start, out| {
-            weights.read(&param.name, start, out)
+            let parts = out.par_chunks_mut(PART).enumerate();
+            parts.try_for_each(|(i, part)| weights.read(&param.name, start + i * PART, part))
         })?;
     }
     Ok(())

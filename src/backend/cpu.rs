@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use half::f16;
+use rayon::prelude::*;
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
@@ -54,6 +55,9 @@ pub enum Use {
     /// Twins alone: the specification.
     Twins,
 }
+
+/// Elements that one thread writes at a time.
+const WRITE_PART: usize = 1 << 17;
 
 /// A plan's buffers in the host's memory.
 enum Buffer<F> {
@@ -251,9 +255,11 @@ impl<F: Real> Backend for Cpu<F> {
         }
         let out = self.reals_mut(view);
         assert_eq!(out.len(), data.len(), "what is written has the view's length");
-        for (out, &x) in out.iter_mut().zip(data) {
-            *out = F::of(f64::from(x));
-        }
+        // On all threads, for the sake of a model's parameters: it is there that the system gives memory to them.
+        let parts = out.par_chunks_mut(WRITE_PART).zip(data.par_chunks(WRITE_PART));
+        parts.for_each(|(out, data)| {
+            out.iter_mut().zip(data).for_each(|(out, &x)| *out = F::of(f64::from(x)));
+        });
     }
 
     fn write_u32(&mut self, view: View, data: &[u32]) {

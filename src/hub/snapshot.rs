@@ -249,8 +249,8 @@ impl<'a> Snapshot<'a> {
     /// A file could not be brought.
     fn failed(&self, file: &str, cause: &str) -> Error {
         Error::input(format!("downloading {}: {cause}", self.url(file))).hint(format!(
-            "run it again to go on where it stopped; HF_ENDPOINT names a mirror; or put the files of {} into a folder \
-             and give that",
+            "run it again to go on where it stopped; HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1 takes what is in the \
+             cache; or put the files of {} into a folder and give that",
             self.name
         ))
     }
@@ -259,7 +259,7 @@ impl<'a> Snapshot<'a> {
     fn unknown(&self, status: u16) -> Error {
         let (name, endpoint) = (self.name, &self.hub.endpoint);
         let error = Error::input(format!(
-            "{endpoint} answered {status} to {name}: there is no such model, or it is private or gated"
+            "{name} is no path here, and {endpoint} answered {status}: there is no such model, or it is private or gated"
         ));
         let page = format!("{endpoint}/{}", name.repository);
         error.hint(match self.hub.token {
@@ -273,12 +273,14 @@ impl<'a> Snapshot<'a> {
         let name = self.name;
         if self.hub.offline {
             let folder = self.hub.cache.display();
-            return Error::input(format!("{file} of {name} is not in the cache, {folder}"))
-                .hint("HF_HUB_OFFLINE is set: unset it to download the model, or give a folder");
+            return Error::input(format!(
+                "{name} is no path here, and its {file} is not in the cache, {folder}"
+            ))
+            .hint("HF_HUB_OFFLINE is set: unset it to download the model, or give a folder");
         }
         let endpoint = &self.hub.endpoint;
         Error::input(format!("there is no {file} in {name} on {endpoint}"))
-            .hint("check the name: a GPT-2 has config.json and model.safetensors there; no folder of this name is here")
+            .hint("check the name: a GPT-2 has config.json and model.safetensors there")
     }
 }
 

@@ -13,6 +13,8 @@ fn wgpt(folder: &Path) -> Command {
     let mut command = Command::cargo_bin("wgpt").expect("the program is built");
     command.current_dir(folder).env_remove("NO_COLOR");
     command.env("WGPT_CACHE", env!("CARGO_TARGET_TMPDIR"));
+    // No name is looked for on the hub.
+    command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 

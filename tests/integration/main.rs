@@ -10,6 +10,7 @@ mod grad;
 mod hub;
 mod kernels;
 mod killed;
+mod loading;
 mod mixed;
 mod oracle;
 mod oracle_ops;

@@ -34,7 +34,7 @@ pub use variants::{Choice, Choices, candidates, choose, class};
 const DIMS_STRIDE: u64 = 256;
 /// Bytes that one read moves at a time.
 const READ_BYTES: u64 = 4 << 20;
-/// Bytes that one write moves at a time.
+/// Bytes that writes move before the device is waited for: until it has them, a second copy is held.
 const WRITE_BYTES: usize = 32 << 20;
 /// How long one submission may take, roughly: a system may reset a GPU that works on one for seconds,
 /// and one that also draws the screen should not be kept from it.
@@ -51,6 +51,8 @@ pub struct Gpu {
     step: Buffer,
     step_group: BindGroup,
     staging: Buffer,
+    /// Written since the last submission, with which the copies are given back.
+    written_bytes: usize,
 }
 
 /// One dispatch of the plan, ready to be replayed.
@@ -112,7 +114,7 @@ impl Gpu {
             });
             let dispatches = prepare(device, &plan, choice, &buffers, &dims);
             let device = Arc::clone(device);
-            Gpu { device, plan, buffers, dispatches, step, step_group, staging }
+            Gpu { device, plan, buffers, dispatches, step, step_group, staging, written_bytes: 0 }
         })?;
         gpu.check_grids()?;
         // A cache that cannot be written costs time at the next start, and nothing else.
@@ -154,7 +156,9 @@ impl Gpu {
         for (i, part) in bytes.chunks(WRITE_BYTES).enumerate() {
             let offset = view.start as u64 * size + (i * WRITE_BYTES) as u64;
             self.device.queue().write_buffer(buffer, offset, part);
-            if part.len() == WRITE_BYTES {
+            self.written_bytes += part.len();
+            if self.written_bytes >= WRITE_BYTES {
+                self.written_bytes = 0;
                 self.device.queue().submit([]);
                 self.device.catch(self.device.wait());
             }
@@ -335,6 +339,7 @@ impl Backend for Gpu {
     /// seconds.
     fn run(&mut self, range: Range<usize>, step: &Step) {
         self.write_step(step);
+        self.written_bytes = 0;
         let mut start = range.start;
         while start < range.end {
             let end = self.submission_end(start..range.end);

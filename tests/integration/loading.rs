@@ -1,0 +1,114 @@
+//! Is a model loaded bit for bit, fast, and without a second copy of it in the host's memory?
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use assert_cmd::Command;
+use serde_json::json;
+use wgpt::backend::Device;
+use wgpt::checkpoint::{ModelFiles, open_model, write_model};
+use wgpt::{Gpt, GptConfig};
+
+use crate::checkpoint::all_bits;
+use crate::common::{gpu, oracle};
+
+#[test]
+fn loading_and_saving_changes_no_bit() {
+    let devices = [Some(Device::Cpu), gpu().map(|gpu| Device::Gpu(gpu.clone()))];
+    for device in devices.into_iter().flatten() {
+        let mut seen = 0;
+        for entry in fs::read_dir(oracle()).unwrap() {
+            let from = entry.unwrap().path();
+            if !from.join("config.json").is_file() {
+                continue;
+            }
+            seen += 1;
+            let home = tempfile::tempdir().unwrap();
+            let [once, twice] = ["once", "twice"].map(|name| home.path().join(name));
+            Gpt::load(&from, device.clone()).unwrap().save(&once).unwrap();
+            Gpt::load(&once, device.clone()).unwrap().save(&twice).unwrap();
+            let bits = |dir: &Path| {
+                let (config, weights) = open_model(dir).unwrap();
+                let bits = all_bits(&weights, &config);
+                (config, bits)
+            };
+            assert!(bits(&from) == bits(&once), "{}", from.display());
+            for name in ["config.json", "model.safetensors"] {
+                let [a, b] = [&once, &twice].map(|dir| fs::read(dir.join(name)).unwrap());
+                assert!(a == b, "{} of {}", name, from.display());
+            }
+        }
+        assert!(seen > 0);
+    }
+}
+
+/// Set in the process that does nothing but load this folder, so that no other test's memory counts.
+const FOLDER: &str = "WGPT_TEST_LOAD";
+/// The device of that process.
+const DEVICE: &str = "WGPT_TEST_DEVICE";
+
+/// A model of GPT-2's sizes with random parameters; its weights' length in bytes.
+fn write_random(dir: &Path) -> u64 {
+    let config = GptConfig::gpt2();
+    let model =
+        ModelFiles { config: &config, dropout: 0.0, tokenizer_json: None, end_of_text: None };
+    let mut state = 1_u32;
+    let mut fill = |_: &str, _: usize, out: &mut [f32]| {
+        out.fill_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 * 1e-8 - 0.08
+        });
+        Ok(())
+    };
+    write_model(dir, &model, &mut fill).unwrap();
+    fs::metadata(dir.join("model.safetensors")).unwrap().len()
+}
+
+/// The most memory that this process ever had, in bytes.
+fn peak_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() << 10
+}
+
+/// Loads the folder, and prints how long it took and how much memory.
+fn load(folder: &Path) {
+    let device = Device::open(std::env::var(DEVICE).unwrap().parse().unwrap()).unwrap();
+    let (began, before) = (Instant::now(), peak_bytes());
+    let mut gpt = Gpt::load(folder, device).unwrap();
+    let opened = began.elapsed();
+    gpt.engine().unwrap();
+    let (all, opened) = (began.elapsed().as_secs_f64(), opened.as_secs_f64());
+    let line = json!({ "opened": opened, "seconds": all, "bytes": peak_bytes() - before });
+    println!("\nloaded {line}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn gpt2_is_loaded_at_once_and_held_once() {
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        return load(Path::new(&folder));
+    }
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file_bytes = write_random(folder.path());
+    // A software adapter's memory is the host's too.
+    for device in [Some("cpu"), gpu().map(|_| "gpu")].into_iter().flatten() {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "loading::gpt2_is_loaded_at_once_and_held_once", "--nocapture"])
+            .envs([(FOLDER, folder.path().as_os_str()), (DEVICE, device.as_ref())])
+            .timeout(Duration::from_secs(120))
+            .assert()
+            .success();
+        let text = String::from_utf8(output.get_output().stdout.clone()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("loaded ")).unwrap();
+        println!("{device}: {line}");
+        let loaded: serde_json::Value = serde_json::from_str(line).unwrap();
+        let share = loaded["bytes"].as_f64().unwrap() / file_bytes as f64;
+        assert!(share <= 1.3, "{device}: {share} times the file");
+        // Times of code that is not optimised say nothing.
+        if device == "cpu" && !cfg!(debug_assertions) {
+            assert!(loaded["seconds"].as_f64().unwrap() <= 1.0, "{line}");
+        }
+    }
+}
