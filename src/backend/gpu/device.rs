@@ -20,6 +20,10 @@ use crate::plan::{self, Dispatch, Plan};
 /// sign.
 const LARGEST_BINDING: u64 = 1 << 31;
 
+/// The way out of too little memory.
+const OUT_OF_MEMORY: &str = "take a smaller --batch-size, --recompute block or --precision mixed (`wgpt plan` \
+    tells the bytes), or --device cpu";
+
 /// Floating-point operations a millisecond of a device that is slow, where nothing was measured.
 const SLOW_FLOPS_PER_MS: f64 = 40e6;
 /// The same of a GPU of its own.
@@ -548,8 +552,10 @@ impl GpuDevice {
         for scope in scopes.into_iter().rev() {
             errors.extend(pollster::block_on(scope.pop()));
         }
+        // What other threads did wrong meanwhile goes past the scopes, which are a thread's own.
+        let fault = self.fault();
         match errors.first() {
-            None => self.fault().map(|()| made),
+            None => fault.map(|()| made),
             Some(e) => Err(self.error(e)),
         }
     }
@@ -561,8 +567,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn device_error(name: &str, cause: impl fmt::Display) -> Error {
     let cause = cause.to_string();
-    let hint = if cause.contains("Out of Memory") {
-        "take a smaller --batch-size or --seq-len (`wgpt plan` tells the bytes), or --device cpu"
+    // Of a buffer, and of a device that is lost by it.
+    let hint = if ["Out of Memory", "Not enough memory"].iter().any(|text| cause.contains(text)) {
+        OUT_OF_MEMORY
     } else {
         "`wgpt verify` tests this device; --device cpu needs none"
     };

@@ -90,8 +90,11 @@ impl Gpu {
             ))
             .hint("take --precision f32"));
         }
+        let buffers = device.checked(|| make_buffers(device, &plan)).map_err(|error| {
+            let gib = plan.total_bytes() as f64 / f64::from(1 << 30);
+            error.at(format_args!("buffers of {gib:.1} GiB"))
+        })?;
         let gpu = device.checked(|| {
-            let buffers = make_buffers(device, &plan);
             let dims = make_dims(device, &plan);
             let step = device.device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some("step"),
