@@ -541,7 +541,7 @@ fn a_model_that_the_driver_has_no_memory_for_is_refused_and_a_run_goes_on() {
         .success();
 }
 
-/// Asks for 16 GiB beside a run, in an address space of 8.
+/// Asks for 61 GiB beside a run, in an address space of 8.
 fn exhaust() {
     let Some(device) = gpu() else { return };
     let device = Device::Gpu(Arc::clone(device));
