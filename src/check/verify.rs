@@ -143,7 +143,7 @@ fn halved(case: &Case) -> Case {
 
 /// A row for each kernel of [`ALL`] and each of its variants, none of them run yet.
 pub fn rows(device: &Device) -> Vec<Row> {
-    rows_of(&ALL, device)
+    rows_of(ALL, device)
 }
 
 fn rows_of(kernels: &[&'static Kernel], device: &Device) -> Vec<Row> {
