@@ -594,10 +594,10 @@ fn long_attention_equals_products_and_softmax() {
     }
 }
 
-/// `out` and the gradients of q, k and v of each head.
-type Heads = Vec<[Vec<f64>; 4]>;
+/// `out` and the gradients of q, k and v of a head.
+type Head = [Vec<f64>; 4];
 
-fn assert_same_heads(what: &str, got: &Heads, want: &Heads, tolerance: f64) {
+fn assert_same_heads(what: &str, got: &[Head], want: &[Head], tolerance: f64) {
     assert_eq!(got.len(), want.len());
     for (got, want) in got.iter().zip(want) {
         for (part, (got, want)) in ["out", "dq", "dk", "dv"].iter().zip(got.iter().zip(want)) {
@@ -627,7 +627,7 @@ fn of_head(
 }
 
 /// By the fused kernels: sizes are B, T, NH and HS.
-fn by_attention(on: impl Fn(&Plan) -> Subject, sizes: [usize; 4], far: f32) -> Heads {
+fn by_attention(on: impl Fn(&Plan) -> Subject, sizes: [usize; 4], far: f32) -> Vec<Head> {
     let [b, t, nh, hs] = sizes;
     let c = nh * hs;
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
@@ -649,7 +649,7 @@ fn by_attention(on: impl Fn(&Plan) -> Subject, sizes: [usize; 4], far: f32) -> H
 }
 
 /// By products and a softmax, with a whole (T,T) matrix, head by head.
-fn by_products(on: impl Fn(&Plan) -> Subject, sizes: [usize; 4], far: f32) -> Heads {
+fn by_products(on: impl Fn(&Plan) -> Subject, sizes: [usize; 4], far: f32) -> Vec<Head> {
     let [b, t, nh, hs] = sizes;
     let (c, root) = (nh * hs, (hs as f32).sqrt());
     let (data, upstream) = attention_data(sizes, far);
