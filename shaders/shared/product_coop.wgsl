@@ -89,12 +89,13 @@ fn main(
 ) {
     let size = sizes();
     let fit = strides_fit();
-    let m0 = group.y * TILE;
-    let n0 = group.x * TILE;
+    let tile = group_tile(group);
+    let m0 = tile.y * TILE;
+    let n0 = tile.x * TILE;
     let slice = subgroup / SUBGROUPS;
     let m = subgroup % SUBGROUPS / 2u * DOWN * EDGE;
     let n = subgroup % 2u * ACROSS * EDGE;
-    let sums_b = B_SUMS && group.y == 0u && local < TILE / 4u;
+    let sums_b = B_SUMS && tile.y == 0u && local < TILE / 4u;
 
     var sums: array<MatrixC, DOWN * ACROSS>;
     var a_next: array<vec4<f16>, FETCHED>;
