@@ -20,8 +20,8 @@ fn variants() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant
     ALL.iter().flat_map(|kernel| {
         kernel.variants.iter().map(|variant| {
             let is_file = variant.wgsl != kernel.variants[0].wgsl;
-            let file = match variant.name {
-                name if is_file => format!("{}_{name}", kernel.name),
+            let file = match variant.name.split('_').next() {
+                Some(word) if is_file => format!("{}_{word}", kernel.name),
                 _ => kernel.name.to_owned(),
             };
             (file, *kernel, variant)
