@@ -43,6 +43,12 @@ fn blocks_twice(d: &Dims, positions: u32, channels: u32) -> [u32; 3] {
     [x, y, 2 * z]
 }
 
+/// One workgroup a head of a new row; z counts parts of its channels.
+fn row_heads(d: &Dims, channels: u32) -> [u32; 3] {
+    let [x, y, _] = grid::fold(d.NH * d.T);
+    [x, y, (d.C / d.NH).div_ceil(channels)]
+}
+
 /// Whether each head can be read four channels at a time.
 fn four_head_channels(d: &Dims, _: &[Elem]) -> bool {
     (d.C / d.NH).is_multiple_of(4)
@@ -169,10 +175,15 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     twin: twin!(extend_forward),
     cpu: Some(fast_extend_forward),
     flops: |d| 4 * u64::from(d.T) * u64::from(d.S) * u64::from(d.C),
-    variants: portable!("attention_extend_forward", [REDUCE], |d, _| {
-        let [x, y, _] = grid::fold(d.NH * d.T);
-        [x, y, (d.C / d.NH).div_ceil(256)]
-    }),
+    variants: portable!(
+        "attention_extend_forward",
+        [REDUCE],
+        |d, _| row_heads(d, 256),
+        "vectors": [REDUCE],
+        Needs::NOTHING,
+        four_head_channels,
+        |d, _| row_heads(d, 1024)
+    ),
 };
 
 /// `out` (B,T,C) from `qkv` (B,T,3C); `lse` (B,NH,T) is kept for the backward pass.
