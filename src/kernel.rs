@@ -367,8 +367,8 @@ pub(crate) use twin;
 /// One WGSL implementation of a kernel.
 #[derive(Clone, Copy)]
 pub struct Variant {
-    /// What it does differently; empty for the portable one. Its file is `KERNEL_NAME.wgsl`, or the
-    /// portable one's where only texts of `shaders/shared/` differ.
+    /// What it does differently; empty for the portable one. Its file is `KERNEL_WORD.wgsl` after the
+    /// name's first word, or the portable one's where only texts of `shaders/shared/` differ.
     pub name: &'static str,
     /// The text of its file.
     pub wgsl: &'static str,
@@ -490,10 +490,16 @@ pub mod shared {
     pub const PRODUCT_BROADCAST: &str = include_str!("../shaders/shared/product_broadcast.wgsl");
     /// The engine for matrix units.
     pub const PRODUCT_COOP: &str = include_str!("../shaders/shared/product_coop.wgsl");
+    /// Its tiles of vectors.
+    pub const COOP_VECTORS: &str = include_str!("../shaders/shared/coop_vectors.wgsl");
+    /// Its tiles of numbers.
+    pub const COOP_NUMBERS: &str = include_str!("../shaders/shared/coop_numbers.wgsl");
     /// Its matrices of 8 x 8.
     pub const COOP_8X8: &str = include_str!("../shaders/shared/coop_8x8.wgsl");
     /// Its matrices of 16 x 16.
     pub const COOP_16X16: &str = include_str!("../shaders/shared/coop_16x16.wgsl");
+    /// What attention's kernels on matrix units have in common.
+    pub const ATTENTION_COOP: &str = include_str!("../shaders/shared/attention_coop.wgsl");
     /// Adam's constants.
     pub const ADAM: &str = include_str!("../shaders/shared/adam.wgsl");
     /// Counter-based random numbers.

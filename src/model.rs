@@ -13,9 +13,6 @@ use crate::plan::{Limits, Phase, Plan, Role, View};
 /// How many tokens generation adds in one replay, the longest first.
 pub const EXTENDS: [u32; 3] = [64, 8, 1];
 
-/// The most bytes of logits that stand in memory at once.
-const LOGITS_BYTES: u64 = 16 << 20;
-
 /// The model: from `tokens` to the last layer normalisation (B,T,C), and the token table for the head.
 pub fn gpt2(g: &mut Graph, config: &GptConfig, tokens: View, dropout: bool) -> (Var, Vec<Slice>) {
     let GptConfig { n_layer, n_head, n_embd: c, vocab_size, n_positions, .. } = *config;
@@ -224,7 +221,7 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
 /// How many of `rows` rows of logits stand in memory at once.
 fn chunk_rows(g: &Graph, rows: usize, v: usize, limits: Limits) -> usize {
     let row_bytes = row_stride(v) as u64 * g.elem().bytes();
-    let most = (LOGITS_BYTES.min(limits.binding_bytes) / row_bytes) as usize;
+    let most = (limits.logits_bytes.min(limits.binding_bytes) / row_bytes) as usize;
     let unit = g.slice_rows();
     if most >= rows { rows } else { (most / unit * unit).max(unit.min(rows)) }
 }

@@ -208,10 +208,10 @@ pub fn models(limits: Limits) -> Vec<Case> {
         perturb: Perturb::Elements,
     };
     let larger = GptConfig { n_embd: 20, n_inner: None, vocab_size: 150, n_positions: 45, ..tiny };
-    let sliced = Limits { binding_bytes: 64 * 20 * 4 + 1280, buffer_bytes: 16_384 };
     let sliced = Limits {
-        binding_bytes: sliced.binding_bytes.min(limits.binding_bytes),
-        buffer_bytes: sliced.buffer_bytes.min(limits.buffer_bytes),
+        binding_bytes: limits.binding_bytes.min(64 * 20 * 4 + 1280),
+        buffer_bytes: limits.buffer_bytes.min(16_384),
+        ..limits
     };
     vec![
         plain.record(limits),

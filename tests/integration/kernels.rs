@@ -21,8 +21,8 @@ fn variants() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant
     ALL.iter().flat_map(|kernel| {
         kernel.variants.iter().map(|variant| {
             let is_file = variant.wgsl != kernel.variants[0].wgsl;
-            let file = match variant.name {
-                name if is_file => format!("{}_{name}", kernel.name),
+            let file = match variant.name.split('_').next() {
+                Some(word) if is_file => format!("{}_{word}", kernel.name),
                 _ => kernel.name.to_owned(),
             };
             (file, *kernel, variant)
@@ -223,6 +223,9 @@ fn every_shader_translates_to_metal_and_direct3d() {
         };
         naga::back::msl::write_string(&module, &info, &options, &Default::default())
             .unwrap_or_else(|e| panic!("{file} to MSL: {e}"));
+        if (variant.needs.matrix_tiles, variant.needs.subgroup) == (8, 32) {
+            assert!(!has_tiles_of_vectors(&module), "{file}: Metal loads no matrix from vectors");
+        }
         if variant.needs.matrix_tiles != 0 {
             continue; // Direct3D has no cooperative matrices.
         }
@@ -235,6 +238,16 @@ fn every_shader_translates_to_metal_and_direct3d() {
             .unwrap_or_else(|e| panic!("{file} to HLSL: {e}"));
         assert!(text.contains("numthreads"), "{file}");
     }
+}
+
+/// Whether workgroup memory holds vectors of half precision.
+fn has_tiles_of_vectors(module: &naga::Module) -> bool {
+    module.global_variables.iter().any(|(_, variable)| {
+        let TypeInner::Array { base, .. } = module.types[variable.ty].inner else { return false };
+        let base = &module.types[base].inner;
+        variable.space == AddressSpace::WorkGroup
+            && matches!(base, TypeInner::Vector { scalar, .. } if scalar.width == 2)
+    })
 }
 
 /// Asserts that every kernel and variant on a device does what its twin does.

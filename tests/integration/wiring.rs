@@ -45,7 +45,8 @@ const TRAINING: Uses = Uses {
 };
 
 /// Bindings of 64 rows of the token table, and arenas of a few of them.
-const SLICES: Limits = Limits { binding_bytes: 64 * 12 * 4 + 768, buffer_bytes: 9000 };
+const SLICES: Limits =
+    Limits { binding_bytes: 64 * 12 * 4 + 768, buffer_bytes: 9000, ..Limits::NONE };
 
 /// Numbers without a pattern, in -0.5..0.5.
 fn noise(seed: usize, n: usize) -> Vec<f32> {
@@ -208,7 +209,7 @@ fn what_exceeds_a_device() {
     assert!(says.contains("params.matrices") && says.contains("1000"), "{says}");
 
     // The token table alone needs slices here, and gets them.
-    let limits = Limits { binding_bytes: 100 * 1024, buffer_bytes: 150 * 1024 };
+    let limits = Limits { binding_bytes: 100 * 1024, buffer_bytes: 150 * 1024, ..Limits::NONE };
     let wide = GptConfig { vocab_size: 3000, ..config() };
     let uses = Uses { logits: false, generation: true, ..TRAINING };
     let whole = Program::record(&wide, uses, Limits::NONE).plan;

@@ -383,6 +383,7 @@ impl GpuDevice {
         let limits = plan::Limits {
             binding_bytes: required.max_storage_buffer_binding_size.min(LARGEST_BINDING),
             buffer_bytes: required.max_buffer_size,
+            logits_bytes: plan::Limits::GPU_LOGITS_BYTES,
         };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgpt"),
