@@ -316,7 +316,9 @@ fn score_row((name, score): &(String, Score)) -> [String; 6] {
 
 fn bleu(args: &BleuArgs) -> Result<()> {
     let read = |path: &PathBuf| -> Result<String> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io("reading", path, &e))?;
+        let bytes = std::fs::read(path).map_err(|e| {
+            Error::io("reading", path, &e).hint("give the paths of texts with a line a segment")
+        })?;
         String::from_utf8(bytes).map_err(|error| {
             let byte = error.utf8_error().valid_up_to();
             let name = path.display();
@@ -461,7 +463,9 @@ fn continuations(args: &ContinuationsArgs) -> Result<()> {
 }
 
 fn choices(args: &ChoicesArgs) -> Result<()> {
-    let file = File::open(&args.file).map_err(|e| Error::io("opening", &args.file, &e))?;
+    let file = File::open(&args.file).map_err(|e| {
+        Error::io("opening", &args.file, &e).hint("give a .jsonl file with a question a line")
+    })?;
     let name = args.file.display().to_string();
     let mut questions = read_questions(BufReader::new(file), &name)?;
     if args.limit == Some(0) {
