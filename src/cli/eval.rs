@@ -19,21 +19,21 @@ use super::{Outcome, generate, number, output, tokenizer};
 
 const EXAMPLES: &str = "\
 How it is counted:
-  perplexity     exp(sum of -ln p / scored tokens), over all tokens but the first, before which there is nothing
-  bits per byte  sum of -log2 p / bytes of the scored tokens' text; an end-of-text token has no bytes, but its -log2 p counts
-  windows        without --stride, one after the other, as training measures its loss: each token is predicted from those
-                 before it in its window. With --stride N, windows begin N tokens apart and score what no window before has
-                 scored: slower, and each token has more before it. (With N the whole window, its first token is not scored.)
-  documents      a text file ends one at <|endoftext|>, a .jsonl file at each line; between two stands the end-of-text token,
-                 as in training
+  perplexity: exp(sum of -ln p / scored tokens), over all tokens but the first, before which there is nothing.
+  bits per byte: sum of -log2 p / bytes of the scored tokens' text. An end-of-text token has no bytes, but its -log2 p counts.
+  windows: without --stride, one after the other, as training measures its loss; each token is predicted from those before it \
+in its window. With --stride N, they begin N tokens apart and score what no window before has scored: slower, and each token has \
+more before it. With N the whole window, a window's first token is not scored.
+  documents: a text file ends one at <|endoftext|>, a .jsonl file at each line. Between two stands the end-of-text token, as in \
+training.
 
 Examples:
-  wgpt eval held-out.txt                             perplexity of the newest run's best model
+  wgpt eval held-out.txt                        perplexity of the newest run's best model
   wgpt eval --model gpt2-folder a.txt b.jsonl --stride 512
   wgpt eval --model folder tokens.bin --json
-  wgpt eval continuations held-out.txt               BLEU of what the model writes against how the text goes on
+  wgpt eval continuations held-out.txt          what it writes, against how the text goes on
   wgpt eval choices hellaswag_val.jsonl --model gpt2-folder
-  wgpt eval bleu hypotheses.txt references.txt       BLEU of any text; no model needed";
+  wgpt eval bleu hypotheses.txt references.txt  BLEU of any text; no model needed";
 
 /// Measure a model: perplexity and bits per byte of a text, BLEU, multiple choice
 #[derive(clap::Args)]
@@ -114,12 +114,12 @@ struct BleuArgs {
 }
 
 const CONTINUATIONS_EXAMPLES: &str = "\
-The text is cut into pieces of a prompt and a reference, one after the other within its documents, of which as many as
---samples are taken, spread evenly. The same command gives the same text.
+The text is cut into pieces of a prompt and a reference, one after the other within its documents, of which as many as --samples \
+are taken, spread evenly. The same command gives the same text.
 
 Examples:
   wgpt eval continuations held-out.txt
-  wgpt eval continuations held-out.txt --model runs/NAME/best --samples 500 --temperature 0.8 --top-k 40 --json";
+  wgpt eval continuations held-out.txt --model runs/NAME/best --samples 500 --temperature 0.8 --json";
 
 /// BLEU of what a model writes after the beginnings of held-out text, against how the text goes on
 #[derive(clap::Args)]
@@ -160,14 +160,14 @@ struct ContinuationsArgs {
 }
 
 const CHOICES_EXAMPLES: &str = "\
-A line of FILE is {\"context\": \"...\", \"choices\": [\"...\", \"...\"], \"answer\": 0}, or one of HellaSwag's own files (ctx, endings,
-label; activity_label, ctx_a and ctx_b are put together and cleaned as the harness does it).
+A line of FILE is {\"context\": \"...\", \"choices\": [\"...\", \"...\"], \"answer\": 0}, or one of HellaSwag's own files: ctx, endings, \
+label; of these, activity_label, ctx_a and ctx_b are put together and cleaned as lm-evaluation-harness does it.
 
-How it is scored (as lm-evaluation-harness scores HellaSwag):
-  acc       the right choice has the largest sum of log-probabilities, given the context
-  acc_norm  the same, each sum divided by the choice's characters (without the blank before it)
-  A context and a choice, a blank between them, are encoded together; the tokens beyond as many as the context has alone are the
-  choice's. Of equal choices the first counts. A context that is too long loses its beginning.
+How it is scored, as the harness scores HellaSwag:
+  acc: the right choice has the largest sum of log-probabilities, given the context.
+  acc_norm: the same, each sum divided by the choice's characters, without the blank before it.
+A context and a choice, a blank between them, are encoded together; the tokens beyond as many as the context has alone are the \
+choice's. Of equal choices the first counts. A context that is too long loses its beginning.
 
 Examples:
   wgpt eval choices hellaswag_val.jsonl --model gpt2-folder
