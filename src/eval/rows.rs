@@ -9,7 +9,7 @@ use crate::model::{Program, Uses};
 use crate::ops::cross_entropy::IGNORE;
 
 /// About how many tokens a batch has by default, on a CPU and on a GPU: beyond that neither gets faster by much.
-const BATCH_TOKENS: [usize; 2] = [1024, 8192];
+const BATCH_TOKENS: [usize; 2] = [512, 8192];
 
 /// The sequences a batch that keep a device busy, if there is memory for them.
 pub fn default_batch(gpt: &Gpt, seq: usize) -> usize {

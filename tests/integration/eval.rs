@@ -253,6 +253,8 @@ fn choices_are_scored_by_their_tokens_alone() {
         question("one ", &["x", "yes"], 1),
         question(long, &["ends", "goes on"], 1),
         question("", &["begins", "or not"], 0),
+        // By character the first is the likelier one, by byte the second.
+        question("a", &["cd", "ñandú"], 0),
     ];
     let tokenizer = Tokenizer::bytes();
     let end = tokenizer.end_of_text().expect("it has one");
@@ -261,11 +263,11 @@ fn choices_are_scored_by_their_tokens_alone() {
         let context = gpt.config().n_positions;
         let prepared =
             Prepared::new(&questions, &tokenizer, context, " ").expect("sound questions");
-        assert_eq!((prepared.len(), prepared.longest()), (9, context));
+        assert_eq!((prepared.len(), prepared.longest()), (11, context));
         let mut done = 0;
         let engine = gpt.batch_engine(4, prepared.longest()).expect("an engine");
         let report = prepared.choose(engine, &mut |n| done = n).expect("a report");
-        assert_eq!((done, report.n, report.cut), (9, 4, 3));
+        assert_eq!((done, report.n, report.cut), (11, 5, 3));
 
         let (mut right, mut right_norm) = (0, 0);
         for (question, lls) in questions.iter().zip(&report.log_likelihoods) {
@@ -288,8 +290,8 @@ fn choices_are_scored_by_their_tokens_alone() {
             right += usize::from(best(&|ll| ll.0) == Some(question.answer));
             right_norm += usize::from(best(&|ll| ll.1) == Some(question.answer));
         }
-        assert_eq!((report.acc, report.acc_norm), (right as f64 / 4.0, right_norm as f64 / 4.0));
-        let stderr = (report.acc * (1.0 - report.acc) / 3.0).sqrt();
+        assert_eq!((report.acc, report.acc_norm), (right as f64 / 5.0, right_norm as f64 / 5.0));
+        let stderr = (report.acc * (1.0 - report.acc) / 4.0).sqrt();
         assert_relative("stderr", report.acc_stderr, stderr, 1e-12);
     }
 }
