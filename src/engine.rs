@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use crate::backend::{Backend, Device};
 use crate::config::GptConfig;
 use crate::error::Result;
+use crate::finetune::FineTune;
 use crate::graph::Param;
 use crate::kernel::Step;
 use crate::model::{BatchViews, EXTENDS, GenerationViews, Program, UpdateViews, Uses};
@@ -61,8 +62,23 @@ impl Engine {
     ///
     /// If the configuration is not valid, or the device cannot hold or bind what it needs.
     pub fn new(config: &GptConfig, uses: Uses, device: &Device) -> Result<Engine> {
+        Engine::tuning(config, uses, &FineTune::default(), device)
+    }
+
+    /// The same, with a training that changes but a part of the model.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::new`], or if the model has no such part.
+    pub fn tuning(
+        config: &GptConfig,
+        uses: Uses,
+        finetune: &FineTune,
+        device: &Device,
+    ) -> Result<Engine> {
         config.validate()?;
-        let program = Program::record(config, uses, device.limits());
+        finetune.validate(config)?;
+        let program = Program::record_tuning(config, uses, finetune, device.limits());
         device.check(&program.plan)?;
         let backend = device.backend(Arc::new(program.plan.clone()))?;
         let mut engine =
@@ -73,14 +89,20 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Checks that a device can hold and bind what [`Engine::new`] would make, without making it.
+    /// Checks that a device can hold and bind what [`Engine::tuning`] would make, without making it.
     ///
     /// # Errors
     ///
-    /// As [`Engine::new`].
-    pub fn check(config: &GptConfig, uses: Uses, device: &Device) -> Result<()> {
+    /// As [`Engine::tuning`].
+    pub fn check(
+        config: &GptConfig,
+        uses: Uses,
+        finetune: &FineTune,
+        device: &Device,
+    ) -> Result<()> {
         config.validate()?;
-        device.check(&Program::record(config, uses, device.limits()).plan)
+        finetune.validate(config)?;
+        device.check(&Program::record_tuning(config, uses, finetune, device.limits()).plan)
     }
 
     /// What was recorded.

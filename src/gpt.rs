@@ -7,6 +7,7 @@ use crate::checkpoint::{self, ModelFiles, Weights};
 use crate::config::{GptConfig, Precision};
 use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result};
+use crate::finetune::FineTune;
 use crate::generate::{GenerateOptions, StopText, generate};
 use crate::model::Uses;
 use crate::tokenizer::Tokenizer;
@@ -128,8 +129,8 @@ impl Gpt {
     }
 
     /// An engine for other uses, with this model's parameters; the old one is given up.
-    pub(crate) fn take_engine(&mut self, uses: Uses) -> Result<Engine> {
-        let mut engine = Engine::new(&self.config, uses, &self.device)?;
+    pub(crate) fn take_engine(&mut self, uses: Uses, finetune: &FineTune) -> Result<Engine> {
+        let mut engine = Engine::tuning(&self.config, uses, finetune, &self.device)?;
         match (self.engine.take(), &self.origin) {
             (Some(mut old), _) => engine.copy_from(&mut old)?,
             (None, Origin::Random(seed)) => engine.initialize(*seed),
@@ -153,7 +154,7 @@ impl Gpt {
     pub fn engine(&mut self) -> Result<&mut Engine> {
         if self.engine.is_none() {
             let uses = Uses { generation: true, precision: self.precision, ..Uses::default() };
-            self.engine = Some(self.take_engine(uses)?);
+            self.engine = Some(self.take_engine(uses, &FineTune::default())?);
         }
         Ok(self.engine.as_mut().expect("just made"))
     }

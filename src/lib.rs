@@ -47,6 +47,7 @@ pub mod config;
 pub mod data;
 pub mod engine;
 pub mod error;
+pub mod finetune;
 pub mod fit;
 pub mod generate;
 pub mod gpt;
@@ -62,6 +63,7 @@ pub mod train;
 
 pub use config::{GptConfig, TrainConfig};
 pub use error::{Error, Result};
+pub use finetune::FineTune;
 pub use generate::GenerateOptions;
 pub use gpt::Gpt;
 pub use tokenizer::Tokenizer;

@@ -10,6 +10,7 @@ use crate::backend::{Backend, Device};
 use crate::check::{Comparison, lockstep, sabotage};
 use crate::config::{GptConfig, Optimizer};
 use crate::error::Result;
+use crate::finetune::FineTune;
 use crate::graph::Graph;
 use crate::kernel::{Elem, Kernel, Step};
 use crate::model::{Program, Uses};
@@ -387,15 +388,18 @@ fn layers(name: &str, [rows, c, oc]: [usize; 3]) -> Case {
     whole(name, g)
 }
 
-/// Residual sums, GELU, dropout and softmax over (B,T,C) and NH heads.
+/// Residual sums, GELU, dropout, linear layers and softmax over (B,T,C) and NH heads.
 fn single_ops(name: &str, [b, t, nh, c]: [usize; 4]) -> Case {
-    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    let freeze = vec!["bias_alone.weight".to_owned()];
+    let mut g = Graph::new(Limits::NONE, false, 1e-5)
+        .fine_tuning(&FineTune { freeze, ..FineTune::default() });
     g.begin_training(b, t);
     let [x, y] = ["x", "y"].map(|name| g.input(name, b * t * c));
     g.residual("residual", x, y);
     g.gelu("gelu", x);
     g.dropout("dropout", y, false);
     g.linear("linear", x, c + 1);
+    g.linear("bias_alone", x, c + 1);
     g.layernorm("norm", x);
     let scores = g.input("scores", b * nh * t * t);
     g.softmax("softmax", scores, nh);

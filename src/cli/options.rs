@@ -9,7 +9,7 @@ use wgpt::backend::gpu::{self, DeviceChoice};
 use wgpt::config::{Precision, Recompute, SIZES};
 use wgpt::fit::{largest_batch, least_recompute};
 use wgpt::model::Uses;
-use wgpt::{Error, GptConfig, Result, TrainConfig};
+use wgpt::{Error, FineTune, GptConfig, Result, TrainConfig};
 
 use super::output;
 
@@ -141,6 +141,25 @@ impl PrecisionArgs {
                 Precision::F32
             }
         }
+    }
+}
+
+/// What is trained of a model.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Fine-tuning")]
+pub struct FineTuneArgs {
+    /// Leave parameters as they are whose names are like these: wte.*, 'h.[0-5].*', '*.bias'
+    #[arg(long, value_name = "PATTERN", num_args = 1..)]
+    freeze: Vec<String>,
+    /// Train only parameters whose names are like these
+    #[arg(long, value_name = "PATTERN", num_args = 1..)]
+    train_only: Vec<String>,
+}
+
+impl FineTuneArgs {
+    /// What is trained.
+    pub fn config(&self) -> FineTune {
+        FineTune { freeze: self.freeze.clone(), train_only: self.train_only.clone() }
     }
 }
 

@@ -63,6 +63,7 @@ pub const ALL: &[&Kernel] = &[
     &linear::GELU_FORWARD,
     &linear::BACKWARD_INPUT,
     &linear::BACKWARD_PARAMS,
+    &linear::BACKWARD_BIAS,
     &matmul::NN,
     &matmul::NT,
     &matmul::TN,

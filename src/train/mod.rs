@@ -138,8 +138,7 @@ pub fn resume(
     let newest = run.newest_checkpoint()?;
     if let Some((step, path)) = newest.filter(|(step, _)| *step >= settings.train.max_iters) {
         let config = checkpoint::read_config(&path)?;
-        let (state, _) =
-            checkpoint::open_state(&path, &moments(&config, settings.train.optimizer))?;
+        let (state, _) = checkpoint::open_state(&path, &moments(&config, &settings.train))?;
         if state.unevaluated.is_none() {
             // The process may have been killed between its last checkpoint and this.
             draw_curve(&run, &report::read_metrics(dir)?)?;
@@ -165,7 +164,8 @@ fn open(
     check_fit(settings, saved_path, &device)?;
     let Prepared { model, tokenizer, tokens } = prepare(settings, dir, saved_path, on_event)?;
     let uses = Uses::training(&settings.train, &model);
-    let program = |limits| Program::record(&model, uses, limits);
+    let finetune = &settings.train.finetune;
+    let program = |limits| Program::record_tuning(&model, uses, finetune, limits);
     let device = settle(device, run.as_ref(), program, on_event)?;
     // On a GPU it takes a while, and so only where it is kept.
     let keeps = !matches!(&device, Device::Gpu(gpu) if gpu.cache().is_none());
@@ -203,7 +203,8 @@ fn check_fit(settings: &RunSettings, saved: Option<&Path>, device: &Device) -> R
             ..settings.model.clone()
         },
     };
-    Engine::check(&model, Uses::training(&settings.train, &model), device)
+    let uses = Uses::training(&settings.train, &model);
+    Engine::check(&model, uses, &settings.train.finetune, device)
 }
 
 fn summary(
@@ -265,7 +266,7 @@ impl Trainer {
         data::check_length(&tokens, &val, 1)?;
         gpt.set_dropout(config.dropout);
         gpt.set_precision(config.precision);
-        let engine = gpt.take_engine(uses)?;
+        let engine = gpt.take_engine(uses, &config.finetune)?;
         let rows = shape.0 * shape.1;
         Ok(Trainer {
             gpt,
@@ -320,6 +321,7 @@ impl Trainer {
         let first_step = self.state.step as usize;
         on_event(&Event::Started {
             parameters: self.engine.program().parameter_count(),
+            trained: self.engine.program().trained_count(),
             device: self.engine.describe(),
             plan_bytes: self.engine.program().plan.total_bytes(),
             run_dir: self.run.as_ref().map(|run| run.path().to_owned()),
