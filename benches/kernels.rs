@@ -12,7 +12,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use wgpt::backend::{Backend, Device};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::Graph;
-use wgpt::kernel::{Elem, Kernel, Step};
+use wgpt::kernel::{Dims, Elem, Kernel, Step};
 use wgpt::model::{Program, Uses};
 use wgpt::ops;
 use wgpt::ops::matmul::Layout;
@@ -61,6 +61,8 @@ fn single_ops(limits: Limits) -> Plan {
     g.softmax("softmax", scores, n_head);
     let copy = g.input("copy", rows * c);
     ops::cast::record(&mut g.plan, stream.value, copy.value);
+    let dims = Dims { N: (rows * c) as u32, SCALE: 2.0, ..Dims::default() };
+    g.plan.push(&ops::lora::SCALE, dims, &[stream.value, copy.value]);
     for layout in [Layout::NN, Layout::NT, Layout::TN] {
         let (a, b) = (
             g.input(&format!("{layout:?}.a"), rows * c),

@@ -19,6 +19,7 @@ use crate::ops::embedding::{Embedding, Slice};
 use crate::ops::gelu::Gelu;
 use crate::ops::layernorm::LayerNorm;
 use crate::ops::linear::{Linear, LinearGelu};
+use crate::ops::lora::Lora;
 use crate::ops::matmul::{Layout, MatMul};
 use crate::ops::optimizer::Slot;
 use crate::ops::recompute;
@@ -670,13 +671,34 @@ impl Graph {
         let weight = self.whole(&format!("{name}.weight"), &[c, oc]);
         let weight = self.operand(weight);
         let bias = self.whole(&format!("{name}.bias"), &[oc]);
-        let out = out(self, any_grad(&[x, weight, bias]));
+        let lora = self.lora(name, x, oc);
+        let adapted = lora.as_ref().is_some_and(|lora| lora.low.has_grad());
+        let out = out(self, adapted || any_grad(&[x, weight, bias]));
         let dims = Dims { C: c as u32, OC: oc as u32, ..self.dims };
         // Matrix units take operands of one precision, and the stream's gradient has the other.
         let differs = out.has_grad() && out.grad.elem != x.value.elem;
         let rounded_dout = differs
             .then(|| self.buffer(Role::Activations, "rounded_dout", out.grad.len, x.value.elem));
-        Linear { dims, x, weight, bias, out, rounded_dout }
+        Linear { dims, x, weight, bias, out, rounded_dout, lora }
+    }
+
+    /// The adapter of the linear layer called `name`, if it has one.
+    fn lora(&mut self, name: &str, x: Var, oc: usize) -> Option<Lora> {
+        let lora = self.finetune.lora.as_ref().filter(|lora| lora.adapts(name))?;
+        let (r, scale) = (lora.rank, lora.scale());
+        let c = x.value.len / self.rows();
+        let [a, b] = [("lora_A", c), ("lora_B", oc)].map(|(part, width)| {
+            let param = self.whole(&format!("{name}.{part}.weight"), &[r, width]);
+            self.operand(param)
+        });
+        let (len, elem, has_grad) = (self.rows() * r, self.elem(), self.trains());
+        let part = format!("{name}.lora_product");
+        let product = self.activations(&part, len, Elem::Real, Sharing::Always);
+        let product = self.var(&part, product, elem, has_grad);
+        let part = format!("{name}.lora_low");
+        let low = self.activations(&part, len, elem, Sharing::InBlocks);
+        let low = self.var(&part, low, Elem::Real, has_grad);
+        Some(Lora { a, b, product, low, scale })
     }
 
     /// `x` (B,T,C) times a weight (C,`oc`), plus a bias (`oc`).

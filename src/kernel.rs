@@ -39,8 +39,8 @@ pub struct Dims {
     pub ID: u32,
     /// What layer normalisation adds to the variance.
     pub EPS: f32,
-    /// Unused: WGSL wants a uniform's size to be a multiple of 16 bytes.
-    pub PAD: u32,
+    /// What low-rank adapters multiply by.
+    pub SCALE: f32,
 }
 
 impl Dims {

@@ -144,6 +144,8 @@ pub struct Program {
     pub config: GptConfig,
     /// What it was recorded for.
     pub uses: Uses,
+    /// What is trained of the model.
+    pub finetune: FineTune,
     /// Buffers, dispatches and phases.
     pub plan: Plan,
     /// The parameters and their places.
@@ -188,7 +190,8 @@ impl Program {
         g.record_cast();
         let slots = g.slots();
         let (plan, params) = (g.plan, g.params);
-        Program { config: config.clone(), uses, plan, params, slots, batch, update, generation }
+        let (config, finetune) = (config.clone(), finetune.clone());
+        Program { config, uses, finetune, plan, params, slots, batch, update, generation }
     }
 
     /// The number of parameters.

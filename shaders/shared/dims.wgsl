@@ -16,7 +16,7 @@ struct Dims {
     ACC: u32,
     ID: u32,
     EPS: f32,
-    PAD: u32,
+    SCALE: f32,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;

@@ -2,7 +2,7 @@
 
 use crate::check::grad::{Case, Objective, Perturb, Replay};
 use crate::config::{GptConfig, Optimizer};
-use crate::finetune::FineTune;
+use crate::finetune::{FineTune, Lora};
 use crate::graph::{Graph, Recorder, Var};
 use crate::kernel::{Dims, Elem, Step};
 use crate::model::{Program, Uses};
@@ -103,6 +103,12 @@ fn unary_tuning(
     })
 }
 
+/// A training of adapters of these layers.
+fn adapters(rank: usize, targets: &[&str]) -> FineTune {
+    let targets = targets.iter().map(|target| (*target).to_owned()).collect();
+    FineTune { lora: Some(Lora { rank, alpha: 3.0, targets }), ..FineTune::default() }
+}
+
 /// A training that leaves these parameters as they are.
 fn freeze(patterns: &[&str]) -> FineTune {
     let freeze = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
@@ -161,6 +167,10 @@ pub fn ops() -> Vec<Case> {
             g.layernorm("ln", x)
         }),
         unary("linear_gelu", C, |g, x| g.linear_gelu("fc", x, 4)),
+        unary_tuning("linear, adapted", &adapters(2, &["fc"]), C, |g, x| g.linear("fc", x, 4)),
+        unary_tuning("linear_gelu, adapted", &adapters(1, &["fc"]), C, |g, x| {
+            g.linear_gelu("fc", x, 4)
+        }),
         unary("gelu", C, |g, x| g.gelu("gelu", x)),
         unary("attention", 3 * C, |g, x| g.attention("attn", x, 2, T)),
         unary("softmax", 2 * T, |g, x| g.softmax("softmax", x, 2)),
@@ -251,6 +261,13 @@ pub fn models(limits: Limits) -> Vec<Case> {
         Model { what: "model with dropout", dropout: 0.2, ..plain.clone() }.record(limits),
         Model { what: "model, two micro-batches", micro_batches: 2, ..plain.clone() }
             .record(limits),
+        Model {
+            what: "model with adapters, two micro-batches",
+            finetune: adapters(2, &["c_attn", "c_proj", "h.1.mlp.c_fc"]),
+            micro_batches: 2,
+            ..plain.clone()
+        }
+        .record(limits),
         Model {
             what: "model, lower block frozen",
             finetune: freeze(&["w?e.*", "h.0.*", "h.1.*c_fc.bias", "h.1.ln_2.weight"]),

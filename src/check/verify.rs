@@ -10,7 +10,7 @@ use crate::backend::{Backend, Device};
 use crate::check::{Comparison, lockstep, sabotage};
 use crate::config::{GptConfig, Optimizer};
 use crate::error::Result;
-use crate::finetune::FineTune;
+use crate::finetune::{FineTune, Lora};
 use crate::graph::Graph;
 use crate::kernel::{Elem, Kernel, Step};
 use crate::model::{Program, Uses};
@@ -279,6 +279,9 @@ pub fn cases() -> Vec<Case> {
         layers("layers of large tiles, forward", [257, 18, 260]),
         layers("layers of large tiles, inputs", [257, 260, 4]),
         layers("layers of large tiles, parameters", [3, 257, 260]),
+        adapters("adapters of 1", [1, 1, 1, 1]),
+        adapters("adapters of primes", [37, 19, 67, 3]),
+        adapters("adapters of fours", [132, 64, 260, 8]),
         single_ops("single ops of 1", [1, 1, 1, 1]),
         single_ops("single ops of primes", [2, 37, 3, 7]),
         single_ops("single ops, 257", [1, 257, 1, 2]),
@@ -385,6 +388,18 @@ fn layers(name: &str, [rows, c, oc]: [usize; 3]) -> Case {
     let x = g.input("x", rows * c);
     g.linear("linear", x, oc);
     g.linear_gelu("gelu", x, oc);
+    whole(name, g)
+}
+
+/// Linear layers with adapters of rank `r`, of `rows` rows from `c` into `oc` channels, alone and with GELU.
+fn adapters(name: &str, [rows, c, oc, r]: [usize; 4]) -> Case {
+    let lora = Lora { targets: vec!["adapted".into()], ..Lora::of_rank(r) };
+    let finetune = FineTune { lora: Some(lora), ..FineTune::default() };
+    let mut g = Graph::new(Limits::NONE, false, 1e-5).fine_tuning(&finetune);
+    g.begin_training(1, rows);
+    let x = g.input("x", rows * c);
+    g.linear("linear.adapted", x, oc);
+    g.linear_gelu("gelu.adapted", x, oc);
     whole(name, g)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! model folder   config.json  generation_config.json  model.safetensors  [tokenizer.json  tokenizer_config.json]
+//!                or adapters of another one: adapter_config.json  adapter_model.safetensors  [the tokenizer]
 //! run folder     run.json  variants.json  metrics.jsonl  best/ (a model folder)  the last step's model files
 //!                checkpoints/step-N/ (a model folder, train_state.json, train_state.safetensors)
 //! ```
@@ -12,6 +13,7 @@
 
 pub mod files;
 
+mod adapter;
 mod config_json;
 mod run;
 mod save;
@@ -21,6 +23,7 @@ mod weights;
 
 use std::path::Path;
 
+pub use adapter::{Adapter, AdapterFiles};
 pub use config_json::read_config;
 pub use run::{CHOICES, RunDir, newest_run};
 pub use save::{ModelFiles, write_model};
@@ -77,7 +80,13 @@ fn each_parameter(config: &GptConfig) -> impl Iterator<Item = NamedShape> + use<
     first.map(named).into_iter().chain(layers).chain(last.map(named))
 }
 
-/// Opens a model folder: its configuration, then its weights (shapes, then NaN and infinity).
+/// Whether a folder holds adapters of a model, and not the model.
+pub fn is_adapter(dir: &Path) -> bool {
+    adapter::is_adapter(dir)
+}
+
+/// Opens a model folder: its configuration, then its weights (shapes, then NaN and infinity). Of a folder of
+/// adapters it is the model that they belong to, with the adapters merged.
 ///
 /// # Errors
 ///

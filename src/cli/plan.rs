@@ -45,7 +45,7 @@ pub struct Args {
     #[command(flatten)]
     finetune: FineTuneArgs,
     /// Plan for generation alone, without training
-    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute", "freeze", "train_only"])]
+    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute", "freeze", "train_only", "lora_rank"])]
     generation: bool,
     /// List every dispatch of every phase
     #[arg(long)]

@@ -33,6 +33,7 @@ Examples:
   wgpt train --resume runs/stories-small-20260101-120000 go on after Ctrl-C or a crash
   wgpt train --init runs/NAME/best --data more.txt --lr 1e-4    start from a trained model
   wgpt train --init gpt2-folder --data my.txt --lr 3e-5 --freeze 'w?e.*' 'h.[0-7].*'
+  wgpt train --init gpt2-folder --data my.txt --lr 3e-4 --lora-rank 8 --lora-targets c_attn,c_proj
 
 A file of options has a line an option, by its long name: batch-size = 8. Ctrl-C finishes the step and saves.";
 

@@ -14,6 +14,7 @@ use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads,
 use crate::math::gemm::{Into, Matrix, product};
 use crate::math::gemv::row_product;
 use crate::math::simd::vector_fn;
+use crate::ops::lora::Lora;
 use crate::ops::{Op, cast, gelu, matmul, portable, products};
 use crate::plan::{Plan, View};
 
@@ -96,6 +97,8 @@ pub struct Linear {
     pub out: Var,
     /// (B,T,OC): where the gradient of `out` is rounded to, if it is not of the precision of `x`.
     pub rounded_dout: Option<View>,
+    /// A low-rank adapter.
+    pub lora: Option<Lora>,
 }
 
 impl Linear {
@@ -123,6 +126,9 @@ impl Op for Linear {
     fn forward(&self, plan: &mut Plan) {
         let Linear { dims, x, weight, bias, out, .. } = *self;
         plan.push(&FORWARD, dims, &[x.value, weight.value, bias.value, out.value]);
+        if let Some(lora) = &self.lora {
+            lora.forward(plan, self);
+        }
     }
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
@@ -134,6 +140,9 @@ impl Op for Linear {
         self.backward_params(recorder, dout);
         if x.has_grad() {
             recorder.plan.push(&BACKWARD_INPUT, dims, &[weight.value, dout, x.grad]);
+        }
+        if let Some(lora) = &self.lora {
+            lora.backward(recorder, self, dout);
         }
     }
 }
@@ -149,6 +158,12 @@ pub struct LinearGelu {
 impl Op for LinearGelu {
     fn forward(&self, plan: &mut Plan) {
         let Linear { dims, x, weight, bias, out: pre, .. } = self.linear;
+        if self.linear.lora.is_some() {
+            // What an adapter adds comes between.
+            self.linear.forward(plan);
+            let dims = Dims { C: dims.OC, ..dims };
+            return plan.push(&gelu::FORWARD, dims, &[pre.value, self.out.value]);
+        }
         let args = [x.value, weight.value, bias.value, pre.value, self.out.value];
         plan.push(&GELU_FORWARD, dims, &args);
     }

@@ -53,6 +53,8 @@ pub struct Trainer {
     /// B and T.
     shape: (usize, usize),
     run: Option<RunDir>,
+    /// The model's folder that adapters belong to.
+    base: Option<PathBuf>,
     state: TrainState,
     metrics: Vec<Metrics>,
     stop: Arc<AtomicBool>,
@@ -104,6 +106,7 @@ pub fn start(
     };
     model.validate()?;
     settings.train.validate(model)?;
+    settings.check_adapted()?;
     let Some(path) = &settings.train.out else {
         return open(settings, None, device, on_event);
     };
@@ -170,7 +173,9 @@ fn open(
     // On a GPU it takes a while, and so only where it is kept.
     let keeps = !matches!(&device, Device::Gpu(gpu) if gpu.cache().is_none());
     let peak = keeps.then(|| profile::peak(&device)).transpose()?;
-    let mut gpt = match (saved_path, &settings.init) {
+    // Adapters are saved without their model.
+    let whole = saved_path.filter(|_| finetune.lora.is_none());
+    let mut gpt = match (whole, &settings.init) {
         (Some(saved), _) => {
             Gpt::load(saved, device).map_err(|error| error.hint(checkpoint::without(saved)))?
         }
@@ -185,7 +190,7 @@ fn open(
         run.truncate_metrics(saved.as_ref().map_or(0, |(step, _)| *step))?;
         trainer.metrics = report::read_metrics(run.path())?;
     }
-    trainer.run = run;
+    (trainer.run, trainer.base) = (run, settings.init.clone());
     trainer.peak = peak;
     if let Some((step, path)) = saved {
         trainer.restore(step, &path)?;
@@ -266,7 +271,8 @@ impl Trainer {
         data::check_length(&tokens, &val, 1)?;
         gpt.set_dropout(config.dropout);
         gpt.set_precision(config.precision);
-        let engine = gpt.take_engine(uses, &config.finetune)?;
+        let mut engine = gpt.take_engine(uses, &config.finetune)?;
+        engine.initialize_adapters(config.seed);
         let rows = shape.0 * shape.1;
         Ok(Trainer {
             gpt,
@@ -275,6 +281,7 @@ impl Trainer {
             val,
             shape,
             run: None,
+            base: None,
             state: TrainState {
                 seed: config.seed,
                 data_fingerprint: tokens.fingerprint(),

@@ -48,6 +48,27 @@ pub struct Prepared {
 }
 
 impl RunSettings {
+    /// Checks that adapters have a model that they can be saved without.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it is itself one with adapters.
+    pub(super) fn check_adapted(&self) -> Result<()> {
+        let init = match (&self.train.finetune.lora, &self.init) {
+            (None, _) => return Ok(()),
+            (Some(_), init) => init.as_deref(),
+        };
+        match init {
+            None => Err(Error::usage("--lora-rank adapts a model that is there already")
+                .hint("name it with --init DIR; or leave --lora-rank out to train a new one")),
+            Some(dir) if checkpoint::is_adapter(dir) => {
+                Err(Error::usage(format!("{} holds adapters already", dir.display()))
+                    .hint("make it a whole model first: wgpt export, or Gpt::load and Gpt::save"))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     /// The same settings, with every path absolute: a run may be resumed from another folder.
     #[must_use]
     pub fn absolute(&self) -> RunSettings {

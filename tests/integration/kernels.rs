@@ -154,7 +154,7 @@ fn uniforms_have_one_layout() {
     let rust = fields!(
         Dims,
         Dims::default(),
-        [B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, PAD]
+        [B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, SCALE]
     );
     assert_eq!((found, span), (rust, size_of::<Dims>()));
 

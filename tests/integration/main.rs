@@ -10,6 +10,7 @@ mod finetune;
 mod grad;
 mod kernels;
 mod killed;
+mod lora;
 mod mixed;
 mod oracle;
 mod oracle_ops;
