@@ -56,8 +56,9 @@ impl Gpt {
     pub fn load(dir: &Path, device: Device) -> Result<Gpt> {
         let (config, _) = checkpoint::open_model(dir)?;
         let mut gpt = Gpt::with_origin(config, device, Origin::Folder(dir.to_owned()));
-        if Tokenizer::exists(dir) {
-            gpt.set_tokenizer(Tokenizer::load(dir)?).map_err(|error| error.at(dir.display()))?;
+        if let Some(folder) = checkpoint::tokenizer_folder(dir)? {
+            let tokenizer = Tokenizer::load(&folder)?;
+            gpt.set_tokenizer(tokenizer).map_err(|error| error.at(folder.display()))?;
         }
         Ok(gpt)
     }

@@ -21,7 +21,7 @@ mod state;
 mod tensor_file;
 mod weights;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use adapter::{Adapter, AdapterFiles};
 pub use config_json::read_config;
@@ -34,6 +34,7 @@ pub use weights::Weights;
 
 use crate::config::GptConfig;
 use crate::error::Result;
+use crate::tokenizer::Tokenizer;
 
 /// A tensor's name and shape.
 pub type NamedShape = (String, Vec<usize>);
@@ -83,6 +84,17 @@ fn each_parameter(config: &GptConfig) -> impl Iterator<Item = NamedShape> + use<
 /// Whether a folder holds adapters of a model, and not the model.
 pub fn is_adapter(dir: &Path) -> bool {
     adapter::is_adapter(dir)
+}
+
+/// The folder of a model's tokenizer, if it has one: the model's own, or else, of adapters, that of the model
+/// which they belong to.
+///
+/// # Errors
+///
+/// If adapters name no model that is there.
+pub fn tokenizer_folder(dir: &Path) -> Result<Option<PathBuf>> {
+    let folders = [dir.to_owned(), adapter::model_folder(dir)?];
+    Ok(folders.into_iter().find(|folder| Tokenizer::exists(folder)))
 }
 
 /// Opens a model folder: its configuration, then its weights (shapes, then NaN and infinity). Of a folder of

@@ -162,7 +162,8 @@ pub fn prepare(
 /// The tokenizer that there is before any data: the saved one, the one asked for, or that of the first model.
 fn known_tokenizer(settings: &RunSettings, saved: Option<&Path>) -> Result<Option<Tokenizer>> {
     let of = |dir: Option<&Path>| {
-        dir.filter(|dir| Tokenizer::exists(dir)).map(Tokenizer::load).transpose()
+        let folder = dir.map(checkpoint::tokenizer_folder).transpose()?.flatten();
+        folder.as_deref().map(Tokenizer::load).transpose()
     };
     match (saved, settings.tokenizer.as_str()) {
         (Some(_), _) => of(saved),

@@ -439,6 +439,9 @@ fn what_is_wrong_with_adapters_is_said() {
 
     let load = || Gpt::load(&best, Device::Cpu).map(|_| ());
     load().unwrap();
+    fs::remove_file(best.join("tokenizer.json")).unwrap();
+    let gpt = Gpt::load(&best, Device::Cpu).unwrap();
+    assert!(gpt.tokenizer().is_some(), "the model's own, as PEFT saves none");
     broken_configs(&best, &load);
     broken_weights(&best, &load);
     fs::rename(&adapting.base, adapting.place.path("elsewhere")).unwrap();
