@@ -532,8 +532,10 @@ fn the_command_line_adapts_and_generates() {
     assert!(code == Some(2) && stderr.contains("--lora-rank"), "{stderr}");
     let (code, _, stderr) = train(&["--init", &base, "--lora-rank", "2", "--freeze", "wte.*"]);
     assert!(code == Some(2) && stderr.contains("--freeze"), "{stderr}");
-    let more = ["--init", &base, "--lora-rank", "2", "--lora-alpha", "3.5"];
-    let (code, stdout, stderr) = train(&[&more[..], &["--lora-targets", "c_attn,c_fc"]].concat());
+    let file = adapting.place.path("run.toml");
+    fs::write(&file, "lora-alpha = 3.5\nlora-targets = [\"c_attn\", \"c_fc\"]").unwrap();
+    let file = text(file);
+    let (code, stdout, stderr) = train(&["--init", &base, "--lora-rank", "2", "--config", &file]);
     assert!(code == Some(0) && stdout.contains("A sample:"), "{stderr}");
     let config = json(&adapting.place.run().join("adapter_config.json"));
     assert_eq!(config["lora_alpha"], json!(3.5));
