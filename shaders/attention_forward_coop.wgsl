@@ -34,7 +34,7 @@ fn main(
 ) {
     let blocks = (dims.T + OWN - 1u) / OWN;
     // `group_index`, whose result naga would take to differ within a workgroup.
-    let tile_place = group.xy + vec2(dims.FIRST & 0xffffu, dims.FIRST >> 16u);
+    let tile_place = group.xy + dims.FIRST;
     let index = tile_place.y * 65535u + tile_place.x;
     let head = index / blocks % dims.NH;
     let b = index / blocks / dims.NH;

@@ -7,6 +7,7 @@ use crate::checkpoint::{self, ModelFiles, Weights};
 use crate::config::{GptConfig, Precision};
 use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result};
+use crate::finetune::{FineTune, is_adapter};
 use crate::generate::{GenerateOptions, StopText, generate};
 use crate::model::Uses;
 use crate::tokenizer::Tokenizer;
@@ -46,7 +47,8 @@ impl Gpt {
     }
 
     /// A model from a folder of Hugging Face's files, checked in this order: configuration, weights
-    /// (shapes, then NaN and infinity), tokenizer (if there is one).
+    /// (shapes, then NaN and infinity), tokenizer (if there is one). Of a folder of adapters it is the model that
+    /// they belong to, with the adapters merged.
     ///
     /// # Errors
     ///
@@ -54,8 +56,9 @@ impl Gpt {
     pub fn load(dir: &Path, device: Device) -> Result<Gpt> {
         let (config, _) = checkpoint::open_model(dir)?;
         let mut gpt = Gpt::with_origin(config, device, Origin::Folder(dir.to_owned()));
-        if Tokenizer::exists(dir) {
-            gpt.set_tokenizer(Tokenizer::load(dir)?).map_err(|error| error.at(dir.display()))?;
+        if let Some(folder) = checkpoint::tokenizer_folder(dir)? {
+            let tokenizer = Tokenizer::load(&folder)?;
+            gpt.set_tokenizer(tokenizer).map_err(|error| error.at(folder.display()))?;
         }
         Ok(gpt)
     }
@@ -133,8 +136,8 @@ impl Gpt {
     }
 
     /// An engine for other uses, with this model's parameters; the old one is given up.
-    pub(crate) fn take_engine(&mut self, uses: Uses) -> Result<Engine> {
-        let mut engine = Engine::new(&self.config, uses, &self.device)?;
+    pub(crate) fn take_engine(&mut self, uses: Uses, finetune: &FineTune) -> Result<Engine> {
+        let mut engine = Engine::tuning(&self.config, uses, finetune, &self.device)?;
         match (self.engine.take(), &self.origin) {
             (Some(mut old), _) => engine.copy_from(&mut old)?,
             (None, Origin::Random(seed)) => engine.initialize(*seed),
@@ -173,7 +176,7 @@ impl Gpt {
     /// The engine if it will do, else one for `uses`.
     fn engine_that(&mut self, does: impl Fn(Uses) -> bool, uses: Uses) -> Result<&mut Engine> {
         if !self.engine.as_ref().is_some_and(|engine| does(engine.program().uses)) {
-            self.engine = Some(self.take_engine(uses)?);
+            self.engine = Some(self.take_engine(uses, &FineTune::default())?);
         }
         Ok(self.engine.as_mut().expect("just made"))
     }
@@ -244,13 +247,28 @@ impl Gpt {
         generate(self.engine()?, ids, options, end, |_| Ok(true))
     }
 
-    /// Writes the model's files, as Hugging Face's `save_pretrained` does, as a whole folder.
+    /// Makes the adapters that the model was trained with, if any, a part of its weights.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot hold the model beside itself, or is lost.
+    pub fn merge_adapters(&mut self) -> Result<()> {
+        if self.engine.as_ref().is_some_and(Engine::has_adapters) {
+            let uses = Uses { generation: true, precision: self.precision, ..Uses::default() };
+            self.engine = Some(self.take_engine(uses, &FineTune::default())?);
+        }
+        Ok(())
+    }
+
+    /// Writes the model's files, as Hugging Face's `save_pretrained` does, as a whole folder; adapters are merged
+    /// first.
     ///
     /// # Errors
     ///
     /// If the folder cannot be written, or the device is lost.
     pub fn save(&mut self, dir: &Path) -> Result<()> {
         self.engine()?;
+        self.merge_adapters()?;
         let json = self.tokenizer.as_ref().map(Tokenizer::to_json);
         let mut engine = self.engine.take().expect("just made");
         let model = self.files(json.as_deref());
@@ -268,6 +286,7 @@ impl Gpt {
             dropout: self.dropout,
             tokenizer_json,
             end_of_text: self.tokenizer.as_ref().and_then(Tokenizer::end_of_text),
+            adapter: None,
         }
     }
 }
@@ -288,8 +307,9 @@ pub(crate) fn engine_tensors(
 
 /// Copies a checkpoint's parameters into an engine, piece by piece.
 pub(crate) fn load_weights(engine: &mut Engine, weights: &Weights) -> Result<()> {
-    for param in engine.program().params.clone() {
-        engine.write_param(&param, Tensor::Value, |start, out| {
+    let params = engine.program().params.clone();
+    for param in params.iter().filter(|param| !is_adapter(&param.name)) {
+        engine.write_param(param, Tensor::Value, |start, out| {
             weights.read(&param.name, start, out)
         })?;
     }

@@ -39,8 +39,12 @@ pub struct Dims {
     pub ID: u32,
     /// What layer normalisation adds to the variance.
     pub EPS: f32,
-    /// Where the part of a grid that a GPU computes at once begins: its first column, and its first row · 2¹⁶.
-    pub FIRST: u32,
+    /// What low-rank adapters multiply by.
+    pub SCALE: f32,
+    /// Where the part of a grid that a GPU computes at once begins: its first column and its first row.
+    pub FIRST: [u32; 2],
+    /// Unused: WGSL wants a uniform's size to be a multiple of 16 bytes.
+    pub PAD: [u32; 2],
 }
 
 impl Dims {
@@ -523,15 +527,15 @@ pub mod grid {
     ///
     /// ```
     /// use wgpt::kernel::grid::split;
-    /// assert_eq!(split([7, 5, 2], 2), [(0, [7, 3, 2]), (3 << 16, [7, 2, 2])]);
-    /// assert_eq!(split([7, 1, 2], 2), [(0, [4, 1, 2]), (4, [3, 1, 2])]);
+    /// assert_eq!(split([7, 5, 2], 2), [([0, 0], [7, 3, 2]), ([0, 3], [7, 2, 2])]);
+    /// assert_eq!(split([7, 1, 2], 2), [([0, 0], [4, 1, 2]), ([4, 0], [3, 1, 2])]);
     /// ```
-    pub fn split([x, y, z]: [u32; 3], parts: u32) -> Vec<(u32, [u32; 3])> {
+    pub fn split([x, y, z]: [u32; 3], parts: u32) -> Vec<([u32; 2], [u32; 3])> {
         let len = if y > 1 { y } else { x };
         let most = len.div_ceil(parts.clamp(1, len.max(1)));
         let part = |first| match most.min(len - first) {
-            rows if y > 1 => (first << 16, [x, rows, z]),
-            columns => (first, [columns, y, z]),
+            rows if y > 1 => ([0, first], [x, rows, z]),
+            columns => ([first, 0], [columns, y, z]),
         };
         (0..len).step_by(most as usize).map(part).collect()
     }

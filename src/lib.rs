@@ -48,6 +48,7 @@ pub mod data;
 pub mod engine;
 pub mod error;
 pub mod eval;
+pub mod finetune;
 pub mod fit;
 pub mod generate;
 pub mod gpt;
@@ -63,6 +64,7 @@ pub mod train;
 
 pub use config::{GptConfig, TrainConfig};
 pub use error::{Error, Result};
+pub use finetune::FineTune;
 pub use generate::GenerateOptions;
 pub use gpt::Gpt;
 pub use tokenizer::Tokenizer;

@@ -10,6 +10,7 @@ use crate::backend::{Backend, Device};
 use crate::check::{Comparison, lockstep, sabotage};
 use crate::config::{GptConfig, Optimizer};
 use crate::error::Result;
+use crate::finetune::{FineTune, Lora};
 use crate::graph::Graph;
 use crate::kernel::{Elem, Kernel, Step};
 use crate::model::{Program, Uses};
@@ -314,6 +315,9 @@ pub fn cases() -> Vec<Case> {
         layers("layers of large tiles, forward", [257, 18, 260]),
         layers("layers of large tiles, inputs", [257, 260, 4]),
         layers("layers of large tiles, parameters", [3, 257, 260]),
+        adapters("adapters of 1", [1, 1, 1, 1]),
+        adapters("adapters of primes", [37, 19, 67, 3]),
+        adapters("adapters of fours", [132, 64, 260, 8]),
         single_ops("single ops of 1", [1, 1, 1, 1]),
         single_ops("single ops of primes", [2, 37, 3, 7]),
         single_ops("single ops, 257", [1, 257, 1, 2]),
@@ -433,15 +437,30 @@ fn layers(name: &str, [rows, c, oc]: [usize; 3]) -> Case {
     whole(name, g)
 }
 
-/// Residual sums, GELU, dropout and softmax over (B,T,C) and NH heads.
+/// Linear layers with adapters of rank `r`, of `rows` rows from `c` into `oc` channels, alone and with GELU.
+fn adapters(name: &str, [rows, c, oc, r]: [usize; 4]) -> Case {
+    let lora = Lora { targets: vec!["adapted".into()], ..Lora::of_rank(r) };
+    let finetune = FineTune { lora: Some(lora), ..FineTune::default() };
+    let mut g = Graph::new(Limits::NONE, false, 1e-5).fine_tuning(&finetune);
+    g.begin_training(1, rows);
+    let x = g.input("x", rows * c);
+    g.linear("linear.adapted", x, oc);
+    g.linear_gelu("gelu.adapted", x, oc);
+    whole(name, g)
+}
+
+/// Residual sums, GELU, dropout, linear layers and softmax over (B,T,C) and NH heads.
 fn single_ops(name: &str, [b, t, nh, c]: [usize; 4]) -> Case {
-    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    let freeze = vec!["bias_alone.weight".to_owned()];
+    let mut g = Graph::new(Limits::NONE, false, 1e-5)
+        .fine_tuning(&FineTune { freeze, ..FineTune::default() });
     g.begin_training(b, t);
     let [x, y] = ["x", "y"].map(|name| g.input(name, b * t * c));
     g.residual("residual", x, y);
     g.gelu("gelu", x);
     g.dropout("dropout", y, false);
     g.linear("linear", x, c + 1);
+    g.linear("bias_alone", x, c + 1);
     g.layernorm("norm", x);
     let scores = g.input("scores", b * nh * t * t);
     g.softmax("softmax", scores, nh);

@@ -5,17 +5,18 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::adapter;
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
 
-/// Reads the sizes from `dir`/config.json.
+/// Reads the sizes from `dir`/config.json, or of the model that the adapters in `dir` belong to.
 ///
 /// # Errors
 ///
 /// Names the field that is missing or out of range, or the setting that changes what the model
 /// computes and is not supported.
 pub fn read_config(dir: &Path) -> Result<GptConfig> {
-    let path = dir.join("config.json");
+    let path = adapter::model_folder(dir)?.join("config.json");
     let text = std::fs::read(&path).map_err(|e| {
         Error::io("reading", &path, &e)
             .hint("a model folder holds config.json and model.safetensors; is this the right one?")

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! model folder   config.json  generation_config.json  model.safetensors  [tokenizer.json  tokenizer_config.json]
+//!                or adapters of another one: adapter_config.json  adapter_model.safetensors  [the tokenizer]
 //! run folder     run.json  variants.json  metrics.jsonl  best/ (a model folder)  the last step's model files
 //!                checkpoints/step-N/ (a model folder, train_state.json, train_state.safetensors)
 //! ```
@@ -12,6 +13,7 @@
 
 pub mod files;
 
+mod adapter;
 mod config_json;
 mod run;
 mod save;
@@ -19,8 +21,9 @@ mod state;
 mod tensor_file;
 mod weights;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+pub use adapter::{Adapter, AdapterFiles};
 pub use config_json::read_config;
 pub use run::{CHOICES, RunDir, newest_run};
 pub use save::{ModelFiles, write_model};
@@ -31,6 +34,7 @@ pub use weights::Weights;
 
 use crate::config::GptConfig;
 use crate::error::Result;
+use crate::tokenizer::Tokenizer;
 
 /// A tensor's name and shape.
 pub type NamedShape = (String, Vec<usize>);
@@ -77,7 +81,24 @@ fn each_parameter(config: &GptConfig) -> impl Iterator<Item = NamedShape> + use<
     first.map(named).into_iter().chain(layers).chain(last.map(named))
 }
 
-/// Opens a model folder: its configuration, then its weights (shapes, then NaN and infinity).
+/// Whether a folder holds adapters of a model, and not the model.
+pub fn is_adapter(dir: &Path) -> bool {
+    adapter::is_adapter(dir)
+}
+
+/// The folder of a model's tokenizer, if it has one: the model's own, or else, of adapters, that of the model
+/// which they belong to.
+///
+/// # Errors
+///
+/// If adapters name no model that is there.
+pub fn tokenizer_folder(dir: &Path) -> Result<Option<PathBuf>> {
+    let folders = [dir.to_owned(), adapter::model_folder(dir)?];
+    Ok(folders.into_iter().find(|folder| Tokenizer::exists(folder)))
+}
+
+/// Opens a model folder: its configuration, then its weights (shapes, then NaN and infinity). Of a folder of
+/// adapters it is the model that they belong to, with the adapters merged.
 ///
 /// # Errors
 ///

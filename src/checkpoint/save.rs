@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::adapter::{ADAPTER_FILES, AdapterFiles, write_adapter};
 use super::config_json::{config_json, generation_config_json};
 use super::tensor_file::{Fill, write_tensors};
 use super::{files, parameters};
@@ -21,19 +22,23 @@ pub struct ModelFiles<'a> {
     pub tokenizer_json: Option<&'a str>,
     /// The id of `<|endoftext|>`, if the vocabulary has it.
     pub end_of_text: Option<u32>,
+    /// `None`: the whole model; else the folder holds these adapters of another one.
+    pub adapter: Option<AdapterFiles<'a>>,
 }
 
 /// The names of the files of a model folder.
-pub(super) const MODEL_FILES: [&str; 5] = [
+pub(super) const MODEL_FILES: [&str; 7] = [
     "config.json",
     "generation_config.json",
     "model.safetensors",
+    ADAPTER_FILES[0],
+    ADAPTER_FILES[1],
     "tokenizer.json",
     "tokenizer_config.json",
 ];
 
 /// Writes a model folder, each file as a whole; `fill` gives the parameters, named as in
-/// [`parameters`], in slices of at most 4 MiB, so that no second copy of the model is held.
+/// [`parameters`] (or the adapters, as in [`crate::finetune::Lora::parameters`]), in slices of at most 4 MiB, so that no second copy of the model is held.
 ///
 /// The folder is made if it is not there. The weights come last but for the tokenizer, so an
 /// existing model of another size is best replaced with [`files::write_folder`] around this.
@@ -43,12 +48,16 @@ pub(super) const MODEL_FILES: [&str; 5] = [
 /// What `fill` returns, or what the system refused.
 pub fn write_model(dir: &Path, model: &ModelFiles, fill: &mut Fill) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(|e| Error::io("creating", dir, &e))?;
-    let config = config_json(model.config, model.dropout, model.end_of_text);
-    write_json(&dir.join("config.json"), &config)?;
-    let generation = generation_config_json(model.end_of_text);
-    write_json(&dir.join("generation_config.json"), &generation)?;
-    let parameters = parameters(model.config);
-    write_tensors(&dir.join("model.safetensors"), "transformer.", &parameters, fill)?;
+    if let Some(adapter) = &model.adapter {
+        write_adapter(dir, adapter, model.config, fill)?;
+    } else {
+        let config = config_json(model.config, model.dropout, model.end_of_text);
+        write_json(&dir.join("config.json"), &config)?;
+        let generation = generation_config_json(model.end_of_text);
+        write_json(&dir.join("generation_config.json"), &generation)?;
+        let parameters = parameters(model.config);
+        write_tensors(&dir.join("model.safetensors"), "transformer.", &parameters, fill)?;
+    }
     if let Some(tokenizer) = model.tokenizer_json {
         files::write_bytes(&dir.join("tokenizer.json"), tokenizer.as_bytes())?;
         write_json(&dir.join("tokenizer_config.json"), &tokenizer_config(model))?;

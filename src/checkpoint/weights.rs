@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 use serde_json::Value;
 
+use super::adapter::{self, Adapter};
 use super::each_parameter;
 use super::tensor_file::{SLICE, TensorFile, list};
 use crate::config::GptConfig;
@@ -30,19 +31,31 @@ pub struct Weights {
     /// By the parameters' names, without a prefix, in the order of [`super::parameters`].
     places: Vec<(String, Place)>,
     by_name: HashMap<String, usize>,
+    /// What is merged into them as they are read.
+    adapter: Option<Adapter>,
+}
+
+/// Whether a folder holds a model's weights.
+pub(super) fn is_there(dir: &Path) -> bool {
+    [SINGLE, INDEX].iter().any(|name| dir.join(name).exists())
 }
 
 impl Weights {
     /// Opens model.safetensors, or the shards of model.safetensors.index.json, in `dir`.
     ///
     /// Names may bear the prefix `transformer.`; attention's mask buffers are ignored, and a head
-    /// is accepted if it is the token table again. Types are F32, F16 or BF16.
+    /// is accepted if it is the token table again. Types are F32, F16 or BF16. Where `dir` holds adapters, it
+    /// is the weights of the model that they belong to, with the adapters merged into what is read.
     ///
     /// # Errors
     ///
     /// If there are no such files or a header is wrong; names the parameter that is missing, of
     /// another shape or type, and tensors that the model does not have.
     pub fn open(dir: &Path, config: &GptConfig) -> Result<Weights> {
+        if adapter::is_adapter(dir) {
+            let base = Weights::open(&adapter::model_folder(dir)?, config)?;
+            return Ok(Weights { adapter: Some(Adapter::open(dir, config)?), ..base });
+        }
         let (files, mut found) = if dir.join(SINGLE).exists() {
             let file = TensorFile::open(&dir.join(SINGLE))?;
             let names = file.names().map(|name| (name.to_string(), 0)).collect();
@@ -67,7 +80,7 @@ impl Weights {
             .hint("config.json and the weights must be of one model"));
         }
         let by_name = places.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
-        let weights = Weights { files, places, by_name };
+        let weights = Weights { files, places, by_name, adapter: None };
         if let Some(head) = head {
             weights.check_tied(&head).map_err(|e| e.at(dir.display()))?;
         }
@@ -85,7 +98,11 @@ impl Weights {
             .by_name
             .get(name)
             .ok_or_else(|| Error::input(format!("the model has no parameter {name}")))?;
-        self.read_place(&self.places[index].1, offset, out)
+        self.read_place(&self.places[index].1, offset, out)?;
+        if let Some(adapter) = &self.adapter {
+            adapter.merge(name, offset, out);
+        }
+        Ok(())
     }
 
     fn read_place(&self, place: &Place, offset: usize, out: &mut [f32]) -> Result<()> {

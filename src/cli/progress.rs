@@ -128,6 +128,7 @@ impl Progress {
     fn start(&mut self, event: &Event, first_step: usize) {
         let Event::Started {
             parameters,
+            trained,
             device,
             plan_bytes,
             run_dir,
@@ -139,9 +140,13 @@ impl Progress {
             return;
         };
         self.end();
+        let all = number::millions(*parameters as u64);
+        let part = match trained < parameters {
+            true => format!("{} of {all}", number::millions(*trained as u64)),
+            false => all,
+        };
         self.say(&format!(
-            "{} parameters on {device}, {} of memory",
-            number::millions(*parameters as u64),
+            "{part} parameters on {device}, {} of memory",
             number::bytes(*plan_bytes)
         ));
         self.say(&format!(

@@ -207,6 +207,9 @@ impl Op for Attention {
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
         let Attention { dims, qkv, out, lse, delta } = *self;
+        if !qkv.has_grad() {
+            return;
+        }
         recorder.plan.push(&BACKWARD_DELTA, dims, &[out.value, out.grad, delta]);
         recorder.plan.push(&BACKWARD, dims, &[qkv.value, lse, delta, out.grad, qkv.grad]);
     }

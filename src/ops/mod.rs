@@ -13,6 +13,7 @@ pub mod global_norm;
 pub mod head;
 pub mod layernorm;
 pub mod linear;
+pub mod lora;
 pub mod matmul;
 pub mod optimizer;
 pub mod random;
@@ -63,6 +64,8 @@ pub const ALL: &[&Kernel] = &[
     &linear::GELU_FORWARD,
     &linear::BACKWARD_INPUT,
     &linear::BACKWARD_PARAMS,
+    &linear::BACKWARD_BIAS,
+    &lora::SCALE,
     &matmul::NN,
     &matmul::NT,
     &matmul::TN,

@@ -11,7 +11,7 @@ use wgpt::checkpoint::open_model;
 use wgpt::kernel::Step;
 use wgpt::model::{Program, Uses};
 use wgpt::plan::{Limits, Phase, Plan, View};
-use wgpt::{Error, GptConfig};
+use wgpt::{Error, FineTune, GptConfig};
 
 /// The folder of PyTorch's reference values: `WGPT_ORACLE`, or `tests/oracle`.
 pub fn oracle() -> PathBuf {
@@ -239,7 +239,18 @@ impl Model {
 
     /// A model whose parameters are zero.
     pub fn record(config: &GptConfig, uses: Uses, on: On, limits: Limits) -> Model {
-        let program = Program::record(config, uses, limits);
+        Model::record_tuning(config, uses, &FineTune::default(), on, limits)
+    }
+
+    /// The same, of which a part alone is trained.
+    pub fn record_tuning(
+        config: &GptConfig,
+        uses: Uses,
+        finetune: &FineTune,
+        on: On,
+        limits: Limits,
+    ) -> Model {
+        let program = Program::record_tuning(config, uses, finetune, limits);
         let on = on.backend(&program.plan);
         Model { program, on }
     }

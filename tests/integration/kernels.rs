@@ -155,7 +155,7 @@ fn uniforms_have_one_layout() {
     let rust = fields!(
         Dims,
         Dims::default(),
-        [B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, FIRST]
+        [B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, SCALE, FIRST, PAD]
     );
     assert_eq!((found, span), (rust, size_of::<Dims>()));
 
