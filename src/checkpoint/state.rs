@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::save::write_json;
-use super::tensor_file::{Fill, TensorFile, open_exact, write_tensors};
+use super::tensor_file::{Fill, Float, TensorFile, open_exact, write_tensors};
 use super::{NamedShape, parameters};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
@@ -77,7 +77,7 @@ pub fn write_state(
     tensors: &[NamedShape],
     fill: &mut Fill,
 ) -> Result<()> {
-    write_tensors(&dir.join(TENSORS), "", tensors, fill)?;
+    write_tensors(&dir.join(TENSORS), "", tensors, Float::F32, fill)?;
     write_json(&dir.join(NUMBERS), &Stored { format: FORMAT, state: state.clone() })
 }
 
