@@ -47,6 +47,7 @@ pub mod config;
 pub mod data;
 pub mod engine;
 pub mod error;
+pub mod export;
 pub mod fit;
 pub mod generate;
 pub mod gpt;

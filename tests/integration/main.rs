@@ -6,6 +6,7 @@ mod common;
 mod cpu_kernels;
 mod data;
 mod device;
+mod export;
 mod grad;
 mod kernels;
 mod killed;
