@@ -115,14 +115,12 @@ fn facts(run: &Run) -> Vec<(&'static str, String)> {
         facts.extend(last.loss.map(|x| ("training loss", loss(f64::from(x)))));
         facts.extend(last.val_loss.map(|x| ("validation loss", loss(x))));
     }
+    let mut batch = format!("{} sequences of {seq} tokens", train.batch_size);
+    if train.grad_accum > 1 {
+        batch += &format!(", {} of them an update", train.grad_accum);
+    }
     facts.extend([
-        (
-            "batch",
-            format!(
-                "{} sequences of {seq} tokens, {} a update",
-                train.batch_size, train.grad_accum
-            ),
-        ),
+        ("batch", batch),
         ("optimizer", optimizer(train)),
         (
             "learning rate",

@@ -3,7 +3,7 @@
 
     python tests/clients/gguf_loads.py FOLDER
 
-Exit codes: 0 yes, 1 something differs, 77 gguf, torch or transformers is missing.
+Exit codes: 0 yes, 1 something differs, 77 gguf, torch, transformers or accelerate is missing.
 """
 
 import json
@@ -11,9 +11,10 @@ import os
 import sys
 import tempfile
 
-from common import Checks, need, wgpt
+from common import TORTURE, Checks, need, wgpt
 
-gguf, numpy, torch, transformers = need("gguf", "numpy", "torch", "transformers")
+# transformers reads GGUF files with the help of accelerate.
+gguf, numpy, torch, transformers, _ = need("gguf", "numpy", "torch", "transformers", "accelerate")
 TYPES = gguf.GGMLQuantizationType
 # dtype: its type, llama.cpp's type of the file, the largest error of a logit of the largest
 DTYPES = {
@@ -41,7 +42,8 @@ def main(folder):
             check_entries(checks, dtype, reader, config, file_type, folder)
             check_tensors(checks, dtype, reader, model, names, kind)
             if reader.get_field("tokenizer.ggml.tokens"):
-                check_transformers(checks, dtype, temporary, ids, wanted, tolerance)
+                check_transformers(checks, dtype, temporary, config, ids, wanted, tolerance)
+                check_tokenizer(checks, dtype, temporary, folder)
             del reader
             os.remove(path)
     checks.end()
@@ -114,10 +116,13 @@ def check_tensors(checks, dtype, reader, model, names, kind):
         checks.that("q8_0: within a step", worst <= 0.5 + 127 / 2048, f"{worst:.4f} of a scale at most")
 
 
-def check_transformers(checks, dtype, folder, ids, wanted, tolerance):
-    """Whether transformers reads the model from the file alone."""
+def check_transformers(checks, dtype, folder, config, ids, wanted, tolerance):
+    """Whether transformers reads the weights from the file. It takes the context and the MLP's width of a GPT-2 for 1024
+    and 4 widths, whatever the file says, so that the sizes are given to it."""
     try:
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file="model.gguf", dtype=torch.float32)
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file="model.gguf", config=config, dtype=torch.float32
+        )
     except Exception as error:
         checks.that(f"{dtype}: transformers reads the file", False, repr(error))
         return
@@ -125,6 +130,14 @@ def check_transformers(checks, dtype, folder, ids, wanted, tolerance):
         logits = loaded.eval()(ids).logits[0]
     error = float((logits - wanted).abs().max() / wanted.abs().max())
     checks.that(f"{dtype}: transformers' logits within {tolerance:g} of the largest", error <= tolerance, f"{error:.2e}")
+
+
+def check_tokenizer(checks, dtype, folder, source):
+    """Whether transformers reads the same tokenizer from the file as from the folder."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file="model.gguf")
+    wanted = transformers.AutoTokenizer.from_pretrained(source)
+    wrong = [text for text in TORTURE if tokenizer.encode(text) != wanted.encode(text)]
+    checks.that(f"{dtype}: ids of {len(TORTURE)} strings", not wrong, repr(wrong) if wrong else "")
 
 
 if __name__ == "__main__":

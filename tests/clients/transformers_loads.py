@@ -41,9 +41,9 @@ def main(folder):
         if has_tokenizer:
             tokenizer = transformers.AutoTokenizer.from_pretrained(path)
             wrong = [t for t, e in zip(TORTURE, encoded) if tokenizer.encode(t) != e]
-            checks.that(f"{name}: ids of {len(TORTURE)} strings", not wrong, repr(wrong or ""))
+            checks.that(f"{name}: ids of {len(TORTURE)} strings", not wrong, repr(wrong) if wrong else "")
             back = [t for t in TORTURE if tokenizer.decode(tokenizer.encode(t)) != t]
-            checks.that(f"{name}: decoded again", not back, repr(back or ""))
+            checks.that(f"{name}: decoded again", not back, repr(back) if back else "")
             end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
             checks.that(f"{name}: ends with <|endoftext|>", tokenizer.eos_token_id == end == loaded.generation_config.eos_token_id)
         start = torch.tensor([ids[:3]])

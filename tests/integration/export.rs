@@ -107,17 +107,19 @@ fn f32_keeps_every_bit_and_setting() {
 #[test]
 fn halves_are_rounded_to_the_nearest() {
     let folder = TempDir::new().unwrap();
-    // Ties on both sides of an even number, the smallest subnormal and below, negative zero, the largest.
-    let edges = [1.00048828125, 1.00146484375, 5.9604645e-8, 2.9e-8, 2.9802322e-8, -0.0, 65504.0];
+    // Ties on both sides of an even number in f16 and in bf16, around the least subnormal, negative zero, the largest.
+    let steps = [1.0 / 2048.0, 3.0 / 2048.0, 1.0 / 256.0, 3.0 / 256.0].map(|step| 1.0 + step);
+    let least = [2f32.powi(-24), 2f32.powi(-25), 2.9e-8, -0.0, 65504.0];
+    let edges = [&steps[..], &least].concat();
     let source = folder.path().join("source");
     let config = model_with(&edges, &source);
     let (_, weights) = open_model(&source).unwrap();
     let before = all_bits(&weights, &config);
-    let round: [(Float, &str, fn(f32) -> f32); 2] = [
-        (Float::F16, "float16", |x| half::f16::from_f32(x).to_f32()),
-        (Float::Bf16, "bfloat16", |x| half::bf16::from_f32(x).to_f32()),
-    ];
-    for (float, name, round) in round {
+    for (float, name) in [(Float::F16, "float16"), (Float::Bf16, "bfloat16")] {
+        let round = |x: f32| match float {
+            Float::F16 => half::f16::from_f32(x).to_f32(),
+            _ => half::bf16::from_f32(x).to_f32(),
+        };
         let out = folder.path().join(name);
         export_as(&source, &out, in_floats(float)).unwrap();
         assert_eq!(json_file(&out.join("config.json"))["dtype"], name);
