@@ -418,3 +418,25 @@ fn write_tensor(
     let padding = tensor.bytes().next_multiple_of(ALIGNMENT) - tensor.bytes();
     out.write_all(&[0; ALIGNMENT][..padding]).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_ggmls() {
+        let mut block = [0.0; BLOCK];
+        // The scale is 1: halves go away from zero.
+        block[..8].copy_from_slice(&[127.0, -127.0, 0.5, -0.5, 2.5, -2.5, 0.49, 126.4]);
+        let bytes = q8_0(&block).unwrap();
+        assert_eq!(bytes[..2], [0x00, 0x3c]);
+        assert_eq!(
+            bytes[2..10].iter().map(|&b| b as i8).collect::<Vec<_>>(),
+            [127, -127, 1, -1, 3, -3, 0, 126]
+        );
+        assert_eq!(q8_0(&[0.0; BLOCK]).unwrap(), [0; BLOCK_BYTES]);
+        // A scale of 65504 is the largest of f16, which the next larger numbers round to as well.
+        assert!(q8_0(&[127.0 * 65504.0; BLOCK]).is_some());
+        assert!(q8_0(&[-127.0 * 65536.0; BLOCK]).is_none());
+    }
+}

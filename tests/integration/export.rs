@@ -105,6 +105,32 @@ fn f32_keeps_every_bit_and_setting() {
 }
 
 #[test]
+fn what_config_json_says_of_its_own_files_is_new() {
+    let folder = TempDir::new().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    model_with(&[], &source);
+    let mut config = json_file(&source.join("config.json"));
+    let old = json!({
+        "_name_or_path": "/home/somebody/model",
+        "architectures": ["GPT2Model"],
+        "torch_dtype": "float32",
+        "resid_pdrop": 0.25,
+        "task_specific_params": {"text-generation": {"max_length": 50}},
+    });
+    config.as_object_mut().unwrap().extend(old.as_object().unwrap().clone());
+    fs::write(source.join("config.json"), config.to_string()).unwrap();
+    fs::write(source.join("special_tokens_map.json"), "{}").unwrap();
+    export_as(&source, &out, in_floats(Float::F16)).unwrap();
+    let new = json_file(&out.join("config.json"));
+    assert_eq!((&new["_name_or_path"], &new["torch_dtype"]), (&Value::Null, &Value::Null));
+    assert_eq!(new["architectures"], json!(["GPT2LMHeadModel"]));
+    assert_eq!(new["dtype"], "float16");
+    assert_eq!(new["task_specific_params"], old["task_specific_params"]);
+    assert_eq!(new["resid_pdrop"], 0.25);
+    assert_eq!(fs::read(out.join("special_tokens_map.json")).unwrap(), b"{}");
+}
+
+#[test]
 fn halves_are_rounded_to_the_nearest() {
     let folder = TempDir::new().unwrap();
     // Ties on both sides of an even number in f16 and in bf16, around the least subnormal, negative zero, the largest.
