@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 python="${PYTHON:-python3}"
 if ! command -v "$python" >/dev/null; then
-    echo "SKIPPED: there is no $python; set PYTHON to one with torch, transformers and gguf" >&2
+    echo "SKIPPED: there is no $python; set PYTHON to one with the packages that README.md names" >&2
     exit 77
 fi
 
@@ -18,13 +18,13 @@ trap 'rm -rf "$work"' EXIT
 export WGPT_BIN
 WGPT_BIN="$(realpath "${CARGO_TARGET_DIR:-target}")/debug"
 wgpt="$WGPT_BIN/wgpt"
-sizes=(--layers 2 --heads 2 --embd 64 --context 32 --batch-size 4 --max-iters 20 --eval-every 10 --device cpu)
+sizes=(--layers 2 --heads 2 --embd 64 --context 32 --batch-size 4 --max-iters 100 --eval-every 50 --device cpu)
 "$wgpt" train --tokenizer bytes --out "$work/bytes" "${sizes[@]}" >/dev/null 2>&1
 "$wgpt" train --vocab 500 --out "$work/trained" "${sizes[@]}" >/dev/null 2>&1
 
 worst=0
 for run in bytes trained; do
-    for script in transformers_loads gguf_loads; do
+    for script in transformers_loads gguf_loads llama_cpp_loads; do
         echo "== $script.py on a model with tokenizer: $run"
         code=0
         "$python" "tests/clients/$script.py" "$work/$run/best" || code=$?
