@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde_json::json;
 use wgpt::backend::Device;
 use wgpt::checkpoint::{Float, Layout};
@@ -125,12 +125,10 @@ fn progress() -> Result<impl FnMut(u64, u64) -> Result<()>> {
     let style = ProgressStyle::with_template(style).expect("a template of ours");
     // Hidden where stderr is no terminal.
     let bar = ProgressBar::new(0).with_style(style.progress_chars("━╸─"));
+    let bar = bar.with_finish(ProgressFinish::AndClear);
     Ok(move |done, total| {
         bar.set_length(total);
         bar.set_position(done);
-        if done == total {
-            bar.finish_and_clear();
-        }
         match STOPPED.load(Ordering::Relaxed) {
             true => Err(Error::input("stopped by Ctrl-C: nothing was written")),
             false => Ok(()),

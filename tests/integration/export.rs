@@ -211,7 +211,7 @@ fn shards_add_up_to_the_model() {
         assert!(map.keys().is_sorted() && map.len() == parameters(&config).len());
         let shards: Vec<String> =
             names(&out).into_iter().filter(|name| name.ends_with(".safetensors")).collect();
-        assert!(shards.len() >= 5 && !out.join("model.safetensors").exists());
+        assert!(shards.len() >= 2 && !out.join("model.safetensors").exists());
         for (i, shard) in shards.iter().enumerate() {
             assert_eq!(*shard, format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len()));
             let bytes = fs::read(out.join(shard)).unwrap();
@@ -597,7 +597,7 @@ fn the_command_says_what_it_wrote() {
     let source = std::path::absolute(oracle().join("gpt2_tiny_a")).unwrap();
     let model = ["export", "--model", source.to_str().unwrap()];
     let run = |args: &[&str]| wgpt(folder.path()).args(model).args(args).assert();
-    let output = run(&["--out=a", "--max-shard-size=100KB", "--json"]).success();
+    let output = run(&["--out=a", "--max-shard-size=10KB", "--json"]).success();
     let said: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
     assert_eq!(said["parameters"], export::parameter_count(&load(&source)));
     let files = said["files"].as_object().unwrap();
