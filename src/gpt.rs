@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::backend::Device;
-use crate::checkpoint::{self, ModelFiles, Weights};
+use crate::checkpoint::{self, Fill, ModelFiles, Weights};
 use crate::config::{GptConfig, Precision};
 use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result};
@@ -267,16 +267,32 @@ impl Gpt {
     ///
     /// If the folder cannot be written, or the device is lost.
     pub fn save(&mut self, dir: &Path) -> Result<()> {
-        self.engine()?;
+        self.with_parameters(|model, fill| {
+            checkpoint::files::write_folder(dir, |folder| {
+                checkpoint::write_model(folder, model, fill)
+            })
+        })
+    }
+
+    /// Calls `write` with what the model's folder says and with the parameters, adapters merged, wherever they are: on
+    /// the device, or still in the folder that they come from, which are then streamed without a device.
+    pub(crate) fn with_parameters<T>(
+        &mut self,
+        write: impl FnOnce(&ModelFiles, &mut Fill) -> Result<T>,
+    ) -> Result<T> {
         self.merge_adapters()?;
         let json = self.tokenizer.as_ref().map(Tokenizer::to_json);
+        if let (None, Origin::Folder(dir)) = (&self.engine, &self.origin) {
+            let weights = Weights::open(dir, &self.config)?;
+            return write(&self.files(json.as_deref()), &mut |name, offset, out| {
+                weights.read(name, offset, out)
+            });
+        }
+        self.engine()?;
         let mut engine = self.engine.take().expect("just made");
-        let model = self.files(json.as_deref());
-        let saved = checkpoint::files::write_folder(dir, |folder| {
-            checkpoint::write_model(folder, &model, &mut engine_tensors(&mut engine))
-        });
+        let written = write(&self.files(json.as_deref()), &mut engine_tensors(&mut engine));
         self.engine = Some(engine);
-        saved
+        written
     }
 
     /// What the model's folder says beside its weights; `tokenizer_json` is the tokenizer's file.

@@ -48,6 +48,7 @@ pub mod data;
 pub mod engine;
 pub mod error;
 pub mod eval;
+pub mod export;
 pub mod finetune;
 pub mod fit;
 pub mod generate;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::save::write_json;
-use super::tensor_file::{Fill, TensorFile, list, write_tensors};
+use super::tensor_file::{Fill, Float, TensorFile, list, write_tensors};
 use super::{NamedShape, weights};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
@@ -284,5 +284,5 @@ pub(super) fn write_adapter(
         Ok(())
     };
     let tensors: Vec<NamedShape> = parts.iter().map(stored).collect();
-    write_tensors(&dir.join(WEIGHTS), PREFIX, &tensors, &mut turned)
+    write_tensors(&dir.join(WEIGHTS), PREFIX, &tensors, Float::F32, &mut turned)
 }

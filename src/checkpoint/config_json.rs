@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::adapter;
+use super::tensor_file::Float;
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
 
@@ -103,14 +104,19 @@ const VERSION: &str = "5.23.0";
 /// config.json as Hugging Face's library saves it: every setting of GPT-2, sorted by name.
 ///
 /// Attention's own dropout is 0: dropout works in the embedding and before the residual sums.
-pub(super) fn config_json(config: &GptConfig, dropout: f64, end_of_text: Option<u32>) -> Value {
+pub(super) fn config_json(
+    config: &GptConfig,
+    dropout: f64,
+    float: Float,
+    end_of_text: Option<u32>,
+) -> Value {
     json!({
         "activation_function": "gelu_new",
         "add_cross_attention": false,
         "architectures": ["GPT2LMHeadModel"],
         "attn_pdrop": 0.0,
         "bos_token_id": end_of_text,
-        "dtype": "float32",
+        "dtype": float.name(),
         "embd_pdrop": dropout,
         "eos_token_id": end_of_text,
         "initializer_range": 0.02,

@@ -26,10 +26,12 @@ use std::path::{Path, PathBuf};
 pub use adapter::{Adapter, AdapterFiles};
 pub use config_json::read_config;
 pub use run::{CHOICES, RunDir, newest_run};
-pub use save::{ModelFiles, write_model};
+pub(crate) use save::write_json;
+pub use save::{Layout, ModelFiles, write_model, write_model_as};
 pub(crate) use state::without;
 pub use state::{TrainState, moments, open_state, write_state};
-pub use tensor_file::{Fill, TensorFile};
+pub use tensor_file::{Fill, Float, TensorFile};
+pub(crate) use tensor_file::{SLICE, coordinates};
 pub use weights::Weights;
 
 use crate::config::GptConfig;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::NamedShape;
 use super::save::write_json;
-use super::tensor_file::{Fill, TensorFile, open_exact, write_tensors};
+use super::tensor_file::{Fill, Float, TensorFile, open_exact, write_tensors};
 use crate::error::{Error, Result};
 use crate::train::Metrics;
 
@@ -76,7 +76,7 @@ pub fn write_state(
     tensors: &[NamedShape],
     fill: &mut Fill,
 ) -> Result<()> {
-    write_tensors(&dir.join(TENSORS), "", tensors, fill)?;
+    write_tensors(&dir.join(TENSORS), "", tensors, Float::F32, fill)?;
     write_json(&dir.join(NUMBERS), &Stored { format: FORMAT, state: state.clone() })
 }
 

@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use super::adapter::{self, Adapter};
 use super::each_parameter;
-use super::tensor_file::{SLICE, TensorFile, list};
+use super::tensor_file::{SLICE, TensorFile, coordinates, list};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-const PREFIX: &str = "transformer.";
+pub(super) const SINGLE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+pub(super) const PREFIX: &str = "transformer.";
 const HEAD: &str = "lm_head.weight";
 
 /// Where a tensor lies: which of the files, and under which name there.
@@ -317,19 +317,4 @@ fn no_weights(dir: &Path) -> Error {
         None => Error::input(format!("{} holds no {SINGLE} and no {INDEX}", dir.display()))
             .hint("give a folder with config.json and model.safetensors"),
     }
-}
-
-/// The coordinates of an element of a tensor in row-major order.
-fn coordinates(mut element: usize, shape: &[usize]) -> Vec<usize> {
-    let mut index: Vec<usize> = shape
-        .iter()
-        .rev()
-        .map(|&size| {
-            let coordinate = element % size;
-            element /= size;
-            coordinate
-        })
-        .collect();
-    index.reverse();
-    index
 }

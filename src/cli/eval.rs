@@ -211,7 +211,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
 impl Common {
     /// The model and its folder.
     fn load(&self) -> Result<(PathBuf, Gpt)> {
-        let dir = generate::model(self.model.as_deref())?;
+        let dir = generate::model_folder(self.model.as_deref())?;
         let device = open(self.device.device)?;
         let precision = PrecisionArgs { precision: self.precision }.on(&device);
         let mut gpt = Gpt::load(&dir, device)?;

@@ -111,13 +111,13 @@ impl Args {
     }
 }
 
-/// The folder of `--model`, or the newest run's best.
+/// The model folder that `--model` names, else the best of the newest run, which is said on stderr.
 ///
 /// # Errors
 ///
-/// If none was given and there is no run.
-pub(super) fn model(given: Option<&Path>) -> Result<PathBuf> {
-    if let Some(model) = given {
+/// If there is neither.
+pub(super) fn model_folder(model: Option<&Path>) -> Result<PathBuf> {
+    if let Some(model) = model {
         return Ok(model.to_owned());
     }
     let newest = newest_run(Path::new("runs"))?.ok_or_else(|| {
@@ -137,7 +137,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let mut options = args.options();
     options.validate()?;
     let prompt = args.text()?;
-    let dir = model(args.model.as_deref())?;
+    let dir = model_folder(args.model.as_deref())?;
     let device = open(args.device.device)?;
     let precision = args.precision.on(&device);
     let mut gpt = Gpt::load(&dir, device)?;

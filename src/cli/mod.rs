@@ -7,6 +7,7 @@ mod bench;
 mod config_file;
 mod devices;
 mod eval;
+mod export;
 mod generate;
 mod grad_check;
 mod number;
@@ -33,6 +34,7 @@ Examples:
   wgpt generate --prompt \"Once upon a time\"         let the newest run's best model go on
   wgpt train --data book.txt --size medium          train on a text of your own
   wgpt eval held-out.txt                            how well does it predict a text?
+  wgpt export --out my-model                        hand it on: for transformers, or --gguf for llama.cpp
   wgpt plan --size gpt2 --batch-size 4              what would that take of memory?
   wgpt COMMAND --help                               options and examples of a command";
 
@@ -55,6 +57,7 @@ enum Command {
     Train(train::Args),
     Generate(generate::Args),
     Eval(eval::Args),
+    Export(export::Args),
     Plan(plan::Args),
     Bench(bench::Args),
     Tokenizer(tokenizer::Args),
@@ -143,6 +146,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Train(args) => train::run(args, threads),
         Command::Generate(args) => generate::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Export(args) => export::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),

@@ -41,7 +41,8 @@ A file of options has a line an option, by its long name: batch-size = 8. Ctrl-C
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// stories, shakespeare, tinystories, or paths of files and folders (.txt, .jsonl, .bin) [default: stories]
+    /// stories, shakespeare, tinystories, or paths of files and folders: text, .jsonl; token ids: .bin of `wgpt tokenizer
+    /// encode`, nanoGPT or llm.c [default: stories]
     #[arg(long, value_name = "DATA", num_args = 1..)]
     data: Vec<String>,
     /// train (a vocabulary of the size's own), bytes, or a folder with a tokenizer [default: train]

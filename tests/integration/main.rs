@@ -7,6 +7,7 @@ mod cpu_kernels;
 mod data;
 mod device;
 mod eval;
+mod export;
 mod finetune;
 mod grad;
 mod kernels;
