@@ -61,7 +61,7 @@ fn single_ops(limits: Limits) -> Plan {
     g.softmax("softmax", scores, n_head);
     let copy = g.input("copy", rows * c);
     ops::cast::record(&mut g.plan, stream.value, copy.value);
-    let dims = Dims { N: (rows * c) as u32, SCALE: 2.0, ..Dims::default() };
+    let dims = Dims { N: (rows * c) as u32, EPS: 2.0, ..Dims::default() };
     g.plan.push(&ops::lora::SCALE, dims, &[stream.value, copy.value]);
     for layout in [Layout::NN, Layout::NT, Layout::TN] {
         let (a, b) = (

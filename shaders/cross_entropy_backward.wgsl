@@ -1,10 +1,10 @@
 // logits = loss_scale · S · (softmax(logits) - [v = target]) in place, 0 without a target, and row_loss
-// as in the forward pass: `row_loss = log Σ exp(logits) - logits[target]`. One workgroup a row. The
-// invocation that owns the target's column writes the loss, before it overwrites the logit.
+// as in the forward pass: `row_loss = log Σ exp(logits) - logits[target]`. What pads a row becomes 0. One
+// workgroup a row. The invocation that owns the target's column writes the loss, before it overwrites the logit.
 
 @group(0) @binding(1) var<storage, read> targets: array<u32>;                 // (M)
 @group(0) @binding(2) var<storage, read> state: array<u32>;                   // S = 2^state[SCALE_LOG2]
-@group(0) @binding(3) var<storage, read_write> logits: array<logits_elem>;    // (M, V)
+@group(0) @binding(3) var<storage, read_write> logits: array<logits_elem>;    // (M, LD), columns 0..V
 @group(0) @binding(4) var<storage, read_write> row_loss: array<f32>;          // (M)
 
 const IGNORE = 0xffffffffu;
@@ -16,7 +16,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if row >= dims.M {
         return;
     }
-    let base = row * dims.V;
+    let base = row * dims.LD;
     let target_id = targets[row];
 
     var largest = LOWEST;
@@ -43,5 +43,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let hit = select(0.0, 1.0, v == target_id);
         let gradient = scale * (exp(x) / sum - hit);
         logits[base + v] = logits_elem(select(gradient, 0.0, target_id == IGNORE));
+    }
+    for (var v = dims.V + local; v < dims.LD; v += WG_SIZE) {
+        logits[base + v] = logits_elem(0.0);
     }
 }

@@ -1,7 +1,7 @@
 // row_loss = log Σ exp(logits) - logits[target], 0 without a target. One workgroup a row.
 
 @group(0) @binding(1) var<storage, read> targets: array<u32>;           // (M)
-@group(0) @binding(2) var<storage, read> logits: array<logits_elem>;    // (M, V)
+@group(0) @binding(2) var<storage, read> logits: array<logits_elem>;    // (M, LD), columns 0..V
 @group(0) @binding(3) var<storage, read_write> row_loss: array<f32>;    // (M)
 
 const IGNORE = 0xffffffffu;
@@ -12,7 +12,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if row >= dims.M {
         return;
     }
-    let base = row * dims.V;
+    let base = row * dims.LD;
 
     var largest = LOWEST;
     for (var v = local; v < dims.V; v += WG_SIZE) {

@@ -1,8 +1,8 @@
-// row_loss = log Σ exp(logits) - logits[target], 0 without a target. A subgroup a row:
-// shared/subgroup_rows.wgsl.
+// row_loss = log Σ exp(logits) - logits[target], 0 without a target. A subgroup a row, which is read once:
+// shared/subgroup_rows.wgsl, shared/logits.wgsl.
 
 @group(0) @binding(1) var<storage, read> targets: array<u32>;                 // (M)
-@group(0) @binding(2) var<storage, read> logits: array<vec4<logits_elem>>;    // (M, V)
+@group(0) @binding(2) var<storage, read> logits: array<vec4<logits_elem>>;    // (M, LD), columns 0..V
 @group(0) @binding(3) var<storage, read_write> row_loss: array<f32>;          // (M)
 
 const IGNORE = 0xffffffffu;
@@ -12,27 +12,16 @@ fn row_count() -> u32 {
 }
 
 fn work(row: u32, lane: u32, lanes: u32) {
-    let width = dims.V / 4u;
-    let base = row * width;
-
-    var largest_four = vec4(LOWEST);
-    for (var v = lane; v < width; v += lanes) {
-        largest_four = max(largest_four, vec4<f32>(logits[base + v]));
-    }
-    let largest = row_max(largest_four);
-
-    var sum_four = vec4(0.0);
-    for (var v = lane; v < width; v += lanes) {
-        sum_four += exp(vec4<f32>(logits[base + v]) - largest);
-    }
-    let sum = row_sum(sum_four);
+    let mine = statistics(row, lane, lanes);
+    let largest = subgroupMax(mine.largest);
+    let sum = subgroupAdd(mine.sum * exp(mine.largest - largest));
 
     if lane == 0u {
         let target_id = targets[row];
         if target_id == IGNORE {
             row_loss[row] = 0.0;
         } else {
-            row_loss[row] = log(sum) - (f32(logits[base + target_id / 4u][target_id % 4u]) - largest);
+            row_loss[row] = log(sum) - (logits_four(row, target_id / 4u)[target_id % 4u] - largest);
         }
     }
 }

@@ -403,6 +403,15 @@ impl Engine {
     ///
     /// If the device is lost.
     pub fn evaluate(&mut self, tokens: &[u32], targets: &[u32]) -> Result<f64> {
+        Ok(self.row_losses(tokens, targets)?.into_iter().map(f64::from).sum())
+    }
+
+    /// The loss (natural logarithm) of each row (B,T), 0 where there is no target.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn row_losses(&mut self, tokens: &[u32], targets: &[u32]) -> Result<Vec<f32>> {
         self.write_batch(tokens, targets);
         let step = Step::default();
         self.run(Phase::Forward, &step);
@@ -410,7 +419,7 @@ impl Engine {
         let view = self.batch_views().row_loss;
         let mut row_loss = vec![0.0; view.len];
         self.backend.read(view, &mut row_loss)?;
-        Ok(row_loss.into_iter().map(f64::from).sum())
+        Ok(row_loss)
     }
 
     /// The logits (B,T,V) of a batch.

@@ -122,7 +122,12 @@ impl Gpt {
         self.dropout = dropout;
     }
 
-    /// What generation multiplies by from now on: weights as they are, or copies of half the size. A model
+    /// What generation and evaluation multiply by.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// What generation and evaluation multiply by from now on: weights as they are, or copies of half the size. A model
     /// that was trained keeps the precision of its training.
     ///
     /// Parameters are saved as they are in either.
@@ -143,7 +148,7 @@ impl Gpt {
         Ok(engine)
     }
 
-    /// Gives back an engine that can generate.
+    /// Gives back an engine.
     pub(crate) fn put_engine(&mut self, engine: Engine) {
         self.engine = Some(engine);
     }
@@ -154,8 +159,23 @@ impl Gpt {
     ///
     /// If the device cannot hold the model, or the parameters cannot be read.
     pub fn engine(&mut self) -> Result<&mut Engine> {
-        if self.engine.is_none() {
-            let uses = Uses { generation: true, precision: self.precision, ..Uses::default() };
+        let uses = Uses { generation: true, precision: self.precision, ..Uses::default() };
+        self.engine_that(|has| has.generation, uses)
+    }
+
+    /// The engine for batches of `batch` sequences of `seq` tokens, to evaluate the model; made where there is another.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpt::engine`].
+    pub fn batch_engine(&mut self, batch: usize, seq: usize) -> Result<&mut Engine> {
+        let uses = Uses { batch, seq, precision: self.precision, ..Uses::default() };
+        self.engine_that(|has| (has.batch, has.seq) == (batch, seq), uses)
+    }
+
+    /// The engine if it will do, else one for `uses`.
+    fn engine_that(&mut self, does: impl Fn(Uses) -> bool, uses: Uses) -> Result<&mut Engine> {
+        if !self.engine.as_ref().is_some_and(|engine| does(engine.program().uses)) {
             self.engine = Some(self.take_engine(uses, &FineTune::default())?);
         }
         Ok(self.engine.as_mut().expect("just made"))

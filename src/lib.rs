@@ -47,6 +47,7 @@ pub mod config;
 pub mod data;
 pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod finetune;
 pub mod fit;
 pub mod generate;

@@ -7,15 +7,12 @@ use crate::config::{GptConfig, Optimizer, Precision, Recompute, TrainConfig};
 use crate::finetune::FineTune;
 use crate::graph::{Graph, Param, Var};
 use crate::kernel::{Dims, Elem, LossScale};
-use crate::ops::head::{Head, HeadLast};
+use crate::ops::head::{Head, HeadLast, row_stride};
 use crate::ops::{Op, embedding::Slice, global_norm, optimizer, sample};
 use crate::plan::{Limits, Phase, Plan, Role, View};
 
 /// How many tokens generation adds in one replay, the longest first.
 pub const EXTENDS: [u32; 3] = [64, 8, 1];
-
-/// The most bytes of logits that stand in memory at once.
-const LOGITS_BYTES: u64 = 16 << 20;
 
 /// The model: from `tokens` to the last layer normalisation (B,T,C), and the token table for the head.
 pub fn gpt2(g: &mut Graph, config: &GptConfig, tokens: View, dropout: bool) -> (Var, Vec<Slice>) {
@@ -223,7 +220,7 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
     let loss = g.buffer(Role::Staging, "loss", 1, Elem::Real);
     let (x, wte) = gpt2(g, config, tokens, uses.dropout && uses.training.is_some());
     let chunk = chunk_rows(g, rows, v, limits);
-    let logits = g.buffer(Role::Logits, "logits", chunk * v, g.elem());
+    let logits = g.buffer(Role::Logits, "logits", chunk * row_stride(v), g.elem());
     let dims = Dims { C: config.n_embd as u32, V: v as u32, ..g.dims() };
     let state = uses.training.map(|_| state_view(g));
     let head = Head { dims, x, wte, targets, logits, row_loss, loss, state };
@@ -247,7 +244,8 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
 
 /// How many of `rows` rows of logits stand in memory at once.
 fn chunk_rows(g: &Graph, rows: usize, v: usize, limits: Limits) -> usize {
-    let most = (LOGITS_BYTES.min(limits.binding_bytes) / g.elem().bytes() / v as u64) as usize;
+    let row_bytes = row_stride(v) as u64 * g.elem().bytes();
+    let most = (limits.logits_bytes.min(limits.binding_bytes) / row_bytes) as usize;
     let unit = g.slice_rows();
     if most >= rows { rows } else { (most / unit * unit).max(unit.min(rows)) }
 }

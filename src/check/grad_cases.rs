@@ -10,7 +10,7 @@ use crate::ops::Op;
 use crate::ops::cross_entropy::IGNORE;
 use crate::ops::dropout::threshold;
 use crate::ops::global_norm::state;
-use crate::ops::head::Head;
+use crate::ops::head::{Head, row_stride};
 use crate::ops::matmul::Layout;
 use crate::plan::{Limits, Phase, Plan, Role, View};
 
@@ -193,7 +193,7 @@ fn head() -> Case {
     let targets = g.buffer(Role::Staging, "targets", B * T, Elem::U32);
     let row_loss = g.buffer(Role::Staging, "row_loss", B * T, Elem::Real);
     let loss = g.buffer(Role::Staging, "loss", 1, Elem::Real);
-    let logits = g.buffer(Role::Logits, "logits", 4 * V, Elem::Real);
+    let logits = g.buffer(Role::Logits, "logits", 4 * row_stride(V), Elem::Real);
     let state = Some(g.buffer(Role::Staging, "state", state::LEN, Elem::U32));
     let dims = Dims { C: C as u32, V: V as u32, ..g.dims() };
     let head = Head { dims, x, wte, targets, logits, row_loss, loss, state };
@@ -251,10 +251,10 @@ pub fn models(limits: Limits) -> Vec<Case> {
         finetune: FineTune::default(),
     };
     let larger = GptConfig { n_embd: 20, n_inner: None, vocab_size: 150, n_positions: 45, ..tiny };
-    let sliced = Limits { binding_bytes: 64 * 20 * 4 + 1280, buffer_bytes: 16_384 };
     let sliced = Limits {
-        binding_bytes: sliced.binding_bytes.min(limits.binding_bytes),
-        buffer_bytes: sliced.buffer_bytes.min(limits.buffer_bytes),
+        binding_bytes: limits.binding_bytes.min(64 * 20 * 4 + 1280),
+        buffer_bytes: limits.buffer_bytes.min(16_384),
+        ..limits
     };
     vec![
         plain.record(limits),

@@ -109,18 +109,23 @@ impl Args {
             text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
         Ok(Some(text.to_owned()))
     }
+}
 
-    fn model(&self) -> Result<PathBuf> {
-        if let Some(model) = &self.model {
-            return Ok(model.clone());
-        }
-        let newest = newest_run(Path::new("runs"))?.ok_or_else(|| {
-            Error::input("there is no model: no --model was given, and runs/ has none")
-                .hint("train one with wgpt train, or name a folder with --model DIR")
-        })?;
-        output::log(&format!("model: {}", newest.display()));
-        Ok(newest)
+/// The folder of `--model`, or the newest run's best.
+///
+/// # Errors
+///
+/// If none was given and there is no run.
+pub(super) fn model(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(model) = given {
+        return Ok(model.to_owned());
     }
+    let newest = newest_run(Path::new("runs"))?.ok_or_else(|| {
+        Error::input("there is no model: no --model was given, and runs/ has none")
+            .hint("train one with wgpt train, or name a folder with --model DIR")
+    })?;
+    output::log(&format!("model: {}", newest.display()));
+    Ok(newest)
 }
 
 /// Generates.
@@ -132,7 +137,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let mut options = args.options();
     options.validate()?;
     let prompt = args.text()?;
-    let dir = args.model()?;
+    let dir = model(args.model.as_deref())?;
     let device = open(args.device.device)?;
     let precision = args.precision.on(&device);
     let mut gpt = Gpt::load(&dir, device)?;

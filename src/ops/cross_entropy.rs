@@ -7,44 +7,61 @@
 //! ```
 //!
 //! S is the scale that [`crate::ops::global_norm`] divides gradients by again; the loss does not carry it.
-//! The gradient takes the place of the logits: they are never needed again.
+//! The gradient takes the place of the logits: they are never needed again. Rows of logits are LD apart
+//! ([`crate::ops::head::row_stride`]); what pads them is not read, and 0 between the gradients.
 
 use rayon::prelude::*;
 
 use crate::kernel::{
-    Dims, Elem, Io, Kernel, Real, Step, accumulate, adds, changes, reads, reads_u32, twin, writes,
+    Dims, Elem, Io, Kernel, Needs, Real, Step, accumulate, adds, changes, grid, reads, reads_u32,
+    twin, writes,
 };
 use crate::math::simd::{self, vector_fn};
 use crate::ops::global_norm::state;
-use crate::ops::{portable, rows};
+use crate::ops::portable;
 
 /// The target of a row without one: PyTorch's -100.
 pub const IGNORE: u32 = u32::MAX;
 
-fn row_count(d: &Dims) -> u32 {
-    d.M
+/// Whether rows begin where vectors do.
+fn padded(d: &Dims, _: &[Elem]) -> bool {
+    d.LD.is_multiple_of(4)
 }
 
 /// Whether one subgroup is enough for a row: there are too few rows for a wide one's time to hide.
-fn narrow(d: &Dims, _: &[Elem]) -> bool {
-    d.V.is_multiple_of(4) && d.V <= 8192
+fn narrow(d: &Dims, elems: &[Elem]) -> bool {
+    padded(d, elems) && d.V <= 8192
+}
+
+/// A workgroup a row.
+fn groups(d: &Dims, _: &[usize]) -> [u32; 3] {
+    grid::fold(d.M)
+}
+
+/// A subgroup a row.
+fn subgroups(d: &Dims, _: &[usize]) -> [u32; 3] {
+    grid::eight_rows(d.M)
 }
 
 fn flops(d: &Dims) -> u64 {
     4 * u64::from(d.M) * u64::from(d.V)
 }
 
-/// `row_loss` from `logits` (M,V).
+/// `row_loss` from `logits` (M,LD).
 pub const FORWARD: Kernel = Kernel {
     name: "cross_entropy_forward",
     args: &[reads_u32("targets"), reads("logits").or_half(), writes("row_loss")],
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops,
-    variants: rows!("cross_entropy_forward", row_count, narrow),
+    variants: portable!(
+        "cross_entropy_forward", [REDUCE], groups,
+        "vectors": [REDUCE, LOGITS], Needs::NOTHING, padded, groups,
+        "subgroup": [SUBGROUP_ROWS, LOGITS], Needs::SUBGROUPS, narrow, subgroups
+    ),
 };
 
-/// `row_loss`, and the gradient in the place of the logits (M,V).
+/// `row_loss`, and the gradient in the place of the logits (M,LD).
 pub const BACKWARD: Kernel = Kernel {
     name: "cross_entropy_backward",
     args: &[
@@ -56,7 +73,11 @@ pub const BACKWARD: Kernel = Kernel {
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops,
-    variants: rows!("cross_entropy_backward", row_count, narrow),
+    variants: portable!(
+        "cross_entropy_backward", [REDUCE], groups,
+        "vectors": [REDUCE, LOGITS, LOGITS_GRADIENT], Needs::NOTHING, padded, groups,
+        "subgroup": [SUBGROUP_ROWS, LOGITS, LOGITS_GRADIENT], Needs::SUBGROUPS, narrow, subgroups
+    ),
 };
 
 /// `loss += loss_scale · Σ row_loss`.
@@ -86,15 +107,17 @@ fn row<F: Real>(logits: &[F], target: u32) -> F {
 
 fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     let (([logits], [row_loss]), [targets], []) = io.split();
-    for (i, logits) in logits.chunks(dims.V as usize).enumerate() {
-        row_loss[i] = row(logits, targets[i]);
+    for (i, logits) in logits.chunks(dims.LD as usize).enumerate() {
+        row_loss[i] = row(&logits[..dims.V as usize], targets[i]);
     }
 }
 
 fn backward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     let (([], [logits, row_loss]), [targets, state], []) = io.split();
     let scale = F::of(step.loss_scale) * state::loss_scale(state);
-    for (i, logits) in logits.chunks_mut(dims.V as usize).enumerate() {
+    for (i, logits) in logits.chunks_mut(dims.LD as usize).enumerate() {
+        let (logits, pad) = logits.split_at_mut(dims.V as usize);
+        pad.fill(F::zero());
         row_loss[i] = row(logits, targets[i]);
         if targets[i] == IGNORE {
             logits.fill(F::zero());
@@ -138,8 +161,9 @@ vector_fn! {
 
 fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     let (([logits], [row_loss]), [targets], []) = io.split();
-    let rows = logits.par_chunks_exact(dims.V as usize).zip(targets);
+    let rows = logits.par_chunks_exact(dims.LD as usize).zip(targets);
     row_loss.par_iter_mut().zip(rows).for_each(|(loss, (logits, &target))| {
+        let logits = &logits[..dims.V as usize];
         *loss = if target == IGNORE { 0.0 } else { fast_row(logits, target) };
     });
 }
@@ -147,8 +171,10 @@ fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
 fn fast_backward(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     let (([], [logits, row_loss]), [targets, state], []) = io.split();
     let scale = step.loss_scale as f32 * state::loss_scale::<f32>(state);
-    let rows = logits.par_chunks_exact_mut(dims.V as usize).zip(targets);
+    let rows = logits.par_chunks_exact_mut(dims.LD as usize).zip(targets);
     row_loss.par_iter_mut().zip(rows).for_each(|(loss, (logits, &target))| {
+        let (logits, pad) = logits.split_at_mut(dims.V as usize);
+        pad.fill(0.0);
         if target == IGNORE {
             *loss = 0.0;
             logits.fill(0.0);

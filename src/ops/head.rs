@@ -2,8 +2,10 @@
 //!
 //! Training works in chunks of rows, so that the logits of a chunk fit one binding, and over the
 //! slices of the table; the gradient of a chunk takes the place of its logits, so that (B,T,V) never
-//! stands in memory. The kernels are [`matmul`]'s and [`cross_entropy`]'s. Generation needs the logits
-//! of the last valid row alone, which has a kernel of its own.
+//! stands in memory. Its rows are padded ([`row_stride`]), so that products and loss read and write
+//! vectors whatever V is; what pads them counts for nothing. The kernels are [`matmul`]'s and
+//! [`cross_entropy`]'s. Generation needs the logits of the last valid row alone, which has a kernel of its
+//! own.
 
 use crate::graph::{Recorder, Var};
 use crate::kernel::{
@@ -27,6 +29,18 @@ pub const FORWARD: Kernel = Kernel {
     ),
 };
 
+/// Elements from one row of a chunk of logits to the next, for a vocabulary of `v`.
+///
+/// Rows begin at multiples of 64, which are 256 bytes, or 128 in half precision: whole lines of any cache. Where
+/// that would cost more than a few permille, of 4: vectors need no more.
+///
+/// ```
+/// assert_eq!([65, 50_257].map(wgpt::ops::head::row_stride), [68, 50_304]);
+/// ```
+pub fn row_stride(v: usize) -> usize {
+    v.next_multiple_of(if v < 16_384 { 4 } else { 64 })
+}
+
 /// Head and loss over row chunks of `logits`.
 pub struct Head {
     /// B, T, C, and V of the whole vocabulary.
@@ -37,7 +51,7 @@ pub struct Head {
     pub wte: Vec<Slice>,
     /// (B,T)
     pub targets: View,
-    /// (R,V): the logits of R rows.
+    /// (R,LD): the logits of R rows, [`row_stride`] apart.
     pub logits: View,
     /// (B,T)
     pub row_loss: View,
@@ -58,8 +72,8 @@ struct Chunk {
 
 impl Head {
     fn chunks(&self) -> impl Iterator<Item = Chunk> + '_ {
-        let (c, v) = (self.dims.C as usize, self.dims.V as usize);
-        let (all, most) = (self.dims.rows(), self.logits.len / v);
+        let (c, stride) = (self.dims.C as usize, self.stride());
+        let (all, most) = (self.dims.rows(), self.logits.len / stride);
         (0..all).step_by(most).map(move |start| {
             let rows = most.min(all - start);
             Chunk {
@@ -69,33 +83,38 @@ impl Head {
                     grad: self.x.grad.slice(start * c, rows * c),
                 },
                 targets: self.targets.slice(start, rows),
-                logits: self.logits.slice(0, rows * v),
+                logits: self.logits.slice(0, rows * stride),
                 row_loss: self.row_loss.slice(start, rows),
             }
         })
     }
 
-    /// The logits of some rows, into `out`.
-    fn project(&self, plan: &mut Plan, x: View, rows: usize, out: View) {
+    fn stride(&self) -> usize {
+        row_stride(self.dims.V as usize)
+    }
+
+    /// The logits of some rows, into `out`, whose rows are `stride` apart.
+    fn project(&self, plan: &mut Plan, x: View, rows: usize, out: View, stride: usize) {
         for slice in &self.wte {
-            let dims = Dims { M: rows as u32, K: self.dims.C, ..self.slice_dims(slice) };
-            let dims = Dims { N: slice.rows as u32, ..dims };
+            let (start, n) = (slice.start as u32, slice.rows as u32);
+            let dims = Dims { M: rows as u32, K: self.dims.C, N: n, ..Dims::default() };
+            let dims = Dims { LD: stride as u32, START: start, ..dims };
             plan.push(&matmul::NT, dims, &[x, slice.var.value, out]);
         }
     }
 
-    /// The whole vocabulary's row stride, and where a slice begins in a row.
-    fn slice_dims(&self, slice: &Slice) -> Dims {
-        Dims { LD: self.dims.V, START: slice.start as u32, ..Dims::default() }
+    fn project_chunk(&self, plan: &mut Plan, chunk: &Chunk) {
+        self.project(plan, chunk.x.value, chunk.rows, chunk.logits, self.stride());
     }
 
-    fn chunk_dims(&self, chunk: &Chunk) -> Dims {
-        Dims { M: chunk.rows as u32, V: self.dims.V, ..Dims::default() }
+    fn loss_dims(&self, chunk: &Chunk) -> Dims {
+        let (rows, stride) = (chunk.rows as u32, self.stride() as u32);
+        Dims { M: rows, V: self.dims.V, LD: stride, ..Dims::default() }
     }
 
-    /// Records the logits of every row, without loss: `out` is (B,T,V).
+    /// Records the logits of every row, without loss: `out` is (B,T,V), as the host reads it.
     pub fn logits(&self, plan: &mut Plan, out: View) {
-        self.project(plan, self.x.value, self.dims.rows(), out);
+        self.project(plan, self.x.value, self.dims.rows(), out, self.dims.V as usize);
     }
 
     fn sum(&self, plan: &mut Plan, mode: Accumulate) {
@@ -108,9 +127,9 @@ impl Op for Head {
     /// The loss without gradients.
     fn forward(&self, plan: &mut Plan) {
         for chunk in self.chunks() {
-            self.project(plan, chunk.x.value, chunk.rows, chunk.logits);
+            self.project_chunk(plan, &chunk);
             let args = [chunk.targets, chunk.logits, chunk.row_loss];
-            plan.push(&cross_entropy::FORWARD, self.chunk_dims(&chunk), &args);
+            plan.push(&cross_entropy::FORWARD, self.loss_dims(&chunk), &args);
         }
         self.sum(plan, Accumulate::Set);
     }
@@ -119,17 +138,19 @@ impl Op for Head {
     fn backward(&self, recorder: &mut Recorder<'_>) {
         let state = self.state.expect("training has a state");
         for chunk in self.chunks() {
-            self.project(recorder.plan, chunk.x.value, chunk.rows, chunk.logits);
+            self.project_chunk(recorder.plan, &chunk);
             let args = [chunk.targets, state, chunk.logits, chunk.row_loss];
-            recorder.plan.push(&cross_entropy::BACKWARD, self.chunk_dims(&chunk), &args);
+            recorder.plan.push(&cross_entropy::BACKWARD, self.loss_dims(&chunk), &args);
             for slice in &self.wte {
                 let (c, rows, v) = (self.dims.C, chunk.rows as u32, slice.rows as u32);
+                let (ld, start) = (self.stride() as u32, slice.start as u32);
+                let part = Dims { N: c, LD: ld, START: start, ..Dims::default() };
                 let acc = recorder.contribution(chunk.x.grad);
-                let dims = Dims { M: rows, K: v, N: c, ACC: acc, ..self.slice_dims(slice) };
+                let dims = Dims { M: rows, K: v, ACC: acc, ..part };
                 let args = [chunk.logits, slice.var.value, chunk.x.grad];
                 recorder.plan.push(&matmul::NN, dims, &args);
                 if let Some(acc) = recorder.parameters(&[slice.var]) {
-                    let dims = Dims { M: v, K: rows, N: c, ACC: acc, ..self.slice_dims(slice) };
+                    let dims = Dims { M: v, K: rows, ACC: acc, ..part };
                     let args = [chunk.logits, chunk.x.value, slice.var.grad];
                     recorder.plan.push(&matmul::TN, dims, &args);
                 }

@@ -16,7 +16,7 @@ use crate::ops::linear::Linear;
 use crate::ops::{matmul, portable};
 use crate::plan::{Plan, View};
 
-/// `out = SCALE · x` (N).
+/// `out = EPS · x` (N): sizes have one number that is no size.
 pub const SCALE: Kernel = Kernel {
     name: "scale_forward",
     args: &[reads("x"), writes("out").or_half()],
@@ -80,7 +80,7 @@ impl Lora {
     }
 
     fn record_scale(&self, plan: &mut Plan, x: View, out: View) {
-        let dims = Dims { N: x.len as u32, SCALE: self.scale, ..Dims::default() };
+        let dims = Dims { N: x.len as u32, EPS: self.scale, ..Dims::default() };
         plan.push(&SCALE, dims, &[x, out]);
     }
 }
@@ -92,6 +92,6 @@ fn dims([m, k, n]: [u32; 3], ld: u32) -> Dims {
 
 fn scale<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     let ([x], [out]) = io.reals();
-    let scale = F::of(f64::from(dims.SCALE));
+    let scale = F::of(f64::from(dims.EPS));
     out.iter_mut().zip(x).for_each(|(out, x)| *out = scale * *x);
 }

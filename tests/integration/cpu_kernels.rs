@@ -11,7 +11,7 @@ use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::kernel::{Elem, Step};
 use wgpt::model::{Program, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
-use wgpt::plan::{Dispatch, Limits, Phase, View};
+use wgpt::plan::{Dispatch, Limits, Phase, Role, View};
 
 /// Kernels sum in another order than the twins, in single precision.
 const TOLERANCE: f32 = 1e-5;
@@ -96,6 +96,13 @@ fn fill(backend: &mut dyn Backend, program: &Program) {
         *second = IGNORE;
     }
     backend.write_u32(batch.targets, &targets);
+    for (buffer, spec) in program.plan.buffers.iter().enumerate() {
+        if spec.role == Role::Logits {
+            // What pads the rows must not matter.
+            let view = View { buffer, start: 0, len: spec.len, elem: spec.elem };
+            backend.write(view, &vec![f32::NAN; spec.len]);
+        }
+    }
     let generation = program.generation.expect("the cases generate");
     backend.write_u32(generation.sequence, &ids(103, generation.sequence.len));
 }

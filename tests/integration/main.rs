@@ -6,6 +6,7 @@ mod common;
 mod cpu_kernels;
 mod data;
 mod device;
+mod eval;
 mod finetune;
 mod grad;
 mod kernels;

@@ -465,7 +465,7 @@ fn cross_entropies() {
         let logits = plan.buffer(Role::Logits, "logits", m * v, Elem::Real);
         let row_loss = plan.buffer(Role::Staging, "row_loss", m, Elem::Real);
         let loss = plan.buffer(Role::Staging, "loss", 1, Elem::Real);
-        let dims = Dims { M: m as u32, V: v as u32, ACC: 1, ..Dims::default() };
+        let dims = Dims { M: m as u32, V: v as u32, LD: v as u32, ACC: 1, ..Dims::default() };
         let words = plan.buffer(Role::Staging, "state", state::LEN, Elem::U32);
         plan.push(&cross_entropy::FORWARD, dims, &[targets, logits, row_loss]);
         plan.push(&cross_entropy::SUM, dims, &[row_loss, loss]);
