@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use wgpt::GptConfig;
 use wgpt::backend::{Backend, Device};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::Graph;
-use wgpt::kernel::{Elem, Kernel, Step};
+use wgpt::kernel::{Dims, Elem, Kernel, Step};
 use wgpt::model::{Program, Uses};
 use wgpt::ops;
 use wgpt::ops::matmul::Layout;
 use wgpt::plan::{Dispatch, Limits, Phase, Plan, View};
+use wgpt::{FineTune, GptConfig};
 
 /// Sequences and tokens a sequence.
 const SHAPE: (usize, usize) = (8, 128);
@@ -45,7 +45,9 @@ fn plans(limits: Limits) -> Vec<Arc<Plan>> {
 /// The ops whose fused forms are the model's.
 fn single_ops(limits: Limits) -> Plan {
     let GptConfig { n_embd: c, n_head, .. } = GptConfig::small();
-    let mut g = Graph::new(limits, false, 1e-5);
+    let freeze = vec!["bias_alone.weight".to_owned()];
+    let finetune = FineTune { freeze, ..FineTune::default() };
+    let mut g = Graph::new(limits, false, 1e-5).fine_tuning(&finetune);
     g.begin_training(SHAPE.0, SHAPE.1);
     let rows = g.rows();
     let stream = g.input("stream", rows * c);
@@ -54,10 +56,13 @@ fn single_ops(limits: Limits) -> Plan {
     let normed = g.layernorm("norm", sum);
     let wide = g.linear("wide", normed, 4 * c);
     g.gelu("gelu", wide);
+    g.linear("bias_alone", normed, 4 * c);
     let scores = g.input("scores", rows * n_head * SHAPE.1);
     g.softmax("softmax", scores, n_head);
     let copy = g.input("copy", rows * c);
     ops::cast::record(&mut g.plan, stream.value, copy.value);
+    let dims = Dims { N: (rows * c) as u32, SCALE: 2.0, ..Dims::default() };
+    g.plan.push(&ops::lora::SCALE, dims, &[stream.value, copy.value]);
     for layout in [Layout::NN, Layout::NT, Layout::TN] {
         let (a, b) = (
             g.input(&format!("{layout:?}.a"), rows * c),

@@ -1,4 +1,5 @@
-// pre = x · weight + bias, out = gelu(pre). Engines: shared/product_*.wgsl.
+// pre = x · weight + bias, out = gelu(pre), of what is kept of pre, from which gelu_forward may find it
+// again. Engines: shared/product_*.wgsl.
 
 @group(0) @binding(1) var<storage, read> x: array<vec4<x_elem>>;              // (B, T, C)
 @group(0) @binding(2) var<storage, read> weight: array<vec4<weight_elem>>;    // (C, OC)
@@ -37,14 +38,15 @@ fn b_four(k: u32, n: u32) -> vec4<f32> {
 
 fn store(m: u32, n: u32, value: f32) {
     let i = m * dims.OC + n;
-    let y = value + bias[n / 4u][n % 4u];
-    pre[i / 4u][i % 4u] = pre_elem(y);
-    out[i / 4u][i % 4u] = out_elem(gelu(y));
+    let kept = pre_elem(value + bias[n / 4u][n % 4u]);
+    pre[i / 4u][i % 4u] = kept;
+    out[i / 4u][i % 4u] = out_elem(gelu(f32(kept)));
 }
 
 fn store_four(m: u32, n: u32, value: vec4<f32>) {
     let i = (m * dims.OC + n) / 4u;
-    let y = value + bias[n / 4u];
-    pre[i] = vec4<pre_elem>(y);
+    let kept = vec4<pre_elem>(value + bias[n / 4u]);
+    let y = vec4<f32>(kept);
+    pre[i] = kept;
     out[i] = vec4<out_elem>(vec4(gelu(y.x), gelu(y.y), gelu(y.z), gelu(y.w)));
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::finetune::FineTune;
 
 /// The sizes of a GPT-2 model, under the names of its config.json.
 ///
@@ -265,6 +266,8 @@ pub struct TrainConfig {
     pub precision: Precision,
     /// What the backward pass computes again.
     pub recompute: Recompute,
+    /// What is trained of the model.
+    pub finetune: FineTune,
     /// The run's folder; `None`: trained in memory, nothing is written.
     pub out: Option<PathBuf>,
 }
@@ -294,6 +297,7 @@ impl Default for TrainConfig {
             optimizer: Optimizer::Adamw,
             precision: Precision::F32,
             recompute: Recompute::Gelu,
+            finetune: FineTune::default(),
             out: None,
         }
     }
@@ -399,6 +403,6 @@ impl TrainConfig {
                 )));
             }
         }
-        Ok(())
+        self.finetune.validate(model)
     }
 }

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use crate::backend::{Backend, Device};
 use crate::config::GptConfig;
 use crate::error::Result;
+use crate::finetune::{FineTune, is_adapter, merge};
 use crate::graph::Param;
 use crate::kernel::Step;
 use crate::model::{BatchViews, EXTENDS, GenerationViews, Program, UpdateViews, Uses};
@@ -61,8 +62,23 @@ impl Engine {
     ///
     /// If the configuration is not valid, or the device cannot hold or bind what it needs.
     pub fn new(config: &GptConfig, uses: Uses, device: &Device) -> Result<Engine> {
+        Engine::tuning(config, uses, &FineTune::default(), device)
+    }
+
+    /// The same, with a training that changes but a part of the model.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::new`], or if the model has no such part.
+    pub fn tuning(
+        config: &GptConfig,
+        uses: Uses,
+        finetune: &FineTune,
+        device: &Device,
+    ) -> Result<Engine> {
         config.validate()?;
-        let program = Program::record(config, uses, device.limits());
+        finetune.validate(config)?;
+        let program = Program::record_tuning(config, uses, finetune, device.limits());
         device.check(&program.plan)?;
         let backend = device.backend(Arc::new(program.plan.clone()))?;
         let mut engine =
@@ -73,14 +89,20 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Checks that a device can hold and bind what [`Engine::new`] would make, without making it.
+    /// Checks that a device can hold and bind what [`Engine::tuning`] would make, without making it.
     ///
     /// # Errors
     ///
-    /// As [`Engine::new`].
-    pub fn check(config: &GptConfig, uses: Uses, device: &Device) -> Result<()> {
+    /// As [`Engine::tuning`].
+    pub fn check(
+        config: &GptConfig,
+        uses: Uses,
+        finetune: &FineTune,
+        device: &Device,
+    ) -> Result<()> {
         config.validate()?;
-        device.check(&Program::record(config, uses, device.limits()).plan)
+        finetune.validate(config)?;
+        device.check(&Program::record_tuning(config, uses, finetune, device.limits()).plan)
     }
 
     /// What was recorded.
@@ -112,7 +134,9 @@ impl Engine {
     /// stream divided by √(2 layers); biases 0, layer normalisation's weights 1.
     pub fn initialize(&mut self, seed: u64) {
         let residual = 0.02 / ((2 * self.program.config.n_layer) as f32).sqrt();
-        for (index, param) in self.program.params.clone().iter().enumerate() {
+        let params = self.program.params.clone();
+        let own = params.iter().filter(|param| !is_adapter(&param.name));
+        for (index, param) in own.enumerate() {
             let deviation = match param.name.as_str() {
                 name if name.ends_with("c_proj.weight") => residual,
                 _ => 0.02,
@@ -123,6 +147,27 @@ impl Engine {
                     (true, _) => normals(seed, index as u32, start, deviation, out),
                     (false, true) => out.fill(1.0),
                     (false, false) => out.fill(0.0),
+                }
+                Ok(())
+            })
+            .expect("numbers are made without error");
+        }
+    }
+
+    /// Adapters as PEFT begins: A uniform within 1 / √in, B zero, so that at first they change nothing.
+    pub fn initialize_adapters(&mut self, seed: u64) {
+        let params = self.program.params.clone();
+        let adapters = params.iter().filter(|param| is_adapter(&param.name));
+        for (index, param) in adapters.enumerate() {
+            let bound = match param.name.ends_with("lora_A.weight") {
+                true => 1.0 / (param.shape[1] as f64).sqrt(),
+                false => 0.0,
+            };
+            let key = random::key(seed, u32::from_be_bytes(*b"lora"), index as u32);
+            self.write_param(param, Tensor::Value, |start, out| {
+                for (i, out) in out.iter_mut().enumerate() {
+                    let [word, _] = random::threefry(key, [(start + i) as u32, 0]);
+                    *out = (bound * (f64::from(word) * 2f64.powi(-31) - 1.0)) as f32;
                 }
                 Ok(())
             })
@@ -211,7 +256,7 @@ impl Engine {
         Ok(data)
     }
 
-    /// Takes over the parameters of another engine of the same model.
+    /// Takes over the parameters of another engine of the same model, with its adapters merged into them.
     ///
     /// # Errors
     ///
@@ -221,13 +266,37 @@ impl Engine {
     ///
     /// If the models differ.
     pub fn copy_from(&mut self, other: &mut Engine) -> Result<()> {
-        for param in self.program.params.clone() {
+        let params = self.program.params.clone();
+        for param in params.iter().filter(|param| !is_adapter(&param.name)) {
             let theirs = other.program.param(&param.name).expect("the same model").clone();
-            self.write_param(&param, Tensor::Value, |start, out| {
-                other.read_param(&theirs, Tensor::Value, start, out)
+            let adapter = other.adapter(&param.name)?;
+            self.write_param(param, Tensor::Value, |start, out| {
+                other.read_param(&theirs, Tensor::Value, start, out)?;
+                if let Some((scale, [a, b])) = &adapter {
+                    merge(*scale, [a, b], param.shape[1], start, out);
+                }
+                Ok(())
             })?;
         }
         Ok(())
+    }
+
+    /// The scale, A and B of what adapts the weight called `name`, if something does.
+    fn adapter(&mut self, name: &str) -> Result<Option<(f32, [Vec<f32>; 2])>> {
+        let Some(lora) = self.program.finetune.lora.as_ref() else { return Ok(None) };
+        let (scale, layer) = (lora.scale(), name.trim_end_matches(".weight"));
+        let [a, b] = ["lora_A", "lora_B"]
+            .map(|part| self.program.param(&format!("{layer}.{part}.weight")).cloned());
+        let Some((a, b)) = a.zip(b) else { return Ok(None) };
+        Ok(Some((
+            scale,
+            [self.param_data(&a, Tensor::Value)?, self.param_data(&b, Tensor::Value)?],
+        )))
+    }
+
+    /// Whether adapters stand beside the model's own parameters.
+    pub fn has_adapters(&self) -> bool {
+        self.program.finetune.lora.is_some()
     }
 
     fn batch_views(&self) -> BatchViews {
@@ -334,6 +403,15 @@ impl Engine {
     ///
     /// If the device is lost.
     pub fn evaluate(&mut self, tokens: &[u32], targets: &[u32]) -> Result<f64> {
+        Ok(self.row_losses(tokens, targets)?.into_iter().map(f64::from).sum())
+    }
+
+    /// The loss (natural logarithm) of each row (B,T), 0 where there is no target.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn row_losses(&mut self, tokens: &[u32], targets: &[u32]) -> Result<Vec<f32>> {
         self.write_batch(tokens, targets);
         let step = Step::default();
         self.run(Phase::Forward, &step);
@@ -341,7 +419,7 @@ impl Engine {
         let view = self.batch_views().row_loss;
         let mut row_loss = vec![0.0; view.len];
         self.backend.read(view, &mut row_loss)?;
-        Ok(row_loss.into_iter().map(f64::from).sum())
+        Ok(row_loss)
     }
 
     /// The logits (B,T,V) of a batch.

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::backend::Device;
-use crate::checkpoint::{self, ModelFiles, Weights};
+use crate::checkpoint::{self, Fill, ModelFiles, Weights};
 use crate::config::{GptConfig, Precision};
 use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result};
+use crate::finetune::{FineTune, is_adapter};
 use crate::generate::{GenerateOptions, StopText, generate};
 use crate::model::Uses;
 use crate::tokenizer::Tokenizer;
@@ -49,7 +50,8 @@ impl Gpt {
 
     /// A model from a folder of Hugging Face's files, or from a weights file with the others beside it, checked in
     /// this order: configuration, weights (shapes, then NaN and infinity), tokenizer (if there is one).
-    /// [`crate::hub::find_model`] finds them by name.
+    /// [`crate::hub::find_model`] finds them by name. Of a folder of adapters
+    /// it is the model that they belong to, with the adapters merged.
     ///
     /// # Errors
     ///
@@ -57,9 +59,9 @@ impl Gpt {
     pub fn load(model: &Path, device: Device) -> Result<Gpt> {
         let (config, _) = checkpoint::open_model(model)?;
         let mut gpt = Gpt::with_origin(config, device, Origin::Files(model.to_owned()));
-        let dir = checkpoint::folder_of(model);
-        if Tokenizer::exists(dir) {
-            gpt.set_tokenizer(Tokenizer::load(dir)?).map_err(|error| error.at(dir.display()))?;
+        if let Some(folder) = checkpoint::tokenizer_folder(model)? {
+            let tokenizer = Tokenizer::load(&folder)?;
+            gpt.set_tokenizer(tokenizer).map_err(|error| error.at(folder.display()))?;
         }
         Ok(gpt)
     }
@@ -123,7 +125,12 @@ impl Gpt {
         self.dropout = dropout;
     }
 
-    /// What generation multiplies by from now on: weights as they are, or copies of half the size. A model
+    /// What generation and evaluation multiply by.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// What generation and evaluation multiply by from now on: weights as they are, or copies of half the size. A model
     /// that was trained keeps the precision of its training.
     ///
     /// Parameters are saved as they are in either.
@@ -132,8 +139,8 @@ impl Gpt {
     }
 
     /// An engine for other uses, with this model's parameters; the old one is given up.
-    pub(crate) fn take_engine(&mut self, uses: Uses) -> Result<Engine> {
-        let mut engine = Engine::new(&self.config, uses, &self.device)?;
+    pub(crate) fn take_engine(&mut self, uses: Uses, finetune: &FineTune) -> Result<Engine> {
+        let mut engine = Engine::tuning(&self.config, uses, finetune, &self.device)?;
         match (self.engine.take(), &self.origin) {
             (Some(mut old), _) => engine.copy_from(&mut old)?,
             (None, Origin::Random(seed)) => engine.initialize(*seed),
@@ -144,7 +151,7 @@ impl Gpt {
         Ok(engine)
     }
 
-    /// Gives back an engine that can generate.
+    /// Gives back an engine.
     pub(crate) fn put_engine(&mut self, engine: Engine) {
         self.engine = Some(engine);
     }
@@ -155,9 +162,24 @@ impl Gpt {
     ///
     /// If the device cannot hold the model, or the parameters cannot be read.
     pub fn engine(&mut self) -> Result<&mut Engine> {
-        if self.engine.is_none() {
-            let uses = Uses { generation: true, precision: self.precision, ..Uses::default() };
-            self.engine = Some(self.take_engine(uses)?);
+        let uses = Uses { generation: true, precision: self.precision, ..Uses::default() };
+        self.engine_that(|has| has.generation, uses)
+    }
+
+    /// The engine for batches of `batch` sequences of `seq` tokens, to evaluate the model; made where there is another.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpt::engine`].
+    pub fn batch_engine(&mut self, batch: usize, seq: usize) -> Result<&mut Engine> {
+        let uses = Uses { batch, seq, precision: self.precision, ..Uses::default() };
+        self.engine_that(|has| (has.batch, has.seq) == (batch, seq), uses)
+    }
+
+    /// The engine if it will do, else one for `uses`.
+    fn engine_that(&mut self, does: impl Fn(Uses) -> bool, uses: Uses) -> Result<&mut Engine> {
+        if !self.engine.as_ref().is_some_and(|engine| does(engine.program().uses)) {
+            self.engine = Some(self.take_engine(uses, &FineTune::default())?);
         }
         Ok(self.engine.as_mut().expect("just made"))
     }
@@ -228,21 +250,52 @@ impl Gpt {
         generate(self.engine()?, ids, options, end, |_| Ok(true))
     }
 
-    /// Writes the model's files, as Hugging Face's `save_pretrained` does, as a whole folder.
+    /// Makes the adapters that the model was trained with, if any, a part of its weights.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot hold the model beside itself, or is lost.
+    pub fn merge_adapters(&mut self) -> Result<()> {
+        if self.engine.as_ref().is_some_and(Engine::has_adapters) {
+            let uses = Uses { generation: true, precision: self.precision, ..Uses::default() };
+            self.engine = Some(self.take_engine(uses, &FineTune::default())?);
+        }
+        Ok(())
+    }
+
+    /// Writes the model's files, as Hugging Face's `save_pretrained` does, as a whole folder; adapters are merged
+    /// first.
     ///
     /// # Errors
     ///
     /// If the folder cannot be written, or the device is lost.
     pub fn save(&mut self, dir: &Path) -> Result<()> {
-        self.engine()?;
+        self.with_parameters(|model, fill| {
+            checkpoint::files::write_folder(dir, |folder| {
+                checkpoint::write_model(folder, model, fill)
+            })
+        })
+    }
+
+    /// Calls `write` with what the model's folder says and with the parameters, adapters merged, wherever they are: on
+    /// the device, or still in the folder that they come from, which are then streamed without a device.
+    pub(crate) fn with_parameters<T>(
+        &mut self,
+        write: impl FnOnce(&ModelFiles, &mut Fill) -> Result<T>,
+    ) -> Result<T> {
+        self.merge_adapters()?;
         let json = self.tokenizer.as_ref().map(Tokenizer::to_json);
+        if let (None, Origin::Files(dir)) = (&self.engine, &self.origin) {
+            let weights = Weights::open(dir, &self.config)?;
+            return write(&self.files(json.as_deref()), &mut |name, offset, out| {
+                weights.read(name, offset, out)
+            });
+        }
+        self.engine()?;
         let mut engine = self.engine.take().expect("just made");
-        let model = self.files(json.as_deref());
-        let saved = checkpoint::files::write_folder(dir, |folder| {
-            checkpoint::write_model(folder, &model, &mut engine_tensors(&mut engine))
-        });
+        let written = write(&self.files(json.as_deref()), &mut engine_tensors(&mut engine));
         self.engine = Some(engine);
-        saved
+        written
     }
 
     /// What the model's folder says beside its weights; `tokenizer_json` is the tokenizer's file.
@@ -252,6 +305,7 @@ impl Gpt {
             dropout: self.dropout,
             tokenizer_json,
             end_of_text: self.tokenizer.as_ref().and_then(Tokenizer::end_of_text),
+            adapter: None,
         }
     }
 }
@@ -273,8 +327,9 @@ pub(crate) fn engine_tensors(
 /// Copies a checkpoint's parameters into an engine, piece by piece, each on all threads.
 pub(crate) fn load_weights(engine: &mut Engine, weights: &Weights) -> Result<()> {
     const PART: usize = 1 << 17;
-    for param in engine.program().params.clone() {
-        engine.write_param(&param, Tensor::Value, |start, out| {
+    let params = engine.program().params.clone();
+    for param in params.iter().filter(|param| !is_adapter(&param.name)) {
+        engine.write_param(param, Tensor::Value, |start, out| {
             let parts = out.par_chunks_mut(PART).enumerate();
             parts.try_for_each(|(i, part)| weights.read(&param.name, start + i * PART, part))
         })?;

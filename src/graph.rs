@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use crate::config::{Precision, Recompute};
+use crate::finetune::FineTune;
 use crate::kernel::{Accumulate, Dims, Elem};
 use crate::ops::Op;
 use crate::ops::attention::{Attention, AttentionExtend};
@@ -18,6 +19,7 @@ use crate::ops::embedding::{Embedding, Slice};
 use crate::ops::gelu::Gelu;
 use crate::ops::layernorm::LayerNorm;
 use crate::ops::linear::{Linear, LinearGelu};
+use crate::ops::lora::Lora;
 use crate::ops::matmul::{Layout, MatMul};
 use crate::ops::optimizer::Slot;
 use crate::ops::recompute;
@@ -28,13 +30,26 @@ use crate::plan::{BINDING_ALIGNMENT, Limits, Phase, Plan, Role, View};
 
 /// A value and its gradient, of one shape.
 ///
-/// In a graph without a backward pass the gradient is the value's own view and is not used.
+/// Without a backward pass, and where nothing that a value depends on is trained, the gradient is the
+/// value's own view and is not used.
 #[derive(Clone, Copy, Debug)]
 pub struct Var {
     /// Where the value is.
     pub value: View,
     /// Where its gradient is.
     pub grad: View,
+}
+
+impl Var {
+    /// A value without a gradient.
+    fn constant(value: View) -> Var {
+        Var { value, grad: value }
+    }
+
+    /// Whether the backward pass is to find a gradient.
+    pub fn has_grad(self) -> bool {
+        self.grad != self.value
+    }
 }
 
 /// A parameter: its name in the checkpoint (without `transformer.`), its shape and its place.
@@ -63,17 +78,29 @@ impl Param {
     pub fn decays(&self) -> bool {
         self.shape.len() == 2
     }
+
+    /// Whether it has a gradient and is updated: in training, unless it is frozen.
+    pub fn is_trained(&self) -> bool {
+        self.slices.iter().all(|slice| slice.var.has_grad())
+    }
 }
 
 /// One buffer of parameters, with those of the same layout for gradients and moments.
 #[derive(Clone, Copy, Debug)]
 struct Arena {
     params: usize,
-    grads: usize,
+    /// `None` for what is not trained.
+    grads: Option<usize>,
     moments: Option<[usize; 2]>,
     /// What products read, in mixed precision.
     copy: Option<usize>,
     decays: bool,
+}
+
+impl Arena {
+    fn is_of(&self, decays: bool, trained: bool) -> bool {
+        self.decays == decays && self.grads.is_some() == trained
+    }
 }
 
 /// What a graph is built for.
@@ -120,16 +147,18 @@ impl Recorder<'_> {
         (if first { Accumulate::Set } else { Accumulate::Add }) as u32
     }
 
-    /// [`Dims::ACC`] of the next contribution to parameters' gradients, which live on over the
-    /// micro-batches of an update.
+    /// [`Dims::ACC`] of the next contribution to the gradients of those parameters that are trained, which
+    /// live on over the micro-batches of an update; `None` if none is.
     ///
     /// # Panics
     ///
     /// If only some of the gradients have been written: one dispatch treats all of them alike.
-    pub fn parameter(&mut self, grads: &[View]) -> u32 {
+    pub fn parameters(&mut self, params: &[Var]) -> Option<u32> {
+        let grads: Vec<View> = params.iter().filter(|p| p.has_grad()).map(|p| p.grad).collect();
         let first = grads.iter().filter(|grad| self.written.insert(**grad)).count();
         assert!(first == 0 || first == grads.len(), "one kernel's parameters are written together");
-        (if first > 0 { Accumulate::SetFirst } else { Accumulate::Add }) as u32
+        let acc = if first > 0 { Accumulate::SetFirst } else { Accumulate::Add };
+        (!grads.is_empty()).then_some(acc as u32)
     }
 }
 
@@ -142,6 +171,7 @@ pub struct Graph {
     limits: Limits,
     precision: Precision,
     recompute: Recompute,
+    finetune: FineTune,
     mode: Mode,
     /// B, T and NH of what is being built.
     dims: Dims,
@@ -171,6 +201,7 @@ impl Graph {
             limits,
             precision: Precision::F32,
             recompute: Recompute::None,
+            finetune: FineTune::default(),
             mode: Mode::Inference,
             dims: Dims::default(),
             ops: vec![],
@@ -195,6 +226,12 @@ impl Graph {
     #[must_use]
     pub fn recomputing(self, recompute: Recompute) -> Graph {
         Graph { recompute, ..self }
+    }
+
+    /// The same, still empty, with a training that changes but a part of the parameters.
+    #[must_use]
+    pub fn fine_tuning(self, finetune: &FineTune) -> Graph {
+        Graph { finetune: finetune.clone(), ..self }
     }
 
     /// What activations hold that are not of the residual stream.
@@ -243,9 +280,8 @@ impl Graph {
         });
         self.spare = whole.collect();
         self.spare.sort_by_key(|view| std::cmp::Reverse(view.len));
-        let gradients = self.params.iter().flat_map(|param| &param.slices).map(|s| s.var);
-        let gradients = gradients.filter(|var| var.grad != var.value).map(|var| var.grad);
-        self.spare_gradients = gradients.collect();
+        let params = self.params.iter().flat_map(|param| &param.slices).map(|s| s.var);
+        self.spare_gradients = params.filter(|var| var.has_grad()).map(|var| var.grad).collect();
         self.spare_gradients.sort_by_key(|view| std::cmp::Reverse(view.len));
     }
 
@@ -319,38 +355,54 @@ impl Graph {
         }
     }
 
-    /// The gradient of an activation; layers share it, since one is at work at a time.
-    fn grad(&mut self, name: &str, value: View, elem: Elem) -> View {
-        if self.mode != Mode::Training {
-            return value;
+    /// An activation with its gradient, if it has one; layers share that of a name, since one is at work
+    /// at a time.
+    fn var(&mut self, name: &str, value: View, elem: Elem, has_grad: bool) -> Var {
+        if !has_grad {
+            return Var::constant(value);
         }
         let name = format!("{}.grad", slot(name));
-        self.buffer(Role::Activations, &name, value.len, elem)
+        Var { value, grad: self.buffer(Role::Activations, &name, value.len, elem) }
+    }
+
+    /// Whether what is computed from nothing else has a gradient.
+    fn trains(&self) -> bool {
+        self.mode == Mode::Training
     }
 
     /// An activation (B,T,channels) with a gradient of its slot, both of the graph's precision.
     pub fn activation(&mut self, name: &str, channels: usize) -> Var {
-        self.activation_shared(name, channels, Sharing::InBlocks)
+        self.activation_of(name, channels, Sharing::InBlocks, self.trains())
     }
 
-    fn activation_shared(&mut self, name: &str, channels: usize, sharing: Sharing) -> Var {
+    fn activation_of(
+        &mut self,
+        name: &str,
+        channels: usize,
+        sharing: Sharing,
+        has_grad: bool,
+    ) -> Var {
         let value = self.activations(name, self.rows() * channels, self.elem(), sharing);
-        Var { value, grad: self.grad(name, value, value.elem) }
+        self.var(name, value, value.elem, has_grad)
     }
 
     /// An activation of the residual stream (B,T,C): all of them share one gradient.
     pub fn stream(&mut self, name: &str, channels: usize) -> Var {
+        self.stream_of(name, channels, self.trains())
+    }
+
+    fn stream_of(&mut self, name: &str, channels: usize, has_grad: bool) -> Var {
         let len = self.rows() * channels;
         let value = self.activations(name, len, Elem::Real, Sharing::InBlocks);
-        Var { value, grad: self.grad("stream", value, Elem::Real) }
+        self.var("stream", value, Elem::Real, has_grad)
     }
 
     /// What joins the residual stream (B,T,C): its gradient is the stream's, and no backward pass reads
     /// its value.
-    fn branch(&mut self, name: &str, channels: usize, elem: Elem) -> Var {
+    fn branch(&mut self, name: &str, channels: usize, elem: Elem, has_grad: bool) -> Var {
         let len = self.rows() * channels;
         let value = self.activations(name, len, elem, Sharing::Always);
-        Var { value, grad: self.grad("stream", value, Elem::Real) }
+        self.var("stream", value, Elem::Real, has_grad)
     }
 
     /// The table (rows, channels) called `name`, allocated at its first use, in slices of rows that the
@@ -382,7 +434,7 @@ impl Graph {
         let slices = starts
             .map(|start| {
                 let rows = most.min(shape[0] - start);
-                Slice { start, rows, var: self.place_param(rows * width, shape.len() == 2) }
+                Slice { start, rows, var: self.place_param(name, rows * width, shape.len() == 2) }
             })
             .collect::<Vec<_>>();
         let param = Param { name: name.to_owned(), shape: shape.to_vec(), slices: slices.clone() };
@@ -395,7 +447,10 @@ impl Graph {
         let arena = self.arenas.iter().find(|arena| arena.params == param.value.buffer);
         match arena.and_then(|arena| arena.copy) {
             None => param,
-            Some(copy) => Var { value: View { elem: Elem::F16, ..param.value.of(copy) }, ..param },
+            Some(copy) => {
+                let value = View { elem: Elem::F16, ..param.value.of(copy) };
+                if param.has_grad() { Var { value, ..param } } else { Var::constant(value) }
+            }
         }
     }
 
@@ -406,7 +461,8 @@ impl Graph {
     }
 
     /// Room in the last arena of its kind, or in a new one if a buffer would become too large.
-    fn place_param(&mut self, len: usize, decays: bool) -> Var {
+    fn place_param(&mut self, name: &str, len: usize, decays: bool) -> Var {
+        let trained = self.trains() && self.finetune.trains(name);
         // A copy lies where its parameter lies, which must suit the copy's alignment.
         let room = match self.precision {
             Precision::F32 => len,
@@ -416,31 +472,30 @@ impl Graph {
             let end = (self.plan.next_start(arena.params) + room) as u64;
             end * Elem::Real.bytes() <= self.limits.buffer_bytes
         };
-        let last = self.arenas.iter().rposition(|arena| arena.decays == decays);
-        let arena = match last.map(|i| self.arenas[i]) {
-            Some(arena) if fits(&arena) => arena,
-            _ => self.open_arena(decays),
+        let last = self.arenas.iter().rfind(|arena| arena.is_of(decays, trained));
+        let arena = match last {
+            Some(arena) if fits(arena) => *arena,
+            _ => self.open_arena(decays, trained),
         };
         let value = self.plan.grow(arena.params, room).slice(0, len);
-        let grads = Some(arena.grads).filter(|grads| *grads != arena.params);
-        let others = arena.moments.into_iter().flatten().chain(arena.copy).chain(grads);
+        let others = arena.moments.into_iter().flatten().chain(arena.copy).chain(arena.grads);
         others.for_each(|buffer| {
             self.plan.grow(buffer, room);
         });
-        Var { value, grad: value.of(arena.grads) }
+        arena.grads.map_or(Var::constant(value), |grads| Var { value, grad: value.of(grads) })
     }
 
-    fn open_arena(&mut self, decays: bool) -> Arena {
+    fn open_arena(&mut self, decays: bool, trained: bool) -> Arena {
         let kind = if decays { "matrices" } else { "vectors" };
-        let number = self.arenas.iter().filter(|arena| arena.decays == decays).count();
+        let frozen = if self.trains() && !trained { "frozen." } else { "" };
+        let number = self.arenas.iter().filter(|arena| arena.is_of(decays, trained)).count();
         let number = if number == 0 { String::new() } else { format!(".{number}") };
         let mut open = |role, name, elem| {
-            self.plan.buffer(role, &format!("{name}.{kind}{number}"), 0, elem).buffer
+            self.plan.buffer(role, &format!("{name}.{frozen}{kind}{number}"), 0, elem).buffer
         };
         let params = open(Role::Parameters, "params", Elem::Real);
-        let training = self.mode == Mode::Training;
-        let grads = if training { open(Role::Gradients, "grads", Elem::Real) } else { params };
-        let moments = (training && self.with_moments)
+        let grads = trained.then(|| open(Role::Gradients, "grads", Elem::Real));
+        let moments = (trained && self.with_moments)
             .then(|| ["adam.m", "adam.v"].map(|name| open(Role::Moments, name, Elem::Real)));
         let copy = (decays && self.precision == Precision::Mixed)
             .then(|| open(Role::Parameters, "halves", Elem::F16));
@@ -449,26 +504,30 @@ impl Graph {
         arena
     }
 
-    /// The arenas in slices that one binding can hold, for the norm and the optimiser.
-    pub fn slots(&self) -> Vec<Slot> {
+    /// The parameters of an arena in slices that one binding can hold.
+    fn bindable(&self, arena: &Arena) -> impl Iterator<Item = View> + use<> {
         let most = usize::try_from(self.limits.binding_bytes / 4).unwrap_or(usize::MAX);
         let rows = self.slice_rows();
         let most = (most / rows * rows).max(rows);
-        let mut slots = vec![];
-        for arena in &self.arenas {
-            let len = self.plan.buffers[arena.params].len;
-            for start in (0..len).step_by(most) {
-                let len = most.min(len - start);
-                let view = |buffer| View { buffer, start, len, elem: Elem::Real };
-                slots.push(Slot {
-                    params: view(arena.params),
-                    grads: view(arena.grads),
-                    moments: arena.moments.map(|buffers| buffers.map(view)),
-                    decays: arena.decays,
-                });
-            }
-        }
-        slots
+        let (buffer, end) = (arena.params, self.plan.buffers[arena.params].len);
+        let slice = move |start| {
+            let len = most.min(end - start);
+            View { buffer, start, len, elem: Elem::Real }
+        };
+        (0..end).step_by(most).map(slice)
+    }
+
+    /// What is trained, in slices that one binding can hold, for the norm and the optimiser.
+    pub fn slots(&self) -> Vec<Slot> {
+        let of = |arena: &Arena| {
+            let Arena { grads, moments, decays, .. } = *arena;
+            let slot = move |params: View| {
+                let moments = moments.map(|buffers| buffers.map(|buffer| params.of(buffer)));
+                Some(Slot { params, grads: params.of(grads?), moments, decays })
+            };
+            self.bindable(arena).filter_map(slot)
+        };
+        self.arenas.iter().flat_map(of).collect()
     }
 
     /// Records the copies of all parameters that products read, in mixed precision.
@@ -477,10 +536,11 @@ impl Graph {
             return;
         }
         let start = self.plan.dispatches.len();
-        for slot in self.slots() {
-            let copy = self.operand(Var { value: slot.params, grad: slot.grads }).value;
-            if copy != slot.params {
-                cast::record(&mut self.plan, slot.params, copy);
+        let params: Vec<View> = self.arenas.iter().flat_map(|a| self.bindable(a)).collect();
+        for params in params {
+            let copy = self.operand(Var::constant(params)).value;
+            if copy != params {
+                cast::record(&mut self.plan, params, copy);
             }
         }
         self.plan.end_phase(Phase::Cast, start);
@@ -508,8 +568,9 @@ impl Graph {
         let wte = self.param("wte.weight", &[v, c]);
         let wpe = self.whole("wpe.weight", &[s, c]);
         let value = self.activations("embedding", self.rows() * c, Elem::Real, Sharing::InBlocks);
-        let grad = self.grad(if stream { "stream" } else { "embedding" }, value, Elem::Real);
-        let out = Var { value, grad };
+        let has_grad = wpe.has_grad() || wte.iter().any(|slice| slice.var.has_grad());
+        let grad = if stream { "stream" } else { "embedding" };
+        let out = self.var(grad, value, Elem::Real, has_grad);
         let dims = Dims { C: c as u32, S: s as u32, ..self.dims };
         self.push(Embedding { dims, tokens, wte, wpe, out });
         out
@@ -518,7 +579,10 @@ impl Graph {
     /// `x` with a share of its elements dropped; the output begins or joins the stream if `stream`.
     pub fn dropout(&mut self, name: &str, x: Var, stream: bool) -> Var {
         let c = x.value.len / self.rows();
-        let out = if stream { self.branch(name, c, Elem::Real) } else { self.activation(name, c) };
+        let out = match stream {
+            true => self.branch(name, c, Elem::Real, x.has_grad()),
+            false => self.activation_of(name, c, Sharing::InBlocks, x.has_grad()),
+        };
         let dims = Dims { C: c as u32, ID: self.dropouts, ..self.dims };
         self.dropouts += 1;
         self.push(Dropout { dims, x, out });
@@ -535,9 +599,12 @@ impl Graph {
             let name = format!("{name}.{part}");
             self.activations(&name, rows, Elem::Real, Sharing::WithBlocks)
         });
-        let out = self.activation_shared(name, c, Sharing::WithBlocks);
+        let has_grad = any_grad(&[x, weight, bias]);
+        let out = self.activation_of(name, c, Sharing::WithBlocks, has_grad);
+        let unused = (weight.has_grad() != bias.has_grad())
+            .then(|| self.buffer(Role::Activations, "unused.grad", c, Elem::Real));
         let dims = Dims { C: c as u32, ..self.dims };
-        LayerNorm { dims, x, weight, bias, out, mean, rstd }
+        LayerNorm { dims, x, weight, bias, out, mean, rstd, unused }
     }
 
     /// `x` (B,T,C), normalised.
@@ -576,7 +643,7 @@ impl Graph {
     /// The stream after `branch` joined it, and the same normalised.
     pub fn residual_layernorm(&mut self, name: &str, stream: Var, branch: Var) -> (Var, Var) {
         let c = stream.value.len / self.rows();
-        let sum = self.stream(&format!("{name}.sum"), c);
+        let sum = self.stream_of(&format!("{name}.sum"), c, any_grad(&[stream, branch]));
         let norm = self.norm(name, sum);
         let out = norm.out;
         self.push(ResidualLayerNorm { stream, branch, norm });
@@ -586,38 +653,70 @@ impl Graph {
     /// The stream after a branch joined it.
     pub fn residual(&mut self, name: &str, stream: Var, branch: Var) -> Var {
         let c = stream.value.len / self.rows();
-        let out = self.stream(name, c);
+        let out = self.stream_of(name, c, any_grad(&[stream, branch]));
         let dims = Dims { C: c as u32, ..self.dims };
         self.push(Residual { dims, stream, branch, out });
         out
     }
 
-    /// The parts of a linear layer from `x` (B,T,C) into `out` (B,T,OC).
-    fn linear_into(&mut self, name: &str, x: Var, out: Var) -> Linear {
-        let (c, oc) = (x.value.len / self.rows(), out.value.len / self.rows());
+    /// The parts of a linear layer from `x` (B,T,C) into what `out` makes of whether it has a gradient.
+    fn linear_into(
+        &mut self,
+        name: &str,
+        x: Var,
+        oc: usize,
+        out: impl FnOnce(&mut Graph, bool) -> Var,
+    ) -> Linear {
+        let c = x.value.len / self.rows();
         let weight = self.whole(&format!("{name}.weight"), &[c, oc]);
         let weight = self.operand(weight);
         let bias = self.whole(&format!("{name}.bias"), &[oc]);
+        let lora = self.lora(name, x, oc);
+        let adapted = lora.as_ref().is_some_and(|lora| lora.low.has_grad());
+        let out = out(self, adapted || any_grad(&[x, weight, bias]));
         let dims = Dims { C: c as u32, OC: oc as u32, ..self.dims };
         // Matrix units take operands of one precision, and the stream's gradient has the other.
-        let differs = self.mode == Mode::Training && out.grad.elem != x.value.elem;
+        let differs = out.has_grad() && out.grad.elem != x.value.elem;
         let rounded_dout = differs
             .then(|| self.buffer(Role::Activations, "rounded_dout", out.grad.len, x.value.elem));
-        Linear { dims, x, weight, bias, out, rounded_dout }
+        Linear { dims, x, weight, bias, out, rounded_dout, lora }
+    }
+
+    /// The adapter of the linear layer called `name`, if it has one.
+    fn lora(&mut self, name: &str, x: Var, oc: usize) -> Option<Lora> {
+        let lora = self.finetune.lora.as_ref().filter(|lora| lora.adapts(name))?;
+        let (r, scale) = (lora.rank, lora.scale());
+        let c = x.value.len / self.rows();
+        let [a, b] = [("lora_A", c), ("lora_B", oc)].map(|(part, width)| {
+            let param = self.whole(&format!("{name}.{part}.weight"), &[r, width]);
+            self.operand(param)
+        });
+        let (len, elem, has_grad) = (self.rows() * r, self.elem(), self.trains());
+        let part = format!("{name}.lora_product");
+        let product = self.activations(&part, len, Elem::Real, Sharing::Always);
+        let product = self.var(&part, product, elem, has_grad);
+        let part = format!("{name}.lora_low");
+        let low = self.activations(&part, len, elem, Sharing::InBlocks);
+        let low = self.var(&part, low, Elem::Real, has_grad);
+        Some(Lora { a, b, product, low, scale })
     }
 
     /// `x` (B,T,C) times a weight (C,`oc`), plus a bias (`oc`).
     pub fn linear(&mut self, name: &str, x: Var, oc: usize) -> Var {
-        let out = self.activation(name, oc);
-        let linear = self.linear_into(name, x, out);
+        let linear = self.linear_into(name, x, oc, |g, has_grad| {
+            g.activation_of(name, oc, Sharing::InBlocks, has_grad)
+        });
+        let out = linear.out;
         self.push(linear);
         out
     }
 
     /// A linear layer whose output joins the stream next and so has the stream's gradient.
     pub fn linear_to_stream(&mut self, name: &str, x: Var, oc: usize) -> Var {
-        let out = self.branch(name, oc, self.elem());
-        let linear = self.linear_into(name, x, out);
+        let elem = self.elem();
+        let linear =
+            self.linear_into(name, x, oc, |g, has_grad| g.branch(name, oc, elem, has_grad));
+        let out = linear.out;
         self.push(linear);
         out
     }
@@ -626,11 +725,13 @@ impl Graph {
     ///
     /// Where it is computed again, all layers share its output.
     pub fn linear_gelu(&mut self, name: &str, x: Var, oc: usize) -> Var {
-        let pre = self.activation(&format!("{name}.pre"), oc);
+        let linear = self.linear_into(name, x, oc, |g, has_grad| {
+            g.activation_of(&format!("{name}.pre"), oc, Sharing::InBlocks, has_grad)
+        });
+        let pre = linear.out;
         let again = self.recompute == Recompute::Gelu && self.block.is_some();
         let sharing = if again { Sharing::Always } else { Sharing::InBlocks };
-        let out = self.activation_shared(name, oc, sharing);
-        let linear = self.linear_into(name, x, pre);
+        let out = self.activation_of(name, oc, sharing, pre.has_grad());
         self.push(LinearGelu { linear, out });
         if let Some(block) = self.block.as_mut().filter(|_| again) {
             let dims = Dims { C: oc as u32, ..self.dims };
@@ -642,7 +743,7 @@ impl Graph {
     /// GELU of `x`.
     pub fn gelu(&mut self, name: &str, x: Var) -> Var {
         let c = x.value.len / self.rows();
-        let out = self.activation(name, c);
+        let out = self.activation_of(name, c, Sharing::InBlocks, x.has_grad());
         let dims = Dims { C: c as u32, ..self.dims };
         self.push(Gelu { dims, x, out });
         out
@@ -652,7 +753,7 @@ impl Graph {
     pub fn attention(&mut self, name: &str, qkv: Var, nh: usize, s: usize) -> Var {
         let c = qkv.value.len / self.rows() / 3;
         let dims = Dims { C: c as u32, NH: nh as u32, S: s as u32, ..self.dims };
-        let out = self.activation(name, c);
+        let out = self.activation_of(name, c, Sharing::InBlocks, qkv.has_grad());
         if self.mode == Mode::Extend {
             // Beside training it lies in gradients, which are of single precision.
             let elem = if self.spare_gradients.is_empty() { self.elem() } else { Elem::Real };
@@ -663,12 +764,12 @@ impl Graph {
             let rows = self.rows() * nh;
             let lse = format!("{name}.lse");
             let lse = self.activations(&lse, rows, Elem::Real, Sharing::InBlocks);
-            let delta = match self.mode {
-                Mode::Training => {
+            let delta = match qkv.has_grad() {
+                true => {
                     let name = format!("{}.delta", slot(name));
                     self.buffer(Role::Activations, &name, rows, Elem::Real)
                 }
-                Mode::Inference | Mode::Extend => lse,
+                false => lse,
             };
             self.push(Attention { dims, qkv, out, lse, delta });
         }
@@ -677,7 +778,8 @@ impl Graph {
 
     /// Causal softmax of scores (B,`nh`,T,T).
     pub fn softmax(&mut self, name: &str, s: Var, nh: usize) -> Var {
-        let p = self.activation(name, s.value.len / self.rows());
+        let c = s.value.len / self.rows();
+        let p = self.activation_of(name, c, Sharing::InBlocks, s.has_grad());
         let dims = Dims { NH: nh as u32, ..self.dims };
         self.push(CausalSoftmax { dims, s, p });
         p
@@ -702,13 +804,18 @@ impl Graph {
     /// An activation of any length that no op writes: an input.
     pub fn input(&mut self, name: &str, len: usize) -> Var {
         let value = self.buffer(Role::Activations, name, len, Elem::Real);
-        Var { value, grad: self.grad(name, value, Elem::Real) }
+        self.var(name, value, Elem::Real, self.trains())
     }
 
     /// Adds an op that the other methods do not make.
     pub fn push(&mut self, op: impl Op + 'static) {
         self.ops.push(Rc::new(op));
     }
+}
+
+/// Whether any of these has a gradient, and so has what is computed from them.
+fn any_grad(from: &[Var]) -> bool {
+    from.iter().any(|var| var.has_grad())
 }
 
 /// What a name is without its layer: `h.3.mlp.c_fc` is `mlp.c_fc` in every layer.

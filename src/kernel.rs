@@ -39,8 +39,12 @@ pub struct Dims {
     pub ID: u32,
     /// What layer normalisation adds to the variance.
     pub EPS: f32,
+    /// What low-rank adapters multiply by.
+    pub SCALE: f32,
+    /// Where the part of a grid that a GPU computes at once begins: its first column and its first row.
+    pub FIRST: [u32; 2],
     /// Unused: WGSL wants a uniform's size to be a multiple of 16 bytes.
-    pub PAD: u32,
+    pub PAD: [u32; 2],
 }
 
 impl Dims {
@@ -367,8 +371,8 @@ pub(crate) use twin;
 /// One WGSL implementation of a kernel.
 #[derive(Clone, Copy)]
 pub struct Variant {
-    /// What it does differently; empty for the portable one. Its file is `KERNEL_NAME.wgsl`, or the
-    /// portable one's where only texts of `shaders/shared/` differ.
+    /// What it does differently; empty for the portable one. Its file is `KERNEL_WORD.wgsl` after the
+    /// name's first word, or the portable one's where only texts of `shaders/shared/` differ.
     pub name: &'static str,
     /// The text of its file.
     pub wgsl: &'static str,
@@ -490,10 +494,16 @@ pub mod shared {
     pub const PRODUCT_BROADCAST: &str = include_str!("../shaders/shared/product_broadcast.wgsl");
     /// The engine for matrix units.
     pub const PRODUCT_COOP: &str = include_str!("../shaders/shared/product_coop.wgsl");
+    /// Its tiles of vectors.
+    pub const COOP_VECTORS: &str = include_str!("../shaders/shared/coop_vectors.wgsl");
+    /// Its tiles of numbers.
+    pub const COOP_NUMBERS: &str = include_str!("../shaders/shared/coop_numbers.wgsl");
     /// Its matrices of 8 x 8.
     pub const COOP_8X8: &str = include_str!("../shaders/shared/coop_8x8.wgsl");
     /// Its matrices of 16 x 16.
     pub const COOP_16X16: &str = include_str!("../shaders/shared/coop_16x16.wgsl");
+    /// What attention's kernels on matrix units have in common.
+    pub const ATTENTION_COOP: &str = include_str!("../shaders/shared/attention_coop.wgsl");
     /// Adam's constants.
     pub const ADAM: &str = include_str!("../shaders/shared/adam.wgsl");
     /// Counter-based random numbers.
@@ -510,6 +520,24 @@ pub mod grid {
     /// `groups` workgroups in rows of at most [`LARGEST`]; `group_index` in WGSL undoes it.
     pub fn fold(groups: u32) -> [u32; 3] {
         [groups.clamp(1, LARGEST), groups.div_ceil(LARGEST).max(1), 1]
+    }
+
+    /// Cuts a grid into about `parts` parts of whole rows (of a single row: of columns): each with
+    /// [`Dims::FIRST`] and its size.
+    ///
+    /// ```
+    /// use wgpt::kernel::grid::split;
+    /// assert_eq!(split([7, 5, 2], 2), [([0, 0], [7, 3, 2]), ([0, 3], [7, 2, 2])]);
+    /// assert_eq!(split([7, 1, 2], 2), [([0, 0], [4, 1, 2]), ([4, 0], [3, 1, 2])]);
+    /// ```
+    pub fn split([x, y, z]: [u32; 3], parts: u32) -> Vec<([u32; 2], [u32; 3])> {
+        let len = if y > 1 { y } else { x };
+        let most = len.div_ceil(parts.clamp(1, len.max(1)));
+        let part = |first| match most.min(len - first) {
+            rows if y > 1 => ([0, first], [x, rows, z]),
+            columns => ([first, 0], [columns, y, z]),
+        };
+        (0..len).step_by(most as usize).map(part).collect()
     }
 
     /// B · T.

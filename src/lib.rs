@@ -48,6 +48,9 @@ pub mod data;
 mod download;
 pub mod engine;
 pub mod error;
+pub mod eval;
+pub mod export;
+pub mod finetune;
 pub mod fit;
 pub mod generate;
 pub mod gpt;
@@ -64,6 +67,7 @@ pub mod train;
 
 pub use config::{GptConfig, TrainConfig};
 pub use error::{Error, Result};
+pub use finetune::FineTune;
 pub use generate::GenerateOptions;
 pub use gpt::Gpt;
 pub use tokenizer::Tokenizer;

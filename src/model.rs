@@ -4,6 +4,7 @@
 //! generation over the same memory.
 
 use crate::config::{GptConfig, Optimizer, Precision, Recompute, TrainConfig};
+use crate::finetune::FineTune;
 use crate::graph::{Graph, Param, Var};
 use crate::kernel::{Dims, Elem, LossScale};
 use crate::ops::head::{Head, HeadLast, row_stride};
@@ -12,9 +13,6 @@ use crate::plan::{Limits, Phase, Plan, Role, View};
 
 /// How many tokens generation adds in one replay, the longest first.
 pub const EXTENDS: [u32; 3] = [64, 8, 1];
-
-/// The most bytes of logits that stand in memory at once.
-const LOGITS_BYTES: u64 = 16 << 20;
 
 /// The model: from `tokens` to the last layer normalisation (B,T,C), and the token table for the head.
 pub fn gpt2(g: &mut Graph, config: &GptConfig, tokens: View, dropout: bool) -> (Var, Vec<Slice>) {
@@ -43,8 +41,9 @@ pub fn gpt2(g: &mut Graph, config: &GptConfig, tokens: View, dropout: bool) -> (
         let wide = g.linear_gelu(&format!("{h}.mlp.c_fc"), normed, config.n_inner());
         let again = g.end_block();
         let narrow = branch(g, &format!("{h}.mlp.c_proj"), wide);
-        // The backward pass begins where the forward pass ended: the last block is still there.
-        if l + 1 < n_layer {
+        // The backward pass begins where the forward pass ended, with the last block, which is still there,
+        // and ends above what is frozen.
+        if l + 1 < n_layer && narrow.has_grad() {
             g.push(again);
         }
         let next = if l + 1 < n_layer { format!("h.{}.ln_1", l + 1) } else { "ln_f".into() };
@@ -142,6 +141,8 @@ pub struct Program {
     pub config: GptConfig,
     /// What it was recorded for.
     pub uses: Uses,
+    /// What is trained of the model.
+    pub finetune: FineTune,
     /// Buffers, dispatches and phases.
     pub plan: Plan,
     /// The parameters and their places.
@@ -163,21 +164,41 @@ impl Program {
     ///
     /// If the configuration is not valid ([`GptConfig::validate`]).
     pub fn record(config: &GptConfig, uses: Uses, limits: Limits) -> Program {
+        Program::record_tuning(config, uses, &FineTune::default(), limits)
+    }
+
+    /// The same, with a training that changes but a part of the model.
+    ///
+    /// # Panics
+    ///
+    /// As [`Program::record`], and if nothing is trained ([`FineTune::validate`]).
+    pub fn record_tuning(
+        config: &GptConfig,
+        uses: Uses,
+        finetune: &FineTune,
+        limits: Limits,
+    ) -> Program {
         let moments = uses.training.is_some_and(|optimizer| optimizer != Optimizer::Sgd);
         let mut g = Graph::new(limits, moments, config.layer_norm_epsilon);
-        g = g.in_precision(uses.precision).recomputing(uses.recompute);
+        g = g.in_precision(uses.precision).recomputing(uses.recompute).fine_tuning(finetune);
         let batch = (uses.batch > 0).then(|| record_batch(&mut g, config, uses, limits));
         let update = uses.training.map(|optimizer| record_update(&mut g, optimizer, uses, batch));
         let generation = uses.generation.then(|| record_generation(&mut g, config));
         g.record_cast();
         let slots = g.slots();
         let (plan, params) = (g.plan, g.params);
-        Program { config: config.clone(), uses, plan, params, slots, batch, update, generation }
+        let (config, finetune) = (config.clone(), finetune.clone());
+        Program { config, uses, finetune, plan, params, slots, batch, update, generation }
     }
 
     /// The number of parameters.
     pub fn parameter_count(&self) -> usize {
         self.params.iter().map(Param::len).sum()
+    }
+
+    /// The number of parameters that training changes.
+    pub fn trained_count(&self) -> usize {
+        self.params.iter().filter(|param| param.is_trained()).map(Param::len).sum()
     }
 
     /// The parameter called `name`.
@@ -224,7 +245,7 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
 /// How many of `rows` rows of logits stand in memory at once.
 fn chunk_rows(g: &Graph, rows: usize, v: usize, limits: Limits) -> usize {
     let row_bytes = row_stride(v) as u64 * g.elem().bytes();
-    let most = (LOGITS_BYTES.min(limits.binding_bytes) / row_bytes) as usize;
+    let most = (limits.logits_bytes.min(limits.binding_bytes) / row_bytes) as usize;
     let unit = g.slice_rows();
     if most >= rows { rows } else { (most / unit * unit).max(unit.min(rows)) }
 }

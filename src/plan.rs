@@ -171,13 +171,24 @@ pub struct Limits {
     pub binding_bytes: u64,
     /// The largest buffer, in bytes.
     pub buffer_bytes: u64,
+    /// The most bytes of logits worth having at once: the fewer chunks, the more rarely the token table
+    /// and its gradient are gone through; the smaller, the less memory.
+    pub logits_bytes: u64,
 }
 
 impl Limits {
+    /// Bytes of logits on a GPU: the head of GPT-2 then does 240 FLOPs (in mixed precision 640) a byte of the
+    /// token table and its gradient, about as many as GPUs have to spare.
+    pub const GPU_LOGITS_BYTES: u64 = 128 << 20;
     /// What every WebGPU device allows.
-    pub const WEBGPU: Limits = Limits { binding_bytes: 128 << 20, buffer_bytes: 256 << 20 };
-    /// The host's memory.
-    pub const NONE: Limits = Limits { binding_bytes: u64::MAX, buffer_bytes: u64::MAX };
+    pub const WEBGPU: Limits = Limits {
+        binding_bytes: 128 << 20,
+        buffer_bytes: 256 << 20,
+        logits_bytes: Limits::GPU_LOGITS_BYTES,
+    };
+    /// The host's memory; a CPU has some 10 FLOPs a byte to spare.
+    pub const NONE: Limits =
+        Limits { binding_bytes: u64::MAX, buffer_bytes: u64::MAX, logits_bytes: 16 << 20 };
 }
 
 /// Buffers, dispatches and phases.

@@ -16,12 +16,20 @@ struct Dims {
     ACC: u32,
     ID: u32,
     EPS: f32,
-    PAD: u32,
+    SCALE: f32,
+    FIRST: vec2<u32>,
+    PAD: vec2<u32>,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
 
+// The column and the row of a workgroup in its grid, of which a dispatch may be a part.
+fn group_tile(group: vec3<u32>) -> vec2<u32> {
+    return group.xy + dims.FIRST;
+}
+
 // The number of a workgroup in a grid that `grid::fold` made; the last ones may be past the end.
 fn group_index(group: vec3<u32>) -> u32 {
-    return group.y * 65535u + group.x;
+    let tile = group_tile(group);
+    return tile.y * 65535u + tile.x;
 }

@@ -90,8 +90,9 @@ fn sum_columns(n: u32, size: vec3<u32>) {
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let size = sizes();
-    let m = group.y * ROWS;
-    let n = (group.x * 8u + lane) * COLUMNS;
+    let tile = group_tile(group);
+    let m = tile.y * ROWS;
+    let n = (tile.x * 8u + lane) * COLUMNS;
     let last = size.z - 1u;
     let low_m = min(m + lane, size.x - 1u);
     let high_m = min(m + 8u + lane, size.x - 1u);
@@ -129,7 +130,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
             store_vector(m + i, n + 4u * j, size, fit, rows[i][j]);
         }
     }
-    if B_SUMS && group.y == 0u {
+    if B_SUMS && tile.y == 0u {
         sum_columns(n, size);
     }
 }

@@ -22,8 +22,8 @@ const FETCHED = VECTORS / INVOCATIONS;       // of them, by one invocation
 const PAD = 2u;                              // vectors, so that rows fall into different banks
 const TILE_LENGTH = TILE * (TILE_K / 4u + PAD);
 
-var<workgroup> a_tile: array<vec4<f16>, TILE_LENGTH>;
-var<workgroup> b_tile: array<vec4<f16>, TILE_LENGTH>;
+// The tile of `a` and then that of `b`, as vectors or as numbers: shared/coop_vectors.wgsl.
+var<workgroup> tiles: array<TileElement, 2u * TILE_LENGTH * 4u / WIDTH>;
 var<workgroup> stage: array<f32, 8u * EDGE * EDGE>;
 
 // Vectors of a row of a tile as it lies in memory: along k, or along the tile's side.
@@ -59,20 +59,20 @@ fn load_a(m: u32, k: u32) -> MatrixA {
     let pitch = row_vectors(A_ALONG_K) + PAD;
     if A_ALONG_K {
         let at = m * pitch + k / 4u;
-        return coopLoadT<MatrixA>(&a_tile[at], pitch);
+        return coopLoadT<MatrixA>(&tiles[at * 4u / WIDTH], pitch * 4u / WIDTH);
     }
     let at = k * pitch + m / 4u;
-    return coopLoad<MatrixA>(&a_tile[at], pitch);
+    return coopLoad<MatrixA>(&tiles[at * 4u / WIDTH], pitch * 4u / WIDTH);
 }
 
 fn load_b(k: u32, n: u32) -> MatrixB {
     let pitch = row_vectors(B_ALONG_K) + PAD;
     if B_ALONG_K {
-        let at = n * pitch + k / 4u;
-        return coopLoad<MatrixB>(&b_tile[at], pitch);
+        let at = TILE_LENGTH + n * pitch + k / 4u;
+        return coopLoad<MatrixB>(&tiles[at * 4u / WIDTH], pitch * 4u / WIDTH);
     }
-    let at = k * pitch + n / 4u;
-    return coopLoadT<MatrixB>(&b_tile[at], pitch);
+    let at = TILE_LENGTH + k * pitch + n / 4u;
+    return coopLoadT<MatrixB>(&tiles[at * 4u / WIDTH], pitch * 4u / WIDTH);
 }
 
 // Four neighbours of a sum.
@@ -89,12 +89,13 @@ fn main(
 ) {
     let size = sizes();
     let fit = strides_fit();
-    let m0 = group.y * TILE;
-    let n0 = group.x * TILE;
+    let tile = group_tile(group);
+    let m0 = tile.y * TILE;
+    let n0 = tile.x * TILE;
     let slice = subgroup / SUBGROUPS;
     let m = subgroup % SUBGROUPS / 2u * DOWN * EDGE;
     let n = subgroup % 2u * ACROSS * EDGE;
-    let sums_b = B_SUMS && group.y == 0u && local < TILE / 4u;
+    let sums_b = B_SUMS && tile.y == 0u && local < TILE / 4u;
 
     var sums: array<MatrixC, DOWN * ACROSS>;
     var a_next: array<vec4<f16>, FETCHED>;
@@ -107,8 +108,8 @@ fn main(
     for (var k0 = 0u; k0 < size.y; k0 += TILE_K) {
         workgroupBarrier();
         for (var i = 0u; i < FETCHED; i++) {
-            a_tile[tile_index(i * INVOCATIONS + local, A_ALONG_K)] = a_next[i];
-            b_tile[tile_index(i * INVOCATIONS + local, B_ALONG_K)] = b_next[i];
+            put(tile_index(i * INVOCATIONS + local, A_ALONG_K), a_next[i]);
+            put(TILE_LENGTH + tile_index(i * INVOCATIONS + local, B_ALONG_K), b_next[i]);
         }
         workgroupBarrier();
         for (var i = 0u; i < FETCHED; i++) {
@@ -135,7 +136,7 @@ fn main(
         }
         if sums_b {
             for (var k = 0u; k < TILE_K; k++) {
-                b_sum += vec4<f32>(b_tile[k * (row_vectors(false) + PAD) + local]);
+                b_sum += vec4<f32>(got(TILE_LENGTH + k * (row_vectors(false) + PAD) + local));
             }
         }
     }

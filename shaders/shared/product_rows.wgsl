@@ -26,7 +26,8 @@ fn add_up(local: u32) {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let size = sizes();
     let fit = strides_fit();
-    let n = 4u * (group.x * ACROSS + local % ACROSS);
+    let tile = group_tile(group);
+    let n = 4u * (tile.x * ACROSS + local % ACROSS);
     var sums: array<vec4<f32>, ROWS>;
     var b_sum = vec4(0.0);
     for (var k = 4u * (local / ACROSS); k < size.y; k += 4u * SLICES) {

@@ -56,8 +56,9 @@ fn add_up(at: u32, pitch: u32) -> vec4<f32> {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let size = sizes();
     let fit = strides_fit();
-    let m0 = group.y * TILE;
-    let n0 = group.x * TILE;
+    let tile = group_tile(group);
+    let m0 = tile.y * TILE;
+    let n0 = tile.x * TILE;
     let slice = local / SLICE;
     let own = local % SLICE;
     let x = own % SIDE;
@@ -90,7 +91,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     tiles[(4u * slice + 3u) * SLICE + own] = r3;
     workgroupBarrier();
     store_vector(m0 + 4u * y + slice, n0 + 4u * x, size, fit, add_up(slice * SLICE + own, 4u * SLICE));
-    if B_SUMS && group.y == 0u {
+    if B_SUMS && tile.y == 0u {
         workgroupBarrier();
         tiles[local] = b_sum;
         workgroupBarrier();

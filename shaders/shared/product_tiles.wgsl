@@ -49,11 +49,12 @@ fn load_tiles(local: u32, m0: u32, n0: u32, k0: u32, size: vec3<u32>, fit: bool)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let size = sizes();
     let fit = strides_fit();
-    let m0 = group.y * TILE;
-    let n0 = group.x * TILE;
+    let tile = group_tile(group);
+    let m0 = tile.y * TILE;
+    let n0 = tile.x * TILE;
     let x = local % SIDE;
     let y = local / SIDE;
-    let sums_b = B_SUMS && group.y == 0u;
+    let sums_b = B_SUMS && tile.y == 0u;
 
     // Sums of row r, of this invocation's first four columns (l) and of those half a tile on (h).
     var l0 = vec4(0.0); var l1 = vec4(0.0); var l2 = vec4(0.0); var l3 = vec4(0.0);

@@ -88,7 +88,7 @@ pub struct Case {
     pub what: String,
     /// The recording; a test may exchange a dispatch's kernel.
     pub plan: Plan,
-    /// What is perturbed: names and places. Sliced tensors have an entry a slice.
+    /// What is perturbed, where it has a gradient: names and places. Sliced tensors have an entry a slice.
     pub inputs: Vec<(String, Var)>,
     /// The micro-batches.
     pub replays: Vec<Replay>,
@@ -234,7 +234,7 @@ impl Case {
         }
     }
 
-    /// The gradient of every input, by backpropagation in double precision.
+    /// The gradient of every input that has one, by backpropagation in double precision.
     fn gradients(&self, twins: &mut Cpu<f64>) -> Vec<Vec<f64>> {
         for replay in &self.replays {
             self.run(twins, &self.forward, replay);
@@ -244,7 +244,8 @@ impl Case {
             }
             self.run(twins, &self.backward, replay);
         }
-        self.inputs.iter().map(|(_, var)| twins.reals(var.grad).to_vec()).collect()
+        let gradient = |var: &Var| var.has_grad().then(|| twins.reals(var.grad).to_vec());
+        self.inputs.iter().map(|(_, var)| gradient(var).unwrap_or_default()).collect()
     }
 
     /// Finite differences against backpropagation.
@@ -297,7 +298,8 @@ impl Case {
             let got: f64 = gradients.iter().enumerate().map(dot).sum();
             // One unit of a direction is spread over all elements, so the step may be longer.
             let want = Case::difference(10.0 * STEP, |x| {
-                for (tensor, (_, var)) in self.inputs.iter().enumerate() {
+                let inputs = self.inputs.iter().enumerate();
+                for (tensor, (_, var)) in inputs.filter(|(_, (_, var))| var.has_grad()) {
                     let values = twins.reals_mut(var.value).iter_mut().enumerate();
                     values.for_each(|(i, v)| *v = starts[tensor][i] + x * along(tensor, i));
                 }

@@ -2,6 +2,7 @@
 
 use crate::check::grad::{Case, Objective, Perturb, Replay};
 use crate::config::{GptConfig, Optimizer};
+use crate::finetune::{FineTune, Lora};
 use crate::graph::{Graph, Recorder, Var};
 use crate::kernel::{Dims, Elem, Step};
 use crate::model::{Program, Uses};
@@ -44,7 +45,16 @@ fn op(
     what: &str,
     build: impl FnOnce(&mut Graph, &mut Vec<(String, Var)>, &mut Vec<(View, Vec<u32>)>) -> Var,
 ) -> Case {
-    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    op_tuning(what, &FineTune::default(), build)
+}
+
+/// The same, with a part of the parameters alone trained.
+fn op_tuning(
+    what: &str,
+    finetune: &FineTune,
+    build: impl FnOnce(&mut Graph, &mut Vec<(String, Var)>, &mut Vec<(View, Vec<u32>)>) -> Var,
+) -> Case {
+    let mut g = Graph::new(Limits::NONE, false, 1e-5).fine_tuning(finetune);
     g.begin_training(B, T);
     let (mut inputs, mut words) = (vec![], vec![]);
     let out = build(&mut g, &mut inputs, &mut words);
@@ -77,11 +87,32 @@ fn parameters(params: &[crate::graph::Param]) -> impl Iterator<Item = (String, V
 
 /// An op of one activation of `channels`.
 fn unary(what: &str, channels: usize, build: impl FnOnce(&mut Graph, Var) -> Var) -> Case {
-    op(what, |g, inputs, _| {
+    unary_tuning(what, &FineTune::default(), channels, build)
+}
+
+fn unary_tuning(
+    what: &str,
+    finetune: &FineTune,
+    channels: usize,
+    build: impl FnOnce(&mut Graph, Var) -> Var,
+) -> Case {
+    op_tuning(what, finetune, |g, inputs, _| {
         let x = g.activation("x", channels);
         inputs.push(("x".into(), x));
         build(g, x)
     })
+}
+
+/// A training of adapters of these layers.
+fn adapters(rank: usize, targets: &[&str]) -> FineTune {
+    let targets = targets.iter().map(|target| (*target).to_owned()).collect();
+    FineTune { lora: Some(Lora { rank, alpha: 3.0, targets }), ..FineTune::default() }
+}
+
+/// A training that leaves these parameters as they are.
+fn freeze(patterns: &[&str]) -> FineTune {
+    let freeze = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+    FineTune { freeze, ..FineTune::default() }
 }
 
 fn matmul(what: &str, layout: Layout) -> Case {
@@ -130,7 +161,16 @@ pub fn ops() -> Vec<Case> {
         residual_layernorm,
         block,
         unary("linear", C, |g, x| g.linear("fc", x, 4)),
+        unary_tuning("linear, weight alone", &freeze(&["*.bias"]), C, |g, x| g.linear("fc", x, 4)),
+        unary_tuning("linear, bias alone", &freeze(&["*.weight"]), C, |g, x| g.linear("fc", x, 4)),
+        unary_tuning("layernorm, bias alone", &freeze(&["*.weight"]), C, |g, x| {
+            g.layernorm("ln", x)
+        }),
         unary("linear_gelu", C, |g, x| g.linear_gelu("fc", x, 4)),
+        unary_tuning("linear, adapted", &adapters(2, &["fc"]), C, |g, x| g.linear("fc", x, 4)),
+        unary_tuning("linear_gelu, adapted", &adapters(1, &["fc"]), C, |g, x| {
+            g.linear_gelu("fc", x, 4)
+        }),
         unary("gelu", C, |g, x| g.gelu("gelu", x)),
         unary("attention", 3 * C, |g, x| g.attention("attn", x, 2, T)),
         unary("softmax", 2 * T, |g, x| g.softmax("softmax", x, 2)),
@@ -177,6 +217,7 @@ fn head() -> Case {
 }
 
 /// What a case of a model is.
+#[derive(Clone)]
 struct Model {
     what: &'static str,
     config: GptConfig,
@@ -185,6 +226,7 @@ struct Model {
     dropout: f64,
     micro_batches: usize,
     perturb: Perturb,
+    finetune: FineTune,
 }
 
 /// Whole models: every element of tiny ones, random directions of one with row chunks and slices.
@@ -206,22 +248,30 @@ pub fn models(limits: Limits) -> Vec<Case> {
         dropout: 0.0,
         micro_batches: 1,
         perturb: Perturb::Elements,
+        finetune: FineTune::default(),
     };
     let larger = GptConfig { n_embd: 20, n_inner: None, vocab_size: 150, n_positions: 45, ..tiny };
-    let sliced = Limits { binding_bytes: 64 * 20 * 4 + 1280, buffer_bytes: 16_384 };
     let sliced = Limits {
-        binding_bytes: sliced.binding_bytes.min(limits.binding_bytes),
-        buffer_bytes: sliced.buffer_bytes.min(limits.buffer_bytes),
+        binding_bytes: limits.binding_bytes.min(64 * 20 * 4 + 1280),
+        buffer_bytes: limits.buffer_bytes.min(16_384),
+        ..limits
     };
     vec![
         plain.record(limits),
-        Model { what: "model with dropout", dropout: 0.2, config: plain.config.clone(), ..plain }
+        Model { what: "model with dropout", dropout: 0.2, ..plain.clone() }.record(limits),
+        Model { what: "model, two micro-batches", micro_batches: 2, ..plain.clone() }
             .record(limits),
         Model {
-            what: "model, two micro-batches",
+            what: "model with adapters, two micro-batches",
+            finetune: adapters(2, &["c_attn", "c_proj", "h.1.mlp.c_fc"]),
             micro_batches: 2,
-            config: plain.config.clone(),
-            ..plain
+            ..plain.clone()
+        }
+        .record(limits),
+        Model {
+            what: "model, lower block frozen",
+            finetune: freeze(&["w?e.*", "h.0.*", "h.1.*c_fc.bias", "h.1.ln_2.weight"]),
+            ..plain.clone()
         }
         .record(limits),
         Model {
@@ -246,7 +296,7 @@ impl Model {
             dropout: self.dropout > 0.0,
             ..Uses::default()
         };
-        let program = Program::record(&self.config, uses, limits);
+        let program = Program::record_tuning(&self.config, uses, &self.finetune, limits);
         let batch = program.batch.expect("the uses have batches");
         let (rows, v) = (self.batch * self.seq, self.config.vocab_size);
         let replay = |micro: usize| {

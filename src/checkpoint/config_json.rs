@@ -5,18 +5,20 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::folder_of;
+use super::tensor_file::Float;
+use super::{adapter, folder_of};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
 
-/// Reads the sizes from the config.json of a model folder, or beside a weights file.
+/// Reads the sizes from the config.json of a model folder, or beside a weights file, or of the model that the adapters in
+/// the folder belong to.
 ///
 /// # Errors
 ///
 /// Names the field that is missing or out of range, or the setting that changes what the model
 /// computes and is not supported.
 pub fn read_config(model: &Path) -> Result<GptConfig> {
-    let path = folder_of(model).join("config.json");
+    let path = adapter::model_folder(folder_of(model))?.join("config.json");
     let text = std::fs::read(&path).map_err(|e| {
         Error::io("reading", &path, &e)
             .hint("a model folder holds config.json and model.safetensors; is this the right one?")
@@ -103,14 +105,19 @@ const VERSION: &str = "5.23.0";
 /// config.json as Hugging Face's library saves it: every setting of GPT-2, sorted by name.
 ///
 /// Attention's own dropout is 0: dropout works in the embedding and before the residual sums.
-pub(super) fn config_json(config: &GptConfig, dropout: f64, end_of_text: Option<u32>) -> Value {
+pub(super) fn config_json(
+    config: &GptConfig,
+    dropout: f64,
+    float: Float,
+    end_of_text: Option<u32>,
+) -> Value {
     json!({
         "activation_function": "gelu_new",
         "add_cross_attention": false,
         "architectures": ["GPT2LMHeadModel"],
         "attn_pdrop": 0.0,
         "bos_token_id": end_of_text,
-        "dtype": "float32",
+        "dtype": float.name(),
         "embd_pdrop": dropout,
         "eos_token_id": end_of_text,
         "initializer_range": 0.02,

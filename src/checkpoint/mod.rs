@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! model folder   config.json  generation_config.json  model.safetensors  [tokenizer.json  tokenizer_config.json]
+//!                or adapters of another one: adapter_config.json  adapter_model.safetensors  [the tokenizer]
 //! run folder     run.json  variants.json  metrics.jsonl  best/ (a model folder)  the last step's model files
 //!                checkpoints/step-N/ (a model folder, train_state.json, train_state.safetensors)
 //! ```
@@ -12,6 +13,7 @@
 
 pub mod files;
 
+mod adapter;
 mod config_json;
 mod run;
 mod save;
@@ -21,17 +23,21 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
+pub use adapter::{Adapter, AdapterFiles};
 pub use config_json::read_config;
 pub use run::{CHOICES, RunDir, newest_run};
-pub use save::{ModelFiles, write_model};
+pub(crate) use save::write_json;
+pub use save::{Layout, ModelFiles, write_model, write_model_as};
 pub(crate) use state::without;
 pub use state::{TrainState, moments, open_state, write_state};
-pub use tensor_file::{Fill, TensorFile};
+pub use tensor_file::{Fill, Float, TensorFile};
+pub(crate) use tensor_file::{SLICE, coordinates};
 pub use weights::Weights;
 pub(crate) use weights::{INDEX as WEIGHTS_INDEX, SAVE_AS_SAFETENSORS, SINGLE as WEIGHTS, shards};
 
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
 
 /// A tensor's name and shape.
 pub type NamedShape = (String, Vec<usize>);
@@ -108,8 +114,25 @@ pub(crate) fn folder_of(model: &Path) -> &Path {
     }
 }
 
+/// Whether a folder holds adapters of a model, and not the model.
+pub fn is_adapter(dir: &Path) -> bool {
+    adapter::is_adapter(dir)
+}
+
+/// The folder of a model's tokenizer, if it has one: the model's own, or else, of adapters, that of the model
+/// which they belong to.
+///
+/// # Errors
+///
+/// If adapters name no model that is there.
+pub fn tokenizer_folder(model: &Path) -> Result<Option<PathBuf>> {
+    let dir = folder_of(model);
+    let folders = [dir.to_owned(), adapter::model_folder(dir)?];
+    Ok(folders.into_iter().find(|folder| Tokenizer::exists(folder)))
+}
+
 /// Opens a model folder, or a weights file with its config.json beside it: the configuration, then the weights
-/// (shapes, then NaN and infinity).
+/// (shapes, then NaN and infinity). Of a folder of adapters it is the model that they belong to, with the adapters merged.
 ///
 /// # Errors
 ///

@@ -276,9 +276,10 @@ impl RunDir {
     }
 }
 
-/// Whether a folder holds a model, by its files' names.
+/// Whether a folder holds a model or adapters of one, by its files' names.
 fn is_model(dir: &Path) -> bool {
-    dir.join("config.json").is_file() && dir.join("model.safetensors").is_file()
+    let files = [["config.json", WEIGHTS[0]], ["adapter_config.json", WEIGHTS[1]]];
+    files.iter().any(|names| names.iter().all(|name| dir.join(name).is_file()))
 }
 
 /// The model folders of a run: the best model's, then the last one's, each if it is there.
@@ -297,6 +298,9 @@ pub(super) fn model_of(run: &Path) -> Option<PathBuf> {
     models(run).into_iter().next()
 }
 
+/// The files of which a model folder has one.
+const WEIGHTS: [&str; 2] = ["model.safetensors", "adapter_model.safetensors"];
+
 /// The model folder of the newest run under `runs` (usually `runs`): of the run that wrote a
 /// model last, the best model, or else the last one. `None` if there is no run with a model.
 ///
@@ -311,7 +315,8 @@ pub fn newest_run(runs: &Path) -> Result<Option<PathBuf>> {
     };
     let newest = entries.flatten().map(|entry| entry.path()).filter_map(|run| {
         let written = |dir: &Path| -> Option<SystemTime> {
-            fs::metadata(dir.join("model.safetensors")).and_then(|about| about.modified()).ok()
+            let about = WEIGHTS.iter().find_map(|name| fs::metadata(dir.join(name)).ok())?;
+            about.modified().ok()
         };
         let models = models(&run);
         let last = models.iter().filter_map(|dir| written(dir)).max()?;

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::adapter::{ADAPTER_FILES, AdapterFiles, write_adapter};
 use super::config_json::{config_json, generation_config_json};
-use super::tensor_file::{Fill, write_tensors};
-use super::{files, parameters};
+use super::tensor_file::{Fill, Float, write_tensors};
+use super::weights::{INDEX, PREFIX, SINGLE};
+use super::{NamedShape, files, parameters};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
 
@@ -21,19 +23,40 @@ pub struct ModelFiles<'a> {
     pub tokenizer_json: Option<&'a str>,
     /// The id of `<|endoftext|>`, if the vocabulary has it.
     pub end_of_text: Option<u32>,
+    /// `None`: the whole model; else the folder holds these adapters of another one.
+    pub adapter: Option<AdapterFiles<'a>>,
 }
 
 /// The names of the files of a model folder.
-pub(super) const MODEL_FILES: [&str; 5] = [
+pub(super) const MODEL_FILES: [&str; 7] = [
     "config.json",
     "generation_config.json",
     "model.safetensors",
+    ADAPTER_FILES[0],
+    ADAPTER_FILES[1],
     "tokenizer.json",
     "tokenizer_config.json",
 ];
 
+/// How the weights of a model folder lie on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// What they are held in.
+    pub float: Float,
+    /// The largest file of weights in bytes, as far as tensors fit; more of them make several files and an index.
+    pub max_shard_bytes: u64,
+}
+
+impl Default for Layout {
+    /// One file of f32.
+    fn default() -> Layout {
+        Layout { float: Float::F32, max_shard_bytes: u64::MAX }
+    }
+}
+
 /// Writes a model folder, each file as a whole; `fill` gives the parameters, named as in
-/// [`parameters`], in slices of at most 4 MiB, so that no second copy of the model is held.
+/// [`parameters`] (or the adapters, as in [`crate::finetune::Lora::parameters`]), in slices of at most
+/// 4 MiB, so that no second copy of the model is held.
 ///
 /// The folder is made if it is not there. The weights come last but for the tokenizer, so an
 /// existing model of another size is best replaced with [`files::write_folder`] around this.
@@ -42,18 +65,80 @@ pub(super) const MODEL_FILES: [&str; 5] = [
 ///
 /// What `fill` returns, or what the system refused.
 pub fn write_model(dir: &Path, model: &ModelFiles, fill: &mut Fill) -> Result<()> {
+    write_model_as(dir, model, Layout::default(), fill)
+}
+
+/// [`write_model`] in a layout of one's own.
+///
+/// # Errors
+///
+/// As [`write_model`]; names the parameter with a number that the layout's floats do not hold.
+pub fn write_model_as(
+    dir: &Path,
+    model: &ModelFiles,
+    layout: Layout,
+    fill: &mut Fill,
+) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(|e| Error::io("creating", dir, &e))?;
-    let config = config_json(model.config, model.dropout, model.end_of_text);
-    write_json(&dir.join("config.json"), &config)?;
-    let generation = generation_config_json(model.end_of_text);
-    write_json(&dir.join("generation_config.json"), &generation)?;
-    let parameters = parameters(model.config);
-    write_tensors(&dir.join("model.safetensors"), "transformer.", &parameters, fill)?;
+    if let Some(adapter) = &model.adapter {
+        write_adapter(dir, adapter, model.config, fill)?;
+    } else {
+        let config = config_json(model.config, model.dropout, layout.float, model.end_of_text);
+        write_json(&dir.join("config.json"), &config)?;
+        let generation = generation_config_json(model.end_of_text);
+        write_json(&dir.join("generation_config.json"), &generation)?;
+        write_weights(dir, &parameters(model.config), layout, fill)?;
+    }
     if let Some(tokenizer) = model.tokenizer_json {
         files::write_bytes(&dir.join("tokenizer.json"), tokenizer.as_bytes())?;
         write_json(&dir.join("tokenizer_config.json"), &tokenizer_config(model))?;
     }
     Ok(())
+}
+
+/// Writes model.safetensors; or, where that would be larger than a shard may be, shards and their index.
+fn write_weights(
+    dir: &Path,
+    parameters: &[NamedShape],
+    layout: Layout,
+    fill: &mut Fill,
+) -> Result<()> {
+    let shards = shards(parameters, layout);
+    if let [all] = shards.as_slice() {
+        return write_tensors(&dir.join(SINGLE), PREFIX, all, layout.float, fill);
+    }
+    let name = |i: usize| format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
+    let mut map = Map::new();
+    for (i, shard) in shards.iter().enumerate() {
+        write_tensors(&dir.join(name(i)), PREFIX, shard, layout.float, fill)?;
+        map.extend(shard.iter().map(|(tensor, _)| (format!("{PREFIX}{tensor}"), name(i).into())));
+    }
+    map.sort_keys();
+    let elements: usize = parameters.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let index = json!({
+        "metadata": {
+            "total_parameters": elements,
+            "total_size": elements * layout.float.bytes(),
+        },
+        "weight_map": map,
+    });
+    write_json(&dir.join(INDEX), &index)
+}
+
+/// The parameters in their order, cut before each that a file would grow too large with. One that is too large for any
+/// file has a file of its own.
+fn shards(parameters: &[NamedShape], layout: Layout) -> Vec<&[NamedShape]> {
+    let (mut shards, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (i, (_, shape)) in parameters.iter().enumerate() {
+        let more = (shape.iter().product::<usize>() * layout.float.bytes()) as u64;
+        if i > start && bytes + more > layout.max_shard_bytes {
+            shards.push(&parameters[start..i]);
+            (start, bytes) = (i, 0);
+        }
+        bytes += more;
+    }
+    shards.push(&parameters[start..]);
+    shards
 }
 
 /// tokenizer_config.json, by which Hugging Face's AutoTokenizer finds its class.
@@ -72,7 +157,7 @@ fn tokenizer_config(model: &ModelFiles) -> Value {
 }
 
 /// Writes a value as indented JSON with a newline at the end, as a whole.
-pub(super) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value)
         .map_err(|e| Error::input(format!("writing {}: {e}", path.display())))?;
     text.push('\n');

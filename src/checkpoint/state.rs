@@ -4,10 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::NamedShape;
 use super::save::write_json;
-use super::tensor_file::{Fill, TensorFile, open_exact, write_tensors};
-use super::{NamedShape, parameters};
-use crate::config::GptConfig;
+use super::tensor_file::{Fill, Float, TensorFile, open_exact, write_tensors};
 use crate::error::{Error, Result};
 use crate::train::Metrics;
 
@@ -57,11 +56,11 @@ struct Stored {
     state: TrainState,
 }
 
-/// The moments that Adam keeps of every parameter: `adam.m.NAME` and `adam.v.NAME`.
-pub fn moments(config: &GptConfig) -> Vec<NamedShape> {
+/// The moments that Adam keeps of these parameters: `adam.m.NAME` and `adam.v.NAME`.
+pub fn moments(trained: &[NamedShape]) -> Vec<NamedShape> {
     let of = |which: &str| {
-        let named = move |(name, shape)| (format!("adam.{which}.{name}"), shape);
-        parameters(config).into_iter().map(named).collect::<Vec<_>>()
+        let named = |(name, shape): &NamedShape| (format!("adam.{which}.{name}"), shape.clone());
+        trained.iter().map(named).collect::<Vec<_>>()
     };
     [of("m"), of("v")].concat()
 }
@@ -77,7 +76,7 @@ pub fn write_state(
     tensors: &[NamedShape],
     fill: &mut Fill,
 ) -> Result<()> {
-    write_tensors(&dir.join(TENSORS), "", tensors, fill)?;
+    write_tensors(&dir.join(TENSORS), "", tensors, Float::F32, fill)?;
     write_json(&dir.join(NUMBERS), &Stored { format: FORMAT, state: state.clone() })
 }
 

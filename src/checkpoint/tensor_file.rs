@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 pub type Fill<'a> = dyn FnMut(&str, usize, &mut [f32]) -> Result<()> + 'a;
 
 /// Elements that pass through memory at a time: 4 MiB of f32.
-pub(super) const SLICE: usize = 1 << 20;
+pub(crate) const SLICE: usize = 1 << 20;
 /// The format's own limit of the header's length, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
 const AGAIN: &str = "the file is damaged or incomplete: copy or download it again";
@@ -184,17 +184,100 @@ fn read_header(file: &mut File, length: u64) -> Result<(u64, HashMap<String, Ten
     Ok((start, tensors.collect()))
 }
 
-/// Writes a safetensors file of f32 tensors, whole, as Hugging Face's writer lays it out.
+/// What the numbers of a file are held in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Float {
+    /// 32 bits, as they are.
+    #[default]
+    F32,
+    /// 16 bits, 11 of them of precision, up to 65504; rounded to the nearest, ties to even.
+    F16,
+    /// 16 bits, 8 of them of precision, with the range of f32; rounded in the same way.
+    Bf16,
+}
+
+impl Float {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        if self == Float::F32 { 4 } else { 2 }
+    }
+
+    /// The name in config.json: that of PyTorch.
+    pub fn name(self) -> &'static str {
+        match self {
+            Float::F32 => "float32",
+            Float::F16 => "float16",
+            Float::Bf16 => "bfloat16",
+        }
+    }
+
+    fn dtype(self) -> Dtype {
+        match self {
+            Float::F32 => Dtype::F32,
+            Float::F16 => Dtype::F16,
+            Float::Bf16 => Dtype::BF16,
+        }
+    }
+
+    /// Numbers as they lie in a file, little endian; `out` is overwritten.
+    ///
+    /// # Errors
+    ///
+    /// Gives the index of the first number that is finite and does not fit.
+    pub(crate) fn encode(self, values: &[f32], out: &mut Vec<u8>) -> Result<(), usize> {
+        out.clear();
+        let halves = match self {
+            Float::F32 if cfg!(target_endian = "little") => {
+                out.extend_from_slice(bytemuck::cast_slice(values));
+                return Ok(());
+            }
+            Float::F32 => {
+                out.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+                return Ok(());
+            }
+            Float::F16 => {
+                let mut halves = vec![half::f16::ZERO; values.len()];
+                halves.convert_from_f32_slice(values);
+                bytemuck::cast_vec::<half::f16, u16>(halves)
+            }
+            Float::Bf16 => {
+                let mut halves = vec![half::bf16::ZERO; values.len()];
+                halves.convert_from_f32_slice(values);
+                bytemuck::cast_vec::<half::bf16, u16>(halves)
+            }
+        };
+        let infinity = if self == Float::F16 { 0x7c00 } else { 0x7f80 };
+        let lost = |(x, h): (&f32, &u16)| x.is_finite() && h & 0x7fff == infinity;
+        if let Some(at) = values.iter().zip(&halves).position(lost) {
+            return Err(at);
+        }
+        out.extend(halves.iter().flat_map(|h| h.to_le_bytes()));
+        Ok(())
+    }
+
+    /// That a number of a parameter does not fit.
+    pub(crate) fn does_not_fit(self, name: &str, index: &[usize], x: f32) -> Error {
+        let (kind, most, remedy) = match self {
+            Float::F16 => ("f16", "65504", "write it in bf16, which has the range of f32"),
+            Float::F32 | Float::Bf16 => ("bf16", "3.3895e38", "write it in f32"),
+        };
+        Error::input(format!("{name} is {x:e} at {index:?}, above what {kind} holds, {most}"))
+            .hint(remedy)
+    }
+}
+
+/// Writes a safetensors file, whole, as Hugging Face's writer lays it out.
 ///
 /// The tensors are called `prefix` + name in the file, and name to `fill`.
 ///
 /// # Errors
 ///
-/// What `fill` returns, or what the system refused.
+/// If a number does not fit `float`; what `fill` returns, or what the system refused.
 pub(super) fn write_tensors(
     path: &Path,
     prefix: &str,
     tensors: &[NamedShape],
+    float: Float,
     fill: &mut Fill,
 ) -> Result<()> {
     let mut tensors: Vec<&NamedShape> = tensors.iter().collect();
@@ -202,9 +285,9 @@ pub(super) fn write_tensors(
     let mut end = 0;
     let infos = tensors.iter().map(|(name, shape)| {
         let start = end;
-        end += 4 * shape.iter().product::<usize>();
+        end += float.bytes() * shape.iter().product::<usize>();
         let info =
-            TensorInfo { dtype: Dtype::F32, shape: shape.clone(), data_offsets: (start, end) };
+            TensorInfo { dtype: float.dtype(), shape: shape.clone(), data_offsets: (start, end) };
         (format!("{prefix}{name}"), info)
     });
     let format = HashMap::from([("format".to_string(), "pt".to_string())]);
@@ -217,20 +300,35 @@ pub(super) fn write_tensors(
         let failed = |e| Error::io("writing", path, &e);
         out.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
         out.write_all(&header).map_err(failed)?;
-        let mut slice = Vec::new();
+        let (mut slice, mut bytes) = (Vec::new(), Vec::new());
         for (name, shape) in tensors {
             let elements = shape.iter().product::<usize>();
             for offset in (0..elements).step_by(SLICE) {
                 slice.resize(SLICE.min(elements - offset), 0.0f32);
                 fill(name, offset, &mut slice)?;
-                if cfg!(target_endian = "big") {
-                    slice.iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits().swap_bytes()));
-                }
-                out.write_all(bytemuck::cast_slice(&slice)).map_err(failed)?;
+                float.encode(&slice, &mut bytes).map_err(|at| {
+                    float.does_not_fit(name, &coordinates(offset + at, shape), slice[at])
+                })?;
+                out.write_all(&bytes).map_err(failed)?;
             }
         }
         Ok(())
     })
+}
+
+/// The coordinates of an element of a tensor in row-major order.
+pub(crate) fn coordinates(mut element: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index: Vec<usize> = shape
+        .iter()
+        .rev()
+        .map(|&size| {
+            let coordinate = element % size;
+            element /= size;
+            coordinate
+        })
+        .collect();
+    index.reverse();
+    index
 }
 
 /// Up to four names, and how many more there are.

@@ -7,14 +7,15 @@ use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 use serde_json::Value;
 
-use super::tensor_file::{SLICE, TensorFile, list};
+use super::adapter::{self, Adapter};
+use super::tensor_file::{SLICE, TensorFile, coordinates, list};
 use super::{each_parameter, folder_of};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
 
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
-const PREFIX: &str = "transformer.";
+pub(super) const PREFIX: &str = "transformer.";
 const HEAD: &str = "lm_head.weight";
 /// What to do with weights in Python's own format.
 pub(crate) const SAVE_AS_SAFETENSORS: &str = "save the model as safetensors: in Python, GPT2LMHeadModel.from_pretrained(MODEL)\
@@ -33,6 +34,13 @@ pub struct Weights {
     /// By the parameters' names, without a prefix, in the order of [`super::parameters`].
     places: Vec<(String, Place)>,
     by_name: HashMap<String, usize>,
+    /// What is merged into them as they are read.
+    adapter: Option<Adapter>,
+}
+
+/// Whether a folder holds a model's weights.
+pub(super) fn is_there(dir: &Path) -> bool {
+    [SINGLE, INDEX].iter().any(|name| dir.join(name).exists())
 }
 
 impl Weights {
@@ -40,7 +48,8 @@ impl Weights {
     /// weights file `model`.
     ///
     /// Names may bear the prefix `transformer.`; attention's mask buffers are ignored, and a head
-    /// is accepted if it is the token table again. Types are F32, F16 or BF16.
+    /// is accepted if it is the token table again. Types are F32, F16 or BF16. Where `dir` holds adapters, it
+    /// is the weights of the model that they belong to, with the adapters merged into what is read.
     ///
     /// # Errors
     ///
@@ -48,6 +57,10 @@ impl Weights {
     /// another shape or type, and tensors that the model does not have.
     pub fn open(model: &Path, config: &GptConfig) -> Result<Weights> {
         let dir = model;
+        if adapter::is_adapter(dir) {
+            let base = Weights::open(&adapter::model_folder(dir)?, config)?;
+            return Ok(Weights { adapter: Some(Adapter::open(dir, config)?), ..base });
+        }
         let single = if dir.is_file() { dir.to_owned() } else { dir.join(SINGLE) };
         let (files, mut found) = if single.exists() {
             let file = TensorFile::open(&single)?;
@@ -78,7 +91,7 @@ impl Weights {
             .hint("config.json and the weights must be of one model"));
         }
         let by_name = places.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
-        let weights = Weights { files, places, by_name };
+        let weights = Weights { files, places, by_name, adapter: None };
         if let Some(head) = head {
             weights.check_tied(&head).map_err(|e| e.at(dir.display()))?;
         }
@@ -96,7 +109,11 @@ impl Weights {
             .by_name
             .get(name)
             .ok_or_else(|| Error::input(format!("the model has no parameter {name}")))?;
-        self.read_place(&self.places[index].1, offset, out)
+        self.read_place(&self.places[index].1, offset, out)?;
+        if let Some(adapter) = &self.adapter {
+            adapter.merge(name, offset, out);
+        }
+        Ok(())
     }
 
     fn read_place(&self, place: &Place, offset: usize, out: &mut [f32]) -> Result<()> {
@@ -328,19 +345,4 @@ fn no_weights(dir: &Path) -> Error {
         None => Error::input(format!("{} holds no {SINGLE} and no {INDEX}", dir.display()))
             .hint("give a folder with config.json and model.safetensors"),
     }
-}
-
-/// The coordinates of an element of a tensor in row-major order.
-fn coordinates(mut element: usize, shape: &[usize]) -> Vec<usize> {
-    let mut index: Vec<usize> = shape
-        .iter()
-        .rev()
-        .map(|&size| {
-            let coordinate = element % size;
-            element /= size;
-            coordinate
-        })
-        .collect();
-    index.reverse();
-    index
 }

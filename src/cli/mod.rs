@@ -6,6 +6,8 @@
 mod bench;
 mod config_file;
 mod devices;
+mod eval;
+mod export;
 mod generate;
 mod grad_check;
 mod number;
@@ -31,6 +33,8 @@ Examples:
   wgpt train                                        train on little stories, in minutes and without a GPU
   wgpt generate --prompt \"Once upon a time\"         let the newest run's best model go on
   wgpt train --data book.txt --size medium          train on a text of your own
+  wgpt eval held-out.txt                            how well does it predict a text?
+  wgpt export --out my-model                        hand it on: for transformers, or --gguf for llama.cpp
   wgpt plan --size gpt2 --batch-size 4              what would that take of memory?
   wgpt COMMAND --help                               options and examples of a command";
 
@@ -52,6 +56,8 @@ struct Cli {
 enum Command {
     Train(train::Args),
     Generate(generate::Args),
+    Eval(eval::Args),
+    Export(export::Args),
     Plan(plan::Args),
     Bench(bench::Args),
     Tokenizer(tokenizer::Args),
@@ -139,6 +145,8 @@ fn run(cli: &Cli) -> Result<Outcome> {
     pool.install(|| match &cli.command {
         Command::Train(args) => train::run(args, threads),
         Command::Generate(args) => generate::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Export(args) => export::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),

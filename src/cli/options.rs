@@ -9,10 +9,11 @@ use wgpt::backend::Device;
 use wgpt::backend::gpu::{self, DeviceChoice};
 use wgpt::checkpoint::newest_run;
 use wgpt::config::{Precision, Recompute, SIZES};
+use wgpt::finetune::Lora;
 use wgpt::fit::{largest_batch, least_recompute};
 use wgpt::hub;
 use wgpt::model::Uses;
-use wgpt::{Error, GptConfig, Result, TrainConfig};
+use wgpt::{Error, FineTune, GptConfig, Result, TrainConfig};
 
 use super::output;
 use super::progress::Progress;
@@ -169,6 +170,43 @@ impl PrecisionArgs {
                 Precision::F32
             }
         }
+    }
+}
+
+/// What is trained of a model.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Fine-tuning")]
+pub struct FineTuneArgs {
+    /// Leave parameters as they are whose names are like these: wte.*, 'h.[0-5].*', '*.bias'
+    #[arg(long, value_name = "PATTERN", num_args = 1..)]
+    freeze: Vec<String>,
+    /// Train only parameters whose names are like these
+    #[arg(long, value_name = "PATTERN", num_args = 1..)]
+    train_only: Vec<String>,
+    /// Train low-rank adapters of this rank beside the model, which stays as it is (LoRA)
+    #[arg(long, value_name = "N", conflicts_with_all = ["freeze", "train_only"])]
+    lora_rank: Option<usize>,
+    /// The adapters' share, times their rank [default: twice the rank]
+    #[arg(long, value_name = "X", requires = "lora_rank")]
+    lora_alpha: Option<f64>,
+    /// The layers with adapters: c_attn, attn.c_proj, c_fc, mlp.c_proj, c_proj for both [default: c_attn]
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',', requires = "lora_rank")]
+    lora_targets: Vec<String>,
+}
+
+impl FineTuneArgs {
+    /// What is trained.
+    pub fn config(&self) -> FineTune {
+        let lora = self.lora_rank.map(|rank| {
+            let default = Lora::of_rank(rank);
+            let targets = Some(self.lora_targets.clone()).filter(|targets| !targets.is_empty());
+            Lora {
+                alpha: self.lora_alpha.unwrap_or(default.alpha),
+                targets: targets.unwrap_or(default.targets),
+                ..default
+            }
+        });
+        FineTune { freeze: self.freeze.clone(), train_only: self.train_only.clone(), lora }
     }
 }
 

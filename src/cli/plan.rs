@@ -8,14 +8,15 @@ use wgpt::plan::{Limits, Plan, Role};
 use wgpt::{Result, TrainConfig};
 
 use super::options::{
-    BatchSize, DeviceArgs, ModelArgs, NamedLimits, PrecisionArgs, RecomputeArgs, check_shape,
-    device_name, with_default,
+    BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, NamedLimits, PrecisionArgs, RecomputeArgs,
+    check_shape, device_name, with_default,
 };
 use super::{Outcome, number, output};
 
 const EXAMPLES: &str = "\
 Examples:
   wgpt plan --size gpt2 --batch-size 4 --seq-len 512
+  wgpt plan --size gpt2 --freeze 'h.[0-7].*'             what freezing the lower blocks saves
   wgpt plan --size gpt2 --limits webgpu                  on a device with WebGPU's default limits
   wgpt plan --layers 1 --embd 16 --heads 2 --dispatches  every kernel, in order, with its buffers
   wgpt plan --size gpt2-xl --generation --json";
@@ -41,8 +42,10 @@ pub struct Args {
     precision: PrecisionArgs,
     #[command(flatten)]
     recompute: RecomputeArgs,
+    #[command(flatten)]
+    finetune: FineTuneArgs,
     /// Plan for generation alone, without training
-    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute"])]
+    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute", "freeze", "train_only", "lora_rank"])]
     generation: bool,
     /// List every dispatch of every phase
     #[arg(long)]
@@ -68,6 +71,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let batch = args.batch_size.map_or(train.batch_size, |size| size.or(train.batch_size));
     let seq = args.seq_len.or(train.seq_len).unwrap_or(config.n_positions);
     let (batch, seq) = check_shape(batch, seq, &config)?;
+    let finetune = args.finetune.config();
+    finetune.validate(&config)?;
     let (limits, precision, device) = match args.limits {
         Some(NamedLimits::Webgpu) => (Limits::WEBGPU, args.precision.anywhere(), None),
         None => {
@@ -92,11 +97,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let uses = match args.generation {
         true => Uses { generation: true, precision, ..Uses::default() },
         false => args.recompute.fit(training, args.batch_size, |uses| {
-            fits(&Program::record(&config, uses, limits).plan)
+            fits(&Program::record_tuning(&config, uses, &finetune, limits).plan)
         }),
     };
     let device = device.as_ref().map_or("WebGPU's default limits".to_owned(), device_name);
-    let program = Program::record(&config, uses, limits);
+    let program = Program::record_tuning(&config, uses, &finetune, limits);
     let exceeds = program.plan.exceeds(limits);
     let available = (limits == Limits::NONE).then(cpu::available_bytes).flatten();
     if args.json {
@@ -112,6 +117,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
             "precision": uses.precision.name(),
             "recompute": uses.recompute.name(),
             "parameters": program.parameter_count(),
+            "trained": program.trained_count(),
             "bytes": bytes,
             "total_bytes": program.plan.total_bytes(),
             "dispatch_count": program.plan.dispatches.len(),
@@ -144,6 +150,10 @@ fn show(program: &Program, device: &str, exceeds: Option<String>, available: Opt
         config.vocab_size,
         config.n_positions
     ));
+    let trained = program.trained_count();
+    if uses.training.is_some() && trained < program.parameter_count() {
+        output::line(&format!("{} of them are trained", number::thousands(trained as u64)));
+    }
     let (precision, recompute) = (uses.precision.name(), uses.recompute.name());
     output::line(&match uses.batch {
         0 => format!("for generation alone, in {precision}"),

@@ -8,6 +8,36 @@ use wgpt::train::StepReport;
 
 use super::{number, output};
 
+/// How far a measurement is, and the time that is left; nothing where there is no terminal.
+pub struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    /// A bar of `total` of anything.
+    pub fn new(what: &str, total: u64) -> Bar {
+        Bar(std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{prefix}  {bar:24}  {percent} %  ETA {eta}");
+            bar.set_style(style.expect("a template of ours").progress_chars("━╸─"));
+            bar.with_prefix(what.to_owned())
+        }))
+    }
+
+    /// So much more is done.
+    pub fn add(&self, done: u64) {
+        if let Some(bar) = &self.0 {
+            bar.inc(done);
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// Shows the events of a run.
 pub struct Progress {
     terminal: bool,
@@ -105,6 +135,7 @@ impl Progress {
     fn start(&mut self, event: &Event, first_step: usize) {
         let Event::Started {
             parameters,
+            trained,
             device,
             plan_bytes,
             run_dir,
@@ -116,9 +147,13 @@ impl Progress {
             return;
         };
         self.end();
+        let all = number::millions(*parameters as u64);
+        let part = match trained < parameters {
+            true => format!("{} of {all}", number::millions(*trained as u64)),
+            false => all,
+        };
         self.say(&format!(
-            "{} parameters on {device}, {} of memory",
-            number::millions(*parameters as u64),
+            "{part} parameters on {device}, {} of memory",
             number::bytes(*plan_bytes)
         ));
         self.say(&format!(

@@ -121,7 +121,7 @@ fn load(name: &Path) -> Result<Tokenizer> {
 }
 
 /// The texts, on this machine.
-fn sources(files: &[String], progress: &mut Progress) -> Result<Sources> {
+pub(super) fn sources(files: &[String], progress: &mut Progress) -> Result<Sources> {
     let mut sources = Sources::parse(files)?;
     sources.fetch(&Downloads::from_env()?, &mut |at| {
         progress.show(&Event::Preparing {

@@ -17,8 +17,8 @@ use wgpt::{
 };
 
 use super::options::{
-    BatchSize, DeviceArgs, ModelArgs, PrecisionArgs, RecomputeArgs, find_model, open, resolve,
-    with_default,
+    BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, PrecisionArgs, RecomputeArgs, find_model, open,
+    resolve, with_default,
 };
 use super::profile::{self, ProfileArgs};
 use super::progress::Progress;
@@ -31,8 +31,9 @@ Examples:
   wgpt train --data shakespeare --tokenizer bytes --max-iters 2000 --seq-len 64 --batch-size 12
   wgpt train --config run.toml --lr 5e-4                 options from a file, one of them changed
   wgpt train --resume runs/stories-small-20260101-120000 go on after Ctrl-C or a crash
-  wgpt train --init runs/NAME --data more.txt            start from a trained model
-  wgpt train --init gpt2 --data more.txt                 start from GPT-2, downloaded once
+  wgpt train --init runs/NAME --data more.txt --lr 1e-4         start from a trained model
+  wgpt train --init gpt2 --data my.txt --lr 3e-5 --freeze 'w?e.*' 'h.[0-7].*'
+  wgpt train --init gpt2 --data my.txt --lr 3e-4 --lora-rank 8 --lora-targets c_attn,c_proj
 
 A file of options has a line an option, by its long name: batch-size = 8. Ctrl-C finishes the step and saves.";
 
@@ -40,7 +41,8 @@ A file of options has a line an option, by its long name: batch-size = 8. Ctrl-C
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// stories, shakespeare, tinystories, or paths of files and folders (.txt, .jsonl, .bin) [default: stories]
+    /// stories, shakespeare, tinystories, or paths of files and folders: text, .jsonl; token ids: .bin of `wgpt tokenizer
+    /// encode`, nanoGPT or llm.c [default: stories]
     #[arg(long, value_name = "DATA", num_args = 1..)]
     data: Vec<String>,
     /// train (a vocabulary of the size's own), bytes, or a folder with a tokenizer [default: train]
@@ -72,6 +74,8 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     steps: StepArgs,
+    #[command(flatten)]
+    finetune: FineTuneArgs,
     #[command(flatten)]
     profile: ProfileArgs,
 }
@@ -151,6 +155,7 @@ impl StepArgs {
             optimizer: self.optimizer.unwrap_or(default.optimizer),
             precision: default.precision,
             recompute: default.recompute,
+            finetune: default.finetune,
             out: Some(out),
         }
     }
@@ -232,7 +237,8 @@ impl Args {
     fn fit(&self, settings: &mut RunSettings, device: &Device) {
         let RunSettings { model, train, .. } = settings;
         train.precision = self.precision.on(device);
-        let fits = |uses| device.fits(&Program::record(model, uses, device.limits()).plan);
+        let program = |uses| Program::record_tuning(model, uses, &train.finetune, device.limits());
+        let fits = |uses| device.fits(&program(uses).plan);
         let uses = self.recompute.fit(Uses::training(train, model), self.steps.batch_size, fits);
         (train.recompute, train.batch_size) = (uses.recompute, uses.batch);
     }
@@ -249,7 +255,8 @@ impl Args {
         };
         let size = if init.is_some() { "tuned" } else { self.model.size() };
         let out = self.out.clone().unwrap_or_else(|| new_run(&data[0], size));
-        let train = self.steps.config(&model, out);
+        let finetune = self.finetune.config();
+        let train = TrainConfig { finetune, ..self.steps.config(&model, out) };
         train.validate(&model)?;
         check_given(self, &train)?;
         Ok(RunSettings {

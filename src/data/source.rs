@@ -121,6 +121,20 @@ impl Sources {
         Sources { divided: false, ..self }
     }
 
+    /// Each source on its own, under its own name.
+    pub fn each(&self) -> impl Iterator<Item = Sources> + '_ {
+        self.sources.iter().map(|source| {
+            let name = match source {
+                Source::Stories(_) => "stories".to_owned(),
+                Source::Dataset(dataset) => dataset.name.to_owned(),
+                Source::Text(path) | Source::JsonLines(path) | Source::Tokens(path) => {
+                    path.display().to_string()
+                }
+            };
+            Sources { sources: vec![source.clone()], name, divided: self.divided }
+        })
+    }
+
     /// What was asked for, as it was written: for messages.
     pub fn name(&self) -> &str {
         &self.name

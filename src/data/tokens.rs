@@ -1,7 +1,9 @@
 //! Token ids: in memory, or in a file that is mapped and may be larger than memory.
 //!
 //! The file format, little endian: the 8 bytes `wgpt.tok`, the version 1 (u32), the bytes of an id, 2 or 4 (u32), how many
-//! ids there are (u64), then the ids. Any other file with the ending `.bin` is read as plain 16-bit ids.
+//! ids there are (u64), then the ids. llm.c's files are read too: 256 numbers of 32 bits, of which the first three are a magic
+//! number, a version and how many ids there are, then the ids. Any other file with the ending `.bin` is read as plain 16-bit
+//! ids, which is how nanoGPT writes them.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -20,6 +22,23 @@ use crate::error::{Error, Result};
 const MAGIC: &[u8; 8] = b"wgpt.tok";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 24;
+
+/// A kind of llm.c's token files.
+struct LlmC {
+    magic: u32,
+    version: u32,
+    /// Bytes of an id.
+    width: usize,
+}
+
+const LLM_C_HEADER_BYTES: usize = 1024;
+/// GPT-2's ids, and Llama 3's.
+const LLM_C: [LlmC; 2] = [
+    LlmC { magic: 20_240_520, version: 1, width: 2 },
+    LlmC { magic: 20_240_801, version: 7, width: 4 },
+];
+/// llm.c's files of multiple-choice questions, which look alike and are no text.
+const LLM_C_QUESTIONS: u32 = 20_240_522;
 
 /// A row of token ids.
 pub struct Tokens {
@@ -50,7 +69,7 @@ impl Tokens {
     /// # Errors
     ///
     /// If the file cannot be read, is empty, or is not as long as its header says; if the version or the width is unknown;
-    /// if a plain file has an odd number of bytes.
+    /// if a plain file has an odd number of bytes; if it holds llm.c's questions.
     pub fn open(path: &Path) -> Result<Tokens> {
         let refused = |cause| Error::io("opening the token file", path, &cause);
         let name = path.display().to_string();
@@ -59,14 +78,17 @@ impl Tokens {
             return Err(Error::input(format!("{name} is empty: there are no tokens in it")));
         }
         let map = map(&file).map_err(refused)?;
-        let (start, width) =
-            if map.starts_with(MAGIC) { read_header(&name, &map)? } else { (0, 2) };
+        let (start, width) = match llm_c(&map) {
+            _ if map.starts_with(MAGIC) => read_header(&name, &map)?,
+            Some(kind) => read_llm_c_header(&name, &map, kind)?,
+            None => (0, 2),
+        };
         let bytes = map.len() - start;
         if !bytes.is_multiple_of(width) {
             return Err(Error::input(format!(
                 "{name} holds {bytes} bytes, not a multiple of the {width} that an id has"
             ))
-            .hint("a plain token file is 16-bit little-endian ids"));
+            .hint("a plain token file, as nanoGPT writes it, is 16-bit little-endian ids"));
         }
         Ok(Tokens { name, ids: Ids::File { len: bytes / width, map, start, width } })
     }
@@ -163,20 +185,67 @@ fn map(file: &File) -> std::io::Result<Mmap> {
     unsafe { Mmap::map(file) }
 }
 
+/// The `i`th number of 32 bits, if the bytes go so far.
+fn number(bytes: &[u8], i: usize) -> Option<u32> {
+    bytes.get(4 * i..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+}
+
+/// Which of llm.c's magic numbers a file begins with. Plain ids might begin so too; but the rest of a header is zero, which
+/// no text is.
+fn llm_c(bytes: &[u8]) -> Option<u32> {
+    let magic = number(bytes, 0)?;
+    let known = LLM_C.iter().any(|kind| kind.magic == magic) || magic == LLM_C_QUESTIONS;
+    let rest = &bytes[16.min(bytes.len())..LLM_C_HEADER_BYTES.min(bytes.len())];
+    (known && rest.iter().all(|&byte| byte == 0)).then_some(magic)
+}
+
+/// Where the ids begin in a file of llm.c's, and the bytes of each.
+fn read_llm_c_header(name: &str, bytes: &[u8], magic: u32) -> Result<(usize, usize)> {
+    let Some(kind) = LLM_C.iter().find(|kind| kind.magic == magic) else {
+        return Err(Error::input(format!(
+            "{name} holds llm.c's multiple-choice questions, not text"
+        ))
+        .hint("train on its token files, such as fineweb_train_000001.bin"));
+    };
+    let held = bytes.len().checked_sub(LLM_C_HEADER_BYTES).ok_or_else(|| {
+        Error::input(format!("{name} is cut short within llm.c's header"))
+            .hint("copy or download the file again")
+    })?;
+    let (version, count) = (number(bytes, 1), number(bytes, 2).unwrap_or(0) as usize);
+    if version != Some(kind.version) {
+        return Err(Error::input(format!(
+            "{name} is a token file of llm.c's of version {}, known is {}",
+            version.unwrap_or(0),
+            kind.version
+        ))
+        .hint("write it again with llm.c's dev/data scripts, or give the text itself"));
+    }
+    if count.checked_mul(kind.width) != Some(held) {
+        return Err(Error::input(format!(
+            "{name}: llm.c's header says {count} tokens of {} bytes, it holds {held} bytes of them",
+            kind.width
+        ))
+        .hint("the file was cut short or changed: copy or download it again"));
+    }
+    if count == 0 {
+        return Err(Error::input(format!("{name} is empty: there are no tokens in it")));
+    }
+    Ok((LLM_C_HEADER_BYTES, kind.width))
+}
+
 /// Where the ids begin in a file of our own format, and the bytes of each.
 fn read_header(name: &str, bytes: &[u8]) -> Result<(usize, usize)> {
     let header: &[u8; HEADER_BYTES] = bytes
         .first_chunk()
         .ok_or_else(|| Error::input(format!("{name} is cut short within its header")))?;
-    let u32_at = |at: usize| u32::from_le_bytes(*header[at..].first_chunk().expect("in header"));
-    let version = u32_at(8);
+    let version = number(header, 2).unwrap_or(0);
     if version != VERSION {
         return Err(Error::input(format!(
             "{name} is a token file of version {version}, known is {VERSION}"
         ))
         .hint("encode the text again"));
     }
-    let width = u32_at(12);
+    let width = number(header, 3).unwrap_or(0);
     if width != 2 && width != 4 {
         return Err(Error::input(format!("{name}: its ids have {width} bytes, wanted 2 or 4")));
     }

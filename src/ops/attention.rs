@@ -18,11 +18,12 @@ use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
 use crate::kernel::{
-    Dims, Elem, Io, Kernel, Needs, Real, Step, grid, reads, twin, writes, writes_part,
+    Dims, Elem, Io, Kernel, Needs, Real, Step, Variant, always, grid, reads, shared, twin, writes,
+    writes_part,
 };
 use crate::math::gemm::{Into, Matrix, serial};
 use crate::math::simd::{self, vector_fn};
-use crate::ops::{Op, portable};
+use crate::ops::{Op, coop_needs, portable};
 use crate::plan::{Plan, View};
 
 /// B·NH·T²/2 pairs of a query and a key, times `work` a channel.
@@ -37,13 +38,80 @@ fn blocks_of(d: &Dims, positions: u32, channels: u32) -> [u32; 3] {
 }
 
 /// The same for positions as queries and then for positions as keys.
-fn twice([x, y, z]: [u32; 3]) -> [u32; 3] {
+fn blocks_twice(d: &Dims, positions: u32, channels: u32) -> [u32; 3] {
+    let [x, y, z] = blocks_of(d, positions, channels);
     [x, y, 2 * z]
+}
+
+/// One workgroup a head of a new row; z counts parts of its channels.
+fn row_heads(d: &Dims, channels: u32) -> [u32; 3] {
+    let [x, y, _] = grid::fold(d.NH * d.T);
+    [x, y, (d.C / d.NH).div_ceil(channels)]
 }
 
 /// Whether each head can be read four channels at a time.
 fn four_head_channels(d: &Dims, _: &[Elem]) -> bool {
     (d.C / d.NH).is_multiple_of(4)
+}
+
+/// Whether matrix units compute it: heads of 16 to 128 channels, by fours, in half precision.
+fn fits_matrix_units(d: &Dims, elems: &[Elem]) -> bool {
+    elems[0] == Elem::F16 && four_head_channels(d, elems) && (16..=128).contains(&(d.C / d.NH))
+}
+
+/// The variants of the kernel whose file is `$file` and whose workgroups are `$blocks` of so many positions
+/// and channels: `tiles` of `$tile` positions, matrix units with so many KiB of workgroup memory.
+macro_rules! variants {
+    ($file:literal, $blocks:expr, $tile:literal, [$kib_8x8:literal, $kib_16x16:literal]) => {{
+        const PORTABLE: Variant = Variant {
+            name: "",
+            wgsl: include_str!(concat!("../../shaders/", $file, ".wgsl")),
+            shared: &[],
+            needs: Needs::NOTHING,
+            fits: always,
+            grid: |d, _| $blocks(d, 16, 256),
+        };
+        const COOP_8X8: Variant = Variant {
+            name: "coop_8x8",
+            wgsl: include_str!(concat!("../../shaders/", $file, "_coop.wgsl")),
+            shared: &[shared::ATTENTION_COOP, shared::COOP_8X8, "const SUBGROUP = 32u;"],
+            needs: Needs { workgroup_bytes: $kib_8x8 << 10, ..coop_needs(8, 32) },
+            fits: fits_matrix_units,
+            grid: |d, _| $blocks(d, 32, 64),
+        };
+        &[
+            PORTABLE,
+            Variant {
+                name: "tiles",
+                wgsl: include_str!(concat!("../../shaders/", $file, "_tiles.wgsl")),
+                fits: four_head_channels,
+                grid: |d, _| $blocks(d, $tile, 64),
+                ..PORTABLE
+            },
+            Variant {
+                name: "broadcast",
+                wgsl: include_str!(concat!("../../shaders/", $file, "_broadcast.wgsl")),
+                shared: &[shared::BROADCAST],
+                needs: Needs::SUBGROUPS_OF_8,
+                fits: four_head_channels,
+                grid: |d, _| $blocks(d, 8, 32),
+            },
+            COOP_8X8,
+            Variant {
+                name: "coop_8x8_narrow",
+                shared: &[shared::ATTENTION_COOP, shared::COOP_8X8, "const SUBGROUP = 8u;"],
+                needs: Needs { workgroup_bytes: $kib_8x8 << 10, ..coop_needs(8, 8) },
+                ..COOP_8X8
+            },
+            Variant {
+                name: "coop_16x16",
+                shared: &[shared::ATTENTION_COOP, shared::COOP_16X16, "const SUBGROUP = 32u;"],
+                needs: Needs { workgroup_bytes: $kib_16x16 << 10, ..coop_needs(16, 32) },
+                grid: |d, _| $blocks(d, 64, 64),
+                ..COOP_8X8
+            },
+        ]
+    }};
 }
 
 /// `out` and `lse` from `qkv`.
@@ -53,19 +121,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| pair_flops(d, 4),
-    variants: portable!(
-        "attention_forward",
-        [],
-        |d, _| blocks_of(d, 16, 256),
-        "tiles": [],
-        Needs::NOTHING,
-        four_head_channels,
-        |d, _| blocks_of(d, 64, 64),
-        "broadcast": [BROADCAST],
-        Needs::SUBGROUPS_OF_8,
-        four_head_channels,
-        |d, _| blocks_of(d, 8, 32)
-    ),
+    variants: variants!("attention_forward", blocks_of, 64, [16, 23]),
 };
 
 /// `delta` from `out` and `dout`.
@@ -99,19 +155,7 @@ pub const BACKWARD: Kernel = Kernel {
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops: |d| pair_flops(d, 10),
-    variants: portable!(
-        "attention_backward",
-        [],
-        |d, _| twice(blocks_of(d, 16, 256)),
-        "tiles": [],
-        Needs::NOTHING,
-        four_head_channels,
-        |d, _| twice(blocks_of(d, 32, 64)),
-        "broadcast": [BROADCAST],
-        Needs::SUBGROUPS_OF_8,
-        four_head_channels,
-        |d, _| twice(blocks_of(d, 8, 32))
-    ),
+    variants: variants!("attention_backward", blocks_twice, 32, [23, 37]),
 };
 
 /// Keys and values of new rows into the cache.
@@ -131,10 +175,15 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     twin: twin!(extend_forward),
     cpu: Some(fast_extend_forward),
     flops: |d| 4 * u64::from(d.T) * u64::from(d.S) * u64::from(d.C),
-    variants: portable!("attention_extend_forward", [REDUCE], |d, _| {
-        let [x, y, _] = grid::fold(d.NH * d.T);
-        [x, y, (d.C / d.NH).div_ceil(256)]
-    }),
+    variants: portable!(
+        "attention_extend_forward",
+        [REDUCE],
+        |d, _| row_heads(d, 256),
+        "vectors": [REDUCE],
+        Needs::NOTHING,
+        four_head_channels,
+        |d, _| row_heads(d, 1024)
+    ),
 };
 
 /// `out` (B,T,C) from `qkv` (B,T,3C); `lse` (B,NH,T) is kept for the backward pass.
@@ -158,6 +207,9 @@ impl Op for Attention {
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
         let Attention { dims, qkv, out, lse, delta } = *self;
+        if !qkv.has_grad() {
+            return;
+        }
         recorder.plan.push(&BACKWARD_DELTA, dims, &[out.value, out.grad, delta]);
         recorder.plan.push(&BACKWARD, dims, &[qkv.value, lse, delta, out.grad, qkv.grad]);
     }

@@ -47,7 +47,9 @@ impl Op for Dropout {
     }
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
-        recorder.plan.push(&BACKWARD, self.dims, &[self.out.grad, self.x.grad]);
+        if self.x.has_grad() {
+            recorder.plan.push(&BACKWARD, self.dims, &[self.out.grad, self.x.grad]);
+        }
     }
 }
 

@@ -97,13 +97,16 @@ impl Op for Embedding {
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
         for slice in &self.wte {
-            let dims =
-                Dims { ACC: recorder.parameter(&[slice.var.grad]), ..self.slice_dims(slice) };
-            let args = [self.tokens, self.out.grad, slice.var.grad];
-            recorder.plan.push(&BACKWARD_TOKENS, dims, &args);
+            if let Some(acc) = recorder.parameters(&[slice.var]) {
+                let dims = Dims { ACC: acc, ..self.slice_dims(slice) };
+                let args = [self.tokens, self.out.grad, slice.var.grad];
+                recorder.plan.push(&BACKWARD_TOKENS, dims, &args);
+            }
         }
-        let dims = Dims { ACC: recorder.parameter(&[self.wpe.grad]), ..self.dims };
-        recorder.plan.push(&BACKWARD_POSITIONS, dims, &[self.out.grad, self.wpe.grad]);
+        if let Some(acc) = recorder.parameters(&[self.wpe]) {
+            let dims = Dims { ACC: acc, ..self.dims };
+            recorder.plan.push(&BACKWARD_POSITIONS, dims, &[self.out.grad, self.wpe.grad]);
+        }
     }
 }
 

@@ -61,7 +61,10 @@ impl Op for Gelu {
     }
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
-        recorder.plan.push(&BACKWARD, self.dims, &[self.x.value, self.out.grad, self.x.grad]);
+        if self.x.has_grad() {
+            let args = [self.x.value, self.out.grad, self.x.grad];
+            recorder.plan.push(&BACKWARD, self.dims, &args);
+        }
     }
 }
 

@@ -149,10 +149,11 @@ impl Op for Head {
                 let dims = Dims { M: rows, K: v, ACC: acc, ..part };
                 let args = [chunk.logits, slice.var.value, chunk.x.grad];
                 recorder.plan.push(&matmul::NN, dims, &args);
-                let acc = recorder.parameter(&[slice.var.grad]);
-                let dims = Dims { M: v, K: rows, ACC: acc, ..part };
-                let args = [chunk.logits, chunk.x.value, slice.var.grad];
-                recorder.plan.push(&matmul::TN, dims, &args);
+                if let Some(acc) = recorder.parameters(&[slice.var]) {
+                    let dims = Dims { M: v, K: rows, ACC: acc, ..part };
+                    let args = [chunk.logits, chunk.x.value, slice.var.grad];
+                    recorder.plan.push(&matmul::TN, dims, &args);
+                }
             }
         }
         self.sum(recorder.plan, Accumulate::SetFirst);

@@ -86,22 +86,28 @@ pub struct LayerNorm {
     pub mean: View,
     /// (B,T)
     pub rstd: View,
+    /// (C): where the gradient of weight or bias goes if the other one alone is trained.
+    pub unused: Option<View>,
 }
 
 impl Op for LayerNorm {
     fn forward(&self, plan: &mut Plan) {
-        let LayerNorm { dims, x, weight, bias, out, mean, rstd } = *self;
+        let LayerNorm { dims, x, weight, bias, out, mean, rstd, .. } = *self;
         plan.push(&FORWARD, dims, &[x.value, weight.value, bias.value, out.value, mean, rstd]);
     }
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
-        let LayerNorm { dims, x, weight, bias, out, mean, rstd } = *self;
-        let acc = recorder.parameter(&[weight.grad, bias.grad]);
-        let args = [x.value, mean, rstd, out.grad, weight.grad, bias.grad];
-        recorder.plan.push(&BACKWARD_PARAMS, Dims { ACC: acc, ..dims }, &args);
-        let acc = recorder.contribution(x.grad);
-        let args = [x.value, weight.value, mean, rstd, out.grad, x.grad];
-        recorder.plan.push(&BACKWARD_INPUT, Dims { ACC: acc, ..dims }, &args);
+        let LayerNorm { dims, x, weight, bias, out, mean, rstd, unused } = *self;
+        if let Some(acc) = recorder.parameters(&[weight, bias]) {
+            let grad = |var: Var| unused.filter(|_| !var.has_grad()).unwrap_or(var.grad);
+            let args = [x.value, mean, rstd, out.grad, grad(weight), grad(bias)];
+            recorder.plan.push(&BACKWARD_PARAMS, Dims { ACC: acc, ..dims }, &args);
+        }
+        if x.has_grad() {
+            let acc = recorder.contribution(x.grad);
+            let args = [x.value, weight.value, mean, rstd, out.grad, x.grad];
+            recorder.plan.push(&BACKWARD_INPUT, Dims { ACC: acc, ..dims }, &args);
+        }
     }
 }
 

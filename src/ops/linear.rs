@@ -5,16 +5,17 @@
 //! dweight += xᵀ · dout      dbias += Σ_rows dout
 //! ```
 //!
-//! The weight is (C,OC), as GPT-2's checkpoints have it.
+//! The weight is (C,OC), as GPT-2's checkpoints have it. Either of weight and bias may be trained alone.
 
 use rayon::prelude::*;
 
 use crate::graph::{Recorder, Var};
-use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, reads, twin, writes};
+use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes};
 use crate::math::gemm::{Into, Matrix, product};
 use crate::math::gemv::row_product;
 use crate::math::simd::vector_fn;
-use crate::ops::{Op, cast, gelu, products};
+use crate::ops::lora::Lora;
+use crate::ops::{Op, cast, gelu, matmul, portable, products};
 use crate::plan::{Plan, View};
 
 fn flops(d: &Dims) -> u64 {
@@ -72,6 +73,16 @@ pub const BACKWARD_PARAMS: Kernel = Kernel {
     variants: products!("linear_backward_params", [], |d| [d.C, d.OC]),
 };
 
+/// `dbias` from `dout`, where the weight is not trained.
+pub const BACKWARD_BIAS: Kernel = Kernel {
+    name: "linear_backward_bias",
+    args: &[reads("dout").or_half(), adds("dbias")],
+    twin: twin!(backward_bias),
+    cpu: Some(fast_backward_bias),
+    flops: |d| d.rows() as u64 * u64::from(d.OC),
+    variants: portable!("linear_backward_bias", [], |d, _| grid::fold(d.OC.div_ceil(16))),
+};
+
 /// `out` (B,T,OC) from `x` (B,T,C).
 pub struct Linear {
     /// B, T, C, OC.
@@ -86,24 +97,53 @@ pub struct Linear {
     pub out: Var,
     /// (B,T,OC): where the gradient of `out` is rounded to, if it is not of the precision of `x`.
     pub rounded_dout: Option<View>,
+    /// A low-rank adapter.
+    pub lora: Option<Lora>,
+}
+
+impl Linear {
+    /// The gradients of weight and bias from that of `out`, in the precision of `x`.
+    fn backward_params(&self, recorder: &mut Recorder<'_>, dout: View) {
+        let Linear { dims, x, weight, bias, .. } = *self;
+        let Some(acc) = recorder.parameters(&[weight, bias]) else { return };
+        let dims = Dims { ACC: acc, ..dims };
+        match (weight.has_grad(), bias.has_grad()) {
+            (false, _) => recorder.plan.push(&BACKWARD_BIAS, dims, &[dout, bias.grad]),
+            (true, false) => {
+                let (rows, Dims { C: c, OC: oc, .. }) = (dims.rows() as u32, dims);
+                let dims = Dims { M: c, K: rows, N: oc, LD: c, ACC: acc, ..Dims::default() };
+                recorder.plan.push(&matmul::TN, dims, &[x.value, dout, weight.grad]);
+            }
+            (true, true) => {
+                let args = [x.value, dout, weight.grad, bias.grad];
+                recorder.plan.push(&BACKWARD_PARAMS, dims, &args);
+            }
+        }
+    }
 }
 
 impl Op for Linear {
     fn forward(&self, plan: &mut Plan) {
         let Linear { dims, x, weight, bias, out, .. } = *self;
         plan.push(&FORWARD, dims, &[x.value, weight.value, bias.value, out.value]);
+        if let Some(lora) = &self.lora {
+            lora.forward(plan, self);
+        }
     }
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
-        let Linear { dims, x, weight, bias, out, rounded_dout } = *self;
-        let acc = recorder.parameter(&[weight.grad, bias.grad]);
+        let Linear { dims, x, weight, out, rounded_dout, .. } = *self;
         if let Some(rounded) = rounded_dout {
             cast::record(recorder.plan, out.grad, rounded);
         }
         let dout = rounded_dout.unwrap_or(out.grad);
-        let args = [x.value, dout, weight.grad, bias.grad];
-        recorder.plan.push(&BACKWARD_PARAMS, Dims { ACC: acc, ..dims }, &args);
-        recorder.plan.push(&BACKWARD_INPUT, dims, &[weight.value, dout, x.grad]);
+        self.backward_params(recorder, dout);
+        if x.has_grad() {
+            recorder.plan.push(&BACKWARD_INPUT, dims, &[weight.value, dout, x.grad]);
+        }
+        if let Some(lora) = &self.lora {
+            lora.backward(recorder, self, dout);
+        }
     }
 }
 
@@ -118,15 +158,23 @@ pub struct LinearGelu {
 impl Op for LinearGelu {
     fn forward(&self, plan: &mut Plan) {
         let Linear { dims, x, weight, bias, out: pre, .. } = self.linear;
+        if self.linear.lora.is_some() {
+            // What an adapter adds comes between.
+            self.linear.forward(plan);
+            let dims = Dims { C: dims.OC, ..dims };
+            return plan.push(&gelu::FORWARD, dims, &[pre.value, self.out.value]);
+        }
         let args = [x.value, weight.value, bias.value, pre.value, self.out.value];
         plan.push(&GELU_FORWARD, dims, &args);
     }
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
         let pre = self.linear.out;
-        let dims = Dims { C: self.linear.dims.OC, ..self.linear.dims };
-        recorder.plan.push(&gelu::BACKWARD, dims, &[pre.value, self.out.grad, pre.grad]);
-        self.linear.backward(recorder);
+        if pre.has_grad() {
+            let dims = Dims { C: self.linear.dims.OC, ..self.linear.dims };
+            recorder.plan.push(&gelu::BACKWARD, dims, &[pre.value, self.out.grad, pre.grad]);
+            self.linear.backward(recorder);
+        }
     }
 }
 
@@ -180,6 +228,15 @@ fn backward_params<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     }
 }
 
+fn backward_bias<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
+    let ([dout], [dbias]) = io.reals();
+    let oc = dims.OC as usize;
+    for (o, dbias) in dbias.iter_mut().enumerate() {
+        let sum = (0..dims.rows()).map(|row| dout[row * oc + o]).sum();
+        accumulate(dbias, sum, step.overwrites(dims));
+    }
+}
+
 /// `out = x · weight + bias`.
 fn layer(dims: &Dims, [x, weight, bias]: [&[f32]; 3], out: &mut [f32]) {
     let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
@@ -212,14 +269,25 @@ fn fast_backward_params(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     let ([x, dout], [dweight, dbias]) = io.reals();
     let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
     let overwrite = step.overwrites(dims);
-    if overwrite {
-        dbias.fill(0.0);
-    }
-    for sums in column_sums(dout, oc).chunks_exact(oc) {
-        dbias.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
-    }
+    add_columns(dout, dbias, overwrite);
     let (x, dout) = (Matrix::new(x, rows, c, c).t(), Matrix::new(dout, rows, oc, oc));
     product(dweight, oc, Into::set_if(overwrite), x, dout, 1.0);
+}
+
+fn fast_backward_bias(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+    let ([dout], [dbias]) = io.reals();
+    add_columns(dout, dbias, step.overwrites(dims));
+}
+
+/// Adds the sums of the columns of `x` to `total`, or overwrites it.
+fn add_columns(x: &[f32], total: &mut [f32], overwrite: bool) {
+    if overwrite {
+        total.fill(0.0);
+    }
+    let columns = total.len();
+    for sums in column_sums(x, columns).chunks_exact(columns) {
+        total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+    }
 }
 
 /// The sums of the columns of every run of [`SUM_ROWS`] rows.

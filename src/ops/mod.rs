@@ -13,6 +13,7 @@ pub mod global_norm;
 pub mod head;
 pub mod layernorm;
 pub mod linear;
+pub mod lora;
 pub mod matmul;
 pub mod optimizer;
 pub mod random;
@@ -63,6 +64,8 @@ pub const ALL: &[&Kernel] = &[
     &linear::GELU_FORWARD,
     &linear::BACKWARD_INPUT,
     &linear::BACKWARD_PARAMS,
+    &linear::BACKWARD_BIAS,
+    &lora::SCALE,
     &matmul::NN,
     &matmul::NT,
     &matmul::TN,
@@ -164,18 +167,18 @@ macro_rules! products {
                 grid: |d, _| grid::tiles(size(d), [8, 32]),
                 ..PORTABLE
             },
-            // Matrix units of Apple's kind, of a CPU that plays one, and of NVIDIA's kind.
-            products!(@coop [$($shared),*], "coop_8x8", COOP_8X8, 8, 32, 1),
-            products!(@coop [$($shared),*], "coop_8x8_sliced", COOP_8X8, 8, 32, 2),
-            products!(@coop [$($shared),*], "coop_8x8_narrow", COOP_8X8, 8, 8, 1),
-            products!(@coop [$($shared),*], "coop_8x8_narrow_sliced", COOP_8X8, 8, 8, 2),
-            products!(@coop [$($shared),*], "coop_16x16", COOP_16X16, 16, 32, 1),
-            products!(@coop [$($shared),*], "coop_16x16_sliced", COOP_16X16, 16, 32, 2),
+            // Matrix units of Apple's kind; of a CPU that plays one, both ways to keep tiles; of NVIDIA's kind.
+            products!(@coop [$($shared),*], "coop_8x8", COOP_8X8, COOP_NUMBERS, 8, 32, 1),
+            products!(@coop [$($shared),*], "coop_8x8_sliced", COOP_8X8, COOP_NUMBERS, 8, 32, 2),
+            products!(@coop [$($shared),*], "coop_8x8_narrow", COOP_8X8, COOP_VECTORS, 8, 8, 1),
+            products!(@coop [$($shared),*], "coop_8x8_narrow_sliced", COOP_8X8, COOP_NUMBERS, 8, 8, 2),
+            products!(@coop [$($shared),*], "coop_16x16", COOP_16X16, COOP_VECTORS, 16, 32, 1),
+            products!(@coop [$($shared),*], "coop_16x16_sliced", COOP_16X16, COOP_VECTORS, 16, 32, 2),
         ]
     }};
     (
         @coop [$($shared:ident),*],
-        $name:literal, $matrices:ident, $edge:literal, $subgroup:literal, $slices:literal
+        $name:literal, $matrices:ident, $tiles:ident, $edge:literal, $subgroup:literal, $slices:literal
     ) => {
         Variant {
             name: $name,
@@ -184,6 +187,7 @@ macro_rules! products {
                 shared::PRODUCT,
                 shared::PRODUCT_COOP,
                 shared::$matrices,
+                shared::$tiles,
                 concat!("const SUBGROUP = ", $subgroup, "u; const SLICES = ", $slices, "u;"),
             ],
             needs: coop_needs($edge, $subgroup),

@@ -56,7 +56,9 @@ impl Op for Residual {
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
         let Residual { dims, branch, out, .. } = *self;
-        recorder.plan.push(&BACKWARD, dims, &[out.grad, branch.grad]);
+        if branch.has_grad() {
+            recorder.plan.push(&BACKWARD, dims, &[out.grad, branch.grad]);
+        }
     }
 }
 

@@ -47,7 +47,7 @@ pub struct ResidualLayerNorm {
 
 impl Op for ResidualLayerNorm {
     fn forward(&self, plan: &mut Plan) {
-        let LayerNorm { dims, x, weight, bias, out, mean, rstd } = self.norm;
+        let LayerNorm { dims, x, weight, bias, out, mean, rstd, .. } = self.norm;
         let (stream, branch) = (self.stream.value, self.branch.value);
         let args = [stream, branch, weight.value, bias.value, x.value, out.value, mean, rstd];
         plan.push(&FORWARD, dims, &args);

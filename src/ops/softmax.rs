@@ -53,7 +53,10 @@ impl Op for CausalSoftmax {
     }
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
-        recorder.plan.push(&BACKWARD, self.dims, &[self.p.value, self.p.grad, self.s.grad]);
+        if self.s.has_grad() {
+            let args = [self.p.value, self.p.grad, self.s.grad];
+            recorder.plan.push(&BACKWARD, self.dims, &args);
+        }
     }
 }
 

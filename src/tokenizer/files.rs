@@ -145,7 +145,7 @@ impl Tokenizer {
     }
 
     /// How a file spells each token, by id; empty where an id is not used.
-    fn spellings(&self) -> Vec<String> {
+    pub(crate) fn spellings(&self) -> Vec<String> {
         let ids = 0..self.vocab_size() as u32;
         let spell = |id| self.token_bytes(id).map(alphabet::spell).unwrap_or_default();
         let mut spellings: Vec<String> = ids.map(spell).collect();
@@ -153,6 +153,19 @@ impl Tokenizer {
             spellings[added.id as usize].clone_from(&added.content);
         }
         spellings
+    }
+
+    /// The merges as merges.txt spells them: `Ġ t`.
+    pub(crate) fn spelled_merges(&self) -> Vec<String> {
+        let spellings = self.spellings();
+        let spelling = |id: u32| &spellings[id as usize];
+        let merge = |merge: &Merge| format!("{} {}", spelling(merge.left), spelling(merge.right));
+        self.merges.iter().map(merge).collect()
+    }
+
+    /// The ids of the tokens that a text may name, and whether Hugging Face calls them special.
+    pub(crate) fn added_tokens(&self) -> impl Iterator<Item = (u32, bool)> {
+        self.added.iter().map(|added| (added.id, added.special))
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Trainer {
     /// B and T.
     shape: (usize, usize),
     run: Option<RunDir>,
+    /// The model's folder that adapters belong to.
+    base: Option<PathBuf>,
     state: TrainState,
     metrics: Vec<Metrics>,
     stop: Arc<AtomicBool>,
@@ -104,6 +106,7 @@ pub fn start(
     };
     model.validate()?;
     settings.train.validate(model)?;
+    settings.check_adapted()?;
     let Some(path) = &settings.train.out else {
         return open(settings, None, device, on_event);
     };
@@ -138,8 +141,7 @@ pub fn resume(
     let newest = run.newest_checkpoint()?;
     if let Some((step, path)) = newest.filter(|(step, _)| *step >= settings.train.max_iters) {
         let config = checkpoint::read_config(&path)?;
-        let (state, _) =
-            checkpoint::open_state(&path, &moments(&config, settings.train.optimizer))?;
+        let (state, _) = checkpoint::open_state(&path, &moments(&config, &settings.train))?;
         if state.unevaluated.is_none() {
             // The process may have been killed between its last checkpoint and this.
             draw_curve(&run, &report::read_metrics(dir)?)?;
@@ -165,12 +167,15 @@ fn open(
     check_fit(settings, saved_path, &device)?;
     let Prepared { model, tokenizer, tokens } = prepare(settings, dir, saved_path, on_event)?;
     let uses = Uses::training(&settings.train, &model);
-    let program = |limits| Program::record(&model, uses, limits);
+    let finetune = &settings.train.finetune;
+    let program = |limits| Program::record_tuning(&model, uses, finetune, limits);
     let device = settle(device, run.as_ref(), program, on_event)?;
     // On a GPU it takes a while, and so only where it is kept.
     let keeps = !matches!(&device, Device::Gpu(gpu) if gpu.cache().is_none());
     let peak = keeps.then(|| profile::peak(&device)).transpose()?;
-    let mut gpt = match (saved_path, &settings.init) {
+    // Adapters are saved without their model.
+    let whole = saved_path.filter(|_| finetune.lora.is_none());
+    let mut gpt = match (whole, &settings.init) {
         (Some(saved), _) => {
             Gpt::load(saved, device).map_err(|error| error.hint(checkpoint::without(saved)))?
         }
@@ -185,7 +190,7 @@ fn open(
         run.truncate_metrics(saved.as_ref().map_or(0, |(step, _)| *step))?;
         trainer.metrics = report::read_metrics(run.path())?;
     }
-    trainer.run = run;
+    (trainer.run, trainer.base) = (run, settings.init.clone());
     trainer.peak = peak;
     if let Some((step, path)) = saved {
         trainer.restore(step, &path)?;
@@ -203,7 +208,8 @@ fn check_fit(settings: &RunSettings, saved: Option<&Path>, device: &Device) -> R
             ..settings.model.clone()
         },
     };
-    Engine::check(&model, Uses::training(&settings.train, &model), device)
+    let uses = Uses::training(&settings.train, &model);
+    Engine::check(&model, uses, &settings.train.finetune, device)
 }
 
 fn summary(
@@ -265,7 +271,8 @@ impl Trainer {
         data::check_length(&tokens, &val, 1)?;
         gpt.set_dropout(config.dropout);
         gpt.set_precision(config.precision);
-        let engine = gpt.take_engine(uses)?;
+        let mut engine = gpt.take_engine(uses, &config.finetune)?;
+        engine.initialize_adapters(config.seed);
         let rows = shape.0 * shape.1;
         Ok(Trainer {
             gpt,
@@ -274,6 +281,7 @@ impl Trainer {
             val,
             shape,
             run: None,
+            base: None,
             state: TrainState {
                 seed: config.seed,
                 data_fingerprint: tokens.fingerprint(),
@@ -320,6 +328,7 @@ impl Trainer {
         let first_step = self.state.step as usize;
         on_event(&Event::Started {
             parameters: self.engine.program().parameter_count(),
+            trained: self.engine.program().trained_count(),
             device: self.engine.describe(),
             plan_bytes: self.engine.program().plan.total_bytes(),
             run_dir: self.run.as_ref().map(|run| run.path().to_owned()),

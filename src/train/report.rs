@@ -25,6 +25,8 @@ pub enum Event {
     Started {
         /// The model's parameters.
         parameters: usize,
+        /// Those of them that are trained.
+        trained: usize,
         /// What it runs on.
         device: String,
         /// Bytes of all buffers.

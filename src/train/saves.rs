@@ -3,19 +3,25 @@
 use std::path::Path;
 
 use super::{Event, Metrics, Trainer, curve};
-use crate::checkpoint::{self, RunDir, TrainState};
-use crate::config::{GptConfig, Optimizer};
+use crate::checkpoint::{self, Adapter, AdapterFiles, ModelFiles, RunDir, TrainState};
+use crate::config::{GptConfig, Optimizer, TrainConfig};
 use crate::engine::{MOMENTS, Tensor};
 use crate::error::{Error, Result};
 use crate::gpt::engine_tensors;
 use crate::tokenizer::Tokenizer;
 
 /// The tensors of a training state beside the parameters.
-pub(super) fn moments(config: &GptConfig, optimizer: Optimizer) -> Vec<checkpoint::NamedShape> {
-    match optimizer {
+pub(super) fn moments(model: &GptConfig, train: &TrainConfig) -> Vec<checkpoint::NamedShape> {
+    match train.optimizer {
         Optimizer::Sgd => vec![],
-        Optimizer::Adamw | Optimizer::Adam => checkpoint::moments(config),
+        Optimizer::Adamw | Optimizer::Adam => checkpoint::moments(&train.finetune.trained(model)),
     }
+}
+
+/// What a run saves of the model, if it is adapters alone.
+fn adapter<'a>(config: &'a TrainConfig, base: Option<&'a Path>) -> Option<AdapterFiles<'a>> {
+    let adapted = config.finetune.lora.as_ref().zip(base);
+    adapted.map(|(lora, base)| AdapterFiles { lora, base })
 }
 
 /// Draws the loss curve into the run's folder, under the folder's name.
@@ -27,17 +33,27 @@ pub(super) fn draw_curve(run: &RunDir, metrics: &[Metrics]) -> Result<()> {
 impl Trainer {
     /// Takes up moments and numbers of a checkpoint, whose parameters the model has already.
     pub(super) fn restore(&mut self, step: usize, path: &Path) -> Result<()> {
-        let tensors = moments(self.gpt.config(), self.config.optimizer);
+        let tensors = moments(self.gpt.config(), &self.config);
         let (saved, file) = checkpoint::open_state(path, &tensors)?;
         self.check_saved(&saved, step, path)?;
         if !tensors.is_empty() {
-            for param in self.engine.program().params.clone() {
+            let params = self.engine.program().params.clone();
+            for param in params.iter().filter(|param| param.is_trained()) {
                 for (i, prefix) in MOMENTS.iter().enumerate() {
                     let name = format!("{prefix}.{}", param.name);
-                    self.engine.write_param(&param, Tensor::Moment(i), |start, out| {
+                    self.engine.write_param(param, Tensor::Moment(i), |start, out| {
                         file.read(&name, start, out)
                     })?;
                 }
+            }
+        }
+        if self.engine.has_adapters() {
+            let adapter = Adapter::open(path, self.gpt.config())?;
+            let params = self.engine.program().params.clone();
+            for param in params.iter().filter(|param| param.is_trained()) {
+                self.engine.write_param(param, Tensor::Value, |start, out| {
+                    adapter.read(&param.name, start, out)
+                })?;
             }
         }
         let words = saved.device_words.as_slice().try_into().map_err(|_| {
@@ -77,7 +93,8 @@ impl Trainer {
     pub(super) fn save_best(&mut self) -> Result<()> {
         let Some(run) = &self.run else { return Ok(()) };
         let json = self.gpt.tokenizer().map(Tokenizer::to_json);
-        let files = self.gpt.files(json.as_deref());
+        let adapter = adapter(&self.config, self.base.as_deref());
+        let files = ModelFiles { adapter, ..self.gpt.files(json.as_deref()) };
         run.save_best(&files, &mut engine_tensors(&mut self.engine))
     }
 
@@ -89,8 +106,9 @@ impl Trainer {
             return Ok(());
         }
         let json = self.gpt.tokenizer().map(Tokenizer::to_json);
-        let files = self.gpt.files(json.as_deref());
-        let tensors = moments(self.gpt.config(), self.config.optimizer);
+        let adapter = adapter(&self.config, self.base.as_deref());
+        let files = ModelFiles { adapter, ..self.gpt.files(json.as_deref()) };
+        let tensors = moments(self.gpt.config(), &self.config);
         let fill = &mut engine_tensors(&mut self.engine);
         let path = run.save_checkpoint(&files, &self.state, &tensors, fill, self.config.keep)?;
         draw_curve(run, &self.metrics)?;

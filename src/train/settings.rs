@@ -48,6 +48,27 @@ pub struct Prepared {
 }
 
 impl RunSettings {
+    /// Checks that adapters have a model that they can be saved without.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it is itself one with adapters.
+    pub(super) fn check_adapted(&self) -> Result<()> {
+        let init = match (&self.train.finetune.lora, &self.init) {
+            (None, _) => return Ok(()),
+            (Some(_), init) => init.as_deref(),
+        };
+        match init {
+            None => Err(Error::usage("--lora-rank adapts a model that is there already")
+                .hint("name it with --init DIR; or leave --lora-rank out to train a new one")),
+            Some(dir) if checkpoint::is_adapter(dir) => {
+                Err(Error::usage(format!("{} holds adapters already", dir.display()))
+                    .hint("make it a whole model first: wgpt export, or Gpt::load and Gpt::save"))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     /// The same settings, with every path absolute: a run may be resumed from another folder.
     #[must_use]
     pub fn absolute(&self) -> RunSettings {
@@ -141,11 +162,12 @@ pub fn prepare(
 /// The tokenizer that there is before any data: the saved one, the one asked for, or that of the first model.
 fn known_tokenizer(settings: &RunSettings, saved: Option<&Path>) -> Result<Option<Tokenizer>> {
     let of = |dir: Option<&Path>| {
-        dir.filter(|dir| Tokenizer::exists(dir)).map(Tokenizer::load).transpose()
+        let folder = dir.map(checkpoint::tokenizer_folder).transpose()?.flatten();
+        folder.as_deref().map(Tokenizer::load).transpose()
     };
     match (saved, settings.tokenizer.as_str()) {
         (Some(_), _) => of(saved),
-        (None, "train") => of(settings.init.as_deref().map(checkpoint::folder_of)),
+        (None, "train") => of(settings.init.as_deref()),
         (None, "bytes") => Ok(Some(Tokenizer::bytes())),
         (None, folder) => Tokenizer::load(Path::new(folder)).map(Some),
     }

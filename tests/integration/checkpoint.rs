@@ -309,7 +309,13 @@ pub fn wide_config() -> GptConfig {
 }
 
 pub fn model_files(config: &GptConfig) -> ModelFiles<'_> {
-    ModelFiles { config, dropout: 0.1, tokenizer_json: Some("{}"), end_of_text: Some(0) }
+    ModelFiles {
+        config,
+        dropout: 0.1,
+        tokenizer_json: Some("{}"),
+        end_of_text: Some(0),
+        adapter: None,
+    }
 }
 
 #[test]
@@ -342,6 +348,7 @@ fn a_written_folder_is_as_save_pretrained_writes_it() {
         let (config, weights) = open_model(&from).unwrap();
         let theirs = json_file(&from.join("config.json"));
         let model = ModelFiles {
+            adapter: None,
             config: &config,
             dropout: theirs["resid_pdrop"].as_f64().unwrap(),
             tokenizer_json: None,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The program, in a folder of its own, so that `runs/` is the test's.
-fn wgpt(folder: &Path) -> Command {
+pub fn wgpt(folder: &Path) -> Command {
     let mut command = Command::cargo_bin("wgpt").expect("the program is built");
     command.current_dir(folder).env_remove("NO_COLOR");
     command.env("WGPT_CACHE", env!("CARGO_TARGET_TMPDIR"));
@@ -33,7 +33,7 @@ const TINY: &[&str] = &[
 ];
 
 /// A folder with a text, data.txt.
-fn folder() -> TempDir {
+pub fn folder() -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let text: String = (0..60).map(|i| format!("The cat saw {i} birds.\n")).collect();
     std::fs::write(folder.path().join("data.txt"), text).expect("the text is written");
@@ -41,7 +41,7 @@ fn folder() -> TempDir {
 }
 
 /// A folder with a finished tiny run in runs/tiny, made once; tests only read it.
-fn trained() -> &'static Path {
+pub fn trained() -> &'static Path {
     static TRAINED: OnceLock<TempDir> = OnceLock::new();
     let folder = TRAINED.get_or_init(|| {
         let folder = folder();
@@ -53,7 +53,7 @@ fn trained() -> &'static Path {
 }
 
 /// stdout as the one JSON object that it must be.
-fn json(command: &mut Command) -> Value {
+pub fn json(command: &mut Command) -> Value {
     let output = command.assert().success().get_output().stdout.clone();
     let value: Value = serde_json::from_slice(&output).expect("stdout is one JSON value");
     assert!(value.is_object(), "{value}");
@@ -76,6 +76,7 @@ fn help_lists_options_and_examples() {
             &[
                 "train",
                 "generate",
+                "eval",
                 "plan",
                 "bench",
                 "tokenizer",
@@ -151,6 +152,21 @@ fn help_lists_options_and_examples() {
                 "--json",
             ],
         ),
+        (
+            &["eval"],
+            &[
+                "--model",
+                "--stride",
+                "--seq-len",
+                "--batch-size",
+                "--precision",
+                "--json",
+                "bits per byte",
+            ],
+        ),
+        (&["eval", "bleu"], &["HYP", "REF", "sacrebleu"]),
+        (&["eval", "continuations"], &["--prompt-tokens", "--max-tokens", "--samples", "--top-k"]),
+        (&["eval", "choices"], &["--delimiter", "--limit", "acc_norm", "endings"]),
         (&["plan"], &["--size", "--batch-size", "--seq-len", "--limits", "--dispatches", "--json"]),
         (&["bench"], &["train", "generate", "kernels"]),
         (&["bench", "train"], &["--size", "--batch-size", "--steps", "--precision", "--json"]),
@@ -195,6 +211,8 @@ fn wrong_command_lines_exit_2_and_name_the_option() {
         (&["generate", "--prompt", "a", "--greedy", "--temperature", "1"], "--temperature"),
         (&["generate", "--prompt", "a", "--top-p", "2"], "--top-p"),
         (&["generate", "--prompt", "a", "--stop", ""], "--stop"),
+        (&["eval"], "FILE"),
+        (&["eval", "bleu", "a"], "REF"),
         (&["plan", "--batch-size", "0"], "--batch-size"),
         (&["bench", "train", "--precision", "f8"], "--precision"),
         (&["tokenizer", "train", "a.txt", "--out", "x"], "--vocab"),
@@ -434,6 +452,10 @@ fn every_option_of_training_can_come_from_a_file() {
             "config" | "resume" | "init" | "json" | "help" | "version" => continue,
             // What is shown of a run is no setting of it.
             "profile" | "trace" => continue,
+            // Adapters want a model that is there and nothing frozen: tests/integration/lora.rs.
+            "lora-rank" | "lora-alpha" | "lora-targets" => continue,
+            "freeze" => "[\"wte.*\", \"h.0.*\"]",
+            "train-only" => "[\"*.weight\"]",
             "data" => "[\"data.txt\"]",
             "tokenizer" => "\"bytes\"",
             "out" => "\"out\"",
@@ -465,6 +487,8 @@ fn every_option_of_training_can_come_from_a_file() {
     for key in counts.iter().chain(&["save_every", "log_every", "keep"]) {
         assert_eq!(train[key], 2, "{key} of {file}");
     }
+    assert_eq!(train["finetune"]["freeze"], serde_json::json!(["wte.*", "h.0.*"]));
+    assert_eq!(train["finetune"]["train_only"], serde_json::json!(["*.weight"]));
     for key in ["beta1", "beta2", "dropout", "weight_decay"] {
         assert_eq!(train[key], 0.5, "{key} of {file}");
     }

@@ -11,7 +11,7 @@ use wgpt::checkpoint::open_model;
 use wgpt::kernel::Step;
 use wgpt::model::{Program, Uses};
 use wgpt::plan::{Limits, Phase, Plan, View};
-use wgpt::{Error, GptConfig};
+use wgpt::{Error, FineTune, GptConfig};
 
 /// The folder of PyTorch's reference values: `WGPT_ORACLE`, or `tests/oracle`.
 pub fn oracle() -> PathBuf {
@@ -51,12 +51,20 @@ pub fn unchecked_gpu() -> Option<&'static Arc<GpuDevice>> {
 ///
 /// As [`gpu`].
 pub fn new_gpu(cache: Option<&Path>) -> Option<Arc<GpuDevice>> {
+    gpu_with(Setup { cache: cache.map(Path::to_owned), ..Setup::default() })
+}
+
+/// A device that nothing else uses; `None` where there is no adapter.
+///
+/// # Panics
+///
+/// As [`gpu`].
+pub fn gpu_with(setup: Setup) -> Option<Arc<GpuDevice>> {
     // Drivers may hang where devices are made at the same time.
     static ALONE: Mutex<()> = Mutex::new(());
     let index =
         adapters().iter().find(|a| gpu().is_some_and(|g| g.name().starts_with(&a.name)))?.index;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let setup = Setup { cache: cache.map(Path::to_owned), ..Setup::default() };
     Some(GpuDevice::with(index, setup).expect("it was opened before"))
 }
 
@@ -65,7 +73,8 @@ fn devices() -> Option<&'static [Arc<GpuDevice>; 3]> {
     static DEVICES: OnceLock<Option<[Arc<GpuDevice>; 3]>> = OnceLock::new();
     let open = || {
         let index = pick(DeviceChoice::Gpu, &adapters())?.index.unwrap_or(0);
-        let device = |wanted, checks| GpuDevice::with(index, Setup { wanted, checks, cache: None });
+        let device =
+            |wanted, checks| GpuDevice::with(index, Setup { wanted, checks, ..Setup::default() });
         Ok([
             device(Wanted::WebGpu, Checks::On)?,
             device(Wanted::All, Checks::On)?,
@@ -230,7 +239,18 @@ impl Model {
 
     /// A model whose parameters are zero.
     pub fn record(config: &GptConfig, uses: Uses, on: On, limits: Limits) -> Model {
-        let program = Program::record(config, uses, limits);
+        Model::record_tuning(config, uses, &FineTune::default(), on, limits)
+    }
+
+    /// The same, of which a part alone is trained.
+    pub fn record_tuning(
+        config: &GptConfig,
+        uses: Uses,
+        finetune: &FineTune,
+        on: On,
+        limits: Limits,
+    ) -> Model {
+        let program = Program::record_tuning(config, uses, finetune, limits);
         let on = on.backend(&program.plan);
         Model { program, on }
     }

@@ -464,6 +464,20 @@ fn a_model_by_name_is_trained_with_its_tokenizer() {
 }
 
 #[test]
+fn every_command_that_takes_a_model_takes_a_name() {
+    let (server, home) = (Server::with("gpt2_tiny_a", Faults::default()), TempDir::new().unwrap());
+    let out = home.path().join("exported");
+    let export = ["export", "--model=org/model", "--out", out.to_str().unwrap()];
+    server.wgpt(&home, &export).assert().success();
+    assert_eq!(server.ids(&home, out.to_str().unwrap()), ids_of_folder("gpt2_tiny_a"));
+    let ids = home.path().join("ids.bin");
+    fs::write(&ids, [1_u8, 0, 2, 0, 3, 0, 4, 0]).unwrap();
+    let eval = ["eval", ids.to_str().unwrap(), "--model=org/gone", "--device=cpu"];
+    let error = error_of(&mut server.wgpt(&home, &eval));
+    assert!(error.contains("org/gone is no path here"), "{error}");
+}
+
+#[test]
 fn a_weights_file_of_any_name_is_a_model() {
     let home = TempDir::new().unwrap();
     let source = oracle().join("gpt2_tiny_a");

@@ -3,25 +3,26 @@
 use std::collections::BTreeSet;
 use std::mem::{offset_of, size_of};
 use std::sync::Arc;
+use std::time::Duration;
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, ScalarKind, StorageAccess, TypeInner};
-use wgpt::backend::gpu::{Gpu, GpuDevice};
+use wgpt::backend::gpu::{Choice, Gpu, GpuDevice, Setup, candidates};
 use wgpt::backend::{Backend, Device};
-use wgpt::check::verify;
+use wgpt::check::verify::{self, Case};
 use wgpt::kernel::{Dims, Elem, Kernel, StepWords, Variant};
 use wgpt::ops::ALL;
 use wgpt::plan::View;
 
-use crate::common::{full_gpu, gpu, unchecked_gpu};
+use crate::common::{full_gpu, gpu, gpu_with, unchecked_gpu};
 
 /// Every kernel with each of its variants, under the name of its file.
 fn variants() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant)> {
     ALL.iter().flat_map(|kernel| {
         kernel.variants.iter().map(|variant| {
             let is_file = variant.wgsl != kernel.variants[0].wgsl;
-            let file = match variant.name {
-                name if is_file => format!("{}_{name}", kernel.name),
+            let file = match variant.name.split('_').next() {
+                Some(word) if is_file => format!("{}_{word}", kernel.name),
                 _ => kernel.name.to_owned(),
             };
             (file, *kernel, variant)
@@ -154,7 +155,7 @@ fn uniforms_have_one_layout() {
     let rust = fields!(
         Dims,
         Dims::default(),
-        [B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, PAD]
+        [B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, SCALE, FIRST, PAD]
     );
     assert_eq!((found, span), (rust, size_of::<Dims>()));
 
@@ -222,6 +223,9 @@ fn every_shader_translates_to_metal_and_direct3d() {
         };
         naga::back::msl::write_string(&module, &info, &options, &Default::default())
             .unwrap_or_else(|e| panic!("{file} to MSL: {e}"));
+        if (variant.needs.matrix_tiles, variant.needs.subgroup) == (8, 32) {
+            assert!(!has_tiles_of_vectors(&module), "{file}: Metal loads no matrix from vectors");
+        }
         if variant.needs.matrix_tiles != 0 {
             continue; // Direct3D has no cooperative matrices.
         }
@@ -234,6 +238,16 @@ fn every_shader_translates_to_metal_and_direct3d() {
             .unwrap_or_else(|e| panic!("{file} to HLSL: {e}"));
         assert!(text.contains("numthreads"), "{file}");
     }
+}
+
+/// Whether workgroup memory holds vectors of half precision.
+fn has_tiles_of_vectors(module: &naga::Module) -> bool {
+    module.global_variables.iter().any(|(_, variable)| {
+        let TypeInner::Array { base, .. } = module.types[variable.ty].inner else { return false };
+        let base = &module.types[base].inner;
+        variable.space == AddressSpace::WorkGroup
+            && matches!(base, TypeInner::Vector { scalar, .. } if scalar.width == 2)
+    })
 }
 
 /// Asserts that every kernel and variant on a device does what its twin does.
@@ -291,26 +305,59 @@ fn a_kernel_that_was_not_run_does_not_pass() {
     assert!(verify::rows(&Device::Cpu).iter().all(|row| !row.passes()));
 }
 
+/// What a case leaves in its buffers where it runs the variant `name`, bit by bit.
+fn bits(device: &Arc<GpuDevice>, case: &Case, name: &str) -> Vec<u32> {
+    let mut gpu = Gpu::with(device, Arc::clone(&case.plan), Choice::Named(name)).unwrap();
+    verify::fill_random(case, &mut gpu, 7);
+    case.runs.iter().for_each(|(range, step)| gpu.run(range.clone(), step));
+    let mut bits = vec![];
+    for (buffer, spec) in case.plan.buffers.iter().enumerate() {
+        let view = View { buffer, start: 0, len: spec.len, elem: spec.elem };
+        let start = bits.len();
+        bits.resize(start + spec.len, 0);
+        if spec.elem == Elem::U32 {
+            gpu.read_u32(view, &mut bits[start..]).unwrap();
+        } else {
+            gpu.read(view, bytemuck::cast_slice_mut(&mut bits[start..])).unwrap();
+        }
+    }
+    bits
+}
+
 #[test]
 fn the_same_run_gives_the_same_bits() {
     let Some(device) = gpu() else { return };
     let case = verify::cases().into_iter().find(|case| case.name == "primes").unwrap();
-    let bits = || -> Vec<u32> {
-        let mut gpu = Gpu::new(device, Arc::clone(&case.plan)).unwrap();
-        verify::fill_random(&case, &mut gpu, 7);
-        case.runs.iter().for_each(|(range, step)| gpu.run(range.clone(), step));
-        let mut bits = vec![];
-        for (buffer, spec) in case.plan.buffers.iter().enumerate() {
-            let view = View { buffer, start: 0, len: spec.len, elem: spec.elem };
-            let start = bits.len();
-            bits.resize(start + spec.len, 0);
-            if spec.elem == Elem::U32 {
-                gpu.read_u32(view, &mut bits[start..]).unwrap();
-            } else {
-                gpu.read(view, bytemuck::cast_slice_mut(&mut bits[start..])).unwrap();
-            }
+    assert!(bits(device, &case, "") == bits(device, &case, ""));
+}
+
+/// What takes too long for one submission is cut; here that is every workgroup.
+#[test]
+fn dispatches_in_parts_give_the_same_bits() {
+    let Some(whole) = full_gpu() else { return };
+    let setup = Setup { submission: Duration::from_nanos(1), ..Setup::default() };
+    let parts = gpu_with(setup).unwrap();
+    let wanted = ["fours", "attention, heads of 64", "products of large tiles"];
+    for case in verify::cases().into_iter().filter(|case| wanted.contains(&case.name.as_str())) {
+        let dispatches = case.plan.dispatches.iter();
+        let names: BTreeSet<&str> =
+            dispatches.flat_map(|d| candidates(whole.has(), d)).map(|v| v.name).collect();
+        for name in names {
+            let same = bits(&parts, &case, name) == bits(whole, &case, name);
+            assert!(same, "{}, variant {name:?}", case.name);
         }
-        bits
-    };
-    assert!(bits() == bits());
+    }
+}
+
+/// What a shader reads of its place in the grid, it reads through what knows of parts.
+#[test]
+fn shaders_know_of_parts() {
+    for (file, kernel, variant) in variants() {
+        let text = variant.source(kernel, &precisions(kernel, variant)[0]);
+        // `group.xy` is where it is found out.
+        let text = text.replace("group.xy", "");
+        for direct in ["group.x", "group.y", "num_workgroups", "global_invocation_id"] {
+            assert!(!text.contains(direct), "{file}: {direct}");
+        }
+    }
 }

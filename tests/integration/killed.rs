@@ -7,7 +7,7 @@ use std::time::Instant;
 use assert_cmd::Command;
 use wgpt::Gpt;
 use wgpt::backend::Device;
-use wgpt::checkpoint::{moments, open_state, read_config};
+use wgpt::checkpoint::{moments, open_state, parameters, read_config};
 
 use crate::common::gpu;
 use crate::training::{Place, assert_same, metrics};
@@ -51,7 +51,7 @@ fn assert_loadable(run: &Path) {
         };
         assert!(Gpt::load(&dir, Device::Cpu).is_ok(), "{name}: model");
         let config = read_config(&dir).unwrap();
-        let (state, _) = open_state(&dir, &moments(&config)).unwrap();
+        let (state, _) = open_state(&dir, &moments(&parameters(&config))).unwrap();
         assert_eq!(state.step.to_string(), step);
         let lines = metrics(run);
         assert!(lines.iter().any(|line| line["step"] == state.step), "{name} has its line");

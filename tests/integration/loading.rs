@@ -52,8 +52,13 @@ const DEVICE: &str = "WGPT_TEST_DEVICE";
 /// A model of GPT-2's sizes with random parameters; its weights' length in bytes.
 fn write_random(dir: &Path) -> u64 {
     let config = GptConfig::gpt2();
-    let model =
-        ModelFiles { config: &config, dropout: 0.0, tokenizer_json: None, end_of_text: None };
+    let model = ModelFiles {
+        config: &config,
+        dropout: 0.0,
+        tokenizer_json: None,
+        end_of_text: None,
+        adapter: None,
+    };
     let mut state = 1_u32;
     let mut fill = |_: &str, _: usize, out: &mut [f32]| {
         out.fill_with(|| {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use wgpt::checkpoint::{
-    NamedShape, RunDir, TrainState, files, moments, newest_run, open_model, open_state, write_state,
+    NamedShape, RunDir, TrainState, files, moments, newest_run, open_model, open_state, parameters,
+    write_state,
 };
 use wgpt::{Error, GptConfig};
 
@@ -109,7 +110,7 @@ fn tiny() -> GptConfig {
 #[test]
 fn a_train_state_reads_back_bit_for_bit() {
     let dir = TempDir::new().unwrap();
-    let tensors = moments(&wide_config());
+    let tensors = moments(&parameters(&wide_config()));
     write_state(dir.path(), &a_state(7), &tensors, &mut fill_awkward).unwrap();
     let (state, file) = open_state(dir.path(), &tensors).unwrap();
     assert_eq!(state, a_state(7));
@@ -124,7 +125,7 @@ fn a_train_state_reads_back_bit_for_bit() {
 
 #[test]
 fn a_damaged_train_state_names_its_file_and_the_way_out() {
-    let tensors = moments(&tiny());
+    let tensors = moments(&parameters(&tiny()));
     let check = |damage: &dyn Fn(&Path), wanted: &[NamedShape], word: &str| {
         let dir = TempDir::new().unwrap();
         write_state(dir.path(), &a_state(7), &tensors, &mut fill_awkward).unwrap();
@@ -150,14 +151,14 @@ fn a_damaged_train_state_names_its_file_and_the_way_out() {
         fs::write(path, state.to_string()).unwrap();
     };
     check(&number, &tensors, "99");
-    check(&|_| {}, &moments(&GptConfig { n_layer: 2, ..tiny() }), "missing");
-    check(&|_| {}, &moments(&GptConfig { vocab_size: 12, ..tiny() }), "shape");
+    check(&|_| {}, &moments(&parameters(&GptConfig { n_layer: 2, ..tiny() })), "missing");
+    check(&|_| {}, &moments(&parameters(&GptConfig { vocab_size: 12, ..tiny() })), "shape");
     check(&|_| {}, &tensors[1..], "unexpected");
 }
 
 fn save(run: &RunDir, step: u64, keep: usize) -> PathBuf {
     let config = tiny();
-    let tensors = moments(&config);
+    let tensors = moments(&parameters(&config));
     let mut fill = |name: &str, offset: usize, out: &mut [f32]| {
         out.iter_mut()
             .enumerate()
@@ -188,7 +189,7 @@ fn a_run_keeps_the_newest_checkpoints_and_shows_the_last_model() {
     assert_eq!(listing(&path.join("checkpoints")), ["step-100"]);
     let (step, folder) = run.newest_checkpoint().unwrap().unwrap();
     assert_eq!(step, 100);
-    assert_eq!(open_state(&folder, &moments(&tiny())).unwrap().0, a_state(100));
+    assert_eq!(open_state(&folder, &moments(&parameters(&tiny()))).unwrap().0, a_state(100));
     assert!(listing(&path).iter().all(|name| !files::is_temporary(name)));
 }
 

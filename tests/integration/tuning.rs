@@ -4,18 +4,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wgpt::backend::gpu::tune::{Effort, Notice, tune, tune_spoiled};
-use wgpt::backend::gpu::{Gpu, GpuDevice, Measured};
+use wgpt::backend::gpu::tune::{Effort, Notice, tune};
+use wgpt::backend::gpu::{Gpu, GpuDevice, Measured, class};
 use wgpt::backend::{Backend, Device};
-use wgpt::kernel::{Dims, Elem, Step};
+use wgpt::kernel::{Dims, Elem, Kernel, Step, Variant};
 use wgpt::ops::matmul;
-use wgpt::plan::{Plan, Role};
+use wgpt::plan::{Dispatch, Plan, Role};
 use wgpt::profile;
 
 use crate::common::{full_gpu, new_gpu};
 
 /// The class of [`product`].
-const CLASS: &str = "matmul_nn M=512 K=64 N=512";
+fn the_class() -> String {
+    class(&product().dispatches[0])
+}
 
 /// A product that several variants compute on any device.
 fn product() -> Plan {
@@ -29,10 +31,32 @@ fn product() -> Plan {
 }
 
 /// What tuning the product tells.
-fn notices(device: &Arc<GpuDevice>, effort: Effort, spoil: Option<&str>) -> Vec<Notice> {
+fn notices(device: &Arc<GpuDevice>, effort: Effort) -> Vec<Notice> {
+    notices_of(device, &product(), effort)
+}
+
+/// What tuning a plan tells.
+fn notices_of(device: &Arc<GpuDevice>, plan: &Plan, effort: Effort) -> Vec<Notice> {
     let mut notices = vec![];
-    tune_spoiled(device, &product(), effort, spoil, &mut |notice| notices.push(notice)).unwrap();
+    tune(device, plan, effort, &mut |notice| notices.push(notice)).unwrap();
     notices
+}
+
+/// The product's kernel with its variant `large` changed, so that nothing but its text may be wrong.
+fn with_large(change: impl FnOnce(Variant) -> Variant) -> &'static Kernel {
+    let mut variants = matmul::NN.variants.to_vec();
+    let large = variants.iter_mut().find(|variant| variant.name == "large").unwrap();
+    *large = change(*large);
+    Box::leak(Box::new(Kernel { variants: variants.leak(), ..matmul::NN }))
+}
+
+/// The variants that tuning refuses, each with what is wrong.
+fn refused(notices: &[Notice]) -> Vec<(&str, &str)> {
+    let refused = notices.iter().filter_map(|notice| match notice {
+        Notice::Refused { variant, fault } => Some((variant.as_str(), fault.as_str())),
+        _ => None,
+    });
+    refused.collect()
 }
 
 /// The file of timings in a folder.
@@ -52,56 +76,77 @@ fn the_fastest_is_taken_and_remembered() {
         return;
     }
     let device = open();
-    let first = notices(&device, Effort::Missing, None);
+    let first = notices(&device, Effort::Missing);
     assert!(matches!(first[..], [Notice::Tuning { classes: 1, .. }]), "{first:?}");
-    let timing = device.measured().classes[CLASS].clone();
+    let timing = device.measured().classes[&the_class()].clone();
     assert!(timing.ms.len() >= 2 && timing.ms.values().all(|ms| *ms > 0.0), "{timing:?}");
     let least = timing.ms.values().fold(f64::INFINITY, |a, b| a.min(*b));
     assert_eq!(timing.ms[timing.best().unwrap()], least);
-    assert_eq!(device.choices(&product()).taken[CLASS], timing.best().unwrap());
+    assert_eq!(device.choices(&product()).taken[&the_class()], timing.best().unwrap());
 
     let again = open();
-    assert_eq!(notices(&again, Effort::Missing, None), []);
-    assert_eq!(again.measured().classes[CLASS], timing);
-    assert!(!notices(&again, Effort::All, None).is_empty(), "all is timed again on demand");
+    assert_eq!(notices(&again, Effort::Missing), []);
+    assert_eq!(again.measured().classes[&the_class()], timing);
+    assert!(!notices(&again, Effort::All).is_empty(), "all is timed again on demand");
 
     // Whatever is fastest there is taken here.
     for fastest in timing.ms.keys() {
         let mut measured = again.measured().clone();
-        measured.classes.get_mut(CLASS).unwrap().ms.insert(fastest.clone(), 1e-9);
+        measured.classes.get_mut(&the_class()).unwrap().ms.insert(fastest.clone(), 1e-9);
         measured.save(folder.path()).unwrap();
         let device = open();
-        assert_eq!(device.choices(&product()).taken[CLASS], *fastest);
+        assert_eq!(device.choices(&product()).taken[&the_class()], *fastest);
         Gpu::new(&device, Arc::new(product())).unwrap();
     }
     // Timings of other texts do not count.
     let mut measured = again.measured().clone();
-    measured.classes.get_mut(CLASS).unwrap().texts = "others".into();
+    measured.classes.get_mut(&the_class()).unwrap().texts = "others".into();
     measured.save(folder.path()).unwrap();
-    assert_eq!(notices(&open(), Effort::Missing, None).len(), 1);
+    assert_eq!(notices(&open(), Effort::Missing).len(), 1);
 }
 
 #[test]
 fn a_variant_that_differs_from_its_twin_is_never_taken() {
     let folder = tempfile::tempdir().unwrap();
     let Some(device) = new_gpu(Some(folder.path())) else { return };
-    let told = notices(&device, Effort::Missing, Some("matmul_nn"));
-    let refused: Vec<&String> = told
-        .iter()
-        .filter_map(|notice| match notice {
-            Notice::Refused { variant, fault } => {
-                assert!(fault.contains("error"), "{fault}");
-                Some(variant)
-            }
-            _ => None,
-        })
-        .collect();
-    assert!(!refused.is_empty(), "{told:?}");
-    assert_eq!(device.choices(&product()).taken[CLASS], "", "only the portable one is left");
+    let mut plan = product();
+    // It leaves out all tiles but the first.
+    plan.dispatches[0].kernel = with_large(|large| Variant { grid: |_, _| [1; 3], ..large });
+    let told = notices_of(&device, &plan, Effort::Missing);
+    let [(name, fault)] = refused(&told)[..] else { panic!("{told:?}") };
+    assert_eq!(name, "matmul_nn large");
+    assert!(fault.contains("error") && fault.contains("out["), "{fault}");
     let again = new_gpu(Some(folder.path())).unwrap();
-    let choices = again.choices(&product());
-    assert_eq!(choices.taken[CLASS], "", "it is remembered");
-    assert!(refused.iter().all(|name| choices.refused.contains(name)), "{choices:?}");
+    for device in [device, again] {
+        let choices = device.choices(&plan);
+        assert!(choices.taken[&the_class()] != "large", "{choices:?}");
+        assert_eq!(choices.refused, [name], "it is remembered");
+        assert!(!device.measured().classes[&the_class()].ms.contains_key("large"), "nor timed");
+    }
+}
+
+#[test]
+fn a_variant_that_does_not_compile_is_never_taken_and_takes_none_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(device) = new_gpu(Some(folder.path())) else { return };
+    let mut plan = product();
+    plan.dispatches[0].kernel = with_large(|large| Variant { wgsl: "no WGSL", ..large });
+    // The same variant of another kernel is sound.
+    let sound = Dispatch { kernel: &matmul::TN, ..plan.dispatches[0].clone() };
+    plan.dispatches.push(sound);
+    let told = notices_of(&device, &plan, Effort::Missing);
+    let [(name, fault)] = refused(&told)[..] else { panic!("{told:?}") };
+    assert_eq!(name, "matmul_nn large");
+    assert!(!fault.is_empty() && told.iter().any(|notice| notice.to_string().contains(fault)));
+    let choices = device.choices(&plan);
+    assert_eq!(choices.refused, [name]);
+    assert!(choices.taken[&the_class()] != "large", "{choices:?}");
+    let tn = class(&plan.dispatches[1]);
+    assert!(device.measured().classes[&tn].ms.contains_key("large"), "it was timed");
+    // What is wrong there is not blamed on what comes after.
+    let mut gpu = Gpu::new(&device, Arc::new(plan)).unwrap();
+    gpu.run(0..2, &Step::default());
+    gpu.wait().unwrap();
 }
 
 #[test]
@@ -128,10 +173,10 @@ fn a_folder_that_cannot_be_written_is_told_of_and_no_error() {
     let file = folder.path().join("file");
     fs::write(&file, "not a folder").unwrap();
     let Some(device) = new_gpu(Some(&file)) else { return };
-    let told = notices(&device, Effort::Missing, None);
+    let told = notices(&device, Effort::Missing);
     assert!(matches!(told.last(), Some(Notice::NotKept { .. })), "{told:?}");
-    assert!(device.choices(&product()).taken.contains_key(CLASS));
-    assert_eq!(notices(&device, Effort::Missing, None), [], "this process knows");
+    assert!(device.choices(&product()).taken.contains_key(&the_class()));
+    assert_eq!(notices(&device, Effort::Missing), [], "this process knows");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Is the graph wired right? Plans against themselves: golden text, slices, phases, fused nodes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use wgpt::GptConfig;
+use wgpt::backend::gpu::{Choice, Choices, Gpu, class};
 use wgpt::checkpoint::parameters;
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::Graph;
@@ -11,10 +13,12 @@ use wgpt::model::{EXTENDS, Program, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
 use wgpt::ops::global_norm::state;
 use wgpt::ops::matmul::Layout;
-use wgpt::ops::{gelu, optimizer, residual};
+use wgpt::ops::{attention, gelu, optimizer, residual};
 use wgpt::plan::{Dispatch, Limits, Phase, Plan, Role, View};
 
-use crate::common::{Model, On, assert_close, assert_close_of_max, assert_relative};
+use crate::common::{
+    Model, On, Subject, assert_close, assert_close_of_max, assert_relative, full_gpu, unchecked_gpu,
+};
 
 /// A model that is small, with no two sizes alike.
 fn config() -> GptConfig {
@@ -41,7 +45,8 @@ const TRAINING: Uses = Uses {
 };
 
 /// Bindings of 64 rows of the token table, and arenas of a few of them.
-const SLICES: Limits = Limits { binding_bytes: 64 * 12 * 4 + 768, buffer_bytes: 9000 };
+const SLICES: Limits =
+    Limits { binding_bytes: 64 * 12 * 4 + 768, buffer_bytes: 9000, ..Limits::NONE };
 
 /// Numbers without a pattern, in -0.5..0.5.
 fn noise(seed: usize, n: usize) -> Vec<f32> {
@@ -57,6 +62,12 @@ fn ids(seed: usize, n: usize) -> Vec<u32> {
 /// The model with parameters that depend on their names alone.
 fn model(uses: Uses, on: On, limits: Limits) -> Model {
     let mut model = Model::record(&config(), uses, on, limits);
+    fill(&mut model);
+    model
+}
+
+/// Fills the parameters with numbers that depend on their names alone.
+fn fill(model: &mut Model) {
     let order = parameters(&config());
     model.fill(|name, out| {
         let seed = order.iter().position(|(known, _)| known == name).expect("a known name");
@@ -65,7 +76,6 @@ fn model(uses: Uses, on: On, limits: Limits) -> Model {
             out.iter_mut().for_each(|x| *x += 1.0);
         }
     });
-    model
 }
 
 /// A step whose loss is the mean over `rows`.
@@ -199,7 +209,7 @@ fn what_exceeds_a_device() {
     assert!(says.contains("params.matrices") && says.contains("1000"), "{says}");
 
     // The token table alone needs slices here, and gets them.
-    let limits = Limits { binding_bytes: 100 * 1024, buffer_bytes: 150 * 1024 };
+    let limits = Limits { binding_bytes: 100 * 1024, buffer_bytes: 150 * 1024, ..Limits::NONE };
     let wide = GptConfig { vocab_size: 3000, ..config() };
     let uses = Uses { logits: false, generation: true, ..TRAINING };
     let whole = Program::record(&wide, uses, Limits::NONE).plan;
@@ -216,36 +226,76 @@ fn gpt2_fits_every_device() {
     assert_eq!(program.plan.exceeds(Limits::WEBGPU), None);
 }
 
-/// All gradients after two micro-batches, as bits.
-fn gradient_bits(uses: Uses, on: On) -> Vec<u64> {
+/// The loss of some updates of two micro-batches each, and what they leave of gradients and parameters, as bits.
+fn training_bits(uses: Uses, on: On) -> Vec<u64> {
     let (tokens, targets) = (ids(114, 70), ids(115, 70));
     let mut model = model(uses, on, on.limits());
-    if uses.precision == Precision::Mixed {
-        model.on.run(Phase::Cast, &Step::default());
+    let views = model.program.update.expect("recorded for training");
+    model.on.write_u32(views.state, &state::first(uses.loss_scale()));
+    let mut numbers = vec![];
+    for update in 0..3 {
+        if uses.precision == Precision::Mixed {
+            model.on.run(Phase::Cast, &Step::default());
+        }
+        for accumulate in [0, 1] {
+            let seed = [update, accumulate];
+            let step = Step { accumulate, dropout: 1 << 30, seed, ..mean_over(140) };
+            model.run_batch(&tokens, &targets, &BOTH, &step);
+        }
+        model.on.run(Phase::Update, &Step { learning_rate: 0.01, ..Step::default() });
+        numbers.push(model.loss());
     }
-    for accumulate in [0, 1] {
-        let step = Step { accumulate, dropout: 1 << 30, seed: [7, accumulate], ..mean_over(70) };
-        model.run_batch(&tokens, &targets, &BOTH, &step);
-    }
-    gradients(&mut model).into_iter().flat_map(|(_, data)| data).map(f64::to_bits).collect()
+    assert!(numbers[2] < numbers[0], "it learns: {numbers:?}");
+    numbers.extend(gradients(&mut model).into_iter().flat_map(|(_, data)| data));
+    numbers.extend(everything(&mut model));
+    numbers.into_iter().map(f64::to_bits).collect()
 }
 
 #[test]
 fn what_is_computed_again_is_the_same() {
-    for on in On::all() {
+    let same = |uses: Uses, on: On, all: &[Recompute]| {
+        let bits = all.iter().map(|&recompute| training_bits(Uses { recompute, ..uses }, on));
+        let bits: Vec<_> = bits.collect();
+        assert!(bits.windows(2).all(|pair| pair[0] == pair[1]), "{on:?} {uses:?}");
+    };
+    for on in On::all_variants() {
         for dropout in [false, true] {
-            let uses = Uses { dropout, ..TRAINING };
-            let bits = Recompute::ALL.map(|r| gradient_bits(Uses { recompute: r, ..uses }, on));
-            assert!(bits[0].iter().any(|bits| *bits != 0));
-            assert!(bits[0] == bits[1] && bits[1] == bits[2], "{on:?}");
+            same(Uses { dropout, ..TRAINING }, on, &Recompute::ALL);
         }
     }
     for on in On::in_half() {
         let uses = Uses { precision: Precision::Mixed, ..TRAINING };
-        let both = [Recompute::None, Recompute::Block];
-        let [kept, again] = both.map(|r| gradient_bits(Uses { recompute: r, ..uses }, on));
-        assert!(kept == again, "{on:?} mixed");
+        // On a CPU the GELU is taken before what goes into it is rounded.
+        let on_gpu = on == On::FullGpu;
+        let all = if on_gpu { &Recompute::ALL[..] } else { &[Recompute::None, Recompute::Block] };
+        same(uses, on, all);
     }
+}
+
+/// A block's first normalisation is found again by another kernel than made it, of which another variant may
+/// have been chosen: it sums in another order, which is one more rounding and nothing else.
+#[test]
+fn a_normalisation_may_be_found_again_by_another_variant() {
+    let Some(gpu) = full_gpu() else { return };
+    let uses = Uses { recompute: Recompute::Block, ..TRAINING };
+    let program = Program::record(&config(), uses, gpu.limits());
+    let mut models = ["", "subgroup"].map(|again| {
+        let name = |dispatch: &Dispatch| match dispatch.kernel.name {
+            "layernorm_forward" => again,
+            _ => "subgroup",
+        };
+        let taken = program.plan.dispatches.iter().map(|d| (class(d), name(d).to_owned()));
+        let choices = Choices { taken: taken.collect(), refused: vec![] };
+        let plan = Arc::new(program.plan.clone());
+        let on = Gpu::with(gpu, plan, Choice::Chosen(&choices)).unwrap();
+        let mut model = Model { program: program.clone(), on: Subject::Single(Box::new(on)) };
+        fill(&mut model);
+        model.run_batch(&ids(114, 70), &ids(115, 70), &BOTH, &mean_over(70));
+        model
+    });
+    let [other, same] = &mut models;
+    assert_relative("loss", other.loss(), same.loss(), 1e-6);
+    assert_same_gradients("found by another variant", other, same, 1e-5);
 }
 
 #[test]
@@ -535,13 +585,73 @@ fn compare_graphs(
 fn attention_equals_products_and_softmax() {
     for on in On::all_variants() {
         for sizes in [[2, 5, 3, 4], [1, 70, 2, 20], [1, 41, 1, 64]] {
-            compare_attention(on, sizes);
+            let by = |plan: &Plan| on.backend(plan);
+            let tolerance = rounding(on).max(1e-7);
+            let got = by_attention(by, sizes, 1.0);
+            assert_same_heads(&format!("{on:?}"), &got, &by_products(by, sizes, 1.0), tolerance);
         }
     }
 }
 
-/// B, T, NH and HS.
-fn compare_attention(on: On, [b, t, nh, hs]: [usize; 4]) {
+/// The same over a long context, every variant of a GPU against products on the CPU.
+#[test]
+fn long_attention_equals_products_and_softmax() {
+    let Some(gpu) = unchecked_gpu() else { return };
+    let [portable, others @ ..] = attention::FORWARD.variants else { panic!("it has variants") };
+    // A software adapter takes the portable one half a minute for what the others take seconds for.
+    for (size, longest) in [(16, 4096), (20, 4096), (128, 1024)] {
+        for (t, variants) in [(longest / 4, std::slice::from_ref(portable)), (longest, others)] {
+            let sizes = [1, t, 1, size];
+            // Scores so far apart that some keys count and most do not.
+            let want = by_products(|plan| On::Cpu.backend(plan), sizes, 8.0);
+            for variant in variants {
+                let by = |plan: &Plan| {
+                    let choice = Choice::Named(variant.name);
+                    let gpu = Gpu::with(gpu, Arc::new(plan.clone()), choice).unwrap();
+                    Subject::Single(Box::new(gpu))
+                };
+                let what = format!("{t} positions, heads of {size}, variant {:?}", variant.name);
+                assert_same_heads(&what, &by_attention(by, sizes, 8.0), &want, rounding(On::Gpu));
+            }
+        }
+    }
+}
+
+/// `out` and the gradients of q, k and v of a head.
+type Head = [Vec<f64>; 4];
+
+fn assert_same_heads(what: &str, got: &[Head], want: &[Head], tolerance: f64) {
+    assert_eq!(got.len(), want.len());
+    for (got, want) in got.iter().zip(want) {
+        for (part, (got, want)) in ["out", "dq", "dk", "dv"].iter().zip(got.iter().zip(want)) {
+            let tolerance = if *part == "out" { tolerance } else { 10.0 * tolerance };
+            assert_close_of_max(&format!("{what}: {part}"), got, want, tolerance);
+        }
+    }
+}
+
+/// qkv (B,T,3C), its first third times `far`, and the gradient of what comes out (B,T,C).
+fn attention_data([b, t, nh, hs]: [usize; 4], far: f32) -> (Vec<f32>, Vec<f32>) {
+    let c = nh * hs;
+    let mut qkv = noise(1, b * t * 3 * c);
+    qkv.chunks_mut(3 * c).for_each(|row| row[..c].iter_mut().for_each(|q| *q *= far));
+    (qkv, noise(2, b * t * c))
+}
+
+/// Where the elements (T,HS) of a head of a sequence are in columns `first..` of (B,T,width).
+fn of_head(
+    [_, t, nh, hs]: [usize; 4],
+    head: usize,
+    first: usize,
+    width: usize,
+) -> impl Iterator<Item = usize> {
+    let (b, h) = (head / nh, head % nh);
+    (0..t * hs).map(move |i| (b * t + i / hs) * width + first + h * hs + i % hs)
+}
+
+/// By the fused kernels: sizes are B, T, NH and HS.
+fn by_attention(on: impl Fn(&Plan) -> Subject, sizes: [usize; 4], far: f32) -> Vec<Head> {
+    let [b, t, nh, hs] = sizes;
     let c = nh * hs;
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_training(b, t);
@@ -549,15 +659,24 @@ fn compare_attention(on: On, [b, t, nh, hs]: [usize; 4]) {
     let out = g.attention("attn", qkv, nh, t);
     g.record_forward(Phase::Forward);
     g.record_backward(Phase::Backward, None);
-    let mut whole = on.backend(&g.plan);
-    let (data, upstream) = (noise(1, b * t * 3 * c), noise(2, b * t * c));
+    let mut whole = on(&g.plan);
+    let (data, upstream) = attention_data(sizes, far);
     whole.write(qkv.value, &data);
     whole.run(Phase::Forward, &Step::default());
     whole.write(out.grad, &upstream);
     whole.run(Phase::Backward, &Step::default());
     let (value, grad) = (whole.read(out.value), whole.read(qkv.grad));
+    let part = |head, n: usize| of_head(sizes, head, n * c, 3 * c).map(|i| grad[i]).collect();
+    let out = |head| of_head(sizes, head, 0, c).map(|i| value[i]).collect();
+    (0..b * nh).map(|head| [out(head), part(head, 0), part(head, 1), part(head, 2)]).collect()
+}
 
-    for (b, h) in (0..b * nh).map(|i| (i / nh, i % nh)) {
+/// By products and a softmax, with a whole (T,T) matrix, head by head.
+fn by_products(on: impl Fn(&Plan) -> Subject, sizes: [usize; 4], far: f32) -> Vec<Head> {
+    let [b, t, nh, hs] = sizes;
+    let (c, root) = (nh * hs, (hs as f32).sqrt());
+    let (data, upstream) = attention_data(sizes, far);
+    let one = |head| {
         let mut g = Graph::new(Limits::NONE, false, 1e-5);
         g.begin_training(1, t);
         let [q, k, v] = ["q", "k", "v"].map(|name| g.input(name, t * hs));
@@ -566,28 +685,21 @@ fn compare_attention(on: On, [b, t, nh, hs]: [usize; 4]) {
         let y = g.matmul("y", Layout::NN, [t, t, hs], p, v);
         g.record_forward(Phase::Forward);
         g.record_backward(Phase::Backward, None);
-        let mut head = on.backend(&g.plan);
-        let at = |part: usize, i: usize| (b * t + i / hs) * 3 * c + part * c + h * hs + i % hs;
-        let root = (hs as f32).sqrt();
-        let part =
-            |n: usize, by: f32| -> Vec<f32> { (0..t * hs).map(|i| data[at(n, i)] / by).collect() };
-        head.write(q.value, &part(0, root));
-        head.write(k.value, &part(1, 1.0));
-        head.write(v.value, &part(2, 1.0));
-        head.run(Phase::Forward, &Step::default());
-        let of_out = |i: usize| (b * t + i / hs) * c + h * hs + i % hs;
-        let want: Vec<f64> = (0..t * hs).map(|i| value[of_out(i)]).collect();
-        let tolerance = rounding(on).max(1e-7);
-        assert_close_of_max("out", &head.read(y.value), &want, tolerance);
-        let dy: Vec<f32> = (0..t * hs).map(|i| upstream[of_out(i)]).collect();
-        head.write(y.grad, &dy);
-        head.run(Phase::Backward, &Step::default());
-        for (n, var, by) in [(0, q, f64::from(root)), (1, k, 1.0), (2, v, 1.0)] {
-            let want: Vec<f64> = (0..t * hs).map(|i| grad[at(n, i)]).collect();
-            let got: Vec<f64> = head.read(var.grad).iter().map(|x| x / by).collect();
-            assert_close_of_max(&format!("part {n}"), &got, &want, 10.0 * tolerance);
-        }
-    }
+        let mut on = on(&g.plan);
+        let part = |n: usize, by: f32| -> Vec<f32> {
+            of_head(sizes, head, n * c, 3 * c).map(|i| data[i] / by).collect()
+        };
+        on.write(q.value, &part(0, root));
+        on.write(k.value, &part(1, 1.0));
+        on.write(v.value, &part(2, 1.0));
+        on.run(Phase::Forward, &Step::default());
+        let dy: Vec<f32> = of_head(sizes, head, 0, c).map(|i| upstream[i]).collect();
+        on.write(y.grad, &dy);
+        on.run(Phase::Backward, &Step::default());
+        let dq = on.read(q.grad).into_iter().map(|x| x / f64::from(root)).collect();
+        [on.read(y.value), dq, on.read(k.grad), on.read(v.grad)]
+    };
+    (0..b * nh).map(one).collect()
 }
 
 /// Parameters, and the moments behind them.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use wgpu::{Adapter, Backends, Device, DeviceType, Features, Queue};
@@ -19,6 +20,10 @@ use crate::plan::{self, Dispatch, Plan};
 /// The largest binding that is used of a device: kernels count bytes in 32 bits, some drivers with a
 /// sign.
 const LARGEST_BINDING: u64 = 1 << 31;
+
+/// The way out of too little memory.
+const OUT_OF_MEMORY: &str = "take a smaller --batch-size, --recompute block or --precision mixed (`wgpt plan` \
+    tells the bytes), or --device cpu";
 
 /// Floating-point operations a millisecond of a device that is slow, where nothing was measured.
 const SLOW_FLOPS_PER_MS: f64 = 40e6;
@@ -287,7 +292,7 @@ impl Default for Checks {
 }
 
 /// How a device is opened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
     /// What is asked of it.
     pub wanted: Wanted,
@@ -295,6 +300,21 @@ pub struct Setup {
     pub checks: Checks,
     /// The folder where compiled shaders and timings are kept from one process to the next; `None`: nowhere.
     pub cache: Option<PathBuf>,
+    /// How long one submission may take, roughly: what takes longer is cut into several.
+    pub submission: Duration,
+}
+
+impl Default for Setup {
+    /// Everything, kept nowhere. A system may reset a GPU that works on one submission for seconds, and one
+    /// that also draws the screen should not be kept from it.
+    fn default() -> Setup {
+        Setup {
+            wanted: Wanted::default(),
+            checks: Checks::default(),
+            cache: None,
+            submission: Duration::from_millis(100),
+        }
+    }
 }
 
 /// A device with its queue and pipelines, which any number of plans share.
@@ -306,6 +326,7 @@ pub struct GpuDevice {
     limits: plan::Limits,
     has: Needs,
     flops_per_ms: f64,
+    submission: Duration,
     pipelines: Arc<Pipelines>,
     cache: Option<PathBuf>,
     measured: Arc<Mutex<Measured>>,
@@ -339,7 +360,7 @@ impl GpuDevice {
     ///
     /// As [`GpuDevice::open`].
     pub fn with(index: usize, setup: Setup) -> Result<Arc<GpuDevice>> {
-        let Setup { wanted, checks, cache } = setup;
+        let Setup { wanted, checks, cache, submission } = setup;
         let adapter = enumerate().into_iter().nth(index).ok_or_else(|| {
             Error::device(format!("there is no adapter {index}"))
                 .hint("install the GPU's Vulkan driver, or run with --device cpu")
@@ -362,6 +383,7 @@ impl GpuDevice {
         let limits = plan::Limits {
             binding_bytes: required.max_storage_buffer_binding_size.min(LARGEST_BINDING),
             buffer_bytes: required.max_buffer_size,
+            logits_bytes: plan::Limits::GPU_LOGITS_BYTES,
         };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgpt"),
@@ -392,6 +414,7 @@ impl GpuDevice {
             limits,
             has,
             flops_per_ms,
+            submission,
             pipelines,
             cache,
             measured: Arc::new(Mutex::new(measured)),
@@ -487,6 +510,11 @@ impl GpuDevice {
         lock(&self.notice).take()
     }
 
+    /// How many milliseconds one submission may take.
+    pub(super) fn submission_ms(&self) -> f64 {
+        self.submission.as_secs_f64() * 1e3
+    }
+
     /// How long a dispatch will take, in milliseconds: as measured, else by its operations.
     pub(super) fn estimate_ms(&self, dispatch: &Dispatch, variant: &Variant) -> f64 {
         let measured = self.measured();
@@ -548,8 +576,10 @@ impl GpuDevice {
         for scope in scopes.into_iter().rev() {
             errors.extend(pollster::block_on(scope.pop()));
         }
+        // What other threads did wrong meanwhile goes past the scopes, which are a thread's own.
+        let fault = self.fault();
         match errors.first() {
-            None => self.fault().map(|()| made),
+            None => fault.map(|()| made),
             Some(e) => Err(self.error(e)),
         }
     }
@@ -561,10 +591,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn device_error(name: &str, cause: impl fmt::Display) -> Error {
     let cause = cause.to_string();
-    let hint = if cause.contains("Out of Memory") {
-        "take a smaller --batch-size or --seq-len (`wgpt plan` tells the bytes), or --device cpu"
+    // Of a buffer, and of a device that is lost by it.
+    let hint = if ["Out of Memory", "Not enough memory"].iter().any(|text| cause.contains(text)) {
+        OUT_OF_MEMORY
     } else {
-        "`wgpt verify` tests this device; --device cpu needs none"
+        "`wgpt tune` leaves out the kernels that this device does not run right, `wgpt verify` shows them; \
+         --device cpu needs none"
     };
     Error::device(format!("{name}: {cause}")).hint(hint)
 }

@@ -36,18 +36,16 @@ const DIMS_STRIDE: u64 = 256;
 const READ_BYTES: u64 = 4 << 20;
 /// Bytes that writes move before the device is waited for: until it has them, a second copy is held.
 const WRITE_BYTES: usize = 32 << 20;
-/// How long one submission may take, roughly: a system may reset a GPU that works on one for seconds,
-/// and one that also draws the screen should not be kept from it.
-const SUBMIT_MS: f64 = 100.0;
-/// Dispatches in one submission, at most.
-const SUBMIT_DISPATCHES: usize = 2048;
+/// Parts of dispatches in one submission, at most.
+const SUBMIT_PARTS: usize = 2048;
 
 /// Runs a plan on a GPU.
 pub struct Gpu {
     device: Arc<GpuDevice>,
     plan: Arc<Plan>,
     buffers: Vec<Buffer>,
-    dispatches: Vec<Prepared>,
+    /// In the order of the dispatches.
+    parts: Vec<Prepared>,
     step: Buffer,
     step_group: BindGroup,
     staging: Buffer,
@@ -55,13 +53,21 @@ pub struct Gpu {
     written_bytes: usize,
 }
 
-/// One dispatch of the plan, ready to be replayed.
-struct Prepared {
-    pipeline: Arc<Pipeline>,
-    group: BindGroup,
+/// What of a dispatch goes into one submission: all of it, unless it takes too long.
+struct Part {
+    /// The index of the dispatch.
+    dispatch: usize,
+    dims: Dims,
     grid: [u32; 3],
     /// How long it will take, roughly.
     ms: f64,
+}
+
+/// A part, ready to be replayed.
+struct Prepared {
+    part: Part,
+    pipeline: Arc<Pipeline>,
+    group: BindGroup,
 }
 
 impl Gpu {
@@ -92,9 +98,16 @@ impl Gpu {
             ))
             .hint("take --precision f32"));
         }
+        let choose = |dispatch| choose(choice, device.has(), dispatch);
+        let variants: Vec<_> = plan.dispatches.iter().map(choose).collect();
+        check_grids(device, &plan, &variants)?;
+        let buffers = device.checked(|| make_buffers(device, &plan)).map_err(|error| {
+            let gib = plan.total_bytes() as f64 / f64::from(1 << 30);
+            error.at(format_args!("buffers of {gib:.1} GiB"))
+        })?;
         let gpu = device.checked(|| {
-            let buffers = make_buffers(device, &plan);
-            let dims = make_dims(device, &plan);
+            let parts = parts(device, &plan, &variants);
+            let dims = make_dims(device, &parts);
             let step = device.device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some("step"),
                 size: size_of::<StepWords>() as u64,
@@ -112,31 +125,13 @@ impl Gpu {
                 usage: BufferUsages::MAP_READ | BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             });
-            let dispatches = prepare(device, &plan, choice, &buffers, &dims);
+            let parts = prepare(device, &plan, &variants, parts, &buffers, &dims);
             let device = Arc::clone(device);
-            Gpu { device, plan, buffers, dispatches, step, step_group, staging, written_bytes: 0 }
+            Gpu { device, plan, buffers, parts, step, step_group, staging, written_bytes: 0 }
         })?;
-        gpu.check_grids()?;
         // A cache that cannot be written costs time at the next start, and nothing else.
         let _ = device.pipelines().save();
         Ok(gpu)
-    }
-
-    /// Refuses what would be a grid beyond the limit of every device.
-    fn check_grids(&self) -> Result<()> {
-        let too_large = |grid: &[u32; 3]| grid.iter().any(|groups| *groups > grid::LARGEST);
-        let mut dispatches = self.plan.dispatches.iter().zip(&self.dispatches);
-        match dispatches.find(|(_, prepared)| too_large(&prepared.grid)) {
-            None => Ok(()),
-            Some((dispatch, prepared)) => Err(crate::Error::device(format!(
-                "{}: {} would take {:?} workgroups, a device allows {} a dimension",
-                self.device.name(),
-                dispatch.kernel.name,
-                prepared.grid,
-                grid::LARGEST
-            ))
-            .hint("take a smaller --batch-size, for which --grad-accum makes up")),
-        }
     }
 
     /// Waits until the device has done everything.
@@ -193,31 +188,37 @@ impl Gpu {
         Ok(())
     }
 
-    /// The end of the dispatches from `range.start` on that go into one submission.
+    /// The parts of some dispatches.
+    fn parts_of(&self, dispatches: Range<usize>) -> Range<usize> {
+        let first = |dispatch| self.parts.partition_point(|p| p.part.dispatch < dispatch);
+        first(dispatches.start)..first(dispatches.end)
+    }
+
+    /// The end of the parts from `range.start` on that go into one submission.
     fn submission_end(&self, range: Range<usize>) -> usize {
-        let mut ms = 0.0;
+        let (mut ms, most_ms) = (0.0, self.device.submission_ms());
         let fits = |i: &usize| {
-            ms += self.dispatches[*i].ms;
-            *i == range.start || ms <= SUBMIT_MS
+            ms += self.parts[*i].part.ms;
+            *i == range.start || ms <= most_ms
         };
-        let most = range.end.min(range.start + SUBMIT_DISPATCHES);
+        let most = range.end.min(range.start + SUBMIT_PARTS);
         range.start + (range.start..most).take_while(fits).count()
     }
 
-    fn submit(&self, range: Range<usize>) {
+    fn submit(&self, parts: Range<usize>) {
         let mut encoder = self.device.device().create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        self.record(&mut pass, range);
+        self.record(&mut pass, parts);
         drop(pass);
         self.device.queue().submit([encoder.finish()]);
     }
 
-    fn record(&self, pass: &mut wgpu::ComputePass<'_>, range: Range<usize>) {
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>, parts: Range<usize>) {
         pass.set_bind_group(1, &self.step_group, &[]);
-        for dispatch in &self.dispatches[range] {
-            pass.set_pipeline(&dispatch.pipeline.pipeline);
-            pass.set_bind_group(0, &dispatch.group, &[]);
-            let [x, y, z] = dispatch.grid;
+        for Prepared { part, pipeline, group } in &self.parts[parts] {
+            pass.set_pipeline(&pipeline.pipeline);
+            pass.set_bind_group(0, group, &[]);
+            let [x, y, z] = part.grid;
             pass.dispatch_workgroups(x, y, z);
         }
     }
@@ -257,11 +258,46 @@ pub(super) fn has_room(device: &GpuDevice, plan: &Plan) -> bool {
     device.wait().is_ok() && made
 }
 
-/// The sizes of every dispatch, in one buffer.
-fn make_dims(device: &GpuDevice, plan: &Plan) -> Buffer {
-    let mut bytes = vec![0; DIMS_STRIDE as usize * plan.dispatches.len().max(1)];
-    for (dispatch, slot) in plan.dispatches.iter().zip(bytes.chunks_mut(DIMS_STRIDE as usize)) {
-        slot[..size_of::<Dims>()].copy_from_slice(bytemuck::bytes_of(&dispatch.dims));
+/// Refuses what would be a grid beyond the limit of every device.
+fn check_grids(device: &GpuDevice, plan: &Plan, variants: &[&Variant]) -> Result<()> {
+    for (dispatch, variant) in plan.dispatches.iter().zip(variants) {
+        let grid = (variant.grid)(&dispatch.dims, &dispatch.lens());
+        if grid.iter().any(|groups| *groups > grid::LARGEST) {
+            return Err(crate::Error::device(format!(
+                "{}: {} would take {grid:?} workgroups, a device allows {} a dimension",
+                device.name(),
+                dispatch.kernel.name,
+                grid::LARGEST
+            ))
+            .hint("take a smaller --batch-size, for which --grad-accum makes up"));
+        }
+    }
+    Ok(())
+}
+
+/// The parts of all dispatches: a system may reset a GPU that works for seconds, be it on one dispatch.
+fn parts(device: &GpuDevice, plan: &Plan, variants: &[&Variant]) -> Vec<Part> {
+    let of_one = |(index, (dispatch, variant)): (usize, (&Dispatch, &&Variant))| {
+        let ms = device.estimate_ms(dispatch, variant);
+        let grid = (variant.grid)(&dispatch.dims, &dispatch.lens());
+        let parts = grid::split(grid, (ms / device.submission_ms()).ceil() as u32);
+        let (ms, dims) = (ms / parts.len() as f64, dispatch.dims);
+        let part = move |(first, grid)| Part {
+            dispatch: index,
+            dims: Dims { FIRST: first, ..dims },
+            grid,
+            ms,
+        };
+        parts.into_iter().map(part)
+    };
+    plan.dispatches.iter().zip(variants).enumerate().flat_map(of_one).collect()
+}
+
+/// The sizes of every part, in one buffer.
+fn make_dims(device: &GpuDevice, parts: &[Part]) -> Buffer {
+    let mut bytes = vec![0; DIMS_STRIDE as usize * parts.len().max(1)];
+    for (part, slot) in parts.iter().zip(bytes.chunks_mut(DIMS_STRIDE as usize)) {
+        slot[..size_of::<Dims>()].copy_from_slice(bytemuck::bytes_of(&part.dims));
     }
     let buffer = device.device().create_buffer(&wgpu::BufferDescriptor {
         label: Some("dims"),
@@ -273,14 +309,12 @@ fn make_dims(device: &GpuDevice, plan: &Plan) -> Buffer {
     buffer
 }
 
-/// A variant with its pipeline.
-type Compiled = (&'static Variant, Arc<Pipeline>);
-
 /// Compiles what the dispatches need, on all threads, and binds their buffers.
 fn prepare(
     device: &GpuDevice,
     plan: &Plan,
-    choice: Choice<'_>,
+    variants: &[&'static Variant],
+    parts: Vec<Part>,
     buffers: &[Buffer],
     dims: &Buffer,
 ) -> Vec<Prepared> {
@@ -292,13 +326,12 @@ fn prepare(
             size: NonZeroU64::new(size),
         }),
     };
-    let compile = |dispatch: &Dispatch| {
-        let variant = choose(choice, device.has(), dispatch);
-        (variant, device.pipelines().get(dispatch.kernel, variant, &dispatch.elems()))
+    let compile = |(dispatch, variant): (&Dispatch, &&'static Variant)| {
+        device.pipelines().get(dispatch.kernel, variant, &dispatch.elems())
     };
-    let compiled: Vec<_> = plan.dispatches.par_iter().map(compile).collect();
-    let make = |((index, dispatch), (variant, pipeline)): ((usize, &Dispatch), Compiled)| {
-        let kernel = dispatch.kernel;
+    let pipelines: Vec<_> = plan.dispatches.par_iter().zip(variants).map(compile).collect();
+    let make = |(index, part): (usize, Part)| {
+        let (dispatch, pipeline) = (&plan.dispatches[part.dispatch], &pipelines[part.dispatch]);
         let mut entries =
             vec![binding(0, dims, index as u64 * DIMS_STRIDE, size_of::<Dims>() as u64)];
         entries.extend(dispatch.args.iter().zip(1..).map(|(view, i)| {
@@ -307,14 +340,13 @@ fn prepare(
             binding(i, &buffers[view.buffer], offset, whole_vectors(size))
         }));
         let group = device.device().create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(kernel.name),
+            label: Some(dispatch.kernel.name),
             layout: &pipeline.layout,
             entries: &entries,
         });
-        let grid = (variant.grid)(&dispatch.dims, &dispatch.lens());
-        Prepared { pipeline, group, grid, ms: device.estimate_ms(dispatch, variant) }
+        Prepared { part, pipeline: Arc::clone(pipeline), group }
     };
-    plan.dispatches.iter().enumerate().zip(compiled).map(make).collect()
+    parts.into_iter().enumerate().map(make).collect()
 }
 
 impl Backend for Gpu {
@@ -340,11 +372,11 @@ impl Backend for Gpu {
     fn run(&mut self, range: Range<usize>, step: &Step) {
         self.write_step(step);
         self.written_bytes = 0;
-        let mut start = range.start;
-        while start < range.end {
-            let end = self.submission_end(start..range.end);
-            self.submit(start..end);
-            start = end;
+        let mut parts = self.parts_of(range);
+        while !parts.is_empty() {
+            let end = self.submission_end(parts.clone());
+            self.submit(parts.start..end);
+            parts.start = end;
         }
         self.device.catch(self.device.poll());
     }
@@ -364,10 +396,12 @@ impl Backend for Gpu {
     }
 
     fn run_timed(&mut self, range: Range<usize>, step: &Step) -> Vec<f64> {
-        let mut times_ms = vec![];
-        let result = self.time(range, step, &mut times_ms);
+        let (parts, mut parts_ms) = (self.parts_of(range), vec![]);
+        let result = self.time(parts.clone(), step, &mut parts_ms);
         self.device.catch(result);
-        times_ms
+        let parts: Vec<_> = self.parts[parts].iter().zip(parts_ms).collect();
+        let dispatches = parts.chunk_by(|(a, _), (b, _)| a.part.dispatch == b.part.dispatch);
+        dispatches.map(|parts| parts.iter().map(|(_, ms)| ms).sum()).collect()
     }
 
     fn describe(&self) -> String {

@@ -9,13 +9,13 @@ use super::Gpu;
 use crate::error::Result;
 use crate::kernel::Step;
 
-/// Dispatches that are timed in one submission: two of the 4096 queries of a set for each.
-const TIMED_DISPATCHES: usize = 2048;
+/// Parts of dispatches that are timed in one submission: two of the 4096 queries of a set for each.
+const TIMED_PARTS: usize = 2048;
 /// Bytes of a time.
 const TICKS_BYTES: u64 = wgpu::QUERY_SIZE as u64;
 
 impl Gpu {
-    /// Runs dispatches and appends to `times_ms` how long each took.
+    /// Runs parts of dispatches and appends to `times_ms` how long each took.
     pub(super) fn time(
         &mut self,
         range: Range<usize>,
@@ -28,7 +28,7 @@ impl Gpu {
         }
         let mut start = range.start;
         while start < range.end {
-            let end = self.submission_end(start..range.end.min(start + TIMED_DISPATCHES));
+            let end = self.submission_end(start..range.end.min(start + TIMED_PARTS));
             self.time_submission(start..end, times_ms)?;
             start = end;
         }
@@ -46,7 +46,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// A pass for each dispatch, since every device has clocks at the ends of a pass, few within.
+    /// A pass for each part, since every device has clocks at the ends of a pass, few within.
     fn time_submission(&mut self, range: Range<usize>, times_ms: &mut Vec<f64>) -> Result<()> {
         let device = self.device.device();
         let count = 2 * range.len() as u32;

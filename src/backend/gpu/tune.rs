@@ -4,7 +4,7 @@
 //! the dispatch's own sizes. Before that each variant is compared with its twin; one that differs is never taken. What is
 //! found is kept in the device's cache folder ([`Measured`]), so that the next start finds it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::{Choice, Gpu, GpuDevice, Measured, candidates, class};
 use crate::backend::{Backend, Device};
 use crate::check::verify::{self, Row};
 use crate::error::Result;
-use crate::kernel::{Step, Variant};
+use crate::kernel::{Kernel, Step, Variant};
 use crate::plan::{Dispatch, Plan};
 
 /// How long a start may time kernels; what is left then waits for the next start.
@@ -102,21 +102,6 @@ pub fn tune(
     effort: Effort,
     on_notice: &mut dyn FnMut(Notice),
 ) -> Result<()> {
-    tune_spoiled(device, plan, effort, None, on_notice)
-}
-
-/// [`tune`], with the twin of the kernel `spoil` made wrong first, to see its variants refused.
-///
-/// # Errors
-///
-/// As [`tune`].
-pub fn tune_spoiled(
-    device: &Arc<GpuDevice>,
-    plan: &Plan,
-    effort: Effort,
-    spoil: Option<&str>,
-    on_notice: &mut dyn FnMut(Notice),
-) -> Result<()> {
     if let Some(notice) = device.cache_notice() {
         on_notice(notice);
     }
@@ -132,7 +117,7 @@ pub fn tune_spoiled(
         return Ok(());
     }
     on_notice(Notice::Tuning { device: device.name().to_owned(), classes: classes.len() });
-    compare(device, plan, spoil, on_notice)?;
+    compare(device, plan, on_notice)?;
     let began = Instant::now();
     for dispatch in classes {
         if effort == Effort::Missing && began.elapsed() > BUDGET {
@@ -165,12 +150,7 @@ fn unknown<'a>(device: &GpuDevice, plan: &'a Plan) -> Vec<&'a Dispatch> {
 }
 
 /// Compares the variants that were not compared yet with their twins, over the tiny models of `wgpt verify`.
-fn compare(
-    device: &Arc<GpuDevice>,
-    plan: &Plan,
-    spoil: Option<&str>,
-    on_notice: &mut dyn FnMut(Notice),
-) -> Result<()> {
+fn compare(device: &Arc<GpuDevice>, plan: &Plan, on_notice: &mut dyn FnMut(Notice)) -> Result<()> {
     let mut open: BTreeMap<&str, BTreeMap<&str, (&Dispatch, &Variant)>> = BTreeMap::new();
     for dispatch in &plan.dispatches {
         for variant in candidates(device.has(), dispatch).skip(1) {
@@ -181,17 +161,16 @@ fn compare(
         }
     }
     for (name, kernels) in open {
-        let wanted: BTreeSet<&str> = kernels.keys().copied().collect();
-        let found = verify::verify_variant(&Device::Gpu(Arc::clone(device)), name, &wanted, spoil);
-        // A driver that refuses one of these shaders makes all of them suspect; a device that is gone makes none.
-        if let Err(error) = &found
-            && device.is_lost()
-        {
-            return Err(error.clone());
-        }
+        let all: Vec<&'static Kernel> = kernels.values().map(|(d, _)| d.kernel).collect();
+        let together = verified(device, name, &all)?;
         for (kernel, (dispatch, variant)) in kernels {
-            let fault = match &found {
-                Ok(rows) => rows.iter().find(|row| row.kernel == kernel).and_then(fault),
+            // Where one does not compile, the others are still compared.
+            let found = match &together {
+                Err(_) if all.len() > 1 => &verified(device, name, &[dispatch.kernel])?,
+                found => found,
+            };
+            let fault = match found {
+                Ok(rows) => fault(rows.iter().find(|row| row.kernel == kernel)),
                 Err(error) => Some(error.to_string()),
             };
             if let Some(fault) = &fault {
@@ -204,12 +183,32 @@ fn compare(
     Ok(())
 }
 
-/// What is wrong with a variant, if something is.
-fn fault(row: &Row) -> Option<String> {
-    (!row.passes()).then(|| match row.dispatches {
-        0 => "it was not compared".to_owned(),
-        _ => format!("error {:.1e} of {:.0e}, {}", row.error, row.tolerance, row.place),
-    })
+/// What comparing the variant `name` of some kernels finds, or why it cannot be compared.
+///
+/// # Errors
+///
+/// If the device is lost, for which no variant is to blame.
+fn verified(
+    device: &Arc<GpuDevice>,
+    name: &str,
+    kernels: &[&'static Kernel],
+) -> Result<Result<Vec<Row>>> {
+    let found = verify::verify_variant(&Device::Gpu(Arc::clone(device)), name, kernels);
+    match found {
+        Err(error) if device.is_lost() => Err(error),
+        found => Ok(found),
+    }
+}
+
+/// What is wrong with a variant, if something is; one that was not compared is not known to be right.
+fn fault(row: Option<&Row>) -> Option<String> {
+    match row {
+        Some(row) if row.passes() => None,
+        Some(row) if row.dispatches > 0 => {
+            Some(format!("error {:.1e} of {:.0e}, {}", row.error, row.tolerance, row.place))
+        }
+        _ => Some("it was not compared".to_owned()),
+    }
 }
 
 /// How many milliseconds each sound variant takes on a dispatch, by name.

@@ -50,8 +50,9 @@ pub fn full_name(dispatch: &Dispatch, variant: &Variant) -> String {
     format!("{} {}", dispatch.kernel.name, variant.name)
 }
 
-/// What is timed and chosen as one: the kernel, what its arguments hold, and each of its sizes up to the
-/// next power of two; of a dispatch without sizes the length of its last argument.
+/// What is timed and chosen as one: the kernel, what its arguments hold, each of its sizes up to the next
+/// power of two (of a dispatch without sizes the length of its last argument), and, a digit each, which of
+/// the kernel's variants fit: so that what is chosen for one of a class fits all of them.
 pub fn class(dispatch: &Dispatch) -> String {
     let Dims { B, T, C, OC, NH, V, S, M, K, N, .. } = dispatch.dims;
     let sizes = [("B", B), ("T", T), ("C", C), ("OC", OC), ("NH", NH), ("V", V), ("S", S)];
@@ -70,7 +71,10 @@ pub fn class(dispatch: &Dispatch) -> String {
         let last = dispatch.args.last().map_or(0, |view| view.len);
         class += &format!(" n={}", last.next_power_of_two());
     }
-    class
+    let elems = dispatch.elems();
+    let fits = dispatch.kernel.variants.iter().map(|v| (v.fits)(&dispatch.dims, &elems));
+    let digits: String = fits.map(|fits| if fits { '1' } else { '0' }).collect();
+    class + " fits=" + &digits
 }
 
 /// The variants that an adapter with `has` can run a dispatch with, the portable one first.
@@ -109,6 +113,7 @@ pub fn choose(choice: Choice<'_>, has: &Needs, dispatch: &Dispatch) -> &'static 
 mod tests {
     use super::*;
     use crate::backend::gpu::Choice::{Best, Chosen};
+    use crate::kernel::Kernel;
     use crate::ops::matmul;
     use crate::plan::Role;
 
@@ -124,11 +129,14 @@ mod tests {
     #[test]
     fn classes_round_sizes_up() {
         let class = |sizes| class(&product(sizes).dispatches[0]);
-        assert_eq!(class([1000, 257, 1]), "matmul_nn M=1024 K=512 N=1");
+        assert!(class([1000, 257, 1]).starts_with("matmul_nn M=1024 K=512 N=1 fits=101"));
         assert_eq!(class([1000, 257, 1]), class([1024, 512, 1]));
         assert_ne!(class([1000, 257, 1]), class([1025, 257, 1]));
         let halved = product([64, 64, 64]).halved();
-        assert_eq!(super::class(&halved.dispatches[0]), "matmul_nn hhh M=64 K=64 N=64");
+        assert_eq!(
+            super::class(&halved.dispatches[0]),
+            "matmul_nn hhh M=64 K=64 N=64 fits=1010111"
+        );
     }
 
     #[test]
@@ -149,5 +157,35 @@ mod tests {
         choices.taken.insert(class(dispatch), best.into());
         choices.refused.push(format!("matmul_nn {best}"));
         assert_ne!(take(&choices), best);
+    }
+
+    /// What a class leaves out may decide whether a variant fits.
+    #[test]
+    fn what_is_chosen_for_a_class_fits_all_of_it() {
+        static KERNEL: Kernel = Kernel {
+            variants: &[
+                matmul::NN.variants[0],
+                Variant { name: "even", fits: |d, _| d.START % 2 == 0, ..matmul::NN.variants[0] },
+                Variant { name: "odd", fits: |d, _| d.START % 2 == 1, ..matmul::NN.variants[0] },
+            ],
+            ..matmul::NN
+        };
+        let from = |start| {
+            let mut dispatch = product([64, 64, 64]).dispatches[0].clone();
+            (dispatch.kernel, dispatch.dims.START) = (&KERNEL, start);
+            dispatch
+        };
+        let [even, also_even, odd] = [0, 2, 3].map(from);
+        assert_eq!(class(&even), class(&also_even));
+        assert_ne!(class(&even), class(&odd));
+        let has = &Needs::NOTHING;
+        let mut choices = Choices::default();
+        let take = |choices: &Choices, d: &Dispatch| choose(Chosen(choices), has, d).name;
+        choices.taken.insert(class(&even), "even".into());
+        choices.taken.insert(class(&odd), String::new());
+        assert_eq!([&even, &also_even, &odd].map(|d| take(&choices, d)), ["even", "even", ""]);
+        // Even what a damaged file says is taken only where it fits.
+        choices.taken.insert(class(&odd), "even".into());
+        assert_eq!(take(&choices, &odd), "odd");
     }
 }

@@ -62,6 +62,52 @@ fn plain_files_are_16_bit_ids() {
     assert_eq!(ids(&Tokens::open(&path).unwrap()), [5, 256, 65_535]);
 }
 
+/// A file as llm.c writes it.
+fn llm_c(magic: u32, version: u32, count: u32, ids: &[u8]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = [magic, version, count].iter().flat_map(|n| n.to_le_bytes()).collect();
+    bytes.resize(1024, 0);
+    [&bytes, ids].concat()
+}
+
+#[test]
+fn the_token_files_of_llm_c_are_read() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("fineweb_train_000001.bin");
+    fs::write(&path, llm_c(20_240_520, 1, 3, &[80, 196, 7, 0, 1, 1])).unwrap();
+    let tokens = Tokens::open(&path).unwrap();
+    assert_eq!((ids(&tokens), tokens.width()), (vec![50_256, 7, 257], 2));
+    fs::write(&path, llm_c(20_240_801, 7, 2, &[0, 244, 1, 0, 7, 0, 0, 0])).unwrap();
+    let tokens = Tokens::open(&path).unwrap();
+    assert_eq!((ids(&tokens), tokens.width()), (vec![128_000, 7], 4));
+    // Plain ids that happen to begin with the magic number are no header.
+    let plain = [&20_240_520_u32.to_le_bytes()[..], &[7; 2000]].concat();
+    fs::write(&path, plain).unwrap();
+    assert_eq!(Tokens::open(&path).unwrap().len(), 1002);
+}
+
+#[test]
+fn damaged_token_files_of_llm_c_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("fineweb.bin");
+    let ids = [1, 0, 2, 0, 3, 0];
+    let cases = [
+        (llm_c(20_240_520, 2, 3, &ids), "version 2"),
+        (llm_c(20_240_801, 1, 3, &ids), "version 1"),
+        (llm_c(20_240_520, 1, 4, &ids), "4 tokens"),
+        (llm_c(20_240_520, 1, 2, &ids), "2 tokens"),
+        (llm_c(20_240_520, 1, u32::MAX, &ids), "tokens"),
+        (llm_c(20_240_801, 7, 3, &ids), "3 tokens of 4 bytes"),
+        (llm_c(20_240_520, 1, 0, &[]), "empty"),
+        (llm_c(20_240_520, 1, 3, &ids)[..700].to_vec(), "cut short"),
+        (llm_c(20_240_522, 1, 3, &ids), "questions"),
+    ];
+    for (bytes, words) in cases {
+        fs::write(&path, &bytes).unwrap();
+        let error = Tokens::open(&path).err().expect(words).to_string();
+        assert!(error.contains(words) && error.contains("fineweb.bin"), "{words}: {error}");
+    }
+}
+
 #[test]
 fn changed_token_files_are_refused() {
     let folder = TempDir::new().unwrap();

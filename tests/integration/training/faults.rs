@@ -8,14 +8,15 @@ use serde_json::Value;
 use wgpt::backend::Device;
 use wgpt::config::Optimizer;
 use wgpt::data::Tokens;
-use wgpt::engine::Tensor;
+use wgpt::engine::{Engine, Tensor};
 use wgpt::error::Kind;
+use wgpt::model::Uses;
 use wgpt::train::{MAX_SKIPPED, RunSettings, start};
 use wgpt::{Error, Event, GenerateOptions, Gpt, GptConfig, TrainConfig, Trainer};
 
 use crate::common::{json, oracle};
 
-use crate::common::new_gpu;
+use crate::common::{gpu, new_gpu};
 
 use super::{Place, assert_same, contents, devices, go_on, metrics, run_until, tiny, train};
 
@@ -517,4 +518,47 @@ fn a_run_whose_device_is_lost_goes_on_from_its_last_save() {
     let again = Device::Gpu(new_gpu(None).unwrap());
     assert!(go_on(&cut.run(), &again).unwrap().finished);
     assert_same(&cut.run(), &whole.run(), "after a lost device");
+}
+
+/// Set in the process that does nothing but this test, in an address space with an end.
+const ALONE: &str = "WGPT_TEST_ALONE";
+
+/// A driver that refuses memory is an error, and neither the device nor the run is lost by it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_model_that_the_driver_has_no_memory_for_is_refused_and_a_run_goes_on() {
+    if std::env::var_os(ALONE).is_some() {
+        return exhaust();
+    }
+    let name = "a_model_that_the_driver_has_no_memory_for_is_refused_and_a_run_goes_on";
+    let limited = "ulimit -v 8000000; exec \"$0\" \"$@\"";
+    assert_cmd::Command::new("sh")
+        .args(["-c", limited, std::env::current_exe().unwrap().to_str().unwrap(), "--exact"])
+        .args([&format!("training::faults::{name}"), "--nocapture"])
+        .env(ALONE, "1")
+        .timeout(std::time::Duration::from_secs(120))
+        .assert()
+        .success();
+}
+
+/// Asks for 61 GiB beside a run, in an address space of 8.
+fn exhaust() {
+    let Some(device) = gpu() else { return };
+    let device = Device::Gpu(Arc::clone(device));
+    let (whole, cut) = (Place::new(), Place::new());
+    train(&whole.settings(), &device).unwrap();
+    let mut trainer = start(&cut.settings(), device.clone(), &mut |_| {}).unwrap();
+    run_until(&mut trainer, 6).unwrap();
+    let large = GptConfig { n_layer: 80, n_embd: 2048, n_head: 16, ..tiny() };
+    let uses = Uses::training(&TrainConfig::default(), &large);
+    let error = Engine::new(&large, uses, &device).err().expect("it does not fit");
+    println!("{error} ({:?})", error.advice());
+    assert_eq!(error.kind(), Kind::Device);
+    assert!(error.to_string().contains("GiB") && error.to_string().contains("Memory"), "{error}");
+    for option in ["--batch-size", "--recompute", "--precision"] {
+        assert!(error.advice().unwrap().contains(option), "{error:?}");
+    }
+    drop(trainer);
+    assert!(go_on(&cut.run(), &device).unwrap().finished);
+    assert_same(&cut.run(), &whole.run(), "after a refusal");
 }

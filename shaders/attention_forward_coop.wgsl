@@ -1,0 +1,134 @@
+// out[i] = Σ_j p[i, j] v[j] and lse[i], p = softmax of q[i] · k[j] / √HS over j <= i, on matrix units.
+//
+// One workgroup some queries of a head and (in z) 64 of the head's channels: shared/attention_coop.wgsl.
+// Sums in matrices cannot be rescaled row by row, so the keys are gone through twice: first for the
+// largest score and the sum of exponentials of each query, then for the outputs. Of larger heads the
+// products take 64 channels at a time, the workgroup's own last, so that its values are there then.
+
+@group(0) @binding(1) var<storage, read> qkv: array<vec4<qkv_elem>>;          // (B, T, 3C)
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<out_elem>>;    // (B, T, C)
+@group(0) @binding(3) var<storage, read_write> lse: array<f32>;               // (B, NH, T)
+
+const STAGES = 1u;
+const FAR = -1e30; // a score below any other that still is a number
+
+fn four(part: u32, b: u32, head: u32, t: u32, d: u32) -> vec4<f16> {
+    let size = dims.C / dims.NH;
+    if t >= dims.T || d >= size {
+        return vec4<f16>();
+    }
+    return vec4<f16>(qkv[(((b * dims.T + t) * 3u + part) * dims.C + head * size + d) / 4u]);
+}
+
+// exp(x), for x <= 0.
+fn shrink(x: f32) -> f32 {
+    return exp(max(x, -80.0));
+}
+
+@compute @workgroup_size(INVOCATIONS)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let blocks = (dims.T + OWN - 1u) / OWN;
+    // `group_index`, whose result naga would take to differ within a workgroup.
+    let tile_place = group.xy + dims.FIRST;
+    let index = tile_place.y * 65535u + tile_place.x;
+    let head = index / blocks % dims.NH;
+    let b = index / blocks / dims.NH;
+    // The longest blocks begin first.
+    let first = (blocks - 1u - index % blocks) * OWN;
+    if b >= dims.B {
+        return;
+    }
+    let place = vec2(b, head);
+    let size = dims.C / dims.NH;
+    let scale = 1.0 / sqrt(f32(size));
+    let chunks = (size + CHANNELS - 1u) / CHANNELS;
+    let query = first + subgroup * EDGE + lane % EDGE;
+    let share = lane / EDGE;
+    let stage_row = stage_place(0u, subgroup, 0u) + lane % EDGE * STAGE_PITCH;
+    let weights_row = (subgroup * EDGE + lane % EDGE) * WEIGHTS_PITCH;
+
+    var own: array<MatrixA, PARTS>;
+    var sums: array<MatrixC, PARTS>;
+    var largest = FAR;
+    var total = 0.0;
+    load_own(&own, Q, place, first, 0u, subgroup, local);
+    for (var round = 0u; round < 2u; round++) {
+        for (var key = 0u; key < min(first + OWN, dims.T); key += OTHERS) {
+            var s: array<MatrixC, ACROSS>;
+            for (var chunk = 1u; chunk <= chunks; chunk++) {
+                let d = (group.z + chunk) % chunks * CHANNELS;
+                workgroupBarrier();
+                if chunks > 1u {
+                    load_own(&own, Q, place, first, d, subgroup, local);
+                }
+                fill(0u, OTHERS, K, place, key, d, local);
+                if round == 1u && chunk == chunks {
+                    fill(SECOND, OTHERS, V, place, key, d, local);
+                }
+                workgroupBarrier();
+                for (var c = 0u; c < PARTS; c++) {
+                    for (var o = 0u; o < ACROSS; o++) {
+                        s[o] = coopMultiplyAdd(own[c], others_across(0u, o, c), s[o]);
+                    }
+                }
+            }
+            for (var o = 0u; o < ACROSS; o++) {
+                coopStoreT(s[o], &stage[stage_place(0u, subgroup, o)], STAGE_PITCH);
+            }
+            workgroupBarrier();
+            if round == 0u {
+                let before = largest;
+                for (var o = share; o < OTHERS; o += LANES) {
+                    largest = max(largest, select(FAR, stage[stage_row + o] * scale, key + o <= query));
+                }
+                total *= shrink(before - largest);
+                for (var o = share; o < OTHERS; o += LANES) {
+                    total += select(0.0, exp(stage[stage_row + o] * scale - largest), key + o <= query);
+                }
+                continue;
+            }
+            for (var o = share; o < OTHERS; o += LANES) {
+                let p = select(0.0, exp(stage[stage_row + o] * scale - largest), key + o <= query);
+                weights[weights_row + o] = f16(p);
+            }
+            workgroupBarrier();
+            for (var o = 0u; o < ACROSS; o++) {
+                let p = weights_matrix(0u, subgroup, o);
+                for (var c = 0u; c < PARTS; c++) {
+                    sums[c] = coopMultiplyAdd(p, others_matrix(SECOND, o, c), sums[c]);
+                }
+            }
+        }
+        // After the first round the lanes of a row tell each other what they found.
+        for (var apart = EDGE; apart < SUBGROUP && round == 0u; apart *= 2u) {
+            let other_largest = subgroupShuffleXor(largest, apart);
+            let other_total = subgroupShuffleXor(total, apart);
+            let both = max(largest, other_largest);
+            total = total * shrink(largest - both) + other_total * shrink(other_largest - both);
+            largest = both;
+        }
+    }
+
+    for (var c0 = 0u; c0 < PARTS; c0 += ACROSS) {
+        workgroupBarrier();
+        for (var o = 0u; o < ACROSS; o++) {
+            coopStoreT(sums[c0 + o], &stage[stage_place(0u, subgroup, o)], STAGE_PITCH);
+        }
+        workgroupBarrier();
+        for (var i = 4u * share; i < OTHERS; i += 4u * LANES) {
+            let d = group.z * CHANNELS + c0 * EDGE + i;
+            if query < dims.T && d < size {
+                let at = (b * dims.T + query) * dims.C + head * size + d;
+                out[at / 4u] = vec4<out_elem>(staged(stage_row + i) / total);
+            }
+        }
+    }
+    if share == 0u && group.z == 0u && query < dims.T {
+        lse[(b * dims.NH + head) * dims.T + query] = largest + log(total);
+    }
+}

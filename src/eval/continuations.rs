@@ -1,0 +1,122 @@
+//! BLEU of a model's continuations of a text against how the text went on.
+//!
+//! A text is cut into pieces of a prompt and a reference, so many tokens each. The model goes on with the prompt, for as many
+//! tokens as the reference has; what it writes is compared with the reference by [corpus BLEU](super::bleu). Pieces in which a
+//! document ends are left out.
+
+use serde::Serialize;
+
+use super::bleu::{Bleu, BleuCounts};
+use crate::data::Tokens;
+use crate::error::{Error, Result};
+use crate::generate::GenerateOptions;
+use crate::gpt::Gpt;
+use crate::tokenizer::Tokenizer;
+
+/// The beginning of a text, and how it goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Token ids.
+    pub prompt: Vec<u32>,
+    /// The token ids after them.
+    pub reference: Vec<u32>,
+}
+
+/// What a model wrote, beside what stands in the text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Continuation {
+    /// What it was given.
+    pub prompt: String,
+    /// What it wrote.
+    pub hypothesis: String,
+    /// How the text goes on.
+    pub reference: String,
+}
+
+/// Cuts a row of tokens into pieces of `lens.0` and `lens.1` tokens, one after the other, and takes `count` of them, spread
+/// evenly over the text.
+///
+/// # Errors
+///
+/// If there is no piece: the text, or each document of it, is too short.
+///
+/// # Panics
+///
+/// If a length is 0.
+pub fn cut(
+    tokens: &Tokens,
+    lens: (usize, usize),
+    count: usize,
+    end_of_text: Option<u32>,
+) -> Result<Vec<Cut>> {
+    assert!(lens.0 > 0 && lens.1 > 0, "a prompt and a reference have tokens");
+    let len = lens.0 + lens.1;
+    let mut piece = vec![0; len];
+    let mut cuts = vec![];
+    let mut at = 0;
+    while at + len <= tokens.len() {
+        tokens.copy_to(at..at + len, &mut piece);
+        match piece.iter().rposition(|id| Some(*id) == end_of_text) {
+            Some(end) => at += end + 1,
+            None => {
+                cuts.push(Cut {
+                    prompt: piece[..lens.0].to_vec(),
+                    reference: piece[lens.0..].to_vec(),
+                });
+                at += len;
+            }
+        }
+    }
+    if cuts.is_empty() {
+        return Err(Error::input(format!(
+            "{} is too short: no document of its {} tokens has {len}, a prompt of {} and {} to go on",
+            tokens.name(),
+            tokens.len(),
+            lens.0,
+            lens.1
+        ))
+        .hint("give more text, or a smaller --prompt-tokens and --max-tokens"));
+    }
+    let all = cuts.len();
+    let count = count.min(all);
+    Ok((0..count).map(|i| std::mem::take(&mut cuts[i * all / count])).collect())
+}
+
+/// Lets a model go on with every prompt, for as many tokens as its reference has, and compares. Sampling draws anew for each.
+/// `progress` hears how many are done.
+///
+/// # Errors
+///
+/// If there is no tokenizer, an id or an option is out of range, or the device is lost.
+pub fn continue_and_score(
+    gpt: &mut Gpt,
+    cuts: &[Cut],
+    options: &GenerateOptions,
+    progress: &mut dyn FnMut(usize),
+) -> Result<(Bleu, Vec<Continuation>)> {
+    let no_tokenizer = || Error::input("the model has no tokenizer to read words with");
+    let tokenizer = gpt.tokenizer().cloned().ok_or_else(no_tokenizer)?;
+    let mut counts = BleuCounts::default();
+    let mut continuations = vec![];
+    for (i, cut) in cuts.iter().enumerate() {
+        let max_tokens = cut.reference.len();
+        let options = GenerateOptions { max_tokens, sample: i as u32, ..options.clone() };
+        let new = gpt.generate_ids(&cut.prompt, &options)?;
+        let continuation = Continuation {
+            prompt: text(&tokenizer, &cut.prompt)?,
+            hypothesis: text(&tokenizer, &new)?,
+            reference: text(&tokenizer, &cut.reference)?,
+        };
+        counts.add(&continuation.hypothesis, &[&continuation.reference]);
+        continuations.push(continuation);
+        progress(i + 1);
+    }
+    Ok((counts.bleu(), continuations))
+}
+
+/// The tokens' text, without the end of a document and without ids that a padded vocabulary has beyond the tokenizer's.
+fn text(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String> {
+    let end = tokenizer.end_of_text();
+    let is_text = |id: &u32| Some(*id) != end && tokenizer.token_bytes(*id).is_some();
+    tokenizer.decode_lossy(&ids.iter().copied().filter(is_text).collect::<Vec<_>>())
+}

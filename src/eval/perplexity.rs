@@ -1,0 +1,270 @@
+//! Perplexity and bits per byte of a row of tokens, window by window.
+//!
+//! ```text
+//! nll(i)        = -ln p(token i | the tokens before it in its window)
+//! perplexity    = exp(Σ nll / scored tokens)
+//! bits per byte = Σ nll / ln 2 / bytes of the scored tokens' text
+//! ```
+//!
+//! An end-of-text token is scored, and counts no bytes: it is not in the text. The first token of the row is never scored, since
+//! nothing comes before it. Perplexity depends on the tokenizer; bits per byte can be compared between tokenizers.
+
+use std::cell::Cell;
+
+use serde::Serialize;
+
+use super::rows::{Rows, check_ids};
+use crate::data::{self, Sources, Tokens};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
+
+/// Tokens of a file that are read at once.
+const PIECE: usize = 1 << 16;
+
+/// How a row of n tokens is cut into windows of up to P tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Windows {
+    /// One after the other, each with the token after it as its last target: every token but the first is scored once, after 0 to
+    /// P-1 tokens of its window. This is how training measures its loss.
+    NonOverlapping,
+    /// Each begins so many tokens after the one before (Hugging Face's recipe for models of fixed length) and scores the tokens
+    /// that no window before it has scored, but for its own first token. The last one ends with the row.
+    ///
+    /// Below P, every token but the first is scored once, all but the first window's after at least P - stride tokens. At P, the
+    /// first token of each window is not scored.
+    Sliding(usize),
+}
+
+impl Windows {
+    /// Tokens that a window scores beyond its inputs.
+    fn lookahead(self) -> usize {
+        usize::from(self == Windows::NonOverlapping)
+    }
+
+    /// From one window's beginning to the next one's, with windows of `seq` tokens.
+    fn stride(self, seq: usize) -> usize {
+        match self {
+            Windows::NonOverlapping => seq,
+            Windows::Sliding(stride) => stride,
+        }
+    }
+}
+
+/// A scored window.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Window {
+    /// The position of its first token in the row.
+    pub begin: usize,
+    /// The position after its last input.
+    pub end: usize,
+    /// Tokens scored.
+    pub scored: usize,
+    /// Bytes of their text; 0 without a tokenizer.
+    pub bytes: u64,
+    /// Their negative log-likelihood (natural logarithm).
+    pub nll: f64,
+}
+
+/// What the scored windows of a text, or of several, come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Score {
+    /// The sum of the scored tokens' negative log-likelihoods (natural logarithm).
+    pub nll: f64,
+    /// Tokens scored.
+    pub tokens: u64,
+    /// Bytes of their text; 0 without a tokenizer.
+    pub bytes: u64,
+    /// Windows scored.
+    pub windows: u64,
+}
+
+impl Score {
+    /// Adds another text.
+    pub fn add(&mut self, other: &Score) {
+        self.nll += other.nll;
+        self.tokens += other.tokens;
+        self.bytes += other.bytes;
+        self.windows += other.windows;
+    }
+
+    /// The mean negative log-likelihood of a token.
+    pub fn mean_nll(&self) -> f64 {
+        self.nll / self.tokens as f64
+    }
+
+    /// exp of the mean.
+    pub fn perplexity(&self) -> f64 {
+        self.mean_nll().exp()
+    }
+
+    /// Bits that the model needs for a byte of the text; `None` where the bytes are not known.
+    pub fn bits_per_byte(&self) -> Option<f64> {
+        (self.bytes > 0).then(|| self.nll / std::f64::consts::LN_2 / self.bytes as f64)
+    }
+}
+
+/// A row of tokens that comes in pieces, scored as it comes: a few windows of it stand in memory.
+pub struct Perplexity<'a> {
+    engine: &'a mut Engine,
+    tokenizer: Option<&'a Tokenizer>,
+    windows: Windows,
+    rows: Rows<Window>,
+    /// The tokens from `begin` on.
+    waiting: Vec<u32>,
+    /// Where the next window begins.
+    begin: usize,
+    /// The tokens before this position are scored, or never will be.
+    done: usize,
+    score: Score,
+    on_window: Box<dyn FnMut(&Window) + 'a>,
+}
+
+impl<'a> Perplexity<'a> {
+    /// Begins a row, on an engine with batches, whose sequences are the windows. `tokenizer` tells the tokens' bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the stride is 0 or beyond the window.
+    pub fn new(
+        engine: &'a mut Engine,
+        tokenizer: Option<&'a Tokenizer>,
+        windows: Windows,
+    ) -> Result<Perplexity<'a>> {
+        let seq = engine.program().uses.seq;
+        let stride = windows.stride(seq);
+        if !(1..=seq).contains(&stride) {
+            return Err(Error::usage(format!(
+                "--stride is {stride}, must be 1 to {seq}, the tokens of a window"
+            )));
+        }
+        Ok(Perplexity {
+            rows: Rows::new(engine),
+            engine,
+            tokenizer,
+            windows,
+            waiting: vec![],
+            begin: 0,
+            done: 1,
+            score: Score::default(),
+            on_window: Box::new(|_| {}),
+        })
+    }
+
+    /// Calls `on_window` with each window, in order, when it is scored.
+    #[must_use]
+    pub fn on_window(self, on_window: impl FnMut(&Window) + 'a) -> Perplexity<'a> {
+        Perplexity { on_window: Box::new(on_window), ..self }
+    }
+
+    /// Scores a text, or the first `most` tokens of it: documents are joined by end-of-text tokens, as they are for training. No
+    /// text stands in memory as a whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`Perplexity::push`] and [`Perplexity::finish`]; if a source cannot be read, or is text and there is no tokenizer.
+    pub fn score(mut self, sources: &Sources, most: usize) -> Result<Score> {
+        let (left, tokenizer) = (Cell::new(most), self.tokenizer);
+        let mut push = |ids: &[u32]| {
+            let ids = &ids[..ids.len().min(left.get())];
+            left.set(left.get() - ids.len());
+            self.push(ids)
+        };
+        if let Some(path) = sources.token_file() {
+            let tokens = Tokens::open(path)?;
+            let mut piece = vec![];
+            for at in (0..tokens.len()).step_by(PIECE).take_while(|_| left.get() > 0) {
+                piece.resize(PIECE.min(tokens.len() - at), 0);
+                tokens.copy_to(at..at + piece.len(), &mut piece);
+                push(&piece).map_err(|error| error.at(sources.name()))?;
+            }
+        } else {
+            let tokenizer = tokenizer.ok_or_else(|| no_tokenizer(sources.name()))?;
+            let encode = |text: &str| tokenizer.encode(text);
+            let documents = sources.documents().take_while(|_| left.get() > 0);
+            data::encode(documents, &encode, tokenizer.end_of_text(), &mut push, &mut |_| {})?;
+        }
+        self.finish().map_err(|error| error.at(sources.name()))
+    }
+
+    /// Adds tokens, and scores the batches that they complete.
+    ///
+    /// # Errors
+    ///
+    /// If an id is not in the vocabulary, a loss is not finite, or the device is lost.
+    pub fn push(&mut self, ids: &[u32]) -> Result<()> {
+        check_ids(ids, self.engine.program().config.vocab_size)?;
+        let seq = self.engine.program().uses.seq;
+        let full = seq + self.windows.lookahead();
+        self.waiting.extend_from_slice(ids);
+        let mut at = 0;
+        while self.waiting.len() - at >= full {
+            self.window(at, full)?;
+            at += self.windows.stride(seq);
+        }
+        self.waiting.drain(..at);
+        Ok(())
+    }
+
+    /// Scores what is left.
+    ///
+    /// # Errors
+    ///
+    /// As [`Perplexity::push`]; if the row has fewer than two tokens.
+    pub fn finish(mut self) -> Result<Score> {
+        self.window(0, self.waiting.len())?;
+        let Perplexity { engine, rows, score, on_window, .. } = &mut self;
+        rows.flush(engine, &mut |window, nll| {
+            count(score, on_window, Window { nll, ..window });
+        })?;
+        if self.score.tokens == 0 {
+            return Err(Error::input(
+                "the text has fewer than two tokens: there is nothing to predict",
+            )
+            .hint("give a longer text"));
+        }
+        Ok(self.score)
+    }
+
+    /// Queues the window of `len` tokens, the one beyond its inputs too, that begins at `waiting[at]`, if it scores anything.
+    fn window(&mut self, at: usize, len: usize) -> Result<()> {
+        let Perplexity { engine, tokenizer, windows, rows, score, on_window, .. } = self;
+        let (begin, end) = (self.begin, self.begin + len);
+        let first = self.done.max(begin + 1);
+        if first < end {
+            let tokens = &self.waiting[at..at + len];
+            let targets = &tokens[first - begin..];
+            let end = end - windows.lookahead();
+            let bytes = tokenizer.map_or(0, |tokenizer| bytes(tokenizer, targets));
+            let window = Window { begin, end, scored: targets.len(), bytes, nll: 0.0 };
+            rows.push(engine, window, &tokens[..len - 1], targets, &mut |window, nll| {
+                count(score, on_window, Window { nll, ..window });
+            })?;
+        }
+        self.done = self.done.max(end);
+        self.begin += self.windows.stride(self.engine.program().uses.seq);
+        Ok(())
+    }
+}
+
+/// The error for text without a tokenizer.
+pub(super) fn no_tokenizer(name: &str) -> Error {
+    Error::input(format!("the model has no tokenizer to read {name} with"))
+        .hint("put the tokenizer.json that it was trained with into its folder, or give a token file, NAME.bin")
+}
+
+/// Counts a window that was scored.
+fn count(score: &mut Score, on_window: &mut dyn FnMut(&Window), window: Window) {
+    score.nll += window.nll;
+    score.tokens += window.scored as u64;
+    score.bytes += window.bytes;
+    score.windows += 1;
+    on_window(&window);
+}
+
+/// Bytes of the tokens' text.
+fn bytes(tokenizer: &Tokenizer, ids: &[u32]) -> u64 {
+    let end = tokenizer.end_of_text();
+    let text = ids.iter().filter(|id| Some(**id) != end);
+    text.map(|&id| tokenizer.token_bytes(id).map_or(0, <[u8]>::len) as u64).sum()
+}

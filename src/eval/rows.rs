@@ -1,0 +1,102 @@
+//! Rows of tokens and targets, scored in batches.
+
+use crate::backend::Device;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::fit::LARGEST_BATCH;
+use crate::gpt::Gpt;
+use crate::model::{Program, Uses};
+use crate::ops::cross_entropy::IGNORE;
+
+/// About how many tokens a batch has by default, on a CPU and on a GPU: beyond that neither gets faster by much.
+const BATCH_TOKENS: [usize; 2] = [512, 8192];
+
+/// The sequences a batch that keep a device busy, if there is memory for them.
+pub fn default_batch(gpt: &Gpt, seq: usize) -> usize {
+    let device = gpt.device();
+    let tokens = BATCH_TOKENS[usize::from(matches!(device, Device::Gpu(_)))];
+    let fits = |batch| {
+        let uses = Uses { batch, seq, precision: gpt.precision(), ..Uses::default() };
+        device.fits(&Program::record(gpt.config(), uses, device.limits()).plan)
+    };
+    let mut batch = (tokens / seq).clamp(1, LARGEST_BATCH);
+    while batch > 1 && !fits(batch) {
+        batch /= 2;
+    }
+    batch
+}
+
+/// Rows that wait to be scored together; `Tag` says what a row is.
+pub(super) struct Rows<Tag> {
+    seq: usize,
+    batch: usize,
+    tokens: Vec<u32>,
+    targets: Vec<u32>,
+    tags: Vec<Tag>,
+}
+
+impl<Tag> Rows<Tag> {
+    /// Rows for an engine with batches.
+    pub fn new(engine: &Engine) -> Rows<Tag> {
+        let Uses { batch, seq, .. } = engine.program().uses;
+        assert!(batch > 0, "the engine was recorded with batches");
+        Rows { seq, batch, tokens: vec![], targets: vec![], tags: vec![] }
+    }
+
+    /// Adds a row: tokens, and the targets of the last ones of them. The batch that it completes is scored: `scored` is given
+    /// the tag of each row and the sum of its negative log-likelihoods.
+    pub fn push(
+        &mut self,
+        engine: &mut Engine,
+        tag: Tag,
+        tokens: &[u32],
+        targets: &[u32],
+        scored: &mut dyn FnMut(Tag, f64),
+    ) -> Result<()> {
+        assert!(targets.len() <= tokens.len() && tokens.len() <= self.seq, "a row is a sequence");
+        let end = (self.tags.len() + 1) * self.seq;
+        self.tokens.extend_from_slice(tokens);
+        self.tokens.resize(end, 0);
+        self.targets.resize(end - self.seq + tokens.len() - targets.len(), IGNORE);
+        self.targets.extend_from_slice(targets);
+        self.targets.resize(end, IGNORE);
+        self.tags.push(tag);
+        if self.tags.len() == self.batch { self.flush(engine, scored) } else { Ok(()) }
+    }
+
+    /// Scores the rows that are left.
+    pub fn flush(&mut self, engine: &mut Engine, scored: &mut dyn FnMut(Tag, f64)) -> Result<()> {
+        if self.tags.is_empty() {
+            return Ok(());
+        }
+        self.tokens.resize(self.batch * self.seq, 0);
+        self.targets.resize(self.batch * self.seq, IGNORE);
+        let losses = engine.row_losses(&self.tokens, &self.targets)?;
+        for (tag, losses) in self.tags.drain(..).zip(losses.chunks_exact(self.seq)) {
+            let nll: f64 = losses.iter().copied().map(f64::from).sum();
+            if !nll.is_finite() {
+                return Err(Error::input(
+                    "the model's loss is not finite, so that there is nothing to measure",
+                )
+                .hint(
+                    "its training diverged: take an earlier checkpoint, or the best/ of its run",
+                ));
+            }
+            scored(tag, nll);
+        }
+        self.tokens.clear();
+        self.targets.clear();
+        Ok(())
+    }
+}
+
+/// Checks that ids are in the model's vocabulary.
+pub(super) fn check_ids(ids: &[u32], vocab: usize) -> Result<()> {
+    match ids.iter().find(|id| **id as usize >= vocab) {
+        None => Ok(()),
+        Some(id) => Err(Error::input(format!(
+            "token {id} is out of range: the model's vocabulary has {vocab}"
+        ))
+        .hint("the tokens are of another tokenizer: encode the text with the model's own")),
+    }
+}

@@ -1,0 +1,442 @@
+//! GGUF, the file of llama.cpp: version 3, architecture `gpt2`.
+//!
+//! ```text
+//! "GGUF" version tensors entries │ entries: key type value │ tensors: name dims type offset │ data, each part at a multiple of 32
+//! ```
+//!
+//! All numbers are little endian. Dimensions are listed innermost first. llama.cpp's linear layers are `[out, in]`, so ours
+//! are transposed, a matrix at a time; there is no `output.weight`, since a head that is missing is the token table. Written
+//! here and not by a crate: those that there are read only, or hold all tensors in memory.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use super::{Progress, counted, make_parent, parameter_count};
+use crate::checkpoint::{Fill, Float, NamedShape, SLICE, coordinates, files, parameters};
+use crate::error::{Error, Result};
+use crate::gpt::Gpt;
+use crate::tokenizer::Tokenizer;
+
+const MAGIC: &[u8; 4] = b"GGUF";
+const VERSION: u32 = 3;
+/// What data begin at a multiple of, in bytes.
+const ALIGNMENT: usize = 32;
+/// The version of ggml's quantised blocks.
+const QUANTIZATION: u32 = 2;
+/// Numbers of a block of q8_0.
+const BLOCK: usize = 32;
+/// Bytes of a block of q8_0: the scale in f16, then a byte a number.
+const BLOCK_BYTES: usize = 2 + BLOCK;
+/// Rows of a transposed matrix that are gathered at a time.
+const ROWS: usize = 64;
+
+/// What matrices are held in. Biases, normalisations and positions stay in f32, as llama.cpp's own converter leaves them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Numbers as they are, or of 16 bits.
+    Float(Float),
+    /// Blocks of 32 numbers: bytes, with a common scale. Matrices whose rows are no multiple of that are in f16.
+    Q8_0,
+}
+
+impl Kind {
+    /// What `ggml_type` calls it.
+    fn ggml_type(self) -> u32 {
+        match self {
+            Kind::Float(Float::F32) => 0,
+            Kind::Float(Float::F16) => 1,
+            Kind::Float(Float::Bf16) => 30,
+            Kind::Q8_0 => 8,
+        }
+    }
+
+    /// What `llama_ftype` calls a file of it.
+    fn file_type(self) -> u32 {
+        match self {
+            Kind::Float(Float::F32) => 0,
+            Kind::Float(Float::F16) => 1,
+            Kind::Float(Float::Bf16) => 32,
+            Kind::Q8_0 => 7,
+        }
+    }
+
+    fn bytes(self, elements: usize) -> usize {
+        match self {
+            Kind::Float(float) => elements * float.bytes(),
+            Kind::Q8_0 => elements / BLOCK * BLOCK_BYTES,
+        }
+    }
+
+    /// Numbers as they lie in the file; `out` is overwritten.
+    ///
+    /// # Errors
+    ///
+    /// Gives the index of a number that does not fit.
+    fn encode(self, values: &[f32], out: &mut Vec<u8>) -> Result<(), usize> {
+        match self {
+            Kind::Float(float) => float.encode(values, out),
+            Kind::Q8_0 => {
+                out.clear();
+                for (i, block) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
+                    let encoded = q8_0(block).ok_or_else(|| {
+                        let largest = |j: &usize| block[*j].abs();
+                        let at = (0..BLOCK).max_by(|a, b| largest(a).total_cmp(&largest(b)));
+                        i * BLOCK + at.unwrap_or(0)
+                    })?;
+                    out.extend(encoded);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn does_not_fit(self, name: &str, index: &[usize], x: f32) -> Error {
+        match self {
+            Kind::Float(float) => float.does_not_fit(name, index, x),
+            Kind::Q8_0 => {
+                Error::input(format!("{name} is {x:e} at {index:?}, above what q8_0 holds, 8.3e6"))
+                    .hint("write it in bf16 or f32")
+            }
+        }
+    }
+}
+
+/// A block of q8_0, as ggml's reference has it: `scale = max |x| / 127`, `q = round(x / scale)`, halves away from zero.
+/// `None` if the scale does not fit f16.
+fn q8_0(block: &[f32; BLOCK]) -> Option<[u8; BLOCK_BYTES]> {
+    let largest = block.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let scale = largest / 127.0;
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    let half = half::f16::from_f32(scale);
+    let mut out = [0; BLOCK_BYTES];
+    out[..2].copy_from_slice(&half.to_le_bytes());
+    for (out, x) in out[2..].iter_mut().zip(block) {
+        *out = (x * inverse).round() as i8 as u8;
+    }
+    half.is_finite().then_some(out)
+}
+
+/// A tensor of the file.
+struct Tensor {
+    /// The parameter's name and shape.
+    source: NamedShape,
+    name: String,
+    kind: Kind,
+    transposed: bool,
+}
+
+impl Tensor {
+    fn new((name, shape): NamedShape, kind: Kind) -> Tensor {
+        let transposed = shape.len() == 2 && name.starts_with("h.");
+        let mut tensor = Tensor { name: gguf_name(&name), source: (name, shape), kind, transposed };
+        if tensor.shape().len() == 1 || tensor.source.0 == "wpe.weight" {
+            tensor.kind = Kind::Float(Float::F32);
+        } else if kind == Kind::Q8_0 && !tensor.width().is_multiple_of(BLOCK) {
+            tensor.kind = Kind::Float(Float::F16);
+        }
+        tensor
+    }
+
+    /// The shape in the file, outermost first.
+    fn shape(&self) -> Vec<usize> {
+        let mut shape = self.source.1.clone();
+        if self.transposed {
+            shape.reverse();
+        }
+        shape
+    }
+
+    /// Numbers a row.
+    fn width(&self) -> usize {
+        *self.shape().last().expect("a tensor has a shape")
+    }
+
+    fn elements(&self) -> usize {
+        self.source.1.iter().product()
+    }
+
+    fn bytes(&self) -> usize {
+        self.kind.bytes(self.elements())
+    }
+
+    /// Gives the numbers to `write` in the file's order, in whole rows, with the index of the first.
+    fn rows(
+        &self,
+        fill: &mut Fill,
+        write: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let (name, elements, width) = (&self.source.0, self.elements(), self.width());
+        let mut rows = Vec::new();
+        if !self.transposed {
+            let slice = (SLICE / width).max(1) * width;
+            for start in (0..elements).step_by(slice) {
+                rows.resize(slice.min(elements - start), 0.0);
+                fill(name, start, &mut rows)?;
+                write(start, &rows)?;
+            }
+            return Ok(());
+        }
+        let mut matrix = vec![0.0; elements];
+        for (i, slice) in matrix.chunks_mut(SLICE).enumerate() {
+            fill(name, i * SLICE, slice)?;
+        }
+        let height = elements / width;
+        for first in (0..height).step_by(ROWS) {
+            let count = ROWS.min(height - first);
+            rows.resize(count * width, 0.0);
+            for (column, line) in matrix.chunks(height).enumerate() {
+                for (row, x) in line[first..first + count].iter().enumerate() {
+                    rows[row * width + column] = *x;
+                }
+            }
+            write(first * width, &rows)?;
+        }
+        Ok(())
+    }
+}
+
+/// llama.cpp's name of a parameter.
+fn gguf_name(name: &str) -> String {
+    let (path, last) = name.rsplit_once('.').expect("a parameter's name has parts");
+    let block = path.strip_prefix("h.").and_then(|path| path.split_once('.'));
+    let Some((layer, part)) = block else {
+        let whole = match path {
+            "wte" => "token_embd",
+            "wpe" => "position_embd",
+            _ => "output_norm",
+        };
+        return format!("{whole}.{last}");
+    };
+    let part = match part {
+        "ln_1" => "attn_norm",
+        "attn.c_attn" => "attn_qkv",
+        "attn.c_proj" => "attn_output",
+        "ln_2" => "ffn_norm",
+        "mlp.c_fc" => "ffn_up",
+        _ => "ffn_down",
+    };
+    format!("blk.{layer}.{part}.{last}")
+}
+
+/// The value of an entry.
+enum Value {
+    U32(u32),
+    F32(f32),
+    Bool(bool),
+    Text(String),
+    I32s(Vec<i32>),
+    Texts(Vec<String>),
+}
+
+impl Value {
+    const U32_TYPE: u32 = 4;
+    const I32_TYPE: u32 = 5;
+    const F32_TYPE: u32 = 6;
+    const BOOL_TYPE: u32 = 7;
+    const TEXT_TYPE: u32 = 8;
+    const ARRAY_TYPE: u32 = 9;
+
+    /// Its type and itself.
+    fn put(&self, out: &mut Vec<u8>) {
+        let array = |out: &mut Vec<u8>, of: u32, len: usize| {
+            put_u32(out, Value::ARRAY_TYPE);
+            put_u32(out, of);
+            put_len(out, len);
+        };
+        match self {
+            Value::U32(x) => {
+                put_u32(out, Value::U32_TYPE);
+                put_u32(out, *x);
+            }
+            Value::F32(x) => {
+                put_u32(out, Value::F32_TYPE);
+                out.extend(x.to_le_bytes());
+            }
+            Value::Bool(x) => {
+                put_u32(out, Value::BOOL_TYPE);
+                out.push(u8::from(*x));
+            }
+            Value::Text(text) => {
+                put_u32(out, Value::TEXT_TYPE);
+                put_text(out, text);
+            }
+            Value::I32s(numbers) => {
+                array(out, Value::I32_TYPE, numbers.len());
+                out.extend(numbers.iter().flat_map(|x| x.to_le_bytes()));
+            }
+            Value::Texts(texts) => {
+                array(out, Value::TEXT_TYPE, texts.len());
+                texts.iter().for_each(|text| put_text(out, text));
+            }
+        }
+    }
+}
+
+fn put_u32(out: &mut Vec<u8>, x: u32) {
+    out.extend(x.to_le_bytes());
+}
+
+fn put_len(out: &mut Vec<u8>, x: usize) {
+    out.extend((x as u64).to_le_bytes());
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_len(out, text.len());
+    out.extend(text.as_bytes());
+}
+
+/// What the file says of the model.
+fn entries(name: &str, gpt: &Gpt, kind: Kind) -> Vec<(String, Value)> {
+    let config = gpt.config();
+    // Sizes are below 2^24.
+    let size = |x: usize| Value::U32(x as u32);
+    let text = |text: &str| Value::Text(text.to_owned());
+    let entries = [
+        ("general.architecture", text("gpt2")),
+        ("general.type", text("model")),
+        ("general.name", text(name)),
+        ("general.file_type", Value::U32(kind.file_type())),
+        ("general.quantization_version", Value::U32(QUANTIZATION)),
+        ("general.alignment", size(ALIGNMENT)),
+        ("gpt2.context_length", size(config.n_positions)),
+        ("gpt2.embedding_length", size(config.n_embd)),
+        ("gpt2.feed_forward_length", size(config.n_inner())),
+        ("gpt2.block_count", size(config.n_layer)),
+        ("gpt2.attention.head_count", size(config.n_head)),
+        ("gpt2.attention.layer_norm_epsilon", Value::F32(config.layer_norm_epsilon as f32)),
+        ("gpt2.vocab_size", size(config.vocab_size)),
+    ];
+    let mut entries: Vec<(String, Value)> = entries.map(|(k, v)| (k.to_owned(), v)).into();
+    let vocabulary = match gpt.tokenizer() {
+        Some(tokenizer) => vocabulary(tokenizer, config.vocab_size),
+        None => vec![("model", text("no_vocab"))],
+    };
+    entries.extend(vocabulary.into_iter().map(|(k, v)| (format!("tokenizer.ggml.{k}"), v)));
+    entries
+}
+
+/// What the file says of the tokenizer. Ids beyond it, of a padded token table, are unused tokens.
+fn vocabulary(tokenizer: &Tokenizer, vocab_size: usize) -> Vec<(&'static str, Value)> {
+    const NORMAL: i32 = 1;
+    const CONTROL: i32 = 3;
+    const USER_DEFINED: i32 = 4;
+    const UNUSED: i32 = 5;
+    let mut tokens = tokenizer.spellings();
+    tokens.resize(vocab_size.max(tokens.len()), String::new());
+    let mut types = vec![NORMAL; tokens.len()];
+    for (id, token) in tokens.iter_mut().enumerate().filter(|(_, token)| token.is_empty()) {
+        *token = format!("[PAD{id}]");
+        types[id] = UNUSED;
+    }
+    for (id, special) in tokenizer.added_tokens() {
+        types[id as usize] = if special { CONTROL } else { USER_DEFINED };
+    }
+    let mut entries = vec![
+        ("model", Value::Text("gpt2".to_owned())),
+        ("pre", Value::Text("gpt-2".to_owned())),
+        ("tokens", Value::Texts(tokens)),
+        ("token_type", Value::I32s(types)),
+        ("merges", Value::Texts(tokenizer.spelled_merges())),
+        ("add_bos_token", Value::Bool(false)),
+    ];
+    if let Some(id) = tokenizer.end_of_text() {
+        entries.push(("bos_token_id", Value::U32(id)));
+        entries.push(("eos_token_id", Value::U32(id)));
+    }
+    entries
+}
+
+/// Everything before the data, which then begin at a multiple of [`ALIGNMENT`].
+fn header(entries: &[(String, Value)], tensors: &[Tensor]) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    put_u32(&mut out, VERSION);
+    put_len(&mut out, tensors.len());
+    put_len(&mut out, entries.len());
+    for (key, value) in entries {
+        put_text(&mut out, key);
+        value.put(&mut out);
+    }
+    let mut offset = 0;
+    for tensor in tensors {
+        put_text(&mut out, &tensor.name);
+        let shape = tensor.shape();
+        put_u32(&mut out, shape.len() as u32);
+        shape.iter().rev().for_each(|size| put_len(&mut out, *size));
+        put_u32(&mut out, tensor.kind.ggml_type());
+        put_len(&mut out, offset);
+        offset += tensor.bytes().next_multiple_of(ALIGNMENT);
+    }
+    out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+    out
+}
+
+/// Writes a model as a GGUF file, whole, under the name of the file without its ending.
+///
+/// # Errors
+///
+/// If `path` is there already, or a parameter does not fit `kind`; what `progress` returns, or what the system refused.
+/// There is then no file.
+pub fn write(gpt: &mut Gpt, path: &Path, kind: Kind, progress: &mut Progress) -> Result<()> {
+    if path.exists() {
+        return Err(Error::usage(format!("{} is there already", path.display()))
+            .hint("give --gguf the name of a new file"));
+    }
+    make_parent(path)?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let tensors: Vec<Tensor> =
+        parameters(gpt.config()).into_iter().map(|source| Tensor::new(source, kind)).collect();
+    let header = header(&entries(&name, gpt, kind), &tensors);
+    let total = parameter_count(gpt);
+    gpt.with_parameters(|_, fill| {
+        files::write_file(path, |out| {
+            out.write_all(&header).map_err(|e| Error::io("writing", path, &e))?;
+            let fill = &mut counted(fill, total, progress);
+            tensors.iter().try_for_each(|tensor| write_tensor(tensor, path, out, fill))
+        })
+    })
+}
+
+fn write_tensor(
+    tensor: &Tensor,
+    path: &Path,
+    out: &mut BufWriter<File>,
+    fill: &mut Fill,
+) -> Result<()> {
+    let failed = |e| Error::io("writing", path, &e);
+    let mut bytes = Vec::new();
+    tensor.rows(fill, &mut |start, rows| {
+        tensor.kind.encode(rows, &mut bytes).map_err(|at| {
+            let mut index = coordinates(start + at, &tensor.shape());
+            if tensor.transposed {
+                index.reverse();
+            }
+            tensor.kind.does_not_fit(&tensor.source.0, &index, rows[at])
+        })?;
+        out.write_all(&bytes).map_err(failed)
+    })?;
+    let padding = tensor.bytes().next_multiple_of(ALIGNMENT) - tensor.bytes();
+    out.write_all(&[0; ALIGNMENT][..padding]).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_ggmls() {
+        let mut block = [0.0; BLOCK];
+        // The scale is 1: halves go away from zero.
+        block[..8].copy_from_slice(&[127.0, -127.0, 0.5, -0.5, 2.5, -2.5, 0.49, 126.4]);
+        let bytes = q8_0(&block).unwrap();
+        assert_eq!(bytes[..2], [0x00, 0x3c]);
+        assert_eq!(
+            bytes[2..10].iter().map(|&b| b as i8).collect::<Vec<_>>(),
+            [127, -127, 1, -1, 3, -3, 0, 126]
+        );
+        assert_eq!(q8_0(&[0.0; BLOCK]).unwrap(), [0; BLOCK_BYTES]);
+        // A scale of 65504 is the largest of f16, which the next larger numbers round to as well.
+        assert!(q8_0(&[127.0 * 65504.0; BLOCK]).is_some());
+        assert!(q8_0(&[-127.0 * 65536.0; BLOCK]).is_none());
+    }
+}

@@ -1,0 +1,133 @@
+//! Handing a model on: as a folder for Hugging Face's library, with a card, or as one file for llama.cpp.
+//!
+//! Parameters pass through in slices, from the device or from the model's own folder, so that no second copy of the model
+//! is held. What is written appears when it is whole.
+
+pub mod card;
+pub mod gguf;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::checkpoint::{Fill, Layout, files, write_json, write_model_as};
+use crate::error::{Error, Result};
+use crate::gpt::Gpt;
+
+/// Hears how many parameters of how many are written; an error of its own ends the export, which leaves nothing.
+pub type Progress<'a> = dyn FnMut(u64, u64) -> Result<()> + 'a;
+
+/// Files of a model folder that are the same in any layout of the weights, and are kept as they are.
+const KEPT: [&str; 9] = [
+    "README.md",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+];
+
+/// What config.json says of its own files, and not of the model.
+const OF_THE_FILES: [&str; 6] =
+    ["_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"];
+
+/// Writes a model folder `out` for Hugging Face's library, with a card.
+///
+/// `source` is the folder that the model came from: its settings, its tokenizer's files and its card are kept, and if it is
+/// that of a run, the card tells of it.
+///
+/// # Errors
+///
+/// If `out` is there and not empty, or a parameter does not fit the layout's floats; what `progress` returns, or what the
+/// system refused. There is then no `out`, or the empty one.
+pub fn folder(
+    gpt: &mut Gpt,
+    source: &Path,
+    out: &Path,
+    layout: Layout,
+    progress: &mut Progress,
+) -> Result<()> {
+    refuse_taken(out)?;
+    make_parent(out)?;
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    let card = card::card(&name, gpt, layout.float, source);
+    let total = parameter_count(gpt);
+    gpt.with_parameters(|model, fill| {
+        files::write_folder(out, |dir| {
+            write_model_as(dir, model, layout, &mut counted(fill, total, progress))?;
+            keep_settings(source, dir)?;
+            files::write_bytes(&dir.join("README.md"), card.as_bytes())?;
+            for name in KEPT.iter().filter(|name| source.join(name).is_file()) {
+                let from = source.join(name);
+                let bytes = fs::read(&from).map_err(|e| Error::io("reading", &from, &e))?;
+                files::write_bytes(&dir.join(name), &bytes)?;
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Puts the source's settings into a new config.json, but for those of its files.
+fn keep_settings(source: &Path, dir: &Path) -> Result<()> {
+    let (from, to) = (source.join("config.json"), dir.join("config.json"));
+    if !from.is_file() {
+        return Ok(());
+    }
+    let read = |path: &Path| -> Result<Map<String, Value>> {
+        let text = fs::read(path).map_err(|e| Error::io("reading", path, &e))?;
+        serde_json::from_slice(&text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
+    };
+    let mut settings = read(&to)?;
+    let kept = read(&from)?.into_iter().filter(|(name, _)| !OF_THE_FILES.contains(&name.as_str()));
+    settings.extend(kept);
+    settings.sort_keys();
+    write_json(&to, &settings)
+}
+
+/// Refuses a folder that holds something, or what is no folder.
+fn refuse_taken(out: &Path) -> Result<()> {
+    let refused = |what| {
+        Err(Error::usage(format!("{} {what}", out.display())).hint("give --out a new folder"))
+    };
+    match fs::read_dir(out) {
+        Ok(mut entries) => match entries.next() {
+            Some(_) => refused("is not empty"),
+            None => Ok(()),
+        },
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => refused("is not a folder"),
+        Err(e) => Err(Error::io("reading", out, &e)),
+    }
+}
+
+/// Makes the folder that `path` is to be in.
+fn make_parent(path: &Path) -> Result<()> {
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => fs::create_dir_all(parent).map_err(|e| Error::io("creating", parent, &e)),
+        None => Ok(()),
+    }
+}
+
+/// How many numbers a model has.
+pub fn parameter_count(gpt: &Gpt) -> u64 {
+    let parameters = crate::checkpoint::parameters(gpt.config());
+    parameters.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
+}
+
+/// `fill`, telling how much of it was asked for.
+fn counted<'a>(
+    fill: &'a mut Fill,
+    total: u64,
+    progress: &'a mut Progress,
+) -> impl FnMut(&str, usize, &mut [f32]) -> Result<()> + 'a {
+    let mut done = 0;
+    move |name, offset, out| {
+        fill(name, offset, out)?;
+        done += out.len() as u64;
+        progress(done, total)
+    }
+}

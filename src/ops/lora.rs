@@ -1,0 +1,97 @@
+//! A low-rank adapter of a linear layer (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>).
+//!
+//! ```text
+//! out += low · B           low  = s · (x · Aᵀ)       s = alpha / R
+//! dlow = dout · Bᵀ         dB += lowᵀ · dout
+//! g    = s · dlow          dA += gᵀ · x              dx += g · A
+//! ```
+//!
+//! A is (R,C), as its files have it; B is (R,OC), its files' transposed, so that it can be added with. The
+//! products are [`matmul`]'s; a narrow kernel between them scales, so that A and B are those of the files and
+//! Adam treats them alike.
+
+use crate::graph::{Recorder, Var};
+use crate::kernel::{Accumulate, Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::ops::linear::Linear;
+use crate::ops::{matmul, portable};
+use crate::plan::{Plan, View};
+
+/// `out = SCALE · x` (N).
+pub const SCALE: Kernel = Kernel {
+    name: "scale_forward",
+    args: &[reads("x"), writes("out").or_half()],
+    twin: twin!(scale),
+    cpu: None,
+    flops: |d| u64::from(d.N),
+    variants: portable!("scale_forward", [], grid::elements),
+};
+
+/// What is added to a linear layer.
+pub struct Lora {
+    /// (R,C)
+    pub a: Var,
+    /// (R,OC)
+    pub b: Var,
+    /// (B,T,R): x · Aᵀ, in single precision; its gradient in that of `x`.
+    pub product: Var,
+    /// (B,T,R): the same scaled, in the precision of `x`; its gradient in single precision.
+    pub low: Var,
+    /// alpha / R
+    pub scale: f32,
+}
+
+impl Lora {
+    /// Records what is added to the layer's output, after it.
+    pub fn forward(&self, plan: &mut Plan, linear: &Linear) {
+        let Lora { a, b, product, low, .. } = self;
+        let [rows, c, oc, r] = self.sizes(linear);
+        plan.push(&matmul::NT, dims([rows, c, r], r), &[linear.x.value, a.value, product.value]);
+        self.record_scale(plan, product.value, low.value);
+        plan.push(&matmul::NN, dims([rows, r, oc], r), &[low.value, b.value, linear.out.value]);
+    }
+
+    /// Records the gradients of A and B, and what is added to that of the layer's input, after the layer's own;
+    /// `dout` is in the precision of `x`.
+    pub fn backward(&self, recorder: &mut Recorder<'_>, linear: &Linear, dout: View) {
+        let Lora { a, b, product, low, .. } = self;
+        let [rows, c, oc, r] = self.sizes(linear);
+        if let Some(acc) = recorder.parameters(&[*b]) {
+            let dims = Dims { ACC: acc, ..dims([r, rows, oc], r) };
+            recorder.plan.push(&matmul::TN, dims, &[low.value, dout, b.grad]);
+        }
+        recorder.plan.push(&matmul::NT, dims([rows, oc, r], r), &[dout, b.value, low.grad]);
+        self.record_scale(recorder.plan, low.grad, product.grad);
+        let x = linear.x;
+        if let Some(acc) = recorder.parameters(&[*a]) {
+            let dims = Dims { ACC: acc, ..dims([r, rows, c], r) };
+            recorder.plan.push(&matmul::TN, dims, &[product.grad, x.value, a.grad]);
+        }
+        if x.has_grad() {
+            let args = [product.grad, a.value, x.grad];
+            recorder.plan.push(&matmul::NN, dims([rows, r, c], r), &args);
+        }
+    }
+
+    /// B · T, C, OC, R.
+    fn sizes(&self, linear: &Linear) -> [u32; 4] {
+        let Dims { C: c, OC: oc, .. } = linear.dims;
+        let rows = linear.dims.rows();
+        [rows as u32, c, oc, (self.low.value.len / rows) as u32]
+    }
+
+    fn record_scale(&self, plan: &mut Plan, x: View, out: View) {
+        let dims = Dims { N: x.len as u32, SCALE: self.scale, ..Dims::default() };
+        plan.push(&SCALE, dims, &[x, out]);
+    }
+}
+
+/// M, K, N of a product that adds to what is there, and the width of its sliced matrix.
+fn dims([m, k, n]: [u32; 3], ld: u32) -> Dims {
+    Dims { M: m, K: k, N: n, LD: ld, ACC: Accumulate::Add as u32, ..Dims::default() }
+}
+
+fn scale<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let ([x], [out]) = io.reals();
+    let scale = F::of(f64::from(dims.SCALE));
+    out.iter_mut().zip(x).for_each(|(out, x)| *out = scale * *x);
+}

@@ -1,0 +1,624 @@
+//! Is a model handed on as it is: to the last bit where nothing is rounded, rounded to the nearest where something is, whole
+//! or not at all?
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use predicates::prelude::*;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use wgpt::backend::Device;
+use wgpt::checkpoint::{Float, Layout, Weights, open_model, parameters};
+use wgpt::export::{self, gguf};
+use wgpt::train::{Metrics, RunSettings};
+use wgpt::{Error, Gpt, GptConfig, Result, TrainConfig};
+
+use crate::checkpoint::{all_bits, json_file};
+use crate::common::oracle;
+
+const FOLDERS: [&str; 7] = [
+    "gpt2_tiny_a",
+    "gpt2_tiny_a_sharded",
+    "gpt2_tiny_a_noprefix",
+    "gpt2_tiny_a_f16",
+    "gpt2_tiny_a_bf16",
+    "gpt2_tiny_b",
+    "gpt2_tiny_c",
+];
+
+fn load(dir: &Path) -> Gpt {
+    Gpt::load(dir, Device::Cpu).unwrap()
+}
+
+/// Exports a folder, without a look at the progress.
+fn export_as(source: &Path, out: &Path, layout: Layout) -> Result<()> {
+    export::folder(&mut load(source), source, out, layout, &mut |_, _| Ok(()))
+}
+
+fn in_floats(float: Float) -> Layout {
+    Layout { float, ..Layout::default() }
+}
+
+/// All that is in a folder, hidden files too.
+fn names(dir: &Path) -> Vec<String> {
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|e| name(e).into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// A model wide enough for blocks of 32, which begins with the given numbers in one matrix, in a folder.
+fn model_with(numbers: &[f32], dir: &Path) -> GptConfig {
+    let config = GptConfig {
+        n_layer: 2,
+        n_head: 2,
+        n_embd: 64,
+        vocab_size: 300,
+        n_positions: 16,
+        n_inner: Some(96),
+        layer_norm_epsilon: 1e-5,
+    };
+    let mut gpt = Gpt::new(config.clone(), Device::Cpu, 7).unwrap();
+    let engine = gpt.engine().unwrap();
+    let param = engine.program().param("h.1.mlp.c_fc.weight").unwrap().clone();
+    let mut data = engine.param_data(&param, wgpt::engine::Tensor::Value).unwrap();
+    data[..numbers.len()].copy_from_slice(numbers);
+    engine
+        .write_param(&param, wgpt::engine::Tensor::Value, |start, out| {
+            out.copy_from_slice(&data[start..start + out.len()]);
+            Ok(())
+        })
+        .unwrap();
+    fs::create_dir_all(dir.parent().unwrap()).unwrap();
+    gpt.save(dir).unwrap();
+    config
+}
+
+#[test]
+fn f32_keeps_every_bit_and_setting() {
+    let folder = TempDir::new().unwrap();
+    for name in FOLDERS {
+        let (source, out) = (oracle().join(name), folder.path().join(name));
+        export_as(&source, &out, Layout::default()).unwrap();
+        let (config, weights) = open_model(&source).unwrap();
+        let (again, written) = open_model(&out).unwrap();
+        assert_eq!(config, again, "{name}");
+        assert!(all_bits(&weights, &config) == all_bits(&written, &config), "{name}");
+        let (before, after) =
+            (json_file(&source.join("config.json")), json_file(&out.join("config.json")));
+        for (key, value) in before.as_object().unwrap() {
+            if !["dtype", "torch_dtype", "architectures", "transformers_version"]
+                .contains(&key.as_str())
+            {
+                assert_eq!(&after[key], value, "{name}: {key}");
+            }
+        }
+        assert_eq!(after["dtype"], "float32");
+        assert_eq!(after["architectures"], json!(["GPT2LMHeadModel"]));
+        let bytes = fs::read(out.join("model.safetensors")).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert!(file.names().iter().all(|name| name.starts_with("transformer.")), "{name}");
+    }
+}
+
+#[test]
+fn what_config_json_says_of_its_own_files_is_new() {
+    let folder = TempDir::new().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    model_with(&[], &source);
+    let mut config = json_file(&source.join("config.json"));
+    let old = json!({
+        "_name_or_path": "/home/somebody/model",
+        "architectures": ["GPT2Model"],
+        "torch_dtype": "float32",
+        "resid_pdrop": 0.25,
+        "task_specific_params": {"text-generation": {"max_length": 50}},
+    });
+    config.as_object_mut().unwrap().extend(old.as_object().unwrap().clone());
+    fs::write(source.join("config.json"), config.to_string()).unwrap();
+    fs::write(source.join("special_tokens_map.json"), "{}").unwrap();
+    export_as(&source, &out, in_floats(Float::F16)).unwrap();
+    let new = json_file(&out.join("config.json"));
+    assert_eq!((&new["_name_or_path"], &new["torch_dtype"]), (&Value::Null, &Value::Null));
+    assert_eq!(new["architectures"], json!(["GPT2LMHeadModel"]));
+    assert_eq!(new["dtype"], "float16");
+    assert_eq!(new["task_specific_params"], old["task_specific_params"]);
+    assert_eq!(new["resid_pdrop"], 0.25);
+    assert_eq!(fs::read(out.join("special_tokens_map.json")).unwrap(), b"{}");
+}
+
+#[test]
+fn halves_are_rounded_to_the_nearest() {
+    let folder = TempDir::new().unwrap();
+    // Ties on both sides of an even number in f16 and in bf16, around the least subnormal, negative zero, the largest.
+    let steps = [1.0 / 2048.0, 3.0 / 2048.0, 1.0 / 256.0, 3.0 / 256.0].map(|step| 1.0 + step);
+    let least = [2f32.powi(-24), 2f32.powi(-25), 2.9e-8, -0.0, 65504.0];
+    let edges = [&steps[..], &least].concat();
+    let source = folder.path().join("source");
+    let config = model_with(&edges, &source);
+    let (_, weights) = open_model(&source).unwrap();
+    let before = all_bits(&weights, &config);
+    for (float, name) in [(Float::F16, "float16"), (Float::Bf16, "bfloat16")] {
+        let round = |x: f32| match float {
+            Float::F16 => half::f16::from_f32(x).to_f32(),
+            _ => half::bf16::from_f32(x).to_f32(),
+        };
+        let out = folder.path().join(name);
+        export_as(&source, &out, in_floats(float)).unwrap();
+        assert_eq!(json_file(&out.join("config.json"))["dtype"], name);
+        let (_, weights) = open_model(&out).unwrap();
+        for (tensor, bits) in all_bits(&weights, &config) {
+            let wanted = before[&tensor].iter().map(|b| round(f32::from_bits(*b)).to_bits());
+            assert!(bits.into_iter().eq(wanted), "{tensor} in {name}");
+        }
+        // Once rounded, nothing is lost any more.
+        let again = folder.path().join(format!("{name} again"));
+        export_as(&out, &again, in_floats(float)).unwrap();
+        let file = |dir: &Path| fs::read(dir.join("model.safetensors")).unwrap();
+        assert!(file(&out) == file(&again), "{name}");
+    }
+}
+
+#[test]
+fn numbers_that_do_not_fit_are_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    let source = folder.path().join("source");
+    model_with(&[1.0, -65520.0], &source);
+    for (float, words, remedy) in
+        [(Float::F16, "h.1.mlp.c_fc.weight is -6.552e4 at [0, 1]", "bf16"), (Float::Bf16, "", "")]
+    {
+        let out = folder.path().join("out");
+        match export_as(&source, &out, in_floats(float)) {
+            Ok(()) => assert!(words.is_empty()),
+            Err(error) => {
+                assert!(!words.is_empty() && error.to_string().contains(words), "{error}");
+                assert!(error.advice().unwrap().contains(remedy));
+                assert_eq!(names(folder.path()), ["source"], "nothing is left");
+            }
+        }
+    }
+    model_with(&[1.0, f32::MAX], &source);
+    let error = export_as(&source, &folder.path().join("b"), in_floats(Float::Bf16)).unwrap_err();
+    assert!(error.advice().unwrap().contains("f32"), "{error}");
+    let kind = gguf::Kind::Float(Float::F16);
+    let path = folder.path().join("b.gguf");
+    let error = gguf::write(&mut load(&source), &path, kind, &mut |_, _| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("h.1.mlp.c_fc.weight is 3.4028235e38 at [0, 1]"), "{error}");
+    let error = gguf::write(&mut load(&source), &path, gguf::Kind::Q8_0, &mut |_, _| Ok(()));
+    assert!(error.unwrap_err().to_string().contains("q8_0 holds"));
+    assert_eq!(names(folder.path()), ["out", "source"]);
+}
+
+#[test]
+fn shards_add_up_to_the_model() {
+    let folder = TempDir::new().unwrap();
+    for (name, float) in [("gpt2_tiny_a", Float::F32), ("gpt2_tiny_b", Float::F16)] {
+        let source = oracle().join(name);
+        let (config, weights) = open_model(&source).unwrap();
+        let elements = |shape: &[usize]| shape.iter().product::<usize>();
+        let total = parameters(&config).iter().map(|(_, s)| elements(s)).sum::<usize>();
+        let max = (total * float.bytes() / 5) as u64;
+        let out = folder.path().join(name);
+        export_as(&source, &out, Layout { float, max_shard_bytes: max }).unwrap();
+
+        let index = json_file(&out.join("model.safetensors.index.json"));
+        assert_eq!(index["metadata"]["total_size"], total * float.bytes());
+        assert_eq!(index["metadata"]["total_parameters"], total);
+        let map = index["weight_map"].as_object().unwrap();
+        assert!(map.keys().is_sorted() && map.len() == parameters(&config).len());
+        let shards: Vec<String> =
+            names(&out).into_iter().filter(|name| name.ends_with(".safetensors")).collect();
+        assert!(shards.len() >= 2 && !out.join("model.safetensors").exists());
+        for (i, shard) in shards.iter().enumerate() {
+            assert_eq!(*shard, format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len()));
+            let bytes = fs::read(out.join(shard)).unwrap();
+            let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+            let held: usize = file.iter().map(|(_, tensor)| tensor.data().len()).sum();
+            assert!(held as u64 <= max || file.len() == 1, "{shard} holds {held} bytes");
+            assert!(file.names().iter().all(|name| map[*name] == *shard.as_str()));
+        }
+        let written = all_bits(&Weights::open(&out, &config).unwrap(), &config);
+        let wanted = match float {
+            Float::F32 => all_bits(&weights, &config),
+            _ => {
+                let whole = folder.path().join("whole");
+                export_as(&source, &whole, in_floats(float)).unwrap();
+                all_bits(&Weights::open(&whole, &config).unwrap(), &config)
+            }
+        };
+        assert!(written == wanted, "{name}");
+    }
+}
+
+#[test]
+fn what_is_there_is_never_replaced() {
+    let folder = TempDir::new().unwrap();
+    let source = oracle().join("gpt2_tiny_c");
+    let taken = folder.path().join("taken");
+    fs::create_dir(&taken).unwrap();
+    fs::write(taken.join("notes.txt"), "mine").unwrap();
+    for out in [taken.clone(), taken.join("notes.txt")] {
+        let error = export_as(&source, &out, Layout::default()).unwrap_err();
+        assert!(error.advice().unwrap().contains("--out"), "{error}");
+    }
+    let file = taken.join("notes.txt");
+    let kind = gguf::Kind::Float(Float::F32);
+    let error = gguf::write(&mut load(&source), &file, kind, &mut |_, _| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("there already"), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+    assert_eq!(names(&taken), ["notes.txt"]);
+
+    let (empty, deep) = (folder.path().join("empty"), folder.path().join("a/b/c"));
+    fs::create_dir(&empty).unwrap();
+    for out in [&empty, &deep] {
+        export_as(&source, out, Layout::default()).unwrap();
+        open_model(out).unwrap();
+    }
+}
+
+#[test]
+fn an_interrupted_export_leaves_nothing() {
+    let folder = TempDir::new().unwrap();
+    let source = oracle().join("gpt2_tiny_b");
+    let mut stop = |done: u64, total: u64| match 2 * done > total {
+        true => Err(Error::input("stopped")),
+        false => Ok(()),
+    };
+    let layout = Layout { float: Float::F32, max_shard_bytes: 100_000 };
+    let out = folder.path().join("out");
+    let error = export::folder(&mut load(&source), &source, &out, layout, &mut stop);
+    assert_eq!(error.unwrap_err().to_string(), "stopped");
+    let path = folder.path().join("out.gguf");
+    let error = gguf::write(&mut load(&source), &path, gguf::Kind::Q8_0, &mut stop);
+    assert_eq!(error.unwrap_err().to_string(), "stopped");
+    assert_eq!(names(folder.path()), Vec::<String>::new());
+}
+
+#[test]
+fn the_card_tells_of_the_run() {
+    let folder = TempDir::new().unwrap();
+    let run = folder.path().join("run");
+    let model = model_with(&[], &run.join("best"));
+    let settings = RunSettings {
+        data: vec!["/home/somebody/secret|place/my|book.txt".into(), "stories".into()],
+        tokenizer: "bytes".into(),
+        model: model.clone(),
+        train: TrainConfig { batch_size: 5, seed: 4242, ..TrainConfig::default() },
+        device: "cpu".into(),
+        threads: None,
+        init: None,
+    };
+    fs::write(run.join("run.json"), serde_json::to_vec(&settings).unwrap()).unwrap();
+    let line = |step: usize, val_loss: Option<f64>| Metrics {
+        step,
+        tokens: 100 * step as u64,
+        loss: Some(1.5),
+        lr: 0.1,
+        grad_norm: None,
+        tokens_per_s: 1.0,
+        mfu: None,
+        skipped: 0,
+        val_loss,
+    };
+    let lines = [line(10, Some(2.5)), line(20, Some(2.0)), line(25, None), line(30, Some(3.0))];
+    let text: Vec<String> = lines.iter().map(|l| serde_json::to_string(l).unwrap()).collect();
+    fs::write(run.join("metrics.jsonl"), text.join("\n")).unwrap();
+
+    let out = folder.path().join("my-model");
+    export_as(&run.join("best"), &out, in_floats(Float::F16)).unwrap();
+    let card = fs::read_to_string(out.join("README.md")).unwrap();
+    let head = "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- gpt2\n";
+    assert!(card.starts_with(head) && card.contains("\n---\n\n# my-model\n"), "{card}");
+    for words in [
+        "| data | my\\|book.txt, stories |",
+        "| updates | 20 of ",
+        "| tokens seen | 2000 |",
+        "2.0000 nats a token (perplexity 7.39)",
+        "| weights | float16 |",
+        "5 sequences of 16 tokens",
+        "AdamW",
+        "4242",
+        "prompt-ids",
+    ] {
+        assert!(card.contains(words), "{words} in {card}");
+    }
+    assert!(!card.contains("somebody"), "paths are nobody's concern: {card}");
+    // A step's and the last model tell of their own update; a card that is there already is kept.
+    for (place, words) in [("checkpoints/step-25", "| updates | 25 of"), ("", "| updates | 30 of")]
+    {
+        model_with(&[], &run.join("checkpoints/step-25"));
+        fs::copy(run.join("best/config.json"), run.join("config.json")).unwrap();
+        fs::copy(run.join("best/model.safetensors"), run.join("model.safetensors")).unwrap();
+        let out = folder.path().join(format!("of{}", place.len()));
+        export_as(&run.join(place), &out, Layout::default()).unwrap();
+        let card = fs::read_to_string(out.join("README.md")).unwrap();
+        assert!(card.contains(words), "{words} in {card}");
+    }
+    fs::write(out.join("README.md"), "# Mine\n").unwrap();
+    let again = folder.path().join("again");
+    export_as(&out, &again, Layout::default()).unwrap();
+    assert_eq!(fs::read_to_string(again.join("README.md")).unwrap(), "# Mine\n");
+}
+
+/// What a GGUF file holds.
+struct Gguf {
+    /// By key, as JSON.
+    entries: BTreeMap<String, Value>,
+    /// By name: dimensions, innermost first, ggml's type, and the bytes.
+    tensors: HashMap<String, (Vec<usize>, u32, Vec<u8>)>,
+}
+
+/// A cursor over a GGUF file.
+struct Cursor<'a>(&'a [u8]);
+
+impl Cursor<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let (first, rest) = self.0.split_first_chunk().unwrap();
+        self.0 = rest;
+        *first
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+
+    fn u64(&mut self) -> usize {
+        u64::from_le_bytes(self.take()) as usize
+    }
+
+    fn text(&mut self) -> String {
+        let len = self.u64();
+        let (text, rest) = self.0.split_at(len);
+        self.0 = rest;
+        String::from_utf8(text.to_vec()).unwrap()
+    }
+
+    fn value(&mut self, kind: u32) -> Value {
+        match kind {
+            4 => self.u32().into(),
+            5 => i32::from_le_bytes(self.take()).into(),
+            6 => f32::from_le_bytes(self.take()).into(),
+            7 => (self.take::<1>()[0] == 1).into(),
+            8 => self.text().into(),
+            9 => {
+                let (kind, len) = (self.u32(), self.u64());
+                (0..len).map(|_| self.value(kind)).collect()
+            }
+            _ => panic!("a value of type {kind}"),
+        }
+    }
+}
+
+/// Reads a GGUF file by the format's description, and checks its alignment.
+fn read_gguf(path: &Path) -> Gguf {
+    let bytes = fs::read(path).unwrap();
+    let mut at = Cursor(&bytes);
+    assert_eq!((&at.take(), at.u32()), (b"GGUF", 3));
+    let (tensors, entries) = (at.u64(), at.u64());
+    let entries: BTreeMap<String, Value> = (0..entries)
+        .map(|_| {
+            let (key, kind) = (at.text(), at.u32());
+            (key, at.value(kind))
+        })
+        .collect();
+    let infos: Vec<_> = (0..tensors)
+        .map(|_| {
+            let (name, rank) = (at.text(), at.u32());
+            let dims: Vec<usize> = (0..rank).map(|_| at.u64()).collect();
+            (name, dims, at.u32(), at.u64())
+        })
+        .collect();
+    let start = (bytes.len() - at.0.len()).next_multiple_of(32);
+    let mut end = start;
+    let mut found = HashMap::new();
+    for (name, dims, kind, offset) in infos {
+        let elements: usize = dims.iter().product();
+        let size = match kind {
+            0 => 4 * elements,
+            1 | 30 => 2 * elements,
+            8 => elements / 32 * 34,
+            _ => panic!("{name} of type {kind}"),
+        };
+        assert_eq!(start + offset, end, "{name} begins where the one before ends");
+        end = (end + size).next_multiple_of(32);
+        let data = bytes[start + offset..][..size].to_vec();
+        assert!(found.insert(name, (dims, kind, data)).is_none());
+    }
+    assert_eq!(end, bytes.len());
+    Gguf { entries, tensors: found }
+}
+
+/// The numbers of a tensor, and the largest error that its type may have made of each.
+fn numbers(kind: u32, bytes: &[u8]) -> (Vec<f32>, Vec<f32>) {
+    let halves = || bytes.as_chunks().0.iter().map(|b: &[u8; 2]| u16::from_le_bytes(*b));
+    match kind {
+        0 => {
+            let all = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
+            all.map(|x| (x, 0.0)).unzip()
+        }
+        1 => halves().map(|h| (half::f16::from_bits(h).to_f32(), 0.0)).unzip(),
+        30 => halves().map(|h| (half::bf16::from_bits(h).to_f32(), 0.0)).unzip(),
+        _ => {
+            let block = |block: &[u8; 34]| {
+                let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
+                // Half a step, and what rounding the scale to 11 bits adds to the largest number.
+                let error = scale * (0.5 + 127.0 / 2048.0);
+                let block = *block;
+                (2..34).map(move |i| (scale * f32::from(block[i] as i8), error))
+            };
+            bytes.as_chunks().0.iter().flat_map(block).unzip()
+        }
+    }
+}
+
+#[test]
+fn a_gguf_file_holds_the_model() {
+    let folder = TempDir::new().unwrap();
+    let wide = folder.path().join("wide");
+    model_with(&[3.0, -7.5, 0.0], &wide);
+    let sources = [wide, oracle().join("gpt2_tiny_a"), oracle().join("gpt2_tiny_c")];
+    let kinds = [
+        (gguf::Kind::Float(Float::F32), 0, 0),
+        (gguf::Kind::Float(Float::F16), 1, 1),
+        (gguf::Kind::Float(Float::Bf16), 30, 32),
+        (gguf::Kind::Q8_0, 8, 7),
+    ];
+    let mut blocks = 0;
+    for (i, source) in sources.iter().enumerate() {
+        let (config, weights) = open_model(source).unwrap();
+        for (kind, number, file_type) in kinds {
+            let path = folder.path().join(format!("model-{i}-{number}.gguf"));
+            gguf::write(&mut load(source), &path, kind, &mut |_, _| Ok(())).unwrap();
+            let file = read_gguf(&path);
+            let wanted = [
+                ("general.architecture", json!("gpt2")),
+                ("general.name", json!(format!("model-{i}-{number}"))),
+                ("general.file_type", json!(file_type)),
+                ("gpt2.context_length", json!(config.n_positions)),
+                ("gpt2.embedding_length", json!(config.n_embd)),
+                ("gpt2.feed_forward_length", json!(config.n_inner())),
+                ("gpt2.block_count", json!(config.n_layer)),
+                ("gpt2.attention.head_count", json!(config.n_head)),
+                ("tokenizer.ggml.model", json!("no_vocab")),
+                ("gpt2.vocab_size", json!(config.vocab_size)),
+                ("gpt2.attention.layer_norm_epsilon", json!(config.layer_norm_epsilon as f32)),
+            ];
+            for (key, value) in wanted {
+                assert_eq!(file.entries[key], value, "{key}");
+            }
+            assert_eq!(file.tensors.len(), parameters(&config).len());
+            for (name, shape) in parameters(&config) {
+                let (dims, kind, bytes) = &file.tensors[&llama_name(&name)];
+                let mut values = vec![0.0; shape.iter().product()];
+                weights.read(&name, 0, &mut values).unwrap();
+                let linear = name.starts_with("h.") && shape.len() == 2;
+                if linear {
+                    assert_eq!(*dims, shape, "{name}: [out, in], innermost first");
+                    values = transposed(&values, shape[1]);
+                } else {
+                    assert!(dims.iter().eq(shape.iter().rev()), "{name}");
+                }
+                let wanted_kind = match () {
+                    () if shape.len() == 1 || name == "wpe.weight" => 0,
+                    () if number == 8 && dims[0] % 32 != 0 => 1,
+                    () => number,
+                };
+                assert_eq!(*kind, wanted_kind, "{name}");
+                blocks += usize::from(*kind == 8);
+                let round = |x: f32| match kind {
+                    1 => half::f16::from_f32(x).to_f32(),
+                    30 => half::bf16::from_f32(x).to_f32(),
+                    _ => x,
+                };
+                let (got, errors) = numbers(*kind, bytes);
+                assert_eq!(got.len(), values.len());
+                for ((got, error), x) in got.iter().zip(errors).zip(&values) {
+                    assert!((got - round(*x)).abs() <= error, "{name}: {got} for {x}");
+                }
+            }
+        }
+    }
+    assert!(blocks > 0);
+}
+
+/// A matrix with `columns` columns, turned.
+fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|column| values.iter().skip(column).step_by(columns).copied()).collect()
+}
+
+fn llama_name(name: &str) -> String {
+    let parts = [
+        ("h.", "blk."),
+        ("wte", "token_embd"),
+        ("wpe", "position_embd"),
+        ("ln_1", "attn_norm"),
+        ("ln_2", "ffn_norm"),
+        ("ln_f", "output_norm"),
+        ("attn.c_attn", "attn_qkv"),
+        ("attn.c_proj", "attn_output"),
+        ("mlp.c_fc", "ffn_up"),
+        ("mlp.c_proj", "ffn_down"),
+    ];
+    parts.iter().fold(name.to_owned(), |name, (ours, theirs)| name.replace(ours, theirs))
+}
+
+#[test]
+fn a_gguf_file_holds_the_tokenizer() {
+    let folder = TempDir::new().unwrap();
+    let source = folder.path().join("source");
+    model_with(&[], &source);
+    let text = "low lower lowest low lower lowest";
+    let tokenizer = wgpt::Tokenizer::train(text.as_bytes(), 262).unwrap();
+    fs::write(source.join("tokenizer.json"), tokenizer.to_json()).unwrap();
+    let path = folder.path().join("model.gguf");
+    gguf::write(&mut load(&source), &path, gguf::Kind::Q8_0, &mut |_, _| Ok(())).unwrap();
+    let entries = read_gguf(&path).entries;
+    let get = |key: &str| &entries[&format!("tokenizer.ggml.{key}")];
+    assert_eq!((get("model"), get("pre")), (&json!("gpt2"), &json!("gpt-2")));
+    let json: Value = serde_json::from_str(&tokenizer.to_json()).unwrap();
+    let tokens = get("tokens").as_array().unwrap();
+    assert_eq!(tokens.len(), 300);
+    for (token, id) in json["model"]["vocab"].as_object().unwrap() {
+        assert_eq!(tokens[id.as_u64().unwrap() as usize], *token);
+    }
+    let merges: Vec<Value> = json["model"]["merges"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pair| json!(format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap())))
+        .collect();
+    assert_eq!(get("merges"), &json!(merges));
+    let end = tokenizer.end_of_text().unwrap();
+    assert_eq!((get("eos_token_id"), get("bos_token_id")), (&json!(end), &json!(end)));
+    let unused = tokenizer.vocab_size();
+    for (id, kind) in get("token_type").as_array().unwrap().iter().enumerate() {
+        let wanted = match id {
+            _ if id == end as usize => 3,
+            _ if id >= unused => 5,
+            _ => 1,
+        };
+        assert_eq!(*kind, json!(wanted), "{id}");
+    }
+    assert_eq!(tokens[unused], format!("[PAD{unused}]"));
+}
+
+fn wgpt(folder: &Path) -> Command {
+    let mut command = Command::cargo_bin("wgpt").expect("the program is built");
+    command.current_dir(folder);
+    command
+}
+
+#[test]
+fn the_command_says_what_it_wrote() {
+    let folder = TempDir::new().unwrap();
+    let source = std::path::absolute(oracle().join("gpt2_tiny_a")).unwrap();
+    let model = ["export", "--model", source.to_str().unwrap()];
+    let run = |args: &[&str]| wgpt(folder.path()).args(model).args(args).assert();
+    let output = run(&["--out=a", "--max-shard-size=10KB", "--json"]).success();
+    let said: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    assert_eq!(said["parameters"], export::parameter_count(&load(&source)));
+    let files = said["files"].as_object().unwrap();
+    for name in ["config.json", "README.md", "model.safetensors.index.json"] {
+        assert!(
+            files[name].as_u64()
+                == Some(fs::metadata(folder.path().join("a").join(name)).unwrap().len())
+        );
+    }
+    run(&["--out=b", "--dtype=bf16"]).success().stdout(predicate::str::contains("README.md"));
+    run(&["--gguf=b.gguf", "--dtype=q8_0"]).success().stdout(predicate::str::contains("b.gguf"));
+    run(&["--out=b"]).code(2).stderr(predicate::str::contains("b is not empty"));
+    run(&["--out=c", "--dtype=q8_0"]).code(2).stderr(predicate::str::contains("--gguf"));
+    run(&["--out=c", "--max-shard-size=5TB"])
+        .code(2)
+        .stderr(predicate::str::contains("--max-shard-size"));
+    run(&[]).code(2).stderr(predicate::str::contains("--out"));
+    wgpt(folder.path()).args(["export", "--model=nowhere", "--out=c"]).assert().code(1);
+    assert_eq!(names(folder.path()), ["a", "b", "b.gguf"]);
+    let help = wgpt(folder.path()).args(["export", "--help"]).assert().success();
+    help.stdout(
+        predicate::str::contains("Examples:").and(predicate::str::contains("--max-shard-size")),
+    );
+}
