@@ -19,6 +19,7 @@ use super::{NamedShape, weights};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
 use crate::finetune::{Lora, merge};
+use crate::hub;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -145,26 +146,41 @@ pub(super) fn is_adapter(dir: &Path) -> bool {
     dir.join(CONFIG).is_file() && !weights::is_there(dir)
 }
 
-/// The folder whose files have a model's sizes: `dir` itself, or that of the model which its adapters belong to.
+/// The folder whose files have a model's sizes: `dir` itself, or that of the model which its adapters belong to,
+/// which may be one on the hub.
 ///
 /// # Errors
 ///
 /// If adapters name no model that is there.
 pub(super) fn model_folder(dir: &Path) -> Result<PathBuf> {
+    fetch_model(dir, &mut |_| ())
+}
+
+/// [`model_folder`], which tells how far the download of a model on the hub is.
+///
+/// # Errors
+///
+/// As [`model_folder`].
+pub(crate) fn fetch_model(dir: &Path, progress: &mut dyn FnMut(hub::Progress)) -> Result<PathBuf> {
     if !is_adapter(dir) {
         return Ok(dir.to_owned());
     }
     let (_, name) = read_config(dir)?;
     // A name that is not absolute may be meant from here, or from the adapters' folder.
     let places = [PathBuf::from(&name), dir.join(&name)];
-    let Some(base) = places.into_iter().find(|place| place.is_dir()) else {
-        return Err(Error::input(format!(
-            "{} holds adapters of the model {name}, which is not there",
-            dir.display()
-        ))
-        .hint(format!(
-            "put the model back, or name its folder as base_model_name_or_path in {CONFIG}"
-        )));
+    let base = match places.into_iter().find(|place| place.is_dir()) {
+        Some(base) => base,
+        None if hub::is_name(&name) => hub::find_model(Path::new(&name), progress)
+            .map_err(|error| error.at(format!("the model of the adapters in {}", dir.display())))?,
+        None => {
+            return Err(Error::input(format!(
+                "{} holds adapters of the model {name}, which is not there",
+                dir.display()
+            ))
+            .hint(format!(
+                "put the model back, or name its folder as base_model_name_or_path in {CONFIG}"
+            )));
+        }
     };
     if is_adapter(&base) {
         return Err(Error::input(format!(
@@ -227,7 +243,11 @@ fn parse(fields: &Map<String, Value>) -> Result<(Lora, String)> {
     let targets = targets.and_then(|targets| targets.iter().map(name).collect());
     let targets = targets.ok_or_else(|| wrong("target_modules", "a list of layers' names"))?;
     let base = name(field("base_model_name_or_path"));
-    let base = base.ok_or_else(|| wrong("base_model_name_or_path", "a model's folder"))?;
+    let base = base.ok_or_else(|| wrong("base_model_name_or_path", "a model's folder or name"))?;
+    let base = match name(field("revision")) {
+        Some(revision) if hub::is_name(&base) => format!("{base}@{revision}"),
+        _ => base,
+    };
     Ok((Lora { rank: usize::try_from(rank).unwrap_or(usize::MAX), alpha, targets }, base))
 }
 
@@ -239,10 +259,15 @@ fn config_json(adapter: &AdapterFiles) -> Value {
         true => json!(*alpha as u64),
         false => json!(alpha),
     };
+    // What came from the hub is found there by others, too.
+    let (base, revision) = match hub::name_of(adapter.base) {
+        Some((repository, commit)) => (repository, Some(commit)),
+        None => (adapter.base.to_string_lossy().into_owned(), None),
+    };
     json!({
         "alpha_pattern": {},
         "auto_mapping": null,
-        "base_model_name_or_path": adapter.base.to_string_lossy(),
+        "base_model_name_or_path": base,
         "bias": "none",
         "fan_in_fan_out": true,
         "inference_mode": true,
@@ -255,7 +280,7 @@ fn config_json(adapter: &AdapterFiles) -> Value {
         "peft_type": "LORA",
         "r": rank,
         "rank_pattern": {},
-        "revision": null,
+        "revision": revision,
         "target_modules": targets,
         "task_type": "CAUSAL_LM",
         "use_dora": false,

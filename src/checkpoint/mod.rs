@@ -23,6 +23,7 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use adapter::fetch_model;
 pub use adapter::{Adapter, AdapterFiles};
 pub use config_json::read_config;
 pub use run::{CHOICES, RunDir, newest_run};

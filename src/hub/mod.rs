@@ -44,14 +44,16 @@ pub struct Progress {
 
 /// The files of the model that somebody named: a model folder, a run's folder (its best model, or else its last), a
 /// safetensors file with config.json beside it, or a name on the hub, whose files are downloaded unless they are on this
-/// machine. What exists here goes before what the hub has.
+/// machine; so is the model of a folder of adapters. What exists here goes before what the hub has.
 ///
 /// # Errors
 ///
 /// If there is no such path, the run has no model yet, or as [`Hub::fetch`].
 pub fn find_model(named: &Path, progress: &mut dyn FnMut(Progress)) -> Result<PathBuf> {
     if named.exists() {
-        return checkpoint::model_at(named);
+        let found = checkpoint::model_at(named)?;
+        checkpoint::fetch_model(&found, progress)?;
+        return Ok(found);
     }
     let absent = || Error::input(format!("{} does not exist", named.display())).hint(CHOICES);
     if is_path(named) {
@@ -70,6 +72,29 @@ fn is_path(named: &Path) -> bool {
         || text.contains('\\')
         || text.ends_with(".safetensors")
         || !text.contains('@') && parent.is_some_and(Path::is_dir)
+}
+
+/// Whether this is a name on the hub, and no path.
+pub(crate) fn is_name(text: &str) -> bool {
+    !is_path(Path::new(text)) && ModelName::parse(text).is_some()
+}
+
+/// The repository and the commit whose files lie in this folder of the cache, if it is one.
+///
+/// ```
+/// use std::path::Path;
+/// let commit = "0123456789abcdef0123456789abcdef01234567";
+/// let folder = format!("hub/models--org--name/snapshots/{commit}");
+/// let found = wgpt::hub::name_of(Path::new(&folder));
+/// assert_eq!(found, Some(("org/name".to_string(), commit.to_string())));
+/// assert_eq!(wgpt::hub::name_of(Path::new("runs/mine/best")), None);
+/// ```
+pub fn name_of(folder: &Path) -> Option<(String, String)> {
+    let text = |path: &Path| path.file_name()?.to_str().map(str::to_owned);
+    let (commit, snapshots) = (text(folder)?, folder.parent()?);
+    let repository = text(snapshots.parent()?)?.strip_prefix("models--")?.replace("--", "/");
+    (text(snapshots)? == "snapshots" && snapshot::is_commit(&commit))
+        .then_some((repository, commit))
 }
 
 /// A repository of the hub and a revision of it.

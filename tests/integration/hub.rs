@@ -506,3 +506,33 @@ fn a_path_that_is_not_there_is_not_asked_of_the_hub() {
     }
     assert!(server.asked().is_empty());
 }
+
+#[test]
+fn adapters_name_the_hub_s_model_and_find_it_again() {
+    let (server, home) = (Server::with("gpt2_tiny_a", Faults::default()), TempDir::new().unwrap());
+    let work = TempDir::new().unwrap();
+    let config = fs::read(server.path("org/model").join("config.json")).unwrap();
+    let vocab = serde_json::from_slice::<Value>(&config).unwrap()["vocab_size"].as_u64().unwrap();
+    let (tokens, run) = (work.path().join("tokens.bin"), work.path().join("run"));
+    let bytes = (0..2000).flat_map(|i| ((i * i % vocab) as u16).to_le_bytes());
+    fs::write(&tokens, bytes.collect::<Vec<u8>>()).unwrap();
+    let [data, out] = [&tokens, &run].map(|path| path.to_str().unwrap());
+    let train = ["train", "--init", "org/model", "--data", data, "--out", out, "--lora-rank", "2"];
+    let steps = ["--max-iters", "2", "--batch-size", "2", "--seq-len", "8", "--device", "cpu"];
+    server.wgpt(&home, &[&train[..], &steps].concat()).assert().success();
+
+    let best = run.join("best");
+    let config = fs::read(best.join("adapter_config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config["base_model_name_or_path"], "org/model");
+    assert_eq!(config["revision"], COMMIT);
+    let best = best.to_str().unwrap();
+    let wanted = server.ids(&home, best);
+    server.asked();
+    let another_home = TempDir::new().unwrap();
+    assert_eq!(server.ids(&another_home, best), wanted);
+    assert!(!server.asked().is_empty(), "another machine downloads the model");
+
+    let text = error_of(&mut wgpt(TempDir::new().unwrap().path(), &generate(best)));
+    assert!(text.contains("the model of the adapters in"), "{text}");
+}
