@@ -168,7 +168,7 @@ pub(crate) fn fetch_model(dir: &Path, progress: &mut dyn FnMut(hub::Progress)) -
     let (_, name) = read_config(dir)?;
     // A name that is not absolute may be meant from here, or from the adapters' folder.
     let places = [PathBuf::from(&name), dir.join(&name)];
-    let base = match places.into_iter().find(|place| place.is_dir()) {
+    let base = match places.into_iter().find(|place| place.exists()) {
         Some(base) => base,
         None if hub::is_name(&name) => hub::find_model(Path::new(&name), progress)
             .map_err(|error| error.at(format!("the model of the adapters in {}", dir.display())))?,
@@ -208,6 +208,10 @@ const SETTINGS: &[(&str, &[&str])] = &[
     ("exclude_modules", &["null", "[]"]),
     ("target_parameters", &["null", "[]"]),
     ("trainable_token_indices", &["null", "[]"]),
+    // Others change the model that the adapters belong to, or where they apply.
+    ("init_lora_weights", &["true", "false", "\"gaussian\"", "null"]),
+    ("alora_invocation_tokens", &["null", "[]"]),
+    ("use_qalora", &["false", "null"]),
 ];
 
 /// What a folder's adapters are, and the name of the model that they belong to.
@@ -281,7 +285,8 @@ fn config_json(adapter: &AdapterFiles) -> Value {
         "r": rank,
         "rank_pattern": {},
         "revision": revision,
-        "target_modules": targets,
+        // PEFT looks for the ends of names that have a prefix of its own.
+        "target_modules": targets.iter().map(|t| t.trim_start_matches("transformer.")).collect::<Vec<_>>(),
         "task_type": "CAUSAL_LM",
         "use_dora": false,
         "use_rslora": false,

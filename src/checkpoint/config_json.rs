@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 /// Names the field that is missing or out of range, or the setting that changes what the model
 /// computes and is not supported.
 pub fn read_config(model: &Path) -> Result<GptConfig> {
-    let path = adapter::model_folder(folder_of(model))?.join("config.json");
+    let model = adapter::model_folder(folder_of(model))?;
+    let path = folder_of(&model).join("config.json");
     let text = std::fs::read(&path).map_err(|e| {
         Error::io("reading", &path, &e)
             .hint("a model folder holds config.json and model.safetensors; is this the right one?")

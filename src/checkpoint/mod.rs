@@ -128,7 +128,8 @@ pub fn is_adapter(dir: &Path) -> bool {
 /// If adapters name no model that is there.
 pub fn tokenizer_folder(model: &Path) -> Result<Option<PathBuf>> {
     let dir = folder_of(model);
-    let folders = [dir.to_owned(), adapter::model_folder(dir)?];
+    let base = adapter::model_folder(dir)?;
+    let folders = [dir.to_owned(), folder_of(&base).to_owned()];
     Ok(folders.into_iter().find(|folder| Tokenizer::exists(folder)))
 }
 

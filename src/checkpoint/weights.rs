@@ -112,6 +112,16 @@ impl Weights {
         self.read_place(&self.places[index].1, offset, out)?;
         if let Some(adapter) = &self.adapter {
             adapter.merge(name, offset, out);
+            // The weights were checked, and so were the adapters; their sum was not.
+            if let Some(at) = out.iter().position(|x| !x.is_finite()) {
+                let index = coordinates(offset + at, self.shape(&self.places[index].1));
+                return Err(Error::input(format!(
+                    "{name} is infinite at {index:?} once the adapters are merged into it"
+                ))
+                .hint(
+                    "the training that wrote the adapters diverged: take an earlier checkpoint",
+                ));
+            }
         }
         Ok(())
     }

@@ -73,7 +73,7 @@ struct Common {
 
 #[derive(clap::Args)]
 struct PerplexityArgs {
-    /// Text files, .jsonl files with a "text" a line, token files (.bin), folders of them, or a corpus: stories, shakespeare,
+    /// Text files, .jsonl files with a "text" a line, folders of these, token files (.bin), or a corpus: stories, shakespeare,
     /// tinystories
     #[arg(value_name = "FILE", required = true)]
     files: Vec<String>,
@@ -265,7 +265,7 @@ fn perplexity(args: &PerplexityArgs) -> Result<()> {
             object
         };
         output::json(&json!({
-            "model": dir,
+            "model": dir.to_string_lossy(),
             "device": device,
             "windows": if args.stride.is_some() { "sliding" } else { "non_overlapping" },
             "stride": args.stride.unwrap_or(seq),
@@ -440,7 +440,7 @@ fn continuations(args: &ContinuationsArgs) -> Result<()> {
     drop(bar);
     if args.common.json {
         output::json(&json!({
-            "model": dir,
+            "model": dir.to_string_lossy(),
             "device": device_name(gpt.device()),
             "prompt_tokens": lens.0,
             "max_tokens": lens.1,
@@ -495,7 +495,7 @@ fn choices(args: &ChoicesArgs) -> Result<()> {
     let seconds = began.elapsed().as_secs_f64();
     if args.common.json {
         output::json(&json!({
-            "model": dir,
+            "model": dir.to_string_lossy(),
             "device": device,
             "file": name,
             "n": report.n,

@@ -157,7 +157,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
         }
         _ => {
             let path = args.target.gguf.as_ref().expect("one of the two is required");
-            export::gguf::write(&mut gpt, path, args.dtype.kind(), &mut progress)?;
+            let others = export::gguf::write(&mut gpt, path, args.dtype.kind(), &mut progress)?;
+            if others > 0 {
+                output::log(&format!(
+                    "{others} matrices are in f16: their rows are no multiple of 32"
+                ));
+            }
             path
         }
     };
@@ -174,8 +179,8 @@ fn report(args: &Args, gpt: &Gpt, model: &Path, target: &Path, seconds: f64) -> 
         let files: serde_json::Map<_, _> =
             files.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
         output::json(&json!({
-            "model": model,
-            "out": target,
+            "model": model.to_string_lossy(),
+            "out": target.to_string_lossy(),
             "dtype": format!("{:?}", args.dtype).to_lowercase(),
             "parameters": parameters,
             "bytes": bytes,

@@ -93,7 +93,7 @@ struct StepArgs {
     seq_len: Option<usize>,
     #[arg(long, value_name = "N", help = with_default("Batches an update", TrainConfig::default().grad_accum))]
     grad_accum: Option<usize>,
-    /// Highest learning rate [default: 0.4 / the width, 6e-4 for gpt2]
+    /// Highest learning rate; with --init about 3e-5, with --lora-rank about 3e-4 [default: 0.4 / the width, 6e-4 for gpt2]
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
     /// Lowest learning rate, at the end [default: a tenth of --lr]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::Float;
 use crate::config::{Optimizer, TrainConfig};
+use crate::finetune::{FineTune, Lora};
 use crate::gpt::Gpt;
 use crate::train::report::{Metrics, read_metrics};
 use crate::train::settings::RunSettings;
@@ -115,6 +116,7 @@ fn facts(run: &Run) -> Vec<(&'static str, String)> {
         facts.extend(last.loss.map(|x| ("training loss", loss(f64::from(x)))));
         facts.extend(last.val_loss.map(|x| ("validation loss", loss(x))));
     }
+    facts.extend(trained_parts(&train.finetune));
     let mut batch = format!("{} sequences of {seq} tokens", train.batch_size);
     if train.grad_accum > 1 {
         batch += &format!(", {} of them an update", train.grad_accum);
@@ -136,6 +138,18 @@ fn facts(run: &Run) -> Vec<(&'static str, String)> {
         ("seed", train.seed.to_string()),
     ]);
     facts
+}
+
+/// What was trained of the model, if not everything.
+fn trained_parts(finetune: &FineTune) -> Vec<(&'static str, String)> {
+    let FineTune { freeze, train_only, lora } = finetune;
+    let lora = lora.as_ref().map(|Lora { rank, alpha, targets }| {
+        let targets = targets.join(", ");
+        ("low-rank adapters", format!("rank {rank}, alpha {alpha}, of {targets}; merged"))
+    });
+    let patterns = [("frozen", freeze), ("trained alone", train_only)];
+    let patterns = patterns.into_iter().filter(|(_, all)| !all.is_empty());
+    lora.into_iter().chain(patterns.map(|(what, all)| (what, all.join(", ")))).collect()
 }
 
 fn optimizer(train: &TrainConfig) -> String {

@@ -371,13 +371,14 @@ fn header(entries: &[(String, Value)], tensors: &[Tensor]) -> Vec<u8> {
     out
 }
 
-/// Writes a model as a GGUF file, whole, under the name of the file without its ending.
+/// Writes a model as a GGUF file, whole, under the name of the file without its ending; gives how many of its matrices are
+/// held in f16, since their rows do not divide into q8_0's blocks.
 ///
 /// # Errors
 ///
 /// If `path` is there already, or a parameter does not fit `kind`; what `progress` returns, or what the system refused.
 /// There is then no file.
-pub fn write(gpt: &mut Gpt, path: &Path, kind: Kind, progress: &mut Progress) -> Result<()> {
+pub fn write(gpt: &mut Gpt, path: &Path, kind: Kind, progress: &mut Progress) -> Result<usize> {
     if path.exists() {
         return Err(Error::usage(format!("{} is there already", path.display()))
             .hint("give --gguf the name of a new file"));
@@ -386,7 +387,10 @@ pub fn write(gpt: &mut Gpt, path: &Path, kind: Kind, progress: &mut Progress) ->
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let tensors: Vec<Tensor> =
         parameters(gpt.config()).into_iter().map(|source| Tensor::new(source, kind)).collect();
-    let header = header(&entries(&name, gpt, kind), &tensors);
+    let others = tensors.iter().filter(|t| t.kind == Kind::Float(Float::F16)).count();
+    let others = if kind == Kind::Q8_0 { others } else { 0 };
+    let held = if tensors.iter().any(|t| t.kind == kind) { kind } else { Kind::Float(Float::F16) };
+    let header = header(&entries(&name, gpt, held), &tensors);
     let total = parameter_count(gpt);
     gpt.with_parameters(|_, fill| {
         files::write_file(path, |out| {
@@ -394,7 +398,8 @@ pub fn write(gpt: &mut Gpt, path: &Path, kind: Kind, progress: &mut Progress) ->
             let fill = &mut counted(fill, total, progress);
             tensors.iter().try_for_each(|tensor| write_tensor(tensor, path, out, fill))
         })
-    })
+    })?;
+    Ok(others)
 }
 
 fn write_tensor(

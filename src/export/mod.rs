@@ -11,16 +11,20 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::checkpoint::{Fill, Layout, files, write_json, write_model_as};
+use crate::checkpoint::{
+    Fill, Layout, fetch_model, files, folder_of, is_adapter, write_json, write_model_as,
+};
 use crate::error::{Error, Result};
 use crate::gpt::Gpt;
 
 /// Hears how many parameters of how many are written; an error of its own ends the export, which leaves nothing.
 pub type Progress<'a> = dyn FnMut(u64, u64) -> Result<()> + 'a;
 
-/// Files of a model folder that are the same in any layout of the weights, and are kept as they are.
-const KEPT: [&str; 9] = [
-    "README.md",
+/// The card.
+const CARD: &str = "README.md";
+
+/// Files of a model folder, beside its card, that are the same in any layout of the weights, and are kept as they are.
+const KEPT: [&str; 8] = [
     "added_tokens.json",
     "chat_template.jinja",
     "generation_config.json",
@@ -37,8 +41,9 @@ const OF_THE_FILES: [&str; 6] =
 
 /// Writes a model folder `out` for Hugging Face's library, with a card.
 ///
-/// `source` is the folder that the model came from: its settings, its tokenizer's files and its card are kept, and if it is
-/// that of a run, the card tells of it.
+/// `source` is where the model came from: its settings, its tokenizer's files and its card are kept, and if it is of a run,
+/// the card tells of it. Of adapters, which are merged, what they do not have is that of the model which they belong to, but
+/// for the card: this is another model.
 ///
 /// # Errors
 ///
@@ -52,6 +57,9 @@ pub fn folder(
     progress: &mut Progress,
 ) -> Result<()> {
     refuse_taken(out)?;
+    let source = folder_of(source);
+    let base = fetch_model(source, &mut |_| ())?;
+    let base = folder_of(&base);
     make_parent(out)?;
     let name = out.file_name().unwrap_or_default().to_string_lossy();
     let card = card::card(&name, gpt, layout.float, source);
@@ -59,16 +67,21 @@ pub fn folder(
     gpt.with_parameters(|model, fill| {
         files::write_folder(out, |dir| {
             write_model_as(dir, model, layout, &mut counted(fill, total, progress))?;
-            keep_settings(source, dir)?;
-            files::write_bytes(&dir.join("README.md"), card.as_bytes())?;
-            for name in KEPT.iter().filter(|name| source.join(name).is_file()) {
-                let from = source.join(name);
-                let bytes = fs::read(&from).map_err(|e| Error::io("reading", &from, &e))?;
-                files::write_bytes(&dir.join(name), &bytes)?;
-            }
-            Ok(())
+            keep_settings(base, dir)?;
+            files::write_bytes(&dir.join(CARD), card.as_bytes())?;
+            let card = (!is_adapter(source)).then(|| source.join(CARD));
+            let kept = KEPT.map(|name| [source, base].map(|folder| folder.join(name)));
+            let kept =
+                kept.into_iter().filter_map(|all| all.into_iter().find(|file| file.is_file()));
+            kept.chain(card.filter(|card| card.is_file()))
+                .try_for_each(|file| copy_into(dir, &file))
         })
     })
+}
+
+fn copy_into(dir: &Path, file: &Path) -> Result<()> {
+    let bytes = fs::read(file).map_err(|e| Error::io("reading", file, &e))?;
+    files::write_bytes(&dir.join(file.file_name().unwrap_or_default()), &bytes)
 }
 
 /// Puts the source's settings into a new config.json, but for those of its files.

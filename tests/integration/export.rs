@@ -473,6 +473,9 @@ fn a_gguf_file_holds_the_model() {
             let path = folder.path().join(format!("model-{i}-{number}.gguf"));
             gguf::write(&mut load(source), &path, kind, &mut |_, _| Ok(())).unwrap();
             let file = read_gguf(&path);
+            // Where no row divides into blocks, all matrices are in f16.
+            let in_blocks = file.tensors.values().any(|(_, found, _)| *found == 8);
+            let file_type = if number == 8 && !in_blocks { 1 } else { file_type };
             let wanted = [
                 ("general.architecture", json!("gpt2")),
                 ("general.name", json!(format!("model-{i}-{number}"))),

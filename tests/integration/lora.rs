@@ -7,7 +7,9 @@ use std::sync::Arc;
 use assert_cmd::Command;
 use serde_json::{Value, json};
 use wgpt::backend::Device;
-use wgpt::checkpoint::{is_adapter, moments, newest_run, open_model, open_state, parameters};
+use wgpt::checkpoint::{
+    Layout, is_adapter, moments, newest_run, open_model, open_state, parameters,
+};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::engine::Tensor;
 use wgpt::error::Kind;
@@ -458,6 +460,8 @@ fn broken_configs(dir: &Path, load: &dyn Fn() -> Result<(), Error>) {
     for (name, value, words) in [
         ("peft_type", json!("IA3"), "peft_type is \"IA3\""),
         ("use_dora", json!(true), "use_dora is true"),
+        ("init_lora_weights", json!("pissa"), "init_lora_weights is \"pissa\""),
+        ("alora_invocation_tokens", json!([5, 6]), "alora_invocation_tokens"),
         ("use_rslora", json!(true), "use_rslora is true"),
         ("bias", json!("all"), "bias is \"all\""),
         ("rank_pattern", json!({ "c_attn": 3 }), "rank_pattern"),
@@ -511,6 +515,42 @@ fn broken_weights(dir: &Path, load: &dyn Fn() -> Result<(), Error>) {
     assert!(load().is_err());
     fs::write(&path, sound).unwrap();
     load().unwrap();
+}
+
+#[test]
+fn the_model_may_be_a_weights_file_and_its_settings_are_handed_on() {
+    let adapting = Adapting::new();
+    let (base, out) = (&adapting.base, adapting.place.path("out"));
+    let weights = base.join("other.safetensors");
+    fs::rename(base.join("model.safetensors"), &weights).unwrap();
+    let mut config = json(&base.join("config.json"));
+    config["task_specific_params"] = json!({ "kept": true });
+    fs::write(base.join("config.json"), config.to_string()).unwrap();
+    fs::write(base.join("README.md"), "the card of another model").unwrap();
+    let mut settings = adapting.settings(Lora::of_rank(2));
+    (settings.init, settings.train.max_iters) = (Some(weights), 2);
+    train(&settings, &Device::Cpu).unwrap();
+
+    let best = adapting.place.run().join("best");
+    let mut gpt = Gpt::load(&best, Device::Cpu).unwrap();
+    let export = |gpt: &mut Gpt| {
+        wgpt::export::folder(gpt, &best, &out, Layout::default(), &mut |_, _| Ok(()))
+    };
+    export(&mut gpt).unwrap();
+    assert_eq!(json(&out.join("config.json"))["task_specific_params"], json!({ "kept": true }));
+    let card = fs::read_to_string(out.join("README.md")).unwrap();
+    assert!(card.contains("rank 2, alpha 4, of c_attn; merged"), "{card}");
+
+    // Finite adapters whose product is not.
+    let path = best.join("adapter_model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let begin = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[begin..].chunks_exact_mut(4).for_each(|x| x.copy_from_slice(&1e30f32.to_le_bytes()));
+    fs::write(&path, bytes).unwrap();
+    fs::remove_dir_all(&out).unwrap();
+    let error = export(&mut Gpt::load(&best, Device::Cpu).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("c_attn.weight is infinite at [0, 0] once"), "{error}");
+    assert!(!out.exists());
 }
 
 #[test]
