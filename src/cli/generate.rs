@@ -147,7 +147,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     if args.json {
         let ids = prompt.is_none().then_some(&args.prompt.prompt_ids);
         output::json(&json!({
-            "model": dir,
+            "model": dir.to_string_lossy(),
             "prompt": prompt,
             "prompt_ids": ids,
             "seed": options.seed,
