@@ -14,7 +14,8 @@ use wgpt::eval::{
 use wgpt::{Error, GenerateOptions, Gpt, Result};
 
 use super::options::{
-    DeviceArgs, PrecisionArgs, PrecisionChoice, check_shape, device_name, find_model, open,
+    ChoiceArgs, DeviceArgs, PrecisionArgs, PrecisionChoice, check_shape, device_name, find_model,
+    open,
 };
 use super::progress::{Bar, Progress};
 use super::{Outcome, number, output, tokenizer};
@@ -144,18 +145,8 @@ struct ContinuationsArgs {
     /// Below 1 more likely, above 1 more surprising; 0: always the likeliest token
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     temperature: f64,
-    /// How many of the likeliest tokens to choose from [default: all]
-    #[arg(long, value_name = "N")]
-    top_k: Option<usize>,
-    /// Choose from the likeliest tokens that have this share together [default: 1]
-    #[arg(long, value_name = "X")]
-    top_p: Option<f64>,
-    /// Choose from the tokens with this share of the likeliest one's probability [default: 0]
-    #[arg(long, value_name = "X")]
-    min_p: Option<f64>,
-    /// Above 1, tokens that came before come less again [default: 1]
-    #[arg(long, value_name = "X")]
-    repetition_penalty: Option<f64>,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// What is drawn follows from it [default: 1337]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -378,12 +369,8 @@ impl ContinuationsArgs {
         let default = GenerateOptions::default();
         GenerateOptions {
             temperature: self.temperature,
-            top_k: self.top_k.unwrap_or(default.top_k),
-            top_p: self.top_p.unwrap_or(default.top_p),
-            min_p: self.min_p.unwrap_or(default.min_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
             seed: self.seed.unwrap_or(default.seed),
-            ..default
+            ..self.choice.options()
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 use wgpt::{Error, GenerateOptions, Gpt, Result};
 
-use super::options::{DeviceArgs, PrecisionArgs, find_model, open, with_default};
+use super::options::{ChoiceArgs, DeviceArgs, PrecisionArgs, find_model, open, with_default};
 use super::{Outcome, output};
 
 const EXAMPLES: &str = "\
@@ -30,18 +30,8 @@ pub struct Args {
     max_tokens: Option<usize>,
     #[arg(long, value_name = "X", help = with_default("Below 1 more likely, above 1 more surprising", GenerateOptions::default().temperature))]
     temperature: Option<f64>,
-    /// How many of the likeliest tokens to choose from [default: all]
-    #[arg(long, value_name = "N")]
-    top_k: Option<usize>,
-    /// Choose from the likeliest tokens that have this share together [default: 1]
-    #[arg(long, value_name = "X")]
-    top_p: Option<f64>,
-    /// Choose from the tokens with this share of the likeliest one's probability [default: 0]
-    #[arg(long, value_name = "X")]
-    min_p: Option<f64>,
-    /// Above 1, tokens that came before come less again [default: 1]
-    #[arg(long, value_name = "X")]
-    repetition_penalty: Option<f64>,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// Always the likeliest token
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
     greedy: bool,
@@ -89,13 +79,9 @@ impl Args {
         GenerateOptions {
             max_tokens: self.max_tokens.unwrap_or(default.max_tokens),
             temperature: temperature.unwrap_or(default.temperature),
-            top_k: self.top_k.unwrap_or(default.top_k),
-            top_p: self.top_p.unwrap_or(default.top_p),
-            min_p: self.min_p.unwrap_or(default.min_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
             seed: self.seed.unwrap_or(default.seed),
-            sample: 0,
             stop: self.stop.clone(),
+            ..self.choice.options()
         }
     }
 

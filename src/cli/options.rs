@@ -13,7 +13,7 @@ use wgpt::finetune::Lora;
 use wgpt::fit::{largest_batch, least_recompute};
 use wgpt::hub;
 use wgpt::model::Uses;
-use wgpt::{Error, FineTune, GptConfig, Result, TrainConfig};
+use wgpt::{Error, FineTune, GenerateOptions, GptConfig, Result, TrainConfig};
 
 use super::output;
 use super::progress::Progress;
@@ -125,6 +125,37 @@ pub fn open(choice: DeviceChoice) -> Result<Device> {
         Ok(folder) => Device::open_cached(choice, folder),
         // Without a home the next start takes longer, that is all.
         Err(_) => Device::open(choice),
+    }
+}
+
+/// Which of a model's tokens one is drawn from, beside the temperature.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ChoiceArgs {
+    /// How many of the likeliest tokens to choose from [default: all]
+    #[arg(long, value_name = "N")]
+    top_k: Option<usize>,
+    /// Choose from the likeliest tokens that have this share together [default: 1]
+    #[arg(long, value_name = "X")]
+    top_p: Option<f64>,
+    /// Choose from the tokens with this share of the likeliest one's probability [default: 0]
+    #[arg(long, value_name = "X")]
+    min_p: Option<f64>,
+    /// Above 1, tokens that came before come less again [default: 1]
+    #[arg(long, value_name = "X")]
+    repetition_penalty: Option<f64>,
+}
+
+impl ChoiceArgs {
+    /// The options with these, the others as they are by default.
+    pub fn options(&self) -> GenerateOptions {
+        let default = GenerateOptions::default();
+        GenerateOptions {
+            top_k: self.top_k.unwrap_or(default.top_k),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
+            ..default
+        }
     }
 }
 
