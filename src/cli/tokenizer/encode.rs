@@ -1,0 +1,83 @@
+//! `wgpt tokenizer encode`: text to token ids.
+
+use std::path::PathBuf;
+
+use wgpt::data::{self, TokenWriter};
+use wgpt::{Error, Event, Result};
+
+use super::{is_token_file, load, sources};
+use crate::cli::progress::Progress;
+use crate::cli::{number, output};
+
+/// Turn text into token ids
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  wgpt tokenizer encode a.txt --tokenizer tok --out a.bin")]
+pub struct Args {
+    /// Files, folders, or stories, shakespeare, tinystories
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<String>,
+    /// A folder with a tokenizer, or bytes
+    #[arg(long, value_name = "DIR")]
+    tokenizer: PathBuf,
+    /// A token file for `wgpt train --data`; without it, the ids are printed
+    #[arg(long, value_name = "FILE.bin")]
+    out: Option<PathBuf>,
+    /// What <|endoftext|> in a text file is: token, the end of a document and the line ends around it, as in training;
+    /// text, so that decoding gives the file back
+    #[arg(long, value_name = "AS", default_value = "token", hide_possible_values = true)]
+    special: Special,
+}
+
+/// What the end of a text is that is written out in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Special {
+    /// The token between two documents.
+    Token,
+    /// Text like any other.
+    Text,
+}
+
+/// Encodes to a token file or to standard output.
+///
+/// # Errors
+///
+/// If a text cannot be read, or the file not be written.
+pub fn run(args: &Args) -> Result<()> {
+    let Args { files, special, .. } = args;
+    let (tokenizer, out, special) = (&load(&args.tokenizer)?, args.out.as_deref(), *special);
+    if let Some(path) = out.filter(|path| !is_token_file(path)) {
+        return Err(Error::usage(format!(
+            "--out {}: the name of a token file ends in .bin, or it would be read as text",
+            path.display()
+        )));
+    }
+    let mut progress = Progress::new();
+    let sources = sources(files, &mut progress)?;
+    let sources = if special == Special::Text { sources.undivided() } else { sources };
+    let total = sources.bytes();
+    let mut seen = |done: u64| {
+        if out.is_some() {
+            progress.show(&Event::Preparing { what: "encoding".into(), done, total });
+        }
+    };
+    let encode = |text: &str| tokenizer.encode(text);
+    let end = tokenizer.end_of_text();
+    let Some(path) = out else {
+        let mut first = true;
+        let mut print = |ids: &[u32]| {
+            let gap = if std::mem::take(&mut first) || ids.is_empty() { "" } else { " " };
+            let words: Vec<String> = ids.iter().map(u32::to_string).collect();
+            output::text(&format!("{gap}{}", words.join(" ")));
+            Ok(())
+        };
+        data::encode(sources.documents(), &encode, end, &mut print, &mut seen)?;
+        output::line("");
+        return Ok(());
+    };
+    let mut writer = TokenWriter::create(path, tokenizer.vocab_size())?;
+    data::encode(sources.documents(), &encode, end, &mut |ids| writer.push(ids), &mut seen)?;
+    let tokens = writer.finish()?;
+    progress.end();
+    output::line(&format!("{}: {} tokens", path.display(), number::thousands(tokens.len() as u64)));
+    Ok(())
+}
