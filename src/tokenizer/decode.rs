@@ -3,6 +3,9 @@
 use super::Tokenizer;
 use crate::error::{Error, Result};
 
+/// Bytes of a token that are copied at once: most tokens have fewer.
+const COPIED: usize = 16;
+
 impl Tokenizer {
     /// The bytes of `ids`, which may cut characters.
     ///
@@ -12,7 +15,16 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32]) -> Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(4 * ids.len());
         for &id in ids {
-            bytes.extend_from_slice(self.known_token(id)?);
+            let &(start, end) = self.spans.get(id as usize).unwrap_or(&(0, 0));
+            match self.text[start..].first_chunk::<COPIED>() {
+                // Copying a fixed number of bytes takes an instruction, any other a call.
+                Some(token) if (1..=COPIED).contains(&(end - start)) => {
+                    let length = bytes.len() + (end - start);
+                    bytes.extend_from_slice(token);
+                    bytes.truncate(length);
+                }
+                _ => bytes.extend_from_slice(self.known_token(id)?),
+            }
         }
         Ok(bytes)
     }

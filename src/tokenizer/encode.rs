@@ -1,28 +1,20 @@
 //! Text to ids: pieces, whose pairs are merged lowest rank first, leftmost first among equals.
 //!
-//! A piece that was seen before is copied from where its ids already stand in the output. Of the
-//! others, short ones are merged by looking for the best pair again after each merge; long ones
-//! with a heap, in O(n log n). Long texts are cut into chunks that are encoded in parallel; the ids
-//! do not depend on the chunks or the threads.
+//! Long texts are cut into chunks that are encoded in parallel; the ids do not depend on the chunks or the threads. What
+//! a thread has seen it remembers, also for the next text: most words are copied from there.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
-use rustc_hash::FxHashMap;
 
-use super::pieces::{chunks, pieces};
+use super::merge::{Merger, NONE};
+use super::pretokenizer::chunks;
 use super::{Added, Tokenizer, pair_key};
 
-/// Bytes of text that one thread encodes at a time: enough that most words are repetitions.
-const CHUNK_BYTES: usize = 512 << 10;
-/// Pieces up to this many bytes are remembered.
-const REMEMBERED_BYTES: usize = 64;
-/// Pieces of more symbols than this are merged with a heap.
-const SHORT: usize = 48;
-/// The rank of a pair that does not merge, and the symbol that another one has taken in; no id is
-/// so large.
-const NONE: u32 = u32::MAX;
+/// Bytes of text that one thread encodes at a time.
+const CHUNK_BYTES: usize = 256 << 10;
 
 impl Tokenizer {
     /// The ids of `text`. Special tokens are ordinary text here: what users write cannot end a
@@ -83,16 +75,36 @@ impl Tokenizer {
             groups.push(group);
             parts = rest;
         }
-        let encode = |group: &&[Part<'_>]| Encoder::new(self).encode(group);
+        let encode = |group: &&[Part<'_>]| self.encode_group(group);
         match groups.as_slice() {
             [group] => encode(group),
             groups => groups.par_iter().map(encode).collect::<Vec<_>>().concat(),
         }
     }
 
+    /// The ids of `parts`, by one thread.
+    fn encode_group(&self, parts: &[Part<'_>]) -> Vec<u32> {
+        let mut encoder = self.encoders.take();
+        let bytes: usize = parts.iter().map(|part| part.text.len()).sum();
+        let mut ids = Vec::with_capacity(bytes / 3 + parts.len());
+        for part in parts {
+            encoder.encode(self, part.text, &mut ids);
+            ids.extend(part.then);
+        }
+        self.encoders.give_back(encoder);
+        ids
+    }
+
     /// The rank of the pair in the order of merges, or [`NONE`].
-    fn rank(&self, left: u32, right: u32) -> u32 {
+    #[inline]
+    pub(super) fn rank(&self, left: u32, right: u32) -> u32 {
         self.ranks.get(&pair_key(left, right)).copied().unwrap_or(NONE)
+    }
+
+    /// The rank of the pair of two bytes' tokens.
+    #[inline]
+    pub(super) fn byte_rank(&self, left: u8, right: u8) -> u32 {
+        self.byte_ranks[usize::from(left) << 8 | usize::from(right)]
     }
 }
 
@@ -141,117 +153,165 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// What one thread needs to encode texts: reused buffers.
-struct Encoder<'t> {
-    tokenizer: &'t Tokenizer,
-    symbols: Vec<u32>,
-    /// `ranks[i]`: of the pair that begins at symbol `i`.
-    ranks: Vec<u32>,
+/// Encoders that are not in use, with what they remember. They are no part of what a tokenizer is.
+#[derive(Default)]
+pub(super) struct Encoders(Mutex<Vec<Encoder>>);
+
+impl Encoders {
+    fn take(&self) -> Encoder {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, encoder: Encoder) {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < rayon::current_num_threads() {
+            idle.push(encoder);
+        }
+    }
 }
 
-impl<'t> Encoder<'t> {
-    fn new(tokenizer: &'t Tokenizer) -> Encoder<'t> {
-        Encoder { tokenizer, symbols: Vec::new(), ranks: Vec::new() }
+impl Clone for Encoders {
+    fn clone(&self) -> Encoders {
+        Encoders::default()
     }
+}
 
-    fn encode(&mut self, parts: &[Part<'_>]) -> Vec<u32> {
-        let bytes: usize = parts.iter().map(|part| part.text.len()).sum();
-        let mut ids: Vec<u32> = Vec::with_capacity(bytes / 3 + parts.len());
-        // Where in `ids` a piece was encoded before: its place and its length.
-        let mut seen: FxHashMap<&[u8], (usize, usize)> = FxHashMap::default();
-        for part in parts {
-            for piece in pieces(part.text) {
-                self.encode_piece(piece, &mut seen, &mut ids);
-            }
-            ids.extend(part.then);
+impl PartialEq for Encoders {
+    fn eq(&self, _: &Encoders) -> bool {
+        true
+    }
+}
+
+impl Eq for Encoders {}
+
+/// What one thread needs to encode texts: the pieces that it has seen, in a table of fixed size, and buffers.
+#[derive(Default)]
+struct Encoder {
+    /// Two pieces each, the newer one first; a power of two of them.
+    seen: Vec<[Seen; 2]>,
+    /// How many were put in since the table was made.
+    added: usize,
+    merger: Merger,
+}
+
+/// A piece and its ids.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// See [`short_key`]; 0 if there is none.
+    key: u128,
+    ids: [[u8; 3]; MOST_IDS],
+    count: u8,
+}
+
+impl Seen {
+    #[inline(always)]
+    fn ids(&self) -> [u32; MOST_IDS] {
+        self.ids.map(|[low, middle, high]| u32::from_le_bytes([low, middle, high, 0]))
+    }
+}
+
+/// The longest piece that is remembered, in bytes: with its length it fills 128 bits.
+const LONGEST_SEEN: usize = 15;
+/// No piece's key.
+const TOO_LONG: u128 = u128::MAX;
+/// Pieces that are cut and then looked up together: the processor then waits for many lines of the table at once.
+const BATCH: usize = 64;
+/// The most ids of a piece that is remembered, so that two pieces fill a line of the processor's cache.
+const MOST_IDS: usize = 5;
+/// The size of a new table and the most it grows to, in pairs of pieces of 64 bytes.
+const SMALLEST_TABLE: usize = 1 << 8;
+const LARGEST_TABLE: usize = 1 << 15;
+
+impl Encoder {
+    /// Appends the ids of `text` to `ids`.
+    fn encode(&mut self, tokenizer: &Tokenizer, text: &str, ids: &mut Vec<u32>) {
+        if self.seen.is_empty() {
+            self.seen.resize(SMALLEST_TABLE, Default::default());
         }
-        ids
-    }
-
-    /// Appends the ids of one piece: a copy, if it was seen before.
-    fn encode_piece<'a>(
-        &mut self,
-        piece: &'a [u8],
-        seen: &mut FxHashMap<&'a [u8], (usize, usize)>,
-        ids: &mut Vec<u32>,
-    ) {
-        if let [byte] = piece {
-            ids.push(self.tokenizer.byte_ids[usize::from(*byte)]);
-        } else if piece.len() > REMEMBERED_BYTES {
-            self.merge(piece, ids);
-        } else if let Some(&(start, length)) = seen.get(piece) {
-            ids.extend_from_within(start..start + length);
-        } else {
-            let start = ids.len();
-            self.merge(piece, ids);
-            seen.insert(piece, (start, ids.len() - start));
-        }
-    }
-
-    /// Appends the ids of one piece by merging.
-    fn merge(&mut self, piece: &[u8], ids: &mut Vec<u32>) {
-        let tokenizer = self.tokenizer;
-        self.symbols.clear();
-        self.symbols.extend(piece.iter().map(|&byte| tokenizer.byte_ids[usize::from(byte)]));
-        self.ranks.clear();
-        self.ranks.extend(self.symbols.windows(2).map(|pair| tokenizer.rank(pair[0], pair[1])));
-        self.ranks.push(NONE);
-        if piece.len() <= SHORT {
-            self.merge_short()
-        } else {
-            self.merge_long()
-        }
-        ids.extend_from_slice(&self.symbols);
-    }
-
-    /// Merges by looking through all pairs for the best: O(n²), the fastest for the few symbols of
-    /// a word.
-    fn merge_short(&mut self) {
-        let (tokenizer, symbols, ranks) = (self.tokenizer, &mut self.symbols, &mut self.ranks);
-        while let Some((i, &rank)) = ranks.iter().enumerate().min_by_key(|(_, rank)| **rank)
-            && rank != NONE
-        {
-            symbols[i] = tokenizer.merges[rank as usize].result;
-            symbols.remove(i + 1);
-            ranks.remove(i + 1);
-            let following = symbols.get(i + 1);
-            ranks[i] = following.map_or(NONE, |&right| tokenizer.rank(symbols[i], right));
-            if i > 0 {
-                ranks[i - 1] = tokenizer.rank(symbols[i - 1], symbols[i]);
-            }
-        }
-    }
-
-    /// Merges with a heap of pairs and a linked list of symbols: O(n log n).
-    fn merge_long(&mut self) {
-        let (tokenizer, symbols, ranks) = (self.tokenizer, &mut self.symbols, &mut self.ranks);
-        let end = symbols.len();
-        let mut next: Vec<usize> = (1..=end).collect();
-        let mut previous: Vec<usize> = (0..end).map(|i| i.wrapping_sub(1)).collect();
-        let ranked = ranks.iter().enumerate().filter(|(_, rank)| **rank != NONE);
-        let mut heap: BinaryHeap<Reverse<(u32, usize)>> =
-            ranked.map(|(i, &rank)| Reverse((rank, i))).collect();
-        while let Some(Reverse((rank, i))) = heap.pop() {
-            // A pair whose symbols have changed since has another rank there, or none.
-            if ranks[i] != rank {
-                continue;
-            }
-            let taken = next[i];
-            symbols[i] = tokenizer.merges[rank as usize].result;
-            (symbols[taken], ranks[taken]) = (NONE, NONE);
-            next[i] = next[taken];
-            if next[i] < end {
-                previous[next[i]] = i;
-            }
-            for left in [previous[i], i] {
-                let Some(right) = next.get(left).copied() else { continue };
-                ranks[left] =
-                    if right < end { tokenizer.rank(symbols[left], symbols[right]) } else { NONE };
-                if ranks[left] != NONE {
-                    heap.push(Reverse((ranks[left], left)));
+        let bytes = text.as_bytes();
+        let mut pieces = tokenizer.pre_tokenizer.pieces(text);
+        let (mut start, mut ends) = (0, [0; BATCH]);
+        loop {
+            let count = pieces.next_ends(&mut ends);
+            for &end in &ends[..count] {
+                let key = short_key(bytes, start..end);
+                let [newer, older] = &self.seen[slot(key, self.seen.len())];
+                let seen = if newer.key == key { newer } else { older };
+                if seen.key == key {
+                    let length = ids.len() + seen.count as usize;
+                    ids.extend_from_slice(&seen.ids());
+                    ids.truncate(length);
+                } else {
+                    self.encode_new(tokenizer, &bytes[start..end], key, ids);
                 }
+                start = end;
+            }
+            if count < BATCH {
+                return;
             }
         }
-        symbols.retain(|&symbol| symbol != NONE);
     }
+
+    /// Appends the ids of a piece and remembers them.
+    #[inline(never)]
+    fn encode_new(&mut self, tokenizer: &Tokenizer, piece: &[u8], key: u128, ids: &mut Vec<u32>) {
+        let start = ids.len();
+        self.merger.merge(tokenizer, piece, ids);
+        let new = &ids[start..];
+        if key == TOO_LONG || new.len() > MOST_IDS || new.iter().any(|id| id >> 24 != 0) {
+            return;
+        }
+        if self.added >= 2 * self.seen.len() && self.seen.len() < LARGEST_TABLE {
+            self.grow();
+        }
+        let mut seen = Seen { key, ids: Default::default(), count: new.len() as u8 };
+        for (seen, id) in seen.ids.iter_mut().zip(new) {
+            seen.copy_from_slice(&id.to_le_bytes()[..3]);
+        }
+        self.put(seen);
+    }
+
+    fn put(&mut self, seen: Seen) {
+        let size = self.seen.len();
+        let [newer, older] = &mut self.seen[slot(seen.key, size)];
+        *older = std::mem::replace(newer, seen);
+        self.added += 1;
+    }
+
+    fn grow(&mut self) {
+        let larger = vec![Default::default(); 4 * self.seen.len()];
+        self.added = 0;
+        for [newer, older] in std::mem::replace(&mut self.seen, larger) {
+            for seen in [older, newer].into_iter().filter(|seen| seen.key != 0) {
+                self.put(seen);
+            }
+        }
+    }
+}
+
+/// The bytes of a short piece, and its length in the highest byte; [`TOO_LONG`] for others.
+#[inline(always)]
+fn short_key(text: &[u8], piece: Range<usize>) -> u128 {
+    let length = piece.len();
+    if length > LONGEST_SEEN {
+        return TOO_LONG;
+    }
+    let bytes = match text[piece.start..].first_chunk() {
+        Some(bytes) => u128::from_le_bytes(*bytes) & ((1 << (8 * length)) - 1),
+        None => {
+            let mut bytes = [0; 16];
+            bytes[..length].copy_from_slice(&text[piece]);
+            u128::from_le_bytes(bytes)
+        }
+    };
+    bytes | (length as u128) << 120
+}
+
+/// Where a key's pieces are in a table of `size`, a power of two: the product of its halves, both ends of it folded
+/// together.
+#[inline(always)]
+fn slot(key: u128, size: usize) -> usize {
+    const ODD: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03];
+    let product = u128::from(key as u64 ^ ODD[0]) * u128::from((key >> 64) as u64 ^ ODD[1]);
+    (product as u64 ^ (product >> 64) as u64) as usize & (size - 1)
 }

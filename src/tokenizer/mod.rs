@@ -5,7 +5,7 @@
 //! text ─▶ pieces (GPT-2's pattern) ─▶ bytes ─▶ merges, best rank first ─▶ ids ─▶ bytes ─▶ text
 //! ```
 //!
-//! - `pieces` cuts texts; `alphabet` spells bytes as printable characters, as the files do;
+//! - `pretokenizer` cuts texts; `alphabet` spells bytes as printable characters, as the files do;
 //! - `train`, `encode`, `decode` do what their names say; `files` reads and writes tokenizer.json,
 //!   and reads vocab.json with merges.txt.
 //!
@@ -16,7 +16,8 @@ mod alphabet;
 mod decode;
 mod encode;
 mod files;
-mod pieces;
+mod merge;
+mod pretokenizer;
 mod schema;
 mod train;
 
@@ -27,6 +28,8 @@ use rustc_hash::FxHashMap;
 pub use decode::DecodeStream;
 
 use crate::error::{Error, Result};
+use encode::Encoders;
+use pretokenizer::PreTokenizer;
 
 /// The token that ends a document.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -56,12 +59,18 @@ pub struct Tokenizer {
     spans: Vec<(usize, usize)>,
     /// By byte: the id of the token that is this byte.
     byte_ids: [u32; 256],
+    pre_tokenizer: PreTokenizer,
+    /// Whether a piece that is a token is this token, whatever the merges make of it.
+    ignore_merges: bool,
     /// In the order of their ranks.
     merges: Vec<Merge>,
     /// The rank of each pair, by [`pair_key`]; if a pair is listed more than once, its last one.
     ranks: FxHashMap<u64, u32>,
+    /// The ranks of the pairs of bytes' tokens, by both bytes.
+    byte_ranks: Vec<u32>,
     /// The tokens that a text may name, in the order of the file.
     added: Vec<Added>,
+    encoders: Encoders,
 }
 
 /// A merge of two neighbouring tokens into one.
@@ -148,8 +157,23 @@ impl Tokenizer {
             .hint("use a byte-level vocabulary with a token for each of the 256 bytes"));
         }
         let keys = merges.iter().map(|merge| pair_key(merge.left, merge.right));
-        let ranks = keys.zip(0..).collect();
-        Ok(Tokenizer { text, spans, byte_ids, merges, ranks, added })
+        let ranks: FxHashMap<u64, u32> = keys.zip(0..).collect();
+        let byte_ranks = (0..1 << 16).map(|pair| {
+            let [left, right] = [pair >> 8, pair & 255].map(|byte: usize| byte_ids[byte]);
+            ranks.get(&pair_key(left, right)).copied().unwrap_or(merge::NONE)
+        });
+        Ok(Tokenizer {
+            byte_ranks: byte_ranks.collect(),
+            text,
+            spans,
+            byte_ids,
+            pre_tokenizer: PreTokenizer::GPT2,
+            ignore_merges: false,
+            merges,
+            ranks,
+            added,
+            encoders: Encoders::default(),
+        })
     }
 
     /// The number of rows that a model needs for this vocabulary: the largest id + 1.

@@ -16,7 +16,7 @@ use std::collections::BinaryHeap;
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
-use super::pieces::{chunks, pieces};
+use super::pretokenizer::{PreTokenizer, chunks};
 use super::{Added, BASE, END_OF_TEXT, Merge, Tokenizer, alphabet, pair_key};
 use crate::error::{Error, Result};
 
@@ -137,8 +137,16 @@ fn count_batch(texts: &[&str], counts: &mut Counts) {
 }
 
 fn count_text<'a>(mut counts: FxHashMap<&'a [u8], u64>, text: &'a str) -> FxHashMap<&'a [u8], u64> {
-    for piece in pieces(text) {
-        *counts.entry(piece).or_insert(0) += 1;
+    let (mut pieces, mut start, mut ends) = (PreTokenizer::GPT2.pieces(text), 0, [0; 64]);
+    loop {
+        let count = pieces.next_ends(&mut ends);
+        for &end in &ends[..count] {
+            *counts.entry(&text.as_bytes()[start..end]).or_insert(0) += 1;
+            start = end;
+        }
+        if count == 0 {
+            break;
+        }
     }
     counts
 }

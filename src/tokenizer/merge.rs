@@ -1,0 +1,257 @@
+//! Merging one piece: of its neighbouring symbols the pair with the lowest rank, leftmost first, until none merges.
+//!
+//! - Up to [`SHORT`] bytes: the pair is looked for among all places after each merge, O(n²), the fastest for words.
+//! - Longer: the piece is merged by stretches of that length, whose ends are then made to fit, O(n). What makes this
+//!   exact: ids are the encoding of their bytes if and only if each two neighbours are the encoding of theirs. (Merges
+//!   within two neighbours happen in the same order whatever is around them, as long as none crosses their ends; and the
+//!   first that would cross an end is found by these two alone.)
+//! - With a heap, in O(n log n): what is left, where the ends of two stretches change more than [`FAR`] bytes.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::Tokenizer;
+
+/// The longest piece, in bytes, that is merged by looking at all places.
+const SHORT: usize = 64;
+/// How many bytes around the end of a stretch are merged again before a heap does the whole piece.
+const FAR: usize = 1024;
+/// The rank of a pair that does not merge, and the symbol that another one has taken in; no id is so large.
+pub(super) const NONE: u32 = u32::MAX;
+/// More merges than this do not fit a key of [`Short`] beside a place.
+const MOST_MERGES: usize = u32::MAX as usize / SHORT;
+
+/// Buffers for merging.
+#[derive(Default)]
+pub(super) struct Merger {
+    /// The ids of a stretch of a long piece.
+    stretch: Vec<u32>,
+    /// The ids of what is around a seam, and their bytes.
+    seam: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+impl Merger {
+    /// Appends the ids of `piece`, at least one byte, to `ids`.
+    pub(super) fn merge(&mut self, tokenizer: &Tokenizer, piece: &[u8], ids: &mut Vec<u32>) {
+        if tokenizer.merges.len() > MOST_MERGES {
+            merge_by_heap(tokenizer, piece, ids);
+        } else if piece.len() <= SHORT {
+            ids.extend(Short::merge(tokenizer, piece).ids());
+        } else {
+            let start = ids.len();
+            if !self.merge_by_stretches(tokenizer, piece, ids) {
+                ids.truncate(start);
+                merge_by_heap(tokenizer, piece, ids);
+            }
+        }
+    }
+
+    /// Merges a long piece by stretches; false if one of their ends changes more than [`FAR`] bytes.
+    fn merge_by_stretches(
+        &mut self,
+        tokenizer: &Tokenizer,
+        piece: &[u8],
+        ids: &mut Vec<u32>,
+    ) -> bool {
+        let start = ids.len();
+        let mut stretch = std::mem::take(&mut self.stretch);
+        let fit = piece.chunks(SHORT).all(|bytes| {
+            stretch.clear();
+            stretch.extend(Short::merge(tokenizer, bytes).ids());
+            self.join(tokenizer, start, ids, &stretch)
+        });
+        self.stretch = stretch;
+        fit
+    }
+
+    /// Appends `right` to `ids[start..]`, both encodings of their bytes, so that the whole is one too: around the seam as
+    /// much is merged again as it takes. False if that is more than [`FAR`] bytes.
+    fn join(
+        &mut self,
+        tokenizer: &Tokenizer,
+        start: usize,
+        ids: &mut Vec<u32>,
+        right: &[u32],
+    ) -> bool {
+        // How many ids on either side of the seam are merged again.
+        let (mut before, mut after) = (0, 0);
+        self.seam.clear();
+        loop {
+            let left = &ids[start..ids.len() - before];
+            let (rest, seam) = (&right[after..], &self.seam);
+            let (first, last) = (seam.first().or(rest.first()), seam.last().or(left.last()));
+            let fits = |pair: (Option<&u32>, Option<&u32>)| match pair {
+                (Some(&one), Some(&other)) => fit(tokenizer, one, other),
+                _ => true,
+            };
+            let (begins, ends) = (fits((left.last(), first)), fits((last, rest.first())));
+            if begins && ends {
+                ids.truncate(ids.len() - before);
+                ids.extend_from_slice(&self.seam);
+                ids.extend_from_slice(&right[after..]);
+                return true;
+            }
+            // Each side that does not fit takes twice as many in.
+            let more = |taken: usize, most: usize| (2 * taken).max(1).min(most);
+            if before == 0 || !begins {
+                before = more(before, ids.len() - start);
+            }
+            if after == 0 || !ends {
+                after = more(after, right.len());
+            }
+            self.bytes.clear();
+            for &id in ids[ids.len() - before..].iter().chain(&right[..after]) {
+                self.bytes.extend_from_slice(tokenizer.token_bytes(id).unwrap_or_default());
+            }
+            if self.bytes.len() > FAR {
+                return false;
+            }
+            self.seam.clear();
+            if self.bytes.len() <= SHORT {
+                self.seam.extend(Short::merge(tokenizer, &self.bytes).ids());
+            } else {
+                merge_by_heap(tokenizer, &self.bytes, &mut self.seam);
+            }
+        }
+    }
+}
+
+/// Whether two ids are the encoding of their bytes.
+fn fit(tokenizer: &Tokenizer, one: u32, other: u32) -> bool {
+    let bytes = |id| tokenizer.token_bytes(id).unwrap_or_default();
+    let (left, right) = (bytes(one), bytes(other));
+    let length = left.len() + right.len();
+    if length <= SHORT {
+        let mut both = [0; SHORT];
+        both[..left.len()].copy_from_slice(left);
+        both[left.len()..length].copy_from_slice(right);
+        return Short::merge(tokenizer, &both[..length]).ids().eq([one, other]);
+    }
+    let mut ids = Vec::new();
+    merge_by_heap(tokenizer, &[left, right].concat(), &mut ids);
+    ids == [one, other]
+}
+
+/// A piece of at most [`SHORT`] bytes as a list of symbols, each at the place of its first byte.
+struct Short {
+    symbols: [u32; SHORT],
+    /// By place: the rank of the pair that begins there times [`SHORT`], plus the place; [`NONE`] if it does not merge. So
+    /// the smallest is the pair with the lowest rank, and of equals the leftmost.
+    keys: [u32; SHORT],
+    /// By place: where the symbols on either side begin.
+    next: [u8; SHORT],
+    previous: [u8; SHORT],
+    length: usize,
+}
+
+impl Short {
+    fn merge(tokenizer: &Tokenizer, piece: &[u8]) -> Short {
+        let mut short = Short {
+            symbols: [0; SHORT],
+            keys: [NONE; SHORT],
+            next: std::array::from_fn(|place| place as u8 + 1),
+            previous: std::array::from_fn(|place| (place as u8).wrapping_sub(1)),
+            length: piece.len(),
+        };
+        for (symbol, &byte) in short.symbols.iter_mut().zip(piece) {
+            *symbol = tokenizer.byte_ids[usize::from(byte)];
+        }
+        for place in 0..piece.len() - 1 {
+            short.keys[place] = key(tokenizer.byte_rank(piece[place], piece[place + 1]), place);
+        }
+        while let Some(place) = short.lowest() {
+            short.take_in(tokenizer, place);
+        }
+        short
+    }
+
+    /// The place of the pair to merge next.
+    #[inline]
+    fn lowest(&self) -> Option<usize> {
+        // Whole groups of eight, whose minimum takes a few instructions.
+        let groups = self.length.div_ceil(8);
+        let mut lowest = [NONE; 8];
+        for group in &self.keys.as_chunks::<8>().0[..groups] {
+            for (lowest, &key) in lowest.iter_mut().zip(group) {
+                *lowest = key.min(*lowest);
+            }
+        }
+        let key = lowest.into_iter().min().unwrap_or(NONE);
+        (key != NONE).then_some(key as usize % SHORT)
+    }
+
+    /// Merges the pair at `place`.
+    #[inline]
+    fn take_in(&mut self, tokenizer: &Tokenizer, place: usize) {
+        let rank = self.keys[place] as usize / SHORT;
+        let taken = usize::from(self.next[place]) % SHORT;
+        let after = usize::from(self.next[taken]);
+        self.symbols[place] = tokenizer.merges[rank].result;
+        self.next[place] = after as u8;
+        self.keys[taken] = NONE;
+        self.keys[place] = NONE;
+        if after < self.length {
+            self.previous[after] = place as u8;
+            let rank = tokenizer.rank(self.symbols[place], self.symbols[after]);
+            self.keys[place] = key(rank, place);
+        }
+        let before = usize::from(self.previous[place]);
+        if before < SHORT {
+            let rank = tokenizer.rank(self.symbols[before], self.symbols[place]);
+            self.keys[before] = key(rank, before);
+        }
+    }
+
+    fn ids(&self) -> impl Iterator<Item = u32> {
+        let mut place = 0;
+        std::iter::from_fn(move || {
+            let symbol = *self.symbols[..self.length].get(place)?;
+            place = usize::from(self.next[place]);
+            Some(symbol)
+        })
+    }
+}
+
+/// What the pair at `place` is compared by.
+fn key(rank: u32, place: usize) -> u32 {
+    if rank == NONE { NONE } else { rank * SHORT as u32 + place as u32 }
+}
+
+/// Appends the ids of `piece`: merged with a heap of pairs and a linked list of symbols, O(n log n).
+fn merge_by_heap(tokenizer: &Tokenizer, piece: &[u8], ids: &mut Vec<u32>) {
+    let end = piece.len();
+    let mut symbols: Vec<u32> =
+        piece.iter().map(|&byte| tokenizer.byte_ids[usize::from(byte)]).collect();
+    let mut next: Vec<usize> = (1..=end).collect();
+    let mut previous: Vec<usize> = (0..end).map(|i| i.wrapping_sub(1)).collect();
+    // Of the pair that begins at each symbol.
+    let mut ranks: Vec<u32> =
+        symbols.windows(2).map(|pair| tokenizer.rank(pair[0], pair[1])).collect();
+    ranks.push(NONE);
+    let ranked = ranks.iter().enumerate().filter(|(_, rank)| **rank != NONE);
+    let mut heap: BinaryHeap<Reverse<(u32, usize)>> =
+        ranked.map(|(i, &rank)| Reverse((rank, i))).collect();
+    while let Some(Reverse((rank, i))) = heap.pop() {
+        // A pair whose symbols have changed since has another rank there, or none.
+        if ranks[i] != rank {
+            continue;
+        }
+        let taken = next[i];
+        symbols[i] = tokenizer.merges[rank as usize].result;
+        (symbols[taken], ranks[taken]) = (NONE, NONE);
+        next[i] = next[taken];
+        if next[i] < end {
+            previous[next[i]] = i;
+        }
+        for left in [previous[i], i] {
+            let Some(right) = next.get(left).copied() else { continue };
+            ranks[left] =
+                if right < end { tokenizer.rank(symbols[left], symbols[right]) } else { NONE };
+            if ranks[left] != NONE {
+                heap.push(Reverse((ranks[left], left)));
+            }
+        }
+    }
+    ids.extend(symbols.into_iter().filter(|&symbol| symbol != NONE));
+}

@@ -1,0 +1,407 @@
+//! Pre-tokenisation: where a text is cut before pairs are merged.
+//!
+//! The patterns are published as regular expressions. Each of their alternatives is a run of one or two classes of
+//! characters, so that here a few looks at each character cut a text, and none is tried over and over:
+//!
+//! | pattern | models | expression |
+//! |---|---|---|
+//! | [`Pattern::Gpt2`] | GPT-2 | `'s\|'t\|'re\|'ve\|'m\|'ll\|'d\| ?\p{L}+\| ?\p{N}+\| ?[^\s\p{L}\p{N}]+\|\s+(?!\S)\|\s+` |
+//! | [`Pattern::Cl100k`] | GPT-4, Llama 3, Qwen 2 | `(?i:'s\|'t\|'re\|'ve\|'m\|'ll\|'d)\|[^\r\n\p{L}\p{N}]?\p{L}+\|\p{N}{1,3}\| ?[^\s\p{L}\p{N}]+[\r\n]*\|\s*[\r\n]+\|\s+(?!\S)\|\s+` |
+//! | [`Pattern::O200k`] | GPT-4o | `[^\r\n\p{L}\p{N}]?U*W+C?\|[^\r\n\p{L}\p{N}]?U+W*C?\|\p{N}{1,3}\| ?[^\s\p{L}\p{N}]+[\r\n/]*\|\s*[\r\n]+\|\s+(?!\S)\|\s+` |
+//!
+//! In the last, `U` is `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`, `W` is `[\p{Ll}\p{Lm}\p{Lo}\p{M}]` and `C` the contractions of
+//! the second.
+
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use regex_syntax::hir::{Class, HirKind};
+
+/// `\p{L}`.
+const LETTER: u8 = 1;
+/// `\p{N}`.
+const NUMBER: u8 = 2;
+/// `\s`, the property `White_Space`.
+const SPACE: u8 = 4;
+/// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`: what a capitalised word may begin with.
+const UPPER: u8 = 8;
+/// `[\p{Ll}\p{Lm}\p{Lo}\p{M}]`: what a word may go on with.
+const LOWER: u8 = 16;
+/// `[\r\n]`.
+const LINE_END: u8 = 32;
+/// A slash.
+const SLASH: u8 = 64;
+/// The end of the text, which is no character.
+const END: u8 = 128;
+/// What is in none of these is `[^\s\p{L}\p{N}]`: punctuation, symbols, control characters, marks.
+const NOT_OTHER: u8 = LETTER | NUMBER | SPACE | END;
+
+const CLASSES: [(&str, u8); 6] = [
+    (r"\p{L}", LETTER),
+    (r"\p{N}", NUMBER),
+    (r"\s", SPACE),
+    (r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", UPPER),
+    (r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]", LOWER),
+    (r"[\r\n]", LINE_END),
+];
+
+/// The classes of every code point. A megabyte, of which a text touches the few pages of its scripts.
+static TABLE: LazyLock<Box<[u8]>> = LazyLock::new(|| {
+    let mut table = vec![0; char::MAX as usize + 1];
+    for (pattern, class) in CLASSES {
+        let parsed = regex_syntax::parse(pattern).map(|hir| hir.into_kind());
+        let Ok(HirKind::Class(Class::Unicode(characters))) = parsed else {
+            unreachable!("{pattern} is a class of characters")
+        };
+        for range in characters.ranges() {
+            for classes in &mut table[range.start() as usize..=range.end() as usize] {
+                *classes |= class;
+            }
+        }
+    }
+    table[usize::from(b'/')] |= SLASH;
+    table.into()
+});
+
+/// How texts are cut into pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PreTokenizer {
+    /// If numbers are cut out before the pattern is applied to what is between them: how many characters of `\p{N}` stay
+    /// together at most.
+    pub(super) numbers: Option<usize>,
+    pub(super) pattern: Pattern,
+}
+
+/// A pattern, by the vocabulary that it was published with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pattern {
+    Gpt2,
+    Cl100k {
+        /// How many characters of `\p{N}` stay together at most: 3, or 1 as in Qwen 2.
+        numbers: usize,
+    },
+    O200k,
+}
+
+impl PreTokenizer {
+    pub(super) const GPT2: PreTokenizer = PreTokenizer { numbers: None, pattern: Pattern::Gpt2 };
+
+    /// The pieces of `text`, none of them empty, which joined are the text.
+    pub(super) fn pieces(self, text: &str) -> Pieces<'_> {
+        Pieces { pre_tokenizer: self, scanner: Scanner { end: 0, ..Scanner::new(text) }, at: 0 }
+    }
+}
+
+/// The pieces of a text.
+pub(super) struct Pieces<'a> {
+    pre_tokenizer: PreTokenizer,
+    /// The stretch that is being cut.
+    scanner: Scanner<'a>,
+    at: usize,
+}
+
+impl Pieces<'_> {
+    /// Writes where the next pieces end to `ends` and returns how many there are: as many as there is room for, or fewer at
+    /// the end of the text.
+    pub(super) fn next_ends(&mut self, ends: &mut [usize]) -> usize {
+        match self.pre_tokenizer.pattern {
+            Pattern::Gpt2 => self.fill(ends, |scanner, at| scanner.gpt2(at)),
+            Pattern::Cl100k { numbers } => self.fill(ends, |scanner, at| scanner.cl100k(at, numbers)),
+            Pattern::O200k => self.fill(ends, |scanner, at| scanner.o200k(at)),
+        }
+    }
+
+    #[inline(always)]
+    fn fill(&mut self, ends: &mut [usize], end_of: impl Fn(Scanner, usize) -> usize) -> usize {
+        let (mut scanner, mut at) = (self.scanner, self.at);
+        let mut count = 0;
+        for end in ends {
+            if at == scanner.end {
+                if at == scanner.text.len() {
+                    break;
+                }
+                scanner = scanner.next_stretch(at, self.pre_tokenizer.numbers);
+            }
+            at = end_of(scanner, at);
+            *end = at;
+            count += 1;
+        }
+        (self.scanner, self.at) = (scanner, at);
+        count
+    }
+}
+
+/// A stretch of a text, which goes up to `end`.
+#[derive(Clone, Copy)]
+struct Scanner<'a> {
+    text: &'a str,
+    end: usize,
+    table: &'static [u8],
+}
+
+impl<'a> Scanner<'a> {
+    fn new(text: &'a str) -> Scanner<'a> {
+        Scanner { text, end: text.len(), table: &TABLE }
+    }
+
+    /// The stretch of the text from `at` on: a number, of at most `together` characters, or all before the next one.
+    fn next_stretch(self, at: usize, together: Option<usize>) -> Scanner<'a> {
+        let whole = Scanner { end: self.text.len(), ..self };
+        let Some(together) = together else { return whole };
+        let number = whole.numbers(at, together);
+        let end = if number > at { number } else { whole.run(|c| c & (NUMBER | END) == 0, at) };
+        Scanner { end, ..whole }
+    }
+
+    /// The classes of the character at byte `at`, and where the next one begins.
+    #[inline(always)]
+    fn look(self, at: usize) -> (u8, usize) {
+        if at >= self.end {
+            return (END, at);
+        }
+        let first = self.text.as_bytes()[at];
+        if first < 0x80 { (self.table[usize::from(first)], at + 1) } else { self.look_wide(at) }
+    }
+
+    fn look_wide(self, at: usize) -> (u8, usize) {
+        let character = self.text[at..].chars().next();
+        character.map_or((END, at), |c| (self.table[c as usize], at + c.len_utf8()))
+    }
+
+    /// Where the run of characters of some classes that has reached `at` ends.
+    #[inline(always)]
+    fn run(self, belongs: impl Fn(u8) -> bool, mut at: usize) -> usize {
+        loop {
+            let (classes, after) = self.look(at);
+            if !belongs(classes) {
+                return at;
+            }
+            at = after;
+        }
+    }
+
+    #[inline(always)]
+    fn letters(self, mut at: usize) -> usize {
+        while let Some(bytes) = self.text.as_bytes()[at..self.end].first_chunk() {
+            let letters = leading_letters(*bytes);
+            at += letters;
+            if letters < 8 {
+                break;
+            }
+        }
+        self.run(|classes| classes & LETTER != 0, at)
+    }
+
+    #[inline(always)]
+    fn others(self, at: usize) -> usize {
+        self.run(|classes| classes & NOT_OTHER == 0, at)
+    }
+
+    /// At most so many characters of `\p{N}`.
+    #[inline(always)]
+    fn numbers(self, mut at: usize, most: usize) -> usize {
+        for _ in 0..most {
+            let (classes, after) = self.look(at);
+            if classes & NUMBER == 0 {
+                break;
+            }
+            at = after;
+        }
+        at
+    }
+
+    /// Where the piece that begins at `start` ends, by GPT-2's pattern.
+    #[inline(always)]
+    fn gpt2(self, start: usize) -> usize {
+        let byte = self.text.as_bytes()[start];
+        let (mut classes, mut after) = self.look(start);
+        if byte == b'\'' {
+            let length = contraction(&self.text.as_bytes()[after..self.end]);
+            if length > 0 {
+                return after + length;
+            }
+        } else if byte == b' ' {
+            let (next, beyond) = self.look(after);
+            if next & (SPACE | END) == 0 {
+                (classes, after) = (next, beyond);
+            }
+        }
+        match classes & (LETTER | NUMBER | SPACE) {
+            LETTER => self.letters(after),
+            NUMBER => self.numbers(after, usize::MAX),
+            SPACE => self.blanks(start),
+            _ => self.others(after),
+        }
+    }
+
+    /// Where the piece that begins at `start` ends, by the pattern of `cl100k_base`.
+    #[inline(always)]
+    fn cl100k(self, start: usize, numbers: usize) -> usize {
+        let (classes, after) = self.look(start);
+        if let Some(end) = self.folded_contraction(start) {
+            return end;
+        }
+        if classes & LETTER != 0 {
+            return self.letters(after);
+        }
+        if classes & (NUMBER | LINE_END) == 0 && self.look(after).0 & LETTER != 0 {
+            return self.letters(after);
+        }
+        self.no_word(start, numbers, LINE_END)
+    }
+
+    /// Where the piece that begins at `start` ends, by the pattern of `o200k_base`.
+    #[inline(always)]
+    fn o200k(self, start: usize) -> usize {
+        let (classes, after) = self.look(start);
+        let lead = (classes & (LETTER | NUMBER | LINE_END) == 0).then_some(after);
+        // As the alternatives are ordered: each with the character in front of the word, then without it.
+        let word = lead.and_then(|from| self.capitalised(from));
+        let word = word.or_else(|| self.capitalised(start));
+        let word = word.or_else(|| lead.and_then(|from| self.capitals(from)));
+        match word.or_else(|| self.capitals(start)) {
+            Some(end) => self.folded_contraction(end).unwrap_or(end),
+            None => self.no_word(start, 3, LINE_END | SLASH),
+        }
+    }
+
+    /// The end of `U*W+`: capitals, then small letters, of which there must be one; it may be of those that count as both.
+    fn capitalised(self, from: usize) -> Option<usize> {
+        let (mut at, mut both) = (from, None);
+        loop {
+            let (classes, after) = self.look(at);
+            if classes & UPPER == 0 {
+                break;
+            }
+            if classes & LOWER != 0 {
+                both = Some(after);
+            }
+            at = after;
+        }
+        let end = self.run(|classes| classes & LOWER != 0, at);
+        if end > at { Some(end) } else { both }
+    }
+
+    /// The end of `U+W*`, where [`capitalised`](Scanner::capitalised) has found nothing.
+    fn capitals(self, from: usize) -> Option<usize> {
+        let end = self.run(|classes| classes & UPPER != 0, from);
+        (end > from).then_some(end)
+    }
+
+    /// Where a piece ends that is no word: numbers, others (with a blank before them and line ends after them), blanks.
+    #[inline(always)]
+    fn no_word(self, start: usize, numbers: usize, tail: u8) -> usize {
+        let (mut classes, mut after) = self.look(start);
+        if self.text.as_bytes()[start] == b' ' {
+            let (next, beyond) = self.look(after);
+            if next & NOT_OTHER == 0 {
+                (classes, after) = (next, beyond);
+            }
+        }
+        match classes & (NUMBER | SPACE) {
+            NUMBER => self.numbers(start, numbers),
+            SPACE => self.blanks_and_lines(start),
+            _ => self.run(|classes| classes & tail != 0, self.others(after)),
+        }
+    }
+
+    /// The end of `\s+(?!\S)|\s+`: the run of white space that begins at `start` leaves its last character to the word that
+    /// follows, unless it has no other.
+    fn blanks(self, start: usize) -> usize {
+        let (mut last, mut at) = (start, start);
+        loop {
+            match self.look(at) {
+                (classes, after) if classes & SPACE != 0 => (last, at) = (at, after),
+                _ => return if at == self.end || last == start { at } else { last },
+            }
+        }
+    }
+
+    /// The end of `\s*[\r\n]+|\s+(?!\S)|\s+`: as [`blanks`](Scanner::blanks), but up to the last line end if there is one.
+    fn blanks_and_lines(self, start: usize) -> usize {
+        let (mut lines, mut at) = (None, start);
+        loop {
+            let (classes, after) = self.look(at);
+            if classes & SPACE == 0 {
+                return lines.unwrap_or_else(|| self.blanks(start));
+            }
+            if classes & LINE_END != 0 {
+                lines = Some(after);
+            }
+            at = after;
+        }
+    }
+
+    /// The end of `(?i:'s|'t|'re|'ve|'m|'ll|'d)` at `start`.
+    #[inline(always)]
+    fn folded_contraction(self, start: usize) -> Option<usize> {
+        let bytes = &self.text.as_bytes()[start..self.end];
+        let &[b'\'', first, ref rest @ ..] = bytes else { return None };
+        let second = rest.first().map_or(0, u8::to_ascii_lowercase);
+        let length = match first.to_ascii_lowercase() {
+            // U+017F, the long s, is an s whose case is folded.
+            0xc5 if second == 0xbf => 2,
+            first => contraction(&[first, second]),
+        };
+        (length > 0).then_some(start + 1 + length)
+    }
+}
+
+/// How many bytes at the start are ASCII letters; all eight are looked at together, as words are short and of any length.
+#[inline(always)]
+fn leading_letters(bytes: [u8; 8]) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let bytes = u64::from_le_bytes(bytes);
+    // The highest bit of a byte tells: of these sums, whether it is at least 'a', or above 'z'.
+    let small = (bytes | 0x20 * EACH) & 0x7f * EACH;
+    let (from_a, past_z) = (small + (0x80 - b'a' as u64) * EACH, small + (0x7f - b'z' as u64) * EACH);
+    let letters = from_a & !past_z & !bytes & 0x80 * EACH;
+    (!letters & 0x80 * EACH).trailing_zeros() as usize / 8
+}
+
+/// The length of an English contraction's letters at the start of `rest`; 0 if there is none.
+fn contraction(rest: &[u8]) -> usize {
+    match rest {
+        [b's' | b't' | b'm' | b'd', ..] => 1,
+        [b'r' | b'v', b'e', ..] | [b'l', b'l', ..] => 2,
+        _ => 0,
+    }
+}
+
+/// Cuts `text` into stretches of about `target` bytes that have the same pieces on their own as together.
+///
+/// A cut is made only before white space that follows something else, and before a line end only if that is a letter or a
+/// number: by no pattern does a piece hold such a place, nor does one that ends there look past it. A text without one
+/// stays whole.
+pub(super) fn chunks(text: &str, target: usize) -> Vec<&str> {
+    let (mut chunks, mut rest) = (Vec::new(), text);
+    while rest.len() > target {
+        let Some(cut) = cut_after(rest, target) else { break };
+        let (chunk, after) = rest.split_at(cut);
+        chunks.push(chunk);
+        rest = after;
+    }
+    if !rest.is_empty() {
+        chunks.push(rest);
+    }
+    chunks
+}
+
+/// The first place after byte `from` where [`chunks`] may cut.
+fn cut_after(text: &str, from: usize) -> Option<usize> {
+    let scanner = Scanner::new(text);
+    let (mut before, mut at) = scanner.look(text.floor_char_boundary(from));
+    loop {
+        let (classes, after) = scanner.look(at);
+        let may_cut = match classes & (SPACE | LINE_END | END) {
+            END => return None,
+            SPACE => before & SPACE == 0,
+            0 => false,
+            _ => before & (LETTER | NUMBER) != 0,
+        };
+        if may_cut {
+            return Some(at);
+        }
+        (before, at) = (classes, after);
+    }
+}
