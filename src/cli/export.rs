@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "DTYPE", default_value = "f32", hide_possible_values = true)]
     dtype: Dtype,
     /// The largest file of weights, as 500MB, 5GB, 2GiB; more of them make several files and an index [default: 5GB]
-    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "gguf")]
+    #[arg(long, value_name = "SIZE", value_parser = number::parse_bytes, conflicts_with = "gguf")]
     max_shard_size: Option<u64>,
     /// Print one JSON object instead of text
     #[arg(long)]
@@ -91,29 +91,6 @@ impl Dtype {
 
 /// The largest file where `--max-shard-size` does not say: 5 GB.
 const SHARD_BYTES: u64 = 5_000_000_000;
-
-/// A number of bytes, as 500MB or 2GiB.
-fn size(text: &str) -> std::result::Result<u64, String> {
-    const UNITS: [(&str, u64); 7] = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("KB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("B", 1),
-    ];
-    let unit = UNITS.iter().find_map(|(name, bytes)| {
-        let number = text.len().checked_sub(name.len()).and_then(|at| text.split_at_checked(at));
-        number.filter(|(_, unit)| unit.eq_ignore_ascii_case(name)).map(|(n, _)| (n, *bytes))
-    });
-    let (digits, unit) = unit.unwrap_or((text, 1));
-    match digits.trim().parse::<u64>().ok().and_then(|n| n.checked_mul(unit)) {
-        Some(0) => Err("must be at least 1 byte".to_owned()),
-        Some(bytes) => Ok(bytes),
-        None => Err("must be a whole number of bytes, KB, MB, GB, KiB, MiB or GiB".to_owned()),
-    }
-}
 
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
@@ -219,20 +196,4 @@ fn files(target: &Path) -> Result<Vec<(String, u64)>> {
         entries.map(|entry| about(&entry.map_err(failed)?.path())).collect::<Result<Vec<_>>>()?;
     files.sort();
     Ok(files)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size;
-
-    #[test]
-    fn sizes_are_read_in_both_kinds_of_units() {
-        assert_eq!(size("5GB"), Ok(5_000_000_000));
-        assert_eq!(size("2GiB"), Ok(2 << 30));
-        assert_eq!(size("300 kb"), Ok(300_000));
-        assert_eq!(size("4096"), Ok(4096));
-        for wrong in ["", "GB", "0MB", "1.5GB", "-1GB", "99999999999GB", "5TB", "é"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -28,6 +28,33 @@ pub fn bytes(number: u64) -> String {
     format!("{:.1} {}", number as f64 / 1024f64.powi(power as i32), UNITS[power - 1])
 }
 
+/// Reads a number of bytes, such as 500MB or 2GiB.
+///
+/// # Errors
+///
+/// If it is no whole number with one of the units, or 0.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 7] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("B", 1),
+    ];
+    let unit = UNITS.iter().find_map(|(name, bytes)| {
+        let number = text.len().checked_sub(name.len()).and_then(|at| text.split_at_checked(at));
+        number.filter(|(_, unit)| unit.eq_ignore_ascii_case(name)).map(|(n, _)| (n, *bytes))
+    });
+    let (digits, unit) = unit.unwrap_or((text, 1));
+    match digits.trim().parse::<u64>().ok().and_then(|n| n.checked_mul(unit)) {
+        Some(0) => Err("must be at least 1 byte".to_owned()),
+        Some(bytes) => Ok(bytes),
+        None => Err("must be a whole number of bytes, KB, MB, GB, KiB, MiB or GiB".to_owned()),
+    }
+}
+
 /// A count in millions or billions.
 pub fn millions(number: u64) -> String {
     match number {
@@ -72,6 +99,17 @@ pub fn timestamp(unix_seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read_in_both_kinds_of_units() {
+        assert_eq!(parse_bytes("5GB"), Ok(5_000_000_000));
+        assert_eq!(parse_bytes("2GiB"), Ok(2 << 30));
+        assert_eq!(parse_bytes("300 kb"), Ok(300_000));
+        assert_eq!(parse_bytes("4096"), Ok(4096));
+        for wrong in ["", "GB", "0MB", "1.5GB", "-1GB", "99999999999GB", "5TB", "é"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn numbers_read_well() {

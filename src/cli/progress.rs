@@ -118,9 +118,18 @@ impl Progress {
 
     /// Shows how many bytes of something are done, of `total` if that is not 0; nothing where there is no terminal.
     pub fn bytes(&mut self, what: &str, done: u64, total: u64) {
+        let known = "{prefix}  {bar:24}  {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}";
+        self.part(what, done, total, known);
+    }
+
+    /// As [`bytes`](Progress::bytes), of things that are counted.
+    pub fn count(&mut self, what: &str, done: u64, total: u64) {
+        self.part(what, done, total, "{prefix}  {bar:24}  {human_pos}/{human_len}  ETA {eta}");
+    }
+
+    fn part(&mut self, what: &str, done: u64, total: u64, known: &str) {
         if self.preparing != what {
             self.preparing = what.to_owned();
-            let known = "{prefix}  {bar:24}  {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}";
             self.open(total, if total > 0 { known } else { "{prefix}  {spinner}" });
             if let Some(bar) = &self.bar {
                 bar.set_prefix(what.to_owned());

@@ -9,9 +9,9 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::merge::{Merger, NONE};
-use super::pretokenizer::chunks;
-use super::{Added, Tokenizer, pair_key};
+use super::merge::Merger;
+use super::pretokenizer::{BATCH, chunks};
+use super::{Added, Tokenizer};
 
 /// Bytes of text that one thread encodes at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -95,10 +95,10 @@ impl Tokenizer {
         ids
     }
 
-    /// The rank of the pair in the order of merges, or [`NONE`].
+    /// The rank of the pair in the order of merges, or [`NONE`](super::merge::NONE).
     #[inline]
     pub(super) fn rank(&self, left: u32, right: u32) -> u32 {
-        self.ranks.get(&pair_key(left, right)).copied().unwrap_or(NONE)
+        self.ranks.get(left, right)
     }
 
     /// The rank of the pair of two bytes' tokens.
@@ -214,8 +214,6 @@ impl Seen {
 const LONGEST_SEEN: usize = 15;
 /// No piece's key.
 const TOO_LONG: u128 = u128::MAX;
-/// Pieces that are cut and then looked up together: the processor then waits for many lines of the table at once.
-const BATCH: usize = 64;
 /// The most ids of a piece that is remembered, so that two pieces fill a line of the processor's cache.
 const MOST_IDS: usize = 5;
 /// The size of a new table and the most it grows to, in pairs of pieces of 64 bytes.

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::schema::{AddedEntry, Entries, File, Settings};
+use super::schema::{AddedEntry, Entries, File, Settings, pre_tokenizer_json};
 use super::{Added, END_OF_TEXT, Merge, Tokenizer, alphabet};
 use crate::error::{Error, Result};
 
@@ -52,8 +52,7 @@ impl Tokenizer {
     /// merges do not fit together.
     pub fn from_json(json: &str, place: &str) -> Result<Tokenizer> {
         let read = || {
-            let settings: Settings = parse(json)?;
-            settings.check()?;
+            let rules = parse::<Settings>(json)?.check()?;
             let file: File = parse(json)?;
             let vocab = Vocabulary::new(file.model.vocab.0, file.added_tokens.unwrap_or_default())?;
             let merges = file.model.merges.iter().zip(1..);
@@ -64,7 +63,8 @@ impl Tokenizer {
                 vocab.merge(left, right).map_err(|error| error.at(format!("merge {number}")))
             });
             let merges = merges.collect::<Result<_>>()?;
-            Tokenizer::build(vocab.tokens, merges, vocab.added)
+            let tokenizer = Tokenizer::build(vocab.tokens, merges, vocab.added)?;
+            Ok(tokenizer.with_rules(rules))
         };
         read().map_err(|error: Error| error.at(place))
     }
@@ -125,8 +125,8 @@ impl Tokenizer {
             "padding": null,
             "added_tokens": added,
             "normalizer": null,
-            "pre_tokenizer": byte_level(false, true),
-            "post_processor": byte_level(true, false),
+            "pre_tokenizer": pre_tokenizer_json(self.pre_tokenizer),
+            "post_processor": self.post_processor.clone().unwrap_or_else(|| byte_level(true, false)),
             "decoder": byte_level(true, true),
             "model": {
                 "type": "BPE",
@@ -136,7 +136,7 @@ impl Tokenizer {
                 "end_of_word_suffix": null,
                 "fuse_unk": false,
                 "byte_fallback": false,
-                "ignore_merges": false,
+                "ignore_merges": self.ignore_merges,
                 "vocab": Value::Object(vocab.collect()),
                 "merges": Value::Array(merges.collect()),
             },

@@ -24,8 +24,10 @@ const MOST_MERGES: usize = u32::MAX as usize / SHORT;
 /// Buffers for merging.
 #[derive(Default)]
 pub(super) struct Merger {
-    /// The ids of a stretch of a long piece.
-    stretch: Vec<u32>,
+    /// A stretch of a long piece and its ids: the next one is often the same.
+    stretch: (Vec<u8>, Vec<u32>),
+    /// The last two ids that were asked for, and whether they fit.
+    last: Option<([u32; 2], bool)>,
     /// The ids of what is around a seam, and their bytes.
     seam: Vec<u32>,
     bytes: Vec<u8>,
@@ -34,7 +36,9 @@ pub(super) struct Merger {
 impl Merger {
     /// Appends the ids of `piece`, at least one byte, to `ids`.
     pub(super) fn merge(&mut self, tokenizer: &Tokenizer, piece: &[u8], ids: &mut Vec<u32>) {
-        if tokenizer.merges.len() > MOST_MERGES {
+        if let Some(&id) = tokenizer.whole.get(piece) {
+            ids.push(id);
+        } else if tokenizer.merges.len() > MOST_MERGES {
             merge_by_heap(tokenizer, piece, ids);
         } else if piece.len() <= SHORT {
             ids.extend(Short::merge(tokenizer, piece).ids());
@@ -57,9 +61,10 @@ impl Merger {
         let start = ids.len();
         let mut stretch = std::mem::take(&mut self.stretch);
         let fit = piece.chunks(SHORT).all(|bytes| {
-            stretch.clear();
-            stretch.extend(Short::merge(tokenizer, bytes).ids());
-            self.join(tokenizer, start, ids, &stretch)
+            if stretch.0 != bytes {
+                stretch = (bytes.to_vec(), Short::merge(tokenizer, bytes).ids().collect());
+            }
+            self.join(tokenizer, start, ids, &stretch.1)
         });
         self.stretch = stretch;
         fit
@@ -79,13 +84,14 @@ impl Merger {
         self.seam.clear();
         loop {
             let left = &ids[start..ids.len() - before];
-            let (rest, seam) = (&right[after..], &self.seam);
-            let (first, last) = (seam.first().or(rest.first()), seam.last().or(left.last()));
-            let fits = |pair: (Option<&u32>, Option<&u32>)| match pair {
-                (Some(&one), Some(&other)) => fit(tokenizer, one, other),
+            let rest = &right[after..];
+            let (first, last) =
+                (self.seam.first().or(rest.first()), self.seam.last().or(left.last()));
+            let pairs = [(left.last(), first), (last, rest.first())];
+            let [begins, ends] = pairs.map(|pair| match pair {
+                (Some(&one), Some(&other)) => fits(tokenizer, &mut self.last, [one, other]),
                 _ => true,
-            };
-            let (begins, ends) = (fits((left.last(), first)), fits((last, rest.first())));
+            });
             if begins && ends {
                 ids.truncate(ids.len() - before);
                 ids.extend_from_slice(&self.seam);
@@ -114,6 +120,14 @@ impl Merger {
                 merge_by_heap(tokenizer, &self.bytes, &mut self.seam);
             }
         }
+    }
+}
+
+/// [`fit`], unless it was asked last.
+fn fits(tokenizer: &Tokenizer, last: &mut Option<([u32; 2], bool)>, pair: [u32; 2]) -> bool {
+    match *last {
+        Some((asked, fits)) if asked == pair => fits,
+        _ => last.insert((pair, fit(tokenizer, pair[0], pair[1]))).1,
     }
 }
 

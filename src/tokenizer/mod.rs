@@ -18,18 +18,23 @@ mod encode;
 mod files;
 mod merge;
 mod pretokenizer;
+mod ranks;
 mod schema;
 mod train;
 
 use std::fmt;
 
 use rustc_hash::FxHashMap;
+use serde_json::Value;
 
 pub use decode::DecodeStream;
+pub use train::{Dropped, Progress, TokenizerTrainer, Trained};
 
 use crate::error::{Error, Result};
 use encode::Encoders;
 use pretokenizer::PreTokenizer;
+use ranks::Ranks;
+use schema::Rules;
 
 /// The token that ends a document.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -62,10 +67,13 @@ pub struct Tokenizer {
     pre_tokenizer: PreTokenizer,
     /// Whether a piece that is a token is this token, whatever the merges make of it.
     ignore_merges: bool,
+    /// By their bytes, the tokens of the vocabulary; only where merges are ignored.
+    whole: FxHashMap<Box<[u8]>, u32>,
+    /// A file's post-processor, kept for the file.
+    post_processor: Option<Value>,
     /// In the order of their ranks.
     merges: Vec<Merge>,
-    /// The rank of each pair, by [`pair_key`]; if a pair is listed more than once, its last one.
-    ranks: FxHashMap<u64, u32>,
+    ranks: Ranks,
     /// The ranks of the pairs of bytes' tokens, by both bytes.
     byte_ranks: Vec<u32>,
     /// The tokens that a text may name, in the order of the file.
@@ -96,11 +104,6 @@ impl Added {
     fn end_of_text(id: u32) -> Added {
         Added { id, content: END_OF_TEXT.to_owned(), special: true, normalized: false }
     }
-}
-
-/// A pair of ids as one number that sorts like the pair.
-fn pair_key(left: u32, right: u32) -> u64 {
-    u64::from(left) << 32 | u64::from(right)
 }
 
 impl Tokenizer {
@@ -156,11 +159,10 @@ impl Tokenizer {
             ))
             .hint("use a byte-level vocabulary with a token for each of the 256 bytes"));
         }
-        let keys = merges.iter().map(|merge| pair_key(merge.left, merge.right));
-        let ranks: FxHashMap<u64, u32> = keys.zip(0..).collect();
+        let ranks = Ranks::new(merges.iter().map(|merge| (merge.left, merge.right)));
         let byte_ranks = (0..1 << 16).map(|pair| {
             let [left, right] = [pair >> 8, pair & 255].map(|byte: usize| byte_ids[byte]);
-            ranks.get(&pair_key(left, right)).copied().unwrap_or(merge::NONE)
+            ranks.get(left, right)
         });
         Ok(Tokenizer {
             byte_ranks: byte_ranks.collect(),
@@ -169,11 +171,25 @@ impl Tokenizer {
             byte_ids,
             pre_tokenizer: PreTokenizer::GPT2,
             ignore_merges: false,
+            whole: FxHashMap::default(),
+            post_processor: None,
             merges,
             ranks,
             added,
             encoders: Encoders::default(),
         })
+    }
+
+    /// The same vocabulary with a file's own rules.
+    fn with_rules(mut self, rules: Rules) -> Tokenizer {
+        let Rules { pre_tokenizer, ignore_merges, post_processor } = rules;
+        if ignore_merges {
+            let added = |id: &u32| self.added.iter().any(|added| added.id == *id);
+            let ids = (0..self.spans.len() as u32).filter(|id| !added(id));
+            let tokens = ids.filter_map(|id| Some((self.token_bytes(id)?.into(), id)));
+            self.whole = tokens.collect();
+        }
+        Tokenizer { pre_tokenizer, ignore_merges, post_processor, ..self }
     }
 
     /// The number of rows that a model needs for this vocabulary: the largest id + 1.

@@ -12,7 +12,6 @@
 //! In the last, `U` is `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`, `W` is `[\p{Ll}\p{Lm}\p{Lo}\p{M}]` and `C` the contractions of
 //! the second.
 
-use std::ops::Range;
 use std::sync::LazyLock;
 
 use regex_syntax::hir::{Class, HirKind};
@@ -90,7 +89,25 @@ impl PreTokenizer {
     pub(super) fn pieces(self, text: &str) -> Pieces<'_> {
         Pieces { pre_tokenizer: self, scanner: Scanner { end: 0, ..Scanner::new(text) }, at: 0 }
     }
+
+    /// Calls `visit` with the bytes of each piece of `text`.
+    pub(super) fn for_each_piece<'a>(self, text: &'a str, mut visit: impl FnMut(&'a [u8])) {
+        let (mut pieces, mut start, mut ends) = (self.pieces(text), 0, [0; BATCH]);
+        loop {
+            let count = pieces.next_ends(&mut ends);
+            for &end in &ends[..count] {
+                visit(&text.as_bytes()[start..end]);
+                start = end;
+            }
+            if count < BATCH {
+                return;
+            }
+        }
+    }
 }
+
+/// Pieces that are cut at a time: the loop that cuts and the one that uses them are tight each.
+pub(super) const BATCH: usize = 64;
 
 /// The pieces of a text.
 pub(super) struct Pieces<'a> {
@@ -106,7 +123,9 @@ impl Pieces<'_> {
     pub(super) fn next_ends(&mut self, ends: &mut [usize]) -> usize {
         match self.pre_tokenizer.pattern {
             Pattern::Gpt2 => self.fill(ends, |scanner, at| scanner.gpt2(at)),
-            Pattern::Cl100k { numbers } => self.fill(ends, |scanner, at| scanner.cl100k(at, numbers)),
+            Pattern::Cl100k { numbers } => {
+                self.fill(ends, |scanner, at| scanner.cl100k(at, numbers))
+            }
             Pattern::O200k => self.fill(ends, |scanner, at| scanner.o200k(at)),
         }
     }
@@ -353,10 +372,11 @@ fn leading_letters(bytes: [u8; 8]) -> usize {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let bytes = u64::from_le_bytes(bytes);
     // The highest bit of a byte tells: of these sums, whether it is at least 'a', or above 'z'.
-    let small = (bytes | 0x20 * EACH) & 0x7f * EACH;
-    let (from_a, past_z) = (small + (0x80 - b'a' as u64) * EACH, small + (0x7f - b'z' as u64) * EACH);
-    let letters = from_a & !past_z & !bytes & 0x80 * EACH;
-    (!letters & 0x80 * EACH).trailing_zeros() as usize / 8
+    let small = (bytes | (0x20 * EACH)) & (0x7f * EACH);
+    let (from_a, past_z) =
+        (small + (0x80 - b'a' as u64) * EACH, small + (0x7f - b'z' as u64) * EACH);
+    let letters = from_a & !past_z & !bytes & (0x80 * EACH);
+    (!letters & (0x80 * EACH)).trailing_zeros() as usize / 8
 }
 
 /// The length of an English contraction's letters at the start of `rest`; 0 if there is none.

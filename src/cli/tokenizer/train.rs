@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use wgpt::checkpoint::files::write_bytes;
-use wgpt::{Error, Event, Result, Tokenizer};
+use wgpt::tokenizer::{Progress, TokenizerTrainer};
+use wgpt::{Error, Event, Result};
 
 use super::sources;
-use crate::cli::output;
-use crate::cli::progress::Progress;
+use crate::cli::{self, number, output};
 
 /// Learn a vocabulary from text
 #[derive(clap::Args)]
@@ -19,13 +19,16 @@ pub struct Args {
     /// The most tokens; at least 257: the end of text and the bytes
     #[arg(long, value_name = "N")]
     vocab: usize,
+    /// A token that stands for itself wherever it is written out, besides <|endoftext|>; may be given again
+    #[arg(long, value_name = "TOKEN")]
+    special: Vec<String>,
+    /// The most memory to take, at least 256MB; where the distinct words of the text do not fit, the rarest are left out
+    #[arg(long, value_name = "SIZE", default_value = "4GB", value_parser = number::parse_bytes)]
+    max_memory: u64,
     /// The folder to write tokenizer.json to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
-
-/// The most text to learn from, in bytes, taken evenly from all of it.
-const LEARNED_BYTES: u64 = 1 << 30;
 
 /// Trains and writes tokenizer.json.
 ///
@@ -33,19 +36,36 @@ const LEARNED_BYTES: u64 = 1 << 30;
 ///
 /// If a text cannot be read, or the folder not be written.
 pub fn run(args: &Args) -> Result<()> {
-    let Args { files, vocab, out } = args;
-    let vocab = *vocab;
-    let mut progress = Progress::new();
-    let sources = sources(files, &mut progress)?;
+    let Args { files, vocab, special, max_memory, out } = args;
+    let mut bar = cli::progress::Progress::new();
+    let sources = sources(files, &mut bar)?;
     let what = format!("training a tokenizer of {vocab} tokens");
-    progress.show(&Event::Preparing { what, done: 0, total: 0 });
-    let sample = sources.sample(LEARNED_BYTES)?;
-    let tokenizer = Tokenizer::train_documents(sample.iter().map(String::as_str), vocab)?;
-    progress.end();
+    bar.show(&Event::Preparing { what, done: 0, total: 0 });
+    let total = sources.bytes();
+    let trainer = TokenizerTrainer::new(*vocab).special_tokens(special).max_memory(*max_memory);
+    let documents = sources.documents().map(|document| document.map(|document| document.text));
+    let trained = trainer.train(documents, &mut |at| match at {
+        Progress::Counting(done) => bar.bytes("counting words", done, total),
+        Progress::Merging(done) => bar.count("merging pairs", done as u64, *vocab as u64),
+    })?;
+    bar.end();
+    if trained.bytes == 0 {
+        return Err(Error::input(format!("{} has no text: no data to learn from", sources.name())));
+    }
     std::fs::create_dir_all(out).map_err(|e| Error::io("creating", out, &e))?;
     let path = out.join("tokenizer.json");
+    let tokenizer = &trained.tokenizer;
     write_bytes(&path, tokenizer.to_json().as_bytes())?;
-    if tokenizer.vocab_size() < vocab {
+    if let Some(dropped) = trained.dropped {
+        output::log(&format!(
+            "the distinct words did not fit --max-memory: {} of the rarest were left out, {:.1} % of the text; none occurs more \
+             than {} times more often than was counted",
+            number::thousands(dropped.pieces),
+            100.0 * dropped.bytes as f64 / trained.bytes as f64,
+            number::thousands(dropped.short_by)
+        ));
+    }
+    if tokenizer.vocab_size() < *vocab {
         output::log(&format!("the text has pairs for {} tokens only", tokenizer.vocab_size()));
     }
     output::line(&format!("{}: {} tokens", path.display(), tokenizer.vocab_size()));

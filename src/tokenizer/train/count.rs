@@ -1,0 +1,362 @@
+//! Counts of distinct pieces, in bounded memory.
+//!
+//! Threads take chunks of a batch of texts in turn and count into tables of their own, which they hand on to the
+//! shards that a piece's hash names. What a shard knows is in two blocks of memory: the bytes of its pieces, one after
+//! the other, and a table of where they begin.
+//!
+//! Whenever a batch is counted and the pieces cost more than the limit, the rarest go, until they cost half: all of
+//! less than some count, and those of that count whose hashes are largest. So of words that are all equally rare a
+//! random sample stays, always the same one. Batches and hashes are the same on every machine, and so is what stays.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use rayon::prelude::*;
+
+use super::super::pretokenizer::{PreTokenizer, chunks};
+
+/// Bytes of text between two looks at the memory.
+pub(super) const BATCH_BYTES: usize = 16 << 20;
+/// Bytes of text that one thread cuts at a time.
+const CHUNK_BYTES: usize = 128 << 10;
+/// Pieces that all threads together hold before they hand them on.
+const HELD_PIECES: usize = 1 << 20;
+/// The most that one of many threads, and one of a few, holds: 7/8 of a power of two fill a table.
+const HELD_BY_ONE: [usize; 2] = [7 << 9, 7 << 13];
+const SHARDS: usize = 64;
+/// Pieces longer than this are not learned from, so that offsets have 32 bits.
+const LONGEST_PIECE: usize = 1 << 30;
+/// Distinct bytes and pieces are fewer than this after each batch, so that all cells of the merger, and what the next
+/// batch adds, have numbers of 32 bits.
+const MOST_CELLS: u64 = 1 << 31;
+
+/// What a distinct piece costs besides its bytes, in bytes of memory: its entry in a table that has just doubled, the
+/// offsets, a cell and pairs of its ends.
+pub(super) const PIECE_COST: u64 = 48;
+/// What a distinct byte costs, in bytes of memory: its place among the keys, its cell, the places of its pairs, and
+/// those that arise from them.
+pub(super) const BYTE_COST: u64 = 24;
+
+/// What was dropped for want of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Distinct pieces that were dropped; one that came again, and was dropped again, counts again.
+    pub pieces: u64,
+    /// Bytes of text in them.
+    pub bytes: u64,
+    /// The most occurrences that a piece's count may lack.
+    pub short_by: u64,
+}
+
+/// The counts of all pieces so far.
+pub(super) struct Counter {
+    shards: Vec<Mutex<Shard>>,
+    /// What the pieces may cost, in bytes of memory.
+    limit: u64,
+    dropped: Dropped,
+}
+
+impl Counter {
+    /// A counter whose pieces cost at most `limit` bytes of memory, here and in the merger, after each batch.
+    pub(super) fn new(limit: u64) -> Counter {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Counter { shards, limit, dropped: Dropped::default() }
+    }
+
+    /// Adds the pieces of texts that do not join.
+    pub(super) fn count<'a>(&mut self, texts: impl IntoIterator<Item = &'a str>) {
+        let all: Vec<&str> = texts.into_iter().flat_map(|text| chunks(text, CHUNK_BYTES)).collect();
+        let mut rest = all.as_slice();
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let full = rest.iter().position(|text| {
+                bytes += text.len();
+                bytes >= BATCH_BYTES
+            });
+            let (batch, after) = rest.split_at(full.map_or(rest.len(), |last| last + 1));
+            self.count_batch(batch);
+            self.trim();
+            rest = after;
+        }
+    }
+
+    fn count_batch(&mut self, texts: &[&str]) {
+        let next = AtomicUsize::new(0);
+        let threads = rayon::current_num_threads();
+        let most = HELD_PIECES / threads;
+        let most = if most < HELD_BY_ONE[1] { HELD_BY_ONE[0] } else { HELD_BY_ONE[1] };
+        (0..threads.min(texts.len())).into_par_iter().with_max_len(1).for_each(|_| {
+            let mut held = Held::new(most);
+            while let Some(text) = texts.get(next.fetch_add(1, Relaxed)) {
+                PreTokenizer::GPT2.for_each_piece(text, |piece| held.add(piece, &self.shards));
+            }
+            held.hand_on(&self.shards);
+        });
+    }
+
+    /// Drops the rarest pieces if all cost more than the limit.
+    fn trim(&mut self) {
+        let limit = self.limit.min(MOST_CELLS * BYTE_COST);
+        if self.shards.iter_mut().map(|shard| known(shard).cost()).sum::<u64>() <= limit {
+            return;
+        }
+        let costs = self.shards.par_iter_mut().map(|shard| known(shard).cost_by_count());
+        let costs = costs.reduce(BTreeMap::new, |mut all, some| {
+            some.into_iter().for_each(|(count, cost)| *all.entry(count).or_default() += cost);
+            all
+        });
+        let mut room = limit / 2;
+        let Some(count) = first_without_room(costs.into_iter().rev(), &mut room) else { return };
+        let costs = self.shards.par_iter_mut().map(|shard| known(shard).cost_by_hash(count));
+        let costs = costs.reduce(
+            || vec![0; HASHES],
+            |all, some| all.iter().zip(&some).map(|(a, b)| a + b).collect(),
+        );
+        let hash = first_without_room(costs.into_iter().enumerate(), &mut room).unwrap_or(HASHES);
+        let dropped = self.shards.par_iter_mut().map(|shard| known(shard).keep(count, hash));
+        let (pieces, bytes) = dropped.reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        self.dropped.pieces += pieces;
+        self.dropped.bytes += bytes;
+        self.dropped.short_by += count;
+    }
+
+    /// The counts, and what they lack.
+    pub(super) fn finish(self) -> (Counts, Dropped) {
+        let shards = self.shards.into_iter();
+        let shards = shards.map(|shard| shard.into_inner().unwrap_or_else(PoisonError::into_inner));
+        (Counts { shards: shards.collect() }, self.dropped)
+    }
+}
+
+/// A shard that no other thread uses now.
+fn known(shard: &mut Mutex<Shard>) -> &mut Shard {
+    shard.get_mut().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The first class of pieces whose cost exceeds what those before it leave of `room`.
+fn first_without_room<K>(costs: impl Iterator<Item = (K, u64)>, room: &mut u64) -> Option<K> {
+    for (class, cost) in costs {
+        match room.checked_sub(cost) {
+            Some(left) => *room = left,
+            None => return Some(class),
+        }
+    }
+    None
+}
+
+/// How often each distinct piece occurs.
+pub(super) struct Counts {
+    shards: Vec<Shard>,
+}
+
+impl Counts {
+    /// Each distinct piece and its count, in no particular order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.shards.iter().flat_map(|shard| {
+            shard.table.iter().map(|entry| (entry.piece(&shard.keys), entry.count))
+        })
+    }
+
+    /// The number of distinct pieces.
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.table.len()).sum()
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<(&'static str, u64)> for Counts {
+    fn from_iter<I: IntoIterator<Item = (&'static str, u64)>>(counts: I) -> Counts {
+        let mut shard = Shard::default();
+        for (piece, count) in counts {
+            shard.add(hash(piece.as_bytes()), piece.as_bytes(), count);
+        }
+        Counts { shards: vec![shard] }
+    }
+}
+
+/// A piece of the batch, as one thread knows it.
+struct Seen<'a> {
+    hash: u64,
+    piece: &'a [u8],
+    count: u64,
+}
+
+/// What one thread has counted since it last handed on.
+struct Held<'a> {
+    table: HashTable<Seen<'a>>,
+    /// The most pieces in the table.
+    most: usize,
+    /// By shard: what goes there.
+    sorted: Vec<Vec<Seen<'a>>>,
+}
+
+impl<'a> Held<'a> {
+    fn new(most: usize) -> Held<'a> {
+        let sorted = (0..SHARDS).map(|_| Vec::new()).collect();
+        Held { table: HashTable::with_capacity(most), most, sorted }
+    }
+
+    /// Counts a piece once. One of a single byte has no pairs and does not matter.
+    fn add(&mut self, piece: &'a [u8], shards: &[Mutex<Shard>]) {
+        if !(2..=LONGEST_PIECE).contains(&piece.len()) {
+            return;
+        }
+        let hash = hash(piece);
+        let same = |seen: &Seen<'_>| seen.hash == hash && seen.piece == piece;
+        match self.table.entry(hash, same, |seen| seen.hash) {
+            Entry::Occupied(mut seen) => seen.get_mut().count += 1,
+            Entry::Vacant(free) => {
+                free.insert(Seen { hash, piece, count: 1 });
+                if self.table.len() == self.most {
+                    self.hand_on(shards);
+                }
+            }
+        }
+    }
+
+    fn hand_on(&mut self, shards: &[Mutex<Shard>]) {
+        for seen in self.table.drain() {
+            self.sorted[shard_of(seen.hash)].push(seen);
+        }
+        for (shard, pieces) in shards.iter().zip(&mut self.sorted) {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for seen in pieces.drain(..) {
+                shard.add(seen.hash, seen.piece, seen.count);
+            }
+        }
+    }
+}
+
+/// The shard of a piece, from bits of its hash that tables and thresholds do not look at.
+fn shard_of(hash: u64) -> usize {
+    (hash >> 32) as usize % SHARDS
+}
+
+/// Classes of hashes, by their highest bits: which pieces of one count stay.
+const HASHES: usize = 1 << 12;
+
+fn class_of(hash: u64) -> usize {
+    (hash >> 52) as usize
+}
+
+/// A distinct piece: where it begins among the keys, its length, and how often it occurs.
+struct Counted {
+    start: u32,
+    length: u32,
+    count: u64,
+}
+
+impl Counted {
+    fn piece<'k>(&self, keys: &'k [u8]) -> &'k [u8] {
+        &keys[self.start as usize..][..self.length as usize]
+    }
+
+    fn cost(&self) -> u64 {
+        PIECE_COST + BYTE_COST * u64::from(self.length)
+    }
+}
+
+/// The counts of the pieces whose hashes fall here.
+#[derive(Default)]
+struct Shard {
+    table: HashTable<Counted>,
+    /// The bytes of all pieces.
+    keys: Vec<u8>,
+}
+
+impl Shard {
+    fn add(&mut self, hash: u64, piece: &[u8], count: u64) {
+        let Shard { table, keys } = self;
+        let same = |known: &Counted| known.piece(keys) == piece;
+        let rehash = |known: &Counted| self::hash(known.piece(keys));
+        match table.entry(hash, same, rehash) {
+            Entry::Occupied(mut known) => known.get_mut().count += count,
+            Entry::Vacant(free) => {
+                let (start, length) = (keys.len() as u32, piece.len() as u32);
+                free.insert(Counted { start, length, count });
+                keys.extend_from_slice(piece);
+            }
+        }
+    }
+
+    fn cost(&self) -> u64 {
+        PIECE_COST * self.table.len() as u64 + BYTE_COST * self.keys.len() as u64
+    }
+
+    fn cost_by_count(&self) -> BTreeMap<u64, u64> {
+        let mut costs = BTreeMap::new();
+        for known in &self.table {
+            *costs.entry(known.count).or_default() += known.cost();
+        }
+        costs
+    }
+
+    /// The cost of the pieces of one count, by the class of their hashes.
+    fn cost_by_hash(&self, count: u64) -> Vec<u64> {
+        let mut costs = vec![0; HASHES];
+        for known in self.table.iter().filter(|known| known.count == count) {
+            costs[class_of(hash(known.piece(&self.keys)))] += known.cost();
+        }
+        costs
+    }
+
+    /// Keeps the pieces of more than `count`, and those of `count` whose hashes are in classes below `class`. Returns
+    /// the number of the others and the bytes of text in them.
+    fn keep(&mut self, count: u64, class: usize) -> (u64, u64) {
+        let mut dropped = (0, 0);
+        let mut kept = Vec::new();
+        let keys = &self.keys;
+        self.table.retain(|known| {
+            let piece = known.piece(keys);
+            let keep =
+                known.count > count || (known.count == count && class_of(hash(piece)) < class);
+            if keep {
+                known.start = kept.len() as u32;
+                kept.extend_from_slice(piece);
+            } else {
+                dropped.0 += 1;
+                dropped.1 += known.count * u64::from(known.length);
+            }
+            keep
+        });
+        self.keys = kept;
+        dropped
+    }
+}
+
+/// A hash of 64 good bits, the same on every machine: what is kept under want of memory follows from it.
+fn hash(piece: &[u8]) -> u64 {
+    const KEYS: [u64; 3] = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03, 0x8cb9_2ba7_2f3d_8dd7];
+    let fold = |a: u64, b: u64| {
+        let product = u128::from(a) * u128::from(b);
+        product as u64 ^ (product >> 64) as u64
+    };
+    let length = piece.len();
+    let mut state = length as u64 ^ KEYS[2];
+    let mut rest = piece;
+    while let Some((block, after)) = rest.split_first_chunk::<16>()
+        && !after.is_empty()
+    {
+        let (a, b) = (word(&block[..8]), word(&block[8..]));
+        state = fold(a ^ KEYS[0] ^ state, b ^ KEYS[1]);
+        rest = after;
+    }
+    let (a, b) = match rest.len() {
+        8.. => (word(&rest[..8]), word(&rest[rest.len() - 8..])),
+        4.. => (half(&rest[..4]), half(&rest[rest.len() - 4..])),
+        0 => (0, 0),
+        n => (u64::from(rest[0]) << 16 | u64::from(rest[n / 2]) << 8 | u64::from(rest[n - 1]), 0),
+    };
+    fold(fold(a ^ KEYS[0] ^ state, b ^ KEYS[1]), KEYS[2])
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn half(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes)))
+}

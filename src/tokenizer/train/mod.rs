@@ -1,0 +1,304 @@
+//! The trainer: byte-pair encoding (Sennrich et al. 2016, <https://arxiv.org/abs/1508.07909>) over
+//! GPT-2's pieces.
+//!
+//! Each round merges the pair with the highest count over all pieces, among equals the one with the
+//! smaller (left id, right id). Ids: 0 is the end of text, then other special tokens, then the bytes in the order of
+//! their letters, then one for each merge whose result is new.
+//!
+//! `count` turns the text, as it streams by, into counts of distinct pieces; `merge` finds the merges from them. The
+//! result does not depend on the order of pieces or the number of threads.
+
+mod count;
+mod merge;
+
+use std::cmp::Reverse;
+use std::sync::{Mutex, PoisonError};
+
+use super::{Added, BASE, END_OF_TEXT, Tokenizer, alphabet};
+use crate::error::{Error, Result};
+
+pub use count::Dropped;
+use count::{BATCH_BYTES, Counter};
+use merge::Merger;
+
+/// What a training takes besides what grows with the text, in bytes: the program, the texts of two batches, the threads'
+/// tables.
+const FIXED_BYTES: u64 = 128_000_000;
+
+/// Trains tokenizers: how large, with which special tokens, in how much memory.
+///
+/// The text comes as a stream of documents, of which only a few stand in memory at a time, besides a table of the
+/// distinct pieces. Where this table would exceed the memory, the rarest pieces are left out; [`Trained::dropped`]
+/// tells.
+///
+/// ```
+/// use wgpt::tokenizer::TokenizerTrainer;
+///
+/// let trainer = TokenizerTrainer::new(261).special_tokens(["<|user|>", "<|assistant|>"]);
+/// let documents = ["<|user|>abab", "abab<|assistant|>abab"];
+/// let trained = trainer.train(documents.map(Ok), &mut |_| {})?;
+/// let tokenizer = trained.tokenizer;
+/// assert_eq!(tokenizer.vocab_size(), 261);
+/// assert_eq!(tokenizer.encode_with_special("<|assistant|>abab"), [2, 260]);
+/// assert!(trained.dropped.is_none());
+/// # Ok::<(), wgpt::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenizerTrainer {
+    vocab: usize,
+    special: Vec<String>,
+    max_memory: u64,
+}
+
+/// How far a training is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Pieces are counted: so many bytes of text so far.
+    Counting(u64),
+    /// Pairs are merged: so many tokens so far.
+    Merging(usize),
+}
+
+/// A tokenizer, and what it was learned from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trained {
+    /// The tokenizer. Its vocabulary is smaller than asked for if no pair occurs twice any more.
+    pub tokenizer: Tokenizer,
+    /// Bytes of text.
+    pub bytes: u64,
+    /// Distinct pieces of at least two bytes that were learned from.
+    pub pieces: usize,
+    /// What was left out for want of memory; `None`: nothing.
+    pub dropped: Option<Dropped>,
+}
+
+impl TokenizerTrainer {
+    /// The memory that training takes where [`max_memory`](TokenizerTrainer::max_memory) does not say, in bytes: 4 GB
+    /// on every machine, so that the merges are the same.
+    pub const MAX_MEMORY: u64 = 4_000_000_000;
+    /// The least memory that can be asked for, in bytes.
+    pub const LEAST_MEMORY: u64 = 256_000_000;
+
+    /// Trains to at most `vocab` ids: the end of text, the special tokens, the bytes, and merges.
+    pub fn new(vocab: usize) -> TokenizerTrainer {
+        TokenizerTrainer { vocab, special: Vec::new(), max_memory: TokenizerTrainer::MAX_MEMORY }
+    }
+
+    /// Tokens that stand for themselves, with the ids from 1 on. The text is cut where they are, the longest first, and
+    /// they are not learned from.
+    #[must_use]
+    pub fn special_tokens<T: Into<String>>(self, tokens: impl IntoIterator<Item = T>) -> Self {
+        TokenizerTrainer { special: tokens.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// The memory that training may take, in bytes: that of the whole process but for documents of more than a
+    /// few megabytes, which stand in memory whole.
+    #[must_use]
+    pub fn max_memory(self, bytes: u64) -> Self {
+        TokenizerTrainer { max_memory: bytes, ..self }
+    }
+
+    /// Trains on documents, which come one after the other; no piece goes over the end of a document.
+    ///
+    /// # Errors
+    ///
+    /// If the vocabulary has no room for the bytes and the special tokens, one of these is not fit to be one, or the
+    /// memory is less than [`LEAST_MEMORY`](TokenizerTrainer::LEAST_MEMORY); the first error of the documents; a
+    /// document that is not UTF-8, counted from 1, with the place of the first wrong byte.
+    pub fn train<D: AsRef<[u8]> + Send + Sync>(
+        &self,
+        documents: impl IntoIterator<Item = Result<D>>,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Trained> {
+        self.check()?;
+        let mut counter = Counter::new(self.max_memory - FIXED_BYTES);
+        let bytes = self.count(documents.into_iter(), &mut counter, on_progress)?;
+        let (counts, dropped) = counter.finish();
+        let pieces = counts.len();
+        let mut on_token = |tokens| on_progress(Progress::Merging(tokens));
+        let merger = Merger::new(counts, self.first_tokens());
+        let (tokens, merges) = merger.merge(self.vocab, &mut on_token);
+        let tokenizer = Tokenizer::build((0..).zip(tokens).collect(), merges, self.added())?;
+        let dropped = (dropped.pieces > 0).then_some(dropped);
+        Ok(Trained { tokenizer, bytes, pieces, dropped })
+    }
+
+    fn check(&self) -> Result<()> {
+        let least = BASE + self.special.len();
+        if self.vocab < least {
+            let special = match self.special.len() {
+                0 => String::new(),
+                1 => ", a special token".to_owned(),
+                n => format!(", {n} special tokens"),
+            };
+            return Err(Error::usage(format!(
+                "a vocabulary of {} tokens is too small",
+                self.vocab
+            ))
+            .hint(format!("{least} is the least: the end of text{special} and the 256 bytes")));
+        }
+        for (i, token) in self.special.iter().enumerate() {
+            let fault = match token.as_str() {
+                END_OF_TEXT => "is there anyway",
+                _ if token.chars().nth(1).is_none() => "has fewer than two characters",
+                _ if self.special[..i].contains(token) => "is there twice",
+                _ => continue,
+            };
+            return Err(Error::usage(format!("the special token {token:?} {fault}"))
+                .hint("name each token once, such as <|user|>"));
+        }
+        if self.max_memory < TokenizerTrainer::LEAST_MEMORY {
+            return Err(Error::usage(format!(
+                "{} bytes of memory are too little to train a tokenizer in",
+                self.max_memory
+            ))
+            .hint(format!("{} MB are the least", TokenizerTrainer::LEAST_MEMORY / 1_000_000)));
+        }
+        Ok(())
+    }
+
+    /// The tokens that there are before any merge, by id.
+    fn first_tokens(&self) -> Vec<Vec<u8>> {
+        let special = self.special.iter().map(|token| token.clone().into_bytes());
+        let bytes = alphabet::in_letter_order().map(|byte| vec![byte]);
+        std::iter::once(END_OF_TEXT.into()).chain(special).chain(bytes).collect()
+    }
+
+    fn added(&self) -> Vec<Added> {
+        let special = (1..).zip(&self.special).map(|(id, token)| Added {
+            id,
+            content: token.clone(),
+            special: true,
+            normalized: false,
+        });
+        std::iter::once(Added::end_of_text(0)).chain(special).collect()
+    }
+
+    /// Counts the pieces of all documents, a batch while the next one is read. Returns the bytes of text.
+    fn count<D: AsRef<[u8]> + Send + Sync>(
+        &self,
+        mut documents: impl Iterator<Item = Result<D>>,
+        counter: &mut Counter,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<u64> {
+        let special = self.longest_first();
+        let (mut bytes, mut number) = (0, 0);
+        let mut batch = next_batch(&mut documents)?;
+        while !batch.is_empty() {
+            let counted = Mutex::new(Ok(()));
+            let (first, mut next) = (number, Ok(Vec::new()));
+            rayon::in_place_scope(|scope| {
+                scope.spawn(|_| {
+                    let texts = texts(&batch, first, &special);
+                    let result = texts.map(|texts| counter.count(texts));
+                    *counted.lock().unwrap_or_else(PoisonError::into_inner) = result;
+                });
+                next = next_batch(&mut documents);
+            });
+            counted.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+            number += batch.len();
+            bytes += batch.iter().map(|document| document.as_ref().len() as u64).sum::<u64>();
+            on_progress(Progress::Counting(bytes));
+            batch = next?;
+        }
+        Ok(bytes)
+    }
+
+    fn longest_first(&self) -> Vec<&str> {
+        let mut special: Vec<&str> = self.special.iter().map(String::as_str).collect();
+        special.sort_by_key(|token| Reverse(token.len()));
+        special
+    }
+}
+
+/// Documents to count together.
+fn next_batch<D: AsRef<[u8]>>(documents: &mut impl Iterator<Item = Result<D>>) -> Result<Vec<D>> {
+    let (mut batch, mut size) = (Vec::new(), 0);
+    while size < BATCH_BYTES
+        && let Some(document) = documents.next().transpose()?
+    {
+        size += document.as_ref().len();
+        batch.push(document);
+    }
+    Ok(batch)
+}
+
+/// The texts of documents, cut at special tokens; `before` documents came before them.
+fn texts<'a, D: AsRef<[u8]>>(
+    documents: &'a [D],
+    before: usize,
+    special: &[&str],
+) -> Result<Vec<&'a str>> {
+    let mut texts = Vec::with_capacity(documents.len());
+    for (document, number) in documents.iter().zip(before + 1..) {
+        let text = str::from_utf8(document.as_ref()).map_err(|error| {
+            let place = error.valid_up_to();
+            Error::input(format!(
+                "document {number} is not UTF-8: the first wrong byte is at {place}"
+            ))
+            .hint("convert the text to UTF-8")
+        })?;
+        cut_out(text, special, &mut texts);
+    }
+    Ok(texts)
+}
+
+/// Appends what is between the special tokens of a text.
+fn cut_out<'a>(text: &'a str, special: &[&str], texts: &mut Vec<&'a str>) {
+    match special {
+        [] => texts.push(text),
+        [token, rest @ ..] => text.split(token).for_each(|part| cut_out(part, rest, texts)),
+    }
+}
+
+impl Tokenizer {
+    /// Trains on one document to a vocabulary of `vocab` ids: the end of text, the bytes, and
+    /// `vocab` - 257 merges.
+    ///
+    /// A text in which no pair occurs twice any more supports no more merges: then
+    /// [`vocab_size`](Tokenizer::vocab_size) is smaller than `vocab`.
+    ///
+    /// ```
+    /// let tokenizer = wgpt::Tokenizer::train(b"abab abab", 258)?;
+    /// assert_eq!(tokenizer.vocab_size(), 258);
+    /// assert_eq!(tokenizer.encode("abab"), [257, 257]);
+    /// # Ok::<(), wgpt::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If `vocab` is under 257, or the text is not UTF-8 (the error gives the place of the first
+    /// wrong byte).
+    pub fn train(text: &[u8], vocab: usize) -> Result<Tokenizer> {
+        Tokenizer::train_documents([text], vocab)
+    }
+
+    /// Trains on several documents, which come one after the other; no piece goes over the end of a
+    /// document.
+    ///
+    /// # Errors
+    ///
+    /// As [`train`](Tokenizer::train); the error for text that is not UTF-8 gives the document too,
+    /// counted from 1.
+    pub fn train_documents<D>(
+        documents: impl IntoIterator<Item = D>,
+        vocab: usize,
+    ) -> Result<Tokenizer>
+    where
+        D: AsRef<[u8]> + Send + Sync,
+    {
+        TokenizerTrainer::new(vocab)
+            .train(documents.into_iter().map(Ok), &mut |_| {})
+            .map(|trained| trained.tokenizer)
+    }
+
+    /// The tokenizer without merges: 257 ids, 0 for the end of text, then the bytes in the order of
+    /// their letters. It is what training gives for a vocabulary of 257.
+    pub fn bytes() -> Tokenizer {
+        let bytes = alphabet::in_letter_order().map(|byte| vec![byte]);
+        let tokens = std::iter::once(END_OF_TEXT.as_bytes().to_vec()).chain(bytes);
+        let vocabulary = (0..).zip(tokens).collect();
+        Tokenizer::build(vocabulary, Vec::new(), vec![Added::end_of_text(0)])
+            .unwrap_or_else(|error| unreachable!("the bytes are a vocabulary: {error}"))
+    }
+}
