@@ -12,6 +12,7 @@ use wgpt::tokenizer::END_OF_TEXT;
 use crate::common::oracle;
 
 mod files;
+mod huggingface;
 mod slow;
 
 fn folder() -> PathBuf {

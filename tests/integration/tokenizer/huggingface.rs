@@ -1,0 +1,165 @@
+//! Do Hugging Face's `tokenizers` read what we write and give the same ids?
+
+use std::str::FromStr;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use serde_json::{Value, json};
+use wgpt::Tokenizer;
+
+use super::{encodings, rows, text, tokenizers};
+
+const CL100K: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+fn theirs(json: &str) -> tokenizers::Tokenizer {
+    tokenizers::Tokenizer::from_str(json).unwrap()
+}
+
+fn their_ids(tokenizer: &tokenizers::Tokenizer, text: &str) -> Vec<u32> {
+    tokenizer.encode(text, false).unwrap().get_ids().to_vec()
+}
+
+/// Texts on which patterns differ: case, contractions, marks, numbers, line ends, blanks, slashes, scripts.
+fn nasty() -> impl Strategy<Value = String> {
+    let parts = [
+        "a",
+        "b",
+        "The",
+        "iPhone",
+        "ABC",
+        "'s",
+        "'S",
+        "'ll",
+        "'VE",
+        "'\u{17f}",
+        "'",
+        "1",
+        "12",
+        "345",
+        "6789",
+        "\u{663}",
+        "\u{bd}",
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        "\r\n",
+        "\u{a0}",
+        "\u{3000}",
+        "/",
+        "//",
+        "!",
+        "?!",
+        "\u{301}",
+        "\u{e9}",
+        "\u{1c5}",
+        "\u{4e2d}\u{6587}",
+        "\u{2b0}",
+        "\u{1f600}",
+        "\u{200d}",
+        "<|endoftext|>",
+        "_",
+        "\0",
+    ];
+    let part = prop_oneof![
+        4 => proptest::sample::select(parts.to_vec()).prop_map(str::to_owned),
+        1 => any::<char>().prop_map(String::from),
+    ];
+    proptest::collection::vec(part, 0..40).prop_map(|parts| parts.concat())
+}
+
+fn cases(number: u32) -> TestRunner {
+    TestRunner::new(ProptestConfig {
+        cases: number,
+        failure_persistence: None,
+        ..Default::default()
+    })
+}
+
+#[test]
+fn the_reference_rows_have_their_ids() {
+    let encodings = encodings();
+    for (name, _, tokenizer) in tokenizers(&encodings) {
+        let theirs = theirs(&tokenizer.to_json());
+        for row in rows(&encodings, "rows") {
+            let text = text(row, "text");
+            assert_eq!(
+                tokenizer.encode_with_special(text),
+                their_ids(&theirs, text),
+                "{name} {text:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn random_text_has_their_ids_by_every_pattern() {
+    let encodings = encodings();
+    let (_, _, tokenizer) = tokenizers(&encodings).pop().unwrap();
+    let plain: Value = serde_json::from_str(&tokenizer.to_json()).unwrap();
+    let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
+    let split = |regex: &str, use_regex: bool| {
+        json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false},
+            byte_level(use_regex)]})
+    };
+    let digits = |single: bool| {
+        json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Digits", "individual_digits": single}, byte_level(true)]})
+    };
+    let pre_tokenizers = [
+        byte_level(true),
+        split(CL100K, false),
+        split(QWEN2, false),
+        split(O200K, false),
+        split(r"\p{N}{1,3}", true),
+        digits(true),
+        digits(false),
+    ];
+    for (pre_tokenizer, ignore_merges) in
+        pre_tokenizers.into_iter().flat_map(|p| [(p.clone(), false), (p, true)])
+    {
+        let mut json = plain.clone();
+        json["pre_tokenizer"] = pre_tokenizer;
+        json["model"]["ignore_merges"] = json!(ignore_merges);
+        let ours = Tokenizer::from_json(&json.to_string(), "pattern").unwrap();
+        let again = Tokenizer::from_json(&ours.to_json(), "again").unwrap();
+        assert!(again == ours);
+        let (theirs, written) = (theirs(&json.to_string()), theirs(&ours.to_json()));
+        let check = |text: String| {
+            let expected = their_ids(&theirs, &text);
+            prop_assert_eq!(
+                &ours.encode_with_special(&text),
+                &expected,
+                "{:?}",
+                &json["pre_tokenizer"]
+            );
+            prop_assert_eq!(&their_ids(&written, &text), &expected);
+            Ok(())
+        };
+        cases(150).run(&nasty(), check).unwrap();
+    }
+}
+
+#[test]
+fn random_merges_give_their_ids_for_long_pieces_too() {
+    let letters =
+        |size| proptest::collection::vec(proptest::sample::select(vec!['a', 'b', 'c', ' ']), size);
+    let pair = (letters(40..400), 258usize..330, letters(0..700), 1usize..40);
+    cases(120)
+        .run(&pair, |(corpus, vocab, text, times)| {
+            let corpus: String = corpus.into_iter().collect();
+            let ours = Tokenizer::train(corpus.as_bytes(), vocab).unwrap();
+            let text: String = text.into_iter().collect();
+            // The same letters over and over, and no blanks: pieces of thousands of bytes.
+            let long = text.replace(' ', "").repeat(times);
+            let theirs = theirs(&ours.to_json());
+            for text in [text, long] {
+                prop_assert_eq!(ours.encode(&text), their_ids(&theirs, &text));
+            }
+            Ok(())
+        })
+        .unwrap();
+}
