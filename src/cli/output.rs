@@ -50,14 +50,14 @@ pub fn quoted(path: &Path) -> String {
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
-/// Whether stderr may have colours: it is a terminal, and `NO_COLOR` is not set.
-fn colours() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+/// Whether a stream may have colours: it is a terminal, and `NO_COLOR` is not set.
+pub fn colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 
 /// Prints an error and what to do about it.
 pub fn error(error: &Error) {
-    let paint = |code: &str, word: &str| match colours() {
+    let paint = |code: &str, word: &str| match colours(&io::stderr()) {
         true => format!("\u{1b}[{code}m{word}\u{1b}[0m"),
         false => word.to_owned(),
     };

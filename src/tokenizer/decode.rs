@@ -88,7 +88,16 @@ impl DecodeStream<'_> {
     ///
     /// If the id is not in the vocabulary; the stream stays as it was.
     pub fn push(&mut self, id: u32) -> Result<String> {
-        self.held.extend_from_slice(self.tokenizer.known_token(id)?);
+        self.push_all(&[id])
+    }
+
+    /// Takes the next ids, as [`push`](DecodeStream::push) does for each.
+    ///
+    /// # Errors
+    ///
+    /// Names the first id that is not in the vocabulary; the stream stays as it was.
+    pub fn push_all(&mut self, ids: &[u32]) -> Result<String> {
+        self.held.extend(self.tokenizer.decode(ids)?);
         let (mut whole, mut seen) = (0, 0);
         for chunk in self.held.utf8_chunks() {
             if !chunk.valid().is_empty() {

@@ -1,6 +1,7 @@
 //! `wgpt tokenizer decode`: token ids to text.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 
 use wgpt::data::Tokens;
@@ -28,25 +29,42 @@ pub struct Args {
 /// If the ids cannot be read, or are not in the vocabulary.
 pub fn run(args: &Args) -> Result<()> {
     let tokenizer = load(&args.tokenizer)?;
-    let ids = match args.file.as_deref() {
+    let mut stream = tokenizer.decode_stream();
+    let mut print = |ids: &[u32]| stream.push_all(ids).map(|text| output::text(&text));
+    match args.file.as_deref() {
         Some(path) if is_token_file(path) => {
             let tokens = Tokens::open(path)?;
-            let mut ids = vec![0; tokens.len()];
-            tokens.copy_to(0..tokens.len(), &mut ids);
-            ids
+            let mut ids = vec![0; AT_ONCE.min(tokens.len())];
+            for start in (0..tokens.len()).step_by(AT_ONCE) {
+                let range = start..tokens.len().min(start + AT_ONCE);
+                let ids = &mut ids[..range.len()];
+                tokens.copy_to(range, ids);
+                print(ids)?;
+            }
         }
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| Error::io("reading", path, &e))?;
-            parse_ids(&text, &path.display().to_string())?
+            let file = File::open(path).map_err(|e| Error::io("reading", path, &e))?;
+            decode_lines(BufReader::new(file), &path.display().to_string(), &mut print)?;
         }
-        None => {
-            let mut text = String::new();
-            let read = std::io::stdin().read_to_string(&mut text);
-            read.map_err(|e| Error::input(format!("reading ids from stdin: {e}")))?;
-            parse_ids(&text, "stdin")?
-        }
-    };
-    output::text(&tokenizer.decode_lossy(&ids)?);
+        None => decode_lines(std::io::stdin().lock(), "stdin", &mut print)?,
+    }
+    output::text(&stream.finish());
+    Ok(())
+}
+
+/// Ids of a token file that are decoded at once.
+const AT_ONCE: usize = 1 << 16;
+
+/// Decodes the ids of each line.
+fn decode_lines(
+    lines: impl BufRead,
+    place: &str,
+    print: &mut impl FnMut(&[u32]) -> Result<()>,
+) -> Result<()> {
+    for line in lines.lines() {
+        let line = line.map_err(|e| Error::input(format!("reading ids from {place}: {e}")))?;
+        print(&parse_ids(&line, place)?)?;
+    }
     Ok(())
 }
 

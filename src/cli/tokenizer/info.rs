@@ -1,37 +1,64 @@
-//! `wgpt tokenizer info`: what a tokenizer is.
+//! `wgpt tokenizer info`: what a tokenizer is, and how it cuts a text.
 
+use std::cmp::Reverse;
 use std::path::PathBuf;
 
 use serde_json::json;
-use wgpt::Result;
+use wgpt::{Result, Tokenizer};
 
-use super::load;
+use super::{load, sources};
+use crate::cli::progress::Progress;
 use crate::cli::{number, output};
 
-/// Describe a tokenizer
+/// Describe a tokenizer, and show how it cuts a text
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  wgpt tokenizer info --tokenizer runs/NAME --json")]
+#[command(after_help = "\
+Examples:
+  wgpt tokenizer info --tokenizer runs/NAME --json
+  wgpt tokenizer info book.txt --tokenizer tok
+  wgpt tokenizer info --tokenizer tok --show \"The cat sat on the mat.\"")]
 pub struct Args {
+    /// Texts to measure: bytes a token
+    #[arg(value_name = "FILE")]
+    files: Vec<String>,
     /// A folder with a tokenizer, or bytes
     #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
+    /// A text to show in tokens: in colours on a terminal, else with bars between them
+    #[arg(long, value_name = "TEXT")]
+    show: Option<String>,
+    /// How many of the longest tokens to list
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    longest: usize,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// How a text is cut.
+struct Measured {
+    bytes: u64,
+    tokens: u64,
+}
+
+impl Measured {
+    fn bytes_per_token(&self) -> f64 {
+        self.bytes as f64 / self.tokens.max(1) as f64
+    }
 }
 
 /// Prints what is known of a tokenizer.
 ///
 /// # Errors
 ///
-/// If it cannot be read.
+/// If it or a text cannot be read.
 pub fn run(args: &Args) -> Result<()> {
     let tokenizer = load(&args.tokenizer)?;
-    let ids = 0..tokenizer.vocab_size() as u32;
-    let lengths = ids.filter_map(|id| Some((tokenizer.token_bytes(id)?.len(), id)));
-    let longest = lengths.max_by_key(|(length, id)| (*length, std::cmp::Reverse(*id)));
-    let longest = longest.and_then(|(_, id)| tokenizer.token_bytes(id)).unwrap_or_default();
-    let longest = String::from_utf8_lossy(longest);
+    let measured = match args.files.as_slice() {
+        [] => None,
+        files => Some(measure(files, &tokenizer)?),
+    };
+    let longest = longest_tokens(&tokenizer, args.longest);
     let special: Vec<(&str, u32)> = tokenizer.special_tokens().collect();
     if args.json {
         let special = special.iter().map(|(text, id)| json!({ "text": text, "id": id }));
@@ -40,15 +67,73 @@ pub fn run(args: &Args) -> Result<()> {
             "merges": tokenizer.merge_count(),
             "end_of_text": tokenizer.end_of_text(),
             "special_tokens": special.collect::<Vec<_>>(),
-            "longest_token": longest,
+            "longest_token": longest.first(),
+            "longest_tokens": longest,
+            "bytes": measured.as_ref().map(|measured| measured.bytes),
+            "tokens": measured.as_ref().map(|measured| measured.tokens),
+            "bytes_per_token": measured.as_ref().map(Measured::bytes_per_token),
+            "shown": args.show.as_deref().map(|text| tokenizer.encode_with_special(text)),
         }));
         return Ok(());
     }
-    output::line(&format!("vocabulary     {}", number::thousands(tokenizer.vocab_size() as u64)));
-    output::line(&format!("merges         {}", number::thousands(tokenizer.merge_count() as u64)));
-    output::line(&format!("longest token  {longest:?}"));
+    output::line(&format!("vocabulary      {}", number::thousands(tokenizer.vocab_size() as u64)));
+    output::line(&format!("merges          {}", number::thousands(tokenizer.merge_count() as u64)));
     for (text, id) in special {
-        output::line(&format!("special        {id} {text}"));
+        output::line(&format!("special         {id} {text}"));
+    }
+    let longest: Vec<String> = longest.iter().map(|token| format!("{token:?}")).collect();
+    output::line(&format!("longest tokens  {}", longest.join(" ")));
+    if let Some(measured) = measured {
+        output::line(&format!(
+            "bytes a token   {:.2} ({} bytes, {} tokens)",
+            measured.bytes_per_token(),
+            number::thousands(measured.bytes),
+            number::thousands(measured.tokens)
+        ));
+    }
+    if let Some(text) = &args.show {
+        output::line(&shown(&tokenizer, text, output::colours(&std::io::stdout()))?);
     }
     Ok(())
+}
+
+/// The longest tokens that are no special ones, longest first, then by id.
+fn longest_tokens(tokenizer: &Tokenizer, most: usize) -> Vec<String> {
+    let special: Vec<u32> = tokenizer.special_tokens().map(|(_, id)| id).collect();
+    let ids = (0..tokenizer.vocab_size() as u32).filter(|id| !special.contains(id));
+    let mut tokens: Vec<&[u8]> = ids.filter_map(|id| tokenizer.token_bytes(id)).collect();
+    tokens.sort_by_key(|token| Reverse(token.len()));
+    tokens.iter().take(most).map(|token| String::from_utf8_lossy(token).into_owned()).collect()
+}
+
+fn measure(files: &[String], tokenizer: &Tokenizer) -> Result<Measured> {
+    let mut progress = Progress::new();
+    let sources = sources(files, &mut progress)?;
+    let mut measured = Measured { bytes: 0, tokens: 0 };
+    for document in sources.documents() {
+        let text = document?.text;
+        measured.bytes += text.len() as u64;
+        measured.tokens += tokenizer.encode(&text).len() as u64;
+        progress.bytes("measuring", measured.bytes, sources.bytes());
+    }
+    progress.end();
+    Ok(measured)
+}
+
+/// A text cut into its tokens. Those that end within a character are shown together.
+fn shown(tokenizer: &Tokenizer, text: &str, colours: bool) -> Result<String> {
+    const BACKGROUNDS: [u8; 5] = [44, 42, 45, 46, 43];
+    let mut stream = tokenizer.decode_stream();
+    let mut parts = Vec::new();
+    for id in tokenizer.encode_with_special(text) {
+        let part = stream.push(id)?;
+        if !part.is_empty() {
+            parts.push(part);
+        }
+    }
+    if !colours {
+        return Ok(parts.join("|"));
+    }
+    let coloured = parts.iter().zip(BACKGROUNDS.iter().cycle());
+    Ok(coloured.map(|(part, colour)| format!("\x1b[30;{colour}m{part}\x1b[0m")).collect())
 }
