@@ -1,4 +1,6 @@
-//! The tokenizer on stories: training, encoding, decoding, in bytes of text a second.
+//! The tokenizer: training, encoding, decoding, in bytes of text a second, and encoding of what is hardest to encode.
+//!
+//! The text is ten thousand stories, or the file that `WGPT_BENCH_TEXT` names. `RAYON_NUM_THREADS` sets the threads.
 
 use std::time::Duration;
 
@@ -6,12 +8,19 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use wgpt::Tokenizer;
 use wgpt::data::stories;
 
+fn text() -> String {
+    match std::env::var_os("WGPT_BENCH_TEXT") {
+        Some(path) => std::fs::read_to_string(path).expect("WGPT_BENCH_TEXT is a text file"),
+        None => stories::stories(1, 10_000).map(|story| story + "\n").collect(),
+    }
+}
+
 fn tokenizer(c: &mut Criterion) {
-    let text: String = stories::stories(1, 2000).map(|story| story + "\n").collect();
+    let text = text();
     let mut group = c.benchmark_group("tokenizer");
     group.sample_size(10).measurement_time(Duration::from_secs(2));
-    group.throughput(Throughput::Bytes(text.len() as u64));
-    for vocab in [1000, 5000] {
+    for vocab in [1000, 5000, 32_000] {
+        group.throughput(Throughput::Bytes(text.len() as u64));
         let train = || Tokenizer::train(text.as_bytes(), vocab).expect("the text is long enough");
         group.bench_function(format!("train/{vocab}"), |b| b.iter(train));
         let tokenizer = train();
@@ -20,8 +29,34 @@ fn tokenizer(c: &mut Criterion) {
         group.bench_function(format!("decode/{vocab}"), |b| {
             b.iter(|| tokenizer.decode(&ids).expect("its own ids"));
         });
+        for (name, hard) in hard_texts() {
+            group.throughput(Throughput::Bytes(hard.len() as u64));
+            group.bench_function(format!("hard/{vocab}/{name}"), |b| {
+                b.iter(|| tokenizer.encode(&hard));
+            });
+        }
     }
     group.finish();
+}
+
+/// A megabyte each of what has few pieces, or none that comes again.
+fn hard_texts() -> [(&'static str, String); 5] {
+    const BYTES: usize = 1 << 20;
+    let mut state = 1_u64;
+    let mut random = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    let bytes: Vec<u8> = (0..BYTES).map(|_| random()).collect();
+    let letters = bytes.iter().map(|byte| char::from(b'a' + byte % 26)).collect();
+    [
+        ("one_letter", "a".repeat(BYTES)),
+        ("spaces", " ".repeat(BYTES)),
+        ("line_ends", "\n".repeat(BYTES)),
+        ("random_letters", letters),
+        ("random_bytes", String::from_utf8_lossy(&bytes).into_owned()),
+    ]
 }
 
 criterion_group!(benches, tokenizer);
