@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::pretokenizer::PreTokenizer;
 use super::schema::{AddedEntry, Entries, File, Settings, pre_tokenizer_json};
 use super::{Added, END_OF_TEXT, Merge, Tokenizer, alphabet};
 use crate::error::{Error, Result};
@@ -142,6 +143,44 @@ impl Tokenizer {
             },
         });
         format!("{file:#}")
+    }
+
+    /// The texts of a vocab.json and a merges.txt, as GPT-2 was published.
+    ///
+    /// ```
+    /// # use wgpt::Tokenizer;
+    /// let tokenizer = Tokenizer::train(b"low lower lowest low lower lowest", 262)?;
+    /// let (vocab, merges) = tokenizer.to_vocab_and_merges()?;
+    /// assert!(Tokenizer::from_vocab_and_merges(&vocab, &merges, "files")? == tokenizer);
+    /// # Ok::<(), wgpt::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If these files cannot say what the tokenizer is: they know GPT-2's pattern and `<|endoftext|>` alone.
+    pub fn to_vocab_and_merges(&self) -> Result<(String, String)> {
+        let other = self.added.iter().find(|added| added.content != END_OF_TEXT);
+        let what = match other {
+            Some(added) => format!("the special token {:?}", added.content),
+            None if self.ignore_merges => "the setting ignore_merges".to_owned(),
+            None if self.pre_tokenizer != PreTokenizer::GPT2 => {
+                "another pattern than GPT-2's".to_owned()
+            }
+            None => {
+                let ids: serde_json::Map<String, Value> = self
+                    .spellings()
+                    .into_iter()
+                    .zip(0u32..)
+                    .filter(|(spelling, _)| !spelling.is_empty())
+                    .map(|(spelling, id)| (spelling, Value::from(id)))
+                    .collect();
+                let merges = self.spelled_merges().into_iter().map(|merge| merge + "\n");
+                let merges = std::iter::once("#version: 0.2\n".to_owned()).chain(merges);
+                return Ok((Value::Object(ids).to_string(), merges.collect()));
+            }
+        };
+        Err(Error::input(format!("{VOCAB} and {MERGES} cannot hold {what}"))
+            .hint(format!("write {JSON} instead")))
     }
 
     /// How a file spells each token, by id; empty where an id is not used.

@@ -5,9 +5,10 @@
 //! text ─▶ pieces (GPT-2's pattern) ─▶ bytes ─▶ merges, best rank first ─▶ ids ─▶ bytes ─▶ text
 //! ```
 //!
-//! - `pretokenizer` cuts texts, by GPT-2's pattern or a newer one; `merge` merges a piece, `ranks` is the table it asks; `alphabet` spells bytes as printable characters, as the files do;
+//! - `pretokenizer` cuts texts, by GPT-2's pattern or a newer one; `merge` merges a piece, `ranks` is the table that it
+//!   asks; `alphabet` spells bytes as printable characters, as the files do;
 //! - `train`, `encode`, `decode` do what their names say; `files` reads and writes tokenizer.json,
-//!   and reads vocab.json with merges.txt.
+//!   and vocab.json with merges.txt.
 //!
 //! Invariants of every [`Tokenizer`]: each byte has a token, so any text can be encoded and nothing
 //! is dropped; no two tokens have one id; both parts of each merge and its result are tokens.

@@ -172,7 +172,7 @@ fn help_lists_options_and_examples() {
         (&["bench", "train"], &["--size", "--batch-size", "--steps", "--precision", "--json"]),
         (&["bench", "generate"], &["--prompt-tokens", "--max-tokens", "--device"]),
         (&["bench", "kernels"], &["--size", "--seq-len", "--json"]),
-        (&["tokenizer"], &["train", "encode", "decode", "info"]),
+        (&["tokenizer"], &["train", "encode", "decode", "info", "convert"]),
         (&["tokenizer", "train"], &["--vocab", "--out"]),
         (&["tokenizer", "encode"], &["--tokenizer", "--out"]),
         (&["tokenizer", "decode"], &["--tokenizer"]),

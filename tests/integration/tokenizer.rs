@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use wgpt::Tokenizer;
-use wgpt::tokenizer::END_OF_TEXT;
+use wgpt::tokenizer::{END_OF_TEXT, TokenizerTrainer};
 
 use crate::common::oracle;
 
@@ -231,6 +231,62 @@ fn special_tokens_are_found_longest_first() {
     assert_eq!(tokenizer.decode_lossy(&[258, 0]).unwrap(), "of text|><|endoftext|>");
     assert!(Tokenizer::from_json(&tokenizer.to_json(), "again").unwrap() == tokenizer);
     assert_eq!(tokenizer.special_tokens().count(), 3);
+}
+
+#[test]
+fn special_tokens_of_ones_own_are_not_learned_from_and_kept_in_files() {
+    let documents = ["<|user|>abab<|tool|>", "abab abab<|user|>"];
+    let trainer = TokenizerTrainer::new(300).special_tokens(["<|user|>", "<|tool|>"]);
+    let trained = trainer.train(documents.map(Ok), &mut |_| {}).unwrap();
+    let tokenizer = trained.tokenizer;
+    let special: Vec<(&str, u32)> = tokenizer.special_tokens().collect();
+    assert_eq!(special, [(END_OF_TEXT, 0), ("<|user|>", 1), ("<|tool|>", 2)]);
+    assert_eq!(tokenizer.encode_with_special("<|tool|>abab<|user|>"), [2, 260, 1]);
+    assert_eq!(tokenizer.encode("<|tool|>").len(), 8, "nothing of it was learned");
+    assert!(Tokenizer::from_json(&tokenizer.to_json(), "again").unwrap() == tokenizer);
+    let error = tokenizer.to_vocab_and_merges().unwrap_err().to_string();
+    assert!(error.contains("<|user|>"), "{error}");
+    for (tokens, mention) in [
+        (["<|a|>", "<|a|>"], "twice"),
+        (["<|a|>", END_OF_TEXT], "anyway"),
+        (["", "<|a|>"], "fewer"),
+    ] {
+        let trainer = TokenizerTrainer::new(300).special_tokens(tokens);
+        let error = trainer.train([Ok("ab")], &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains(mention), "{error}");
+    }
+    let small = TokenizerTrainer::new(258).special_tokens(["<|a|>", "<|b|>"]);
+    let error = small.train([Ok("ab")], &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("258"), "{error}");
+}
+
+#[test]
+fn memory_is_bounded_and_what_is_left_out_is_told_whatever_the_threads() {
+    // Words that never come again: 64 MB of them cost more than there is room for.
+    let mut state = 1_u64;
+    let mut document = || -> String {
+        (0..1 << 20)
+            .map(|i| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                if i % 16 == 15 { ' ' } else { char::from(b'a' + ((state >> 40) % 26) as u8) }
+            })
+            .collect()
+    };
+    let documents: Vec<String> = (0..40).map(|_| document()).collect();
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let trainer = TokenizerTrainer::new(400).max_memory(TokenizerTrainer::LEAST_MEMORY);
+        pool.install(|| {
+            trainer.train(documents.iter().map(|d| Ok(d.as_str())), &mut |_| {}).unwrap()
+        })
+    };
+    let one = run(1);
+    let dropped = one.dropped.unwrap();
+    assert!(dropped.pieces > 0 && dropped.bytes < one.bytes && one.pieces > 0);
+    assert_eq!(one.tokenizer.vocab_size(), 400);
+    assert!(one == run(3));
+    let error = TokenizerTrainer::new(400).max_memory(1).train([Ok("ab")], &mut |_| {});
+    assert!(error.unwrap_err().to_string().contains("memory"));
 }
 
 #[test]

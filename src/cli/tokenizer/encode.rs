@@ -22,16 +22,16 @@ pub struct Args {
     /// A token file for `wgpt train --data`; without it, the ids are printed
     #[arg(long, value_name = "FILE.bin")]
     out: Option<PathBuf>,
-    /// What <|endoftext|> in a text file is: token, the end of a document and the line ends around it, as in training;
-    /// text, so that decoding gives the file back
+    /// What special tokens that are written out in a text file are: token, their ids, and <|endoftext|> the end of a document
+    /// and the line ends around it; text, so that decoding gives the file back
     #[arg(long, value_name = "AS", default_value = "token", hide_possible_values = true)]
     special: Special,
 }
 
-/// What the end of a text is that is written out in a text.
+/// What special tokens are that are written out in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Special {
-    /// The token between two documents.
+    /// The tokens.
     Token,
     /// Text like any other.
     Text,
@@ -60,7 +60,10 @@ pub fn run(args: &Args) -> Result<()> {
             progress.show(&Event::Preparing { what: "encoding".into(), done, total });
         }
     };
-    let encode = |text: &str| tokenizer.encode(text);
+    let encode = |text: &str| match special {
+        Special::Token => tokenizer.encode_with_special(text),
+        Special::Text => tokenizer.encode(text),
+    };
     let end = tokenizer.end_of_text();
     let Some(path) = out else {
         let mut first = true;

@@ -1,5 +1,6 @@
 //! `wgpt tokenizer`: trains, applies and describes byte-level BPE tokenizers.
 
+mod convert;
 mod decode;
 mod encode;
 mod info;
@@ -36,6 +37,7 @@ enum Command {
     Encode(encode::Args),
     Decode(decode::Args),
     Info(info::Args),
+    Convert(convert::Args),
 }
 
 /// Runs the subcommand.
@@ -49,6 +51,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         Command::Encode(args) => encode::run(args)?,
         Command::Decode(args) => decode::run(args)?,
         Command::Info(args) => info::run(args)?,
+        Command::Convert(args) => convert::run(args)?,
     }
     Ok(Outcome::Good)
 }

@@ -1,0 +1,55 @@
+//! `wgpt tokenizer convert`: a tokenizer in other files.
+
+use std::path::PathBuf;
+
+use wgpt::checkpoint::files::write_bytes;
+use wgpt::{Error, Result};
+
+use super::load;
+use crate::cli::output;
+
+/// Write a tokenizer in another form
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  wgpt tokenizer convert --tokenizer tok --out gpt2-files --format gpt2"
+)]
+pub struct Args {
+    /// A folder with a tokenizer, or bytes
+    #[arg(long, value_name = "DIR")]
+    tokenizer: PathBuf,
+    /// The folder to write to
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// json: tokenizer.json; gpt2: vocab.json and merges.txt
+    #[arg(long, value_name = "FORMAT", default_value = "json", hide_possible_values = true)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Json,
+    Gpt2,
+}
+
+/// Writes the files.
+///
+/// # Errors
+///
+/// If the tokenizer cannot be read, the files cannot say what it is, or the folder not be written.
+pub fn run(args: &Args) -> Result<()> {
+    let tokenizer = load(&args.tokenizer)?;
+    let files = match args.format {
+        Format::Json => vec![("tokenizer.json", tokenizer.to_json())],
+        Format::Gpt2 => {
+            let (vocab, merges) = tokenizer.to_vocab_and_merges()?;
+            vec![("vocab.json", vocab), ("merges.txt", merges)]
+        }
+    };
+    std::fs::create_dir_all(&args.out).map_err(|e| Error::io("creating", &args.out, &e))?;
+    for (name, text) in files {
+        let path = args.out.join(name);
+        write_bytes(&path, text.as_bytes())?;
+        output::line(&path.display().to_string());
+    }
+    Ok(())
+}
