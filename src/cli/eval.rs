@@ -413,7 +413,7 @@ fn continuations(args: &ContinuationsArgs) -> Result<()> {
                 ids.extend_from_slice(more);
                 Ok(())
             };
-            let encode = |text: &str| tokenizer.encode(text);
+            let encode = |text: &str| tokenizer.encode_with_special(text);
             data::encode(sources.documents(), &encode, end, &mut push, &mut |_| {})?;
             Tokens::from_ids(ids).named(sources.name())
         }

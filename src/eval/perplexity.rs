@@ -180,7 +180,7 @@ impl<'a> Perplexity<'a> {
             }
         } else {
             let tokenizer = tokenizer.ok_or_else(|| no_tokenizer(sources.name()))?;
-            let encode = |text: &str| tokenizer.encode(text);
+            let encode = |text: &str| tokenizer.encode_with_special(text);
             let documents = sources.documents().take_while(|_| left.get() > 0);
             data::encode(documents, &encode, tokenizer.end_of_text(), &mut push, &mut |_| {})?;
         }

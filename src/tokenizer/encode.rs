@@ -3,15 +3,14 @@
 //! Long texts are cut into chunks that are encoded in parallel; the ids do not depend on the chunks or the threads. What
 //! a thread has seen it remembers, also for the next text: most words are copied from there.
 
-use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
+use super::Tokenizer;
 use super::merge::Merger;
 use super::pretokenizer::{BATCH, chunks};
-use super::{Added, Tokenizer};
 
 /// Bytes of text that one thread encodes at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -44,7 +43,8 @@ impl Tokenizer {
     }
 
     /// The ids of `text`, in which the added tokens (`<|endoftext|>` and others of the tokenizer)
-    /// stand for their own ids. Where several begin at one place, the longest is taken.
+    /// stand for their own ids. Where several begin at one place, the longest is taken. These are the
+    /// ids that Hugging Face's `tokenizers` give without `add_special_tokens`.
     ///
     /// ```
     /// let tokenizer = wgpt::Tokenizer::bytes();
@@ -52,13 +52,7 @@ impl Tokenizer {
     /// ```
     pub fn encode_with_special(&self, text: &str) -> Vec<u32> {
         let mut all = Vec::new();
-        let mut finder = Finder::new(&self.added, text);
-        let mut at = 0;
-        while let Some((start, added)) = finder.next_from(at) {
-            all.extend(parts(&text[at..start], Some(added.id)));
-            at = start + added.content.len();
-        }
-        all.extend(parts(&text[at..], None));
+        self.added.split(text, &mut |text, then| all.extend(parts(text, then)));
         self.encode_parts(&all)
     }
 
@@ -119,38 +113,6 @@ struct Part<'a> {
 fn parts(text: &str, then: Option<u32>) -> impl Iterator<Item = Part<'_>> {
     let chunks = chunks(text, CHUNK_BYTES).into_iter().map(|text| Part { text, then: None });
     chunks.chain(then.map(|id| Part { text: "", then: Some(id) }))
-}
-
-/// Finds added tokens in a text; each is searched for once, not again for every other that is
-/// found.
-struct Finder<'a> {
-    text: &'a str,
-    /// Each token and its next occurrence.
-    next: Vec<(usize, &'a Added)>,
-}
-
-impl<'a> Finder<'a> {
-    fn new(added: &'a [Added], text: &'a str) -> Finder<'a> {
-        let occurrence = |added: &'a Added| Some((text.find(&added.content)?, added));
-        Finder { text, next: added.iter().filter_map(occurrence).collect() }
-    }
-
-    /// The first token at or after byte `at`, and its place.
-    fn next_from(&mut self, at: usize) -> Option<(usize, &'a Added)> {
-        let text = self.text;
-        self.next.retain_mut(|(place, added)| {
-            if *place >= at {
-                return true;
-            }
-            let found = text[at..].find(&added.content);
-            *place = at + found.unwrap_or(0);
-            found.is_some()
-        });
-        self.next
-            .iter()
-            .copied()
-            .min_by_key(|(place, added)| (*place, Reverse(added.content.len())))
-    }
 }
 
 /// Encoders that are not in use, with what they remember. They are no part of what a tokenizer is.

@@ -113,7 +113,7 @@ impl Tokenizer {
                 "use_regex": true,
             })
         };
-        let added: Vec<Value> = self.added.iter().map(Added::to_json).collect();
+        let added: Vec<Value> = self.added.list().iter().map(Added::to_json).collect();
         let spellings = self.spellings();
         let used = spellings.iter().zip(0u32..).filter(|(spelling, _)| !spelling.is_empty());
         let vocab = used.map(|(spelling, id)| (spelling.clone(), Value::from(id)));
@@ -159,7 +159,7 @@ impl Tokenizer {
     ///
     /// If these files cannot say what the tokenizer is: they know GPT-2's pattern and `<|endoftext|>` alone.
     pub fn to_vocab_and_merges(&self) -> Result<(String, String)> {
-        let other = self.added.iter().find(|added| added.content != END_OF_TEXT);
+        let other = self.added.list().iter().find(|added| added.content != END_OF_TEXT);
         let what = match other {
             Some(added) => format!("the special token {:?}", added.content),
             None if self.ignore_merges => "the setting ignore_merges".to_owned(),
@@ -188,7 +188,7 @@ impl Tokenizer {
         let ids = 0..self.vocab_size() as u32;
         let spell = |id| self.token_bytes(id).map(alphabet::spell).unwrap_or_default();
         let mut spellings: Vec<String> = ids.map(spell).collect();
-        for added in &self.added {
+        for added in self.added.list() {
             spellings[added.id as usize].clone_from(&added.content);
         }
         spellings
@@ -204,7 +204,7 @@ impl Tokenizer {
 
     /// The ids of the tokens that a text may name, and whether Hugging Face calls them special.
     pub(crate) fn added_tokens(&self) -> impl Iterator<Item = (u32, bool)> {
-        self.added.iter().map(|added| (added.id, added.special))
+        self.added.list().iter().map(|added| (added.id, added.special))
     }
 }
 

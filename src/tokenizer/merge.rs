@@ -5,7 +5,8 @@
 //!   exact: ids are the encoding of their bytes if and only if each two neighbours are the encoding of theirs. (Merges
 //!   within two neighbours happen in the same order whatever is around them, as long as none crosses their ends; and the
 //!   first that would cross an end is found by these two alone.)
-//! - With a heap, in O(n log n): what is left, where the ends of two stretches change more than [`FAR`] bytes.
+//! - With a heap, in O(n log n): what is left, where the ends of two stretches change more than [`FAR`] bytes, or a token's
+//!   bytes are not those that it is merged of.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -44,7 +45,7 @@ impl Merger {
             ids.extend(Short::merge(tokenizer, piece).ids());
         } else {
             let start = ids.len();
-            if !self.merge_by_stretches(tokenizer, piece, ids) {
+            if !tokenizer.merges_join || !self.merge_by_stretches(tokenizer, piece, ids) {
                 ids.truncate(start);
                 merge_by_heap(tokenizer, piece, ids);
             }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - `pretokenizer` cuts texts, by GPT-2's pattern or a newer one; `merge` merges a piece, `ranks` is the table that it
-//!   asks; `alphabet` spells bytes as printable characters, as the files do;
+//!   asks; `alphabet` spells bytes as printable characters, as the files do; `special` finds added tokens;
 //! - `train`, `encode`, `decode` do what their names say; `files` reads and writes tokenizer.json,
 //!   and vocab.json with merges.txt.
 //!
@@ -21,6 +21,7 @@ mod merge;
 mod pretokenizer;
 mod ranks;
 mod schema;
+mod special;
 mod train;
 
 use std::fmt;
@@ -36,6 +37,7 @@ use encode::Encoders;
 use pretokenizer::PreTokenizer;
 use ranks::Ranks;
 use schema::Rules;
+use special::{Added, AddedTokens};
 
 /// The token that ends a document.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -74,11 +76,14 @@ pub struct Tokenizer {
     post_processor: Option<Value>,
     /// In the order of their ranks.
     merges: Vec<Merge>,
+    /// Whether the bytes of each merge's result are those of its parts. In a file a token may be spelled as a merge's result
+    /// and be an added token too, which stands for its letters.
+    merges_join: bool,
     ranks: Ranks,
     /// The ranks of the pairs of bytes' tokens, by both bytes.
     byte_ranks: Vec<u32>,
-    /// The tokens that a text may name, in the order of the file.
-    added: Vec<Added>,
+    /// The tokens that a text may name.
+    added: AddedTokens,
     encoders: Encoders,
 }
 
@@ -90,31 +95,14 @@ struct Merge {
     result: u32,
 }
 
-/// A token that is not made of others: `<|endoftext|>` and what a tokenizer.json adds.
-#[derive(Clone, PartialEq, Eq)]
-struct Added {
-    id: u32,
-    content: String,
-    /// Whether Hugging Face calls it special; kept for the file.
-    special: bool,
-    /// Whether Hugging Face looks for it after normalisation; kept for the file.
-    normalized: bool,
-}
-
-impl Added {
-    fn end_of_text(id: u32) -> Added {
-        Added { id, content: END_OF_TEXT.to_owned(), special: true, normalized: false }
-    }
-}
-
 impl Tokenizer {
     /// Checks a vocabulary of ids and bytes and puts a tokenizer together. The merges' ids are in
     /// the vocabulary.
     ///
     /// # Errors
     ///
-    /// If an id or a token is there twice, an id is far larger than the number of tokens, or a byte
-    /// has no token.
+    /// If an id or a token is there twice, an id is far larger than the number of tokens, a byte has
+    /// no token, or the added tokens are too long.
     fn build(
         vocabulary: Vec<(u32, Vec<u8>)>,
         merges: Vec<Merge>,
@@ -165,7 +153,13 @@ impl Tokenizer {
             let [left, right] = [pair >> 8, pair & 255].map(|byte: usize| byte_ids[byte]);
             ranks.get(left, right)
         });
+        let bytes = |id: u32| &text[spans[id as usize].0..spans[id as usize].1];
+        let joins = |merge: &Merge| {
+            let (left, right) = (bytes(merge.left), bytes(merge.right));
+            bytes(merge.result).strip_prefix(left) == Some(right)
+        };
         Ok(Tokenizer {
+            merges_join: merges.iter().all(joins),
             byte_ranks: byte_ranks.collect(),
             text,
             spans,
@@ -176,7 +170,7 @@ impl Tokenizer {
             post_processor: None,
             merges,
             ranks,
-            added,
+            added: AddedTokens::new(added)?,
             encoders: Encoders::default(),
         })
     }
@@ -185,12 +179,53 @@ impl Tokenizer {
     fn with_rules(mut self, rules: Rules) -> Tokenizer {
         let Rules { pre_tokenizer, ignore_merges, post_processor } = rules;
         if ignore_merges {
-            let added = |id: &u32| self.added.iter().any(|added| added.id == *id);
-            let ids = (0..self.spans.len() as u32).filter(|id| !added(id));
+            let ids = 0..self.spans.len() as u32;
             let tokens = ids.filter_map(|id| Some((self.token_bytes(id)?.into(), id)));
             self.whole = tokens.collect();
+            for added in self.added.list() {
+                self.whole.remove(added.content.as_bytes());
+            }
         }
         Tokenizer { pre_tokenizer, ignore_merges, post_processor, ..self }
+    }
+
+    /// The same tokenizer with more special tokens, at the end of the vocabulary; one that is a token already keeps its id.
+    ///
+    /// ```
+    /// let tokenizer = wgpt::Tokenizer::bytes().with_special_tokens(["<|user|>"])?;
+    /// assert_eq!(tokenizer.encode_with_special("<|user|>!"), [257, 1]);
+    /// # Ok::<(), wgpt::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a token has fewer than two characters, is a special one already, or is named twice.
+    pub fn with_special_tokens<T: Into<String>>(
+        self,
+        tokens: impl IntoIterator<Item = T>,
+    ) -> Result<Tokenizer> {
+        let tokens: Vec<String> = tokens.into_iter().map(Into::into).collect();
+        let mut added = self.added.list().to_vec();
+        special::check_new(&tokens, &added)?;
+        let ids = 0..self.spans.len() as u32;
+        let mut vocabulary: Vec<(u32, Vec<u8>)> =
+            ids.filter_map(|id| Some((id, self.token_bytes(id)?.to_vec()))).collect();
+        let mut next = self.spans.len() as u32;
+        for token in tokens {
+            let known = vocabulary.iter().find(|(_, bytes)| *bytes == token.as_bytes());
+            let id = known.map_or(next, |(id, _)| *id);
+            if id == next {
+                vocabulary.push((id, token.clone().into_bytes()));
+                next += 1;
+            }
+            added.push(Added::new(id, &token));
+        }
+        let rules = Rules {
+            pre_tokenizer: self.pre_tokenizer,
+            ignore_merges: self.ignore_merges,
+            post_processor: self.post_processor,
+        };
+        Ok(Tokenizer::build(vocabulary, self.merges, added)?.with_rules(rules))
     }
 
     /// The number of rows that a model needs for this vocabulary: the largest id + 1.
@@ -205,13 +240,13 @@ impl Tokenizer {
 
     /// The id of `<|endoftext|>`, if the vocabulary has it.
     pub fn end_of_text(&self) -> Option<u32> {
-        self.added.iter().find(|added| added.content == END_OF_TEXT).map(|added| added.id)
+        self.added.list().iter().find(|added| added.content == END_OF_TEXT).map(|added| added.id)
     }
 
     /// The tokens that [`encode_with_special`](Tokenizer::encode_with_special) recognises, with
     /// their ids.
     pub fn special_tokens(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.added.iter().map(|added| (added.content.as_str(), added.id))
+        self.added.list().iter().map(|added| (added.content.as_str(), added.id))
     }
 
     /// The bytes of a token; `None` if no token has this id.

@@ -233,7 +233,7 @@ fn encode(
     let mut progress = |done: u64| {
         on_event(&Event::Preparing { what: "encoding the data".into(), done, total });
     };
-    let encode = |text: &str| tokenizer.encode(text);
+    let encode = |text: &str| tokenizer.encode_with_special(text);
     let end = tokenizer.end_of_text();
     let Some(dir) = run_dir else {
         let mut ids = vec![];

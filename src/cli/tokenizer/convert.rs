@@ -8,11 +8,12 @@ use wgpt::{Error, Result};
 use super::load;
 use crate::cli::output;
 
-/// Write a tokenizer in another form
+/// Write a tokenizer in another form, or with more special tokens
 #[derive(clap::Args)]
-#[command(
-    after_help = "Example:\n  wgpt tokenizer convert --tokenizer tok --out gpt2-files --format gpt2"
-)]
+#[command(after_help = "\
+Examples:
+  wgpt tokenizer convert --tokenizer tok --out gpt2-files --format gpt2
+  wgpt tokenizer convert --tokenizer tok --out chat --special '<|user|>' --special '<|assistant|>'")]
 pub struct Args {
     /// A folder with a tokenizer, or bytes
     #[arg(long, value_name = "DIR")]
@@ -20,6 +21,9 @@ pub struct Args {
     /// The folder to write to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// A special token to add at the end of the vocabulary; may be given again
+    #[arg(long, value_name = "TOKEN")]
+    special: Vec<String>,
     /// json: tokenizer.json; gpt2: vocab.json and merges.txt
     #[arg(long, value_name = "FORMAT", default_value = "json", hide_possible_values = true)]
     format: Format,
@@ -37,7 +41,7 @@ enum Format {
 ///
 /// If the tokenizer cannot be read, the files cannot say what it is, or the folder not be written.
 pub fn run(args: &Args) -> Result<()> {
-    let tokenizer = load(&args.tokenizer)?;
+    let tokenizer = load(&args.tokenizer)?.with_special_tokens(&args.special)?;
     let files = match args.format {
         Format::Json => vec![("tokenizer.json", tokenizer.to_json())],
         Format::Gpt2 => {

@@ -15,6 +15,8 @@ use std::sync::{Mutex, PoisonError};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use rayon::prelude::*;
+// Good in all 64 bits and the same on every machine: what is kept under want of memory follows from it.
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::pretokenizer::{PreTokenizer, chunks};
 
@@ -171,7 +173,7 @@ impl FromIterator<(&'static str, u64)> for Counts {
     fn from_iter<I: IntoIterator<Item = (&'static str, u64)>>(counts: I) -> Counts {
         let mut shard = Shard::default();
         for (piece, count) in counts {
-            shard.add(hash(piece.as_bytes()), piece.as_bytes(), count);
+            shard.add(xxh3_64(piece.as_bytes()), piece.as_bytes(), count);
         }
         Counts { shards: vec![shard] }
     }
@@ -204,7 +206,7 @@ impl<'a> Held<'a> {
         if !(2..=LONGEST_PIECE).contains(&piece.len()) {
             return;
         }
-        let hash = hash(piece);
+        let hash = xxh3_64(piece);
         let same = |seen: &Seen<'_>| seen.hash == hash && seen.piece == piece;
         match self.table.entry(hash, same, |seen| seen.hash) {
             Entry::Occupied(mut seen) => seen.get_mut().count += 1,
@@ -271,7 +273,7 @@ impl Shard {
     fn add(&mut self, hash: u64, piece: &[u8], count: u64) {
         let Shard { table, keys } = self;
         let same = |known: &Counted| known.piece(keys) == piece;
-        let rehash = |known: &Counted| self::hash(known.piece(keys));
+        let rehash = |known: &Counted| xxh3_64(known.piece(keys));
         match table.entry(hash, same, rehash) {
             Entry::Occupied(mut known) => known.get_mut().count += count,
             Entry::Vacant(free) => {
@@ -298,7 +300,7 @@ impl Shard {
     fn cost_by_hash(&self, count: u64) -> Vec<u64> {
         let mut costs = vec![0; HASHES];
         for known in self.table.iter().filter(|known| known.count == count) {
-            costs[class_of(hash(known.piece(&self.keys)))] += known.cost();
+            costs[class_of(xxh3_64(known.piece(&self.keys)))] += known.cost();
         }
         costs
     }
@@ -312,7 +314,7 @@ impl Shard {
         self.table.retain(|known| {
             let piece = known.piece(keys);
             let keep =
-                known.count > count || (known.count == count && class_of(hash(piece)) < class);
+                known.count > count || (known.count == count && class_of(xxh3_64(piece)) < class);
             if keep {
                 known.start = kept.len() as u32;
                 kept.extend_from_slice(piece);
@@ -325,38 +327,4 @@ impl Shard {
         self.keys = kept;
         dropped
     }
-}
-
-/// A hash of 64 good bits, the same on every machine: what is kept under want of memory follows from it.
-fn hash(piece: &[u8]) -> u64 {
-    const KEYS: [u64; 3] = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03, 0x8cb9_2ba7_2f3d_8dd7];
-    let fold = |a: u64, b: u64| {
-        let product = u128::from(a) * u128::from(b);
-        product as u64 ^ (product >> 64) as u64
-    };
-    let length = piece.len();
-    let mut state = length as u64 ^ KEYS[2];
-    let mut rest = piece;
-    while let Some((block, after)) = rest.split_first_chunk::<16>()
-        && !after.is_empty()
-    {
-        let (a, b) = (word(&block[..8]), word(&block[8..]));
-        state = fold(a ^ KEYS[0] ^ state, b ^ KEYS[1]);
-        rest = after;
-    }
-    let (a, b) = match rest.len() {
-        8.. => (word(&rest[..8]), word(&rest[rest.len() - 8..])),
-        4.. => (half(&rest[..4]), half(&rest[rest.len() - 4..])),
-        0 => (0, 0),
-        n => (u64::from(rest[0]) << 16 | u64::from(rest[n / 2]) << 8 | u64::from(rest[n - 1]), 0),
-    };
-    fold(fold(a ^ KEYS[0] ^ state, b ^ KEYS[1]), KEYS[2])
-}
-
-fn word(bytes: &[u8]) -> u64 {
-    bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-fn half(bytes: &[u8]) -> u64 {
-    bytes.first_chunk().map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes)))
 }

@@ -14,7 +14,8 @@ mod merge;
 use std::cmp::Reverse;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Added, BASE, END_OF_TEXT, Tokenizer, alphabet};
+use super::special::{self, Added};
+use super::{BASE, END_OF_TEXT, Tokenizer, alphabet};
 use crate::error::{Error, Result};
 
 pub use count::Dropped;
@@ -137,16 +138,7 @@ impl TokenizerTrainer {
             ))
             .hint(format!("{least} is the least: the end of text{special} and the 256 bytes")));
         }
-        for (i, token) in self.special.iter().enumerate() {
-            let fault = match token.as_str() {
-                END_OF_TEXT => "is there anyway",
-                _ if token.chars().nth(1).is_none() => "has fewer than two characters",
-                _ if self.special[..i].contains(token) => "is there twice",
-                _ => continue,
-            };
-            return Err(Error::usage(format!("the special token {token:?} {fault}"))
-                .hint("name each token once, such as <|user|>"));
-        }
+        special::check_new(&self.special, &[Added::end_of_text(0)])?;
         if self.max_memory < TokenizerTrainer::LEAST_MEMORY {
             return Err(Error::usage(format!(
                 "{} bytes of memory are too little to train a tokenizer in",
@@ -165,12 +157,7 @@ impl TokenizerTrainer {
     }
 
     fn added(&self) -> Vec<Added> {
-        let special = (1..).zip(&self.special).map(|(id, token)| Added {
-            id,
-            content: token.clone(),
-            special: true,
-            normalized: false,
-        });
+        let special = (1..).zip(&self.special).map(|(id, token)| Added::new(id, token));
         std::iter::once(Added::end_of_text(0)).chain(special).collect()
     }
 
