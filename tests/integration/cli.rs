@@ -727,6 +727,72 @@ fn tokenizers_are_trained_and_applied() {
 }
 
 #[test]
+fn tokenizers_are_described_and_converted() {
+    let folder = folder();
+    let run = |arguments: &[&str]| wgpt(folder.path()).args(arguments).assert().success();
+    let train =
+        ["tokenizer", "train", "data.txt", "--vocab=280", "--out=tok", "--max-memory=300MB"];
+    run(&[&train[..], &["--special=<|user|>"]].concat());
+    let show = ["tokenizer", "info", "data.txt", "--tokenizer=tok", "--show=!\u{e9}<|user|>!"];
+    run(&show).stdout(
+        predicate::str::contains("bytes a token")
+            .and(predicate::str::ends_with("!|\u{e9}|<|user|>|!\n")),
+    );
+    let info = json(wgpt(folder.path()).args(show).arg("--json"));
+    let ratio = info["bytes"].as_f64().expect("bytes") / info["tokens"].as_f64().expect("tokens");
+    assert!(
+        ratio > 1.0 && (info["bytes_per_token"].as_f64().expect("a ratio") - ratio).abs() < 1e-9,
+        "{info}"
+    );
+    assert_eq!(info["special_tokens"][1], serde_json::json!({"text": "<|user|>", "id": 1}));
+    assert_eq!(info["longest_tokens"].as_array().map(Vec::len), Some(10));
+
+    run(&["tokenizer", "train", "data.txt", "--vocab=270", "--out=plain"]);
+    run(&["tokenizer", "convert", "--tokenizer=plain", "--out=gpt2", "--format=gpt2"]);
+    assert!(folder.path().join("gpt2/merges.txt").is_file());
+    run(&["tokenizer", "convert", "--tokenizer=gpt2", "--out=again", "--special=<|tool|>"]);
+    let again =
+        json(wgpt(folder.path()).args(["tokenizer", "info", "--tokenizer=again", "--json"]));
+    assert_eq!((&again["vocab_size"], &again["merges"]), (&271.into(), &13.into()));
+
+    let convert = ["tokenizer", "convert", "--tokenizer=tok", "--out=x", "--format=gpt2"];
+    let refused = [
+        (&convert[..], 1, "<|user|>"),
+        (
+            &["tokenizer", "train", "data.txt", "--vocab=257", "--out=x", "--special=<|a|>"],
+            2,
+            "258",
+        ),
+        (
+            &["tokenizer", "train", "data.txt", "--vocab=300", "--out=x", "--max-memory=1MB"],
+            2,
+            "--max-memory",
+        ),
+        (
+            &["tokenizer", "train", "data.txt", "--vocab=300", "--out=x", "--max-memory=much"],
+            2,
+            "--max-memory",
+        ),
+    ];
+    for (arguments, code, mention) in refused {
+        let refused = wgpt(folder.path()).args(arguments).assert().code(code);
+        refused.stderr(predicate::str::contains(mention));
+        assert!(!folder.path().join("x").exists(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn long_token_files_are_decoded_in_parts() {
+    // Every byte a token, and characters of two bytes across each place where a part may end.
+    let folder = folder();
+    let long = format!("x{}", "\u{e9}".repeat(100_000));
+    std::fs::write(folder.path().join("long.txt"), &long).expect("written");
+    let run = |arguments: &[&str]| wgpt(folder.path()).args(arguments).assert().success();
+    run(&["tokenizer", "encode", "long.txt", "--tokenizer=bytes", "--out=long.bin"]);
+    run(&["tokenizer", "decode", "--tokenizer=bytes", "long.bin"]).stdout(long);
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     use std::process::{Command, Stdio};
     let program = assert_cmd::cargo::cargo_bin("wgpt");

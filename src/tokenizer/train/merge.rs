@@ -378,3 +378,42 @@ impl Changes {
         changed.into_iter().zip(places)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Tokenizer;
+    use super::*;
+
+    /// The merges as bytes, and how often `on_token` was called.
+    fn merges(counts: &[(&'static str, u64)], vocab: usize) -> (Vec<String>, usize) {
+        let bytes = Tokenizer::bytes();
+        let first = (0..257).map(|id| bytes.token_bytes(id).unwrap_or_default().to_vec()).collect();
+        let mut told = 0;
+        let merger = Merger::new(counts.iter().copied().collect(), first);
+        let (tokens, merges) = merger.merge(vocab, &mut |_| told += 1);
+        let spelled = |id: u32| String::from_utf8_lossy(&tokens[id as usize]).into_owned();
+        (
+            merges.iter().map(|merge| spelled(merge.left) + "+" + &spelled(merge.right)).collect(),
+            told,
+        )
+    }
+
+    #[test]
+    fn counts_of_more_than_32_bits_decide() {
+        // Modulo 2³² "xy" would come first, and "ab" occur once.
+        let counts = [("ab", (1 << 40) + 1), ("cd", 1 << 33), ("xy", 1 << 32), ("pq", 9)];
+        assert_eq!(
+            merges(&counts, 1000),
+            (["a+b", "c+d", "x+y", "p+q"].map(str::to_owned).into(), 4)
+        );
+        assert_eq!(merges(&counts, 258).0, ["a+b"]);
+    }
+
+    #[test]
+    fn equal_counts_go_by_ids_and_single_ones_not_at_all() {
+        let counts = [("zb", 5), ("ab", 5), ("aa", 5), ("qr", 1)];
+        assert_eq!(merges(&counts, 1000).0, ["a+a", "a+b", "z+b"]);
+        // Overlapping pairs are merged from the left: (aa)(aa)a, and once that is done (aa)(aa) as one.
+        assert_eq!(merges(&[("aaaaa", 2)], 1000).0, ["a+a", "aa+a", "aa+aaa"]);
+    }
+}

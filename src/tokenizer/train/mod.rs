@@ -144,7 +144,10 @@ impl TokenizerTrainer {
                 "{} bytes of memory are too little to train a tokenizer in",
                 self.max_memory
             ))
-            .hint(format!("{} MB are the least", TokenizerTrainer::LEAST_MEMORY / 1_000_000)));
+            .hint(format!(
+                "--max-memory is {}MB at least",
+                TokenizerTrainer::LEAST_MEMORY / 1_000_000
+            )));
         }
         Ok(())
     }

@@ -163,3 +163,72 @@ fn random_merges_give_their_ids_for_long_pieces_too() {
         })
         .unwrap();
 }
+
+#[test]
+fn special_tokens_are_found_as_they_find_them() {
+    let plain: Value = serde_json::from_str(&Tokenizer::bytes().to_json()).unwrap();
+    // Tokens that begin, hold and overlap each other, of both kinds: which is looked for first decides.
+    let contents = ["<|a", "<|a|>", "a|><|", "|>", "aa", " b ", "\u{20ac}"];
+    let kinds = proptest::collection::vec(any::<bool>(), contents.len());
+    let part = proptest::sample::select(vec!["<|", "a", "|>", " ", "b", "\u{20ac}", "<|a|>", "!"]);
+    let texts = proptest::collection::vec(part, 0..30).prop_map(|parts| parts.concat());
+    cases(400)
+        .run(&(kinds, texts), |(kinds, text)| {
+            let mut json = plain.clone();
+            let added = json["added_tokens"].as_array_mut().unwrap();
+            for ((content, normalized), id) in contents.iter().zip(kinds).zip(257..) {
+                added.push(
+                    json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+                    "rstrip": false, "normalized": normalized, "special": false}),
+                );
+            }
+            let ours = Tokenizer::from_json(&json.to_string(), "special").unwrap();
+            let expected = their_ids(&theirs(&json.to_string()), &text);
+            prop_assert_eq!(ours.encode_with_special(&text), expected);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn special_tokens_added_later_are_theirs_too() {
+    let tokens = ["<|user|>", "ab"];
+    let ours = Tokenizer::train(b"abab abab", 258).unwrap().with_special_tokens(tokens).unwrap();
+    // "ab" was a token already and keeps its id.
+    assert_eq!(
+        ours.special_tokens().collect::<Vec<_>>(),
+        [("<|endoftext|>", 0), ("<|user|>", 258), ("ab", 257)]
+    );
+    let theirs = theirs(&ours.to_json());
+    for text in ["abab<|user|>ab", "<|user|><|endoftext|>", "a<|user|>b"] {
+        assert_eq!(ours.encode_with_special(text), their_ids(&theirs, text), "{text}");
+    }
+    for (tokens, mention) in
+        [(["x", "<|b|>"], "fewer"), (["<|b|>", "<|b|>"], "twice"), (["<|b|>", "ab"], "anyway")]
+    {
+        let error = ours.clone().with_special_tokens(tokens).unwrap_err().to_string();
+        assert!(error.contains(mention), "{error}");
+    }
+}
+
+#[test]
+fn a_merge_whose_result_is_an_added_token_too_gives_their_ids_in_long_pieces() {
+    // In the vocabulary this spells two characters of two bytes; as an added token it stands for its four letters.
+    let content = "\u{c3}\u{a9}\u{c3}\u{a9}";
+    let trained =
+        Tokenizer::train(&"\u{e9}\u{e9}\u{e9} \u{e9}\u{e9}".repeat(9).into_bytes(), 300).unwrap();
+    let mut json: Value = serde_json::from_str(&trained.to_json()).unwrap();
+    let id = json["model"]["vocab"][content].clone();
+    assert!(id.is_u64(), "{}", json["model"]["vocab"]);
+    json["added_tokens"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"id": id, "content": content, "single_word": false,
+        "lstrip": false, "rstrip": false, "normalized": false, "special": false}));
+    let ours = Tokenizer::from_json(&json.to_string(), "added").unwrap();
+    let theirs = theirs(&json.to_string());
+    for times in [1, 3, 40, 333] {
+        let text = "\u{e9}".repeat(times);
+        assert_eq!(ours.encode_with_special(&text), their_ids(&theirs, &text), "{times}");
+    }
+}
