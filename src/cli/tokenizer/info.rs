@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::path::PathBuf;
 
 use serde_json::json;
-use wgpt::{Result, Tokenizer};
+use wgpt::{Result, Tokenizer, data};
 
 use super::{load, sources};
 use crate::cli::progress::Progress;
@@ -109,13 +109,21 @@ fn longest_tokens(tokenizer: &Tokenizer, most: usize) -> Vec<String> {
 fn measure(files: &[String], tokenizer: &Tokenizer) -> Result<Measured> {
     let mut progress = Progress::new();
     let sources = sources(files, &mut progress)?;
+    let total = sources.bytes();
     let mut measured = Measured { bytes: 0, tokens: 0 };
-    for document in sources.documents() {
-        let text = document?.text;
-        measured.bytes += text.len() as u64;
-        measured.tokens += tokenizer.encode(&text).len() as u64;
-        progress.bytes("measuring", measured.bytes, sources.bytes());
-    }
+    data::encode(
+        sources.documents(),
+        &|text| tokenizer.encode_with_special(text),
+        None,
+        &mut |ids| {
+            measured.tokens += ids.len() as u64;
+            Ok(())
+        },
+        &mut |done| {
+            measured.bytes = done;
+            progress.bytes("measuring", done, total);
+        },
+    )?;
     progress.end();
     Ok(measured)
 }
