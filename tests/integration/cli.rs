@@ -7,6 +7,7 @@ use assert_cmd::Command;
 use predicates::prelude::*;
 use serde_json::Value;
 use tempfile::TempDir;
+use wgpt::data::Tokens;
 
 /// The program, in a folder of its own, so that `runs/` is the test's.
 pub fn wgpt(folder: &Path) -> Command {
@@ -722,6 +723,14 @@ fn tokenizers_are_trained_and_applied() {
         let ids = text(&run(&ids).get_output().stdout);
         wgpt(folder.path()).args(decode).write_stdin(ids).assert().success().stdout(want);
     }
+    let encode = ["tokenizer", "encode", "--tokenizer=bytes"];
+    wgpt(folder.path())
+        .args(encode)
+        .write_stdin("!<|endoftext|>!")
+        .assert()
+        .success()
+        .stdout("1 0 1\n");
+    wgpt(folder.path()).args(encode).write_stdin(vec![255]).assert().code(1);
     let wrong = wgpt(folder.path()).args(decode).write_stdin("1 two").assert().code(1);
     wrong.stderr(predicate::str::contains("\"two\"").and(predicate::str::contains("hint: ")));
 }
@@ -746,6 +755,23 @@ fn tokenizers_are_described_and_converted() {
     );
     assert_eq!(info["special_tokens"][1], serde_json::json!({"text": "<|user|>", "id": 1}));
     assert_eq!(info["longest_tokens"].as_array().map(Vec::len), Some(10));
+
+    // What is written out in training data is the token, as it is for `encode`.
+    let marked = "<|user|>".to_owned()
+        + &std::fs::read_to_string(folder.path().join("data.txt")).expect("read");
+    std::fs::write(folder.path().join("marked.txt"), marked).expect("written");
+    let train = ["train", "--data=marked.txt", "--tokenizer=tok", "--out=runs/marked"];
+    run(&[&train[..], &TINY[1..]].concat());
+    let tokens = Tokens::open(&folder.path().join("runs/marked/tokens.bin")).expect("tokens");
+    run(&["tokenizer", "encode", "marked.txt", "--tokenizer=tok", "--out=marked.bin"]);
+    let encoded = Tokens::open(&folder.path().join("marked.bin")).expect("tokens");
+    let ids = |tokens: Tokens| {
+        let mut ids = vec![0; tokens.len()];
+        tokens.copy_to(0..tokens.len(), &mut ids);
+        ids
+    };
+    let ids = [tokens, encoded].map(ids);
+    assert!(ids[0][0] == 1 && ids[0] == ids[1]);
 
     run(&["tokenizer", "train", "data.txt", "--vocab=270", "--out=plain"]);
     run(&["tokenizer", "convert", "--tokenizer=plain", "--out=gpt2", "--format=gpt2"]);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use wgpt::data::{self, TokenWriter};
+use wgpt::data::{self, Document, Sources, TokenWriter};
 use wgpt::{Error, Event, Result};
 
 use super::{is_token_file, load, sources};
@@ -11,10 +11,13 @@ use crate::cli::{number, output};
 
 /// Turn text into token ids
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  wgpt tokenizer encode a.txt --tokenizer tok --out a.bin")]
+#[command(after_help = "\
+Examples:
+  wgpt tokenizer encode a.txt --tokenizer tok --out a.bin
+  echo 'The cat sat.' | wgpt tokenizer encode --tokenizer tok")]
 pub struct Args {
-    /// Files, folders, or stories, shakespeare, tinystories
-    #[arg(value_name = "FILE", required = true)]
+    /// Files, folders, or stories, shakespeare, tinystories [default: text from stdin]
+    #[arg(value_name = "FILE")]
     files: Vec<String>,
     /// A folder with a tokenizer, or bytes
     #[arg(long, value_name = "DIR")]
@@ -52,9 +55,16 @@ pub fn run(args: &Args) -> Result<()> {
         )));
     }
     let mut progress = Progress::new();
-    let sources = sources(files, &mut progress)?;
-    let sources = if special == Special::Text { sources.undivided() } else { sources };
-    let total = sources.bytes();
+    let sources = match files.as_slice() {
+        [] => None,
+        files => Some(sources(files, &mut progress)?),
+    };
+    let sources = sources.map(|all| if special == Special::Text { all.undivided() } else { all });
+    let total = sources.as_ref().map_or(0, Sources::bytes);
+    let documents: Box<dyn Iterator<Item = Result<Document>> + '_> = match &sources {
+        Some(sources) => Box::new(sources.documents()),
+        None => Box::new(std::iter::once_with(stdin)),
+    };
     let mut seen = |done: u64| {
         if out.is_some() {
             progress.show(&Event::Preparing { what: "encoding".into(), done, total });
@@ -73,14 +83,22 @@ pub fn run(args: &Args) -> Result<()> {
             output::text(&format!("{gap}{}", words.join(" ")));
             Ok(())
         };
-        data::encode(sources.documents(), &encode, end, &mut print, &mut seen)?;
+        data::encode(documents, &encode, end, &mut print, &mut seen)?;
         output::line("");
         return Ok(());
     };
     let mut writer = TokenWriter::create(path, tokenizer.vocab_size())?;
-    data::encode(sources.documents(), &encode, end, &mut |ids| writer.push(ids), &mut seen)?;
+    data::encode(documents, &encode, end, &mut |ids| writer.push(ids), &mut seen)?;
     let tokens = writer.finish()?;
     progress.end();
     output::line(&format!("{}: {} tokens", path.display(), number::thousands(tokens.len() as u64)));
     Ok(())
+}
+
+/// All of stdin, as one document.
+fn stdin() -> Result<Document> {
+    let text = std::io::read_to_string(std::io::stdin());
+    text.map(Document::whole).map_err(|e| {
+        Error::input(format!("reading text from stdin: {e}")).hint("give it UTF-8 text")
+    })
 }
