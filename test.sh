@@ -7,6 +7,8 @@
 # installed first. CI and the README use this same command.
 set -euo pipefail
 cd "$(dirname "$0")"
+. scripts/lanes.sh
+trap print_lanes EXIT
 
 # Whether a Vulkan driver is installed: a manifest where the loader looks, or named by hand.
 has_vulkan() {
@@ -28,14 +30,15 @@ install_lavapipe() {
 
 if [ "$(uname)" = Linux ] && ! has_vulkan; then
     if command -v apt-get >/dev/null; then
-        install_lavapipe
+        lane "install lavapipe" install_lavapipe
     else
         echo "no Vulkan driver found: install your GPU's, or Mesa's lavapipe, then run this again" >&2
         exit 1
     fi
 fi
 
-cargo fmt --check
-cargo clippy --all-targets -- -D warnings
-RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
-WGPT_REQUIRE_GPU=1 cargo test
+lane "formatting" cargo fmt --check
+lane "clippy" cargo clippy --all-targets -- -D warnings
+lane "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+lane "build of the tests" cargo test --no-run
+lane "tests" env WGPT_REQUIRE_GPU=1 cargo test
