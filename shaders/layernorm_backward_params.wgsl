@@ -1,8 +1,8 @@
 // dweight += Σ n · dout and dbias += Σ dout over the rows, n = (x - mean) · rstd, from
-// `out = n · weight + bias`. One workgroup 16 channels: 16 invocations a channel share the rows.
+// `out = n · weight + bias`. One workgroup 16 channels: 16 invocations a channel share the rows. See shared/norm.wgsl.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;                // (B, T, C)
-@group(0) @binding(2) var<storage, read> mean: array<f32>;             // (B, T)
+@group(0) @binding(2) var<storage, read> mean: array<vec2<f32>>;       // (B, T): m, rest
 @group(0) @binding(3) var<storage, read> rstd: array<f32>;             // (B, T)
 @group(0) @binding(4) var<storage, read> dout: array<dout_elem>;       // (B, T, C)
 @group(0) @binding(5) var<storage, read_write> dweight: array<f32>;    // (C)
@@ -20,7 +20,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if c < dims.C {
         for (var row = local / CHANNELS; row < dims.B * dims.T; row += LANES) {
             let d = f32(dout[row * dims.C + c]);
-            sum += vec2((x[row * dims.C + c] - mean[row]) * rstd[row] * d, d);
+            let norm = Norm(mean[row].x, mean[row].y, rstd[row]);
+            sum += vec2(normalized(x[row * dims.C + c], norm) * d, d);
         }
     }
     sums[local] = sum;

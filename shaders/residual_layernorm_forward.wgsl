@@ -1,6 +1,6 @@
 // sum = stream + branch, out = (sum - mean) · rstd · weight + bias, over the C channels of each row.
 // One workgroup a row; two passes, so that the variance does not cancel. An invocation reads of `sum`
-// only what it wrote itself.
+// only what it wrote itself. See shared/norm.wgsl.
 
 @group(0) @binding(1) var<storage, read> stream: array<f32>;            // (B, T, C)
 @group(0) @binding(2) var<storage, read> branch: array<branch_elem>;    // (B, T, C)
@@ -8,7 +8,7 @@
 @group(0) @binding(4) var<storage, read> bias: array<f32>;              // (C)
 @group(0) @binding(5) var<storage, read_write> sum: array<f32>;         // (B, T, C)
 @group(0) @binding(6) var<storage, read_write> out: array<out_elem>;    // (B, T, C)
-@group(0) @binding(7) var<storage, read_write> mean: array<f32>;        // (B, T)
+@group(0) @binding(7) var<storage, read_write> mean: array<vec2<f32>>;  // (B, T): m, rest
 @group(0) @binding(8) var<storage, read_write> rstd: array<f32>;        // (B, T)
 
 @compute @workgroup_size(WG_SIZE)
@@ -27,18 +27,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let m = workgroup_sum(local, total) / f32(dims.C);
 
-    var squares = 0.0;
+    var sums = vec2(0.0);
     for (var c = local; c < dims.C; c += WG_SIZE) {
         let d = sum[base + c] - m;
-        squares += d * d;
+        sums += vec2(d, d * d);
     }
-    let r = 1.0 / sqrt(workgroup_sum(local, squares) / f32(dims.C) + dims.EPS);
+    let norm = norm_of(m, workgroup_sums(local, sums));
 
     for (var c = local; c < dims.C; c += WG_SIZE) {
-        out[base + c] = out_elem((sum[base + c] - m) * r * weight[c] + bias[c]);
+        out[base + c] = out_elem(normalized(sum[base + c], norm) * weight[c] + bias[c]);
     }
     if local == 0u {
-        mean[row] = m;
-        rstd[row] = r;
+        mean[row] = vec2(norm.m, norm.rest);
+        rstd[row] = norm.rstd;
     }
 }

@@ -1,6 +1,6 @@
 // sum = stream + branch, out = (sum - mean) · rstd · weight + bias, over the C channels of each row.
-// Two passes, so that the variance does not cancel. A subgroup a row: shared/subgroup_rows.wgsl. A lane
-// reads of `sum` only what it wrote itself.
+// Two passes, so that the variance does not cancel. A subgroup a row: shared/subgroup_rows.wgsl,
+// shared/norm.wgsl. A lane reads of `sum` only what it wrote itself.
 
 @group(0) @binding(1) var<storage, read> stream: array<vec4<f32>>;            // (B, T, C)
 @group(0) @binding(2) var<storage, read> branch: array<vec4<branch_elem>>;    // (B, T, C)
@@ -8,7 +8,7 @@
 @group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;              // (C)
 @group(0) @binding(5) var<storage, read_write> sum: array<vec4<f32>>;         // (B, T, C)
 @group(0) @binding(6) var<storage, read_write> out: array<vec4<out_elem>>;    // (B, T, C)
-@group(0) @binding(7) var<storage, read_write> mean: array<f32>;              // (B, T)
+@group(0) @binding(7) var<storage, read_write> mean: array<vec2<f32>>;        // (B, T): m, rest
 @group(0) @binding(8) var<storage, read_write> rstd: array<f32>;              // (B, T)
 
 fn row_count() -> u32 {
@@ -27,18 +27,20 @@ fn work(row: u32, lane: u32, lanes: u32) {
     }
     let m = row_sum(total) / f32(dims.C);
 
+    var sums = vec4(0.0);
     var squares = vec4(0.0);
     for (var c = lane; c < width; c += lanes) {
         let d = sum[base + c] - m;
+        sums += d;
         squares += d * d;
     }
-    let r = 1.0 / sqrt(row_sum(squares) / f32(dims.C) + dims.EPS);
+    let norm = norm_of(m, vec2(row_sum(sums), row_sum(squares)));
 
     for (var c = lane; c < width; c += lanes) {
-        out[base + c] = vec4<out_elem>((sum[base + c] - m) * r * weight[c] + bias[c]);
+        out[base + c] = vec4<out_elem>(normalized_four(sum[base + c], norm) * weight[c] + bias[c]);
     }
     if lane == 0u {
-        mean[row] = m;
-        rstd[row] = r;
+        mean[row] = vec2(norm.m, norm.rest);
+        rstd[row] = norm.rstd;
     }
 }

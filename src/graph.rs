@@ -595,9 +595,10 @@ impl Graph {
         let weight = self.whole(&format!("{name}.weight"), &[c]);
         let bias = self.whole(&format!("{name}.bias"), &[c]);
         let rows = self.rows();
-        let [mean, rstd] = ["mean", "rstd"].map(|part| {
+        // A mean has two parts.
+        let [mean, rstd] = [("mean", 2 * rows), ("rstd", rows)].map(|(part, len)| {
             let name = format!("{name}.{part}");
-            self.activations(&name, rows, Elem::Real, Sharing::WithBlocks)
+            self.activations(&name, len, Elem::Real, Sharing::WithBlocks)
         });
         let has_grad = any_grad(&[x, weight, bias]);
         let out = self.activation_of(name, c, Sharing::WithBlocks, has_grad);

@@ -472,6 +472,8 @@ pub mod shared {
     pub const REDUCE: &str = include_str!("../shaders/shared/reduce.wgsl");
     /// Rows that are a subgroup's work each.
     pub const SUBGROUP_ROWS: &str = include_str!("../shaders/shared/subgroup_rows.wgsl");
+    /// What layer normalisation does with the statistics of a row.
+    pub const NORM: &str = include_str!("../shaders/shared/norm.wgsl");
     /// Rows of logits in vectors of four.
     pub const LOGITS: &str = include_str!("../shaders/shared/logits.wgsl");
     /// How they become their gradients.

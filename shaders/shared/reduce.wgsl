@@ -4,6 +4,7 @@ const WG_SIZE = 256u;
 const LOWEST = -3.4e38;
 
 var<workgroup> reduced: array<f32, WG_SIZE>;
+var<workgroup> reduced_pairs: array<vec2<f32>, WG_SIZE>;
 
 // The sum of every invocation's `value`, returned to all of them.
 fn workgroup_sum(local: u32, value: f32) -> f32 {
@@ -18,6 +19,21 @@ fn workgroup_sum(local: u32, value: f32) -> f32 {
     let total = reduced[0];
     workgroupBarrier();
     return total;
+}
+
+// The sums of every invocation's pair, returned to all of them.
+fn workgroup_sums(local: u32, values: vec2<f32>) -> vec2<f32> {
+    reduced_pairs[local] = values;
+    for (var stride = WG_SIZE / 2u; stride > 0u; stride /= 2u) {
+        workgroupBarrier();
+        if local < stride {
+            reduced_pairs[local] += reduced_pairs[local + stride];
+        }
+    }
+    workgroupBarrier();
+    let totals = reduced_pairs[0];
+    workgroupBarrier();
+    return totals;
 }
 
 // The largest of every invocation's `value`, returned to all of them.

@@ -108,6 +108,26 @@ pub fn sum(x: &[f32]) -> f32 {
     sum_by(x, |sum, x| sum + x)
 }
 
+/// Σ (x - centre) and Σ (x - centre)², in one pass.
+#[inline(always)]
+pub fn sums_around(x: &[f32], centre: f32) -> [f32; 2] {
+    let (mut sums, mut squares) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for ((sum, square), &x) in sums.iter_mut().zip(&mut squares).zip(block) {
+            let d = x - centre;
+            *sum += d;
+            *square = d.mul_add(d, *square);
+        }
+    }
+    for ((sum, square), &x) in sums.iter_mut().zip(&mut squares).zip(rest) {
+        let d = x - centre;
+        *sum += d;
+        *square = d.mul_add(d, *square);
+    }
+    [sums, squares].map(|lanes| join_lanes(lanes, |a, b| a + b))
+}
+
 /// Σ a · b
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {

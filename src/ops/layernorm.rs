@@ -8,6 +8,11 @@
 //! dx      += rstd · (g - Σ g / C - n · Σ (g · n) / C)
 //! dweight += Σ_rows n · dout      dbias += Σ_rows dout
 //! ```
+//!
+//! A mean is kept in two parts, m + rest: `m` as its sum gives it, `rest = Σ (x - m) / C` what the rounding of that
+//! sum lost. With a mean of 1e4 and a spread of 0.25, a single m alone would be off by a 500th of the
+//! spread, and n as well; x - m is exact for such rows, so that (x - m) - rest loses nothing. The variance is corrected
+//! by the same sum: Σ (x - mean)² = Σ (x - m)² - rest · Σ (x - m).
 
 use rayon::prelude::*;
 
@@ -33,7 +38,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 8 * d.rows() as u64 * u64::from(d.C),
-    variants: rows!("layernorm_forward", grid::row_count, four_channels),
+    variants: rows!("layernorm_forward", [NORM], grid::row_count, four_channels),
 };
 
 /// `dx` from `dout`.
@@ -50,7 +55,7 @@ pub const BACKWARD_INPUT: Kernel = Kernel {
     twin: twin!(backward_input),
     cpu: Some(fast_backward_input),
     flops: |d| 12 * d.rows() as u64 * u64::from(d.C),
-    variants: rows!("layernorm_backward_input", grid::row_count, four_channels),
+    variants: rows!("layernorm_backward_input", [NORM], grid::row_count, four_channels),
 };
 
 /// `dweight` and `dbias` from `dout`.
@@ -67,10 +72,10 @@ pub const BACKWARD_PARAMS: Kernel = Kernel {
     twin: twin!(backward_params),
     cpu: Some(fast_backward_params),
     flops: |d| 5 * d.rows() as u64 * u64::from(d.C),
-    variants: portable!("layernorm_backward_params", [], |d, _| grid::fold(d.C.div_ceil(16))),
+    variants: portable!("layernorm_backward_params", [NORM], |d, _| grid::fold(d.C.div_ceil(16))),
 };
 
-/// `out` (B,T,C) from `x` (B,T,C); `mean` and `rstd` (B,T) are kept for the backward pass.
+/// `out` (B,T,C) from `x` (B,T,C); `mean` (B,T,2) and `rstd` (B,T) are kept for the backward pass.
 pub struct LayerNorm {
     /// B, T, C, EPS.
     pub dims: Dims,
@@ -82,7 +87,7 @@ pub struct LayerNorm {
     pub bias: Var,
     /// (B,T,C)
     pub out: Var,
-    /// (B,T)
+    /// (B,T,2): each mean in two parts.
     pub mean: View,
     /// (B,T)
     pub rstd: View,
@@ -111,27 +116,30 @@ impl Op for LayerNorm {
     }
 }
 
-/// One row of the forward pass; returns its mean and reciprocal standard deviation.
+/// One row of the forward pass; returns its mean in two parts and its reciprocal standard deviation.
 pub(crate) fn normalize<F: Real>(
     x: &[F],
     weight: &[F],
     bias: &[F],
     out: &mut [F],
     eps: f32,
-) -> (F, F) {
+) -> ([F; 2], F) {
     let c = F::of(x.len() as f64);
-    let mean = x.iter().copied().sum::<F>() / c;
-    let variance = x.iter().map(|&x| (x - mean) * (x - mean)).sum::<F>() / c;
+    let m = x.iter().copied().sum::<F>() / c;
+    let rest = x.iter().map(|&x| x - m).sum::<F>() / c;
+    let centred = |x: F| (x - m) - rest;
+    let variance = x.iter().map(|&x| centred(x) * centred(x)).sum::<F>() / c;
     let rstd = (variance + F::of(f64::from(eps))).sqrt().recip();
     for i in 0..x.len() {
-        out[i] = (x[i] - mean) * rstd * weight[i] + bias[i];
+        out[i] = centred(x[i]) * rstd * weight[i] + bias[i];
     }
-    (mean, rstd)
+    ([m, rest], rstd)
 }
 
 fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     let ([x, weight, bias], [out, mean, rstd]) = io.reals();
     let c = dims.C as usize;
+    let (mean, _) = mean.as_chunks_mut::<2>();
     for row in 0..dims.rows() {
         let at = row * c..(row + 1) * c;
         (mean[row], rstd[row]) = normalize(&x[at.clone()], weight, bias, &mut out[at], dims.EPS);
@@ -141,9 +149,11 @@ fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
 fn backward_input<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     let ([x, weight, mean, rstd, dout], [dx]) = io.reals();
     let c = dims.C as usize;
+    let (mean, _) = mean.as_chunks::<2>();
     for row in 0..dims.rows() {
         let at = row * c;
-        let n = |i: usize| (x[at + i] - mean[row]) * rstd[row];
+        let [m, rest] = mean[row];
+        let n = |i: usize| ((x[at + i] - m) - rest) * rstd[row];
         let g = |i: usize| weight[i] * dout[at + i];
         let g_mean = (0..c).map(g).sum::<F>() / F::of(c as f64);
         let gn_mean = (0..c).map(|i| g(i) * n(i)).sum::<F>() / F::of(c as f64);
@@ -157,8 +167,9 @@ fn backward_input<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
 fn backward_params<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     let ([x, mean, rstd, dout], [dweight, dbias]) = io.reals();
     let c = dims.C as usize;
+    let (mean, _) = mean.as_chunks::<2>();
     for i in 0..c {
-        let n = |row: usize| (x[row * c + i] - mean[row]) * rstd[row];
+        let n = |row: usize| ((x[row * c + i] - mean[row][0]) - mean[row][1]) * rstd[row];
         let weight = (0..dims.rows()).map(|row| n(row) * dout[row * c + i]).sum();
         let bias = (0..dims.rows()).map(|row| dout[row * c + i]).sum();
         accumulate(&mut dweight[i], weight, step.overwrites(dims));
@@ -166,7 +177,7 @@ fn backward_params<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     }
 }
 
-/// [`normalize`] in vectors.
+/// [`normalize`] in vectors; the variance comes from the sums of one pass.
 #[inline(always)]
 pub(crate) fn fast_normalize(
     x: &[f32],
@@ -174,15 +185,19 @@ pub(crate) fn fast_normalize(
     bias: &[f32],
     out: &mut [f32],
     eps: f32,
-) -> (f32, f32) {
+) -> ([f32; 2], f32) {
     let c = x.len() as f32;
-    let mean = simd::sum(x) / c;
-    let variance = simd::sum_by(x, |sum, x| (x - mean).mul_add(x - mean, sum)) / c;
+    let m = simd::sum(x) / c;
+    let [sum, squares] = simd::sums_around(x, m);
+    let rest = sum / c;
+    // Of equal numbers, both terms are the same but for their rounding.
+    let variance = rest.mul_add(-sum, squares).max(0.0) / c;
     let rstd = 1.0 / (variance + eps).sqrt();
+    let shift = -rest * rstd;
     for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-        *out = ((x - mean) * rstd).mul_add(*weight, *bias);
+        *out = (x - m).mul_add(rstd, shift).mul_add(*weight, *bias);
     }
-    (mean, rstd)
+    ([m, rest], rstd)
 }
 
 vector_fn! {
@@ -197,6 +212,7 @@ vector_fn! {
     ) -> () {
         let c = weight.len();
         let [mean, rstd] = statistics;
+        let (mean, _) = mean.as_chunks_mut::<2>();
         let rows = out.chunks_exact_mut(c).zip(x.chunks_exact(c));
         for ((out, x), (mean, rstd)) in rows.zip(mean.iter_mut().zip(rstd)) {
             (*mean, *rstd) = fast_normalize(x, weight, bias, out, eps);
@@ -208,7 +224,7 @@ fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     let ([x, weight, bias], [out, mean, rstd]) = io.reals();
     let c = dims.C as usize;
     let rows = simd::rows_per_task(c);
-    let statistics = mean.par_chunks_mut(rows).zip(rstd.par_chunks_mut(rows));
+    let statistics = mean.par_chunks_mut(2 * rows).zip(rstd.par_chunks_mut(rows));
     let tasks = out.par_chunks_mut(rows * c).zip(x.par_chunks(rows * c)).zip(statistics);
     tasks.for_each(|((out, x), (mean, rstd))| {
         forward_rows(x, weight, bias, dims.EPS, out, [mean, rstd]);
@@ -228,12 +244,15 @@ vector_fn! {
         let c = weight.len();
         let rows = x.chunks_exact(c).zip(dout.chunks_exact(c)).zip(dx.chunks_exact_mut(c));
         let [mean, rstd] = statistics;
-        for (((x, dout), dx), (&mean, &rstd)) in rows.zip(mean.iter().zip(rstd)) {
+        let (mean, _) = mean.as_chunks::<2>();
+        for (((x, dout), dx), (&[m, rest], &rstd)) in rows.zip(mean.iter().zip(rstd)) {
+            let shift = -rest * rstd;
             let g = simd::dot(weight, dout) / c as f32;
-            let inner = |sum: f32, x: f32, w: f32, d: f32| ((x - mean) * rstd).mul_add(w * d, sum);
+            let inner =
+                |sum: f32, x: f32, w: f32, d: f32| (x - m).mul_add(rstd, shift).mul_add(w * d, sum);
             let gn = simd::sum_by_3([x, weight, dout], inner) / c as f32;
             for (((dx, x), weight), dout) in dx.iter_mut().zip(x).zip(weight).zip(dout) {
-                let n = (x - mean) * rstd;
+                let n = (x - m).mul_add(rstd, shift);
                 // Not fused: of one channel, the difference is zero and not a rounding.
                 let new = rstd * n.mul_add(-gn, weight * dout - g);
                 *dx = if overwrite { new } else { *dx + new };
@@ -247,7 +266,7 @@ fn fast_backward_input(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     let c = dims.C as usize;
     let overwrite = step.overwrites(dims);
     let rows = simd::rows_per_task(c);
-    let statistics = mean.par_chunks(rows).zip(rstd.par_chunks(rows));
+    let statistics = mean.par_chunks(2 * rows).zip(rstd.par_chunks(rows));
     let inputs = x.par_chunks(rows * c).zip(dout.par_chunks(rows * c)).zip(statistics);
     dx.par_chunks_mut(rows * c).zip(inputs).for_each(|(dx, ((x, dout), (mean, rstd)))| {
         input_rows(x, weight, dout, [mean, rstd], dx, overwrite);
@@ -268,11 +287,13 @@ vector_fn! {
     ) -> () {
         let c = weight.len();
         let [mean, rstd] = statistics;
+        let (mean, _) = mean.as_chunks::<2>();
         let rows = x.chunks_exact(c).zip(dout.chunks_exact(c));
-        for ((x, dout), (mean, rstd)) in rows.zip(mean.iter().zip(rstd)) {
+        for ((x, dout), (&[m, rest], &rstd)) in rows.zip(mean.iter().zip(rstd)) {
+            let shift = -rest * rstd;
             let sums = weight.iter_mut().zip(bias.iter_mut());
             for (((weight, bias), x), dout) in sums.zip(x).zip(dout) {
-                *weight = ((x - mean) * rstd).mul_add(*dout, *weight);
+                *weight = (x - m).mul_add(rstd, shift).mul_add(*dout, *weight);
                 *bias += dout;
             }
         }
@@ -284,7 +305,7 @@ fn fast_backward_params(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     let c = dims.C as usize;
     let rows = PARAM_ROWS;
     let mut sums = vec![0.0; dims.rows().div_ceil(rows) * 2 * c];
-    let statistics = mean.par_chunks(rows).zip(rstd.par_chunks(rows));
+    let statistics = mean.par_chunks(2 * rows).zip(rstd.par_chunks(rows));
     let inputs = x.par_chunks(rows * c).zip(dout.par_chunks(rows * c)).zip(statistics);
     sums.par_chunks_mut(2 * c).zip(inputs).for_each(|(sums, ((x, dout), (mean, rstd)))| {
         let (weight, bias) = sums.split_at_mut(c);

@@ -218,14 +218,15 @@ fn few_tiles(size: [u32; 2], edge: u32) -> bool {
     x * y <= 64
 }
 
-/// A kernel of rows: portable, a workgroup each; and `subgroup`, a subgroup each of `$rows` rows.
+/// A kernel of rows: portable, a workgroup each; and `subgroup`, a subgroup each of `$rows` rows. Both use the
+/// texts `$shared`.
 macro_rules! rows {
-    ($file:literal, $rows:expr, $fits:expr) => {
+    ($file:literal, [$($shared:ident),*], $rows:expr, $fits:expr) => {
         crate::ops::portable!(
             $file,
-            [REDUCE],
+            [REDUCE $(, $shared)*],
             |d, _| crate::kernel::grid::fold($rows(d)),
-            "subgroup": [SUBGROUP_ROWS],
+            "subgroup": [SUBGROUP_ROWS $(, $shared)*],
             crate::kernel::Needs::SUBGROUPS,
             $fits,
             |d, _| crate::kernel::grid::eight_rows($rows(d))

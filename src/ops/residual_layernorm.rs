@@ -32,7 +32,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 9 * d.rows() as u64 * u64::from(d.C),
-    variants: rows!("residual_layernorm_forward", grid::row_count, four_channels),
+    variants: rows!("residual_layernorm_forward", [NORM], grid::row_count, four_channels),
 };
 
 /// `norm.x` and `norm.out` (B,T,C) from `stream` and `branch` (B,T,C).
@@ -61,6 +61,7 @@ impl Op for ResidualLayerNorm {
 fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     let ([stream, branch, weight, bias], [sum, out, mean, rstd]) = io.reals();
     let c = dims.C as usize;
+    let (mean, _) = mean.as_chunks_mut::<2>();
     for row in 0..dims.rows() {
         let at = row * c..(row + 1) * c;
         for i in at.clone() {
@@ -85,6 +86,7 @@ vector_fn! {
         let ([stream, branch], [sum, out], [mean, rstd]) = (inputs, outputs, statistics);
         let inputs = stream.chunks_exact(c).zip(branch.chunks_exact(c));
         let outputs = sum.chunks_exact_mut(c).zip(out.chunks_exact_mut(c));
+        let (mean, _) = mean.as_chunks_mut::<2>();
         let statistics = mean.iter_mut().zip(rstd);
         for (((stream, branch), (sum, out)), (mean, rstd)) in inputs.zip(outputs).zip(statistics) {
             for ((sum, stream), branch) in sum.iter_mut().zip(stream).zip(branch) {
@@ -99,7 +101,7 @@ fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     let ([stream, branch, weight, bias], [sum, out, mean, rstd]) = io.reals();
     let c = dims.C as usize;
     let rows = simd::rows_per_task(c);
-    let statistics = mean.par_chunks_mut(rows).zip(rstd.par_chunks_mut(rows));
+    let statistics = mean.par_chunks_mut(2 * rows).zip(rstd.par_chunks_mut(rows));
     let outputs = sum.par_chunks_mut(rows * c).zip(out.par_chunks_mut(rows * c)).zip(statistics);
     let inputs = stream.par_chunks(rows * c).zip(branch.par_chunks(rows * c));
     outputs.zip(inputs).for_each(|(((sum, out), (mean, rstd)), (stream, branch))| {

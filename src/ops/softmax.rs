@@ -24,7 +24,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 4 * u64::from(d.B * d.NH) * u64::from(d.T) * u64::from(d.T),
-    variants: rows!("softmax_forward", row_count, always),
+    variants: rows!("softmax_forward", [], row_count, always),
 };
 
 /// `ds` from `dp`.
@@ -34,7 +34,7 @@ pub const BACKWARD: Kernel = Kernel {
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops: |d| 4 * u64::from(d.B * d.NH) * u64::from(d.T) * u64::from(d.T),
-    variants: rows!("softmax_backward", row_count, always),
+    variants: rows!("softmax_backward", [], row_count, always),
 };
 
 /// `p` (B,NH,T,T) from `s` (B,NH,T,T).

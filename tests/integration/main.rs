@@ -13,6 +13,7 @@ mod grad;
 mod hub;
 mod kernels;
 mod killed;
+mod layernorm;
 mod loading;
 mod lora;
 mod mixed;
