@@ -1,5 +1,5 @@
 // out of new rows: row t of T sees the cached positions up to step.position + t; rows past step.count
-// are zeroed.
+// or past the context are zeroed.
 //
 // One workgroup a row, a head and (in z) 256 of the head's channels. Online softmax over 256 positions
 // at a time: an invocation scores one position each; then the invocations share out the channels,
@@ -36,7 +36,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let shares = WG_SIZE / channels;
     let share = local / channels;
     let column = head * size + group.z * WG_SIZE + local % channels;
-    let seen = select(0u, step.position + t + 1u, t < step.count);
+    let position = step.position + t;
+    let seen = select(0u, position + 1u, t < step.count && position < dims.S);
 
     var largest = FAR;
     var sum = 0.0;

@@ -1,5 +1,5 @@
 // out of new rows: row t of T sees the cached positions up to step.position + t; rows past step.count
-// are zeroed.
+// or past the context are zeroed.
 //
 // One workgroup a row, a head and (in z) 1024 of the head's channels: attention_extend_forward.wgsl, four
 // channels at a time. The invocations share out the values' vectors, and with them the positions, so that
@@ -37,7 +37,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let shares = WG_SIZE / columns;
     let share = local / columns;
     let column = head * width + group.z * WG_SIZE + local % columns;
-    let seen = select(0u, step.position + t + 1u, t < step.count);
+    let position = step.position + t;
+    let seen = select(0u, position + 1u, t < step.count && position < dims.S);
 
     var largest = FAR;
     var sum = 0.0;

@@ -7,7 +7,6 @@
 @group(0) @binding(3) var<storage, read_write> logits: array<logits_elem>;    // (M, LD), columns 0..V
 @group(0) @binding(4) var<storage, read_write> row_loss: array<f32>;          // (M)
 
-const IGNORE = 0xffffffffu;
 const SCALE_LOG2 = 4u;
 
 @compute @workgroup_size(WG_SIZE)
@@ -18,6 +17,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let base = row * dims.LD;
     let target_id = targets[row];
+    let ignored = target_id >= dims.V; // IGNORE is one such
 
     var largest = LOWEST;
     for (var v = local; v < dims.V; v += WG_SIZE) {
@@ -31,7 +31,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     sum = workgroup_sum(local, sum);
 
-    if target_id == IGNORE && local == 0u {
+    if ignored && local == 0u {
         row_loss[row] = 0.0;
     }
     let scale = step.loss_scale * f32(1u << state[SCALE_LOG2]);
@@ -42,7 +42,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         let hit = select(0.0, 1.0, v == target_id);
         let gradient = scale * (exp(x) / sum - hit);
-        logits[base + v] = logits_elem(select(gradient, 0.0, target_id == IGNORE));
+        logits[base + v] = logits_elem(select(gradient, 0.0, ignored));
     }
     for (var v = dims.V + local; v < dims.LD; v += WG_SIZE) {
         logits[base + v] = logits_elem(0.0);

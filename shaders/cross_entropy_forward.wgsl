@@ -4,8 +4,6 @@
 @group(0) @binding(2) var<storage, read> logits: array<logits_elem>;    // (M, LD), columns 0..V
 @group(0) @binding(3) var<storage, read_write> row_loss: array<f32>;    // (M)
 
-const IGNORE = 0xffffffffu;
-
 @compute @workgroup_size(WG_SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = group_index(group);
@@ -28,7 +26,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     if local == 0u {
         let target_id = targets[row];
-        if target_id == IGNORE {
+        if target_id >= dims.V { // IGNORE is one such
             row_loss[row] = 0.0;
         } else {
             row_loss[row] = log(sum) - (f32(logits[base + target_id]) - largest);

@@ -5,8 +5,6 @@
 @group(0) @binding(2) var<storage, read> logits: array<vec4<logits_elem>>;    // (M, LD), columns 0..V
 @group(0) @binding(3) var<storage, read_write> row_loss: array<f32>;          // (M)
 
-const IGNORE = 0xffffffffu;
-
 fn row_count() -> u32 {
     return dims.M;
 }
@@ -18,7 +16,7 @@ fn work(row: u32, lane: u32, lanes: u32) {
 
     if lane == 0u {
         let target_id = targets[row];
-        if target_id == IGNORE {
+        if target_id >= dims.V { // IGNORE is one such
             row_loss[row] = 0.0;
         } else {
             row_loss[row] = log(sum) - (logits_four(row, target_id / 4u)[target_id % 4u] - largest);

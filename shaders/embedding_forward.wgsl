@@ -1,5 +1,6 @@
 // out[b, t] = wte[tokens[b, t]] + wpe[position + t], for the tokens in a slice of V rows of the table
-// from START; rows past step.count are zeroed by the first slice. One workgroup a row.
+// from START; rows past step.count or past the context are zeroed by the first slice, and nothing is read for them.
+// One workgroup per row.
 
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;       // (B, T), from position on
 @group(0) @binding(2) var<storage, read> wte: array<f32>;          // (V, C)
@@ -13,16 +14,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let t = row % dims.T;
-    let masked = t >= step.count;
-    if masked && dims.START != 0u {
+    let position = step.position + t;
+    let place = step.position + row;
+    if t >= step.count || position >= dims.S || place >= arrayLength(&tokens) {
+        for (var c = local; c < dims.C && dims.START == 0u; c += 128u) {
+            out[row * dims.C + c] = 0.0;
+        }
         return;
     }
-    let id = tokens[step.position + row] - dims.START;
+    let id = tokens[place] - dims.START;
+    if id >= dims.V {
+        return;
+    }
     for (var c = local; c < dims.C; c += 128u) {
-        if masked {
-            out[row * dims.C + c] = 0.0;
-        } else if id < dims.V {
-            out[row * dims.C + c] = wte[id * dims.C + c] + wpe[(step.position + t) * dims.C + c];
-        }
+        out[row * dims.C + c] = wte[id * dims.C + c] + wpe[position * dims.C + c];
     }
 }

@@ -14,7 +14,7 @@ var<workgroup> sums: array<f32, ROWS * LANES>;
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let v = group_index(group) * ROWS + local / LANES;
     let lane = local % LANES;
-    let last = min(dims.T, step.count) - 1u;
+    let last = clamp(step.count, 1u, dims.T) - 1u;
     var sum = 0.0;
     if v < dims.V {
         for (var c = lane; c < dims.C; c += LANES) {

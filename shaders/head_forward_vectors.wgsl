@@ -15,7 +15,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let v = group_index(group) * ROWS + local / LANES;
     let lane = local % LANES;
     let width = dims.C / 4u;
-    let last = min(dims.T, step.count) - 1u;
+    let last = clamp(step.count, 1u, dims.T) - 1u;
     var sum = 0.0;
     if v < dims.V {
         for (var c = lane; c < width; c += LANES) {

@@ -1,6 +1,7 @@
 // Draws the next token: the first, in the order of ids, at which the running sum of the probabilities
-// exceeds u times their sum. It goes into tokens at position + count, and into seen. One workgroup: an
-// invocation sums a range of ids; the one in whose range the sum is exceeded finds the token.
+// exceeds u times their sum. It goes into tokens at position + count, unless that is past their end, and into
+// seen. One workgroup: an invocation sums a range of ids; the one in whose range the sum is exceeded finds
+// the token.
 
 @group(0) @binding(1) var<storage, read> probs: array<f32>;           // (V)
 @group(0) @binding(2) var<storage, read_write> tokens: array<u32>;    // (S + 1)
@@ -53,6 +54,8 @@ fn main(@builtin(local_invocation_index) local: u32) {
             }
         }
     }
-    tokens[next] = chosen;
+    if next < arrayLength(&tokens) {
+        tokens[next] = chosen;
+    }
     seen[chosen] = 1u;
 }

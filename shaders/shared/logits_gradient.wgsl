@@ -1,13 +1,12 @@
 // What becomes of a row of logits in cross-entropy's backward pass, in vectors of four.
 
-const IGNORE = 0xffffffffu;
 const SCALE_LOG2 = 4u;
 
 // Turns every `lanes`th vector from `lane` on into its gradient, and what pads the row into zeros. The lane
 // that owns the target's column writes the loss, before it overwrites the logit.
 fn write_gradient(row: u32, lane: u32, lanes: u32, largest: f32, sum: f32) {
     let target_id = targets[row];
-    let ignored = target_id == IGNORE;
+    let ignored = target_id >= dims.V; // IGNORE is one such
     if ignored && lane == 0u {
         row_loss[row] = 0.0;
     }

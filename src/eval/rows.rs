@@ -54,6 +54,9 @@ impl<Tag> Rows<Tag> {
         scored: &mut dyn FnMut(Tag, f64),
     ) -> Result<()> {
         assert!(targets.len() <= tokens.len() && tokens.len() <= self.seq, "a row is a sequence");
+        let vocab = engine.program().config.vocab_size;
+        check_ids(tokens, vocab)?;
+        check_ids(targets, vocab)?;
         let end = (self.tags.len() + 1) * self.seq;
         self.tokens.extend_from_slice(tokens);
         self.tokens.resize(end, 0);

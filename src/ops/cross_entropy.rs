@@ -9,6 +9,9 @@
 //! S is the scale that [`crate::ops::global_norm`] divides gradients by again; the loss does not carry it.
 //! The gradient takes the place of the logits: they are never needed again. Rows of logits are LD apart
 //! ([`crate::ops::head::row_stride`]); what pads them is not read, and 0 between the gradients.
+//!
+//! A target is below V, or [`IGNORE`]. Any other is an error of the caller ([`crate::engine::Engine`] checks what
+//! it is given): on a CPU it panics, on a GPU its row counts as ignored, and no shader reads past the row for it.
 
 use rayon::prelude::*;
 
@@ -22,6 +25,11 @@ use crate::ops::portable;
 
 /// The target of a row without one: PyTorch's -100.
 pub const IGNORE: u32 = u32::MAX;
+
+/// How many of some targets count: those that are not [`IGNORE`].
+pub fn counted(targets: &[u32]) -> usize {
+    targets.iter().filter(|target| **target != IGNORE).count()
+}
 
 /// Whether rows begin where vectors do.
 fn padded(d: &Dims, _: &[Elem]) -> bool {

@@ -5,7 +5,9 @@
 //! ```
 //!
 //! The token table may come in slices of V rows from START; a slice's kernel writes the rows of its
-//! tokens alone. In generation the rows past `step.count` are masked: the first slice writes zeros.
+//! tokens alone. In generation the rows past `step.count` are masked: the first slice writes zeros, and
+//! neither a token nor a position is read for them, since there may be none. A token that is in no slice is an error
+//! of the caller, whose row stays as it is.
 
 use rayon::prelude::*;
 

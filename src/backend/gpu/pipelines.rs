@@ -125,8 +125,12 @@ impl Pipelines {
     fn module(&self, descriptor: ShaderModuleDescriptor<'_>) -> ShaderModule {
         match self.checks {
             Checks::On => self.device.create_shader_module(descriptor),
-            // SAFETY: the shaders are this crate's own. Every one is compared with its twin with and without the
-            // checks, by tests and by `wgpt verify`: none indexes outside its buffers, loops for ever, or divides by 0.
+            // SAFETY: the shaders are this crate's own, and none indexes outside its buffers, loops for ever, or
+            // divides by 0. An index follows from `Dims`, which ops take from the views that they bind, or it is
+            // compared with one of these sizes before it is used: so are ids that a buffer holds and the position and
+            // count of `Step`, whatever the host wrote there. tests/integration/bounds.rs runs every variant with
+            // each of its accesses compared with the length of what is bound, over sound and over unsound ids, and
+            // every variant is compared with its twin with and without the checks, by tests and by `wgpt verify`.
             #[allow(unsafe_code, reason = "the checks keep drivers from unrolling loops")]
             Checks::Off => unsafe {
                 let none = wgpu::ShaderRuntimeChecks::unchecked();

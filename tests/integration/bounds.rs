@@ -1,0 +1,385 @@
+//! Do shaders stay within what is bound to them?
+//!
+//! Optimised builds compile them without checks, and a value that was read outside of a buffer may be thrown away at
+//! once, as that of a masked row is: then no comparison of results sees it. So every variant runs here from its own text
+//! with each index of a buffer replaced by `watch(index, length, number)`, which notes what is outside of what is
+//! bound. Bindings end at whole vectors of 16 bytes, and so does what is let through.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use wgpt::GptConfig;
+use wgpt::backend::Backend;
+use wgpt::backend::gpu::{Choice, Gpu, GpuDevice, candidates, choose};
+use wgpt::check::verify;
+use wgpt::config::Optimizer;
+use wgpt::kernel::{Elem, Kernel, Step, Variant, changes_u32};
+use wgpt::model::{EXTENDS, Program, Uses};
+use wgpt::ops::cross_entropy::IGNORE;
+use wgpt::plan::{Limits, Phase, Plan, Role, View};
+
+use crate::common::full_gpu;
+
+/// The buffers that every device can bind to a shader at once; one of them holds what is noted.
+const MOST_BUFFERS: usize = 8;
+
+/// Dispatches of a plan, each range with its step.
+type Runs = Vec<(Range<usize>, Step)>;
+
+/// Whether a character is of a name.
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// The names that a text declares other than as buffers: variables and parameters.
+fn declared(text: &str) -> BTreeSet<&str> {
+    let lines = text.lines().filter(|line| !line.contains("@binding"));
+    let code = lines.map(|line| line.split("//").next().unwrap_or_default());
+    code.flat_map(|code| {
+        let before_colon = code.match_indices(':').map(|(at, _)| &code[..at]);
+        let last_word = |text| str::rsplit(text, |c| !is_word(c)).next();
+        let parameters = before_colon.filter_map(last_word);
+        let words: Vec<&str> =
+            code.split(|c| !is_word(c)).filter(|word| !word.is_empty()).collect();
+        let variables = words.windows(2).filter(|pair| ["let", "var", "const"].contains(&pair[0]));
+        let variables: Vec<&str> = variables.map(|pair| pair[1]).collect();
+        parameters.chain(variables).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+/// Where the bracket that opens at the beginning of `text` is closed.
+fn closing(text: &str) -> usize {
+    let mut depth = 0;
+    let close = text.char_indices().find(|(_, c)| {
+        depth += i32::from(*c == '[') - i32::from(*c == ']');
+        depth == 0
+    });
+    close.expect("brackets are in pairs").0
+}
+
+/// A text with every index of these buffers watched.
+fn watched_text(text: &str, names: &[(&str, usize)]) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        if rest.starts_with("//") {
+            let (comment, after) = rest.split_at(rest.find('\n').unwrap_or(rest.len()));
+            (out, rest) = (out + comment, after);
+            continue;
+        }
+        let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len()).max(first.len_utf8());
+        let (word, after) = rest.split_at(end);
+        (out, rest) = (out + word, after);
+        let buffer = names.iter().find(|(name, _)| *name == word);
+        if let Some((name, number)) = buffer.filter(|_| rest.starts_with('[')) {
+            let (index, after) = rest.split_at(closing(rest));
+            let index = watched_text(&index[1..], names);
+            out += &format!("[watch({index}, arrayLength(&{name}), {number}u)");
+            rest = after;
+        }
+    }
+    out
+}
+
+/// What notes an access: how many were outside, the largest index, and the arguments, a bit each.
+fn note(binding: usize) -> String {
+    format!(
+        "@group(0) @binding({binding}) var<storage, read_write> outside: array<atomic<u32>, 3>;
+        fn watch(index: u32, length: u32, number: u32) -> u32 {{
+            if index >= length {{
+                atomicAdd(&outside[0], 1u);
+                atomicMax(&outside[1], index);
+                atomicOr(&outside[2], 1u << number);
+            }}
+            return min(index, length - 1u);
+        }}\n"
+    )
+}
+
+/// A kernel of one variant alone, which notes in a last argument what it accesses outside of the others.
+fn watched(kernel: &'static Kernel, variant: &'static Variant) -> &'static Kernel {
+    static MADE: OnceLock<Mutex<HashMap<(&str, &str), &'static Kernel>>> = OnceLock::new();
+    let mut made = MADE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    made.entry((kernel.name, variant.name)).or_insert_with(|| {
+        let names: Vec<(&str, usize)> =
+            kernel.args.iter().enumerate().map(|(i, arg)| (arg.name, i)).collect();
+        let own = declared(variant.wgsl);
+        assert!(names.iter().all(|(name, _)| !own.contains(name)), "{}: {own:?}", kernel.name);
+        let text = |text: &'static str| -> &'static str {
+            let local = declared(text);
+            let seen: Vec<_> = names.iter().copied().filter(|(n, _)| !local.contains(n)).collect();
+            Box::leak(watched_text(text, &seen).into_boxed_str())
+        };
+        let note: &'static str = Box::leak(note(kernel.args.len() + 1).into_boxed_str());
+        let shared: Vec<&'static str> =
+            variant.shared.iter().map(|shared| text(shared)).chain([note]).collect();
+        let variant = Variant { wgsl: text(variant.wgsl), shared: shared.leak(), ..*variant };
+        let args = [kernel.args, &[changes_u32("outside")]].concat();
+        Box::leak(Box::new(Kernel {
+            name: Box::leak(format!("watched {}", kernel.name).into_boxed_str()),
+            args: args.leak(),
+            twin: kernel.twin,
+            cpu: None,
+            flops: kernel.flops,
+            variants: vec![variant].leak(),
+        }))
+    })
+}
+
+/// Runs the dispatches of `runs` that the variant `name` is for, and tells what they access outside of their buffers.
+fn outside(
+    device: &Arc<GpuDevice>,
+    plan: &Plan,
+    runs: &Runs,
+    name: &str,
+    fill: &dyn Fn(&mut Gpu),
+) -> Vec<String> {
+    let mut watching = Plan { buffers: plan.buffers.clone(), ..Plan::default() };
+    let noted = watching.buffer(Role::Staging, "outside", 3, Elem::U32);
+    let mut steps = vec![];
+    for (range, step) in runs {
+        for dispatch in &plan.dispatches[range.clone()] {
+            let variant = choose(Choice::Named(name), device.has(), dispatch);
+            if variant.name == name && dispatch.args.len() < MOST_BUFFERS {
+                let args = [&dispatch.args[..], &[noted]].concat();
+                watching.push(watched(dispatch.kernel, variant), dispatch.dims, &args);
+                steps.push(*step);
+            }
+        }
+    }
+    if steps.is_empty() {
+        return vec![];
+    }
+    let watching = Arc::new(watching);
+    let mut gpu = Gpu::new(device, Arc::clone(&watching)).expect("the device holds it");
+    fill(&mut gpu);
+    let mut found = vec![];
+    for (i, step) in steps.iter().enumerate() {
+        gpu.run(i..i + 1, step);
+        let mut words = [0; 3];
+        gpu.read_u32(noted, &mut words).expect("the device is there");
+        let [count, largest, args] = words;
+        if count > 0 {
+            let dispatch = &watching.dispatches[i];
+            let all = dispatch.kernel.args.iter().enumerate();
+            let args: Vec<&str> =
+                all.filter(|(i, _)| args >> i & 1 == 1).map(|(_, a)| a.name).collect();
+            found.push(format!(
+                "{} {name}: {count} times in {args:?}, at {largest}; position {}, count {};{}",
+                dispatch.kernel.name, step.position, step.count, dispatch.dims
+            ));
+            gpu.write_u32(noted, &[0; 3]);
+        }
+    }
+    found
+}
+
+/// The same for all variants that a plan can run.
+fn all_outside(
+    device: &Arc<GpuDevice>,
+    plan: &Plan,
+    runs: &Runs,
+    fill: &dyn Fn(&mut Gpu),
+) -> Vec<String> {
+    let dispatches = runs.iter().flat_map(|(range, _)| &plan.dispatches[range.clone()]);
+    let names: BTreeSet<&str> = dispatches
+        .flat_map(|dispatch| candidates(device.has(), dispatch))
+        .map(|v| v.name)
+        .collect();
+    names.into_iter().flat_map(|name| outside(device, plan, runs, name, fill)).collect()
+}
+
+/// The models and ops that `verify` compares: every kernel and variant.
+#[test]
+fn every_kernel_stays_within_its_buffers() {
+    let Some(device) = full_gpu() else { return };
+    for case in verify::cases() {
+        let mut plans = vec![(*case.plan).clone()];
+        if device.has().f16 {
+            plans.push(case.plan.halved());
+        }
+        for plan in plans {
+            let fill = |gpu: &mut Gpu| verify::fill_random(&case, gpu, 1);
+            let found = all_outside(device, &plan, &case.runs, &fill);
+            assert!(found.is_empty(), "{}:\n{}", case.name, found.join("\n"));
+        }
+    }
+}
+
+/// One kernel is not watched, since it has as many buffers as every device can bind; all its indices are of `Dims`.
+#[test]
+fn all_kernels_but_one_are_watched() {
+    let whole = wgpt::ops::ALL.iter().filter(|kernel| kernel.args.len() >= MOST_BUFFERS);
+    let names: Vec<&str> = whole.map(|kernel| kernel.name).collect();
+    assert_eq!(names, ["residual_layernorm_forward"]);
+}
+
+/// Whether indices of a kernel follow from what the host writes between replays: ids, a position, a count.
+fn follows_the_host(kernel: &Kernel) -> bool {
+    let reads_words = kernel.args.iter().any(|arg| arg.elem == Elem::U32);
+    let text = kernel.variants[0].wgsl;
+    reads_words || ["step.position", "step.count"].iter().any(|word| text.contains(word))
+}
+
+/// What an engine replays for prompts of every length in a context, and for the token after them.
+fn sound_runs(program: &Program, context: u32) -> Runs {
+    let plan = &program.plan;
+    let mut runs: Runs = [Phase::Forward, Phase::Evaluate, Phase::Backward]
+        .map(|phase| (plan.phase(phase), Step { dropout: 1 << 30, ..Step::default() }))
+        .into();
+    for length in [1, 2, 8, 9, 16, 63, 64, 65].into_iter().filter(|length| *length <= context) {
+        let mut position = 0;
+        while position < length {
+            let left = length - position;
+            let n = EXTENDS.into_iter().rev().find(|n| *n >= left).unwrap_or(EXTENDS[0]);
+            let count = left.min(n);
+            runs.push((plan.phase(Phase::Extend(n)), Step { position, count, ..Step::default() }));
+            position += count;
+        }
+    }
+    // The last places of the context, each in the largest replay.
+    for count in [1, 7] {
+        let step = Step { position: context - count, count, ..Step::default() };
+        runs.extend(
+            EXTENDS
+                .into_iter()
+                .filter(|n| *n >= count)
+                .map(|n| (plan.phase(Phase::Extend(n)), step)),
+        );
+        runs.push((plan.phase(Phase::Sample), step));
+    }
+    runs
+}
+
+/// The same with positions and counts that are none.
+fn unsound_runs(program: &Program, context: u32) -> Runs {
+    let mut runs = sound_runs(program, context);
+    let places = [(context - 1, 64), (context, 64), (context + 5, 1), (u32::MAX - 3, 8), (0, 0)];
+    for (position, count) in places {
+        let step = Step { position, count, ..Step::default() };
+        let phases = EXTENDS.map(Phase::Extend).into_iter().chain([Phase::Sample, Phase::Forward]);
+        runs.extend(phases.map(|phase| (program.plan.phase(phase), step)));
+    }
+    runs
+}
+
+fn program(context: u32, vocab_size: usize) -> Program {
+    let config = GptConfig {
+        n_layer: 1,
+        n_head: 2,
+        n_embd: 8,
+        vocab_size,
+        n_positions: context as usize,
+        ..GptConfig::small()
+    };
+    let (training, seq) = (Some(Optimizer::Adamw), context as usize);
+    let uses = Uses { batch: 2, seq, training, generation: true, ..Uses::default() };
+    // Slices of the token table, the last of them smaller.
+    let limits = Limits { binding_bytes: 16 * 8 * 4, buffer_bytes: 64 << 10, ..Limits::NONE };
+    let limits = if context == 17 { limits } else { Limits::NONE };
+    Program::record(&config, uses, limits)
+}
+
+/// What the programs above access outside where their buffers of tokens and targets hold these ids in turn.
+fn outside_with(
+    device: &Arc<GpuDevice>,
+    program: &Program,
+    runs: &Runs,
+    ids: &[u32],
+) -> Vec<String> {
+    let (batch, generation) = (program.batch.unwrap(), program.generation.unwrap());
+    let fill = |gpu: &mut Gpu| {
+        let mut write = |view: View, skip: usize| {
+            let ids: Vec<u32> = ids.iter().copied().cycle().skip(skip).take(view.len).collect();
+            gpu.write_u32(view, &ids);
+        };
+        write(batch.tokens, 0);
+        write(batch.targets, 1);
+        write(generation.sequence, 2);
+    };
+    // Those dispatches of the plan alone: the others are the first test's.
+    let plan = &program.plan;
+    let keep: Vec<bool> =
+        plan.dispatches.iter().map(|dispatch| follows_the_host(dispatch.kernel)).collect();
+    let runs = runs.iter().flat_map(|(range, step)| {
+        let kept = range.clone().filter(|index| keep[*index]);
+        kept.map(|index| (index..index + 1, *step))
+    });
+    all_outside(device, plan, &runs.collect(), &fill)
+}
+
+/// A kernel whose shaders have another text in the place of a guard.
+fn unguarded(kernel: &'static Kernel, guard: &str, other: &str) -> &'static Kernel {
+    let without = |variant: &Variant| {
+        assert!(variant.wgsl.contains(guard), "{} {} has a guard", kernel.name, variant.name);
+        Variant { wgsl: variant.wgsl.replace(guard, other).leak(), ..*variant }
+    };
+    let variants: Vec<Variant> = kernel.variants.iter().map(without).collect();
+    Box::leak(Box::new(Kernel {
+        name: format!("unguarded {}", kernel.name).leak(),
+        args: kernel.args,
+        twin: kernel.twin,
+        cpu: None,
+        flops: kernel.flops,
+        variants: variants.leak(),
+    }))
+}
+
+/// The same runs as below find what each guard is for, where it is missing.
+#[test]
+fn a_missing_guard_is_seen() {
+    let Some(device) = full_gpu() else { return };
+    let every = "t >= step.count || position >= dims.S || place >= arrayLength(&tokens)";
+    let guards = [
+        ("embedding_forward", every, "t == 0xffffffffu", true),
+        ("embedding_forward", "id >= dims.V", "id == 0xffffffffu", false),
+        ("cross_entropy_forward", "target_id >= dims.V", "target_id == 0xffffffffu", false),
+        ("attention_extend_store", " || position >= dims.S", "", false),
+        ("attention_extend_forward", " && position < dims.S", "", false),
+        ("sample_draw", "if next < arrayLength(&tokens)", "if next > 0u", false),
+    ];
+    for (name, guard, other, sound) in guards {
+        let mut program = program(16, 21);
+        let mut variants = BTreeSet::new();
+        for dispatch in program.plan.dispatches.iter_mut().filter(|d| d.kernel.name == name) {
+            variants.extend(candidates(device.has(), dispatch).map(|variant| variant.name));
+            dispatch.kernel = unguarded(dispatch.kernel, guard, other);
+        }
+        let (ids, runs) = match sound {
+            true => ((0..21).collect(), sound_runs(&program, 16)),
+            false => (vec![1 << 20, 21, 0], unsound_runs(&program, 16)),
+        };
+        let found = outside_with(device, &program, &runs, &ids);
+        for variant in variants {
+            let line = format!("watched unguarded {name} {variant}:");
+            assert!(found.iter().any(|found| found.starts_with(&line)), "{line} {found:?}");
+        }
+    }
+}
+
+/// Contexts that are no multiple of a replay's length: past their end masked rows have neither a token nor a position.
+#[test]
+fn generation_stays_within_any_context() {
+    let Some(device) = full_gpu() else { return };
+    for context in [16, 17, 63, 65] {
+        let program = program(context, 21);
+        let ids: Vec<u32> = (0..21).collect();
+        let found = outside_with(device, &program, &sound_runs(&program, context), &ids);
+        assert!(found.is_empty(), "a context of {context}:\n{}", found.join("\n"));
+    }
+}
+
+/// Ids, positions and counts that no caller should give: [`wgpt::engine::Engine`] refuses them, and no shader follows them.
+#[test]
+fn what_is_no_token_leads_nowhere() {
+    let Some(device) = full_gpu() else { return };
+    for (context, vocab) in [(16, 21), (17, 40), (65, 24)] {
+        let program = program(context, vocab as usize);
+        // Past the vocabulary: what pads a row of logits, the next row, and far away.
+        let ids = [vocab, vocab + 1, vocab + 3, vocab + 4, 1 << 20, 1 << 31, IGNORE - 1, IGNORE, 0];
+        let found = outside_with(device, &program, &unsound_runs(&program, context), &ids);
+        assert!(found.is_empty(), "a context of {context}:\n{}", found.join("\n"));
+    }
+}
