@@ -35,7 +35,7 @@ fn step(c: &mut Criterion) {
             let step = Step { learning_rate: 1e-4, grad_clip: 1.0, ..Step::default() };
             group.bench_function(name, |b| {
                 b.iter(|| {
-                    engine.train_batch(&ids[..rows], &ids[1..], (0, 1), step);
+                    engine.train_batch(&ids[..rows], &ids[1..], (0, rows), step);
                     engine.update(&step);
                     engine.read_update().expect("the device is there")
                 });

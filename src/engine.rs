@@ -14,7 +14,7 @@ use crate::finetune::{FineTune, is_adapter, merge};
 use crate::graph::Param;
 use crate::kernel::Step;
 use crate::model::{BatchViews, EXTENDS, GenerationViews, Program, UpdateViews, Uses};
-use crate::ops::cross_entropy::IGNORE;
+use crate::ops::cross_entropy::{IGNORE, counted};
 use crate::ops::global_norm::state;
 use crate::ops::random;
 use crate::plan::{Phase, View};
@@ -36,12 +36,23 @@ pub struct Engine {
 /// What an update came to, read back from the device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Update {
-    /// The mean loss over the update's micro-batches.
+    /// The mean loss over the targets that count in all of the update's micro-batches.
     pub loss: f32,
     /// The norm of the gradient before clipping; negative if it was not finite.
     pub grad_norm: f32,
     /// What only the device knows: the words of [`state`].
     pub state: [u32; state::LEN],
+}
+
+/// A part of an update: as many sequences as the device takes at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MicroBatch {
+    /// (B,T)
+    pub tokens: Vec<u32>,
+    /// (B,T); [`IGNORE`] where there is none.
+    pub targets: Vec<u32>,
+    /// The key of its random numbers.
+    pub seed: [u32; 2],
 }
 
 /// Which tensor of a parameter: the parameter itself, or one of Adam's moments.
@@ -338,24 +349,83 @@ impl Engine {
         self.profile.take()
     }
 
+    fn check_tokens(&self, ids: &[u32]) {
+        let vocab = self.program.config.vocab_size;
+        let wrong = ids.iter().find(|id| **id as usize >= vocab);
+        assert!(wrong.is_none(), "token {wrong:?} is out of range: the vocabulary has {vocab}");
+    }
+
+    fn check_targets(&self, ids: &[u32]) {
+        let vocab = self.program.config.vocab_size;
+        let wrong = ids.iter().find(|id| **id as usize >= vocab && **id != IGNORE);
+        assert!(wrong.is_none(), "target {wrong:?} is out of range: the vocabulary has {vocab}");
+    }
+
     fn write_batch(&mut self, tokens: &[u32], targets: &[u32]) {
+        self.check_tokens(tokens);
+        self.check_targets(targets);
         let views = self.batch_views();
         self.backend.write_u32(views.tokens, tokens);
         self.backend.write_u32(views.targets, targets);
     }
 
-    /// Forward and backward over one micro-batch of `micro_batches`; `step` has the random key and the
-    /// dropout. Gradients and loss are added up over the micro-batches of an update.
+    /// Makes an update of `count` micro-batches; returns how many targets count in all of them. Without one there is
+    /// nothing to learn, and everything stays as it is: parameters, moments, the number of updates applied.
+    ///
+    /// `fill` makes a micro-batch, by its number, in the place of the one before; it is called twice for each if there
+    /// are several, first to count the targets, so that one at a time is in memory. `step` has the dropout and
+    /// what the optimiser reads.
+    ///
+    /// # Errors
+    ///
+    /// The first of `fill`, before anything is changed by the update.
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::train_batch`].
+    pub fn train_update(
+        &mut self,
+        count: usize,
+        batch: &mut MicroBatch,
+        mut fill: impl FnMut(usize, &mut MicroBatch) -> Result<()>,
+        step: Step,
+    ) -> Result<usize> {
+        let mut all = 0;
+        for micro in 0..count {
+            fill(micro, batch)?;
+            all += counted(&batch.targets);
+        }
+        if all == 0 {
+            return Ok(0);
+        }
+        for micro in 0..count {
+            if count > 1 {
+                fill(micro, batch)?;
+            }
+            let step = Step { seed: batch.seed, ..step };
+            self.train_batch(&batch.tokens, &batch.targets, (micro, all), step);
+        }
+        self.update(&step);
+        Ok(all)
+    }
+
+    /// Forward and backward over micro-batch number `micro` of an update in which `all` targets count; `step` has the
+    /// random key and the dropout. Gradients and loss are added up over the micro-batches of an update: each target
+    /// counts the same, however they are spread over the micro-batches.
+    ///
+    /// # Panics
+    ///
+    /// If `tokens` or `targets` is not (B,T), a token is not of the vocabulary, or a target is neither of it
+    /// nor [`IGNORE`].
     pub fn train_batch(
         &mut self,
         tokens: &[u32],
         targets: &[u32],
-        (micro, micro_batches): (usize, usize),
+        (micro, all): (usize, usize),
         step: Step,
     ) {
         self.write_batch(tokens, targets);
-        let valid = targets.iter().filter(|target| **target != IGNORE).count().max(1);
-        let loss_scale = 1.0 / (valid as f64 * micro_batches as f64);
+        let loss_scale = 1.0 / all.max(1) as f64;
         let step = Step { accumulate: u32::from(micro > 0), loss_scale, ..step };
         self.run(Phase::Forward, &step);
         self.run(Phase::Backward, &step);
@@ -402,6 +472,10 @@ impl Engine {
     /// # Errors
     ///
     /// If the device is lost.
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::train_batch`].
     pub fn evaluate(&mut self, tokens: &[u32], targets: &[u32]) -> Result<f64> {
         Ok(self.row_losses(tokens, targets)?.into_iter().map(f64::from).sum())
     }
@@ -411,6 +485,10 @@ impl Engine {
     /// # Errors
     ///
     /// If the device is lost.
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::train_batch`].
     pub fn row_losses(&mut self, tokens: &[u32], targets: &[u32]) -> Result<Vec<f32>> {
         self.write_batch(tokens, targets);
         let step = Step::default();
@@ -430,8 +508,9 @@ impl Engine {
     ///
     /// # Panics
     ///
-    /// If the program was recorded without them.
+    /// If the program was recorded without them, `tokens` is not (B,T), or a token is not of the vocabulary.
     pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+        self.check_tokens(tokens);
         let view = self.batch_views().tokens;
         self.backend.write_u32(view, tokens);
         self.run(Phase::Forward, &Step::default());
@@ -454,6 +533,7 @@ impl Engine {
     ///
     /// If an id is not of the vocabulary.
     pub fn mark_seen(&mut self, ids: &[u32]) {
+        self.check_tokens(ids);
         let view = self.generation_views().seen;
         for &id in ids {
             self.backend.write_u32(view.slice(id as usize, 1), &[1]);
@@ -464,9 +544,11 @@ impl Engine {
     ///
     /// # Panics
     ///
-    /// If there are none, or more than the context.
+    /// If there are none, or more than the context, or one is not of the vocabulary.
     pub fn prefill(&mut self, ids: &[u32]) {
-        assert!(!ids.is_empty() && ids.len() <= self.program.config.n_positions, "a full context");
+        assert!(!ids.is_empty(), "there is nothing to begin with");
+        self.check_positions(0, ids.len());
+        self.check_tokens(ids);
         let sequence = self.generation_views().sequence;
         self.backend.write_u32(sequence.slice(0, ids.len()), ids);
         let mut position = 0;
@@ -479,14 +561,33 @@ impl Engine {
         }
     }
 
+    /// Panics unless `count` positions from `position` on are of the context.
+    fn check_positions(&self, position: usize, count: usize) {
+        let context = self.program.config.n_positions;
+        let fits = position.checked_add(count).is_some_and(|end| end <= context);
+        assert!(fits, "{count} tokens from position {position} on exceed the context of {context}");
+    }
+
     /// Computes the logits after `count` tokens of the sequence from `position` on, in a replay of `n`.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is none of [`EXTENDS`], `count` is not within 1 to `n`, or the tokens exceed the context.
     pub fn extend(&mut self, n: u32, position: usize, count: u32) {
+        assert!((1..=n).contains(&count), "{count} tokens in a replay of {n}");
+        self.check_positions(position, count as usize);
         let step = Step { position: position as u32, count, ..Step::default() };
         self.run(Phase::Extend(n), &step);
     }
 
     /// Draws the token at `position` from the last logits and appends it to the sequence.
+    ///
+    /// # Panics
+    ///
+    /// If `position` is 0 or beyond the place after the context.
     pub fn sample(&mut self, position: usize, step: &Step) {
+        assert!(position > 0, "a token is drawn after another");
+        self.check_positions(position - 1, 1);
         let step = Step { position: position as u32 - 1, count: 1, ..*step };
         self.run(Phase::Sample, &step);
     }

@@ -105,7 +105,7 @@ pub struct Step {
     pub dropout: u32,
     /// Tokens that top-k keeps; 0: all.
     pub top_k: u32,
-    /// What each row's loss counts: 1 / (valid targets · micro-batches).
+    /// What each row's loss counts: 1 / (targets that count in all micro-batches of an update).
     pub loss_scale: f64,
     /// The learning rate.
     pub learning_rate: f64,

@@ -54,7 +54,7 @@ pub fn compare_step(
     let mut losses = [0.0; 2];
     for (engine, loss) in engines.iter_mut().zip(&mut losses) {
         engine.initialize(seed);
-        engine.train_batch(&tokens, &targets, (0, 1), Step::default());
+        engine.train_batch(&tokens, &targets, (0, targets.len()), Step::default());
         engine.update(&Step::default());
         *loss = engine.read_update()?.loss;
     }

@@ -204,7 +204,7 @@ fn bench_train(
     let one = |engine: &mut Engine, i: usize| {
         let start = i % 4 * rows;
         let (x, y) = (&ids[start..start + rows], &ids[start + 1..start + rows + 1]);
-        engine.train_batch(x, y, (0, 1), step());
+        engine.train_batch(x, y, (0, rows), step());
         engine.update(&step());
         engine.read_update().map(drop)
     };
@@ -329,7 +329,7 @@ fn bench_kernels(common: &Common, batch: &BatchArgs, rounds: (u32, u32)) -> Resu
     let rows = engine.program().uses.batch * shape.1;
     let ids = random_ids(config.vocab_size, rows + 1);
     // A whole step first, so that every buffer holds what it would hold.
-    engine.train_batch(&ids[..rows], &ids[1..], (0, 1), step());
+    engine.train_batch(&ids[..rows], &ids[1..], (0, rows), step());
     engine.update(&step());
     let plan = engine.program().plan.clone();
     let mut kinds: BTreeMap<(&str, String), Kind> = BTreeMap::new();

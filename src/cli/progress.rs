@@ -87,6 +87,9 @@ impl Progress {
             Event::Tuning(notice) => self.say(&notice.to_string()),
             Event::Started { first_step, .. } => self.start(event, *first_step),
             Event::Step(report) => self.step(report),
+            Event::NothingToLearn { step } => self.say(&format!(
+                "step {step}: none of its tokens has a target that counts; the update is left out"
+            )),
             Event::Evaluating { done, total } => {
                 if let Some(bar) = &self.bar {
                     bar.set_prefix(format!("evaluating {done}/{total}  "));

@@ -20,7 +20,7 @@ use crate::backend::gpu::tune::{Effort, tune};
 use crate::checkpoint::{self, RunDir, TrainState};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{self, Place, Tokens};
-use crate::engine::{Engine, Update};
+use crate::engine::{Engine, MicroBatch, Update};
 use crate::error::{Error, Result};
 use crate::gpt::Gpt;
 use crate::kernel::Step;
@@ -60,8 +60,10 @@ pub struct Trainer {
     stop: Arc<AtomicBool>,
     /// Whether the newest checkpoint is of this very state.
     saved: bool,
-    /// The buffers of a micro-batch.
+    /// The tokens and targets of an evaluation's batch.
     batch: (Vec<u32>, Vec<u32>),
+    /// The buffers of a micro-batch.
+    micro_batch: MicroBatch,
     /// Seconds and tokens of training alone in this process, what is profiled left out.
     busy: (f64, u64),
     /// What the device does at its best, where it was measured.
@@ -292,6 +294,11 @@ impl Trainer {
             stop: Arc::default(),
             saved: false,
             batch: (vec![0; rows], vec![0; rows]),
+            micro_batch: MicroBatch {
+                tokens: vec![0; rows],
+                targets: vec![0; rows],
+                ..MicroBatch::default()
+            },
             busy: (0.0, 0),
             peak: None,
             profiling: Profiling::default(),
@@ -371,8 +378,8 @@ impl Trainer {
             self.engine.begin_profile();
         }
         let began = Instant::now();
-        self.update(iter, learning_rate)?;
-        let update = if reads { Some(self.engine.read_update()?) } else { None };
+        let applied = self.update(iter, learning_rate)?;
+        let update = if reads && applied { Some(self.engine.read_update()?) } else { None };
         let tokens = self.tokens_an_update();
         let seconds = began.elapsed().as_secs_f64();
         if profiles {
@@ -385,6 +392,9 @@ impl Trainer {
         self.state.tokens += tokens;
         self.state.seconds += seconds;
 
+        if !applied {
+            on_event(&Event::NothingToLearn { step: done });
+        }
         let report = self.report(update, learning_rate, logged);
         on_event(&Event::Step(report));
         if let Some(update) = update {
@@ -469,8 +479,8 @@ impl Trainer {
         Some(tokens_per_s * flops / (self.peak?.of(half) * 1e9))
     }
 
-    /// The micro-batches of an update, and the update.
-    fn update(&mut self, iter: usize, learning_rate: f64) -> Result<()> {
+    /// Makes an update, unless none of its targets counts; returns whether it did.
+    fn update(&mut self, iter: usize, learning_rate: f64) -> Result<bool> {
         let config = &self.config;
         let step = Step {
             dropout: dropout::threshold(config.dropout),
@@ -482,15 +492,15 @@ impl Trainer {
             grad_clip: config.grad_clip,
             ..Step::default()
         };
-        for micro in 0..config.grad_accum {
-            let place = Place { seed: config.seed, step: iter as u64, micro: micro as u64 };
-            let (x, y) = &mut self.batch;
-            data::batch(&self.tokens, self.train.clone(), place, self.shape, x, y)?;
-            let seed = random::key(config.seed, iter as u32, micro as u32);
-            self.engine.train_batch(x, y, (micro, config.grad_accum), Step { seed, ..step });
-        }
-        self.engine.update(&step);
-        Ok(())
+        let (seed, range, shape) = (config.seed, self.train.clone(), self.shape);
+        let fill = |micro: usize, batch: &mut MicroBatch| {
+            let place = Place { seed, step: iter as u64, micro: micro as u64 };
+            let MicroBatch { tokens, targets, .. } = batch;
+            batch.seed = random::key(seed, iter as u32, micro as u32);
+            data::batch(&self.tokens, range.clone(), place, shape, tokens, targets)
+        };
+        let (count, batch) = (config.grad_accum, &mut self.micro_batch);
+        Ok(self.engine.train_update(count, batch, fill, step)? > 0)
     }
 
     fn report(&self, update: Option<Update>, learning_rate: f64, logged: bool) -> StepReport {

@@ -42,6 +42,11 @@ pub enum Event {
     },
     /// An update was made.
     Step(StepReport),
+    /// An update had no target that counts, and was left out: nothing changed by it.
+    NothingToLearn {
+        /// The number of the update, from 1.
+        step: usize,
+    },
     /// An evaluation is under way.
     Evaluating {
         /// Batches done.
@@ -78,7 +83,7 @@ pub struct StepReport {
     pub steps: usize,
     /// Tokens trained on so far.
     pub tokens: u64,
-    /// The mean loss of its micro-batches, where it was read.
+    /// The mean loss over all of its targets that count, where it was read.
     pub loss: Option<f32>,
     /// Its learning rate.
     pub learning_rate: f64,

@@ -289,7 +289,7 @@ fn copies_are_as_new_as_the_parameters() {
     first.initialize(2);
     assert!(loss(&mut first) == two, "after parameters are written");
     let step = Step { learning_rate: 0.5, ..Step::default() };
-    first.train_batch(&ids[..32], &ids[1..], (0, 1), step);
+    first.train_batch(&ids[..32], &ids[1..], (0, 32), step);
     first.update(&step);
     let updated = loss(&mut first);
     second.copy_from(&mut first).unwrap();

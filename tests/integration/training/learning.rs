@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 use wgpt::backend::Device;
 use wgpt::config::Optimizer;
-use wgpt::data::{Tokens, stories};
-use wgpt::engine::{Engine, Tensor};
+use wgpt::data::{IGNORE, Tokens, stories};
+use wgpt::engine::{Engine, MicroBatch, Tensor};
 use wgpt::kernel::Step;
 use wgpt::model::Uses;
 use wgpt::{GenerateOptions, Gpt, Tokenizer, TrainConfig, Trainer};
@@ -203,6 +203,84 @@ fn a_run_begins_from_a_model() {
     }
 }
 
+/// The gradients and the loss of sequences with uneven masks do not depend on how they are split.
+#[test]
+fn every_target_counts_the_same_however_an_update_is_split() {
+    let ids: Vec<u32> = (0..65).map(|i| i * i * 31 % 257).collect();
+    let mut targets = ids[1..].to_vec();
+    // 16, 1, 0 and 9 targets count in the four sequences.
+    let masks = [16..16, 17..32, 32..48, 50..57];
+    masks.into_iter().for_each(|mask| targets[mask].fill(IGNORE));
+    let step = Step { learning_rate: 0.5, ..Step::default() };
+    for (name, device) in devices() {
+        let update = |parts: usize| {
+            let (batch, training) = (4 / parts, Some(Optimizer::Sgd));
+            let uses = Uses { batch, seq: 16, training, ..Uses::default() };
+            let mut engine = Engine::new(&tiny(), uses, &device).unwrap();
+            engine.initialize(11);
+            let fill = |micro: usize, part: &mut MicroBatch| {
+                let places = micro * batch * 16..(micro + 1) * batch * 16;
+                part.tokens = ids[places.clone()].to_vec();
+                part.targets = targets[places].to_vec();
+                Ok(())
+            };
+            let all = engine.train_update(parts, &mut MicroBatch::default(), fill, step).unwrap();
+            assert_eq!(all, 26, "{name}: the targets that count");
+            engine
+        };
+        let mut whole = update(1);
+        let loss = whole.read_update().unwrap().loss;
+        assert!((f64::from(loss) - 257_f64.ln()).abs() < 0.5, "{name}: {loss}");
+        for parts in [2, 4] {
+            let mut split = update(parts);
+            let theirs = split.read_update().unwrap().loss;
+            assert!((theirs - loss).abs() <= 1e-6 * loss, "{name}, {parts} parts: {theirs} {loss}");
+            for param in whole.program().params.clone() {
+                let want = whole.param_data(&param, Tensor::Gradient).unwrap();
+                let param = split.program().param(&param.name).unwrap().clone();
+                let got = split.param_data(&param, Tensor::Gradient).unwrap();
+                let most = want.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+                let worst = want.iter().zip(&got).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
+                assert!(worst <= 1e-6 * most, "{name}, {parts} parts, {}: {worst}", param.name);
+            }
+        }
+    }
+}
+
+/// Without a target that counts there is no update: nothing changes, and it is no update of the optimiser either.
+#[test]
+fn an_update_without_a_target_changes_nothing() {
+    for (name, device) in devices() {
+        let training = Some(Optimizer::Adamw);
+        let uses = Uses { batch: 1, seq: 16, training, ..Uses::default() };
+        let mut engine = Engine::new(&tiny(), uses, &device).unwrap();
+        engine.initialize(11);
+        let step = Step { learning_rate: 0.5, weight_decay: 0.1, ..Step::default() };
+        let update = |engine: &mut Engine, target: u32| {
+            let mut batch = MicroBatch { tokens: vec![5; 16], ..MicroBatch::default() };
+            let fill = |_: usize, batch: &mut MicroBatch| {
+                batch.targets = vec![target; 16];
+                Ok(())
+            };
+            engine.train_update(2, &mut batch, fill, step).unwrap()
+        };
+        assert_eq!(update(&mut engine, 7), 32);
+        let state = |engine: &mut Engine| -> Vec<u32> {
+            let mut bits = engine.read_state().unwrap().to_vec();
+            for param in engine.program().params.clone() {
+                for tensor in [Tensor::Value, Tensor::Moment(0), Tensor::Moment(1)] {
+                    let data = engine.param_data(&param, tensor).unwrap();
+                    bits.extend(data.into_iter().map(f32::to_bits));
+                }
+            }
+            bits
+        };
+        let before = state(&mut engine);
+        assert_eq!(update(&mut engine, IGNORE), 0);
+        assert!(state(&mut engine) == before, "{name}: something changed");
+    }
+}
+
 #[test]
 fn two_half_batches_are_one_batch() {
     for (name, device) in devices() {
@@ -217,9 +295,9 @@ fn two_half_batches_are_one_batch() {
         let ids: Vec<u32> = (0..129).map(|i| i * i * 31 % 257).collect();
         let (x, y) = (&ids[..128], &ids[1..]);
         let step = Step { learning_rate: 0.5, grad_clip: 1.0, ..Step::default() };
-        whole.train_batch(x, y, (0, 1), step);
-        halves.train_batch(&x[..64], &y[..64], (0, 2), step);
-        halves.train_batch(&x[64..], &y[64..], (1, 2), step);
+        whole.train_batch(x, y, (0, 128), step);
+        halves.train_batch(&x[..64], &y[..64], (0, 128), step);
+        halves.train_batch(&x[64..], &y[64..], (1, 128), step);
         for tensor in [Tensor::Gradient, Tensor::Value] {
             if tensor == Tensor::Value {
                 whole.update(&step);
