@@ -12,7 +12,7 @@
 
 use crate::graph::{Recorder, Var};
 use crate::kernel::{
-    Arg, Dims, Io, Kernel, Real, Step, accumulate, adds, reads, twin, writes_part,
+    Accumulate, Arg, Dims, Io, Kernel, Real, Step, accumulate, adds, reads, twin, writes_part,
 };
 use crate::math::gemm::{Into, Matrix, product};
 use crate::ops::{Op, products};
@@ -80,7 +80,7 @@ pub struct MatMul {
 impl MatMul {
     /// Sizes of a product whose sliced matrix is whole.
     fn whole(m: u32, k: u32, n: u32, ld: u32) -> Dims {
-        Dims { M: m, K: k, N: n, LD: ld, ACC: 1, ..Dims::default() }
+        Dims { M: m, K: k, N: n, LD: ld, ACC: Accumulate::Set as u32, ..Dims::default() }
     }
 }
 

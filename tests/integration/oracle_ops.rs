@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 use wgpt::config::Optimizer;
 use wgpt::graph::{Graph, Recorder, Var};
-use wgpt::kernel::{Decay, Dims, Elem, LossScale, Step};
+use wgpt::kernel::{Accumulate, Decay, Dims, Elem, LossScale, Step};
 use wgpt::ops::global_norm::{self, NormViews, state};
 use wgpt::ops::matmul::Layout;
 use wgpt::ops::optimizer::{self, Slot};
@@ -467,7 +467,13 @@ fn cross_entropies() {
         let logits = plan.buffer(Role::Logits, "logits", m * v, Elem::Real);
         let row_loss = plan.buffer(Role::Staging, "row_loss", m, Elem::Real);
         let loss = plan.buffer(Role::Staging, "loss", 1, Elem::Real);
-        let dims = Dims { M: m as u32, V: v as u32, LD: v as u32, ACC: 1, ..Dims::default() };
+        let dims = Dims {
+            M: m as u32,
+            V: v as u32,
+            LD: v as u32,
+            ACC: Accumulate::Set as u32,
+            ..Dims::default()
+        };
         let words = plan.buffer(Role::Staging, "state", state::LEN, Elem::U32);
         plan.push(&cross_entropy::FORWARD, dims, &[targets, logits, row_loss]);
         plan.push(&cross_entropy::SUM, dims, &[row_loss, loss]);
