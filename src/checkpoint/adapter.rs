@@ -6,16 +6,19 @@
 //!
 //! A run that trains adapters writes such folders and not whole models: they are small, and others' tools
 //! take them as they are. Read as a model, the folder is the model that it names with the adapters merged
-//! into its weights, so that whatever takes a model takes it.
+//! into its weights, so that whatever takes a model takes it. Where a whole model lies beside the adapters, it is that
+//! model. Parameters of the model that were trained with the adapters (`modules_to_save`, biases) take the place of its own.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::peft::{Adapted, BASE, PeftConfig};
 use super::save::write_json;
 use super::tensor_file::{Fill, Float, TensorFile, list, write_tensors};
-use super::{NamedShape, weights};
+use super::weights::{HEAD, PREFIX, TABLE, is_mask, pickled};
+use super::{NamedShape, each_parameter, weights};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
 use crate::finetune::{Lora, merge};
@@ -25,8 +28,12 @@ const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 /// The names of the files of a folder of adapters.
 pub(super) const ADAPTER_FILES: [&str; 2] = [CONFIG, WEIGHTS];
-const PREFIX: &str = "base_model.model.transformer.";
+/// The adapters' weights in Python's own format.
+const PICKLED: &str = "adapter_model.bin";
+/// What PEFT puts before the names of the model's modules.
+const PEFT_PREFIX: &str = "base_model.model.";
 const B: &str = ".lora_B.weight";
+const TOGETHER: &str = "adapter_config.json, the adapters and the model must belong together";
 
 /// What a folder of adapters says beside their weights.
 #[derive(Clone, Copy, Debug)]
@@ -37,58 +44,71 @@ pub struct AdapterFiles<'a> {
     pub base: &'a Path,
 }
 
-/// The adapters of a folder: their weights, each (rank, channels), by the parameters' names.
-#[derive(Clone, Debug)]
+/// The adapters of a folder, and what of the model itself was trained with them.
 pub struct Adapter {
-    lora: Lora,
-    tensors: HashMap<String, Vec<f32>>,
+    /// What is added to weights.
+    pub(super) low_rank: LowRanks,
+    /// Parameters that take the place of the model's: their names, and those in the file.
+    pub(super) whole: Vec<(String, String)>,
+    /// The file that they are in.
+    pub(super) file: TensorFile,
+}
+
+/// Low-rank adapters, by the names of the weights that they are added to.
+pub(super) struct LowRanks(HashMap<String, LowRank>);
+
+/// An adapter of one weight: `scale` · Aᵀ · B is added to it.
+struct LowRank {
+    scale: f32,
+    /// (rank, in).
+    a: Vec<f32>,
+    /// (rank, out).
+    b: Vec<f32>,
+    /// Columns of the weight.
+    width: usize,
 }
 
 impl Adapter {
-    /// Reads the adapters of a folder, for a model of these sizes.
+    /// Reads the adapters of a folder, for a model of these sizes: the low-rank ones at once, whole parameters when
+    /// they are asked for.
     ///
     /// # Errors
     ///
-    /// Names the setting that is not supported, or the tensor that is missing, of another shape, not finite,
+    /// Names the setting that is not supported, or the tensor that is missing, of another shape or type, not finite,
     /// or one too many.
     pub fn open(dir: &Path, model: &GptConfig) -> Result<Adapter> {
-        let (lora, _) = read_config(dir)?;
-        let config = dir.join(CONFIG);
-        lora.validate(model).map_err(|e| in_file(&e).at(config.display()))?;
-        let file = TensorFile::open(&dir.join(WEIGHTS))?;
-        let fault = |what: String| Error::input(what).at(file.path().display());
-        let hint = "adapter_config.json, the adapters and the model must belong together";
-        let mut tensors = HashMap::new();
-        for (name, shape) in lora.parameters(model) {
-            let stored = format!("{PREFIX}{name}");
-            let wanted = stored_shape(&name, &shape);
-            match file.shape(&stored) {
-                None => return Err(fault(format!("{stored} is missing")).hint(hint)),
-                Some(got) if got != wanted => {
-                    let what = format!("{stored} has shape {got:?}, should be {wanted:?}");
-                    return Err(fault(what).hint(hint));
-                }
-                Some(_) => {}
-            }
-            let mut data = vec![0.0; shape.iter().product()];
-            file.read(&stored, 0, &mut data)?;
-            if let Some(at) = data.iter().position(|x| !x.is_finite()) {
-                return Err(fault(format!("{stored} is {} at element {at}", data[at])));
-            }
-            if name.ends_with(B) {
-                data = transposed(&data, shape[0]);
-            }
-            tensors.insert(name, data);
+        let config = read_config(dir)?;
+        let layers = config.adapted(model).map_err(|e| e.at(dir.join(CONFIG).display()))?;
+        let path = dir.join(WEIGHTS);
+        if !path.exists() {
+            return Err(no_weights(dir));
         }
-        let known =
-            |name: &&str| name.strip_prefix(PREFIX).is_some_and(|n| tensors.contains_key(n));
-        let mut more: Vec<String> =
-            file.names().filter(|name| !known(name)).map(str::to_owned).collect();
-        more.sort();
-        if !more.is_empty() {
-            return Err(fault(format!("unexpected tensors {}", list(&more))).hint(hint));
+        let file = TensorFile::open(&path)?;
+        Adapter::read_file(&config, &layers, model, file).map_err(|e| e.at(path.display()))
+    }
+
+    fn read_file(
+        config: &PeftConfig,
+        layers: &[Adapted],
+        model: &GptConfig,
+        file: TensorFile,
+    ) -> Result<Adapter> {
+        let mut stored = by_canonical_name(&file)?;
+        let low_rank = layers
+            .iter()
+            .map(|layer| Ok((layer.weight.clone(), LowRank::read(layer, &file, &mut stored)?)))
+            .collect::<Result<HashMap<_, _>>>()?;
+        let whole = whole_parameters(config, model, &file, &mut stored)?;
+        if !stored.is_empty() {
+            let mut more: Vec<String> = stored.into_values().collect();
+            more.sort();
+            return Err(Error::input(format!(
+                "unexpected tensors {}: by {CONFIG} they are not adapted",
+                list(&more)
+            ))
+            .hint(TOGETHER));
         }
-        Ok(Adapter { lora, tensors })
+        Ok(Adapter { low_rank: LowRanks(low_rank), whole, file })
     }
 
     /// Reads elements of a part of an adapter, as [`Lora::parameters`] names and shapes it.
@@ -97,34 +117,171 @@ impl Adapter {
     ///
     /// If there is no such part, or it ends before.
     pub fn read(&self, name: &str, start: usize, out: &mut [f32]) -> Result<()> {
-        let data = self.tensors.get(name).and_then(|data| data.get(start..start + out.len()));
+        let part = |end: &str, of: fn(&LowRank) -> &Vec<f32>| {
+            let layer = name.strip_suffix(end)?;
+            self.low_rank.0.get(&format!("{layer}.weight")).map(of)
+        };
+        let data = part(".lora_A.weight", |low_rank| &low_rank.a)
+            .or_else(|| part(B, |low_rank| &low_rank.b))
+            .and_then(|data| data.get(start..start + out.len()));
         let data = data.ok_or_else(|| Error::input(format!("the adapters have no such {name}")))?;
         out.copy_from_slice(data);
         Ok(())
     }
+}
 
-    /// Adds what adapts the weight called `name` to its elements from `start` on.
+impl LowRank {
+    /// Reads A and B, and strikes them off what is stored.
+    fn read(
+        layer: &Adapted,
+        file: &TensorFile,
+        stored: &mut HashMap<String, String>,
+    ) -> Result<LowRank> {
+        let Adapted { module, rank, shape: [rows, width], .. } = layer;
+        let mut part = |part: &str, wanted: [usize; 2]| {
+            let name = format!("{module}.{part}");
+            let name = stored.remove(&name).ok_or_else(|| {
+                Error::input(format!("{PEFT_PREFIX}{name}.weight is missing")).hint(TOGETHER)
+            })?;
+            check_shape(file, &name, &wanted)?;
+            let mut data = vec![0.0; wanted.iter().product()];
+            file.read(&name, 0, &mut data)?;
+            match data.iter().position(|x| !x.is_finite()) {
+                None => Ok(data),
+                Some(at) => Err(Error::input(format!("{name} is {} at element {at}", data[at]))),
+            }
+        };
+        let a = part("lora_A", [*rank, *rows])?;
+        let b = transposed(&part("lora_B", [*width, *rank])?, *rank);
+        Ok(LowRank { scale: layer.scale as f32, a, b, width: *width })
+    }
+}
+
+impl LowRanks {
+    /// Adds what adapts the parameter called `name` to its elements from `start` on.
     pub(super) fn merge(&self, name: &str, start: usize, out: &mut [f32]) {
-        let Some(layer) = name.strip_suffix(".weight") else { return };
-        let part = |part: &str| self.tensors.get(&format!("{layer}.{part}.weight"));
-        if let (Some(a), Some(b)) = (part("lora_A"), part("lora_B")) {
-            merge(self.lora.scale(), [a, b], b.len() / self.lora.rank, start, out);
+        if let Some(LowRank { scale, a, b, width }) = self.0.get(name) {
+            merge(*scale, [a, b], *width, start, out);
         }
     }
 }
 
-/// An error about an option, in a file that has no options.
-fn in_file(error: &Error) -> Error {
-    let names = [
-        ("--lora-rank", "r"),
-        ("--lora-alpha", "lora_alpha"),
-        ("--lora-targets", "target_modules"),
-    ];
-    let text = names.iter().fold(error.to_string(), |text, (from, to)| text.replace(from, to));
-    match error.advice() {
-        Some(hint) => Error::input(text).hint(hint),
-        None => Error::input(text),
+/// The names of a file's tensors, by the names that they have whatever wrote them: without what PEFT puts around the
+/// model and its layers, and without the name of the adapters, which PEFT leaves out and others do not.
+fn by_canonical_name(file: &TensorFile) -> Result<HashMap<String, String>> {
+    let mut stored = HashMap::new();
+    for name in file.names() {
+        let inner = name.strip_prefix(PEFT_PREFIX).unwrap_or(name);
+        let parts = inner.split('.').filter_map(|part| match part {
+            "base_layer" | "modules_to_save" | "default" => None,
+            // Those of an embedding.
+            "lora_embedding_A" => Some("lora_A"),
+            "lora_embedding_B" => Some("lora_B"),
+            part => Some(part),
+        });
+        let canonical = parts.collect::<Vec<_>>().join(".");
+        let layer = canonical
+            .strip_suffix(".weight")
+            .filter(|layer| layer.ends_with(".lora_A") || layer.ends_with(".lora_B"));
+        let canonical = layer.map(str::to_owned).unwrap_or(canonical);
+        // Older versions of the library save the causal mask with the biases.
+        if is_mask(canonical.strip_prefix(PREFIX).unwrap_or(&canonical)) {
+            continue;
+        }
+        if let Some(other) = stored.insert(canonical, name.to_owned()) {
+            return Err(Error::input(format!("{other} and {name} are one tensor")));
+        }
     }
+    Ok(stored)
+}
+
+/// The model's own parameters in the adapters' file, with their names there, which are struck off what is stored.
+fn whole_parameters(
+    config: &PeftConfig,
+    model: &GptConfig,
+    file: &TensorFile,
+    stored: &mut HashMap<String, String>,
+) -> Result<Vec<(String, String)>> {
+    let mut table = the_table(config, file, stored)?;
+    let mut whole = Vec::new();
+    for (name, shape) in each_parameter(model) {
+        let peft_name = format!("{PREFIX}{name}");
+        let found = match name.as_str() {
+            TABLE => table.take(),
+            _ if config.saves(&peft_name) => Some(need(stored, &peft_name)?),
+            _ if config.has_biases() && name.ends_with(".bias") => stored.remove(&peft_name),
+            _ => None,
+        };
+        if let Some(found) = found {
+            check_shape(file, &found, &shape)?;
+            whole.push((name, found));
+        }
+    }
+    Ok(whole)
+}
+
+/// The name of a tensor that `modules_to_save` promises, which is struck off what is stored.
+fn need(stored: &mut HashMap<String, String>, name: &str) -> Result<String> {
+    stored.remove(name).ok_or_else(|| {
+        let what = format!("{PEFT_PREFIX}{name} is missing, which modules_to_save names");
+        Error::input(what).hint(TOGETHER)
+    })
+}
+
+/// The name of the tensor that takes the place of the token table, which is the output head, too; struck off what is
+/// stored, under either name.
+///
+/// Of a module in `modules_to_save` PEFT makes a copy of its own, which is no longer the other's. Elsewhere the
+/// table is there because somebody asked PEFT to save it, and loading either name changes both.
+fn the_table(
+    config: &PeftConfig,
+    file: &TensorFile,
+    stored: &mut HashMap<String, String>,
+) -> Result<Option<String>> {
+    let names = [&format!("{PREFIX}{TABLE}"), HEAD];
+    let saved = names.map(|name| config.saves(name));
+    let mut take = |name: &str, saved: bool| match saved {
+        true => need(stored, name).map(Some),
+        false => Ok(stored.remove(name)),
+    };
+    let what = match (take(names[0], saved[0])?, take(names[1], saved[1])?) {
+        (None, None) => return Ok(None),
+        (Some(table), Some(head)) => match file.has_same(&table, file, &head)? {
+            true => return Ok(Some(table)),
+            false => format!("{table} and {head} differ"),
+        },
+        (Some(one), None) | (None, Some(one)) if saved == [false, false] => return Ok(Some(one)),
+        (Some(one), None) | (None, Some(one)) => {
+            format!("{one} replaces one of the model's token table and its output head")
+        }
+    };
+    Err(Error::input(format!("{what}: wgpt has one table for both")).hint(
+        "train the adapters again with wte and lm_head in modules_to_save and ensure_weight_tying=True, or \
+         without either",
+    ))
+}
+
+fn check_shape(file: &TensorFile, name: &str, wanted: &[usize]) -> Result<()> {
+    match file.shape(name) {
+        Some(got) if got != wanted => {
+            let what = format!("{name} has shape {got:?}, should be {wanted:?}");
+            Err(Error::input(what).hint(TOGETHER))
+        }
+        _ => file.check_float(name),
+    }
+}
+
+/// The adapters' weights are not there: says so, and what to do with those in another format.
+fn no_weights(dir: &Path) -> Error {
+    let other = dir.join(PICKLED);
+    if other.exists() {
+        return pickled(&other);
+    }
+    let error = Error::input(format!("{} holds {CONFIG} and no {WEIGHTS}", dir.display()));
+    error.hint(match weights::is_there(dir) {
+        true => format!("add {WEIGHTS}; or remove {CONFIG}, to take the model without adapters"),
+        false => format!("add {WEIGHTS}, which PEFT writes beside {CONFIG}"),
+    })
 }
 
 /// The shape that a tensor has in the file: B is (out, rank) there.
@@ -141,13 +298,19 @@ fn transposed(data: &[f32], columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|c| data.iter().skip(c).step_by(columns)).copied().collect()
 }
 
+/// Whether a folder holds adapters, alone or beside a model.
+pub(super) fn is_there(dir: &Path) -> bool {
+    dir.join(CONFIG).is_file()
+}
+
 /// Whether a folder holds adapters and no whole model.
 pub(super) fn is_adapter(dir: &Path) -> bool {
-    dir.join(CONFIG).is_file() && !weights::is_there(dir)
+    is_there(dir) && !weights::is_there(dir)
 }
 
 /// The folder whose files have a model's sizes: `dir` itself, or that of the model which its adapters belong to,
-/// which may be one on the hub.
+/// which may be one on the hub. Adapters beside a model belong to that, whatever their configuration says, as
+/// for Hugging Face's `from_pretrained`.
 ///
 /// # Errors
 ///
@@ -165,7 +328,10 @@ pub(crate) fn fetch_model(dir: &Path, progress: &mut dyn FnMut(hub::Progress)) -
     if !is_adapter(dir) {
         return Ok(dir.to_owned());
     }
-    let (_, name) = read_config(dir)?;
+    let name = read_config(dir)?.base.ok_or_else(|| {
+        let what = format!("base_model_name_or_path is null, must be {BASE}");
+        Error::input(what).at(dir.join(CONFIG).display())
+    })?;
     // A name that is not absolute may be meant from here, or from the adapters' folder.
     let places = [PathBuf::from(&name), dir.join(&name)];
     let base = match places.into_iter().find(|place| place.exists()) {
@@ -182,77 +348,23 @@ pub(crate) fn fetch_model(dir: &Path, progress: &mut dyn FnMut(hub::Progress)) -
             )));
         }
     };
-    if is_adapter(&base) {
+    if is_there(&base) {
         return Err(Error::input(format!(
-            "{} holds adapters of {}, which holds adapters, too, and no model",
+            "{} holds adapters of {}, which holds adapters, too",
             dir.display(),
             base.display()
         ))
-        .hint(format!("name a whole model as base_model_name_or_path in {CONFIG}")));
+        .hint(format!("name a model without adapters as base_model_name_or_path in {CONFIG}")));
     }
     Ok(base)
 }
 
-/// Settings of PEFT that change the arithmetic, each with the values supported.
-const SETTINGS: &[(&str, &[&str])] = &[
-    ("peft_type", &["\"LORA\""]),
-    ("bias", &["\"none\""]),
-    ("use_dora", &["false", "null"]),
-    ("use_rslora", &["false", "null"]),
-    ("lora_bias", &["false", "null"]),
-    ("rank_pattern", &["{}", "null"]),
-    ("alpha_pattern", &["{}", "null"]),
-    ("modules_to_save", &["null", "[]"]),
-    ("layers_to_transform", &["null", "[]"]),
-    ("layer_replication", &["null", "[]"]),
-    ("exclude_modules", &["null", "[]"]),
-    ("target_parameters", &["null", "[]"]),
-    ("trainable_token_indices", &["null", "[]"]),
-    // Others change the model that the adapters belong to, or where they apply.
-    ("init_lora_weights", &["true", "false", "\"gaussian\"", "null"]),
-    ("alora_invocation_tokens", &["null", "[]"]),
-    ("use_qalora", &["false", "null"]),
-];
-
-/// What a folder's adapters are, and the name of the model that they belong to.
-fn read_config(dir: &Path) -> Result<(Lora, String)> {
+fn read_config(dir: &Path) -> Result<PeftConfig> {
     let path = dir.join(CONFIG);
     let text = std::fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
     let fields: Map<String, Value> = serde_json::from_slice(&text)
         .map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
-    parse(&fields).map_err(|e| e.at(path.display()))
-}
-
-fn parse(fields: &Map<String, Value>) -> Result<(Lora, String)> {
-    for (name, supported) in SETTINGS {
-        let Some(value) = fields.get(*name) else { continue };
-        let value = value.to_string();
-        if !supported.contains(&value.as_str()) {
-            return Err(Error::input(format!(
-                "{name} is {value}, only {} is supported",
-                supported[0]
-            ))
-            .hint("merge the adapters into their model with the program that made them"));
-        }
-    }
-    let null = Value::Null;
-    let field = |name: &str| fields.get(name).unwrap_or(&null);
-    let wrong = |name: &str, wanted: &str| {
-        Error::input(format!("{name} is {}, must be {wanted}", field(name)))
-    };
-    let rank = field("r").as_u64().ok_or_else(|| wrong("r", "a whole number"))?;
-    let alpha = field("lora_alpha").as_f64().ok_or_else(|| wrong("lora_alpha", "a number"))?;
-    let name = |value: &Value| value.as_str().map(str::to_owned);
-    let targets = field("target_modules").as_array();
-    let targets = targets.and_then(|targets| targets.iter().map(name).collect());
-    let targets = targets.ok_or_else(|| wrong("target_modules", "a list of layers' names"))?;
-    let base = name(field("base_model_name_or_path"));
-    let base = base.ok_or_else(|| wrong("base_model_name_or_path", "a model's folder or name"))?;
-    let base = match name(field("revision")) {
-        Some(revision) if hub::is_name(&base) => format!("{base}@{revision}"),
-        _ => base,
-    };
-    Ok((Lora { rank: usize::try_from(rank).unwrap_or(usize::MAX), alpha, targets }, base))
+    PeftConfig::parse(&fields).map_err(|e| e.at(path.display()))
 }
 
 /// adapter_config.json as PEFT saves it.
@@ -314,5 +426,6 @@ pub(super) fn write_adapter(
         Ok(())
     };
     let tensors: Vec<NamedShape> = parts.iter().map(stored).collect();
-    write_tensors(&dir.join(WEIGHTS), PREFIX, &tensors, Float::F32, &mut turned)
+    let prefix = format!("{PEFT_PREFIX}{PREFIX}");
+    write_tensors(&dir.join(WEIGHTS), &prefix, &tensors, Float::F32, &mut turned)
 }

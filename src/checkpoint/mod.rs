@@ -3,6 +3,7 @@
 //! ```text
 //! model folder   config.json  generation_config.json  model.safetensors  [tokenizer.json  tokenizer_config.json]
 //!                or adapters of another one: adapter_config.json  adapter_model.safetensors  [the tokenizer]
+//!                or both: the model with these adapters
 //! run folder     run.json  variants.json  metrics.jsonl  best/ (a model folder)  the last step's model files
 //!                checkpoints/step-N/ (a model folder, train_state.json, train_state.safetensors)
 //! ```
@@ -15,12 +16,14 @@ pub mod files;
 
 mod adapter;
 mod config_json;
+mod peft;
 mod run;
 mod save;
 mod state;
 mod tensor_file;
 mod weights;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 pub(crate) use adapter::fetch_model;
@@ -92,7 +95,8 @@ fn each_parameter(config: &GptConfig) -> impl Iterator<Item = NamedShape> + use<
 ///
 /// If it is a run that has no model yet.
 pub fn model_at(path: &Path) -> Result<PathBuf> {
-    if path.file_name().is_some_and(|name| name == WEIGHTS) && path.is_file() {
+    let is_usual = |name: &OsStr| name == WEIGHTS || name == adapter::ADAPTER_FILES[1];
+    if path.file_name().is_some_and(is_usual) && path.is_file() {
         return Ok(folder_of(path).to_owned());
     }
     if !run::is_run(path) {
@@ -118,6 +122,11 @@ pub(crate) fn folder_of(model: &Path) -> &Path {
 /// Whether a folder holds adapters of a model, and not the model.
 pub fn is_adapter(dir: &Path) -> bool {
     adapter::is_adapter(dir)
+}
+
+/// Whether a folder holds adapters, be it of the model beside them or of another one.
+pub fn has_adapters(dir: &Path) -> bool {
+    adapter::is_there(dir)
 }
 
 /// The folder of a model's tokenizer, if it has one: the model's own, or else, of adapters, that of the model

@@ -102,12 +102,50 @@ impl TensorFile {
                     widen(info.dtype, halves, out);
                 }
             }
-            other => {
-                let what = format!("{name} is of dtype {other:?}, must be F32, F16 or BF16");
-                return Err(fault(what).hint("save the model in float32, float16 or bfloat16"));
-            }
+            _ => return self.check_float(name).map_err(|e| e.at(self.path.display())),
         }
         Ok(())
+    }
+
+    /// Checks that a tensor is of a type that is read.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, or is of another type.
+    pub(super) fn check_float(&self, name: &str) -> Result<()> {
+        let dtype = self.info(name).map(|info| info.dtype);
+        match dtype {
+            Some(Dtype::F32 | Dtype::F16 | Dtype::BF16) => Ok(()),
+            Some(other) => {
+                let what = format!("{name} is of dtype {other:?}, must be F32, F16 or BF16");
+                Err(Error::input(what).hint("save the model in float32, float16 or bfloat16"))
+            }
+            None => Err(Error::input(format!("no tensor {name}"))),
+        }
+    }
+
+    /// Whether a tensor is the same as one of another file: its shape, its type, its bits.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such tensor, it is of a type that is not read, or a file cannot be read.
+    pub(super) fn has_same(&self, name: &str, other: &TensorFile, its: &str) -> Result<bool> {
+        let kind = |info: &TensorInfo| (info.shape.clone(), info.dtype);
+        if self.info(name).map(kind) != other.info(its).map(kind) {
+            return Ok(false);
+        }
+        let elements = self.shape(name).unwrap_or_default().iter().product::<usize>();
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        for offset in (0..elements).step_by(SLICE) {
+            a.resize(SLICE.min(elements - offset), 0.0f32);
+            b.resize(a.len(), 0.0f32);
+            self.read(name, offset, &mut a)?;
+            other.read(its, offset, &mut b)?;
+            if bytemuck::cast_slice::<f32, u32>(&a) != bytemuck::cast_slice::<f32, u32>(&b) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn read_bytes(&self, offset: u64, out: &mut [u8]) -> Result<()> {

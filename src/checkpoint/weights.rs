@@ -4,10 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 use rayon::prelude::*;
-use safetensors::tensor::Dtype;
 use serde_json::Value;
 
-use super::adapter::{self, Adapter};
+use super::adapter::{self, Adapter, LowRanks};
 use super::tensor_file::{SLICE, TensorFile, coordinates, list};
 use super::{each_parameter, folder_of};
 use crate::config::GptConfig;
@@ -16,10 +15,16 @@ use crate::error::{Error, Result};
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 pub(super) const PREFIX: &str = "transformer.";
-const HEAD: &str = "lm_head.weight";
+/// The token table.
+pub(super) const TABLE: &str = "wte.weight";
+/// The output head, which is the token table.
+pub(super) const HEAD: &str = "lm_head.weight";
 /// What to do with weights in Python's own format.
 pub(crate) const SAVE_AS_SAFETENSORS: &str = "save the model as safetensors: in Python, GPT2LMHeadModel.from_pretrained(MODEL)\
      .save_pretrained(NEW_DIR)";
+/// The same for adapters.
+const SAVE_ADAPTERS_AS_SAFETENSORS: &str = "save the adapters as safetensors: in Python, PeftModel.from_pretrained(\
+     GPT2LMHeadModel.from_pretrained(MODEL), ADAPTERS).save_pretrained(NEW_DIR)";
 
 /// Where a tensor lies: which of the files, and under which name there.
 #[derive(Clone)]
@@ -35,7 +40,7 @@ pub struct Weights {
     places: Vec<(String, Place)>,
     by_name: HashMap<String, usize>,
     /// What is merged into them as they are read.
-    adapter: Option<Adapter>,
+    adapters: Option<LowRanks>,
 }
 
 /// Whether a folder holds a model's weights.
@@ -47,19 +52,38 @@ impl Weights {
     /// Opens model.safetensors, or the shards of model.safetensors.index.json, in the folder `model`; or the
     /// weights file `model`.
     ///
-    /// Names may bear the prefix `transformer.`; attention's mask buffers are ignored, and a head
-    /// is accepted if it is the token table again. Types are F32, F16 or BF16. Where `dir` holds adapters, it
-    /// is the weights of the model that they belong to, with the adapters merged into what is read.
+    /// Names may bear the prefix `transformer.`; attention's mask buffers are ignored, and a head is accepted if it is
+    /// the token table, there again or in its place. Types are F32, F16 or BF16. Where `model` holds adapters, it is
+    /// the weights of the model that they belong to, with the adapters merged into what is read.
     ///
     /// # Errors
     ///
     /// If there are no such files or a header is wrong; names the parameter that is missing, of
     /// another shape or type, and tensors that the model does not have.
     pub fn open(model: &Path, config: &GptConfig) -> Result<Weights> {
+        let weights = Weights::open_plain(&adapter::model_folder(model)?, config)?;
+        match adapter::is_there(model) {
+            true => Ok(weights.adapted(Adapter::open(model, config)?)),
+            false => Ok(weights),
+        }
+    }
+
+    /// The same weights with adapters.
+    fn adapted(mut self, adapter: Adapter) -> Weights {
+        let file = self.files.len();
+        for (name, stored) in adapter.whole {
+            let index = self.by_name[&name];
+            self.places[index].1 = Place { file, name: stored };
+        }
+        self.files.push(adapter.file);
+        Weights { adapters: Some(adapter.low_rank), ..self }
+    }
+
+    /// The weights of a model folder, or a weights file, as they are.
+    fn open_plain(model: &Path, config: &GptConfig) -> Result<Weights> {
         let dir = model;
-        if adapter::is_adapter(dir) {
-            let base = Weights::open(&adapter::model_folder(dir)?, config)?;
-            return Ok(Weights { adapter: Some(Adapter::open(dir, config)?), ..base });
+        if dir.is_file() && is_pickled(dir) {
+            return Err(pickled(dir));
         }
         let single = if dir.is_file() { dir.to_owned() } else { dir.join(SINGLE) };
         let (files, mut found) = if single.exists() {
@@ -71,7 +95,7 @@ impl Weights {
         } else {
             return Err(no_weights(dir));
         };
-        let head = found.remove(HEAD);
+        let head = take_head(&mut found);
         let places = find_parameters(config, &files, &mut found).map_err(|e| {
             let e = e.at(dir.display());
             match model.is_file() && folder_of(model).join(INDEX).exists() {
@@ -91,7 +115,7 @@ impl Weights {
             .hint("config.json and the weights must be of one model"));
         }
         let by_name = places.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
-        let weights = Weights { files, places, by_name, adapter: None };
+        let weights = Weights { files, places, by_name, adapters: None };
         if let Some(head) = head {
             weights.check_tied(&head).map_err(|e| e.at(dir.display()))?;
         }
@@ -110,8 +134,8 @@ impl Weights {
             .get(name)
             .ok_or_else(|| Error::input(format!("the model has no parameter {name}")))?;
         self.read_place(&self.places[index].1, offset, out)?;
-        if let Some(adapter) = &self.adapter {
-            adapter.merge(name, offset, out);
+        if let Some(adapters) = &self.adapters {
+            adapters.merge(name, offset, out);
             // The weights were checked, and so were the adapters; their sum was not.
             if let Some(at) = out.iter().position(|x| !x.is_finite()) {
                 let index = coordinates(offset + at, self.shape(&self.places[index].1));
@@ -177,20 +201,17 @@ impl Weights {
             Error::input(format!("{HEAD} {what} wte.weight: only a tied head is supported"))
                 .hint("save the model with tie_word_embeddings true")
         };
-        let info = |place: &Place| self.files[place.file].info(&place.name);
-        if info(head).map(|i| (&i.shape, i.dtype)) != info(table).map(|i| (&i.shape, i.dtype)) {
+        let kind = |place: &Place| {
+            self.files[place.file].info(&place.name).map(|info| (&info.shape, info.dtype))
+        };
+        if kind(head) != kind(table) {
             return Err(refused("is not of the shape and dtype of"));
         }
-        let elements = self.shape(table).iter().product::<usize>();
-        let same = |offset: usize| -> Result<()> {
-            let n = SLICE.min(elements - offset);
-            let (mut a, mut b) = (vec![0.0f32; n], vec![0.0f32; n]);
-            self.read_place(head, offset, &mut a)?;
-            self.read_place(table, offset, &mut b)?;
-            let bits = |x: &[f32]| bytemuck::cast_slice::<f32, u32>(x).to_vec();
-            if bits(&a) == bits(&b) { Ok(()) } else { Err(refused("differs from")) }
-        };
-        (0..elements).step_by(SLICE).try_for_each(same)
+        let (file, of_head) = (&self.files[table.file], &self.files[head.file]);
+        match file.has_same(&table.name, of_head, &head.name)? {
+            true => Ok(()),
+            false => Err(refused("differs from")),
+        }
     }
 }
 
@@ -285,9 +306,20 @@ fn without_prefix(names: Vec<(String, usize)>) -> Result<HashMap<String, Place>>
     Ok(found)
 }
 
+/// Takes the head out of what was found: a second copy of the token table. Where it is the only one it stays, as the
+/// table: of tied tensors, some writers keep the first name of the alphabet.
+fn take_head(found: &mut HashMap<String, Place>) -> Option<Place> {
+    let head = found.remove(HEAD)?;
+    if found.contains_key(TABLE) {
+        return Some(head);
+    }
+    found.insert(TABLE.to_owned(), head);
+    None
+}
+
 /// Whether this is `h.L.attn.bias` or `h.L.attn.masked_bias`: the causal mask, saved by older
 /// versions of the library. (`h.L.attn.c_attn.bias` is a parameter.)
-fn is_mask(name: &str) -> bool {
+pub(super) fn is_mask(name: &str) -> bool {
     let layer = name
         .strip_prefix("h.")
         .and_then(|rest| rest.split_once('.'))
@@ -324,13 +356,7 @@ fn find_parameters(
             ))
             .hint(hint));
         }
-        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            return Err(Error::input(format!(
-                "{} is of dtype {:?}, must be F32, F16 or BF16",
-                place.name, info.dtype
-            ))
-            .hint("save the model in float32, float16 or bfloat16"));
-        }
+        file.check_float(&place.name)?;
         places.push((name, place));
     }
     if missing.is_empty() {
@@ -343,16 +369,35 @@ fn find_parameters(
 
 /// There are no safetensors files: says so, and what to do with the files that are there.
 fn no_weights(dir: &Path) -> Error {
-    let others = ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5"];
-    let other: Option<PathBuf> =
-        others.iter().map(|name| dir.join(name)).find(|path| path.exists());
-    match other {
-        Some(path) => Error::input(format!(
-            "{} cannot be read safely, only model.safetensors is",
-            path.display()
-        ))
-        .hint(SAVE_AS_SAFETENSORS),
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_weights = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // Not a trainer's files, nor those of data.
+        name.contains("model") && is_pickled(path)
+    };
+    let mut others: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_weights).collect();
+    others.sort();
+    match others.first() {
+        Some(path) => pickled(path),
         None => Error::input(format!("{} holds no {SINGLE} and no {INDEX}", dir.display()))
             .hint("give a folder with config.json and model.safetensors"),
     }
+}
+
+/// Whether a file's name is that of weights in another format than safetensors, or of their index.
+fn is_pickled(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.trim_end_matches(".index.json").trim_end_matches(".index");
+    let ends = [".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"];
+    ends.iter().any(|end| name.ends_with(end))
+}
+
+/// Weights are in a format that is not read: says so, and how to get one that is.
+pub(super) fn pickled(path: &Path) -> Error {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let (read, hint) = match name.starts_with("adapter_model") {
+        true => (adapter::ADAPTER_FILES[1], SAVE_ADAPTERS_AS_SAFETENSORS),
+        false => (SINGLE, SAVE_AS_SAFETENSORS),
+    };
+    Error::input(format!("{} cannot be read safely, only {read} is", path.display())).hint(hint)
 }

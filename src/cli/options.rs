@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::builder::PossibleValuesParser;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{self, DeviceChoice};
-use wgpt::checkpoint::newest_run;
+use wgpt::checkpoint::{has_adapters, is_adapter, newest_run};
 use wgpt::config::{Precision, Recompute, SIZES};
 use wgpt::finetune::Lora;
 use wgpt::fit::{largest_batch, least_recompute};
@@ -105,6 +105,13 @@ pub fn find_model(named: Option<&Path>) -> Result<PathBuf> {
             progress.bytes(&what, at.done_bytes, at.total_bytes.unwrap_or(0));
         });
         progress.end();
+        if let Ok(folder) = &found
+            && has_adapters(folder)
+            && !is_adapter(folder)
+        {
+            let folder = folder.display();
+            output::log(&format!("model: {folder}, with the adapters of its adapter_config.json"));
+        }
         return found;
     }
     let newest = newest_run(Path::new("runs"))?.ok_or_else(|| {

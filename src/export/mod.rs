@@ -12,7 +12,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::{
-    Fill, Layout, fetch_model, files, folder_of, is_adapter, write_json, write_model_as,
+    Fill, Layout, fetch_model, files, folder_of, has_adapters, write_json, write_model_as,
 };
 use crate::error::{Error, Result};
 use crate::gpt::Gpt;
@@ -69,7 +69,7 @@ pub fn folder(
             write_model_as(dir, model, layout, &mut counted(fill, total, progress))?;
             keep_settings(base, dir)?;
             files::write_bytes(&dir.join(CARD), card.as_bytes())?;
-            let card = (!is_adapter(source)).then(|| source.join(CARD));
+            let card = (!has_adapters(source)).then(|| source.join(CARD));
             let kept = KEPT.map(|name| [source, base].map(|folder| folder.join(name)));
             let kept =
                 kept.into_iter().filter_map(|all| all.into_iter().find(|file| file.is_file()));

@@ -61,7 +61,7 @@ impl RunSettings {
         match init {
             None => Err(Error::usage("--lora-rank adapts a model that is there already")
                 .hint("name it with --init DIR; or leave --lora-rank out to train a new one")),
-            Some(dir) if checkpoint::is_adapter(dir) => {
+            Some(dir) if checkpoint::has_adapters(dir) => {
                 Err(Error::usage(format!("{} holds adapters already", dir.display()))
                     .hint("make it a whole model first: wgpt export, or Gpt::load and Gpt::save"))
             }

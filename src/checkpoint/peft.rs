@@ -1,0 +1,427 @@
+//! What PEFT's adapter_config.json says: which layers are adapted, at which rank and scale, and what else of
+//! the model is in the adapters' file.
+//!
+//! The rules are those of PEFT 0.21 (`check_target_module_exists`, `get_pattern_key`, `_set_trainable`), over the
+//! names that PEFT gives to the modules of a GPT-2: `transformer.h.0.attn.c_attn`, `transformer.wpe`, `lm_head`.
+
+use fancy_regex::Regex;
+use serde_json::{Map, Value};
+
+use crate::config::GptConfig;
+use crate::error::{Error, Result};
+use crate::hub;
+
+use super::each_parameter;
+
+/// Settings that change the arithmetic and are not read here, each with the values supported.
+const SETTINGS: &[(&str, &[&str])] = &[
+    ("peft_type", &["\"LORA\""]),
+    ("bias", &["\"none\"", "\"all\"", "\"lora_only\""]),
+    ("use_dora", &["false", "null"]),
+    ("lora_bias", &["false", "null"]),
+    ("layer_replication", &["null", "[]"]),
+    ("target_parameters", &["null", "[]"]),
+    ("trainable_token_indices", &["null", "[]", "{}"]),
+    // The others change the model that the adapters belong to, or where and when they apply.
+    ("init_lora_weights", &["true", "false", "\"gaussian\"", "\"eva\"", "\"orthogonal\"", "null"]),
+    ("alora_invocation_tokens", &["null", "[]"]),
+    ("use_qalora", &["false", "null"]),
+    ("use_bdlora", &["false", "null"]),
+    ("kasa_config", &["null"]),
+    ("monteclora_config", &["null"]),
+    ("arrow_config", &["null"]),
+];
+
+/// The layers that PEFT adapts of a GPT-2 where the configuration names none.
+const DEFAULT_TARGET: &str = "c_attn";
+/// Instead of names: every linear layer but the output head.
+const ALL_LINEAR: &str = "all-linear";
+
+/// adapter_config.json, read.
+#[derive(Debug)]
+pub(super) struct PeftConfig {
+    /// The model that the adapters belong to: a path, or a name on the hub with its revision.
+    pub(super) base: Option<String>,
+    rank: usize,
+    alpha: f64,
+    /// The scale is alpha over the root of the rank, and not over the rank.
+    root: bool,
+    ranks: Vec<(Pattern, usize)>,
+    alphas: Vec<(Pattern, f64)>,
+    targets: Modules,
+    excluded: Option<Modules>,
+    saved: Vec<Saved>,
+    layers: Option<Layers>,
+    biases: bool,
+}
+
+/// A layer with an adapter.
+#[derive(Debug)]
+pub(super) struct Adapted {
+    /// The name of its weight among the model's parameters.
+    pub(super) weight: String,
+    /// The shape of that weight.
+    pub(super) shape: [usize; 2],
+    /// PEFT's name of the layer.
+    pub(super) module: String,
+    /// Rows of A.
+    pub(super) rank: usize,
+    /// What B A is multiplied by.
+    pub(super) scale: f64,
+}
+
+/// Which modules a setting is about.
+#[derive(Debug)]
+enum Modules {
+    /// Those of these names, or of names that end so from a dot on.
+    Ends(Vec<String>),
+    /// Those whose whole name matches.
+    Whole(Pattern),
+    /// All linear layers.
+    AllLinear,
+}
+
+/// An entry of `modules_to_save`.
+#[derive(Debug)]
+struct Saved {
+    end: String,
+    /// What PEFT leaves without adapters for its sake.
+    around: Pattern,
+}
+
+/// `layers_to_transform`, and where a layer's number stands in a name.
+#[derive(Debug)]
+struct Layers {
+    numbers: Vec<i64>,
+    patterns: Vec<Pattern>,
+}
+
+/// One of Python's regular expressions, with the text that the user knows it by.
+#[derive(Debug)]
+struct Pattern {
+    setting: &'static str,
+    text: String,
+    regex: Regex,
+}
+
+impl Pattern {
+    fn new(setting: &'static str, text: &str, whole: &str) -> Result<Pattern> {
+        let regex = Regex::new(whole).map_err(|e| {
+            Error::input(format!("{setting}: {text:?} cannot be read as a regular expression: {e}"))
+                .hint("name the layers one by one instead")
+        })?;
+        Ok(Pattern { setting, text: text.to_owned(), regex })
+    }
+
+    fn matches(&self, name: &str) -> Result<bool> {
+        self.regex.is_match(name).map_err(|e| self.gave_up(name, &e))
+    }
+
+    /// The number that the group `idx` has in a name.
+    fn index(&self, name: &str) -> Result<Option<i64>> {
+        let found = self.regex.captures(name).map_err(|e| self.gave_up(name, &e))?;
+        let digits = found.and_then(|found| found.name("idx").map(|m| m.as_str().parse().ok()));
+        Ok(digits.flatten())
+    }
+
+    fn gave_up(&self, name: &str, error: &fancy_regex::Error) -> Error {
+        let Pattern { setting, text, .. } = self;
+        Error::input(format!("{setting}: matching {text:?} against {name}: {error}"))
+            .hint("name the layers one by one instead")
+    }
+}
+
+impl Modules {
+    fn contains(&self, module: &str) -> Result<bool> {
+        match self {
+            Modules::Ends(ends) => Ok(ends.iter().any(|end| ends_with(module, end))),
+            Modules::Whole(pattern) => pattern.matches(module),
+            Modules::AllLinear => Ok(module.starts_with("transformer.h.")),
+        }
+    }
+}
+
+impl Layers {
+    fn contain(&self, module: &str) -> Result<bool> {
+        for pattern in &self.patterns {
+            if let Some(index) = pattern.index(module)? {
+                return Ok(self.numbers.contains(&index));
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Whether a module's name ends with all of `end`, from a dot or the beginning on.
+fn ends_with(module: &str, end: &str) -> bool {
+    module
+        .strip_suffix(end)
+        .is_some_and(|rest| rest.is_empty() || (rest.ends_with('.') && !end.is_empty()))
+}
+
+impl PeftConfig {
+    /// Reads the fields of adapter_config.json.
+    ///
+    /// # Errors
+    ///
+    /// Names the setting that is wrong or not supported.
+    pub(super) fn parse(fields: &Map<String, Value>) -> Result<PeftConfig> {
+        let fields = Fields(fields);
+        fields.refuse_unsupported()?;
+        let targets = match fields.modules("target_modules")? {
+            Some(targets) => targets,
+            None => Modules::Ends(vec![DEFAULT_TARGET.to_owned()]),
+        };
+        let layers = fields.layers()?;
+        if layers.is_some() && !matches!(targets, Modules::Ends(_)) {
+            return Err(Error::input(
+                "layers_to_transform is set, and target_modules is one text: PEFT takes it only with a list",
+            )
+            .hint("put the layers' numbers into the pattern, or set layers_to_transform to null"));
+        }
+        let alpha = fields.get("lora_alpha");
+        let finite = |x: &f64| x.is_finite();
+        Ok(PeftConfig {
+            base: fields.base()?,
+            rank: rank(fields.get("r")).ok_or_else(|| fields.wrong("r", RANK))?,
+            alpha: (alpha.as_f64().filter(finite))
+                .ok_or_else(|| fields.wrong("lora_alpha", "a number"))?,
+            root: fields.get("use_rslora").as_bool().unwrap_or(false),
+            ranks: fields.by_pattern("rank_pattern", RANK, rank)?,
+            alphas: fields.by_pattern("alpha_pattern", "a number", Value::as_f64)?,
+            targets,
+            excluded: fields.modules("exclude_modules")?,
+            saved: fields.saved()?,
+            layers,
+            biases: fields.get("bias").as_str().is_some_and(|bias| bias != "none"),
+        })
+    }
+
+    /// The layers of a model that have adapters.
+    ///
+    /// # Errors
+    ///
+    /// If the token table is one of them, a pattern cannot be matched, or there is none.
+    pub(super) fn adapted(&self, model: &GptConfig) -> Result<Vec<Adapted>> {
+        let mut all = Vec::new();
+        for (weight, shape) in each_parameter(model) {
+            let (Some(layer), &[rows, columns]) = (weight.strip_suffix(".weight"), &shape[..])
+            else {
+                continue;
+            };
+            let module = format!("transformer.{layer}");
+            if self.adapts(&module)? {
+                let (rank, scale) = (self.rank_of(&module)?, self.scale_of(&module)?);
+                all.push(Adapted { weight, shape: [rows, columns], module, rank, scale });
+            }
+        }
+        let table = all.iter().find(|layer| layer.weight == "wte.weight");
+        let table = table.map(|layer| layer.module.as_str());
+        let head = self.adapts("lm_head")?.then_some("lm_head");
+        if let Some(module) = table.or(head) {
+            return Err(Error::input(format!(
+                "target_modules names {module}: wgpt has one table for tokens and head, adapters of one of them make two"
+            ))
+            .hint("train the adapters again without wte and lm_head in target_modules"));
+        }
+        match all.is_empty() {
+            false => Ok(all),
+            true => Err(Error::input("no layer of a GPT-2 is adapted").hint(
+                "see target_modules, exclude_modules and layers_to_transform; layers are called \
+                 transformer.h.0.attn.c_attn",
+            )),
+        }
+    }
+
+    fn adapts(&self, module: &str) -> Result<bool> {
+        if let Some(excluded) = &self.excluded
+            && excluded.contains(module)?
+        {
+            return Ok(false);
+        }
+        for saved in &self.saved {
+            if saved.around.matches(module)? {
+                return Ok(false);
+            }
+        }
+        if !self.targets.contains(module)? {
+            return Ok(false);
+        }
+        // What is named in full is adapted in whatever layer it is.
+        let in_full = |ends: &Vec<String>| ends.iter().any(|end| end == module);
+        match (&self.layers, &self.targets) {
+            (Some(layers), Modules::Ends(ends)) if !in_full(ends) => layers.contain(module),
+            _ => Ok(true),
+        }
+    }
+
+    fn rank_of(&self, module: &str) -> Result<usize> {
+        Ok(first(&self.ranks, module)?.unwrap_or(self.rank))
+    }
+
+    fn scale_of(&self, module: &str) -> Result<f64> {
+        let rank = self.rank_of(module)? as f64;
+        let alpha = first(&self.alphas, module)?.unwrap_or(self.alpha);
+        Ok(alpha / if self.root { rank.sqrt() } else { rank })
+    }
+
+    /// Whether `modules_to_save` says that this parameter, by PEFT's name of it, is in the adapters' file as a whole.
+    pub(super) fn saves(&self, parameter: &str) -> bool {
+        let mut modules = parameter.match_indices('.').map(|(at, _)| &parameter[..at]);
+        modules.any(|module| self.saved.iter().any(|saved| module.ends_with(&saved.end)))
+    }
+
+    /// Whether biases may be in the adapters' file.
+    pub(super) fn has_biases(&self) -> bool {
+        self.biases
+    }
+}
+
+/// What the first pattern that matches a module gives it.
+fn first<T: Copy>(patterns: &[(Pattern, T)], module: &str) -> Result<Option<T>> {
+    for (pattern, value) in patterns {
+        if pattern.matches(module)? {
+            return Ok(Some(*value));
+        }
+    }
+    Ok(None)
+}
+
+const RANK: &str = "a whole number above 0";
+
+fn rank(value: &Value) -> Option<usize> {
+    value.as_u64().filter(|rank| *rank > 0).and_then(|rank| usize::try_from(rank).ok())
+}
+
+/// The fields of adapter_config.json; what is absent is null.
+struct Fields<'a>(&'a Map<String, Value>);
+
+impl Fields<'_> {
+    fn get(&self, name: &str) -> &Value {
+        self.0.get(name).unwrap_or(&Value::Null)
+    }
+
+    fn wrong(&self, name: &str, wanted: &str) -> Error {
+        Error::input(format!("{name} is {}, must be {wanted}", self.get(name)))
+    }
+
+    fn refuse_unsupported(&self) -> Result<()> {
+        for (name, supported) in SETTINGS {
+            let Some(value) = self.0.get(*name) else { continue };
+            let value = value.to_string();
+            if !supported.contains(&value.as_str()) {
+                return Err(Error::input(format!(
+                    "{name} is {value}, only {} is supported",
+                    supported[0]
+                ))
+                .hint("merge the adapters into their model with the program that made them"));
+            }
+        }
+        Ok(())
+    }
+
+    fn base(&self) -> Result<Option<String>> {
+        let name = match self.get("base_model_name_or_path") {
+            Value::Null => return Ok(None),
+            value => value.as_str().filter(|name| !name.is_empty()),
+        };
+        let name = name.ok_or_else(|| self.wrong("base_model_name_or_path", BASE))?;
+        Ok(Some(match self.get("revision").as_str() {
+            Some(revision) if hub::is_name(name) => format!("{name}@{revision}"),
+            _ => name.to_owned(),
+        }))
+    }
+
+    /// A list of texts, or nothing.
+    fn texts(&self, name: &str, wanted: &str) -> Result<Vec<String>> {
+        let wrong = || self.wrong(name, wanted);
+        let text = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(wrong);
+        match self.get(name) {
+            Value::Null => Ok(Vec::new()),
+            Value::Array(values) => values.iter().map(text).collect(),
+            _ => Err(wrong()),
+        }
+    }
+
+    fn modules(&self, name: &'static str) -> Result<Option<Modules>> {
+        match self.get(name) {
+            Value::Null => Ok(None),
+            Value::String(text)
+                if name == "target_modules" && text.eq_ignore_ascii_case(ALL_LINEAR) =>
+            {
+                Ok(Some(Modules::AllLinear))
+            }
+            // PEFT leaves nothing out for the sake of an empty text.
+            Value::String(text) if name == "exclude_modules" && text.is_empty() => Ok(None),
+            Value::String(text) => {
+                let whole = format!(r"\A(?:{text})\z");
+                Ok(Some(Modules::Whole(Pattern::new(name, text, &whole)?)))
+            }
+            _ => Ok(Some(Modules::Ends(
+                self.texts(name, "a list of layers' names, or a regular expression")?,
+            ))),
+        }
+    }
+
+    fn saved(&self) -> Result<Vec<Saved>> {
+        let name = "modules_to_save";
+        let ends = self.texts(name, "a list of modules' names")?;
+        let saved = |end: String| {
+            let around = Pattern::new(name, &end, &format!(r"\A(^|.*\.){end}($|\..*)"))?;
+            Ok(Saved { end, around })
+        };
+        ends.into_iter().map(saved).collect()
+    }
+
+    fn layers(&self) -> Result<Option<Layers>> {
+        let name = "layers_to_transform";
+        let wrong = || self.wrong(name, "a layer's number, or a list of them");
+        let number = |value: &Value| value.as_i64().ok_or_else(wrong);
+        let numbers: Vec<i64> = match self.get(name) {
+            Value::Null => return Ok(None),
+            Value::Array(values) => values.iter().map(number).collect::<Result<_>>()?,
+            value => vec![number(value)?],
+        };
+        if numbers.is_empty() {
+            return Ok(None);
+        }
+        let name = "layers_pattern";
+        let given = match self.get(name) {
+            Value::String(text) if text.is_empty() => Vec::new(),
+            Value::String(text) => vec![text.clone()],
+            _ => self.texts(name, "a name, or a list of names")?,
+        };
+        let pattern = |text: &String| {
+            Pattern::new(name, text, &format!(r"\A(?:^|.*?\.){text}\.(?P<idx>\d+)\."))
+        };
+        let patterns = match given.is_empty() {
+            true => vec![Pattern::new(name, "", r"\A.*?\.[^.]*\.(?P<idx>\d+)\.")?],
+            false => given.iter().map(pattern).collect::<Result<_>>()?,
+        };
+        Ok(Some(Layers { numbers, patterns }))
+    }
+
+    /// An object of patterns of modules' names, in their order.
+    fn by_pattern<T>(
+        &self,
+        name: &'static str,
+        wanted: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Vec<(Pattern, T)>> {
+        let object = match self.get(name) {
+            Value::Null => return Ok(Vec::new()),
+            Value::Object(object) => object,
+            _ => return Err(self.wrong(name, "an object of names and numbers")),
+        };
+        let entry = |(text, value): (&String, &Value)| {
+            let value = read(value).ok_or_else(|| {
+                Error::input(format!("{name} gives {text:?} {value}, must be {wanted}"))
+            })?;
+            Ok((Pattern::new(name, text, &format!(r"\A(.*\.)?({text})$"))?, value))
+        };
+        object.iter().map(entry).collect()
+    }
+}
+
+/// What `base_model_name_or_path` must be.
+pub(super) const BASE: &str = "a model's folder or name";
