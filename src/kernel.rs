@@ -54,6 +54,23 @@ impl Dims {
     }
 }
 
+impl std::fmt::Display for Dims {
+    /// Every size that is not 0, as ` B=2 T=3 EPS=1e-5`. [`Dims::FIRST`] is left out: a plan does not have it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Dims { B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, SCALE, .. } = *self;
+        let sizes = [("B", B), ("T", T), ("C", C), ("OC", OC), ("NH", NH), ("V", V), ("S", S)];
+        let product = [("M", M), ("K", K), ("N", N), ("LD", LD), ("START", START)];
+        let words = sizes.into_iter().chain(product).chain([("ACC", ACC), ("ID", ID)]);
+        for (name, word) in words.filter(|(_, word)| *word != 0) {
+            write!(f, " {name}={word}")?;
+        }
+        for (name, real) in [("EPS", EPS), ("SCALE", SCALE)].into_iter().filter(|x| x.1 != 0.0) {
+            write!(f, " {name}={real:?}")?;
+        }
+        Ok(())
+    }
+}
+
 /// Whether an [`Access::Acc`] is added to or starts afresh: [`Dims::ACC`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

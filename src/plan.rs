@@ -318,14 +318,14 @@ impl Plan {
 }
 
 impl fmt::Display for Plan {
-    /// One line a dispatch: the whole graph, as text.
+    /// One line per dispatch, the kernel, its sizes and its arguments: the whole graph, as text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut phases: Vec<_> = self.phases.iter().collect();
         phases.sort_by_key(|(_, range)| range.start);
         for (phase, range) in phases {
             writeln!(f, "{phase:?}")?;
             for dispatch in &self.dispatches[range.clone()] {
-                write!(f, "  {}", dispatch.kernel.name)?;
+                write!(f, "  {}{}", dispatch.kernel.name, dispatch.dims)?;
                 for (arg, view) in dispatch.kernel.args.iter().zip(&dispatch.args) {
                     let buffer = &self.buffers[view.buffer].name;
                     let mark = match arg.access {

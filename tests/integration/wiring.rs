@@ -117,6 +117,24 @@ fn the_plans_are_the_golden_ones() {
     assert_golden(&mixed, "tests/golden/plan_mixed.txt");
 }
 
+/// A size that is another one is another line of the golden plan.
+#[test]
+fn every_size_of_a_dispatch_is_printed() {
+    let mut seen = vec![Dims::default().to_string()];
+    // All but the words of FIRST and PAD, which no plan sets.
+    for word in 0..size_of::<Dims>() / 4 - 4 {
+        for value in [1.0_f32, 2.0] {
+            let mut dims = Dims::default();
+            bytemuck::cast_slice_mut::<Dims, f32>(std::slice::from_mut(&mut dims))[word] = value;
+            seen.push(dims.to_string());
+        }
+    }
+    let all = seen.len();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), all, "{seen:?}");
+}
+
 fn assert_golden(plan: &Plan, path: &str) {
     let plan = plan.to_string();
     if std::env::var_os("WGPT_BLESS").is_some_and(|bless| bless == "1") {
