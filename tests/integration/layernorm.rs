@@ -16,8 +16,9 @@ use crate::common::{full_gpu, largest};
 
 const EPS: f32 = 1e-5;
 
-/// What outputs and gradients may be off by, relative to the largest of what is added up to them.
-const TOLERANCE: f64 = 4e-6;
+/// What outputs and gradients may be off by, relative to the largest of what is added up to them: the twin, which adds
+/// 768 numbers one after the other, is off by 7e-7.
+const TOLERANCE: f64 = 2e-6;
 
 /// The kernels over rows of one width, and their buffers.
 struct Rig {
