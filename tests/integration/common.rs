@@ -1,6 +1,7 @@
 //! What the tests share: where the reference values are, the backends, and comparisons.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -68,9 +69,9 @@ pub fn gpu_with(setup: Setup) -> Option<Arc<GpuDevice>> {
     Some(GpuDevice::with(index, setup).expect("it was opened before"))
 }
 
-/// The devices of this process, made one after the other.
+/// The devices of this process, made one after the other; where there are none, the test is reported as skipped.
 fn devices() -> Option<&'static [Arc<GpuDevice>; 3]> {
-    static DEVICES: OnceLock<Option<[Arc<GpuDevice>; 3]>> = OnceLock::new();
+    static DEVICES: OnceLock<Result<[Arc<GpuDevice>; 3], Error>> = OnceLock::new();
     let open = || {
         let index = pick(DeviceChoice::Gpu, &adapters())?.index.unwrap_or(0);
         let device =
@@ -81,17 +82,27 @@ fn devices() -> Option<&'static [Arc<GpuDevice>; 3]> {
             device(Wanted::All, Checks::Off)?,
         ])
     };
-    let devices = DEVICES.get_or_init(|| match open() {
+    match DEVICES.get_or_init(open) {
         Ok(devices) => Some(devices),
-        Err::<_, Error>(e) if std::env::var("WGPT_REQUIRE_GPU").is_ok_and(|v| v == "1") => {
+        Err(e) if std::env::var("WGPT_REQUIRE_GPU").is_ok_and(|v| v == "1") => {
             panic!("WGPT_REQUIRE_GPU=1, but {e}")
         }
         Err(e) => {
-            eprintln!("\n*** SKIPPED, a test that needs a GPU: {e} ***\n");
+            say_skipped(e);
             None
         }
-    });
-    devices.as_ref()
+    }
+}
+
+/// Says once per test, on the terminal, that what it does on a GPU is skipped. The test harness captures what the print
+/// macros print of a test that passes, but not what is written to stderr itself.
+fn say_skipped(why: &Error) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    // The harness gives a test's name to its thread.
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(test.clone()) {
+        let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: {test}: {why}");
+    }
 }
 
 /// What a test runs on.

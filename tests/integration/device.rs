@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use assert_cmd::Command;
 use wgpt::backend::Backend;
 use wgpt::backend::gpu::{AdapterReport, Choice, DeviceChoice, Gpu, adapters, pick};
 use wgpt::error::Kind;
@@ -190,4 +191,37 @@ fn a_lost_device_is_an_error_at_the_next_read() {
     assert_eq!(error.kind(), Kind::Device, "{error}");
     assert!(error.advice().is_some(), "{error}");
     assert!(Gpu::new(&device, Arc::new(sum(3))).is_err(), "nothing can be made on it");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_test_without_a_gpu_says_so_on_the_terminal() {
+    let name = "device::the_tests_device_has_the_limits_of_webgpu";
+    let test = || {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", name]).env("VK_DRIVER_FILES", "/nonexistent");
+        command.env_remove("VK_ADD_DRIVER_FILES").env_remove("WGPT_REQUIRE_GPU");
+        command
+    };
+    let skipped = test().assert().success().get_output().clone();
+    let stdout = String::from_utf8_lossy(&skipped.stdout);
+    assert!(stdout.contains("1 passed"), "{stdout}");
+    let stderr = String::from_utf8_lossy(&skipped.stderr);
+    let said = format!("SKIPPED on a GPU: {name}: ");
+    assert_eq!(stderr.matches(&said).count(), 1, "{stderr}");
+
+    let required = test().env("WGPT_REQUIRE_GPU", "1").assert().failure().get_output().clone();
+    let stdout = String::from_utf8_lossy(&required.stdout);
+    assert!(stdout.contains("WGPT_REQUIRE_GPU=1, but"), "{stdout}");
+}
+
+#[test]
+fn looking_for_a_gpu_prints_no_error_where_there_is_no_desktop() {
+    let mut command = Command::cargo_bin("wgpt").unwrap();
+    for variable in ["XDG_RUNTIME_DIR", "NODEVICE_SELECT", "MESA_VK_DEVICE_SELECT", "DRI_PRIME"] {
+        command.env_remove(variable);
+    }
+    let output = command.arg("devices").assert().success().get_output().clone();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.is_empty(), "{stderr}");
 }

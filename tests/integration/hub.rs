@@ -2,7 +2,7 @@
 //!
 //! The hub is a server on this machine, which serves the reference folders as Hugging Face's does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,10 +15,23 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::common::oracle;
+use crate::common::{json, oracle};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const TOKEN: &str = "hf_secret";
+
+/// The folder of the reference values whose weights lie in several files.
+const SHARDED: &str = "gpt2_tiny_a_sharded";
+
+/// The names of the files that the index in a folder of the reference values names.
+fn shards(folder: &str) -> BTreeSet<String> {
+    let index = json(&oracle().join(folder).join("model.safetensors.index.json"));
+    let map = index["weight_map"].as_object().unwrap();
+    let shards: BTreeSet<String> =
+        map.values().map(|shard| shard.as_str().unwrap().to_owned()).collect();
+    assert!(shards.len() > 1, "{shards:?}");
+    shards
+}
 
 /// What goes wrong with the hub.
 #[derive(Default)]
@@ -301,7 +314,7 @@ fn a_model_is_downloaded_once_and_kept_as_python_keeps_it() {
 
 #[test]
 fn shards_old_names_and_revisions_are_followed() {
-    let server = Server::with("gpt2_tiny_a_sharded", Faults::default());
+    let server = Server::with(SHARDED, Faults::default());
     let wanted = ids_of_folder("gpt2_tiny_a");
     for model in ["org/model", "old/model", "org/model@v1", &format!("org/model@{COMMIT}")] {
         let home = TempDir::new().unwrap();
@@ -407,8 +420,10 @@ fn refusals_name_the_cause_and_the_way_out() {
     };
     let error = refusal(&without("config.json", "gpt2_tiny_a"));
     assert!(error.contains("no config.json in org/model"), "{error}");
-    let error = refusal(&without("model-00002-of-00003.safetensors", "gpt2_tiny_a_sharded"));
-    assert!(error.contains("model-00002-of-00003.safetensors"), "{error}");
+    for shard in shards(SHARDED) {
+        let error = refusal(&without(&shard, SHARDED));
+        assert!(error.contains(&shard), "{error}");
+    }
 
     let pickled = without("model.safetensors", "gpt2_tiny_a");
     let error = refusal(&pickled);
@@ -486,10 +501,12 @@ fn a_weights_file_of_any_name_is_a_model() {
     let mut command = wgpt(home.path(), &generate("mine.safetensors"));
     assert_eq!(ids(command.current_dir(home.path())), ids_of_folder("gpt2_tiny_a"));
 
-    let shard = oracle().join("gpt2_tiny_a_sharded/model-00001-of-00003.safetensors");
-    let shard = std::path::absolute(shard).unwrap();
-    let error = error_of(&mut wgpt(home.path(), &generate(shard.to_str().unwrap())));
-    assert!(error.contains("missing") && error.contains("hint: this is one of several"), "{error}");
+    for shard in shards(SHARDED) {
+        let shard = std::path::absolute(oracle().join(SHARDED).join(shard)).unwrap();
+        let error = error_of(&mut wgpt(home.path(), &generate(shard.to_str().unwrap())));
+        let said = error.contains("missing") && error.contains("hint: this is one of several");
+        assert!(said, "{error}");
+    }
 }
 
 #[test]

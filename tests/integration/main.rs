@@ -20,6 +20,7 @@ mod lora;
 mod mixed;
 mod oracle;
 mod oracle_ops;
+mod peft;
 mod run_folder;
 mod tokenizer;
 mod training;
