@@ -59,6 +59,225 @@ const CASES: &[Case] = &[
         ",
         logits: [0.1293402, -0.4504934, -0.8962926],
     },
+    Case {
+        name: "patterns",
+        config: r#"{"rank_pattern": {"0.attn.c_attn": 4, "^transformer.h.1.mlp.c_proj": 3, "c_attn": 1, "c_proj": 2}, "alpha_pattern": {"0.attn.c_proj": 100, "c_proj": 20, "h\\.\\d\\.mlp\\.c_proj": 3}, "target_modules": ["c_attn", "c_proj"]}"#,
+        tensors: "
+            transformer.h.0.attn.c_attn.lora_A.weight 4x8
+            transformer.h.0.attn.c_attn.lora_B.weight 24x4
+            transformer.h.0.attn.c_proj.lora_A.weight 2x8
+            transformer.h.0.attn.c_proj.lora_B.weight 8x2
+            transformer.h.0.mlp.c_proj.lora_A.weight 2x32
+            transformer.h.0.mlp.c_proj.lora_B.weight 8x2
+            transformer.h.1.attn.c_attn.lora_A.weight 1x8
+            transformer.h.1.attn.c_attn.lora_B.weight 24x1
+            transformer.h.1.attn.c_proj.lora_A.weight 2x8
+            transformer.h.1.attn.c_proj.lora_B.weight 8x2
+            transformer.h.1.mlp.c_proj.lora_A.weight 3x32
+            transformer.h.1.mlp.c_proj.lora_B.weight 8x3
+        ",
+        logits: [0.555521, 0.5174029, -0.4066726],
+    },
+    Case {
+        name: "regex",
+        config: r#"{"target_modules": "(?!.*h\\.0).*(attn\\.c_attn|c_fc)"}"#,
+        tensors: "
+            transformer.h.1.attn.c_attn.lora_A.weight 2x8
+            transformer.h.1.attn.c_attn.lora_B.weight 24x2
+            transformer.h.1.mlp.c_fc.lora_A.weight 2x8
+            transformer.h.1.mlp.c_fc.lora_B.weight 32x2
+        ",
+        logits: [-1.0416527, 0.3813038, 0.231995],
+    },
+    Case {
+        name: "linear",
+        config: r#"{"r": 1, "lora_alpha": 1, "target_modules": "all-linear"}"#,
+        tensors: "
+            transformer.h.0.attn.c_attn.lora_A.weight 1x8
+            transformer.h.0.attn.c_attn.lora_B.weight 24x1
+            transformer.h.0.attn.c_proj.lora_A.weight 1x8
+            transformer.h.0.attn.c_proj.lora_B.weight 8x1
+            transformer.h.0.mlp.c_fc.lora_A.weight 1x8
+            transformer.h.0.mlp.c_fc.lora_B.weight 32x1
+            transformer.h.0.mlp.c_proj.lora_A.weight 1x32
+            transformer.h.0.mlp.c_proj.lora_B.weight 8x1
+            transformer.h.1.attn.c_attn.lora_A.weight 1x8
+            transformer.h.1.attn.c_attn.lora_B.weight 24x1
+            transformer.h.1.attn.c_proj.lora_A.weight 1x8
+            transformer.h.1.attn.c_proj.lora_B.weight 8x1
+            transformer.h.1.mlp.c_fc.lora_A.weight 1x8
+            transformer.h.1.mlp.c_fc.lora_B.weight 32x1
+            transformer.h.1.mlp.c_proj.lora_A.weight 1x32
+            transformer.h.1.mlp.c_proj.lora_B.weight 8x1
+        ",
+        logits: [-0.7510868, -0.342398, -0.8338072],
+    },
+    Case {
+        name: "exclude",
+        config: r#"{"target_modules": ["c_proj"], "exclude_modules": ["h.0.attn.c_proj"]}"#,
+        tensors: "
+            transformer.h.0.mlp.c_proj.lora_A.weight 2x32
+            transformer.h.0.mlp.c_proj.lora_B.weight 8x2
+            transformer.h.1.attn.c_proj.lora_A.weight 2x8
+            transformer.h.1.attn.c_proj.lora_B.weight 8x2
+            transformer.h.1.mlp.c_proj.lora_A.weight 2x32
+            transformer.h.1.mlp.c_proj.lora_B.weight 8x2
+        ",
+        logits: [-0.0479662, -0.7665309, 0.2616062],
+    },
+    Case {
+        name: "exclude_re",
+        config: r#"{"target_modules": ["c_proj"], "exclude_modules": ".*\\.1\\..*"}"#,
+        tensors: "
+            transformer.h.0.attn.c_proj.lora_A.weight 2x8
+            transformer.h.0.attn.c_proj.lora_B.weight 8x2
+            transformer.h.0.mlp.c_proj.lora_A.weight 2x32
+            transformer.h.0.mlp.c_proj.lora_B.weight 8x2
+        ",
+        logits: [-1.0117701, 0.8083403, -0.1797763],
+    },
+    Case {
+        name: "layer",
+        config: r#"{"target_modules": ["c_attn"], "layers_to_transform": 1}"#,
+        tensors: "
+            transformer.h.1.attn.c_attn.lora_A.weight 2x8
+            transformer.h.1.attn.c_attn.lora_B.weight 24x2
+        ",
+        logits: [-0.7628462, 0.161595, -0.1400947],
+    },
+    Case {
+        name: "layers",
+        config: r#"{"target_modules": ["c_attn", "transformer.h.1.mlp.c_fc"], "layers_to_transform": [0], "layers_pattern": "h"}"#,
+        tensors: "
+            transformer.h.0.attn.c_attn.lora_A.weight 2x8
+            transformer.h.0.attn.c_attn.lora_B.weight 24x2
+            transformer.h.1.mlp.c_fc.lora_A.weight 2x8
+            transformer.h.1.mlp.c_fc.lora_B.weight 32x2
+        ",
+        logits: [-0.9197867, 0.908943, 0.7662179],
+    },
+    Case {
+        name: "saved",
+        config: r#"{"target_modules": ["c_attn", "c_fc"], "modules_to_save": ["ln_f", "mlp"]}"#,
+        tensors: "
+            transformer.h.0.attn.c_attn.lora_A.weight 2x8
+            transformer.h.0.attn.c_attn.lora_B.weight 24x2
+            transformer.h.0.mlp.c_fc.bias 32
+            transformer.h.0.mlp.c_fc.weight 8x32
+            transformer.h.0.mlp.c_proj.bias 8
+            transformer.h.0.mlp.c_proj.weight 32x8
+            transformer.h.1.attn.c_attn.lora_A.weight 2x8
+            transformer.h.1.attn.c_attn.lora_B.weight 24x2
+            transformer.h.1.mlp.c_fc.bias 32
+            transformer.h.1.mlp.c_fc.weight 8x32
+            transformer.h.1.mlp.c_proj.bias 8
+            transformer.h.1.mlp.c_proj.weight 32x8
+            transformer.ln_f.bias 8
+            transformer.ln_f.weight 8
+        ",
+        logits: [-1.2883415, -0.3440572, 1.4423113],
+    },
+    Case {
+        name: "wpe",
+        config: r#"{"target_modules": ["c_attn", "wpe"]}"#,
+        tensors: "
+            transformer.h.0.attn.c_attn.lora_A.weight 2x8
+            transformer.h.0.attn.c_attn.lora_B.weight 24x2
+            transformer.h.1.attn.c_attn.lora_A.weight 2x8
+            transformer.h.1.attn.c_attn.lora_B.weight 24x2
+            transformer.wpe.lora_embedding_A 2x16
+            transformer.wpe.lora_embedding_B 8x2
+        ",
+        logits: [-0.2428673, 0.4238904, -0.9466963],
+    },
+    Case {
+        name: "wpe_saved",
+        config: r#"{"target_modules": ["c_attn"], "modules_to_save": ["wpe", "h.1.ln_2"]}"#,
+        tensors: "
+            transformer.h.0.attn.c_attn.lora_A.weight 2x8
+            transformer.h.0.attn.c_attn.lora_B.weight 24x2
+            transformer.h.1.attn.c_attn.lora_A.weight 2x8
+            transformer.h.1.attn.c_attn.lora_B.weight 24x2
+            transformer.h.1.ln_2.bias 8
+            transformer.h.1.ln_2.weight 8
+            transformer.wpe.weight 16x8
+        ",
+        logits: [-0.3142461, -0.3164753, 0.0278027],
+    },
+    Case {
+        name: "tied",
+        config: r#"{"target_modules": ["c_attn"], "modules_to_save": ["wte", "transformer.wte"]}"#,
+        tensors: "
+            lm_head.weight 13x8
+            transformer.h.0.attn.c_attn.lora_A.weight 2x8
+            transformer.h.0.attn.c_attn.lora_B.weight 24x2
+            transformer.h.1.attn.c_attn.lora_A.weight 2x8
+            transformer.h.1.attn.c_attn.lora_B.weight 24x2
+            transformer.wte.weight 13x8
+        ",
+        logits: [1.2424171, 1.2734045, -0.3211448],
+    },
+    Case {
+        name: "tables",
+        config: r#"{"target_modules": ["c_attn"]}"#,
+        tensors: "
+            lm_head.weight 13x8
+            transformer.h.0.attn.c_attn.lora_A.weight 2x8
+            transformer.h.0.attn.c_attn.lora_B.weight 24x2
+            transformer.h.1.attn.c_attn.lora_A.weight 2x8
+            transformer.h.1.attn.c_attn.lora_B.weight 24x2
+            transformer.wte.weight 13x8
+        ",
+        logits: [1.2424171, 1.2734045, -0.3211448],
+    },
+    Case {
+        name: "bias_all",
+        config: r#"{"target_modules": ["c_attn"], "bias": "all"}"#,
+        tensors: "
+            transformer.h.0.attn.c_attn.base_layer.bias 24
+            transformer.h.0.attn.c_attn.lora_A.weight 2x8
+            transformer.h.0.attn.c_attn.lora_B.weight 24x2
+            transformer.h.0.attn.c_proj.bias 8
+            transformer.h.0.ln_1.bias 8
+            transformer.h.0.ln_2.bias 8
+            transformer.h.0.mlp.c_fc.bias 32
+            transformer.h.0.mlp.c_proj.bias 8
+            transformer.h.1.attn.c_attn.base_layer.bias 24
+            transformer.h.1.attn.c_attn.lora_A.weight 2x8
+            transformer.h.1.attn.c_attn.lora_B.weight 24x2
+            transformer.h.1.attn.c_proj.bias 8
+            transformer.h.1.ln_1.bias 8
+            transformer.h.1.ln_2.bias 8
+            transformer.h.1.mlp.c_fc.bias 32
+            transformer.h.1.mlp.c_proj.bias 8
+            transformer.ln_f.bias 8
+        ",
+        logits: [0.2807028, -0.1150135, 0.2366533],
+    },
+    Case {
+        name: "bias_lora",
+        config: r#"{"target_modules": ["c_attn", "q_proj"], "bias": "lora_only"}"#,
+        tensors: "
+            transformer.h.0.attn.c_attn.base_layer.bias 24
+            transformer.h.0.attn.c_attn.lora_A.weight 2x8
+            transformer.h.0.attn.c_attn.lora_B.weight 24x2
+            transformer.h.1.attn.c_attn.base_layer.bias 24
+            transformer.h.1.attn.c_attn.lora_A.weight 2x8
+            transformer.h.1.attn.c_attn.lora_B.weight 24x2
+        ",
+        logits: [-0.6844719, -0.5732719, -0.4427654],
+    },
+    Case {
+        name: "none",
+        config: r#"{"target_modules": null}"#,
+        tensors: "
+            transformer.h.0.attn.c_attn.lora_A.weight 2x8
+            transformer.h.0.attn.c_attn.lora_B.weight 24x2
+            transformer.h.1.attn.c_attn.lora_A.weight 2x8
+            transformer.h.1.attn.c_attn.lora_B.weight 24x2
+        ",
+        logits: [0.4929191, 0.8623856, -1.1044973],
+    },
 ];
 
 fn sizes() -> GptConfig {
