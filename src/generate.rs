@@ -93,7 +93,7 @@ impl GenerateOptions {
 
 /// Continues `prompt` by up to `max_tokens` tokens; returns the new ones.
 ///
-/// `end` is emitted as the last token when it is drawn. `seen` is called with each new token and says
+/// Any of `ends` that is drawn is the last token. `seen` is called with each new token and says
 /// whether to go on. Beyond the context each step feeds the last `n_positions` tokens, at positions
 /// from 0 again.
 ///
@@ -105,7 +105,7 @@ pub fn generate(
     engine: &mut Engine,
     prompt: &[u32],
     options: &GenerateOptions,
-    end: Option<u32>,
+    ends: &[u32],
     mut seen: impl FnMut(u32) -> Result<bool>,
 ) -> Result<Vec<u32>> {
     options.validate()?;
@@ -138,7 +138,7 @@ pub fn generate(
         for token in drawn {
             ids.push(token);
             new.push(token);
-            if !seen(token)? || Some(token) == end {
+            if !seen(token)? || ends.contains(&token) {
                 return Ok(new);
             }
         }

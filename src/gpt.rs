@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::backend::Device;
-use crate::checkpoint::{self, Fill, ModelFiles, Weights};
+use crate::checkpoint::{self, EndOfText, Fill, ModelFiles, TextFiles, Weights};
 use crate::config::{GptConfig, Precision};
 use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result};
@@ -29,6 +29,10 @@ enum Origin {
 pub struct Gpt {
     config: GptConfig,
     tokenizer: Option<Tokenizer>,
+    text_files: TextFiles,
+    /// What follows from the tokenizer and the files.
+    end: EndOfText,
+    notices: Vec<String>,
     device: Device,
     origin: Origin,
     dropout: f64,
@@ -49,7 +53,7 @@ impl Gpt {
     }
 
     /// A model from a folder of Hugging Face's files, or from a weights file with the others beside it, checked in
-    /// this order: configuration, weights (shapes, then NaN and infinity), tokenizer (if there is one).
+    /// this order: configuration, weights (shapes, then NaN and infinity), where texts end, tokenizer (if there is one).
     /// [`crate::hub::find_model`] finds them by name. Of a folder of adapters
     /// it is the model that they belong to, with the adapters merged.
     ///
@@ -59,6 +63,7 @@ impl Gpt {
     pub fn load(model: &Path, device: Device) -> Result<Gpt> {
         let (config, _) = checkpoint::open_model(model)?;
         let mut gpt = Gpt::with_origin(config, device, Origin::Files(model.to_owned()));
+        gpt.set_text_files(TextFiles::read(model, gpt.config.vocab_size)?);
         if let Some(folder) = checkpoint::tokenizer_folder(model)? {
             let tokenizer = Tokenizer::load(&folder)?;
             gpt.set_tokenizer(tokenizer).map_err(|error| error.at(folder.display()))?;
@@ -67,8 +72,18 @@ impl Gpt {
     }
 
     fn with_origin(config: GptConfig, device: Device, origin: Origin) -> Gpt {
-        let precision = Precision::F32;
-        Gpt { config, tokenizer: None, device, origin, dropout: 0.0, precision, engine: None }
+        Gpt {
+            config,
+            tokenizer: None,
+            text_files: TextFiles::default(),
+            end: EndOfText::default(),
+            notices: vec![],
+            device,
+            origin,
+            dropout: 0.0,
+            precision: Precision::F32,
+            engine: None,
+        }
     }
 
     /// The sizes.
@@ -86,6 +101,28 @@ impl Gpt {
         self.tokenizer.as_ref()
     }
 
+    /// Where texts end and begin: what the model's files say, or else the tokenizer's `<|endoftext|>`.
+    pub fn end_of_text(&self) -> &EndOfText {
+        &self.end
+    }
+
+    /// What is odd about the model's files, though it can be used: a sentence each, for people.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// Takes over what files say of where texts end.
+    pub(crate) fn set_text_files(&mut self, files: TextFiles) {
+        self.text_files = files;
+        (self.end, self.notices) = self.text_files.end_of_text(self.tokenizer.as_ref());
+    }
+
+    /// Takes a tokenizer that fits, and with it where texts end.
+    fn take_tokenizer(&mut self, tokenizer: Tokenizer) {
+        self.tokenizer = Some(tokenizer);
+        (self.end, self.notices) = self.text_files.end_of_text(self.tokenizer.as_ref());
+    }
+
     /// Trains a tokenizer of up to `vocab` tokens on a text; the model takes its vocabulary's size.
     ///
     /// # Errors
@@ -98,7 +135,7 @@ impl Gpt {
                 .hint("train a tokenizer before anything else"));
         }
         self.config.vocab_size = tokenizer.vocab_size();
-        self.tokenizer = Some(tokenizer);
+        self.take_tokenizer(tokenizer);
         Ok(())
     }
 
@@ -116,7 +153,7 @@ impl Gpt {
             ))
             .hint("use the tokenizer that the model was trained with"));
         }
-        self.tokenizer = Some(tokenizer);
+        self.take_tokenizer(tokenizer);
         Ok(())
     }
 
@@ -197,7 +234,7 @@ impl Gpt {
 
     /// Continues a text piece by piece, in whole characters; returns the number of new tokens.
     ///
-    /// An empty prompt is the end-of-text token, after which a new text begins.
+    /// An empty prompt is the token that begins a new text: see [`EndOfText::opening`].
     ///
     /// # Errors
     ///
@@ -208,16 +245,25 @@ impl Gpt {
         options: &GenerateOptions,
         on_text: &mut dyn FnMut(&str),
     ) -> Result<usize> {
-        let no_tokenizer = || {
-            Error::input("the model has no tokenizer")
-                .hint("give token ids instead of text: --prompt-ids 1,2,3")
-        };
-        let tokenizer = self.tokenizer.clone().ok_or_else(no_tokenizer)?;
-        let mut ids = tokenizer.encode_with_special(prompt);
+        let mut ids = self.need_tokenizer()?.encode_with_special(prompt);
         if ids.is_empty() {
-            ids.extend(tokenizer.end_of_text());
+            ids.extend(self.end.opening());
         }
-        let end = tokenizer.end_of_text();
+        self.generate_stream_after(&ids, options, on_text)
+    }
+
+    /// [`generate_stream`](Gpt::generate_stream) after a row of token ids.
+    ///
+    /// # Errors
+    ///
+    /// If there is no tokenizer, an id or an option is out of range, or the device is lost.
+    pub fn generate_stream_after(
+        &mut self,
+        ids: &[u32],
+        options: &GenerateOptions,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Result<usize> {
+        let (tokenizer, end) = (self.need_tokenizer()?.clone(), self.end.clone());
         let mut decoder = tokenizer.decode_stream();
         let mut text = StopText::new(options.stop.clone());
         let engine = self.engine()?;
@@ -226,12 +272,10 @@ impl Gpt {
                 on_text(piece);
             }
         };
-        let new = generate(engine, &ids, options, end, |id| {
-            if Some(id) != end {
-                // An id beyond the tokenizer, which a model with a padded vocabulary may draw, is no text.
-                if tokenizer.token_bytes(id).is_some() {
-                    emit(&text.push(&decoder.push(id)?));
-                }
+        let new = generate(engine, ids, options, end.ids(), |id| {
+            // An id beyond the tokenizer, which a model with a padded vocabulary may draw, is no text.
+            if !end.contains(id) && tokenizer.token_bytes(id).is_some() {
+                emit(&text.push(&decoder.push(id)?));
             }
             Ok(!text.stopped())
         })?;
@@ -240,14 +284,21 @@ impl Gpt {
         Ok(new.len())
     }
 
-    /// Continues a row of token ids; returns the new ones.
+    fn need_tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            Error::input("the model has no tokenizer")
+                .hint("give token ids instead of text: --prompt-ids 1,2,3")
+        })
+    }
+
+    /// Continues a row of token ids; returns the new ones, of which the last may be one that ends a text.
     ///
     /// # Errors
     ///
     /// If an id or an option is out of range, or the device is lost.
     pub fn generate_ids(&mut self, ids: &[u32], options: &GenerateOptions) -> Result<Vec<u32>> {
-        let end = self.tokenizer.as_ref().and_then(Tokenizer::end_of_text);
-        generate(self.engine()?, ids, options, end, |_| Ok(true))
+        let end = self.end.clone();
+        generate(self.engine()?, ids, options, end.ids(), |_| Ok(true))
     }
 
     /// Makes the adapters that the model was trained with, if any, a part of its weights.
@@ -284,27 +335,24 @@ impl Gpt {
         write: impl FnOnce(&ModelFiles, &mut Fill) -> Result<T>,
     ) -> Result<T> {
         self.merge_adapters()?;
-        let json = self.tokenizer.as_ref().map(Tokenizer::to_json);
         if let (None, Origin::Files(dir)) = (&self.engine, &self.origin) {
             let weights = Weights::open(dir, &self.config)?;
-            return write(&self.files(json.as_deref()), &mut |name, offset, out| {
-                weights.read(name, offset, out)
-            });
+            return write(&self.files(), &mut |name, offset, out| weights.read(name, offset, out));
         }
         self.engine()?;
         let mut engine = self.engine.take().expect("just made");
-        let written = write(&self.files(json.as_deref()), &mut engine_tensors(&mut engine));
+        let written = write(&self.files(), &mut engine_tensors(&mut engine));
         self.engine = Some(engine);
         written
     }
 
-    /// What the model's folder says beside its weights; `tokenizer_json` is the tokenizer's file.
-    pub(crate) fn files<'a>(&'a self, tokenizer_json: Option<&'a str>) -> ModelFiles<'a> {
+    /// What the model's folder says beside its weights.
+    pub(crate) fn files(&self) -> ModelFiles<'_> {
         ModelFiles {
             config: &self.config,
             dropout: self.dropout,
-            tokenizer_json,
-            end_of_text: self.tokenizer.as_ref().and_then(Tokenizer::end_of_text),
+            tokenizer: self.tokenizer.as_ref(),
+            text_files: &self.text_files,
             adapter: None,
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::tensor_file::Float;
-use super::{adapter, folder_of};
+use super::{EndOfText, ModelFiles, adapter, folder_of};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
 
@@ -106,21 +106,17 @@ const VERSION: &str = "5.23.0";
 /// config.json as Hugging Face's library saves it: every setting of GPT-2, sorted by name.
 ///
 /// Attention's own dropout is 0: dropout works in the embedding and before the residual sums.
-pub(super) fn config_json(
-    config: &GptConfig,
-    dropout: f64,
-    float: Float,
-    end_of_text: Option<u32>,
-) -> Value {
-    json!({
+pub(super) fn config_json(model: &ModelFiles, end: &EndOfText, float: Float) -> Value {
+    let ModelFiles { config, dropout, .. } = model;
+    let mut fields = json!({
         "activation_function": "gelu_new",
         "add_cross_attention": false,
         "architectures": ["GPT2LMHeadModel"],
         "attn_pdrop": 0.0,
-        "bos_token_id": end_of_text,
+        "bos_token_id": null,
         "dtype": float.name(),
         "embd_pdrop": dropout,
-        "eos_token_id": end_of_text,
+        "eos_token_id": null,
         "initializer_range": 0.02,
         "layer_norm_epsilon": config.layer_norm_epsilon,
         "model_type": "gpt2",
@@ -143,15 +139,19 @@ pub(super) fn config_json(
         "transformers_version": VERSION,
         "use_cache": true,
         "vocab_size": config.vocab_size,
-    })
+    });
+    for (name, ids) in model.text_files.config_ids(end) {
+        fields[name] = ids;
+    }
+    fields
 }
 
 /// generation_config.json, which tells Hugging Face's `generate` where a text ends.
-pub(super) fn generation_config_json(end_of_text: Option<u32>) -> Value {
+pub(super) fn generation_config_json(end_of_text: &EndOfText) -> Value {
     json!({
         "_from_model_config": true,
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
+        "bos_token_id": end_of_text.opening(),
+        "eos_token_id": end_of_text.to_json(),
         "output_attentions": false,
         "output_hidden_states": false,
         "transformers_version": VERSION,

@@ -16,6 +16,7 @@ pub mod files;
 
 mod adapter;
 mod config_json;
+mod end_of_text;
 mod peft;
 mod run;
 mod save;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use adapter::fetch_model;
 pub use adapter::{Adapter, AdapterFiles};
 pub use config_json::read_config;
+pub use end_of_text::{EndOfText, TextFiles};
 pub use run::{CHOICES, RunDir, newest_run};
 pub(crate) use save::write_json;
 pub use save::{Layout, ModelFiles, write_model, write_model_as};

@@ -8,9 +8,10 @@ use super::adapter::{ADAPTER_FILES, AdapterFiles, write_adapter};
 use super::config_json::{config_json, generation_config_json};
 use super::tensor_file::{Fill, Float, write_tensors};
 use super::weights::{INDEX, PREFIX, SINGLE};
-use super::{NamedShape, files, parameters};
+use super::{EndOfText, NamedShape, TextFiles, files, parameters};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
 
 /// What a model folder says beside its weights.
 #[derive(Clone, Copy, Debug)]
@@ -19,10 +20,10 @@ pub struct ModelFiles<'a> {
     pub config: &'a GptConfig,
     /// The dropout that it was trained with.
     pub dropout: f64,
-    /// The tokenizer's file; `None`: a model of bare token ids.
-    pub tokenizer_json: Option<&'a str>,
-    /// The id of `<|endoftext|>`, if the vocabulary has it.
-    pub end_of_text: Option<u32>,
+    /// `None`: a model of bare token ids.
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// What the files that it came from say of where texts end and begin: it is kept.
+    pub text_files: &'a TextFiles,
     /// `None`: the whole model; else the folder holds these adapters of another one.
     pub adapter: Option<AdapterFiles<'a>>,
 }
@@ -80,18 +81,23 @@ pub fn write_model_as(
     fill: &mut Fill,
 ) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(|e| Error::io("creating", dir, &e))?;
+    let (end, _) = model.text_files.end_of_text(model.tokenizer);
     if let Some(adapter) = &model.adapter {
         write_adapter(dir, adapter, model.config, fill)?;
     } else {
-        let config = config_json(model.config, model.dropout, layout.float, model.end_of_text);
-        write_json(&dir.join("config.json"), &config)?;
-        let generation = generation_config_json(model.end_of_text);
-        write_json(&dir.join("generation_config.json"), &generation)?;
+        write_json(&dir.join("config.json"), &config_json(model, &end, layout.float))?;
+        write_json(&dir.join("generation_config.json"), &generation_config_json(&end))?;
         write_weights(dir, &parameters(model.config), layout, fill)?;
     }
-    if let Some(tokenizer) = model.tokenizer_json {
-        files::write_bytes(&dir.join("tokenizer.json"), tokenizer.as_bytes())?;
-        write_json(&dir.join("tokenizer_config.json"), &tokenizer_config(model))?;
+    if let Some(tokenizer) = model.tokenizer {
+        files::write_bytes(&dir.join("tokenizer.json"), tokenizer.to_json().as_bytes())?;
+        let described = tokenizer_config(model.config, tokenizer, &end);
+        write_json(&dir.join("tokenizer_config.json"), &described)?;
+    }
+    for (name, bytes) in model.text_files.kept() {
+        if dir.join(name).is_file() {
+            files::write_bytes(&dir.join(name), bytes)?;
+        }
     }
     Ok(())
 }
@@ -142,15 +148,20 @@ fn shards(parameters: &[NamedShape], layout: Layout) -> Vec<&[NamedShape]> {
 }
 
 /// tokenizer_config.json, by which Hugging Face's AutoTokenizer finds its class.
-fn tokenizer_config(model: &ModelFiles) -> Value {
+fn tokenizer_config(model: &GptConfig, tokenizer: &Tokenizer, end: &EndOfText) -> Value {
     let mut config = json!({
         "clean_up_tokenization_spaces": false,
-        "model_max_length": model.config.n_positions,
+        "model_max_length": model.n_positions,
         "tokenizer_class": "PreTrainedTokenizerFast",
     });
-    if model.end_of_text.is_some() {
-        for role in ["bos_token", "eos_token", "unk_token"] {
-            config[role] = json!("<|endoftext|>");
+    let roles = [
+        ("bos_token", end.opening()),
+        ("eos_token", end.separator()),
+        ("unk_token", end.separator()),
+    ];
+    for (role, id) in roles {
+        if let Some(text) = id.and_then(|id| std::str::from_utf8(tokenizer.token_bytes(id)?).ok()) {
+            config[role] = json!(text);
         }
     }
     config

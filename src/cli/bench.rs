@@ -228,7 +228,7 @@ fn bench_generate(
         ..GenerateOptions::default()
     };
     let one = |engine: &mut Engine, _| {
-        wgpt::generate::generate(engine, &ids, &options, None, |_| Ok(true)).map(drop)
+        wgpt::generate::generate(engine, &ids, &options, &[], |_| Ok(true)).map(drop)
     };
     let measured = measure(&mut engine, profile, rounds, one)?;
     let what = format!("generation of {new} tokens after {prompt}");

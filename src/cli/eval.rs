@@ -8,14 +8,14 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use wgpt::data::{self, Sources, Tokens};
 use wgpt::eval::{
-    Bleu, BleuCounts, Perplexity, Prepared, Score, Windows, continue_and_score, cut, default_batch,
-    read_questions,
+    Bleu, BleuCounts, LeftOut, Perplexity, Prepared, Score, Windows, continue_and_score, cut,
+    default_batch, read_questions,
 };
 use wgpt::{Error, GenerateOptions, Gpt, Result};
 
 use super::options::{
     ChoiceArgs, DeviceArgs, PrecisionArgs, PrecisionChoice, check_shape, device_name, find_model,
-    open,
+    load, open,
 };
 use super::progress::{Bar, Progress};
 use super::{Outcome, number, output, tokenizer};
@@ -160,7 +160,9 @@ How it is scored, as the harness scores HellaSwag:
   acc: the right choice has the largest sum of log-probabilities, given the context.
   acc_norm: the same, each sum divided by the choice's characters, without the blank before it.
 A context and a choice, a blank between them, are encoded together; the tokens beyond as many as the context has alone are the \
-choice's. Of equal choices the first counts. A context that is too long loses its beginning.
+choice's; where there are none, both are encoded for themselves. Of equal choices the first counts. A context that is too long \
+loses its beginning. A question that cannot be scored (a single or an empty choice, or one longer than the model's context) is \
+left out and counted.
 
 Examples:
   wgpt eval choices hellaswag_val.jsonl --model gpt2
@@ -207,7 +209,7 @@ impl Common {
         let dir = find_model(self.model.as_deref())?;
         let device = open(self.device.device)?;
         let precision = PrecisionArgs { precision: self.precision }.on(&device);
-        let mut gpt = Gpt::load(&dir, device)?;
+        let mut gpt = load(&dir, device)?;
         gpt.set_precision(precision);
         Ok((dir, gpt))
     }
@@ -232,7 +234,8 @@ fn perplexity(args: &PerplexityArgs) -> Result<()> {
     });
     let (batch, seq) = check_shape(batch, seq, gpt.config())?;
     let windows = args.stride.map_or(Windows::NonOverlapping, Windows::Sliding);
-    let (tokenizer, device) = (gpt.tokenizer().cloned(), device_name(gpt.device()));
+    let (tokenizer, end) = (gpt.tokenizer().cloned(), gpt.end_of_text().clone());
+    let device = device_name(gpt.device());
     let engine = gpt.batch_engine(batch, seq)?;
 
     let began = Instant::now();
@@ -240,7 +243,8 @@ fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let mut scores = vec![];
     for text in &texts {
         let width = text.token_file().map(Tokens::open).transpose()?.map(|tokens| tokens.width());
-        let row = Perplexity::new(engine, tokenizer.as_ref(), windows)?.on_window(|window| {
+        let texts = tokenizer.as_ref().map(|tokenizer| (tokenizer, &end));
+        let row = Perplexity::new(engine, texts, windows)?.on_window(|window| {
             bar.add(width.map_or(window.bytes, |width| (window.scored * width) as u64));
         });
         scores.push((text.name().to_owned(), row.score(text, most)?));
@@ -404,7 +408,7 @@ fn continuations(args: &ContinuationsArgs) -> Result<()> {
         Error::input(format!("{} has no tokenizer to read words with", dir.display()))
             .hint("put the tokenizer.json that it was trained with there")
     })?;
-    let end = tokenizer.end_of_text();
+    let end = gpt.end_of_text().clone();
     let tokens = match sources.token_file() {
         Some(path) => Tokens::open(path)?,
         None => {
@@ -414,12 +418,12 @@ fn continuations(args: &ContinuationsArgs) -> Result<()> {
                 Ok(())
             };
             let encode = |text: &str| tokenizer.encode_with_special(text);
-            data::encode(sources.documents(), &encode, end, &mut push, &mut |_| {})?;
+            data::encode(sources.documents(), &encode, end.separator(), &mut push, &mut |_| {})?;
             Tokens::from_ids(ids).named(sources.name())
         }
     };
     tokens.check(gpt.config().vocab_size)?;
-    let cuts = cut(&tokens, lens, args.samples, end)?;
+    let cuts = cut(&tokens, lens, args.samples, end.ids())?;
 
     let began = Instant::now();
     let bar = Bar::new("writing", cuts.len() as u64);
@@ -451,6 +455,19 @@ fn continuations(args: &ContinuationsArgs) -> Result<()> {
     Ok(())
 }
 
+/// Says which questions are left out, and why; of many, the first few.
+fn tell_left_out(file: &str, left_out: &[LeftOut]) {
+    const FEW: usize = 5;
+    for LeftOut { line, reason } in left_out.iter().take(FEW) {
+        output::log(&format!("{file}, line {line}: the question is left out: {reason}"));
+    }
+    if left_out.len() > FEW {
+        let (all, more) = (left_out.len() as u64, (left_out.len() - FEW) as u64);
+        let (all, more) = (number::thousands(all), number::thousands(more));
+        output::log(&format!("and {more} more: {all} questions in all are left out"));
+    }
+}
+
 fn choices(args: &ChoicesArgs) -> Result<()> {
     let file = File::open(&args.file).map_err(|e| {
         Error::io("opening", &args.file, &e).hint("give a .jsonl file with a question a line")
@@ -468,8 +485,10 @@ fn choices(args: &ChoicesArgs) -> Result<()> {
     };
     let tokenizer = gpt.tokenizer().ok_or_else(no_tokenizer)?;
     let context = gpt.config().n_positions;
-    let prepared = Prepared::new(&questions, tokenizer, context, &args.delimiter);
-    let prepared = prepared.map_err(|error| error.at(&name))?;
+    let prepared =
+        Prepared::new(&questions, tokenizer, gpt.end_of_text(), context, &args.delimiter)
+            .map_err(|error| error.at(&name))?;
+    tell_left_out(&name, prepared.left_out());
     let seq = prepared.longest();
     let batch = args.batch_size.unwrap_or_else(|| default_batch(&gpt, seq).min(prepared.len()));
     let (batch, seq) = check_shape(batch, seq, gpt.config())?;
@@ -491,6 +510,8 @@ fn choices(args: &ChoicesArgs) -> Result<()> {
             "acc_norm": report.acc_norm,
             "acc_norm_stderr": report.acc_norm_stderr,
             "cut": report.cut,
+            "left_out": prepared.left_out().len(),
+            "left_out_lines": prepared.left_out().iter().map(|left| left.line).collect::<Vec<_>>(),
             "seconds": seconds,
         }));
         return Ok(());

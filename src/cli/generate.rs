@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 use wgpt::{Error, GenerateOptions, Gpt, Result};
 
-use super::options::{ChoiceArgs, DeviceArgs, PrecisionArgs, find_model, open, with_default};
+use super::options::{ChoiceArgs, DeviceArgs, PrecisionArgs, find_model, load, open, with_default};
 use super::{Outcome, output};
 
 const EXAMPLES: &str = "\
@@ -109,7 +109,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let dir = find_model(args.model.as_deref())?;
     let device = open(args.device.device)?;
     let precision = args.precision.on(&device);
-    let mut gpt = Gpt::load(&dir, device)?;
+    let mut gpt = load(&dir, device)?;
     gpt.set_precision(precision);
     if prompt.is_some() && gpt.tokenizer().is_none() {
         return Err(Error::input(format!(

@@ -13,7 +13,7 @@ use wgpt::finetune::Lora;
 use wgpt::fit::{largest_batch, least_recompute};
 use wgpt::hub;
 use wgpt::model::Uses;
-use wgpt::{Error, FineTune, GenerateOptions, GptConfig, Result, TrainConfig};
+use wgpt::{Error, FineTune, GenerateOptions, Gpt, GptConfig, Result, TrainConfig};
 
 use super::output;
 use super::progress::Progress;
@@ -133,6 +133,17 @@ pub fn open(choice: DeviceChoice) -> Result<Device> {
         // Without a home the next start takes longer, that is all.
         Err(_) => Device::open(choice),
     }
+}
+
+/// Loads a model and says what is odd about its files.
+///
+/// # Errors
+///
+/// As [`Gpt::load`].
+pub fn load(dir: &Path, device: Device) -> Result<Gpt> {
+    let gpt = Gpt::load(dir, device)?;
+    gpt.notices().iter().for_each(|notice| output::log(notice));
+    Ok(gpt)
 }
 
 /// Which of a model's tokens one is drawn from, beside the temperature.

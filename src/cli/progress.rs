@@ -84,6 +84,7 @@ impl Progress {
     pub fn show(&mut self, event: &Event) {
         match event {
             Event::Preparing { what, done, total } => self.prepare(what, *done, *total),
+            Event::Note(note) => self.say(note),
             Event::Tuning(notice) => self.say(&notice.to_string()),
             Event::Started { first_step, .. } => self.start(event, *first_step),
             Event::Step(report) => self.step(report),

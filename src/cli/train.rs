@@ -372,8 +372,11 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
         stopped(&summary, args.json);
         return Ok(Outcome::Good);
     }
-    if !args.json {
-        sample(trainer)?;
+    // The run is finished and saved, whatever becomes of the sample.
+    if !args.json
+        && let Err(error) = sample(trainer)
+    {
+        output::log(&format!("no sample could be drawn: {error}"));
     }
     finish(&summary, args.json);
     Ok(Outcome::Good)
@@ -391,17 +394,21 @@ fn stopped(summary: &Summary, json: bool) {
     }
 }
 
-/// Prints a text of the trained model.
+/// Prints a text of the trained model: a new one, or where no token begins a text, one that begins as the data do.
 fn sample(trainer: Trainer) -> Result<()> {
+    let first = trainer.first_token();
     let mut gpt: Gpt = trainer.into_model();
-    if gpt.tokenizer().is_none() {
-        return Ok(());
-    }
+    let Some(tokenizer) = gpt.tokenizer() else { return Ok(()) };
+    let opening = gpt.end_of_text().opening();
+    let shown = match opening {
+        Some(_) => String::new(),
+        None => tokenizer.decode_lossy(&[first])?,
+    };
     let options =
         GenerateOptions { max_tokens: 200, temperature: 0.7, ..GenerateOptions::default() };
     output::line("A sample:\n");
-    // An empty prompt begins a new text.
-    gpt.generate_stream("", &options, &mut output::text)?;
+    output::text(&shown);
+    gpt.generate_stream_after(&[opening.unwrap_or(first)], &options, &mut output::text)?;
     output::line("\n");
     Ok(())
 }

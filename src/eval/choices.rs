@@ -10,14 +10,17 @@
 //! ```
 //!
 //! Of equal choices the first counts. White space at the context's end belongs to the choice. Context and choice are encoded
-//! together, and the choice's tokens are those beyond as many as the context has alone. An empty context is an end-of-text token.
-//! What does not fit the model's context is cut off at the left.
+//! together, and the choice's tokens are those beyond as many as the context has alone; where there are none, since the choice
+//! melts into the context's last token, both are encoded for themselves. An empty context is the token that begins a text.
+//! What does not fit the model's context is cut off at the left. A question that cannot be scored is left out.
 
 use std::io::BufRead;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::rows::Rows;
+use crate::checkpoint::EndOfText;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
@@ -25,18 +28,29 @@ use crate::tokenizer::Tokenizer;
 /// A context and how it may go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
+    /// Its line in the file, from 1.
+    pub line: usize,
     /// What is given.
     pub context: String,
-    /// At least two texts, none empty.
+    /// How it may go on; at least two texts, none empty, or else it is left out.
     pub choices: Vec<String>,
     /// The index of the right one, from 0.
     pub answer: usize,
 }
 
+/// A question that cannot be scored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its line in the file, from 1.
+    pub line: usize,
+    /// Why.
+    pub reason: String,
+}
+
 /// What a model made of the questions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChoiceReport {
-    /// Questions.
+    /// Questions scored.
     pub n: usize,
     /// The share of questions whose right choice is the likeliest.
     pub acc: f64,
@@ -48,31 +62,9 @@ pub struct ChoiceReport {
     pub acc_norm_stderr: f64,
     /// Choices whose context was cut to fit.
     pub cut: usize,
-    /// By question and choice: the log-likelihood (natural logarithm).
+    /// By scored question and choice: the log-likelihood (natural logarithm).
     #[serde(skip)]
     pub log_likelihoods: Vec<Vec<f64>>,
-}
-
-/// A line as it may be: ours, or HellaSwag's own.
-#[derive(Deserialize)]
-struct Line {
-    #[serde(alias = "ctx")]
-    context: Option<String>,
-    #[serde(alias = "endings")]
-    choices: Option<Vec<String>>,
-    #[serde(alias = "label")]
-    answer: Option<Answer>,
-    activity_label: Option<String>,
-    ctx_a: Option<String>,
-    ctx_b: Option<String>,
-}
-
-/// An index, which some files have as text.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Answer {
-    Number(usize),
-    Text(String),
 }
 
 /// Reads a question a line: an object with `context`, `choices` and `answer`, the index of the right choice from 0; or with
@@ -88,7 +80,7 @@ enum Answer {
 ///
 /// # Errors
 ///
-/// Names the line, counted from 1, that cannot be read or is no question; if there is none.
+/// Names the line, counted from 1, that cannot be read, is no question, or whose answer is not known; if there is no line.
 pub fn read_questions(file: impl BufRead, name: &str) -> Result<Vec<Question>> {
     let mut questions = vec![];
     for (i, line) in file.lines().enumerate() {
@@ -97,11 +89,8 @@ pub fn read_questions(file: impl BufRead, name: &str) -> Result<Vec<Question>> {
         // Windows' editors begin a file with a byte order mark.
         let line = line.trim_start_matches('\u{feff}');
         if !line.trim().is_empty() {
-            questions.push(question(line).map_err(|what| {
-                Error::input(format!("{place}: {what}")).hint(
-                    "a line is {\"context\": \"...\", \"choices\": [\"...\", \"...\"], \"answer\": 0}",
-                )
-            })?);
+            let question = question(line, i + 1);
+            questions.push(question.map_err(|error| error.at(place))?);
         }
     }
     if questions.is_empty() {
@@ -111,37 +100,115 @@ pub fn read_questions(file: impl BufRead, name: &str) -> Result<Vec<Question>> {
     Ok(questions)
 }
 
-/// The question of a line, or what is wrong with it.
-fn question(line: &str) -> Result<Question, String> {
-    let line: Line = serde_json::from_str(line).map_err(|cause| {
-        let text = cause.to_string();
-        text[..text.rfind(" at line ").unwrap_or(text.len())].to_owned()
-    })?;
-    let mut choices = line.choices.ok_or("it has no choices")?;
-    let context = match (line.activity_label, line.ctx_a, line.ctx_b) {
-        (Some(activity), Some(a), Some(b)) => {
-            choices = choices.iter().map(|choice| clean(choice)).collect();
-            clean(&format!("{activity}: {a} {}", capitalize(&b)))
-        }
-        _ => line.context.ok_or("it has no context")?,
-    };
-    let answer = match line.answer.ok_or("it has no answer")? {
-        Answer::Number(answer) => answer,
-        Answer::Text(text) => {
-            text.trim().parse().map_err(|_| format!("the answer is {text:?}, must be an index"))?
-        }
-    };
-    match () {
-        () if choices.len() < 2 => {
-            Err(format!("there must be at least 2 choices, got {}", choices.len()))
-        }
-        () if choices.iter().any(String::is_empty) => Err("a choice is empty".to_owned()),
-        () if answer >= choices.len() => Err(format!(
-            "the answer is {answer}, must be the index of one of {} choices, counted from 0",
-            choices.len()
-        )),
-        () => Ok(Question { context, choices, answer }),
+/// What a line has under one of these names, of which the first is ours and the second HellaSwag's.
+struct Field<'a> {
+    name: &'a str,
+    value: &'a Value,
+}
+
+/// A fault of a line, and what a line looks like.
+fn no_question(what: impl Into<String>) -> Error {
+    Error::input(what)
+        .hint("a line is {\"context\": \"...\", \"choices\": [\"...\", \"...\"], \"answer\": 0}")
+}
+
+impl<'a> Field<'a> {
+    fn of(line: &'a Map<String, Value>, names: [&'a str; 2]) -> Result<Field<'a>> {
+        let found = names.into_iter().find_map(|name| Some(Field { name, value: line.get(name)? }));
+        found.ok_or_else(|| no_question(format!("it has no {}", names[0])))
     }
+
+    fn text(&self) -> Result<&'a str> {
+        let Field { name, value } = self;
+        value
+            .as_str()
+            .ok_or_else(|| no_question(format!("{name} is {}, must be a text", short(value))))
+    }
+
+    fn texts(&self) -> Result<Vec<String>> {
+        let Field { name, value } = self;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let texts = value.as_array().and_then(|all| all.iter().map(text).collect());
+        let wanted = "must be a list of texts";
+        texts.ok_or_else(|| no_question(format!("{name} is {}, {wanted}", short(value))))
+    }
+
+    /// The index of the right one of `choices` choices, which some files have as text.
+    fn index(&self, choices: usize) -> Result<usize> {
+        let Field { name, value } = self;
+        let index = match value {
+            Value::String(text) => text.trim().parse().ok(),
+            value => value.as_u64().and_then(|index| usize::try_from(index).ok()),
+        };
+        match index {
+            // A question without choices is left out, whatever its answer.
+            Some(index) if index < choices || choices == 0 => Ok(index),
+            _ => {
+                let last = choices.saturating_sub(1);
+                Err(Error::input(format!(
+                    "{name} is {}, must be the index of the right choice, from 0 to {last}",
+                    short(value)
+                ))
+                .hint(way_out(value)))
+            }
+        }
+    }
+}
+
+/// What to do about a question without an answer.
+const NOT_PUBLIC: &str = "questions whose answers are not public cannot be scored: take a file with answers, or leave the line out";
+
+/// What to do about an answer that is no index of a choice.
+fn way_out(answer: &Value) -> &'static str {
+    let number = match answer {
+        Value::String(text) => text.trim().parse().ok(),
+        value => value.as_f64(),
+    };
+    match (answer, number) {
+        (Value::Null, _) => NOT_PUBLIC,
+        (Value::String(text), _) if text.trim().is_empty() => NOT_PUBLIC,
+        (_, Some(number)) if number < 0.0 => NOT_PUBLIC,
+        (_, Some(number)) if number.fract() == 0.0 => {
+            "answers count from 0: take 1 away if those of the file count from 1"
+        }
+        _ => {
+            "write which choice is right as a whole number: 0 for the first (A), 1 for the second (B), and so on"
+        }
+    }
+}
+
+/// A value as it stands in the file, the beginning of a long one.
+fn short(value: &Value) -> String {
+    const MOST: usize = 60;
+    let text = value.to_string();
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// The question of a line, whose number it bears.
+fn question(text: &str, number: usize) -> Result<Question> {
+    let value: Value = serde_json::from_str(text).map_err(|cause| {
+        let cause = cause.to_string();
+        let cause = &cause[..cause.rfind(" at line ").unwrap_or(cause.len())];
+        no_question(format!("it is not JSON: {cause}"))
+    })?;
+    let Value::Object(line) = &value else {
+        return Err(no_question(format!("{} is not a JSON object", short(&value))));
+    };
+    let mut choices = Field::of(line, ["choices", "endings"])?.texts()?;
+    let hellaswag = ["activity_label", "ctx_a", "ctx_b"].map(|name| line.get(name)?.as_str());
+    let context = match hellaswag {
+        [Some(activity), Some(a), Some(b)] => {
+            choices = choices.iter().map(|choice| clean(choice)).collect();
+            clean(&format!("{activity}: {a} {}", capitalize(b)))
+        }
+        _ => Field::of(line, ["context", "ctx"])?.text()?.to_owned(),
+    };
+    let answer = Field::of(line, ["answer", "label"]).map_err(|error| error.hint(NOT_PUBLIC))?;
+    let answer = answer.index(choices.len())?;
+    Ok(Question { line: number, context, choices, answer })
 }
 
 /// HellaSwag's text without the traces of its sources, as the harness cleans it.
@@ -175,89 +242,131 @@ struct Candidate {
     tokens: Vec<u32>,
     /// How many of the last tokens are the choice's.
     scored: usize,
+    /// Whether the context was cut.
+    cut: bool,
 }
 
-impl Candidate {
-    /// Encodes a context and a choice, the delimiter before it.
-    fn new(tokenizer: &Tokenizer, context: &str, choice: &str) -> Result<Candidate> {
-        let (context, blank) = context.split_at(context.trim_end().len());
-        let choice = format!("{blank}{choice}");
-        let (tokens, given) = if context.is_empty() {
-            let end = tokenizer.end_of_text().ok_or_else(|| {
-                Error::input("the context is empty, and the tokenizer has no end-of-text token to stand for it")
-            })?;
-            ([vec![end], tokenizer.encode_with_special(&choice)].concat(), 1)
-        } else {
-            let both = tokenizer.encode_with_special(&format!("{context}{choice}"));
-            (both, tokenizer.encode_with_special(context).len())
-        };
-        match tokens.len().saturating_sub(given) {
-            0 => Err(Error::input("a choice has no tokens of its own")),
-            scored => Ok(Candidate { tokens, scored }),
+/// How questions become tokens.
+struct Encoding<'a> {
+    tokenizer: &'a Tokenizer,
+    end: &'a EndOfText,
+    /// The most tokens that the model is fed.
+    most: usize,
+    delimiter: &'a str,
+}
+
+impl Encoding<'_> {
+    /// The choices of a question; or why it cannot be scored.
+    fn candidates(&self, question: &Question) -> Result<Vec<Candidate>, String> {
+        match question.choices.as_slice() {
+            [] => Err("it has no choices".to_owned()),
+            [_] => Err("it has a single choice, which is right in any case".to_owned()),
+            all if all.iter().any(String::is_empty) => Err("a choice is empty".to_owned()),
+            all => all.iter().map(|choice| self.candidate(&question.context, choice)).collect(),
         }
     }
 
-    /// Cuts the beginning off, so that all but the last token fit `context`; whether there was anything to cut.
-    fn cut(&mut self, context: usize) -> Result<bool> {
-        if self.scored > context {
-            return Err(Error::input(format!(
-                "a choice has {} tokens, the model's context {context}",
-                self.scored
-            )));
+    /// A choice after a context, cut so that all but the last token fit the model.
+    fn candidate(&self, context: &str, choice: &str) -> Result<Candidate, String> {
+        let (context, blank) = context.split_at(context.trim_end().len());
+        let choice = format!("{blank}{}{choice}", self.delimiter);
+        let (mut tokens, scored) = self.encode(context, &choice)?;
+        if scored > self.most {
+            let most = self.most;
+            return Err(format!(
+                "a choice has {scored} tokens, more than the model's context, {most}"
+            ));
         }
-        let over = self.tokens.len().saturating_sub(context + 1);
-        self.tokens.drain(..over);
-        Ok(over > 0)
+        let over = tokens.len().saturating_sub(self.most + 1);
+        tokens.drain(..over);
+        Ok(Candidate { tokens, scored, cut: over > 0 })
+    }
+
+    /// The tokens of both, and how many of the last are the choice's.
+    fn encode(&self, context: &str, choice: &str) -> Result<(Vec<u32>, usize), String> {
+        let encode = |text: &str| self.tokenizer.encode_with_special(text);
+        if context.is_empty() {
+            let opening = self.end.opening().ok_or_else(|| {
+                "its context is empty, and there is no end-of-text token to stand for it".to_owned()
+            })?;
+            let tokens = [vec![opening], encode(choice)].concat();
+            let scored = tokens.len() - 1;
+            return Ok((tokens, scored));
+        }
+        let (given, both) = (encode(context), encode(&format!("{context}{choice}")));
+        if both.len() > given.len() {
+            let scored = both.len() - given.len();
+            return Ok((both, scored));
+        }
+        let own = encode(choice);
+        let scored = own.len();
+        Ok(([given, own].concat(), scored))
     }
 }
 
 /// Questions as tokens, ready to be put to a model.
 pub struct Prepared<'a> {
-    questions: &'a [Question],
-    candidates: Vec<Vec<Candidate>>,
-    cut: usize,
+    /// Those that can be scored, with a candidate a choice.
+    questions: Vec<(&'a Question, Vec<Candidate>)>,
+    left_out: Vec<LeftOut>,
 }
 
 impl<'a> Prepared<'a> {
-    /// Encodes questions for a model of `context` positions; `delimiter` stands between a context and a choice.
+    /// Encodes questions for a model of `context` positions; `delimiter` stands between a context and a choice, and texts
+    /// begin as `end` says. Questions that cannot be scored are left out.
     ///
     /// # Errors
     ///
-    /// Names the question, counted from 1, with a choice that has no tokens or more than the model's context.
+    /// If no question can be scored: names the first one's line and the reason.
     pub fn new(
         questions: &'a [Question],
         tokenizer: &Tokenizer,
+        end: &EndOfText,
         context: usize,
         delimiter: &str,
     ) -> Result<Prepared<'a>> {
-        let mut cut = 0;
-        let mut prepare = |choice: &String, given: &str| -> Result<Candidate> {
-            let mut candidate = Candidate::new(tokenizer, given, &format!("{delimiter}{choice}"))?;
-            cut += usize::from(candidate.cut(context)?);
-            Ok(candidate)
-        };
-        let mut candidates = Vec::with_capacity(questions.len());
-        for (i, question) in questions.iter().enumerate() {
-            let all = question.choices.iter().map(|choice| prepare(choice, &question.context));
-            let all = all.collect::<Result<Vec<_>>>();
-            candidates.push(all.map_err(|error| error.at(format!("question {}", i + 1)))?);
+        let encoding = Encoding { tokenizer, end, most: context, delimiter };
+        let mut prepared = Prepared { questions: vec![], left_out: vec![] };
+        for question in questions {
+            match encoding.candidates(question) {
+                Ok(candidates) => prepared.questions.push((question, candidates)),
+                Err(reason) => prepared.left_out.push(LeftOut { line: question.line, reason }),
+            }
         }
-        Ok(Prepared { questions, candidates, cut })
+        match prepared.left_out.as_slice() {
+            [LeftOut { line, reason }, ..] if prepared.questions.is_empty() => {
+                let all = questions.len();
+                Err(Error::input(format!(
+                    "none of the {all} questions can be scored; that of line {line}: {reason}"
+                ))
+                .hint("a question has a context and at least two choices, each within the model's context"))
+            }
+            _ => Ok(prepared),
+        }
+    }
+
+    /// The questions that cannot be scored, in the order of the file.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.questions.iter().flat_map(|(_, candidates)| candidates)
     }
 
     /// How many tokens the longest sequence feeds to the model: the `seq` of the engine that they need.
     pub fn longest(&self) -> usize {
-        self.candidates.iter().flatten().map(|c| c.tokens.len() - 1).max().unwrap_or(1)
+        self.candidates().map(|c| c.tokens.len() - 1).max().unwrap_or(1)
     }
 
     /// How many sequences there are: a choice each.
     pub fn len(&self) -> usize {
-        self.candidates.iter().map(Vec::len).sum()
+        self.candidates().count()
     }
 
     /// Whether there are no questions.
     pub fn is_empty(&self) -> bool {
-        self.candidates.is_empty()
+        self.questions.is_empty()
     }
 
     /// Scores every choice, on an engine with batches; `progress` hears how many choices are done.
@@ -271,7 +380,7 @@ impl<'a> Prepared<'a> {
         progress: &mut dyn FnMut(usize),
     ) -> Result<ChoiceReport> {
         let mut lls: Vec<Vec<f64>> =
-            self.candidates.iter().map(|choices| vec![f64::NAN; choices.len()]).collect();
+            self.questions.iter().map(|(_, choices)| vec![f64::NAN; choices.len()]).collect();
         let mut done = 0;
         let mut scored = |(question, choice): (usize, usize), nll: f64| {
             lls[question][choice] = -nll;
@@ -279,8 +388,8 @@ impl<'a> Prepared<'a> {
             progress(done);
         };
         let mut rows = Rows::new(engine);
-        for (q, choices) in self.candidates.iter().enumerate() {
-            for (c, Candidate { tokens, scored: count }) in choices.iter().enumerate() {
+        for (q, (_, choices)) in self.questions.iter().enumerate() {
+            for (c, Candidate { tokens, scored: count, .. }) in choices.iter().enumerate() {
                 let targets = &tokens[tokens.len() - count..];
                 let inputs = &tokens[..tokens.len() - 1];
                 rows.push(engine, (q, c), inputs, targets, &mut scored)?;
@@ -294,8 +403,8 @@ impl<'a> Prepared<'a> {
         let n = self.questions.len();
         let share = |score: &dyn Fn(&Question, &[f64]) -> Vec<f64>| {
             let both = self.questions.iter().zip(&log_likelihoods);
-            let right =
-                both.filter(|(question, lls)| largest(&score(question, lls)) == question.answer);
+            let right = both
+                .filter(|((question, _), lls)| largest(&score(question, lls)) == question.answer);
             right.count() as f64 / n as f64
         };
         let acc = share(&|_, lls| lls.to_vec());
@@ -310,7 +419,7 @@ impl<'a> Prepared<'a> {
             acc_stderr: stderr(acc),
             acc_norm,
             acc_norm_stderr: stderr(acc_norm),
-            cut: self.cut,
+            cut: self.candidates().filter(|candidate| candidate.cut).count(),
             log_likelihoods,
         }
     }
@@ -332,7 +441,7 @@ mod tests {
         let line = r#"{"ind": 24, "activity_label": "Roof shingle removal", "ctx_a": "A man is sitting on a roof.", "ctx_b": "he",
             "ctx": "A man is sitting on a roof. he", "label": "3",
             "endings": ["is using wrap [x] to wrap.", " is ripping level tiles off. [title] So [y", "c", "d"]}"#;
-        let question = question(line).expect("a question");
+        let question = question(line, 1).expect("a question");
         assert_eq!(question.context, "Roof shingle removal: A man is sitting on a roof. He");
         assert_eq!(question.choices[0], "is using wrap to wrap.");
         assert_eq!(question.choices[1], "is ripping level tiles off.. So [y");

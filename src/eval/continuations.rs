@@ -7,6 +7,7 @@
 use serde::Serialize;
 
 use super::bleu::{Bleu, BleuCounts};
+use crate::checkpoint::EndOfText;
 use crate::data::Tokens;
 use crate::error::{Error, Result};
 use crate::generate::GenerateOptions;
@@ -34,7 +35,7 @@ pub struct Continuation {
 }
 
 /// Cuts a row of tokens into pieces of `lens.0` and `lens.1` tokens, one after the other, and takes `count` of them, spread
-/// evenly over the text.
+/// evenly over the text. A document ends at any of `ends`.
 ///
 /// # Errors
 ///
@@ -43,12 +44,7 @@ pub struct Continuation {
 /// # Panics
 ///
 /// If a length is 0.
-pub fn cut(
-    tokens: &Tokens,
-    lens: (usize, usize),
-    count: usize,
-    end_of_text: Option<u32>,
-) -> Result<Vec<Cut>> {
+pub fn cut(tokens: &Tokens, lens: (usize, usize), count: usize, ends: &[u32]) -> Result<Vec<Cut>> {
     assert!(lens.0 > 0 && lens.1 > 0, "a prompt and a reference have tokens");
     let len = lens.0 + lens.1;
     let mut piece = vec![0; len];
@@ -56,7 +52,7 @@ pub fn cut(
     let mut at = 0;
     while at + len <= tokens.len() {
         tokens.copy_to(at..at + len, &mut piece);
-        match piece.iter().rposition(|id| Some(*id) == end_of_text) {
+        match piece.iter().rposition(|id| ends.contains(id)) {
             Some(end) => at += end + 1,
             None => {
                 cuts.push(Cut {
@@ -96,6 +92,8 @@ pub fn continue_and_score(
 ) -> Result<(Bleu, Vec<Continuation>)> {
     let no_tokenizer = || Error::input("the model has no tokenizer to read words with");
     let tokenizer = gpt.tokenizer().cloned().ok_or_else(no_tokenizer)?;
+    let end = gpt.end_of_text().clone();
+    let text = |ids: &[u32]| text(&tokenizer, &end, ids);
     let mut counts = BleuCounts::default();
     let mut continuations = vec![];
     for (i, cut) in cuts.iter().enumerate() {
@@ -103,9 +101,9 @@ pub fn continue_and_score(
         let options = GenerateOptions { max_tokens, sample: i as u32, ..options.clone() };
         let new = gpt.generate_ids(&cut.prompt, &options)?;
         let continuation = Continuation {
-            prompt: text(&tokenizer, &cut.prompt)?,
-            hypothesis: text(&tokenizer, &new)?,
-            reference: text(&tokenizer, &cut.reference)?,
+            prompt: text(&cut.prompt)?,
+            hypothesis: text(&new)?,
+            reference: text(&cut.reference)?,
         };
         counts.add(&continuation.hypothesis, &[&continuation.reference]);
         continuations.push(continuation);
@@ -115,8 +113,7 @@ pub fn continue_and_score(
 }
 
 /// The tokens' text, without the end of a document and without ids that a padded vocabulary has beyond the tokenizer's.
-fn text(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String> {
-    let end = tokenizer.end_of_text();
-    let is_text = |id: &u32| Some(*id) != end && tokenizer.token_bytes(*id).is_some();
+fn text(tokenizer: &Tokenizer, end: &EndOfText, ids: &[u32]) -> Result<String> {
+    let is_text = |id: &u32| !end.contains(*id) && tokenizer.token_bytes(*id).is_some();
     tokenizer.decode_lossy(&ids.iter().copied().filter(is_text).collect::<Vec<_>>())
 }

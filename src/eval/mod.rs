@@ -12,7 +12,7 @@ pub mod perplexity;
 mod rows;
 
 pub use bleu::{Bleu, BleuCounts, tokenize_13a};
-pub use choices::{ChoiceReport, Prepared, Question, read_questions};
+pub use choices::{ChoiceReport, LeftOut, Prepared, Question, read_questions};
 pub use continuations::{Continuation, Cut, continue_and_score, cut};
 pub use perplexity::{Perplexity, Score, Window, Windows};
 pub use rows::default_batch;

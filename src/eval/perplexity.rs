@@ -14,6 +14,7 @@ use std::cell::Cell;
 use serde::Serialize;
 
 use super::rows::{Rows, check_ids};
+use crate::checkpoint::EndOfText;
 use crate::data::{self, Sources, Tokens};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -107,7 +108,8 @@ impl Score {
 /// A row of tokens that comes in pieces, scored as it comes: a few windows of it stand in memory.
 pub struct Perplexity<'a> {
     engine: &'a mut Engine,
-    tokenizer: Option<&'a Tokenizer>,
+    /// What reads texts, and where they end.
+    texts: Option<(&'a Tokenizer, &'a EndOfText)>,
     windows: Windows,
     rows: Rows<Window>,
     /// The tokens from `begin` on.
@@ -121,14 +123,15 @@ pub struct Perplexity<'a> {
 }
 
 impl<'a> Perplexity<'a> {
-    /// Begins a row, on an engine with batches, whose sequences are the windows. `tokenizer` tells the tokens' bytes.
+    /// Begins a row, on an engine with batches, whose sequences are the windows. `texts` is the tokenizer, which knows the
+    /// tokens' bytes, and where texts end.
     ///
     /// # Errors
     ///
     /// If the stride is 0 or beyond the window.
     pub fn new(
         engine: &'a mut Engine,
-        tokenizer: Option<&'a Tokenizer>,
+        texts: Option<(&'a Tokenizer, &'a EndOfText)>,
         windows: Windows,
     ) -> Result<Perplexity<'a>> {
         let seq = engine.program().uses.seq;
@@ -141,7 +144,7 @@ impl<'a> Perplexity<'a> {
         Ok(Perplexity {
             rows: Rows::new(engine),
             engine,
-            tokenizer,
+            texts,
             windows,
             waiting: vec![],
             begin: 0,
@@ -164,7 +167,7 @@ impl<'a> Perplexity<'a> {
     ///
     /// As [`Perplexity::push`] and [`Perplexity::finish`]; if a source cannot be read, or is text and there is no tokenizer.
     pub fn score(mut self, sources: &Sources, most: usize) -> Result<Score> {
-        let (left, tokenizer) = (Cell::new(most), self.tokenizer);
+        let (left, texts) = (Cell::new(most), self.texts);
         let mut push = |ids: &[u32]| {
             let ids = &ids[..ids.len().min(left.get())];
             left.set(left.get() - ids.len());
@@ -179,10 +182,10 @@ impl<'a> Perplexity<'a> {
                 push(&piece).map_err(|error| error.at(sources.name()))?;
             }
         } else {
-            let tokenizer = tokenizer.ok_or_else(|| no_tokenizer(sources.name()))?;
+            let (tokenizer, end) = texts.ok_or_else(|| no_tokenizer(sources.name()))?;
             let encode = |text: &str| tokenizer.encode_with_special(text);
             let documents = sources.documents().take_while(|_| left.get() > 0);
-            data::encode(documents, &encode, tokenizer.end_of_text(), &mut push, &mut |_| {})?;
+            data::encode(documents, &encode, end.separator(), &mut push, &mut |_| {})?;
         }
         self.finish().map_err(|error| error.at(sources.name()))
     }
@@ -228,14 +231,14 @@ impl<'a> Perplexity<'a> {
 
     /// Queues the window of `len` tokens, the one beyond its inputs too, that begins at `waiting[at]`, if it scores anything.
     fn window(&mut self, at: usize, len: usize) -> Result<()> {
-        let Perplexity { engine, tokenizer, windows, rows, score, on_window, .. } = self;
+        let Perplexity { engine, texts, windows, rows, score, on_window, .. } = self;
         let (begin, end) = (self.begin, self.begin + len);
         let first = self.done.max(begin + 1);
         if first < end {
             let tokens = &self.waiting[at..at + len];
             let targets = &tokens[first - begin..];
             let end = end - windows.lookahead();
-            let bytes = tokenizer.map_or(0, |tokenizer| bytes(tokenizer, targets));
+            let bytes = texts.map_or(0, |(tokenizer, end)| bytes(tokenizer, end, targets));
             let window = Window { begin, end, scored: targets.len(), bytes, nll: 0.0 };
             rows.push(engine, window, &tokens[..len - 1], targets, &mut |window, nll| {
                 count(score, on_window, Window { nll, ..window });
@@ -263,8 +266,7 @@ fn count(score: &mut Score, on_window: &mut dyn FnMut(&Window), window: Window) 
 }
 
 /// Bytes of the tokens' text.
-fn bytes(tokenizer: &Tokenizer, ids: &[u32]) -> u64 {
-    let end = tokenizer.end_of_text();
-    let text = ids.iter().filter(|id| Some(**id) != end);
+fn bytes(tokenizer: &Tokenizer, end: &EndOfText, ids: &[u32]) -> u64 {
+    let text = ids.iter().filter(|id| !end.contains(**id));
     text.map(|&id| tokenizer.token_bytes(id).map_or(0, <[u8]>::len) as u64).sum()
 }

@@ -167,7 +167,8 @@ fn open(
     let saved = run.as_ref().map(RunDir::newest_checkpoint).transpose()?.flatten();
     let saved_path = saved.as_ref().map(|(_, path)| path.as_path());
     check_fit(settings, saved_path, &device)?;
-    let Prepared { model, tokenizer, tokens } = prepare(settings, dir, saved_path, on_event)?;
+    let Prepared { model, tokenizer, text_files, tokens } =
+        prepare(settings, dir, saved_path, on_event)?;
     let uses = Uses::training(&settings.train, &model);
     let finetune = &settings.train.finetune;
     let program = |limits| Program::record_tuning(&model, uses, finetune, limits);
@@ -184,8 +185,12 @@ fn open(
         (None, Some(init)) => Gpt::load(init, device)?,
         (None, None) => Gpt::new(model, device, settings.train.seed)?,
     };
+    gpt.set_text_files(text_files);
     if let Some(tokenizer) = tokenizer {
         gpt.set_tokenizer(tokenizer)?;
+    }
+    for notice in gpt.notices() {
+        on_event(&Event::Note(notice.clone()));
     }
     let mut trainer = Trainer::new(gpt, tokens, settings.train.clone())?;
     if let Some(run) = &run {
@@ -315,6 +320,13 @@ impl Trainer {
     /// The engine, for a look at the parameters on the way.
     pub fn engine(&mut self) -> &mut Engine {
         &mut self.engine
+    }
+
+    /// The first token of the data, with which a text can begin where no token is meant for that.
+    pub fn first_token(&self) -> u32 {
+        let mut first = [0];
+        self.tokens.copy_to(0..1, &mut first);
+        first[0]
     }
 
     /// The trained model.

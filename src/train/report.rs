@@ -19,6 +19,8 @@ pub enum Event {
         /// How much there is; 0 if not known.
         total: u64,
     },
+    /// Something was left out or assumed: a line for people.
+    Note(String),
     /// Kernels are timed on the device, or something is wrong with one.
     Tuning(Notice),
     /// Training is about to begin.

@@ -8,7 +8,6 @@ use crate::config::{GptConfig, Optimizer, TrainConfig};
 use crate::engine::{MOMENTS, Tensor};
 use crate::error::{Error, Result};
 use crate::gpt::engine_tensors;
-use crate::tokenizer::Tokenizer;
 
 /// The tensors of a training state beside the parameters.
 pub(super) fn moments(model: &GptConfig, train: &TrainConfig) -> Vec<checkpoint::NamedShape> {
@@ -92,9 +91,8 @@ impl Trainer {
     /// Writes `best/`.
     pub(super) fn save_best(&mut self) -> Result<()> {
         let Some(run) = &self.run else { return Ok(()) };
-        let json = self.gpt.tokenizer().map(Tokenizer::to_json);
         let adapter = adapter(&self.config, self.base.as_deref());
-        let files = ModelFiles { adapter, ..self.gpt.files(json.as_deref()) };
+        let files = ModelFiles { adapter, ..self.gpt.files() };
         run.save_best(&files, &mut engine_tensors(&mut self.engine))
     }
 
@@ -105,9 +103,8 @@ impl Trainer {
         if self.saved {
             return Ok(());
         }
-        let json = self.gpt.tokenizer().map(Tokenizer::to_json);
         let adapter = adapter(&self.config, self.base.as_deref());
-        let files = ModelFiles { adapter, ..self.gpt.files(json.as_deref()) };
+        let files = ModelFiles { adapter, ..self.gpt.files() };
         let tensors = moments(self.gpt.config(), &self.config);
         let fill = &mut engine_tensors(&mut self.engine);
         let path = run.save_checkpoint(&files, &self.state, &tensors, fill, self.config.keep)?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{self, CHOICES};
+use crate::checkpoint::{self, CHOICES, TextFiles};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{self, Downloads, Sources, TokenWriter, Tokens};
 use crate::error::{Error, Result};
@@ -43,6 +43,8 @@ pub struct Prepared {
     pub model: GptConfig,
     /// `None` for token files without one.
     pub tokenizer: Option<Tokenizer>,
+    /// What files say of where texts end.
+    pub text_files: TextFiles,
     /// The data.
     pub tokens: Tokens,
 }
@@ -119,10 +121,11 @@ pub fn prepare(
     if let Some((path, dir)) = kept.zip(run_dir).filter(|(_, dir)| Tokenizer::exists(dir)) {
         let tokenizer = Tokenizer::load(saved.unwrap_or(dir))?;
         fit(&mut model, &tokenizer, saved.is_some() || settings.init.is_some())?;
+        let text_files = text_files(settings, saved, &model, Some(&tokenizer))?;
         let tokens = Tokens::open(&path).map_err(|error| {
             error.hint(format!("remove {}: --resume encodes the data again", path.display()))
         })?;
-        return Ok(Prepared { model, tokenizer: Some(tokenizer), tokens });
+        return Ok(Prepared { model, tokenizer: Some(tokenizer), text_files, tokens });
     }
     let has_parameters = saved.is_some() || settings.init.is_some();
     let known = known_tokenizer(settings, saved)?;
@@ -133,7 +136,8 @@ pub fn prepare(
     if let Some(path) = sources.token_file() {
         let tokens = Tokens::open(path)?;
         tokens.check(model.vocab_size)?;
-        return Ok(Prepared { model, tokenizer: known, tokens });
+        let text_files = text_files(settings, saved, &model, known.as_ref())?;
+        return Ok(Prepared { model, tokenizer: known, text_files, tokens });
     }
     if let (None, Some(dir)) = (&known, saved.or(settings.init.as_deref())) {
         return Err(Error::input(format!(
@@ -155,8 +159,48 @@ pub fn prepare(
         None => train_tokenizer(&sources, model.vocab_size, on_event)?,
     };
     fit(&mut model, &tokenizer, has_parameters)?;
-    let tokens = encode(&sources, &tokenizer, run_dir, on_event)?;
-    Ok(Prepared { model, tokenizer: Some(tokenizer), tokens })
+    let text_files = text_files(settings, saved, &model, Some(&tokenizer))?;
+    let end = text_files.end_of_text(Some(&tokenizer)).0.separator();
+    if end.is_none() && several(&sources)? {
+        on_event(&Event::Note(
+            "the documents run together: neither the tokenizer nor a file beside it names an end-of-text token (eos_token)"
+                .to_owned(),
+        ));
+    }
+    let tokens = encode(&sources, &tokenizer, end, run_dir, on_event)?;
+    Ok(Prepared { model, tokenizer: Some(tokenizer), text_files, tokens })
+}
+
+/// Whether there is more than one document.
+fn several(sources: &Sources) -> Result<bool> {
+    for document in sources.documents().skip(1) {
+        if document?.begins {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What files say of where texts end: those of the checkpoint, those of the first model, and those beside the tokenizer.
+fn text_files(
+    settings: &RunSettings,
+    saved: Option<&Path>,
+    model: &GptConfig,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<TextFiles> {
+    let folder = match settings.tokenizer.as_str() {
+        "train" | "bytes" => None,
+        folder => Some(Path::new(folder)),
+    };
+    match (saved, &settings.init, folder.zip(tokenizer)) {
+        (Some(saved), ..) => TextFiles::read(saved, model.vocab_size),
+        (None, Some(init), None) => TextFiles::read(init, model.vocab_size),
+        (None, Some(init), Some((folder, _))) => {
+            TextFiles::read(init, model.vocab_size)?.with_tokenizer_of(folder)
+        }
+        (None, None, Some((folder, tokenizer))) => TextFiles::of_tokenizer(folder, tokenizer),
+        (None, None, None) => Ok(TextFiles::default()),
+    }
 }
 
 /// The tokenizer that there is before any data: the saved one, the one asked for, or that of the first model.
@@ -222,10 +266,11 @@ fn train_tokenizer(
     Tokenizer::train_documents(sample.iter().map(String::as_str), vocab)
 }
 
-/// Encodes all data into the run's folder, or into memory without one.
+/// Encodes all data into the run's folder, or into memory without one; `end` stands between two documents.
 fn encode(
     sources: &Sources,
     tokenizer: &Tokenizer,
+    end: Option<u32>,
     run_dir: Option<&Path>,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Tokens> {
@@ -234,7 +279,6 @@ fn encode(
         on_event(&Event::Preparing { what: "encoding the data".into(), done, total });
     };
     let encode = |text: &str| tokenizer.encode_with_special(text);
-    let end = tokenizer.end_of_text();
     let Some(dir) = run_dir else {
         let mut ids = vec![];
         let mut push = |more: &[u32]| {

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use wgpt::checkpoint::{
-    ModelFiles, NamedShape, Weights, open_model, parameters, read_config, write_model,
+    ModelFiles, NamedShape, TextFiles, Weights, open_model, parameters, read_config, write_model,
 };
 use wgpt::model::{Program, Uses};
 use wgpt::plan::Limits;
-use wgpt::{GptConfig, Result};
+use wgpt::{GptConfig, Result, Tokenizer};
 
 use crate::common::oracle;
 
@@ -374,11 +375,13 @@ pub fn wide_config() -> GptConfig {
 }
 
 pub fn model_files(config: &GptConfig) -> ModelFiles<'_> {
+    static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::bytes);
+    static NO_FILES: LazyLock<TextFiles> = LazyLock::new(TextFiles::default);
     ModelFiles {
         config,
         dropout: 0.1,
-        tokenizer_json: Some("{}"),
-        end_of_text: Some(0),
+        tokenizer: Some(&TOKENIZER),
+        text_files: &NO_FILES,
         adapter: None,
     }
 }
@@ -412,12 +415,15 @@ fn a_written_folder_is_as_save_pretrained_writes_it() {
         let to = TempDir::new().unwrap();
         let (config, weights) = open_model(&from).unwrap();
         let theirs = json_file(&from.join("config.json"));
+        // Of their files the configuration alone is known, so that the other one is not just a copy.
+        let known = TempDir::new().unwrap();
+        fs::copy(from.join("config.json"), known.path().join("config.json")).unwrap();
         let model = ModelFiles {
             adapter: None,
             config: &config,
             dropout: theirs["resid_pdrop"].as_f64().unwrap(),
-            tokenizer_json: None,
-            end_of_text: Some(theirs["eos_token_id"].as_u64().unwrap() as u32),
+            tokenizer: None,
+            text_files: &TextFiles::read(known.path(), config.vocab_size).unwrap(),
         };
         let mut fill = |name: &str, offset: usize, out: &mut [f32]| weights.read(name, offset, out);
         write_model(to.path(), &model, &mut fill).unwrap();
@@ -447,7 +453,8 @@ fn the_tokenizer_is_described_for_hugging_face() {
     assert_eq!(described["tokenizer_class"], "PreTrainedTokenizerFast");
     assert_eq!(described["model_max_length"], config.n_positions);
     assert_eq!(described["eos_token"], "<|endoftext|>");
-    assert_eq!(fs::read_to_string(dir.path().join("tokenizer.json")).unwrap(), "{}");
+    let tokenizer = fs::read_to_string(dir.path().join("tokenizer.json")).unwrap();
+    assert_eq!(tokenizer, Tokenizer::bytes().to_json());
 }
 
 /// What the reader of the format's authors finds, where it accepts a file.

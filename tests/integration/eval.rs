@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use wgpt::backend::Device;
+use wgpt::checkpoint::EndOfText;
 use wgpt::data::{Sources, Tokens};
 use wgpt::engine::Engine;
 use wgpt::eval::{
@@ -162,9 +163,10 @@ fn bytes_are_those_of_the_scored_text() {
     let sources = Sources::parse(&[path]).expect("a text");
     let mut gpt = small(Device::Cpu);
     let tokenizer = Tokenizer::bytes();
+    let end = EndOfText::of(&tokenizer);
     let mut measure = |most| {
         let engine = gpt.batch_engine(2, 8).expect("an engine");
-        let row = Perplexity::new(engine, Some(&tokenizer), Windows::NonOverlapping);
+        let row = Perplexity::new(engine, Some((&tokenizer, &end)), Windows::NonOverlapping);
         row.expect("in range").score(&sources, most).expect("a score")
     };
     let score = measure(usize::MAX);
@@ -226,7 +228,7 @@ fn bleu_is_sacrebleus() {
 
 fn question(context: &str, choices: &[&str], answer: usize) -> Question {
     let choices = choices.iter().map(|choice| (*choice).to_owned()).collect();
-    Question { context: context.to_owned(), choices, answer }
+    Question { line: 1, context: context.to_owned(), choices, answer }
 }
 
 /// The log-probability of the last `scored` bytes of a text, from the logits of its tokens.
@@ -257,12 +259,13 @@ fn choices_are_scored_by_their_tokens_alone() {
         question("a", &["cd", "ñandú"], 0),
     ];
     let tokenizer = Tokenizer::bytes();
-    let end = tokenizer.end_of_text().expect("it has one");
+    // What begins a text is not what ends it.
+    let (opening, end) = (7, EndOfText::new(vec![0], Some(7)));
     for (device, _) in devices() {
         let mut gpt = small(device);
         let context = gpt.config().n_positions;
         let prepared =
-            Prepared::new(&questions, &tokenizer, context, " ").expect("sound questions");
+            Prepared::new(&questions, &tokenizer, &end, context, " ").expect("sound questions");
         assert_eq!((prepared.len(), prepared.longest()), (11, context));
         let mut done = 0;
         let engine = gpt.batch_engine(4, prepared.longest()).expect("an engine");
@@ -277,7 +280,7 @@ fn choices_are_scored_by_their_tokens_alone() {
                 let choice_len = question.context.len() - given.len() + 1 + choice.len();
                 let mut tokens = tokenizer.encode(&format!("{} {choice}", question.context));
                 if given.is_empty() {
-                    tokens.insert(0, end);
+                    tokens.insert(0, opening);
                 }
                 let tokens = &tokens[tokens.len().saturating_sub(context + 1)..];
                 let want = by_hand(&gpt, tokens, choice_len);
@@ -301,44 +304,136 @@ fn lines_that_are_no_questions_are_named() {
     let good = r#"{"context": "a", "choices": ["b", "c"], "answer": 1}"#;
     let other = r#"{"ctx": "a", "endings": ["b", "c"], "label": "1"}"#;
     let both = read_questions(format!("{good}\n\n{other}\n").as_bytes(), "x").expect("questions");
-    assert_eq!(both, [question("a", &["b", "c"], 1), question("a", &["b", "c"], 1)]);
+    let wanted = question("a", &["b", "c"], 1);
+    assert_eq!(both, [wanted.clone(), Question { line: 3, ..wanted }]);
     let cases = [
-        ("{", "EOF"),
+        ("{", "it is not JSON: EOF"),
+        ("[1]", "[1] is not a JSON object"),
         (r#"{"choices": ["b", "c"], "answer": 1}"#, "no context"),
         (r#"{"context": "a", "answer": 1}"#, "no choices"),
-        (r#"{"context": "a", "choices": ["b", "c"]}"#, "no answer"),
-        (r#"{"context": "a", "choices": ["b", "c"], "answer": 2}"#, "answer is 2"),
-        (r#"{"context": "a", "choices": ["b", "c"], "answer": "x"}"#, "answer is \"x\""),
-        (r#"{"context": "a", "choices": ["b", "c"], "answer": -1}"#, "answer"),
-        (r#"{"context": "a", "choices": ["b"], "answer": 0}"#, "at least 2"),
-        (r#"{"context": "a", "choices": ["b", ""], "answer": 0}"#, "empty"),
+        (r#"{"context": 5, "choices": ["b", "c"], "answer": 0}"#, "context is 5, must be a text"),
+        (r#"{"context": "a", "choices": "bc", "answer": 0}"#, "choices is \"bc\", must be a list"),
+        (r#"{"context": "a", "choices": ["b", null], "answer": 0}"#, "must be a list of texts"),
     ];
     for (line, says) in cases {
         let error = read_questions(format!("{good}\n{line}\n").as_bytes(), "x.jsonl");
-        let message = error.expect_err(line).to_string();
-        assert!(message.contains("x.jsonl, line 2: "), "{message}");
-        let says = if says == "answer" { "Answer" } else { says };
-        assert!(message.contains(says), "{line}: {message}");
+        let error = error.expect_err(line);
+        assert!(error.to_string().starts_with("x.jsonl, line 2: "), "{error}");
+        assert!(error.to_string().contains(says), "{line}: {error}");
+        assert!(error.advice().is_some_and(|hint| hint.contains("\"context\"")), "{line}");
     }
+    let unanswered = r#"{"context": "a", "choices": ["b", "c"]}"#;
+    let unanswered = read_questions(unanswered.as_bytes(), "x.jsonl").expect_err("no answer");
+    assert_eq!(unanswered.to_string(), "x.jsonl, line 1: it has no answer");
+    assert!(unanswered.advice().is_some_and(|hint| hint.contains("not public")), "{unanswered:?}");
     let nothing = read_questions("\n".as_bytes(), "x.jsonl").expect_err("no questions");
     assert!(nothing.to_string().contains("x.jsonl has no questions"));
-    let long = [question("a", &["b", &"c".repeat(30)], 0)];
-    let error = Prepared::new(&long, &Tokenizer::bytes(), 24, " ").err().expect("too long");
-    assert!(error.to_string().contains("question 1: a choice has 31 tokens"), "{error}");
+}
+
+#[test]
+fn an_answer_that_is_no_index_is_named_with_what_to_do() {
+    let (public, count, write) = ("not public", "count from 0", "0 for the first (A)");
+    let cases = [
+        ("-1", public),
+        ("null", public),
+        ("\"\"", public),
+        ("\"-1\"", public),
+        ("3", count),
+        ("\"3\"", count),
+        ("100000000000000000000", count),
+        ("1.5", write),
+        ("true", write),
+        ("[]", write),
+        ("\"B\"", write),
+    ];
+    for (answer, hint) in cases {
+        for (fields, name) in [(["context", "choices"], "answer"), (["ctx", "endings"], "label")] {
+            let [context, choices] = fields;
+            let line = format!(
+                r#"{{"{context}": "a", "{choices}": ["b", "c", "d"], "{name}": {answer}}}"#
+            );
+            let error = read_questions(line.as_bytes(), "x.jsonl").expect_err("refused");
+            let value: Value = serde_json::from_str(answer).expect("JSON");
+            let says = format!(
+                "x.jsonl, line 1: {name} is {value}, must be the index of the right choice, from 0 to 2"
+            );
+            assert_eq!(error.to_string(), says);
+            assert!(error.advice().is_some_and(|advice| advice.contains(hint)), "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn questions_that_cannot_be_scored_are_left_out() {
+    let tokenizer = Tokenizer::bytes();
+    let long = "c".repeat(30);
+    let cases: [(&str, &[&str], &str); 5] = [
+        ("a", &["b", &long], "a choice has 31 tokens"),
+        ("a", &["b"], "a single choice"),
+        ("a", &[], "no choices"),
+        ("a", &["b", ""], "a choice is empty"),
+        ("", &["b", "c"], "no end-of-text token"),
+    ];
+    let mut questions: Vec<Question> =
+        cases.iter().map(|(context, choices, _)| question(context, choices, 0)).collect();
+    questions.insert(2, question("a", &["d", "e"], 1));
+    questions.iter_mut().zip(1..).for_each(|(question, line)| question.line = line);
+    let none = EndOfText::default();
+    let prepared = Prepared::new(&questions, &tokenizer, &none, 24, " ").expect("one is sound");
+    assert_eq!(prepared.len(), 2);
+    let lines: Vec<usize> = prepared.left_out().iter().map(|left| left.line).collect();
+    assert_eq!(lines, [1, 2, 4, 5, 6]);
+    for (left, (.., says)) in prepared.left_out().iter().zip(cases) {
+        assert!(left.reason.contains(says), "{left:?}");
+    }
+    let mut gpt = small(Device::Cpu);
+    let engine = gpt.batch_engine(2, prepared.longest()).expect("an engine");
+    let report = prepared.choose(engine, &mut |_| ()).expect("a report");
+    assert_eq!((report.n, report.log_likelihoods.len()), (1, 1));
+    let refused = Prepared::new(&questions[..2], &tokenizer, &none, 24, " ").err();
+    let refused = refused.expect("nothing is left").to_string();
+    assert!(
+        refused.contains("none of the 2 questions") && refused.contains("line 1: "),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_choice_that_melts_into_its_context_is_scored_by_itself() {
+    // "ab" is one token, so that after "a" nothing of "b" is left; of "bc" there is "c".
+    let tokenizer = Tokenizer::train(b"ab ab ab ab ab", 258).expect("one merge");
+    let [a, ab, b, c] = ["a", "ab", "b", "c"].map(|text| match tokenizer.encode(text)[..] {
+        [id] => id,
+        _ => panic!("{text} is one token"),
+    });
+    let questions = [question("a", &["b", "bc"], 0)];
+    let mut gpt = Gpt::new(
+        GptConfig { vocab_size: 258, ..small(Device::Cpu).config().clone() },
+        Device::Cpu,
+        5,
+    )
+    .expect("a small model");
+    let end = EndOfText::of(&tokenizer);
+    let prepared = Prepared::new(&questions, &tokenizer, &end, 24, "").expect("sound");
+    let engine = gpt.batch_engine(2, prepared.longest()).expect("an engine");
+    let report = prepared.choose(engine, &mut |_| ()).expect("a report");
+    let [got_b, got_bc] = report.log_likelihoods[0][..] else { panic!("two choices") };
+    assert_relative("b", got_b, by_hand(&gpt, &[a, b], 1), 1e-5);
+    assert_relative("bc", got_bc, by_hand(&gpt, &[ab, c], 1), 1e-5);
 }
 
 #[test]
 fn text_is_cut_within_documents_and_evenly() {
     let ids: Vec<u32> = [vec![9; 3], (10..40).collect()].concat();
     let tokens = Tokens::from_ids(ids);
-    let cuts = cut(&tokens, (3, 2), 3, Some(9)).expect("pieces");
+    let cuts = cut(&tokens, (3, 2), 3, &[8, 9]).expect("pieces");
     let firsts: Vec<u32> = cuts.iter().map(|cut| cut.prompt[0]).collect();
     assert_eq!(firsts, [10, 20, 30]);
     assert_eq!(
         (cuts[1].prompt.as_slice(), cuts[1].reference.as_slice()),
         (&[20, 21, 22][..], &[23, 24][..])
     );
-    assert!(cut(&tokens, (3, 28), 3, Some(9)).is_err());
+    assert!(cut(&tokens, (3, 28), 3, &[8, 9]).is_err());
 }
 
 #[test]
@@ -434,6 +529,23 @@ fn the_command_scores_lines_choices_and_continuations() {
     let choices = ["choices", "q.jsonl", &tiny, "--device=cpu", "--json"];
     let report = cli::json(&mut eval(&choices));
     assert_eq!((number(&report, "n"), number(&report, "acc_stderr")), (1.0, 0.0));
+    assert_eq!(
+        (&report["left_out"], &report["left_out_lines"]),
+        (&0.into(), &serde_json::json!([]))
+    );
+    // Of eight lines that cannot be scored five are named, the rest is counted; what can be scored is.
+    let odd = "{\"context\": \"The cat\", \"choices\": [\"saw\"], \"answer\": 0}\n".repeat(8);
+    let good = std::fs::read_to_string(folder.path().join("q.jsonl")).expect("just written");
+    write("some.jsonl", &format!("{odd}{good}"));
+    write("none.jsonl", &odd);
+    let some = ["choices", "some.jsonl", &tiny, "--device=cpu", "--json"];
+    let report = cli::json(&mut eval(&some));
+    assert_eq!((number(&report, "n"), number(&report, "left_out")), (1.0, 8.0));
+    assert_eq!(report["left_out_lines"], serde_json::json!([1, 2, 3, 4, 5, 6, 7, 8]));
+    let told = eval(&some).assert().success().get_output().stderr.clone();
+    let told = String::from_utf8(told).expect("text");
+    assert_eq!(told.matches("some.jsonl, line ").count(), 5, "{told}");
+    assert!(told.contains("and 3 more: 8 questions"), "{told}");
 
     let continuations = [
         "continuations",
@@ -462,6 +574,7 @@ fn the_command_scores_lines_choices_and_continuations() {
         (&["nowhere.txt", &tiny], "nowhere.txt"),
         (&["choices", "data.txt", &tiny], "data.txt, line 1: "),
         (&["choices", "q.jsonl", &model], "no tokenizer"),
+        (&["choices", "none.jsonl", &tiny], "none.jsonl: none of the 8 questions can be scored"),
         (&["continuations", "one.txt", &tiny], "one.txt is too short"),
     ] {
         let mut command = eval(arguments);

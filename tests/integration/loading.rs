@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use assert_cmd::Command;
 use wgpt::backend::Device;
-use wgpt::checkpoint::{ModelFiles, open_model, write_model};
+use wgpt::checkpoint::{ModelFiles, TextFiles, open_model, write_model};
 use wgpt::engine::Tensor;
 use wgpt::{Gpt, GptConfig};
 
@@ -54,8 +54,8 @@ fn write_random(dir: &Path) -> u64 {
     let model = ModelFiles {
         config: &config,
         dropout: 0.0,
-        tokenizer_json: None,
-        end_of_text: None,
+        tokenizer: None,
+        text_files: &TextFiles::default(),
         adapter: None,
     };
     let mut state = 1_u32;

@@ -318,7 +318,7 @@ fn greedy_generation() {
                 };
                 let end = case["eos_token_id"].as_u64().map(|id| id as u32);
                 let prompt = ids(&case["prompt"]);
-                let got = generate(engine, &prompt, &options, end, |_| Ok(true))
+                let got = generate(engine, &prompt, &options, end.as_slice(), |_| Ok(true))
                     .expect("the device is there");
                 assert_eq!(got, ids(&case["continuation"]), "{name} {kind}");
             }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use wgpt::data::{self, Document, Sources, TokenWriter};
 use wgpt::{Error, Event, Result};
 
-use super::{is_token_file, load, sources};
+use super::{end_of_text, is_token_file, load, sources};
 use crate::cli::progress::Progress;
 use crate::cli::{number, output};
 
@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
         Special::Token => tokenizer.encode_with_special(text),
         Special::Text => tokenizer.encode(text),
     };
-    let end = tokenizer.end_of_text();
+    let end = end_of_text(&args.tokenizer, tokenizer)?.separator();
     let Some(path) = out else {
         let mut first = true;
         let mut print = |ids: &[u32]| {

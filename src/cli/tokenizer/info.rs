@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use wgpt::{Result, Tokenizer, data};
 
-use super::{load, sources};
+use super::{end_of_text, load, sources};
 use crate::cli::progress::Progress;
 use crate::cli::{number, output};
 
@@ -54,6 +54,7 @@ impl Measured {
 /// If it or a text cannot be read.
 pub fn run(args: &Args) -> Result<()> {
     let tokenizer = load(&args.tokenizer)?;
+    let end = end_of_text(&args.tokenizer, &tokenizer)?;
     let measured = match args.files.as_slice() {
         [] => None,
         files => Some(measure(files, &tokenizer)?),
@@ -65,7 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
         output::json(&json!({
             "vocab_size": tokenizer.vocab_size(),
             "merges": tokenizer.merge_count(),
-            "end_of_text": tokenizer.end_of_text(),
+            "end_of_text": end.separator(),
             "special_tokens": special.collect::<Vec<_>>(),
             "longest_token": longest.first(),
             "longest_tokens": longest,

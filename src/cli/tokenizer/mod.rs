@@ -9,11 +9,12 @@ mod train;
 use std::path::Path;
 
 use clap::Subcommand;
+use wgpt::checkpoint::{EndOfText, TextFiles};
 use wgpt::data::{Downloads, Sources};
 use wgpt::{Event, Result, Tokenizer};
 
-use super::Outcome;
 use super::progress::Progress;
+use super::{Outcome, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,6 +62,17 @@ fn load(name: &Path) -> Result<Tokenizer> {
         Some("bytes") => Ok(Tokenizer::bytes()),
         _ => Tokenizer::load(name),
     }
+}
+
+/// Where texts end by a tokenizer and the files beside it; says what is odd about them.
+fn end_of_text(name: &Path, tokenizer: &Tokenizer) -> Result<EndOfText> {
+    let files = match name.to_str() {
+        Some("bytes") => TextFiles::default(),
+        _ => TextFiles::of_tokenizer(name, tokenizer)?,
+    };
+    let (end, notices) = files.end_of_text(Some(tokenizer));
+    notices.iter().for_each(|notice| output::log(notice));
+    Ok(end)
 }
 
 /// The texts, on this machine.

@@ -1,0 +1,313 @@
+//! Where texts end and begin, by what the files of a model say.
+//!
+//! | file | ends | begins |
+//! |---|---|---|
+//! | generation_config.json | `eos_token_id` | `bos_token_id` |
+//! | config.json | `eos_token_id` | `bos_token_id` |
+//! | tokenizer_config.json | `eos_token` | `bos_token` |
+//! | special_tokens_map.json | `eos_token` | `bos_token` |
+//! | the tokenizer | `<|endoftext|>` | |
+//!
+//! The first that says something decides; one below that names another token is reported. `null` says nothing.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::{adapter, folder_of};
+use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
+
+/// The tokens that end texts, and the one that begins them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndOfText {
+    ids: Vec<u32>,
+    bos: Option<u32>,
+}
+
+impl EndOfText {
+    /// Texts that end at any of `ids`, the first of which stands between two texts, and begin with `bos` if there is one.
+    pub fn new(ids: Vec<u32>, bos: Option<u32>) -> EndOfText {
+        EndOfText { ids, bos }
+    }
+
+    /// What a tokenizer without any other file says: its `<|endoftext|>`, if it has one.
+    pub fn of(tokenizer: &Tokenizer) -> EndOfText {
+        EndOfText::new(tokenizer.end_of_text().into_iter().collect(), None)
+    }
+
+    /// All ids at which generation ends.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Whether a text ends at this token.
+    pub fn contains(&self, id: u32) -> bool {
+        self.ids.contains(&id)
+    }
+
+    /// What stands between two texts, and wherever one id is wanted.
+    pub fn separator(&self) -> Option<u32> {
+        self.ids.first().copied()
+    }
+
+    /// What a new text begins with: the token that the files name, or else the one that ends the text before it.
+    pub fn opening(&self) -> Option<u32> {
+        self.bos.or(self.separator())
+    }
+
+    /// The ids as `eos_token_id` has them: a number, a list or null.
+    pub(super) fn to_json(&self) -> Value {
+        match self.ids.as_slice() {
+            [] => Value::Null,
+            [id] => json!(id),
+            ids => json!(ids),
+        }
+    }
+}
+
+const CONFIG: &str = "config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+
+/// The default of Hugging Face's `GPT2Config`, which a model of another vocabulary has in its files if nobody chose its ids.
+const GPT2_DEFAULT: u64 = 50256;
+
+/// A JSON object in a file.
+#[derive(Clone, Debug, PartialEq)]
+struct JsonFile {
+    path: PathBuf,
+    /// The file as it is; `None` where its tokens alone count.
+    bytes: Option<Vec<u8>>,
+    fields: Map<String, Value>,
+}
+
+impl JsonFile {
+    /// Reads the first of these folders' files of this name; `None` if there is none.
+    fn read(folders: &[&Path], name: &str) -> Result<Option<JsonFile>> {
+        let files = folders.iter().map(|folder| folder.join(name));
+        let Some(path) = files.into_iter().find(|file| file.is_file()) else { return Ok(None) };
+        let bytes = std::fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(fields)) => Ok(Some(JsonFile { path, bytes: Some(bytes), fields })),
+            Ok(_) => Err(Error::input(format!("{} is not a JSON object", path.display()))),
+            Err(e) => Err(Error::input(format!("{} is not JSON: {e}", path.display()))
+                .hint("the file is damaged or incomplete: copy or download it again")),
+        }
+    }
+
+    fn field(&self, name: &str) -> &Value {
+        self.fields.get(name).unwrap_or(&Value::Null)
+    }
+
+    fn fault(&self, name: &str, wanted: &str) -> Error {
+        Error::input(format!("{name} is {}, must be {wanted}", self.field(name)))
+            .at(self.path.display())
+            .hint("put the model's own token there, or null")
+    }
+}
+
+/// What the files of a model say of its texts, beside the tokenizer's own file. What is saved of the model says the same.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TextFiles {
+    config: Option<JsonFile>,
+    generation_config: Option<JsonFile>,
+    tokenizer_config: Option<JsonFile>,
+    special_tokens_map: Option<JsonFile>,
+    /// Ids that mean nothing for this model, and were passed over: a sentence each.
+    passed_over: Vec<String>,
+}
+
+impl TextFiles {
+    /// Reads what the folder of a model of `vocab_size` tokens says; of adapters, what their folder does not say is what the
+    /// folder of their model does.
+    ///
+    /// # Errors
+    ///
+    /// Names the file that is damaged, or the field that is no token of the vocabulary.
+    pub fn read(model: &Path, vocab_size: usize) -> Result<TextFiles> {
+        let dir = folder_of(model);
+        let base = adapter::model_folder(dir)?;
+        let folders = [dir, folder_of(&base)];
+        let mut files = TextFiles {
+            config: JsonFile::read(&folders, CONFIG)?,
+            generation_config: JsonFile::read(&folders, GENERATION_CONFIG)?,
+            tokenizer_config: JsonFile::read(&folders, TOKENIZER_CONFIG)?,
+            special_tokens_map: JsonFile::read(&folders, SPECIAL_TOKENS_MAP)?,
+            passed_over: vec![],
+        };
+        for file in [&mut files.generation_config, &mut files.config].into_iter().flatten() {
+            for name in ["eos_token_id", "bos_token_id"] {
+                files.passed_over.extend(check_ids(file, name, vocab_size)?);
+            }
+        }
+        files.check_named()?;
+        Ok(files)
+    }
+
+    /// What the folder of a tokenizer says, for a new model: it takes the tokens over, and no other setting of a model that
+    /// may be there.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](TextFiles::read).
+    pub fn of_tokenizer(folder: &Path, tokenizer: &Tokenizer) -> Result<TextFiles> {
+        let mut files = TextFiles::read(folder, tokenizer.vocab_size())?;
+        for file in
+            [&mut files.generation_config, &mut files.tokenizer_config].into_iter().flatten()
+        {
+            file.bytes = None;
+        }
+        Ok(files)
+    }
+
+    /// The same where the tokenizer comes from a folder of its own: what that says of it counts.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](TextFiles::read).
+    pub fn with_tokenizer_of(self, folder: &Path) -> Result<TextFiles> {
+        let read = |name| JsonFile::read(&[folder], name);
+        let (tokenizer_config, map) = (read(TOKENIZER_CONFIG)?, read(SPECIAL_TOKENS_MAP)?);
+        if tokenizer_config.is_none() && map.is_none() {
+            return Ok(self);
+        }
+        let files = TextFiles { tokenizer_config, special_tokens_map: map, ..self };
+        files.check_named()?;
+        Ok(files)
+    }
+
+    /// Checks that the files with tokens' texts have texts.
+    fn check_named(&self) -> Result<()> {
+        let roles = ["eos_token", "bos_token"];
+        self.named().try_for_each(|file| {
+            roles.iter().try_for_each(|role| token_text(file, role).map(|_| ()))
+        })
+    }
+
+    /// The files with ids, in the order in which they count.
+    fn numbered(&self) -> impl Iterator<Item = &JsonFile> {
+        [&self.generation_config, &self.config].into_iter().flatten()
+    }
+
+    /// The files with tokens' texts, in the order in which they count, after those with ids.
+    fn named(&self) -> impl Iterator<Item = &JsonFile> {
+        [&self.tokenizer_config, &self.special_tokens_map].into_iter().flatten()
+    }
+
+    /// Where texts end, and what is odd about the files: a sentence each.
+    pub fn end_of_text(&self, tokenizer: Option<&Tokenizer>) -> (EndOfText, Vec<String>) {
+        let mut notices = self.passed_over.clone();
+        let mut said: Vec<(String, Vec<u32>)> = vec![];
+        for file in self.numbered() {
+            let ids = ids(file.field("eos_token_id")).unwrap_or_default();
+            said.push((format!("{} {}", file.path.display(), file.field("eos_token_id")), ids));
+        }
+        let mut bos =
+            self.numbered().find_map(|file| ids(file.field("bos_token_id"))?.first().copied());
+        for file in tokenizer.iter().flat_map(|_| self.named()) {
+            let id = |name| {
+                let text = token_text(file, name).ok().flatten()?;
+                Some((text, tokenizer.and_then(|tokenizer| token_id(tokenizer, text))))
+            };
+            bos = bos.or_else(|| id("bos_token")?.1);
+            match id("eos_token") {
+                Some((text, Some(id))) => {
+                    said.push((format!("{} {text:?} ({id})", file.path.display()), vec![id]));
+                }
+                Some((text, None)) => notices.push(format!(
+                    "{}: eos_token is {text:?}, which is no token of the tokenizer: it ends no text",
+                    file.path.display()
+                )),
+                None => {}
+            }
+        }
+        said.retain(|(_, ids)| !ids.is_empty());
+        notices.extend(contradiction(&said));
+        let fallback = || tokenizer.map(|tokenizer| EndOfText::of(tokenizer).ids);
+        let ids = said.into_iter().next().map(|(_, ids)| ids).or_else(fallback).unwrap_or_default();
+        (EndOfText::new(ids, bos), notices)
+    }
+
+    /// generation_config.json and tokenizer_config.json as they were, if they were there.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        [(GENERATION_CONFIG, &self.generation_config), (TOKENIZER_CONFIG, &self.tokenizer_config)]
+            .into_iter()
+            .filter_map(|(name, file)| Some((name, file.as_ref()?.bytes.as_deref()?)))
+    }
+
+    /// What config.json says of ids, or where it says nothing, what all files together say.
+    pub(super) fn config_ids(&self, end: &EndOfText) -> [(&'static str, Value); 3] {
+        let all = [
+            ("bos_token_id", json!(end.opening())),
+            ("eos_token_id", end.to_json()),
+            ("pad_token_id", Value::Null),
+        ];
+        let own = |name: &str| self.config.as_ref().map(|file| file.field(name).clone());
+        all.map(|(name, ids)| (name, own(name).filter(|own| !own.is_null()).unwrap_or(ids)))
+    }
+}
+
+/// The ids that a field names: a number, a list or null; `None` if it is something else.
+fn ids(value: &Value) -> Option<Vec<u32>> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Value::Null => Some(vec![]),
+        Value::Array(all) => all.iter().map(id).collect(),
+        one => Some(vec![id(one)?]),
+    }
+}
+
+/// Checks that a field names ids of the vocabulary. GPT-2's default beyond it is removed, and reported: nobody meant it.
+fn check_ids(file: &mut JsonFile, name: &str, vocab_size: usize) -> Result<Option<String>> {
+    let value = file.field(name);
+    let known = |ids: &Vec<u32>| ids.iter().all(|&id| (id as usize) < vocab_size);
+    if ids(value).is_some_and(|ids| known(&ids) && (ids.len() < 2 || name == "eos_token_id")) {
+        return Ok(None);
+    }
+    if value.as_u64() == Some(GPT2_DEFAULT) {
+        let notice = format!(
+            "{}: {name} is {value}, GPT-2's own, beyond the {vocab_size} tokens of this model: it is passed over",
+            file.path.display()
+        );
+        file.fields.remove(name);
+        return Ok(Some(notice));
+    }
+    let wanted = format!("an id of the vocabulary, from 0 to {}", vocab_size.saturating_sub(1));
+    let more = if name == "eos_token_id" { ", or a list of them" } else { "" };
+    Err(file.fault(name, &format!("{wanted}{more}")))
+}
+
+/// The text of a token that a field names: a string, or an object with its `content`.
+fn token_text<'a>(file: &'a JsonFile, name: &str) -> Result<Option<&'a str>> {
+    let value = file.field(name);
+    match value.get("content").unwrap_or(value) {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text)),
+        _ => Err(file.fault(name, "a token's text")),
+    }
+}
+
+/// The id of a token by its text, added or learned.
+fn token_id(tokenizer: &Tokenizer, text: &str) -> Option<u32> {
+    let added = tokenizer.special_tokens().find(|(added, _)| *added == text);
+    let learned = || {
+        let mut ids = 0..tokenizer.vocab_size() as u32;
+        ids.find(|&id| tokenizer.token_bytes(id) == Some(text.as_bytes()))
+    };
+    added.map(|(_, id)| id).or_else(learned)
+}
+
+/// Says that a file names an end that the first of them does not.
+fn contradiction(said: &[(String, Vec<u32>)]) -> Option<String> {
+    let [(first, ids), rest @ ..] = said else { return None };
+    let others = rest.iter().filter(|(_, other)| other.iter().any(|id| !ids.contains(id)));
+    let others: Vec<&str> = others.map(|(what, _)| what.as_str()).collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "the files contradict each other on the end of text (eos): {first} is taken, not {}",
+            others.join(" or ")
+        )
+    })
+}
