@@ -8,10 +8,11 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde_json::json;
 use wgpt::backend::Device;
 use wgpt::checkpoint::{Float, Layout};
-use wgpt::export::{self, gguf::Kind};
+use wgpt::export;
+use wgpt::export::gguf::{self, Kind};
 use wgpt::{Error, Gpt, Result};
 
-use super::options::find_model;
+use super::options::{find_model, load};
 use super::{Outcome, number, output};
 
 const EXAMPLES: &str = "\
@@ -123,7 +124,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let float = args.target.out.as_ref().map(|_| args.dtype.float()).transpose()?;
     let dir = find_model(args.model.as_deref())?;
     // Nothing is computed: the parameters go from one file to the other.
-    let mut gpt = Gpt::load(&dir, Device::Cpu)?;
+    let mut gpt = load(&dir, Device::Cpu)?;
     let mut progress = progress()?;
     let target = match (&args.target.out, float) {
         (Some(out), Some(float)) => {
@@ -135,6 +136,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         _ => {
             let path = args.target.gguf.as_ref().expect("one of the two is required");
             let others = export::gguf::write(&mut gpt, path, args.dtype.kind(), &mut progress)?;
+            gguf::notes(&gpt).iter().for_each(|note| output::log(note));
             if others > 0 {
                 output::log(&format!(
                     "{others} matrices are in f16: their rows are no multiple of 32"

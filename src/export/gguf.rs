@@ -8,15 +8,21 @@
 //! are transposed, a matrix at a time; there is no `output.weight`, since a head that is missing is the token table. Written
 //! here and not by a crate: those that there are read only, or hold all tensors in memory.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use super::{Progress, counted, make_parent, parameter_count};
-use crate::checkpoint::{Fill, Float, NamedShape, SLICE, coordinates, files, parameters};
+use crate::checkpoint::{
+    EndOfText, Fill, Float, NamedShape, SLICE, coordinates, files, parameters,
+};
 use crate::error::{Error, Result};
 use crate::gpt::Gpt;
 use crate::tokenizer::Tokenizer;
+
+/// The entries for tokens that end a text: llama.cpp ends generation at any of them, whatever it calls them.
+const ENDS: [&str; 3] = ["eos_token_id", "eot_token_id", "eom_token_id"];
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const VERSION: u32 = 3;
@@ -287,7 +293,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// What the file says of the model.
-fn entries(name: &str, gpt: &Gpt, kind: Kind) -> Vec<(String, Value)> {
+fn entries(name: &str, gpt: &Gpt, kind: Kind) -> Result<Vec<(String, Value)>> {
     let config = gpt.config();
     // Sizes are below 2^24.
     let size = |x: usize| Value::U32(x as u32);
@@ -309,24 +315,28 @@ fn entries(name: &str, gpt: &Gpt, kind: Kind) -> Vec<(String, Value)> {
     ];
     let mut entries: Vec<(String, Value)> = entries.map(|(k, v)| (k.to_owned(), v)).into();
     let vocabulary = match gpt.tokenizer() {
-        Some(tokenizer) => vocabulary(tokenizer, config.vocab_size),
+        Some(tokenizer) => vocabulary(tokenizer, gpt.end_of_text(), config.vocab_size)?,
         None => vec![("model", text("no_vocab"))],
     };
     entries.extend(vocabulary.into_iter().map(|(k, v)| (format!("tokenizer.ggml.{k}"), v)));
-    entries
+    Ok(entries)
 }
 
 /// What the file says of the tokenizer. Ids beyond it, of a padded token table, are unused tokens.
-fn vocabulary(tokenizer: &Tokenizer, vocab_size: usize) -> Vec<(&'static str, Value)> {
+fn vocabulary(
+    tokenizer: &Tokenizer,
+    end: &EndOfText,
+    vocab_size: usize,
+) -> Result<Vec<(&'static str, Value)>> {
     const NORMAL: i32 = 1;
     const CONTROL: i32 = 3;
     const USER_DEFINED: i32 = 4;
     const UNUSED: i32 = 5;
+    let pre = tokenizer.llama_cpp_name()?;
     let mut tokens = tokenizer.spellings();
     tokens.resize(vocab_size.max(tokens.len()), String::new());
     let mut types = vec![NORMAL; tokens.len()];
-    for (id, token) in tokens.iter_mut().enumerate().filter(|(_, token)| token.is_empty()) {
-        *token = format!("[PAD{id}]");
+    for id in name_unused(&mut tokens)? {
         types[id] = UNUSED;
     }
     for (id, special) in tokenizer.added_tokens() {
@@ -334,17 +344,53 @@ fn vocabulary(tokenizer: &Tokenizer, vocab_size: usize) -> Vec<(&'static str, Va
     }
     let mut entries = vec![
         ("model", Value::Text("gpt2".to_owned())),
-        ("pre", Value::Text("gpt-2".to_owned())),
+        ("pre", Value::Text(pre.to_owned())),
         ("tokens", Value::Texts(tokens)),
         ("token_type", Value::I32s(types)),
         ("merges", Value::Texts(tokenizer.spelled_merges())),
         ("add_bos_token", Value::Bool(false)),
     ];
-    if let Some(id) = tokenizer.end_of_text() {
-        entries.push(("bos_token_id", Value::U32(id)));
-        entries.push(("eos_token_id", Value::U32(id)));
+    entries.extend(end.opening().map(|id| ("bos_token_id", Value::U32(id))));
+    entries.extend(ENDS.into_iter().zip(end.ids()).map(|(name, id)| (name, Value::U32(*id))));
+    Ok(entries)
+}
+
+/// What a GGUF file does not hold of a model, or llama.cpp takes otherwise: a sentence each, for people.
+pub fn notes(gpt: &Gpt) -> Vec<String> {
+    let Some(tokenizer) = gpt.tokenizer() else { return vec![] };
+    let more = gpt.end_of_text().ids().get(ENDS.len()..).filter(|more| !more.is_empty());
+    let ends = more.map(|more| {
+        let room = ENDS.len();
+        format!("a GGUF file has room for {room} tokens that end a text: {more:?} are left out")
+    });
+    let pattern = tokenizer.llama_cpp_approximates().then(|| {
+        "llama.cpp cuts texts by an approximation of this pattern: accents, marks and capitals beyond ASCII may give other tokens"
+            .to_owned()
+    });
+    ends.into_iter().chain(pattern).collect()
+}
+
+/// Gives the ids that are not used a text of their own, and returns them: in a GGUF file each token has its text, and no
+/// other has the same.
+fn name_unused(tokens: &mut [String]) -> Result<Vec<usize>> {
+    let mut ids = HashMap::new();
+    for (id, token) in tokens.iter().enumerate().filter(|(_, token)| !token.is_empty()) {
+        if let Some(other) = ids.insert(token.clone(), id) {
+            return Err(Error::input(format!(
+                "the tokens {other} and {id} are both spelled {token:?}, which a GGUF file does not allow"
+            ))
+            .hint("hand the model on as a folder: --out DIR"));
+        }
     }
-    entries
+    let unused = (0..tokens.len()).filter(|id| tokens[*id].is_empty()).collect::<Vec<_>>();
+    for &id in &unused {
+        let more = (1..).map(|i| format!("[PAD{id}_{i}]"));
+        let mut names = std::iter::once(format!("[PAD{id}]")).chain(more);
+        let name = names.find(|name| !ids.contains_key(name)).expect("there are many names");
+        ids.insert(name.clone(), id);
+        tokens[id] = name;
+    }
+    Ok(unused)
 }
 
 /// Everything before the data, which then begin at a multiple of [`ALIGNMENT`].
@@ -376,22 +422,22 @@ fn header(entries: &[(String, Value)], tensors: &[Tensor]) -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// If `path` is there already, or a parameter does not fit `kind`; what `progress` returns, or what the system refused.
+/// If `path` is there already, llama.cpp would make other tokens of texts, or a parameter does not fit `kind`; what `progress` returns, or what the system refused.
 /// There is then no file.
 pub fn write(gpt: &mut Gpt, path: &Path, kind: Kind, progress: &mut Progress) -> Result<usize> {
     if path.exists() {
         return Err(Error::usage(format!("{} is there already", path.display()))
             .hint("give --gguf the name of a new file"));
     }
-    make_parent(path)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let tensors: Vec<Tensor> =
         parameters(gpt.config()).into_iter().map(|source| Tensor::new(source, kind)).collect();
     let others = tensors.iter().filter(|t| t.kind == Kind::Float(Float::F16)).count();
     let others = if kind == Kind::Q8_0 { others } else { 0 };
     let held = if tensors.iter().any(|t| t.kind == kind) { kind } else { Kind::Float(Float::F16) };
-    let header = header(&entries(&name, gpt, held), &tensors);
+    let header = header(&entries(&name, gpt, held)?, &tensors);
     let total = parameter_count(gpt);
+    make_parent(path)?;
     gpt.with_parameters(|_, fill| {
         files::write_file(path, |out| {
             out.write_all(&header).map_err(|e| Error::io("writing", path, &e))?;

@@ -7,6 +7,7 @@
 //!
 //! - `pretokenizer` cuts texts, by GPT-2's pattern or a newer one; `merge` merges a piece, `ranks` is the table that it
 //!   asks; `alphabet` spells bytes as printable characters, as the files do; `special` finds added tokens;
+//! - `llama_cpp` is what llama.cpp calls a tokenizer;
 //! - `train`, `encode`, `decode` do what their names say; `files` reads and writes tokenizer.json,
 //!   and vocab.json with merges.txt.
 //!
@@ -17,6 +18,7 @@ mod alphabet;
 mod decode;
 mod encode;
 mod files;
+mod llama_cpp;
 mod merge;
 mod pretokenizer;
 mod ranks;

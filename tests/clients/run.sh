@@ -24,7 +24,7 @@ sizes=(--layers 2 --heads 2 --embd 64 --context 32 --batch-size 4 --max-iters 10
 
 worst=0
 for run in bytes trained; do
-    for script in transformers_loads peft_adapter gguf_loads llama_cpp_loads; do
+    for script in transformers_loads peft_adapter gguf_loads llama_cpp_loads llama_cpp_patterns; do
         echo "== $script.py on a model with tokenizer: $run"
         code=0
         "$python" "tests/clients/$script.py" "$work/$run/best" || code=$?

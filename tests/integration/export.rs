@@ -344,9 +344,9 @@ fn the_card_tells_of_the_run() {
 }
 
 /// What a GGUF file holds.
-struct Gguf {
+pub struct Gguf {
     /// By key, as JSON.
-    entries: BTreeMap<String, Value>,
+    pub entries: BTreeMap<String, Value>,
     /// By name: dimensions, innermost first, ggml's type, and the bytes.
     tensors: HashMap<String, (Vec<usize>, u32, Vec<u8>)>,
 }
@@ -393,7 +393,7 @@ impl Cursor<'_> {
 }
 
 /// Reads a GGUF file by the format's description, and checks its alignment.
-fn read_gguf(path: &Path) -> Gguf {
+pub fn read_gguf(path: &Path) -> Gguf {
     let bytes = fs::read(path).unwrap();
     let mut at = Cursor(&bytes);
     assert_eq!((&at.take(), at.u32()), (b"GGUF", 3));
@@ -586,6 +586,113 @@ fn a_gguf_file_holds_the_tokenizer() {
         assert_eq!(*kind, json!(wanted), "{id}");
     }
     assert_eq!(tokens[unused], format!("[PAD{unused}]"));
+}
+
+/// Puts a tokenizer of bytes, with changes to its file, into a model's folder.
+fn model_with_tokenizer(source: &Path, change: impl FnOnce(&mut Value)) {
+    if !source.exists() {
+        model_with(&[], source);
+    }
+    let mut tokenizer = serde_json::from_str(&wgpt::Tokenizer::bytes().to_json()).unwrap();
+    change(&mut tokenizer);
+    fs::write(source.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+}
+
+const CL100K: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// `Split` by a pattern, or another first stage, then bytes.
+fn stages(first: Value, use_regex: bool) -> Value {
+    let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
+    json!({ "type": "Sequence", "pretokenizers": [first, bytes] })
+}
+
+fn split(regex: &str) -> Value {
+    stages(
+        json!({ "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated", "invert": false }),
+        false,
+    )
+}
+
+/// llama.cpp (src/llama-vocab.cpp of 2026-11) has these names for these cuts, of which `llama-bpe` alone ignores merges; that
+/// the ids are the same was seen with llama.cpp itself, in the package xllamacpp 2026.10.
+#[test]
+fn a_gguf_file_names_the_pattern_or_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let source = folder.path().join("source");
+    let gpt2 = || json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+    let digits =
+        |alone: bool| stages(json!({ "type": "Digits", "individual_digits": alone }), true);
+    let single = CL100K.replace("{1,3}", "");
+    let many = CL100K.replace("{1,3}", "+");
+    // By pre-tokenizer: the name, then that where merges are ignored; both would be right where each token is merged.
+    let cases = [
+        (gpt2(), Some("gpt-2"), None),
+        (split(CL100K), Some("dbrx"), Some("llama-bpe")),
+        (split(&single), Some("qwen2"), None),
+        (split(&many), None, None),
+        (split(O200K), Some("gpt-4o"), None),
+        (digits(true), Some("smollm"), None),
+        (digits(false), None, None),
+    ];
+    for (number, (pre_tokenizer, plain, ignoring)) in cases.into_iter().enumerate() {
+        // "xyz" is a token that no merge makes.
+        for (ignore_merges, token, wanted) in
+            [(false, "xyz", plain), (true, "xyz", ignoring), (true, "<|xyz", plain.or(ignoring))]
+        {
+            // A token that is no piece of a text cannot be met.
+            if ignoring.is_some() && token != "xyz" {
+                continue;
+            }
+            model_with_tokenizer(&source, |tokenizer| {
+                tokenizer["pre_tokenizer"] = pre_tokenizer.clone();
+                tokenizer["model"]["ignore_merges"] = json!(ignore_merges);
+                tokenizer["model"]["vocab"][token] = json!(257);
+            });
+            let path = folder.path().join(format!("{number}-{ignore_merges}-{}.gguf", token.len()));
+            let kind = gguf::Kind::Float(Float::F32);
+            let written = gguf::write(&mut load(&source), &path, kind, &mut |_, _| Ok(()));
+            let what = format!("{pre_tokenizer}, ignore_merges {ignore_merges}, {token}");
+            if let Some(name) = wanted {
+                written.expect(&what);
+                assert_eq!(read_gguf(&path).entries["tokenizer.ggml.pre"], name, "{what}");
+                // Of this one llama.cpp has an approximation, which is said.
+                let notes = gguf::notes(&load(&source));
+                assert_eq!(notes.len(), usize::from(name == "gpt-4o"), "{what}: {notes:?}");
+                continue;
+            }
+            let error = written.expect_err(&what);
+            assert!(error.to_string().contains("pattern"), "{what}: {error}");
+            assert!(error.advice().is_some_and(|hint| hint.contains("--out")), "{error:?}");
+            assert!(!path.exists(), "{what}");
+        }
+    }
+}
+
+#[test]
+fn no_two_tokens_of_a_gguf_file_have_one_text() {
+    let folder = TempDir::new().unwrap();
+    let source = folder.path().join("source");
+    // Two ids without a token have the names of fillers taken already, one of them twice.
+    model_with_tokenizer(&source, |tokenizer| {
+        let added = [(257, "[PAD260]"), (258, "[PAD261]"), (259, "[PAD261_1]")];
+        let entries = tokenizer["added_tokens"].as_array_mut().unwrap();
+        entries.extend(added.map(|(id, content)| {
+            json!({ "id": id, "content": content, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true })
+        }));
+    });
+    let path = folder.path().join("model.gguf");
+    gguf::write(&mut load(&source), &path, gguf::Kind::Q8_0, &mut |_, _| Ok(())).unwrap();
+    let entries = read_gguf(&path).entries;
+    let tokens = entries["tokenizer.ggml.tokens"].as_array().unwrap();
+    let texts: std::collections::BTreeSet<&str> =
+        tokens.iter().map(|t| t.as_str().unwrap()).collect();
+    assert_eq!(texts.len(), 300);
+    assert_eq!(
+        tokens[257..263],
+        ["[PAD260]", "[PAD261]", "[PAD261_1]", "[PAD260_1]", "[PAD261_2]", "[PAD262]"]
+    );
 }
 
 fn wgpt(folder: &Path) -> Command {
