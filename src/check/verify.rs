@@ -322,6 +322,8 @@ pub fn cases() -> Vec<Case> {
         single_ops("single ops of primes", [2, 37, 3, 7]),
         single_ops("single ops, 257", [1, 257, 1, 2]),
         single_ops("single ops of fours", [2, 21, 2, 28]),
+        extension("a sequence of 400", [400, 2, 8]),
+        embeddings("embeddings of 8,400 tokens", [4, 2_100], [7, 4]),
     ]
 }
 
@@ -385,7 +387,8 @@ fn phases(program: &Program, step: Step) -> Vec<(Phase, Step)> {
         (Phase::Forward, second),
         (Phase::Backward, second),
         (Phase::Update, step),
-        (Phase::Update, Step { grad_clip: 0.0, ..step }),
+        // Where epsilon counts for as much as the root that it stands beside.
+        (Phase::Update, Step { grad_clip: 0.0, learning_rate: 0.1, eps: 1.0, ..step }),
     ];
     if program.generation.is_some() {
         runs.extend(generation(program.config.n_positions as u32, step));
@@ -410,6 +413,8 @@ fn generation(room: u32, step: Step) -> Vec<(Phase, Step)> {
         Step { repetition_penalty: 1.3, ..top },
         Step { top_p: 1.0, min_p: 0.0, ..top },
         Step { top_k: 0, min_p: 0.0, top_p: 0.5, ..top },
+        // Without a filter negative logits are left, too.
+        Step { repetition_penalty: 2.0, ..last },
     ];
     runs.extend(draws.map(|step| (Phase::Sample, step)));
     runs
@@ -478,6 +483,33 @@ fn attention(name: &str, [b, t, nh, hs]: [usize; 4]) -> Case {
     whole(name, g)
 }
 
+/// A sequence of NH heads of HS channels that grows to `s` positions, whose cache is read in several blocks.
+fn extension(name: &str, [s, nh, hs]: [usize; 3]) -> Case {
+    let rows = 8;
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_extend(rows);
+    let qkv = g.input("qkv", rows * 3 * nh * hs);
+    g.attention("attention", qkv, nh, s);
+    g.record_forward(Phase::Extend(rows as u32));
+    let all = 0..g.plan.dispatches.len();
+    // The last place of the first block and the first of the second, and an end with masked rows.
+    let ends = [(252, 8), (s as u32 - 5, 5)];
+    let run = |(position, count)| (all.clone(), Step { position, count, ..Step::default() });
+    Case { runs: ends.map(run).into(), ..bare(name, g.plan) }
+}
+
+/// Embeddings of (B,T) tokens in tables of `v` rows and `c` channels, twice: the gradient of the second
+/// overwrites, that of the first is added, which another variant does.
+fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_training(b, t);
+    let tokens = ["first", "second"].map(|name| g.buffer(Role::Staging, name, b * t, Elem::U32));
+    for tokens in tokens {
+        g.embedding(tokens, v, t, c, false);
+    }
+    Case { vocab: v as u32, tokens: tokens.into(), ..whole(name, g) }
+}
+
 /// A graph's forward and backward pass, without a model.
 fn whole(name: &str, mut g: Graph) -> Case {
     g.record_forward(Phase::Forward);
@@ -485,10 +517,15 @@ fn whole(name: &str, mut g: Graph) -> Case {
     let step = Step { dropout: dropout::threshold(0.1), seed: [5, 6], ..Step::default() };
     let runs = [step, Step { accumulate: 1, ..step }];
     let all = g.plan.dispatches.len();
+    Case { runs: runs.map(|step| (0..all, step)).into(), ..bare(name, g.plan) }
+}
+
+/// A plan of which nothing is run yet, without tokens.
+fn bare(name: &str, plan: Plan) -> Case {
     Case {
         name: name.to_owned(),
-        runs: runs.map(|step| (0..all, step)).into(),
-        plan: Arc::new(g.plan),
+        plan: Arc::new(plan),
+        runs: vec![],
         vocab: 1,
         tokens: vec![],
         targets: vec![],
