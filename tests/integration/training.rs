@@ -1,5 +1,9 @@
 //! Do runs learn, stop, go on bit for bit, and fail with one clear error?
 
+#[path = "training/dropout.rs"]
+mod dropout;
+#[path = "training/evaluating.rs"]
+mod evaluating;
 #[path = "training/faults.rs"]
 mod faults;
 #[path = "training/learning.rs"]

@@ -171,6 +171,32 @@ fn a_stop_during_the_last_evaluation_is_heard_and_a_step_is_saved_once() {
 }
 
 #[test]
+fn the_best_model_outlives_a_resume_that_ruins_the_last() {
+    for (name, device) in devices() {
+        let place = Place::new();
+        let mut settings = place.settings();
+        settings.train.eval_every = 2;
+        let mut trainer = start(&settings, device.clone(), &mut |_| {}).unwrap();
+        let before = run_until(&mut trainer, 7).unwrap();
+        drop(trainer);
+        let best = || fs::read(place.run().join("best/model.safetensors")).unwrap();
+        let kept = best();
+
+        let path = place.run().join("run.json");
+        let mut settings: RunSettings = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        settings.train.learning_rate = 30.0;
+        settings.train.min_learning_rate = Some(30.0);
+        fs::write(&path, serde_json::to_vec(&settings).unwrap()).unwrap();
+        let after = go_on(&place.run(), &device).unwrap();
+
+        let [least, last] = [before.best_val_loss.unwrap(), after.val_loss.unwrap()];
+        assert!(last > least + 1.0, "{name}: {last} is ruin beside {least}");
+        assert_eq!(after.best_val_loss, Some(least), "{name}");
+        assert!(best() == kept, "{name}: a worse model became the best");
+    }
+}
+
+#[test]
 fn before_the_first_save_it_starts_at_step_0() {
     for (name, device) in devices() {
         let (whole, parts) = (Place::new(), Place::new());
