@@ -166,6 +166,30 @@ fn parameters_are_the_checkpoints() {
     }
 }
 
+/// Two that draw under one ID drop the same places; a gradient's must be that of the values.
+#[test]
+fn every_dropout_draws_a_mask_of_its_own_and_draws_it_again() {
+    for recompute in [Recompute::None, Recompute::Gelu, Recompute::Block] {
+        for precision in [Precision::F32, Precision::Mixed] {
+            let uses = Uses { dropout: true, generation: true, recompute, precision, ..TRAINING };
+            let plan = Program::record(&GptConfig { n_layer: 3, ..config() }, uses, SLICES).plan;
+            let ids = |phase, kernel: &str| -> Vec<u32> {
+                let dispatches = plan.phase(phase).map(|index| &plan.dispatches[index]);
+                dispatches.filter(|d| d.kernel.name == kernel).map(|d| d.dims.ID).collect()
+            };
+            let what = format!("{recompute:?} {precision:?}");
+            let forward = ids(Phase::Forward, "dropout_forward");
+            // That of the embedding, and two of each block.
+            assert_eq!(forward, [0, 1, 2, 3, 4, 5, 6], "{what}");
+            let backward = ids(Phase::Backward, "dropout_backward");
+            assert_eq!(backward, [6, 5, 4, 3, 2, 1, 0], "{what}");
+            let again = ids(Phase::Backward, "dropout_forward");
+            let want: &[u32] = if recompute == Recompute::Block { &[3, 1] } else { &[] };
+            assert_eq!(again, want, "{what}: all blocks but the last are computed again");
+        }
+    }
+}
+
 /// The rule is `strides_fit` in the products' shaders: without it they read and write number by number.
 #[test]
 fn the_heads_products_of_gpt2_take_vectors() {
