@@ -8,10 +8,12 @@ use wgpt::backend::Backend;
 use wgpt::backend::cpu::{Cpu, Use};
 use wgpt::check::{Comparison, lockstep};
 use wgpt::config::{Optimizer, Precision, Recompute};
-use wgpt::kernel::{Elem, Step};
+use wgpt::graph::Graph;
+use wgpt::kernel::{Dims, Elem, Kernel, Step};
 use wgpt::model::{Program, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
-use wgpt::plan::{Dispatch, Limits, Phase, Role, View};
+use wgpt::ops::matmul;
+use wgpt::plan::{Dispatch, Limits, Phase, Plan, Role, View};
 
 /// Kernels sum in another order than the twins, in single precision.
 const TOLERANCE: f32 = 1e-5;
@@ -119,7 +121,7 @@ fn runs(case: &Case) -> Vec<(Phase, Step)> {
         (Phase::Forward, second),
         (Phase::Backward, second),
         (Phase::Update, step),
-        (Phase::Update, Step { grad_clip: 0.0, ..step }),
+        (Phase::Update, Step { grad_clip: 0.0, learning_rate: 0.1, eps: 1.0, ..step }),
     ];
     let room = case.config.n_positions as u32;
     let (mut position, mut length) = (0, 0);
@@ -139,6 +141,7 @@ fn runs(case: &Case) -> Vec<(Phase, Step)> {
             Step { repetition_penalty: 1.3, ..top },
             Step { top_p: 1.0, min_p: 0.0, ..top },
             Step { top_k: 0, min_p: 0.0, top_p: 0.5, ..top },
+            Step { repetition_penalty: 2.0, ..last },
         ];
         runs.extend(steps.map(|step| (Phase::Sample, step)));
     }
@@ -173,6 +176,62 @@ fn kernels_agree_with_their_twins() {
                     .expect("a CPU is not lost");
             }
         }
+    }
+}
+
+/// Runs all of a plan, whose buffers hold numbers without a pattern, against the twins.
+fn assert_agrees(plan: Plan, what: &str) {
+    let plan = Arc::new(plan);
+    let mut twins = Cpu::<f64>::new(Arc::clone(&plan), Use::Twins);
+    let mut kernels = Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels);
+    for (buffer, spec) in plan.buffers.iter().enumerate() {
+        let view = View { buffer, start: 0, len: spec.len, elem: spec.elem };
+        twins.write(view, &noise(buffer as u64 + 1, spec.len));
+    }
+    let (all, mut compared) = (0..plan.dispatches.len(), 0);
+    let check = |c: Comparison| {
+        assert!(c.error <= TOLERANCE, "{what}: {c:?}");
+        compared += 1;
+    };
+    lockstep(&plan, all.clone(), &Step::default(), &mut twins, &mut kernels, check)
+        .expect("a CPU is not lost");
+    assert_eq!(compared, all.len(), "{what}");
+}
+
+/// More rows than a product works on at a time, which is 4,096.
+const MANY_ROWS: usize = 4_099;
+
+/// One matrix is a slice of columns of a wider one: where a part of its rows begins follows from their
+/// distance, not from their width.
+#[test]
+fn many_rows_of_a_slice_of_columns() {
+    const START: usize = 2;
+    let [m, k, n] = [MANY_ROWS, 3, 5];
+    let sized = |kernel: &'static Kernel, ld: usize, lens: [usize; 3]| {
+        let mut plan = Plan::default();
+        let args = lens.map(|len| plan.buffer(Role::Activations, "x", len, Elem::Real));
+        let [m, k, n, ld, start] = [m, k, n, ld, START].map(|size| size as u32);
+        let dims = Dims { M: m, K: k, N: n, LD: ld, START: start, ..Dims::default() };
+        plan.push(kernel, dims, &args);
+        assert_agrees(plan, kernel.name);
+    };
+    sized(&matmul::NN, k + 4, [m * (k + 4), k * n, m * n]);
+    sized(&matmul::NT, n + 4, [m * k, n * k, m * (n + 4)]);
+    sized(&matmul::TN, m + 4, [k * (m + 4), k * n, m * n]);
+}
+
+/// Layers of as many rows, and of as many channels, since these are the rows of a weight's gradient.
+#[test]
+fn many_rows_of_layers() {
+    for [rows, c, oc] in [[MANY_ROWS, 3, 5], [2, MANY_ROWS, 3], [2, 3, MANY_ROWS]] {
+        let mut g = Graph::new(Limits::NONE, false, 1e-5);
+        g.begin_training(1, rows);
+        let x = g.input("x", rows * c);
+        g.linear("linear", x, oc);
+        g.linear_gelu("gelu", x, oc);
+        g.record_forward(Phase::Forward);
+        g.record_backward(Phase::Backward, None);
+        assert_agrees(g.plan, &format!("{rows} rows of {c} into {oc} channels"));
     }
 }
 
