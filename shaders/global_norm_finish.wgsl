@@ -61,8 +61,9 @@ fn decide(total: f32, scale: f32, broken: bool) {
     }
     let clip = step.grad_clip;
     let clipped = clip > 0.0 && clip < total + 1e-6;
+    let shrink = select(1.0, 1e-20, total > LARGE);
     norm[0] = total;
-    norm[1] = select(1.0, clip / (total + 1e-6), clipped) / scale;
+    norm[1] = select(1.0, clip * shrink / ((total + 1e-6) * shrink), clipped) / scale;
     count_good();
 }
 

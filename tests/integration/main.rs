@@ -7,6 +7,7 @@ mod common;
 mod cpu_kernels;
 mod data;
 mod device;
+mod edges;
 mod end_of_text;
 mod eval;
 mod export;
