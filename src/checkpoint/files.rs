@@ -195,8 +195,12 @@ fn exchange(_: &Path, _: &Path) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
-/// Forces the entry of `path` in its folder to the disk.
-fn sync_parent(path: &Path) -> Result<()> {
+/// Forces the entry of `path` in its folder to the disk, after something was renamed to it.
+///
+/// # Errors
+///
+/// What the system refused.
+pub fn sync_parent(path: &Path) -> Result<()> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -333,6 +333,7 @@ impl TokenWriter {
         let file = file.into_inner().map_err(|error| refused(error.into_error()))?;
         file.as_file().sync_all().map_err(refused)?;
         file.persist(&path).map_err(|error| refused(error.error))?;
+        files::sync_parent(&path)?;
         Tokens::open(&path)
     }
 }

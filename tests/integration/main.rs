@@ -24,6 +24,7 @@ mod oracle;
 mod oracle_ops;
 mod peft;
 mod run_folder;
+mod synced;
 mod tokenizer;
 mod training;
 mod tuning;
