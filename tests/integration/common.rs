@@ -395,6 +395,8 @@ pub fn largest(x: &[f64]) -> f64 {
 /// Panics unless every element is within `tolerance` of the reference; a NaN on either side is not.
 pub fn assert_close(what: &str, got: &[f64], want: &[f64], tolerance: f64) {
     assert_eq!(got.len(), want.len(), "{what}: number of elements");
+    assert!(!want.is_empty(), "{what}: nothing is compared");
+    assert!(tolerance.is_finite(), "{what}: {tolerance} allows everything");
     for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
         let error = (g - w).abs();
         assert!(error <= tolerance, "{what}[{i}]: got {g:e}, want {w:e} within {tolerance:e}");

@@ -140,7 +140,9 @@ fn follow(trajectory: &Trajectory, on: On) {
             let step = Step { accumulate: u32::from(micro > 0), loss_scale, ..step };
             let phases = [Phase::Forward, Phase::Backward];
             model.run_batch(&tokens[at..at + rows], &targets[at..at + rows], &phases, &step);
-            if let Some(losses) = want["micro_losses"].as_array() {
+            let losses = want["micro_losses"].as_array();
+            assert_eq!(losses.is_some(), micro_batches > 1, "{}", what("losses"));
+            if let Some(losses) = losses {
                 let loss = (model.loss() - before) * micro_batches as f64;
                 before = model.loss();
                 let tolerance = on.tolerance(1e-8, 1e-5, 1e-4);
