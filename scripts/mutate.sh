@@ -22,6 +22,7 @@
 #     # what: one sentence that says what goes wrong for a user
 #     # tests: FILTER [FILTER ...] [--lib FILTER ...]    as for `cargo test --test integration`; after --lib of
 #                                                        the library's own tests
+#     # kernels: NAME [NAME ...]      which kernels alone are compared with their twins, so that it takes seconds
 #     # needs: coop                  only where a driver with matrix units is needed
 #     # survives: REASON             only where no test can see it
 # and goes on with the diff, of one line of context, so that it still applies after changes nearby.
@@ -116,13 +117,16 @@ unmatched() {
 
 # What is wrong with a patch, one fault a line; the lists of tests are given.
 faults() {
-    local patch=$1 integration=$2 lib=$3
+    local patch=$1 integration=$2 lib=$3 kernel
     [ -n "$(field what "$patch")" ] || echo "it has no line '# what:'"
     [ -n "$(field tests "$patch")" ] || echo "it has no line '# tests:'"
     # shellcheck disable=SC2046 # Filters are words.
     unmatched "$integration" $(integration_filters "$patch")
     # shellcheck disable=SC2046
     unmatched "$lib" $(lib_filters "$patch")
+    for kernel in $(field kernels "$patch"); do
+        grep -qrF "name: \"$kernel\"" src/ops || echo "there is no kernel $kernel"
+    done
     [ -z "$(field needs "$patch")" ] || [ "$(field needs "$patch")" = coop ] || echo "it needs what is not known"
     git apply --check "$patch" 2>&1 || true
 }
@@ -167,6 +171,7 @@ prepare() {
     export CARGO_TARGET_DIR=$work/target CARGO_PROFILE_DEV_DEBUG=0 CARGO_TERM_COLOR=never
     # A GPU test that is skipped sees nothing.
     export WGPT_REQUIRE_GPU=1
+    unset WGPT_KERNELS
 }
 
 # Takes a bug out again, whatever state a run was left in.
@@ -196,16 +201,22 @@ finish() {
     [ ! -d "$tree/.git" ] || restore
 }
 
+# Builds what some patches' tests want of integration tests and the library's own, which is the library once more.
 build() {
-    limited 3600 cargo test --quiet --lib --test integration --no-run
+    local patch lib="" integration=""
+    for patch in "$@"; do
+        [ -z "$(lib_words "$patch")" ] || lib=--lib
+        [ -z "$(integration_filters "$patch")" ] || integration="--test integration"
+    done
+    # shellcheck disable=SC2086 # Options are words.
+    limited 3600 cargo test --quiet $lib $integration --no-run
 }
 
-# Tests of the tree as it is: tests FILE-FOR-WHAT-THEY-SAY DRIVER INTEGRATION-FILTERS LIB-FILTERS. With --lib and no filter
-# all of the library's.
+# Tests of the tree as it is: tests FILE-FOR-WHAT-THEY-SAY DRIVER INTEGRATION-FILTERS LIB-FILTERS [KERNELS].
 tests() {
-    local log=$1 driver=$2 code=0
-    local runner=()
-    [ "$driver" != coop ] || runner=(scripts/lavapipe-coop.sh "$PWD/target/lavapipe-coop" env WGPT_REQUIRE_COOP=1)
+    local log=$1 driver=$2 code=0 runner=(env)
+    [ -z "${5:-}" ] || runner+=("WGPT_KERNELS=$5")
+    [ "$driver" != coop ] || runner+=(WGPT_REQUIRE_COOP=1 scripts/lavapipe-coop.sh "$PWD/target/lavapipe-coop")
     # shellcheck disable=SC2086 # Filters are words.
     if [ -n "$3" ]; then
         limited "$limit" "${runner[@]}" cargo test --test integration -- $3 >>"$log" 2>&1 || code=$?
@@ -222,18 +233,28 @@ failed() {
     sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$1"
 }
 
+# The names of the built tests of a target.
+test_names() {
+    limited 600 cargo test --quiet "$@" -- --list 2>/dev/null | sed -n 's/: test$//p'
+}
+
 # Asks the built tests for their names, and runs those that are wanted without any bug: with one that fails
 # anyway, or that does not exist, nothing would be found out.
 baseline() {
-    local name patch driver integration lib fault bad=0
+    local name patch driver integration="" lib="" fault patches=() bad=0
+    while read -r name; do
+        patches+=("$mutants/$name.patch")
+    done <<<"$all"
     echo "without a bug: building and testing" >&2
-    build >"$logs/baseline" 2>&1 || {
+    build "${patches[@]}" >"$logs/baseline" 2>&1 || {
         tail -n 30 "$logs/baseline" >&2
         echo "mutate.sh: the last commit does not compile" >&2
         exit 1
     }
-    integration=$(limited 60 cargo test --quiet --test integration -- --list 2>/dev/null | sed -n 's/: test$//p')
-    lib=$(limited 60 cargo test --quiet --lib -- --list 2>/dev/null | sed -n 's/: test$//p')
+    for patch in "${patches[@]}"; do
+        [ -n "$integration" ] || [ -z "$(integration_filters "$patch")" ] || integration=$(test_names --test integration)
+        [ -n "$lib" ] || [ -z "$(lib_words "$patch")" ] || lib=$(test_names --lib)
+    done
     while read -r name; do
         patch=$mutants/$name.patch
         while read -r fault; do
@@ -293,12 +314,12 @@ try() {
         result=error seen="the patch does not apply"
         return
     fi
-    if ! build >>"$log" 2>&1; then
+    if ! build "$patch" >>"$log" 2>&1; then
         result=error seen="it does not compile: $log"
         restore
         return
     fi
-    tests "$log" "$(driver_of "$patch")" "$(integration_filters "$patch")" "$(lib_words "$patch")" || code=$?
+    tests "$log" "$(driver_of "$patch")" "$(integration_filters "$patch")" "$(lib_words "$patch")" "$(field kernels "$patch")" || code=$?
     restore
     seen=$(failed "$log" | head -n 1)
     case $code in
@@ -357,9 +378,9 @@ run() {
     ! grep -qE '^(SURVIVED|error)' "$work/table"
 }
 
-all=$(chosen)
-case $mode in
-list) list ;;
-check) check ;;
-run) run ;;
-esac
+# What follows is read as a whole, so that this file may be edited while it runs.
+main() {
+    all=$(chosen)
+    "$mode"
+}
+main && exit || exit

@@ -9,7 +9,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, ScalarKind, StorageAccess, TypeInner};
 use wgpt::backend::gpu::{Choice, Gpu, GpuDevice, Setup, candidates};
 use wgpt::backend::{Backend, Device};
-use wgpt::check::verify::{self, Case};
+use wgpt::check::verify::{self, Case, Row};
 use wgpt::kernel::{Dims, Elem, Kernel, StepWords, Variant};
 use wgpt::ops::ALL;
 use wgpt::plan::View;
@@ -250,10 +250,28 @@ fn has_tiles_of_vectors(module: &naga::Module) -> bool {
     })
 }
 
+/// How every kernel and variant on a device compares with its twin; `WGPT_KERNELS`, names with blanks between them, picks
+/// some of the kernels, for whoever works on them.
+fn compared(device: &Device) -> Vec<Row> {
+    let Ok(names) = std::env::var("WGPT_KERNELS") else {
+        return verify::verify(device, None).unwrap();
+    };
+    let kernel = |name: &str| -> &'static Kernel {
+        ALL.iter().find(|kernel| kernel.name == name).unwrap_or_else(|| panic!("no kernel {name}"))
+    };
+    let kernels: Vec<&'static Kernel> = names.split_whitespace().map(kernel).collect();
+    let variants: BTreeSet<&str> =
+        kernels.iter().flat_map(|kernel| kernel.variants).map(|variant| variant.name).collect();
+    let rows = variants.into_iter().map(|name| verify::verify_variant(device, name, &kernels));
+    let rows: Vec<Row> = rows.flat_map(Result::unwrap).collect();
+    assert!(!rows.is_empty(), "WGPT_KERNELS={names:?} names no kernel");
+    rows
+}
+
 /// Asserts that every kernel and variant on a device does what its twin does.
 fn agrees(device: Option<&'static Arc<GpuDevice>>) {
     let Some(device) = device else { return };
-    let rows = verify::verify(&Device::Gpu(Arc::clone(device)), None).unwrap();
+    let rows = compared(&Device::Gpu(Arc::clone(device)));
     for row in &rows {
         println!("{:32} {:4} {:9.2e} {}", row.name(), row.dispatches, row.error, row.place);
     }
