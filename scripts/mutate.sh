@@ -8,7 +8,7 @@
 #   --list          only print the names, what each bug does, and the tests that should see it
 #   --check         only see that each patch still applies, and that its tests exist (seconds; nothing is built)
 #   --coop          run those, too, that need matrix units, on the driver that scripts/lavapipe-coop.sh brings
-#   --resume        take over what an earlier run found with the same commit, the same patch and the same tests
+#   --resume        take over what an earlier run found of the same patch with the same code and tests
 #   --timeout N     seconds after which tests count as hanging, which is seen as well as a failure (600)
 #
 # The patches are put into a clone of the last commit, target/mutate/tree, which has its own target folder: the
@@ -161,12 +161,13 @@ prepare() {
         exit 1
     fi
     [ -d "$tree/.git" ] || git clone --quiet --shared --no-checkout . "$tree"
-    commit=$(git rev-parse HEAD)
-    git -C "$tree" checkout --quiet --force --detach "$commit"
+    git -C "$tree" checkout --quiet --force --detach "$(git rev-parse HEAD)"
     git -C "$tree" clean --quiet -fd
     if [ -n "$(git status --porcelain -- src shaders tests Cargo.toml Cargo.lock)" ]; then
         echo "mutate.sh: what is not committed is left out" >&2
     fi
+    # What tests say of a bug holds as long as these stay.
+    code_state=$(git rev-parse HEAD:src HEAD:shaders HEAD:tests HEAD:Cargo.lock | git hash-object --stdin)
     # The least work for the compiler and linker; what is built is only run once.
     export CARGO_TARGET_DIR=$work/target CARGO_PROFILE_DEV_DEBUG=0 CARGO_TERM_COLOR=never
     # A GPU test that is skipped sees nothing.
@@ -268,7 +269,7 @@ baseline() {
     done
 }
 
-# The filters of all chosen patches that run on a driver must pass; what passed once with this commit does.
+# The filters of all chosen patches that run on a driver must pass; what passed once with this code does.
 pass_first() {
     local driver=$1 name patch filter wanted="" wanted_lib="" known=$work/passed
     touch "$known"
@@ -276,10 +277,10 @@ pass_first() {
         patch=$mutants/$name.patch
         [ "$(driver_of "$patch")" = "$driver" ] || continue
         for filter in $(integration_filters "$patch"); do
-            grep -qxF "$commit $driver $filter" "$known" || [[ " $wanted " == *" $filter "* ]] || wanted+=" $filter"
+            grep -qxF "$code_state $driver $filter" "$known" || [[ " $wanted " == *" $filter "* ]] || wanted+=" $filter"
         done
         for filter in $(lib_words "$patch"); do
-            grep -qxF "$commit $driver --lib $filter" "$known" || [[ " $wanted_lib " == *" $filter "* ]] || wanted_lib+=" $filter"
+            grep -qxF "$code_state $driver --lib $filter" "$known" || [[ " $wanted_lib " == *" $filter "* ]] || wanted_lib+=" $filter"
         done
     done <<<"$all"
     [ -n "$wanted$wanted_lib" ] || return 0
@@ -290,8 +291,8 @@ pass_first() {
         echo "mutate.sh: tests fail without a bug ($logs/baseline); nothing can be found out with them" >&2
         exit 1
     }
-    for filter in $wanted; do echo "$commit $driver $filter"; done >>"$known"
-    for filter in $wanted_lib; do echo "$commit $driver --lib $filter"; done >>"$known"
+    for filter in $wanted; do echo "$code_state $driver $filter"; done >>"$known"
+    for filter in $wanted_lib; do echo "$code_state $driver --lib $filter"; done >>"$known"
 }
 
 # The filters of the library's tests; `every` where --lib stands alone.
@@ -326,7 +327,14 @@ try() {
     0) result=SURVIVED seen="" ;;
     75) result=error seen="no driver with matrix units could be had" ;;
     124 | 137) result=caught seen="timeout after $limit s" ;;
-    *) result=caught seen=${seen:-the tests ended without a result: $log} ;;
+    *)
+        result=caught
+        if [ -z "$seen" ] && grep -q "(signal: " "$log"; then
+            seen="the tests crashed"
+        elif [ -z "$seen" ]; then
+            result=error seen="the tests did not run: $log"
+        fi
+        ;;
     esac
     local reason
     reason=$(field survives "$patch")
@@ -341,7 +349,7 @@ try() {
 row() {
     local name=$1 patch=$mutants/$1.patch start=$SECONDS key kept=$work/results/$1
     mkdir -p "$work/results"
-    key=$(git rev-parse "HEAD^{tree}")-$(git hash-object "$patch")
+    key=$code_state-$(git hash-object "$patch")
     if [ "$(driver_of "$patch")" = coop ] && [ $coop = no ]; then
         line=$(printf '%-9s %-52s         %s' "skipped" "$name" "it needs --coop")
         return
@@ -383,4 +391,4 @@ main() {
     all=$(chosen)
     "$mode"
 }
-main && exit || exit
+main; exit
