@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use wgpt::checkpoint::{ModelFiles, write_model};
+use wgpt::checkpoint::{ModelFiles, TextFiles, write_model};
 use wgpt::engine::Tensor;
 use wgpt::{Gpt, GptConfig};
 
@@ -16,8 +16,8 @@ fn write_random(dir: &Path) -> u64 {
     let model = ModelFiles {
         config: &config,
         dropout: 0.0,
-        tokenizer_json: None,
-        end_of_text: None,
+        tokenizer: None,
+        text_files: &TextFiles::default(),
         adapter: None,
     };
     let mut state = 1_u32;

@@ -86,8 +86,8 @@ struct JsonFile {
 impl JsonFile {
     /// Reads the first of these folders' files of this name; `None` if there is none.
     fn read(folders: &[&Path], name: &str) -> Result<Option<JsonFile>> {
-        let files = folders.iter().map(|folder| folder.join(name));
-        let Some(path) = files.into_iter().find(|file| file.is_file()) else { return Ok(None) };
+        let mut files = folders.iter().map(|folder| folder.join(name));
+        let Some(path) = files.find(|file| file.is_file()) else { return Ok(None) };
         let bytes = std::fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
         match serde_json::from_slice(&bytes) {
             Ok(Value::Object(fields)) => Ok(Some(JsonFile { path, bytes: Some(bytes), fields })),

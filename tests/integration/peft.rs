@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use wgpt::backend::Device;
 use wgpt::checkpoint::{
-    Layout, ModelFiles, has_adapters, is_adapter, model_at, parameters, write_model,
+    Layout, ModelFiles, TextFiles, has_adapters, is_adapter, model_at, parameters, write_model,
 };
 use wgpt::{Error, Gpt, GptConfig};
 
@@ -312,8 +312,8 @@ fn write_base(dir: &Path) {
     let model = ModelFiles {
         config: &config,
         dropout: 0.0,
-        tokenizer_json: None,
-        end_of_text: None,
+        tokenizer: None,
+        text_files: &TextFiles::default(),
         adapter: None,
     };
     let mut fill = |name: &str, start: usize, out: &mut [f32]| {
