@@ -116,7 +116,8 @@ fn the_first_file_that_says_something_decides() {
     let both = json!({ "eos_token_id": [IM_END, S], "bos_token_id": 5 });
     // By file: generation_config, config's ends and beginning, tokenizer_config, special_tokens_map. Then what follows: the
     // ends, the beginning, how many files contradict the first.
-    let cases: [([&Value; 4], &[u32], Option<u32>, usize); 12] = [
+    type Case<'a> = ([&'a Value; 4], &'a [u32], Option<u32>, usize);
+    let cases: [Case; 12] = [
         ([&none, &none, &none, &none], &[0], Some(0), 0),
         ([&both, &none, &none, &none], &[IM_END, S], Some(5), 0),
         ([&both, &json!(S), &im_end, &none], &[IM_END, S], Some(5), 0),
