@@ -10,6 +10,7 @@
 
 mod batches;
 mod download;
+mod json;
 pub(crate) mod random;
 mod source;
 pub mod stories;

@@ -5,8 +5,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::download::{DATASETS, Dataset, Downloads, Progress};
+use super::json::JsonLines;
 use super::stories;
-use super::text::{Document, JsonLines, TextFile};
+use super::text::{Document, TextFile};
 use crate::error::{Error, Result};
 
 /// One thing that `--data` names, with folders already opened up into files.
