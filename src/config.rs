@@ -254,6 +254,10 @@ pub struct TrainConfig {
     pub eval_every: usize,
     /// Validation batches an evaluation on the way.
     pub eval_iters: usize,
+    /// The most tokens of the validation split; `None`: a tenth of all tokens, however many that are. Absent in a file, it is
+    /// `None`: the runs of older versions had no such bound.
+    #[serde(default)]
+    pub val_tokens: Option<usize>,
     /// Updates between saves; 0: only at the end.
     pub save_every: usize,
     /// Updates between lines of the log.
@@ -291,6 +295,7 @@ impl Default for TrainConfig {
             seed: 1337,
             eval_every: 500,
             eval_iters: 20,
+            val_tokens: Some(1_000_000),
             save_every: 500,
             log_every: 10,
             keep: 2,
@@ -365,6 +370,12 @@ impl TrainConfig {
             if value == 0 {
                 return Err(Error::usage(format!("{name} is 0, must be at least 1")));
             }
+        }
+        if let Some(tokens) = self.val_tokens.filter(|tokens| *tokens < 2) {
+            return Err(Error::usage(format!(
+                "--val-tokens is {tokens}, must be at least 2: one is predicted from another"
+            ))
+            .hint("give a number of tokens, or all"));
         }
         let t = self.seq_len.unwrap_or(model.n_positions);
         if t == 0 || t > model.n_positions {

@@ -27,7 +27,7 @@ How it is counted:
   windows: without --stride, one after the other, as training measures its loss; each token is predicted from those before it \
 in its window. With --stride N, they begin N tokens apart and score what no window before has scored: slower, and each token has \
 more before it. With N the whole window, a window's first token is not scored.
-  documents: a text file ends one at <|endoftext|>, a .jsonl file at each line. Between two stands the end-of-text token, as in \
+  documents: a text file ends one at <|endoftext|>, a JSON file at each object. Between two stands the end-of-text token, as in \
 training.
 
 Examples:
@@ -74,7 +74,7 @@ struct Common {
 
 #[derive(clap::Args)]
 struct PerplexityArgs {
-    /// Text files, .jsonl files with a "text" a line, folders of these, token files (.bin), or a corpus: stories, shakespeare,
+    /// Text files, JSON files with a "text" a line or an object, folders of these, token files (.bin), or a corpus: stories, shakespeare,
     /// tinystories
     #[arg(value_name = "FILE", required = true)]
     files: Vec<String>,
@@ -242,7 +242,7 @@ fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let bar = Bar::new("evaluating", total_bytes);
     let mut scores = vec![];
     for text in &texts {
-        let width = text.token_file().map(Tokens::open).transpose()?.map(|tokens| tokens.width());
+        let width = text.tokens()?.map(|tokens| tokens.width());
         let texts = tokenizer.as_ref().map(|tokenizer| (tokenizer, &end));
         let row = Perplexity::new(engine, texts, windows)?.on_window(|window| {
             bar.add(width.map_or(window.bytes, |width| (window.scored * width) as u64));
@@ -409,8 +409,8 @@ fn continuations(args: &ContinuationsArgs) -> Result<()> {
             .hint("put the tokenizer.json that it was trained with there")
     })?;
     let end = gpt.end_of_text().clone();
-    let tokens = match sources.token_file() {
-        Some(path) => Tokens::open(path)?,
+    let tokens = match sources.tokens()? {
+        Some(tokens) => tokens,
         None => {
             let mut ids = vec![];
             let mut push = |more: &[u32]| {

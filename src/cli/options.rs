@@ -310,6 +310,36 @@ impl BatchSize {
     }
 }
 
+/// What `--val-tokens` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValTokens {
+    /// At most so many.
+    Of(usize),
+    /// A tenth of the data, however large.
+    All,
+}
+
+impl FromStr for ValTokens {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<ValTokens, String> {
+        match text {
+            "all" => Ok(ValTokens::All),
+            _ => text.parse().map(ValTokens::Of).map_err(|_| "neither a number nor all".into()),
+        }
+    }
+}
+
+impl ValTokens {
+    /// The number, or nothing for all.
+    pub fn most(self) -> Option<usize> {
+        match self {
+            ValTokens::Of(n) => Some(n),
+            ValTokens::All => None,
+        }
+    }
+}
+
 impl RecomputeArgs {
     /// The uses with what auto means of recomputation and of the batch, which is said on stderr if it fits.
     ///

@@ -1,6 +1,7 @@
 //! How a run goes, on stderr: a bar where there is a terminal, plain lines where there is none.
 
 use std::io::IsTerminal;
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use wgpt::Event;
@@ -45,13 +46,15 @@ pub struct Progress {
     /// What is being prepared, or nothing.
     preparing: String,
     skipped: u32,
+    /// When the evaluation under way began.
+    evaluating: Option<Instant>,
 }
 
 impl Progress {
     /// Nothing is shown yet.
     pub fn new() -> Progress {
         let terminal = std::io::stderr().is_terminal();
-        Progress { terminal, bar: None, preparing: String::new(), skipped: 0 }
+        Progress { terminal, bar: None, preparing: String::new(), skipped: 0, evaluating: None }
     }
 
     /// Puts another bar in the place of the one before.
@@ -91,13 +94,9 @@ impl Progress {
             Event::NothingToLearn { step } => self.say(&format!(
                 "step {step}: none of its tokens has a target that counts; the update is left out"
             )),
-            Event::Evaluating { done, total } => {
-                if let Some(bar) = &self.bar {
-                    bar.set_prefix(format!("evaluating {done}/{total}  "));
-                    bar.tick();
-                }
-            }
+            Event::Evaluating { done, total } => self.evaluate(*done, *total),
             Event::Evaluated { step, val_loss, best, whole } => {
+                self.evaluating = None;
                 if let Some(bar) = &self.bar {
                     bar.set_prefix("");
                 }
@@ -111,6 +110,25 @@ impl Progress {
                 }
             }
         }
+    }
+
+    /// Shows how far an evaluation is, within the bar of the updates; nothing where there is no terminal.
+    fn evaluate(&mut self, done: usize, total: usize) {
+        const WIDTH: usize = 16;
+        if done == 0 {
+            self.evaluating = Some(Instant::now());
+        }
+        let (Some(bar), Some(began)) = (&self.bar, self.evaluating) else { return };
+        let left = began.elapsed().as_secs_f64() / done as f64 * (total - done) as f64;
+        let eta = match done {
+            0 => String::new(),
+            _ => format!("ETA {}  ", number::seconds(left)),
+        };
+        let full = WIDTH * done / total.max(1);
+        let (full, rest) = ("━".repeat(full), "─".repeat(WIDTH - full));
+        let counts = [done, total].map(|n| number::thousands(n as u64)).join("/");
+        bar.set_prefix(format!("evaluating {full}{rest}  {counts}  {eta}"));
+        bar.tick();
     }
 
     fn prepare(&mut self, what: &str, done: u64, total: u64) {

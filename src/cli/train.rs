@@ -17,8 +17,8 @@ use wgpt::{
 };
 
 use super::options::{
-    BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, PrecisionArgs, RecomputeArgs, find_model, open,
-    resolve, with_default,
+    BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, PrecisionArgs, RecomputeArgs, ValTokens,
+    find_model, open, resolve, with_default,
 };
 use super::profile::{self, ProfileArgs};
 use super::progress::Progress;
@@ -41,8 +41,8 @@ A file of options has a line an option, by its long name: batch-size = 8. Ctrl-C
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// stories, shakespeare, tinystories, or paths of files and folders: text, .jsonl; token ids: .bin of `wgpt tokenizer
-    /// encode`, nanoGPT or llm.c [default: stories]
+    /// stories, shakespeare, tinystories, or paths of files and folders: text, JSON with a "text" an object; token ids: .bin of
+    /// `wgpt tokenizer encode`, nanoGPT or llm.c, several of which are one row [default: stories]
     #[arg(long, value_name = "DATA", num_args = 1..)]
     data: Vec<String>,
     /// train (a vocabulary of the size's own), bytes, or a folder with a tokenizer [default: train]
@@ -121,6 +121,8 @@ struct StepArgs {
     eval_every: Option<usize>,
     #[arg(long, value_name = "N", help = with_default("Batches an evaluation on the way", TrainConfig::default().eval_iters))]
     eval_iters: Option<usize>,
+    #[arg(long, value_name = "N", help = with_default("The most tokens to validate on, of the last tenth of the data; or all of it", TrainConfig::default().val_tokens.unwrap_or_default()))]
+    val_tokens: Option<ValTokens>,
     #[arg(long, value_name = "N", help = with_default("Updates between saves, 0: only at the end", TrainConfig::default().save_every))]
     save_every: Option<usize>,
     #[arg(long, value_name = "N", help = with_default("Updates between lines of the log", TrainConfig::default().log_every))]
@@ -149,6 +151,7 @@ impl StepArgs {
             seed: self.seed.unwrap_or(default.seed),
             eval_every: self.eval_every.unwrap_or(default.eval_every),
             eval_iters: self.eval_iters.unwrap_or(default.eval_iters),
+            val_tokens: self.val_tokens.map_or(default.val_tokens, ValTokens::most),
             save_every: self.save_every.unwrap_or(default.save_every),
             log_every: self.log_every.unwrap_or(default.log_every),
             keep: self.keep.unwrap_or(default.keep),

@@ -1,68 +1,369 @@
-//! Reads the documents of JSON files.
+//! Reads the documents of JSON files: an object a line, one array, or objects one after the other.
+//!
+//! What is read is told by the beginning of the file, since all of these go by the name `.json`, and arrays by `.jsonl` too.
+//! One value stands in memory at a time.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::{self, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserializer, de::DeserializeSeed};
 
 use super::text::{Document, PIECE_BYTES, not_utf8};
+use super::unicode::{self, Unicode};
 use crate::error::{Error, Result};
 
-/// The longest line of a `.jsonl` file, in bytes: more is a sign of another format.
-const LONGEST_LINE_BYTES: usize = 256 << 20;
+/// The longest value of a file, in bytes: more is a sign of another format.
+const LONGEST_VALUE_BYTES: usize = 256 << 20;
 
-/// The documents of a `.jsonl` file: the field `text` of each line.
-pub(crate) struct JsonLines {
+/// The endings of files with a JSON value a line.
+const LINES: [&str; 2] = ["jsonl", "ndjson"];
+
+/// What is wanted, for hints.
+const WANTED: &str = "a JSON file has an object a line, or one array of objects or of strings, or one object; each object with \
+                      a string \"text\"; to train on the JSON itself, end its name in .txt";
+
+/// Whether a file is read as JSON, by the ending of its name.
+pub(crate) fn is_json(path: &Path) -> bool {
+    let ending = path.extension().unwrap_or_default();
+    ending.eq_ignore_ascii_case("json") || has_lines(path)
+}
+
+/// Whether a file has a value a line, by the ending of its name.
+pub(crate) fn has_lines(path: &Path) -> bool {
+    let ending = path.extension().unwrap_or_default();
+    LINES.iter().any(|lines| ending.eq_ignore_ascii_case(lines))
+}
+
+/// How the values of a file stand in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// An object a line.
+    Lines,
+    /// One array; it begins in this line, and what comes next is its first value, or the comma before another.
+    Array { line: usize, is_first: bool },
+    /// Objects one after the other, each in as many lines as it likes.
+    Objects,
+    /// There is nothing left.
+    Ended,
+}
+
+/// The documents of a JSON file: each string `text` of an object, or string of an array.
+pub(crate) struct JsonFile {
     path: PathBuf,
-    file: BufReader<File>,
+    file: BufReader<Unicode<File>>,
+    layout: Layout,
+    /// The line that is read, from 1.
     line: usize,
+    /// Bytes of the file before what is read.
     offset: u64,
-    failed: bool,
+    /// A value, with its place: the line and the byte at which it begins.
+    value: Vec<u8>,
+    begin: (usize, u64),
 }
 
-#[derive(Deserialize)]
-struct Line {
-    text: String,
-}
-
-impl JsonLines {
-    pub(crate) fn open(path: &Path) -> Result<JsonLines> {
-        let file = File::open(path).map_err(|cause| Error::io("opening", path, &cause))?;
+impl JsonFile {
+    pub(crate) fn open(path: &Path) -> Result<JsonFile> {
+        let file = Unicode::open(path)?;
+        let offset = file.mark_bytes();
         let file = BufReader::with_capacity(PIECE_BYTES, file);
-        Ok(JsonLines { path: path.to_owned(), file, line: 0, offset: 0, failed: false })
+        let mut opened = JsonFile {
+            path: path.to_owned(),
+            file,
+            layout: Layout::Lines,
+            line: 1,
+            offset,
+            value: vec![],
+            begin: (1, offset),
+        };
+        match opened.skip_space()? {
+            Some(b'[') => {
+                opened.layout = Layout::Array { line: opened.line, is_first: true };
+                opened.consume(1);
+            }
+            Some(b'{') if !has_lines(path) && opened.begins_with_part()? => {
+                return Ok(JsonFile { layout: Layout::Objects, ..JsonFile::reopen(opened)? });
+            }
+            Some(b'{') if !has_lines(path) => return JsonFile::reopen(opened),
+            _ => {}
+        }
+        Ok(opened)
     }
 
-    /// The text of the next line; `None` at the end of the file.
-    fn text(&mut self) -> Result<Option<String>> {
-        let mut bytes = Vec::new();
+    /// The same file from its beginning.
+    fn reopen(opened: JsonFile) -> Result<JsonFile> {
+        let file = Unicode::open(&opened.path)?;
+        let offset = file.mark_bytes();
+        let file = BufReader::with_capacity(PIECE_BYTES, file);
+        Ok(JsonFile { file, line: 1, offset, ..opened })
+    }
+
+    /// Whether the line that comes next holds only a part of a value.
+    fn begins_with_part(&mut self) -> Result<bool> {
+        self.read_line()?;
+        let parsed = serde_json::from_slice::<IgnoredAny>(&self.value);
+        Ok(parsed.is_err_and(|cause| cause.is_eof()))
+    }
+
+    /// The bytes that are read and not consumed; none at the end of the file.
+    fn buffer(&mut self) -> Result<&[u8]> {
+        // The buffer is asked for twice, since the borrow of the first would outlive the error.
+        if let Err(cause) = self.file.fill_buf() {
+            return Err(unicode::refused(&self.path, &cause));
+        }
+        Ok(self.file.buffer())
+    }
+
+    /// Passes over bytes of the buffer.
+    fn consume(&mut self, bytes: usize) {
+        let passed = &self.file.buffer()[..bytes];
+        self.line += passed.iter().filter(|byte| **byte == b'\n').count();
+        self.offset += bytes as u64;
+        self.file.consume(bytes);
+    }
+
+    /// Passes over white space; the byte that comes next.
+    fn skip_space(&mut self) -> Result<Option<u8>> {
+        loop {
+            let buffer = self.buffer()?;
+            if buffer.is_empty() {
+                return Ok(None);
+            }
+            match buffer.iter().position(|byte| !byte.is_ascii_whitespace()) {
+                Some(at) => {
+                    let byte = buffer[at];
+                    self.consume(at);
+                    return Ok(Some(byte));
+                }
+                None => {
+                    let all = buffer.len();
+                    self.consume(all);
+                }
+            }
+        }
+    }
+
+    /// Reads a line; whether there is one.
+    fn read_line(&mut self) -> Result<bool> {
+        self.begin = (self.line, self.offset);
+        self.value.clear();
         let read = (&mut self.file)
-            .take(LONGEST_LINE_BYTES as u64)
-            .read_until(b'\n', &mut bytes)
-            .map_err(|cause| Error::io("reading", &self.path, &cause))?;
-        if read == 0 {
-            return Ok(None);
-        }
+            .take(LONGEST_VALUE_BYTES as u64)
+            .read_until(b'\n', &mut self.value)
+            .map_err(|cause| unicode::refused(&self.path, &cause))?;
         self.line += 1;
-        let place = format!("{}, line {}", self.path.display(), self.line);
-        if read == LONGEST_LINE_BYTES && bytes.last() != Some(&b'\n') {
-            return Err(Error::input(format!("{place}: longer than {LONGEST_LINE_BYTES} bytes"))
-                .hint("a .jsonl file has one JSON object a line"));
-        }
-        let start = self.offset;
         self.offset += read as u64;
-        let line = std::str::from_utf8(&bytes)
-            .map_err(|cause| not_utf8(&place, start + cause.valid_up_to() as u64))?;
-        // Windows' editors begin a file with a byte order mark.
-        let line = if start == 0 { line.trim_start_matches('\u{feff}') } else { line };
-        if line.trim().is_empty() {
-            return Ok(Some(String::new()));
+        if read == LONGEST_VALUE_BYTES && self.value.last() != Some(&b'\n') {
+            return Err(self.too_long());
         }
-        let parsed: Line = serde_json::from_str(line).map_err(|cause| {
-            Error::input(format!("{place}: {}", without_line(&cause)))
-                .hint("each line of a .jsonl file is an object with a string \"text\"")
+        Ok(read > 0)
+    }
+
+    /// Reads the value that begins with the byte that comes next, to its end as far as brackets and quotes tell.
+    fn read_value(&mut self) -> Result<()> {
+        self.begin = (self.line, self.offset);
+        self.value.clear();
+        let mut scan = Scan::default();
+        while !scan.is_done {
+            let buffer = self.buffer()?;
+            if buffer.is_empty() {
+                break;
+            }
+            let length = scan.take(buffer);
+            let part = &self.file.buffer()[..length];
+            self.value.extend_from_slice(part);
+            self.consume(length);
+            if self.value.len() > LONGEST_VALUE_BYTES {
+                return Err(self.too_long());
+            }
+        }
+        Ok(())
+    }
+
+    /// The file, and a line of it.
+    fn place(&self, line: usize) -> String {
+        format!("{}, line {line}", self.path.display())
+    }
+
+    fn too_long(&self) -> Error {
+        let place = self.place(self.begin.0);
+        Error::input(format!("{place}: a JSON value is longer than {LONGEST_VALUE_BYTES} bytes"))
+            .hint(WANTED)
+    }
+
+    /// An error of a line that is no error of JSON's own.
+    fn wrong(&self, line: usize, message: &str) -> Error {
+        Error::input(format!("{}: {message}", self.place(line))).hint(WANTED)
+    }
+
+    /// The text of the value that was read; strings alone are `allowed` in arrays.
+    fn text(&self, strings: Strings) -> Result<String> {
+        let (first, offset) = self.begin;
+        let value = std::str::from_utf8(&self.value).map_err(|cause| {
+            let before = &self.value[..cause.valid_up_to()];
+            let line = first + before.iter().filter(|byte| **byte == b'\n').count();
+            not_utf8(&self.place(line), offset + before.len() as u64)
         })?;
-        Ok(Some(parsed.text))
+        let mut json = serde_json::Deserializer::from_str(value);
+        let parsed = strings.deserialize(&mut json).and_then(|text| json.end().map(|()| text));
+        parsed.map_err(|cause| {
+            let line = first + cause.line().max(1) - 1;
+            self.wrong(line, &without_line(&cause))
+        })
+    }
+
+    /// The next text, which may be empty; `None` at the end of the file.
+    fn next_text(&mut self) -> Result<Option<String>> {
+        match self.layout {
+            Layout::Lines => {
+                if !self.read_line()? {
+                    return Ok(None);
+                }
+                if self.value.trim_ascii().is_empty() {
+                    return Ok(Some(String::new()));
+                }
+                self.text(Strings::Refused).map(Some)
+            }
+            Layout::Array { line, is_first } => self.next_of_array(line, is_first),
+            Layout::Objects => {
+                if self.skip_space()?.is_none() {
+                    return Ok(None);
+                }
+                self.read_value()?;
+                self.text(Strings::Refused).map(Some)
+            }
+            Layout::Ended => Ok(None),
+        }
+    }
+
+    /// The next text of an array that begins in line `begin`.
+    fn next_of_array(&mut self, begin: usize, is_first: bool) -> Result<Option<String>> {
+        let mut next = self.skip_space()?;
+        if next == Some(b']') {
+            self.consume(1);
+            return match self.skip_space()? {
+                None => Ok(None),
+                Some(_) => Err(self.wrong(
+                    begin,
+                    "it is an array, and not the whole file: where there is a value a line, each is an object",
+                )),
+            };
+        }
+        if next == Some(b',') && !is_first {
+            self.consume(1);
+            next = self.skip_space()?;
+        } else if !is_first && next.is_some() {
+            return Err(self.wrong(self.line, "a comma or ] is missing between two values"));
+        }
+        if next.is_none() {
+            let message = format!("the file ends within the array that begins in line {begin}");
+            return Err(self.wrong(self.line, &message));
+        }
+        self.layout = Layout::Array { line: begin, is_first: false };
+        self.read_value()?;
+        self.text(Strings::Allowed).map(Some)
+    }
+}
+
+impl Iterator for JsonFile {
+    type Item = Result<Document>;
+
+    fn next(&mut self) -> Option<Result<Document>> {
+        loop {
+            match self.next_text().transpose()? {
+                Ok(text) if text.is_empty() => {}
+                other => {
+                    if other.is_err() {
+                        self.layout = Layout::Ended;
+                    }
+                    return Some(other.map(Document::whole));
+                }
+            }
+        }
+    }
+}
+
+/// Where a value ends: what was seen of it so far.
+#[derive(Default)]
+struct Scan {
+    depth: usize,
+    in_string: bool,
+    is_escaped: bool,
+    /// Whether it is a number or a word, which nothing closes.
+    is_bare: bool,
+    is_done: bool,
+}
+
+impl Scan {
+    /// How many of the `bytes` belong to the value.
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        for (at, byte) in bytes.iter().enumerate() {
+            let ends_bare = byte.is_ascii_whitespace() || b",:]}".contains(byte);
+            match byte {
+                _ if self.is_escaped => self.is_escaped = false,
+                b'\\' if self.in_string => self.is_escaped = true,
+                b'"' => self.in_string = !self.in_string,
+                _ if self.in_string => {}
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' if self.depth > 0 => self.depth -= 1,
+                _ if self.depth > 0 => {}
+                _ if ends_bare && self.is_bare => {
+                    self.is_done = true;
+                    return at;
+                }
+                _ => self.is_bare = true,
+            }
+            if self.depth == 0 && !self.in_string && !self.is_bare {
+                self.is_done = true;
+                return at + 1;
+            }
+        }
+        bytes.len()
+    }
+}
+
+/// Whether a value may be a string instead of an object with one.
+#[derive(Clone, Copy)]
+enum Strings {
+    Allowed,
+    Refused,
+}
+
+impl<'de> DeserializeSeed<'de> for Strings {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<String, D::Error> {
+        value.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strings {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object with a string \"text\"")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+        match self {
+            Strings::Allowed => Ok(text.to_owned()),
+            Strings::Refused => Err(E::invalid_type(de::Unexpected::Str(text), &self)),
+        }
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut object: M) -> Result<String, M::Error> {
+        let mut text: Option<String> = None;
+        while let Some(key) = object.next_key::<Cow<str>>()? {
+            if key != "text" {
+                object.next_value::<IgnoredAny>()?;
+            } else if text.replace(object.next_value()?).is_some() {
+                return Err(de::Error::duplicate_field("text"));
+            }
+        }
+        text.ok_or_else(|| de::Error::missing_field("text"))
     }
 }
 
@@ -71,21 +372,4 @@ fn without_line(cause: &serde_json::Error) -> String {
     let message = cause.to_string();
     let end = message.rfind(" at line ").unwrap_or(message.len());
     format!("{} at column {}", &message[..end], cause.column())
-}
-
-impl Iterator for JsonLines {
-    type Item = Result<Document>;
-
-    fn next(&mut self) -> Option<Result<Document>> {
-        while !self.failed {
-            match self.text().transpose()? {
-                Ok(text) if text.is_empty() => {}
-                other => {
-                    self.failed = other.is_err();
-                    return Some(other.map(Document::whole));
-                }
-            }
-        }
-        None
-    }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! --data ─▶ Sources ─documents()─▶ encode() ─▶ Tokens ─split()─▶ batch()    random windows, for training
 //!  stories · files · folders       all threads  (memory,       ╰─▶ windows()  every token once, for the final loss
-//!  downloads (fetch)                             mapped file)
+//!  downloads (fetch)                             mapped files)
 //! ```
 //!
 //! Everything is in a fixed order and random only as a function of its place, so a resumed run needs no state of the data.
@@ -12,13 +12,16 @@ mod batches;
 mod download;
 mod json;
 pub(crate) mod random;
+mod shards;
 mod source;
 pub mod stories;
 mod text;
 mod tokens;
+mod unicode;
 
 pub use batches::{IGNORE, Place, Windows, batch, check_length, split, windows};
 pub use download::{DATASETS, Dataset, Downloads, Progress};
-pub use source::{Source, Sources};
+pub use shards::Shards;
+pub use source::{LeftOut, Source, Sources};
 pub use text::{Document, SEPARATOR};
 pub use tokens::{Encode, TokenWriter, Tokens, encode};

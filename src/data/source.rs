@@ -5,9 +5,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::download::{DATASETS, Dataset, Downloads, Progress};
-use super::json::JsonLines;
+use super::json::{self, JsonFile};
+use super::shards::Shards;
 use super::stories;
 use super::text::{Document, TextFile};
+use super::tokens::Tokens;
+use super::unicode::{HEAD_BYTES, Unicode};
 use crate::error::{Error, Result};
 
 /// One thing that `--data` names, with folders already opened up into files.
@@ -17,10 +20,10 @@ pub enum Source {
     Stories(u64),
     /// A published data set; [`Sources::fetch`] makes it a text file.
     Dataset(&'static Dataset),
-    /// A UTF-8 text file.
+    /// A text file, in UTF-8, or in UTF-16 with a byte order mark.
     Text(PathBuf),
-    /// A file with a JSON object a line, each with a string `text`.
-    JsonLines(PathBuf),
+    /// A file of JSON objects with a string `text`: one a line, one array of them or of strings, or one object.
+    Json(PathBuf),
     /// A token file, see [`super::Tokens`].
     Tokens(PathBuf),
 }
@@ -28,12 +31,23 @@ pub enum Source {
 impl Source {
     /// The kind of a file, by the ending of its name.
     fn file(path: &Path) -> Source {
-        let ending = path.extension().unwrap_or_default();
-        let path = path.to_owned();
+        let is_tokens = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("bin"));
+        let owned = path.to_owned();
         match () {
-            () if ending.eq_ignore_ascii_case("jsonl") => Source::JsonLines(path),
-            () if ending.eq_ignore_ascii_case("bin") => Source::Tokens(path),
-            () => Source::Text(path),
+            () if json::is_json(path) => Source::Json(owned),
+            () if is_tokens => Source::Tokens(owned),
+            () => Source::Text(owned),
+        }
+    }
+
+    /// What messages call it.
+    fn name(&self) -> String {
+        match self {
+            Source::Stories(_) => "stories".to_owned(),
+            Source::Dataset(dataset) => dataset.name.to_owned(),
+            Source::Text(path) | Source::Json(path) | Source::Tokens(path) => {
+                path.display().to_string()
+            }
         }
     }
 
@@ -42,7 +56,7 @@ impl Source {
         match self {
             Source::Stories(count) => count * 520,
             Source::Dataset(_) => 0,
-            Source::Text(path) | Source::JsonLines(path) | Source::Tokens(path) => {
+            Source::Text(path) | Source::Json(path) | Source::Tokens(path) => {
                 fs::metadata(path).map_or(0, |file| file.len())
             }
         }
@@ -58,7 +72,7 @@ impl Source {
                     .map(|story| Ok(Document::whole(story))),
             ),
             Source::Text(path) => Box::new(TextFile::open(path, divided)?),
-            Source::JsonLines(path) => Box::new(JsonLines::open(path)?),
+            Source::Json(path) => Box::new(JsonFile::open(path)?),
             Source::Tokens(path) => {
                 return Err(Error::input(format!("{} holds tokens, not text", path.display()))
                     .hint("the tokenizer that made them reads the text"));
@@ -70,10 +84,20 @@ impl Source {
     }
 }
 
+/// A file of a folder that is no part of the data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its path.
+    pub path: PathBuf,
+    /// Why, in words.
+    pub why: String,
+}
+
 /// All that one run is trained on, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
     sources: Vec<Source>,
+    left_out: Vec<LeftOut>,
     name: String,
     /// Whether a text file ends a document where it says `<|endoftext|>`.
     divided: bool,
@@ -82,38 +106,30 @@ pub struct Sources {
 impl Sources {
     /// What the arguments of `--data` mean: `stories`, `shakespeare`, `tinystories`, or paths of files and folders.
     ///
-    /// A folder stands for its files, and those of the folders in it, sorted by path; hidden, empty and binary ones are
-    /// left out, and links to folders are not followed. Of a file called like a corpus, write `./stories`. Nothing is downloaded.
+    /// A folder stands for its files, and those of the folders in it, sorted by path. Links to folders are not followed. Empty
+    /// and binary files are left out, and those ending in `.json` whose beginning holds no text, such as settings: see
+    /// [`Sources::left_out`]. Hidden files are not looked at. Of a file called like a corpus, write `./stories`. Nothing is
+    /// downloaded.
     ///
     /// # Errors
     ///
-    /// If a path is not there, is empty, or holds no files; if a token file stands beside other data.
+    /// If a path is not there, is empty, or holds no files; if token files stand beside other data.
     pub fn parse(arguments: &[String]) -> Result<Sources> {
-        let mut sources = Vec::new();
+        let (mut sources, mut left_out) = (Vec::new(), Vec::new());
         for argument in arguments {
             if argument == "stories" {
                 sources.push(Source::Stories(stories::DEFAULT_STORIES));
             } else if let Some(dataset) = DATASETS.iter().find(|set| set.name == argument) {
                 sources.push(Source::Dataset(dataset));
             } else {
-                open_path(Path::new(argument), &mut sources)?;
+                open_path(Path::new(argument), &mut sources, &mut left_out)?;
             }
         }
         if sources.is_empty() {
             return Err(Error::usage("there is no data").hint(CHOICES));
         }
-        let tokens = sources.iter().find_map(|source| match source {
-            Source::Tokens(path) => Some(path),
-            _ => None,
-        });
-        if let Some(path) = tokens.filter(|_| sources.len() > 1) {
-            return Err(Error::input(format!(
-                "{} is a token file and cannot be mixed with other data",
-                path.display()
-            ))
-            .hint("give one token file alone, or text"));
-        }
-        Ok(Sources { sources, name: arguments.join(" "), divided: true })
+        check_kinds(&sources)?;
+        Ok(Sources { sources, left_out, name: arguments.join(" "), divided: true })
     }
 
     /// The same sources, each text file one document, whatever it says.
@@ -125,14 +141,8 @@ impl Sources {
     /// Each source on its own, under its own name.
     pub fn each(&self) -> impl Iterator<Item = Sources> + '_ {
         self.sources.iter().map(|source| {
-            let name = match source {
-                Source::Stories(_) => "stories".to_owned(),
-                Source::Dataset(dataset) => dataset.name.to_owned(),
-                Source::Text(path) | Source::JsonLines(path) | Source::Tokens(path) => {
-                    path.display().to_string()
-                }
-            };
-            Sources { sources: vec![source.clone()], name, divided: self.divided }
+            let (sources, name) = (vec![source.clone()], source.name());
+            Sources { sources, left_out: vec![], name, divided: self.divided }
         })
     }
 
@@ -146,12 +156,43 @@ impl Sources {
         &self.sources
     }
 
-    /// The token file, if that is what the data is; it needs no tokenizer to be read, and [`Sources::documents`] fails.
-    pub fn token_file(&self) -> Option<&Path> {
-        match &self.sources[..] {
-            [Source::Tokens(path)] => Some(path),
-            _ => None,
+    /// The files of the folders that are no part of the data, hidden ones aside.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    /// What was left out, in a few lines.
+    pub fn notes(&self) -> Vec<String> {
+        const MOST: usize = 5;
+        let named = self.left_out.iter().take(MOST);
+        let mut notes: Vec<String> =
+            named.map(|file| format!("left out: {}: {}", file.path.display(), file.why)).collect();
+        if self.left_out.len() > MOST {
+            notes.push(format!("left out: {} files more", self.left_out.len() - MOST));
         }
+        notes
+    }
+
+    /// The token files, if that is what the data is: they need no tokenizer to be read, and [`Sources::documents`] fails.
+    pub fn shards(&self) -> Option<Shards> {
+        self.token_files().map(|paths| Shards::new(&paths))
+    }
+
+    /// The row of all ids of the token files, if that is what the data is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokens::open_all`].
+    pub fn tokens(&self) -> Result<Option<Tokens>> {
+        self.token_files().as_deref().map(Tokens::open_all).transpose()
+    }
+
+    fn token_files(&self) -> Option<Vec<PathBuf>> {
+        let path = |source: &Source| match source {
+            Source::Tokens(path) => Some(path.clone()),
+            _ => None,
+        };
+        self.sources.iter().map(path).collect()
     }
 
     /// About how many bytes of text there are; what is yet to be downloaded counts nothing.
@@ -175,7 +216,7 @@ impl Sources {
 
     /// Every document, always in the same order; long ones in pieces, so that no file stands in memory whole.
     ///
-    /// Each item may be an error: a file that cannot be read or is no UTF-8 (with the byte), a line of JSON without a text
+    /// Each item may be an error: a file that cannot be read or is no Unicode (with the byte), a JSON value without a text
     /// (with the line), a data set that was not fetched. A source ends at its first error.
     pub fn documents(&self) -> impl Iterator<Item = Result<Document>> + Send + '_ {
         self.sources.iter().flat_map(|source| {
@@ -235,16 +276,34 @@ fn slices(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Checks that there are token files alone, or none.
+fn check_kinds(sources: &[Source]) -> Result<()> {
+    let is_tokens = |source: &&Source| matches!(source, Source::Tokens(_));
+    let (tokens, other) =
+        (sources.iter().find(is_tokens), sources.iter().find(|source| !is_tokens(source)));
+    let (Some(tokens), Some(other)) = (tokens, other) else { return Ok(()) };
+    Err(Error::input(format!(
+        "{} is a token file and cannot be mixed with text, such as {}",
+        tokens.name(),
+        other.name()
+    ))
+    .hint("name the token files alone, such as FOLDER/*.bin, or the text alone"))
+}
+
 /// Adds the file, or the files of the folder, at `path`.
-fn open_path(path: &Path, sources: &mut Vec<Source>) -> Result<()> {
+fn open_path(path: &Path, sources: &mut Vec<Source>, left_out: &mut Vec<LeftOut>) -> Result<()> {
     let found = fs::metadata(path)
         .map_err(|cause| Error::io("opening the data", path, &cause).hint(CHOICES))?;
     if found.is_dir() {
-        let before = sources.len();
-        open_folder(path, sources)?;
-        if sources.len() == before {
-            return Err(Error::input(format!("the folder {} has no data", path.display()))
-                .hint("hidden, empty and binary files are left out"));
+        let before = (sources.len(), left_out.len());
+        open_folder(path, sources, left_out)?;
+        if sources.len() == before.0 {
+            let mut message = format!("the folder {} has no data", path.display());
+            if let Some(file) = left_out.get(before.1) {
+                message += &format!("; left out: {}: {}", file.path.display(), file.why);
+            }
+            return Err(Error::input(message)
+                .hint("hidden, empty and binary files are left out, and JSON without texts"));
         }
     } else if !found.is_file() {
         return Err(Error::input(format!("{} is neither a file nor a folder", path.display()))
@@ -259,7 +318,11 @@ fn open_path(path: &Path, sources: &mut Vec<Source>) -> Result<()> {
 }
 
 /// Adds the files under `folder`, sorted by path.
-fn open_folder(folder: &Path, sources: &mut Vec<Source>) -> Result<()> {
+fn open_folder(
+    folder: &Path,
+    sources: &mut Vec<Source>,
+    left_out: &mut Vec<LeftOut>,
+) -> Result<()> {
     let refused = |cause: std::io::Error| Error::io("reading the folder", folder, &cause);
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(refused)? {
@@ -271,22 +334,57 @@ fn open_folder(folder: &Path, sources: &mut Vec<Source>) -> Result<()> {
     paths.sort_by(|(a, _), (b, _)| a.cmp(b));
     for (path, kind) in paths {
         if kind.is_dir() {
-            open_folder(&path, sources)?;
-        } else if fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() > 0) {
-            let source = Source::file(&path);
-            if matches!(source, Source::Tokens(_)) || !is_binary(&path)? {
-                sources.push(source);
-            }
+            open_folder(&path, sources, left_out)?;
+            continue;
+        }
+        let source = Source::file(&path);
+        match why_not(&source, &path)? {
+            None => sources.push(source),
+            Some(why) => left_out.push(LeftOut { path, why }),
         }
     }
     Ok(())
 }
 
-/// Whether a file among others is no text, such as a picture: as grep and git tell, by a zero byte near its beginning.
-fn is_binary(path: &Path) -> Result<bool> {
+/// Why a file of a folder is no data: where one is named by itself it is meant, and refused.
+fn why_not(source: &Source, path: &Path) -> Result<Option<String>> {
+    let why = match fs::metadata(path) {
+        Err(cause) => Some(cause.to_string()),
+        Ok(found) if found.is_dir() => Some("a link to a folder".to_owned()),
+        Ok(found) if !found.is_file() => Some("no regular file".to_owned()),
+        // A shard without tokens is a damaged one.
+        Ok(_) if matches!(source, Source::Tokens(_)) => None,
+        Ok(found) if found.len() == 0 => Some("empty".to_owned()),
+        Ok(_) => why_no_text(path)?,
+    };
+    // JSON lines are data by their name; what is called .json may be anything.
+    if why.is_some() || !matches!(source, Source::Json(_)) || json::has_lines(path) {
+        return Ok(why);
+    }
+    Ok(match JsonFile::open(path).map(|mut documents| documents.next()) {
+        Ok(Some(Ok(_))) => None,
+        Ok(None) => Some("JSON without a text".to_owned()),
+        Ok(Some(Err(error))) | Err(error) => {
+            let text = error.to_string();
+            let place = format!("{}, ", path.display());
+            Some(format!("JSON without a text ({})", text.strip_prefix(&place).unwrap_or(&text)))
+        }
+    })
+}
+
+/// Why a file among others is no text: it has a zero byte near its beginning, by which grep and git tell, too, and no byte
+/// order mark before which there are such bytes in UTF-16.
+fn why_no_text(path: &Path) -> Result<Option<String>> {
     let mut start = vec![];
     let file = fs::File::open(path).map_err(|cause| Error::io("opening", path, &cause))?;
-    let read = file.take(8 << 10).read_to_end(&mut start);
+    let read = file.take(HEAD_BYTES as u64).read_to_end(&mut start);
     read.map_err(|cause| Error::io("reading", path, &cause))?;
-    Ok(start.contains(&0))
+    if !start.contains(&0) {
+        return Ok(None);
+    }
+    Ok(match Unicode::new(start.as_slice(), "it") {
+        Ok(text) if text.is_utf16() => None,
+        Ok(_) => Some("binary".to_owned()),
+        Err(error) => Some(error.to_string()),
+    })
 }

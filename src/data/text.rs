@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::unicode::{self, Unicode};
 use crate::error::{Error, Result};
 
 /// What parts the documents of a text file: GPT-2's end-of-text token, written out.
@@ -35,7 +36,7 @@ impl Document {
 /// spaces or line ends is cut elsewhere.
 pub(crate) struct TextFile {
     path: PathBuf,
-    file: File,
+    file: Unicode<File>,
     buffer: Vec<u8>,
     /// How much of the buffer was given out.
     start: usize,
@@ -51,13 +52,13 @@ pub(crate) struct TextFile {
 
 impl TextFile {
     pub(crate) fn open(path: &Path, divided: bool) -> Result<TextFile> {
-        let file = File::open(path).map_err(|cause| Error::io("opening", path, &cause))?;
+        let file = Unicode::open(path)?;
         Ok(TextFile {
             path: path.to_owned(),
-            file,
             buffer: Vec::new(),
             start: 0,
-            offset: 0,
+            offset: file.mark_bytes(),
+            file,
             at_end: false,
             begins: true,
             divided,
@@ -75,7 +76,7 @@ impl TextFile {
         let read = (&mut self.file)
             .take(wanted as u64)
             .read_to_end(&mut self.buffer)
-            .map_err(|cause| Error::io("reading", &self.path, &cause))?;
+            .map_err(|cause| unicode::refused(&self.path, &cause))?;
         self.at_end = read < wanted;
         Ok(())
     }

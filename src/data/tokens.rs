@@ -14,6 +14,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use tempfile::{NamedTempFile, TempPath};
 
+use super::batches::split;
 use super::random;
 use super::text::Document;
 use crate::checkpoint::files;
@@ -40,10 +41,21 @@ const LLM_C: [LlmC; 2] = [
 /// llm.c's files of multiple-choice questions, which look alike and are no text.
 const LLM_C_QUESTIONS: u32 = 20_240_522;
 
-/// A row of token ids.
+/// A row of token ids: in memory, of a file, or of several files one after the other.
 pub struct Tokens {
     name: String,
+    parts: Vec<Part>,
+    /// Where the validation split begins, if the files say so.
+    validation: Option<usize>,
+}
+
+/// A piece of the row.
+struct Part {
+    /// What messages call it.
+    name: String,
     ids: Ids,
+    /// Where it begins in the row.
+    begin: usize,
 }
 
 enum Ids {
@@ -51,16 +63,56 @@ enum Ids {
     File { map: Mmap, start: usize, width: usize, len: usize },
 }
 
+impl Ids {
+    fn len(&self) -> usize {
+        match self {
+            Ids::Memory(ids) => ids.len(),
+            Ids::File { len, .. } => *len,
+        }
+    }
+
+    fn copy_to(&self, range: Range<usize>, out: &mut [u32]) {
+        match self {
+            Ids::Memory(ids) => out.copy_from_slice(&ids[range]),
+            Ids::File { map, start, width, .. } => {
+                let bytes = &map[start + range.start * width..start + range.end * width];
+                match width {
+                    2 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(id, bytes)| {
+                        *id = u16::from_le_bytes(*bytes).into();
+                    }),
+                    _ => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(id, bytes)| {
+                        *id = u32::from_le_bytes(*bytes);
+                    }),
+                }
+            }
+        }
+    }
+}
+
+impl Part {
+    /// Where it ends in the row.
+    fn end(&self) -> usize {
+        self.begin + self.ids.len()
+    }
+}
+
 impl Tokens {
     /// Ids in memory.
     pub fn from_ids(ids: Vec<u32>) -> Tokens {
-        Tokens { name: "the data".to_owned(), ids: Ids::Memory(ids) }
+        Tokens::of("the data".to_owned(), Ids::Memory(ids))
     }
 
-    /// The same ids, which messages call `name`.
+    fn of(name: String, ids: Ids) -> Tokens {
+        Tokens { parts: vec![Part { name: name.clone(), ids, begin: 0 }], name, validation: None }
+    }
+
+    /// The same ids, which messages call `name`; several files keep their own names beside it.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Tokens {
         self.name = name.into();
+        if let [part] = self.parts.as_mut_slice() {
+            part.name.clone_from(&self.name);
+        }
         self
     }
 
@@ -90,7 +142,53 @@ impl Tokens {
             ))
             .hint("a plain token file, as nanoGPT writes it, is 16-bit little-endian ids"));
         }
-        Ok(Tokens { name, ids: Ids::File { len: bytes / width, map, start, width } })
+        Ok(Tokens::of(name, Ids::File { len: bytes / width, map, start, width }))
+    }
+
+    /// Maps token files as one row, in this order; they may be of different formats and widths.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokens::open`], of the first file that is refused.
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    pub fn open_all(paths: &[PathBuf]) -> Result<Tokens> {
+        let (first, more) = paths.split_first().expect("a token file");
+        let mut tokens = Tokens::open(first)?;
+        for path in more {
+            tokens.append(Tokens::open(path)?);
+        }
+        if !more.is_empty() {
+            tokens.name = format!("{} and {} more token files", tokens.name, more.len());
+        }
+        Ok(tokens)
+    }
+
+    fn append(&mut self, more: Tokens) {
+        let begin = self.len();
+        let moved = more.parts.into_iter().map(|part| Part { begin: begin + part.begin, ..part });
+        self.parts.extend(moved);
+    }
+
+    /// The same row and `validation` after it, which is the validation split then.
+    #[must_use]
+    pub fn with_validation(mut self, validation: Tokens) -> Tokens {
+        self.validation = Some(self.len());
+        self.append(validation);
+        self
+    }
+
+    /// The training and the validation split. For validation are the last 10 %, but at most the last `most` tokens; or, where
+    /// files are for it, the first `most` tokens of those.
+    pub fn split(&self, most: Option<usize>) -> (Range<usize>, Range<usize>) {
+        let (len, most) = (self.len(), most.unwrap_or(usize::MAX));
+        if let Some(at) = self.validation {
+            return (0..at, at..at + most.min(len - at));
+        }
+        let at = len - split(len).1.len().min(most);
+        (0..at, at..len)
     }
 
     /// What messages call these ids: the file's path, or what [`Tokens::named`] said.
@@ -100,10 +198,7 @@ impl Tokens {
 
     /// How many ids there are.
     pub fn len(&self) -> usize {
-        match &self.ids {
-            Ids::Memory(ids) => ids.len(),
-            Ids::File { len, .. } => *len,
-        }
+        self.parts.last().map_or(0, Part::end)
     }
 
     /// Whether there are none.
@@ -111,12 +206,18 @@ impl Tokens {
         self.len() == 0
     }
 
-    /// Bytes of an id as it is stored: 2 or 4.
+    /// Bytes of an id as it is stored, 2 or 4; the most of any file.
     pub fn width(&self) -> usize {
-        match &self.ids {
+        let width = |part: &Part| match &part.ids {
             Ids::Memory(_) => 4,
             Ids::File { width, .. } => *width,
-        }
+        };
+        self.parts.iter().map(width).max().unwrap_or(4)
+    }
+
+    /// The part that has the id at `position`.
+    fn part(&self, position: usize) -> usize {
+        self.parts.partition_point(|part| part.end() <= position)
     }
 
     /// Copies the ids of `range` to `out`.
@@ -125,19 +226,17 @@ impl Tokens {
     ///
     /// If the range is not within the ids, or not as long as `out`.
     pub fn copy_to(&self, range: Range<usize>, out: &mut [u32]) {
-        match &self.ids {
-            Ids::Memory(ids) => out.copy_from_slice(&ids[range]),
-            Ids::File { map, start, width, .. } => {
-                assert_eq!(range.len(), out.len(), "as many ids as places");
-                let bytes = &map[start + range.start * width..start + range.end * width];
-                match width {
-                    2 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(id, bytes)| {
-                        *id = u16::from_le_bytes(*bytes).into();
-                    }),
-                    _ => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(id, bytes)| {
-                        *id = u32::from_le_bytes(*bytes);
-                    }),
-                }
+        assert_eq!(range.len(), out.len(), "as many ids as places");
+        assert!(range.end <= self.len(), "within the ids");
+        let (mut at, mut out) = (range.start, out);
+        for part in &self.parts[self.part(at)..] {
+            let (now, later) = out.split_at_mut(out.len().min(part.end() - at));
+            let from = at - part.begin;
+            part.ids.copy_to(from..from + now.len(), now);
+            at += now.len();
+            out = later;
+            if out.is_empty() {
+                break;
             }
         }
     }
@@ -158,7 +257,7 @@ impl Tokens {
     ///
     /// # Errors
     ///
-    /// Names the first id that is not, and its position.
+    /// Names the first id that is not, its file, and its position there.
     pub fn check(&self, vocab_size: usize) -> Result<()> {
         const BLOCK: usize = 1 << 16;
         let bad = (0..self.len().div_ceil(BLOCK)).into_par_iter().find_map_first(|block| {
@@ -169,9 +268,11 @@ impl Tokens {
             Some((range.start + at, ids[at]))
         });
         let Some((position, id)) = bad else { return Ok(()) };
+        let part = &self.parts[self.part(position)];
+        let position = position - part.begin;
         Err(Error::input(format!(
             "{}: token id {id} at position {position} is out of range: the vocabulary has {vocab_size}",
-            self.name
+            part.name
         ))
         .hint("the ids must be those of the model's own tokenizer"))
     }

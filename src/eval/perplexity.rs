@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::rows::{Rows, check_ids};
 use crate::checkpoint::EndOfText;
-use crate::data::{self, Sources, Tokens};
+use crate::data::{self, Sources};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
@@ -173,8 +173,7 @@ impl<'a> Perplexity<'a> {
             left.set(left.get() - ids.len());
             self.push(ids)
         };
-        if let Some(path) = sources.token_file() {
-            let tokens = Tokens::open(path)?;
+        if let Some(tokens) = sources.tokens()? {
             let mut piece = vec![];
             for at in (0..tokens.len()).step_by(PIECE).take_while(|_| left.get() > 0) {
                 piece.resize(PIECE.min(tokens.len() - at), 0);

@@ -262,7 +262,7 @@ fn settle(
 }
 
 impl Trainer {
-    /// A run over token ids: the last tenth of them is for validation.
+    /// A run over token ids, of which the last ones are for validation: a tenth, but at most `val_tokens`.
     ///
     /// # Errors
     ///
@@ -273,7 +273,7 @@ impl Trainer {
         tokens.check(gpt.config().vocab_size)?;
         let uses = Uses::training(&config, gpt.config());
         let shape = (uses.batch, uses.seq);
-        let (train, val) = data::split(tokens.len());
+        let (train, val) = tokens.split(config.val_tokens);
         data::check_length(&tokens, &train, shape.1)?;
         data::check_length(&tokens, &val, 1)?;
         gpt.set_dropout(config.dropout);
@@ -572,6 +572,7 @@ impl Trainer {
         let whole = whole || windows.len() <= self.config.eval_iters.saturating_mul(self.shape.0);
         let total =
             if whole { windows.len().div_ceil(self.shape.0) } else { self.config.eval_iters };
+        on_event(&Event::Evaluating { done: 0, total });
         let (mut sum, mut count) = (0.0, 0);
         for i in 0..total {
             if self.stopped() {

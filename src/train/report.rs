@@ -51,7 +51,7 @@ pub enum Event {
     },
     /// An evaluation is under way.
     Evaluating {
-        /// Batches done.
+        /// Batches done: 0 when it begins.
         done: usize,
         /// Batches in all.
         total: usize,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, CHOICES, TextFiles};
 use crate::config::{GptConfig, TrainConfig};
-use crate::data::{self, Downloads, Sources, TokenWriter, Tokens};
+use crate::data::{self, Downloads, Shards, Sources, TokenWriter, Tokens};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use crate::train::report::Event;
@@ -133,8 +133,11 @@ pub fn prepare(
         fit(&mut model, tokenizer, has_parameters)?;
     }
     let mut sources = Sources::parse(&settings.data)?;
-    if let Some(path) = sources.token_file() {
-        let tokens = Tokens::open(path)?;
+    let shards = sources.shards();
+    let notes = sources.notes().into_iter().chain(shards.iter().flat_map(Shards::notes));
+    notes.for_each(|note| on_event(&Event::Note(note)));
+    if let Some(shards) = shards {
+        let tokens = shards.open()?;
         tokens.check(model.vocab_size)?;
         let text_files = text_files(settings, saved, &model, known.as_ref())?;
         return Ok(Prepared { model, tokenizer: known, text_files, tokens });

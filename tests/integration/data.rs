@@ -2,6 +2,10 @@
 
 #[path = "data/downloads.rs"]
 mod downloads;
+#[path = "data/formats.rs"]
+mod formats;
+#[path = "data/shards.rs"]
+mod shards;
 #[path = "data/sources.rs"]
 mod sources;
 #[path = "data/stories.rs"]

@@ -75,9 +75,10 @@ fn end_of_text(name: &Path, tokenizer: &Tokenizer) -> Result<EndOfText> {
     Ok(end)
 }
 
-/// The texts, on this machine.
+/// The texts, on this machine; says what was left out.
 pub(super) fn sources(files: &[String], progress: &mut Progress) -> Result<Sources> {
     let mut sources = Sources::parse(files)?;
+    sources.notes().iter().for_each(|note| output::log(note));
     sources.fetch(&Downloads::from_env()?, &mut |at| {
         progress.show(&Event::Preparing {
             what: format!("downloading {}", at.name),

@@ -249,7 +249,9 @@ fn token_files_stand_alone() {
     let (ids, text) = (folder.path().join("ids.bin"), folder.path().join("a.txt"));
     fs::write(&ids, [1, 0, 2, 0]).unwrap();
     fs::write(&text, "hello").unwrap();
-    assert_eq!(sources(&[&ids]).unwrap().token_file(), Some(ids.as_path()));
+    let shards = sources(&[&ids]).unwrap().shards().unwrap();
+    assert_eq!(shards.training, [ids.clone()]);
+    assert!(sources(&[&text]).unwrap().shards().is_none());
     assert!(message(sources(&[&ids, &text])).contains("ids.bin"));
     assert!(message(documents(&ids)).contains("tokens"));
 }
@@ -257,8 +259,8 @@ fn token_files_stand_alone() {
 /// What reading `path` as training data says: parsed, read, split into windows, checked against the vocabulary.
 fn read_all(path: &Path, context: usize, vocab_size: usize) -> wgpt::Result<()> {
     let parsed = sources(&[path])?;
-    let tokens = match parsed.token_file() {
-        Some(path) => Tokens::open(path)?,
+    let tokens = match parsed.tokens()? {
+        Some(tokens) => tokens,
         None => {
             let text = parsed.documents().collect::<wgpt::Result<Vec<Document>>>()?;
             let ids = text.iter().flat_map(|piece| piece.text.bytes().map(u32::from)).collect();
