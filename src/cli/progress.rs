@@ -114,20 +114,11 @@ impl Progress {
 
     /// Shows how far an evaluation is, within the bar of the updates; nothing where there is no terminal.
     fn evaluate(&mut self, done: usize, total: usize) {
-        const WIDTH: usize = 16;
         if done == 0 {
             self.evaluating = Some(Instant::now());
         }
         let (Some(bar), Some(began)) = (&self.bar, self.evaluating) else { return };
-        let left = began.elapsed().as_secs_f64() / done as f64 * (total - done) as f64;
-        let eta = match done {
-            0 => String::new(),
-            _ => format!("ETA {}  ", number::seconds(left)),
-        };
-        let full = WIDTH * done / total.max(1);
-        let (full, rest) = ("━".repeat(full), "─".repeat(WIDTH - full));
-        let counts = [done, total].map(|n| number::thousands(n as u64)).join("/");
-        bar.set_prefix(format!("evaluating {full}{rest}  {counts}  {eta}"));
+        bar.set_prefix(evaluation(done, total, began.elapsed().as_secs_f64()));
         bar.tick();
     }
 
@@ -235,5 +226,35 @@ impl Progress {
             }
             None => {}
         }
+    }
+}
+
+/// How far an evaluation is after so many seconds: a bar, the batches, and the time that is left once that is known.
+fn evaluation(done: usize, total: usize, seconds: f64) -> String {
+    const WIDTH: usize = 16;
+    let full = WIDTH * done / total.max(1);
+    let (full, rest) = ("━".repeat(full), "─".repeat(WIDTH - full));
+    let counts = [done, total].map(|n| number::thousands(n as u64)).join("/");
+    let eta = match done {
+        0 => String::new(),
+        _ => {
+            let left = seconds / done as f64 * (total - done) as f64;
+            format!("ETA {}  ", number::seconds(left))
+        }
+    };
+    format!("evaluating {full}{rest}  {counts}  {eta}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::evaluation;
+
+    #[test]
+    fn an_evaluation_shows_its_share_and_the_time_that_is_left() {
+        let bar = |full: usize| "━".repeat(full) + &"─".repeat(16 - full);
+        assert_eq!(evaluation(0, 20, 0.0), format!("evaluating {}  0/20  ", bar(0)));
+        let quarter = format!("evaluating {}  300/1,200  ETA 1 min 30 s  ", bar(4));
+        assert_eq!(evaluation(300, 1200, 30.0), quarter);
+        assert_eq!(evaluation(20, 20, 5.0), format!("evaluating {}  20/20  ETA 0.0 s  ", bar(16)));
     }
 }

@@ -35,7 +35,10 @@ Examples:
   wgpt train --init gpt2 --data my.txt --lr 3e-5 --freeze 'w?e.*' 'h.[0-7].*'
   wgpt train --init gpt2 --data my.txt --lr 3e-4 --lora-rank 8 --lora-targets c_attn,c_proj
 
-A file of options has a line an option, by its long name: batch-size = 8. Ctrl-C finishes the step and saves.";
+A file of options has a line an option, by its long name: batch-size = 8. Ctrl-C finishes the step and saves.
+
+Encoded data are kept for later runs under tokens/ in the cache folder (WGPT_CACHE, or the system's folder for caches), which may \
+be removed at any time. A run's folder has a copy of up to 64 MiB, or else a reference, tokens.json.";
 
 /// Train a model: text in, a folder with the model, its checkpoints and its metrics out
 #[derive(clap::Args)]
@@ -270,6 +273,8 @@ impl Args {
             device: resolve(self.device.device)?.to_string(),
             threads,
             init,
+            // Without a home the data are encoded for each run, that is all.
+            cache: wgpt::cache::folder().ok(),
         })
     }
 }

@@ -159,6 +159,8 @@ impl JsonFile {
         if read == LONGEST_VALUE_BYTES && self.value.last() != Some(&b'\n') {
             return Err(self.too_long());
         }
+        // Where a value is cut short, its error is one of this line.
+        self.value.pop_if(|last| *last == b'\n');
         Ok(read > 0)
     }
 
@@ -199,7 +201,7 @@ impl JsonFile {
         Error::input(format!("{}: {message}", self.place(line))).hint(WANTED)
     }
 
-    /// The text of the value that was read; strings alone are `allowed` in arrays.
+    /// The text of the value that was read.
     fn text(&self, strings: Strings) -> Result<String> {
         let (first, offset) = self.begin;
         let value = std::str::from_utf8(&self.value).map_err(|cause| {

@@ -11,6 +11,7 @@
 mod batches;
 mod download;
 mod json;
+mod kept;
 pub(crate) mod random;
 mod shards;
 mod source;
@@ -21,7 +22,9 @@ mod unicode;
 
 pub use batches::{IGNORE, Place, Windows, batch, check_length, split, windows};
 pub use download::{DATASETS, Dataset, Downloads, Progress};
+pub use kept::{Encoded, EncodedCache, EncodedKey, Fill, hash_file};
 pub use shards::Shards;
 pub use source::{LeftOut, Source, Sources};
 pub use text::{Document, SEPARATOR};
 pub use tokens::{Encode, TokenWriter, Tokens, encode};
+pub use unicode::read_text;

@@ -4,8 +4,11 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use xxhash_rust::xxh3::Xxh3;
+
 use super::download::{DATASETS, Dataset, Downloads, Progress};
 use super::json::{self, JsonFile};
+use super::kept::hash_bytes;
 use super::shards::Shards;
 use super::stories;
 use super::text::{Document, TextFile};
@@ -62,6 +65,32 @@ impl Source {
         }
     }
 
+    /// Adds to a hash what the documents follow from; `progress` is given how many more bytes are done.
+    fn hash(&self, hash: &mut Xxh3, progress: &mut dyn FnMut(u64)) -> Result<()> {
+        let kind: u8 = match self {
+            Source::Text(_) => 0,
+            Source::Json(path) => 1 + u8::from(json::has_lines(path)),
+            Source::Tokens(_) => 3,
+            Source::Stories(_) => 4,
+            Source::Dataset(dataset) => return Err(not_downloaded(dataset)),
+        };
+        hash.update(&[kind]);
+        match self {
+            Source::Text(path) | Source::Json(path) | Source::Tokens(path) => {
+                hash.update(&hash_bytes(path, progress)?.to_le_bytes());
+            }
+            Source::Stories(_) | Source::Dataset(_) => {
+                for document in self.documents(true)? {
+                    let text = document?.text;
+                    hash.update(&text.len().to_le_bytes());
+                    hash.update(text.as_bytes());
+                    progress(text.len() as u64);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn documents(
         &self,
         divided: bool,
@@ -77,11 +106,13 @@ impl Source {
                 return Err(Error::input(format!("{} holds tokens, not text", path.display()))
                     .hint("the tokenizer that made them reads the text"));
             }
-            Source::Dataset(dataset) => {
-                return Err(Error::input(format!("{} is not downloaded yet", dataset.name)));
-            }
+            Source::Dataset(dataset) => return Err(not_downloaded(dataset)),
         })
     }
+}
+
+fn not_downloaded(dataset: &Dataset) -> Error {
+    Error::input(format!("{} is not downloaded yet", dataset.name))
 }
 
 /// A file of a folder that is no part of the data.
@@ -198,6 +229,19 @@ impl Sources {
     /// About how many bytes of text there are; what is yet to be downloaded counts nothing.
     pub fn bytes(&self) -> u64 {
         self.sources.iter().map(Source::bytes).sum()
+    }
+
+    /// Adds to a hash what all documents follow from: contents and kinds, no names. `progress` is given how many bytes are done.
+    pub(super) fn hash(&self, hash: &mut Xxh3, progress: &mut dyn FnMut(u64)) -> Result<()> {
+        hash.update(&[self.divided.into()]);
+        let mut done = 0;
+        for source in &self.sources {
+            source.hash(hash, &mut |more| {
+                done += more;
+                progress(done);
+            })?;
+        }
+        Ok(())
     }
 
     /// Downloads what is not on this machine yet.

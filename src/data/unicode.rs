@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Cursor, ErrorKind, Read};
 use std::path::Path;
 
+use super::text::not_utf8;
 use crate::error::{Error, Result};
 
 /// How much of a file is looked at to tell what it is, in bytes.
@@ -130,6 +131,21 @@ impl Utf16 {
 fn not_utf16(byte: u64) -> io::Error {
     let message = format!("it is not UTF-16 text: byte {byte} begins no character");
     io::Error::new(ErrorKind::InvalidData, message)
+}
+
+/// All of a text in UTF-8, or in UTF-16 with a byte order mark; messages call it `name`.
+///
+/// # Errors
+///
+/// If it cannot be read or is neither.
+pub fn read_text(input: impl Read, name: &str) -> Result<String> {
+    let mut input = Unicode::new(input, name)?;
+    let mut bytes = vec![];
+    input.read_to_end(&mut bytes).map_err(|cause| refused(Path::new(name), &cause))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let byte = input.mark_bytes + error.utf8_error().valid_up_to() as u64;
+        not_utf8(&name, byte)
+    })
 }
 
 /// The error of a read from [`Unicode`] that failed.

@@ -4,6 +4,7 @@
 //! moments, the device's counters and a few numbers are the whole state.
 
 pub mod curve;
+mod encoded;
 pub mod report;
 mod saves;
 pub mod settings;

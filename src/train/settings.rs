@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, CHOICES, TextFiles};
 use crate::config::{GptConfig, TrainConfig};
-use crate::data::{self, Downloads, Shards, Sources, TokenWriter, Tokens};
+use crate::data::{self, Downloads, Sources, Tokens};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
+use crate::train::encoded::{Places, REFERENCE_FILE, Reference, TOKENS_FILE, Work};
 use crate::train::report::Event;
 
 /// The most text that a tokenizer is trained on, in bytes, taken evenly from all of it.
 const TOKENIZER_SAMPLE: u64 = 32 << 20;
-const TOKENS_FILE: &str = "tokens.bin";
 /// What a run's folder may hold before the first update.
-pub(super) const BEFORE_TRAINING: [&str; 5] =
-    ["run.json", "tokenizer.json", TOKENS_FILE, CHOICES, ".lock"];
+pub(super) const BEFORE_TRAINING: [&str; 6] =
+    ["run.json", "tokenizer.json", TOKENS_FILE, REFERENCE_FILE, CHOICES, ".lock"];
 
 /// The settings of a run, as run.json and `--config` hold them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct RunSettings {
     pub threads: Option<usize>,
     /// The model folder, or weights file, that training starts from.
     pub init: Option<PathBuf>,
+    /// The cache folder, where encoded data are kept for later runs; `None`: they are in the run's folder alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
 }
 
 /// What a run trains on, ready to use.
@@ -87,6 +90,7 @@ impl RunSettings {
             data: self.data.iter().map(data).collect(),
             tokenizer,
             init: self.init.as_deref().map(absolute),
+            cache: self.cache.as_deref().map(absolute),
             train: TrainConfig {
                 out: self.train.out.as_deref().map(absolute),
                 ..self.train.clone()
@@ -96,7 +100,7 @@ impl RunSettings {
     }
 }
 
-/// Fetches and encodes the data, or finds them in the run's folder, where they are kept.
+/// Fetches and encodes the data, or finds them encoded: in the run's folder, or in the cache folder.
 ///
 /// `saved` is the checkpoint that the run goes on from: its sizes and its tokenizer decide then, whatever
 /// has become of the files that the run began with.
@@ -117,26 +121,23 @@ pub fn prepare(
     if let (Some(saved), None) = (saved, &settings.init) {
         check_sizes(&settings.model, &model, saved)?;
     }
-    let kept = run_dir.map(|dir| dir.join(TOKENS_FILE)).filter(|path| path.is_file());
-    if let Some((path, dir)) = kept.zip(run_dir).filter(|(_, dir)| Tokenizer::exists(dir)) {
-        let tokenizer = Tokenizer::load(saved.unwrap_or(dir))?;
-        fit(&mut model, &tokenizer, saved.is_some() || settings.init.is_some())?;
-        let text_files = text_files(settings, saved, &model, Some(&tokenizer))?;
-        let tokens = Tokens::open(&path).map_err(|error| {
-            error.hint(format!("remove {}: --resume encodes the data again", path.display()))
-        })?;
-        return Ok(Prepared { model, tokenizer: Some(tokenizer), text_files, tokens });
-    }
     let has_parameters = saved.is_some() || settings.init.is_some();
-    let known = known_tokenizer(settings, saved)?;
+    let own = run_dir.map(|dir| own_data(dir, saved)).transpose()?.flatten();
+    let (known, gone) = match own {
+        Some(Own { tokenizer, tokens: Ok(tokens) }) => {
+            fit(&mut model, &tokenizer, has_parameters)?;
+            let text_files = text_files(settings, saved, &model, Some(&tokenizer))?;
+            return Ok(Prepared { model, tokenizer: Some(tokenizer), text_files, tokens });
+        }
+        Some(Own { tokenizer, tokens: Err(gone) }) => (Some(tokenizer), Some(gone)),
+        None => (known_tokenizer(settings, saved)?, None),
+    };
     if let Some(tokenizer) = &known {
         fit(&mut model, tokenizer, has_parameters)?;
     }
-    let mut sources = Sources::parse(&settings.data)?;
-    let shards = sources.shards();
-    let notes = sources.notes().into_iter().chain(shards.iter().flat_map(Shards::notes));
-    notes.for_each(|note| on_event(&Event::Note(note)));
-    if let Some(shards) = shards {
+    let mut sources = parse(settings, gone.as_ref(), on_event)?;
+    if let Some(shards) = sources.shards() {
+        shards.notes().into_iter().for_each(|note| on_event(&Event::Note(note)));
         let tokens = shards.open()?;
         tokens.check(model.vocab_size)?;
         let text_files = text_files(settings, saved, &model, known.as_ref())?;
@@ -170,7 +171,10 @@ pub fn prepare(
                 .to_owned(),
         ));
     }
-    let tokens = encode(&sources, &tokenizer, end, run_dir, on_event)?;
+    let places = Places { run: run_dir, cache: settings.cache.as_deref() };
+    let wanted = gone.as_ref();
+    let work = Work { sources: &sources, tokenizer: &tokenizer, end_of_text: end, wanted };
+    let tokens = encode(&work, places, on_event)?;
     Ok(Prepared { model, tokenizer: Some(tokenizer), text_files, tokens })
 }
 
@@ -204,6 +208,47 @@ fn text_files(
         (None, None, Some((folder, tokenizer))) => TextFiles::of_tokenizer(folder, tokenizer),
         (None, None, None) => Ok(TextFiles::default()),
     }
+}
+
+/// What a run's folder has of its data.
+struct Own {
+    tokenizer: Tokenizer,
+    /// The ids, or what led to them if they are gone.
+    tokens: Result<Tokens, Reference>,
+}
+
+/// The data that a run's folder holds or leads to, with the tokenizer that made them; `None` if it has none.
+fn own_data(dir: &Path, saved: Option<&Path>) -> Result<Option<Own>> {
+    if !Tokenizer::exists(dir) {
+        return Ok(None);
+    }
+    let path = dir.join(TOKENS_FILE);
+    let tokens = if path.is_file() {
+        let opened = Tokens::open(&path).map_err(|error| {
+            error.hint(format!("remove {}: --resume encodes the data again", path.display()))
+        });
+        Ok(opened?)
+    } else if let Some(reference) = Reference::of(dir)? {
+        reference.open()?.ok_or(reference)
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(Own { tokenizer: Tokenizer::load(saved.unwrap_or(dir))?, tokens }))
+}
+
+/// The sources of the data; `gone` is what they were encoded to.
+fn parse(
+    settings: &RunSettings,
+    gone: Option<&Reference>,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Sources> {
+    if let Some(gone) = gone {
+        on_event(&Event::Note(gone.note()));
+    }
+    let lost = |error: Error| gone.map_or_else(|| error.clone(), |gone| gone.lost(&error));
+    let sources = Sources::parse(&settings.data).map_err(lost)?;
+    sources.notes().into_iter().for_each(|note| on_event(&Event::Note(note)));
+    Ok(sources)
 }
 
 /// The tokenizer that there is before any data: the saved one, the one asked for, or that of the first model.
@@ -269,31 +314,11 @@ fn train_tokenizer(
     Tokenizer::train_documents(sample.iter().map(String::as_str), vocab)
 }
 
-/// Encodes all data into the run's folder, or into memory without one; `end` stands between two documents.
-fn encode(
-    sources: &Sources,
-    tokenizer: &Tokenizer,
-    end: Option<u32>,
-    run_dir: Option<&Path>,
-    on_event: &mut dyn FnMut(&Event),
-) -> Result<Tokens> {
-    let total = sources.bytes();
-    let mut progress = |done: u64| {
-        on_event(&Event::Preparing { what: "encoding the data".into(), done, total });
-    };
-    let encode = |text: &str| tokenizer.encode_with_special(text);
-    let Some(dir) = run_dir else {
-        let mut ids = vec![];
-        let mut push = |more: &[u32]| {
-            ids.extend_from_slice(more);
-            Ok(())
-        };
-        data::encode(sources.documents(), &encode, end, &mut push, &mut progress)?;
-        return Ok(Tokens::from_ids(ids).named(sources.name()));
-    };
-    checkpoint::files::write_bytes(&dir.join("tokenizer.json"), tokenizer.to_json().as_bytes())?;
-    let mut writer = TokenWriter::create(&dir.join(TOKENS_FILE), tokenizer.vocab_size())?;
-    let mut push = |more: &[u32]| writer.push(more);
-    data::encode(sources.documents(), &encode, end, &mut push, &mut progress)?;
-    Ok(writer.finish()?.named(sources.name()))
+/// Encodes all data, or finds them encoded; the run's folder gets the tokenizer.
+fn encode(work: &Work, places: Places, on_event: &mut dyn FnMut(&Event)) -> Result<Tokens> {
+    if let Some(dir) = places.run {
+        let json = work.tokenizer.to_json();
+        checkpoint::files::write_bytes(&dir.join("tokenizer.json"), json.as_bytes())?;
+    }
+    work.run(places, on_event)
 }

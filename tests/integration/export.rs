@@ -290,6 +290,7 @@ fn the_card_tells_of_the_run() {
         device: "cpu".into(),
         threads: None,
         init: None,
+        cache: None,
     };
     fs::write(run.join("run.json"), serde_json::to_vec(&settings).unwrap()).unwrap();
     let line = |step: usize, val_loss: Option<f64>| Metrics {

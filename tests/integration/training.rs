@@ -2,6 +2,8 @@
 
 #[path = "training/dropout.rs"]
 mod dropout;
+#[path = "training/encoded.rs"]
+mod encoded;
 #[path = "training/evaluating.rs"]
 mod evaluating;
 #[path = "training/faults.rs"]
@@ -12,6 +14,8 @@ mod learning;
 mod memory;
 #[path = "training/resuming.rs"]
 mod resuming;
+#[path = "training/validation.rs"]
+mod validation;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -91,6 +95,7 @@ impl Place {
             device: "cpu".into(),
             threads: None,
             init: None,
+            cache: None,
         }
     }
 }

@@ -97,8 +97,5 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// All of stdin, as one document.
 fn stdin() -> Result<Document> {
-    let text = std::io::read_to_string(std::io::stdin());
-    text.map(Document::whole).map_err(|e| {
-        Error::input(format!("reading text from stdin: {e}")).hint("give it UTF-8 text")
-    })
+    data::read_text(std::io::stdin(), "stdin").map(Document::whole)
 }

@@ -101,7 +101,7 @@ fn what_is_no_text_is_refused_with_its_line_and_what_is_wanted() {
         ("a.json", format!("[{fine},\n]"), "line 2"),
         ("a.json", format!("[{fine},\n{{\"text\": \"cut sho"), "line 2"),
         ("a.json", "Once upon a time".to_owned(), "line 1"),
-        ("a.json", "{\n\"text\": \"a\",\n\"text\": \"b\"\n}".to_owned(), "line 3"),
+        ("a.json", "{\n\"text\": \"a\",\n\"text\": \"b\"\n}".to_owned(), "duplicate field"),
     ];
     for (name, text, words) in cases {
         let error = refused(name, text.as_bytes());
@@ -109,7 +109,7 @@ fn what_is_no_text_is_refused_with_its_line_and_what_is_wanted() {
         assert!(error.contains("string \"text\""), "{text:?}: {error}");
     }
     let error = refused("a.json", b"[{\"text\": \"a\"},\n{\"text\": \"\xFF\"}]");
-    assert!(error.contains("line 2") && error.contains("byte 27"), "{error}");
+    assert!(error.contains("line 2") && error.contains("byte 26"), "{error}");
     let error = refused("a.jsonl", b"\xEF\xBB\xBF{\"text\": \"a\"}\n{\"text\": \"\xFF\"}");
     assert!(error.contains("line 2") && error.contains("byte 27"), "{error}");
 }
@@ -124,6 +124,11 @@ fn marked_text_is_read_without_its_mark() {
         assert_eq!(read("a.txt", &parted).unwrap(), ["one", "two"]);
         assert_eq!(read("a.txt", &mark).unwrap().len(), 0, "a mark alone is an empty text");
     }
+    for bytes in [utf16(UTF16_BE, text), format!("\u{feff}{text}").into_bytes()] {
+        assert_eq!(wgpt::data::read_text(bytes.as_slice(), "stdin").unwrap(), text);
+    }
+    let error = wgpt::data::read_text(&b"\xEF\xBB\xBFa\xFF"[..], "stdin").unwrap_err().to_string();
+    assert!(error.contains("stdin") && error.contains("byte 4"), "{error}");
     // A mark within the text is a character.
     assert_eq!(read("a.txt", "a\u{feff}".as_bytes()).unwrap(), ["a\u{feff}"]);
 }

@@ -1,0 +1,200 @@
+//! Where a run's token ids are: in its folder, or, if they are many, in the cache folder, to which a reference leads.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::files;
+use crate::data::{self, Encoded, EncodedCache, EncodedKey, Fill, Sources, TokenWriter, Tokens};
+use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
+use crate::train::report::Event;
+
+/// The token file in a run's folder.
+pub(super) const TOKENS_FILE: &str = "tokens.bin";
+/// What leads to a token file elsewhere.
+pub(super) const REFERENCE_FILE: &str = "tokens.json";
+
+/// The largest token file of which a run's folder has a copy, in bytes.
+const LARGEST_COPY: u64 = 64 << 20;
+
+/// Where a run may keep its data.
+#[derive(Clone, Copy)]
+pub(super) struct Places<'a> {
+    /// The run's folder; without one, and without a cache, they are in memory.
+    pub run: Option<&'a Path>,
+    /// The cache folder.
+    pub cache: Option<&'a Path>,
+}
+
+/// A token file outside of the run's folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Reference {
+    path: PathBuf,
+    /// The hash of its bytes, see [`data::hash_file`].
+    xxh3: String,
+}
+
+impl Reference {
+    /// The reference in a run's folder, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub(super) fn of(run: &Path) -> Result<Option<Reference>> {
+        let path = run.join(REFERENCE_FILE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(Error::io("reading", &path, &cause)),
+        };
+        serde_json::from_slice(&text).map(Some).map_err(|cause| {
+            Error::input(format!("{}: {cause}", path.display()))
+                .hint("remove it: --resume encodes the data again")
+        })
+    }
+
+    /// The ids, or `None` if the file is gone or is not what it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokens::open`].
+    pub(super) fn open(&self) -> Result<Option<Tokens>> {
+        let found = Encoded::open(&self.path).filter(|found| found.xxh3 == self.xxh3);
+        found.map(|found| Tokens::open(&found.path)).transpose()
+    }
+
+    /// What is said when it is gone.
+    pub(super) fn note(&self) -> String {
+        format!("the encoded data in {} are gone: they are made again", self.path.display())
+    }
+
+    /// The error for data that are gone and cannot be made again.
+    pub(super) fn lost(&self, error: &Error) -> Error {
+        Error::input(format!(
+            "the run's encoded data in {} are gone and cannot be made again: {error}",
+            self.path.display()
+        ))
+        .hint("put the data that the run was trained on back where they were; or begin another run from this one by --init")
+    }
+
+    /// Checks that data that were made again are what they were.
+    fn check(&self, xxh3: &str, name: &str) -> Result<()> {
+        if self.xxh3 == xxh3 {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "{name} is not what the run was trained on so far: it was changed, and the encoded data in {} are gone",
+            self.path.display()
+        ))
+        .hint("put the data back; or begin another run from the last checkpoint by --init"))
+    }
+}
+
+/// Data to encode, and how.
+pub(super) struct Work<'a> {
+    pub sources: &'a Sources,
+    pub tokenizer: &'a Tokenizer,
+    /// Stands between documents.
+    pub end_of_text: Option<u32>,
+    /// What the result must be, if it was there once.
+    pub wanted: Option<&'a Reference>,
+}
+
+impl Work<'_> {
+    /// The ids: found in the cache folder, or written there; else into the run's folder; else into memory.
+    ///
+    /// # Errors
+    ///
+    /// If the data cannot be read or the run's folder not be written, or if the ids are not what is wanted.
+    pub(super) fn run(&self, places: Places, on_event: &mut dyn FnMut(&Event)) -> Result<Tokens> {
+        let name = self.sources.name();
+        if let Some(kept) = places.cache.map(EncodedCache::new) {
+            if let Some(encoded) = self.cached(&kept, on_event)? {
+                self.wanted.map_or(Ok(()), |wanted| wanted.check(&encoded.xxh3, name))?;
+                return Ok(settle(&encoded, places.run)?.named(name));
+            }
+            on_event(&Event::Note(format!(
+                "the encoded data could not be kept in {} for later runs",
+                kept.folder().display()
+            )));
+        }
+        let Some(run) = places.run else {
+            let mut ids = vec![];
+            self.fill(
+                &mut |more| {
+                    ids.extend_from_slice(more);
+                    Ok(())
+                },
+                on_event,
+            )?;
+            return Ok(Tokens::from_ids(ids).named(name));
+        };
+        let path = run.join(TOKENS_FILE);
+        let mut writer = TokenWriter::create(&path, self.tokenizer.vocab_size())?;
+        self.fill(&mut |more| writer.push(more), on_event)?;
+        let tokens = writer.finish()?;
+        if let Some(wanted) = self.wanted {
+            wanted.check(&data::hash_file(&path)?, name).inspect_err(|_| {
+                // What is not the run's own data must not be taken for it by the next resume.
+                let _ = fs::remove_file(&path);
+            })?;
+        }
+        Ok(tokens.named(name))
+    }
+
+    /// Encodes.
+    fn fill(
+        &self,
+        push: &mut dyn FnMut(&[u32]) -> Result<()>,
+        on_event: &mut dyn FnMut(&Event),
+    ) -> Result<()> {
+        let total = self.sources.bytes();
+        let mut progress = |done: u64| {
+            on_event(&Event::Preparing { what: "encoding the data".into(), done, total });
+        };
+        let encode = |text: &str| self.tokenizer.encode_with_special(text);
+        data::encode(self.sources.documents(), &encode, self.end_of_text, push, &mut progress)
+    }
+
+    /// The data in the cache folder, encoded if they are not there; `None` if they cannot be kept there.
+    fn cached(
+        &self,
+        kept: &EncodedCache,
+        on_event: &mut dyn FnMut(&Event),
+    ) -> Result<Option<Encoded>> {
+        let key = |progress: &mut dyn FnMut(u64)| {
+            EncodedKey::new(self.sources, self.tokenizer, self.end_of_text, progress)
+        };
+        let total = self.sources.bytes();
+        let first = key(&mut |done| {
+            on_event(&Event::Preparing { what: "reading the data".into(), done, total });
+        })?;
+        if let Some(encoded) = kept.find(first) {
+            let folder = encoded.path.parent().unwrap_or(&encoded.path).display();
+            on_event(&Event::Note(format!("found the encoded data in {folder}")));
+            return Ok(Some(encoded));
+        }
+        let about = (self.sources.name(), self.tokenizer.vocab_size());
+        let fill: &mut Fill = &mut |push| self.fill(push, on_event);
+        // A text that grew while it was encoded must not be found by those who mean what it was.
+        kept.make(first, about, fill, || Ok(key(&mut |_| {})? == first))
+    }
+}
+
+/// Gives a run its data: a copy, or a reference if that would be large; its ids.
+fn settle(encoded: &Encoded, run: Option<&Path>) -> Result<Tokens> {
+    let Some(run) = run else { return Tokens::open(&encoded.path) };
+    if encoded.bytes > LARGEST_COPY {
+        let reference = Reference { path: encoded.path.clone(), xxh3: encoded.xxh3.clone() };
+        let text = serde_json::to_vec_pretty(&reference).expect("plain data");
+        files::write_bytes(&run.join(REFERENCE_FILE), &text)?;
+        return Tokens::open(&encoded.path);
+    }
+    let path = run.join(TOKENS_FILE);
+    let refused = |cause| Error::io("copying", &encoded.path, &cause);
+    let mut from = File::open(&encoded.path).map_err(refused)?;
+    files::write_file(&path, |out| std::io::copy(&mut from, out).map(|_| ()).map_err(refused))?;
+    Tokens::open(&path)
+}
