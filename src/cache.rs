@@ -1,4 +1,4 @@
-//! The user's cache folder: downloads, compiled shaders, timings of kernels. All of it can be made again.
+//! The user's cache folder: downloads, encoded data, compiled shaders, timings of kernels. All of it can be made again.
 
 use std::path::{Path, PathBuf};
 

@@ -124,7 +124,7 @@ struct StepArgs {
     eval_every: Option<usize>,
     #[arg(long, value_name = "N", help = with_default("Batches an evaluation on the way", TrainConfig::default().eval_iters))]
     eval_iters: Option<usize>,
-    #[arg(long, value_name = "N", help = with_default("The most tokens to validate on, of the last tenth of the data; or all of it", TrainConfig::default().val_tokens.unwrap_or_default()))]
+    #[arg(long, value_name = "N", help = with_default("The most tokens of the validation split, the last tenth of the data; all: the whole tenth", TrainConfig::default().val_tokens.unwrap_or_default()))]
     val_tokens: Option<ValTokens>,
     #[arg(long, value_name = "N", help = with_default("Updates between saves, 0: only at the end", TrainConfig::default().save_every))]
     save_every: Option<usize>,
