@@ -157,8 +157,11 @@ fn a_damaged_entry_is_made_again_and_a_cache_that_cannot_be_written_is_no_error(
     assert!(ids(&place.path("unwritable")) == whole);
     // An error of the data is one.
     fs::write(place.path("text.txt"), b"\xFF\xFF\xFF").unwrap();
-    let error = train(&settings(&place, "broken"), &Device::Cpu).unwrap_err().to_string();
+    let mut seen = Seen::default();
+    let begun = start(&settings(&place, "broken"), Device::Cpu, &mut |event| seen.note(event));
+    let error = begun.err().expect("no text").to_string();
     assert!(error.contains("text.txt") && error.contains("byte 0"), "{error}");
+    assert!(seen.notes.is_empty(), "it is not the cache's: {seen:?}");
     assert!(!place.path("broken").exists());
     assert_eq!(entries(&place).len(), 1);
 }
