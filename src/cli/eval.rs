@@ -11,6 +11,7 @@ use wgpt::eval::{
     Bleu, BleuCounts, LeftOut, Perplexity, Prepared, Score, Windows, continue_and_score, cut,
     default_batch, read_questions,
 };
+use wgpt::tokenizer::AddedAs;
 use wgpt::{Error, GenerateOptions, Gpt, Result};
 
 use super::options::{
@@ -417,8 +418,8 @@ fn continuations(args: &ContinuationsArgs) -> Result<()> {
                 ids.extend_from_slice(more);
                 Ok(())
             };
-            let encode = |text: &str| tokenizer.encode_with_special(text);
-            data::encode(sources.documents(), &encode, end.separator(), &mut push, &mut |_| {})?;
+            let encoder = tokenizer.encoder(AddedAs::Tokens);
+            data::encode(sources.documents(), encoder, end.separator(), &mut push, &mut |_| {})?;
             Tokens::from_ids(ids).named(sources.name())
         }
     };

@@ -25,6 +25,6 @@ pub use download::{DATASETS, Dataset, Downloads, Progress};
 pub use kept::{Encoded, EncodedCache, EncodedKey, Fill, hash_file};
 pub use shards::Shards;
 pub use source::{LeftOut, Source, Sources};
-pub use text::{Document, SEPARATOR};
-pub use tokens::{Encode, TokenWriter, Tokens, encode};
+pub use text::{CutText, Document, SEPARATOR};
+pub use tokens::{TokenWriter, Tokens, encode};
 pub use unicode::read_text;

@@ -11,10 +11,11 @@ use super::json::{self, JsonFile};
 use super::kept::hash_bytes;
 use super::shards::Shards;
 use super::stories;
-use super::text::{Document, TextFile};
+use super::text::{CutText, Document, TextFile};
 use super::tokens::Tokens;
 use super::unicode::{HEAD_BYTES, Unicode};
 use crate::error::{Error, Result};
+use crate::tokenizer::Cutter;
 
 /// One thing that `--data` names, with folders already opened up into files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -281,14 +282,15 @@ impl Sources {
         let total = u128::from(self.bytes().max(1));
         let (mut seen, mut kept) = (0_u128, 0_u128);
         let mut sample = Vec::new();
-        for document in self.documents() {
+        let cutter = Cutter::plain();
+        for document in CutText::new(self.documents(), cutter.clone()) {
             let text = document?.text;
             if u128::from(limit) >= total && kept + (text.len() as u128) <= u128::from(limit) {
                 (seen, kept) = (seen + text.len() as u128, kept + text.len() as u128);
                 sample.push(text);
                 continue;
             }
-            for slice in slices(&text) {
+            for slice in cutter.slices(&text, SLICE_BYTES) {
                 if kept * total <= seen * u128::from(limit) && kept < u128::from(limit) {
                     kept += slice.len() as u128;
                     sample.push(slice.to_owned());
@@ -307,18 +309,6 @@ const CHOICES: &str = "data are stories, shakespeare, tinystories, or paths of f
 
 /// The bytes of a slice of [`Sources::sample`].
 const SLICE_BYTES: usize = 16 << 10;
-
-/// Cuts a text before spaces into slices of about [`SLICE_BYTES`].
-fn slices(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let least = rest.ceil_char_boundary(SLICE_BYTES);
-        let end = rest[least..].find([' ', '\n']).map_or(rest.len(), |at| least + at);
-        let (slice, after) = rest.split_at(end);
-        rest = after;
-        (!slice.is_empty()).then_some(slice)
-    })
-}
 
 /// Checks that there are token files alone, or none.
 fn check_kinds(sources: &[Source]) -> Result<()> {

@@ -3,17 +3,19 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::str::Utf8Error;
 
 use super::unicode::{self, Unicode};
 use crate::error::{Error, Result};
+use crate::tokenizer::{Cutter, Held};
 
 /// What parts the documents of a text file: GPT-2's end-of-text token, written out.
 pub const SEPARATOR: &str = "<|endoftext|>";
 
-/// The longest piece of a text file that is read at once, in bytes.
+/// Bytes of a text file that are read at once.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
 
-/// A text, or a piece of a long one.
+/// A text, or a piece of a long one, which ends between any two characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     /// The text; never empty.
@@ -29,14 +31,72 @@ impl Document {
     }
 }
 
+/// Text cut where its tokens allow it: the documents that come, of which long ones are in pieces that end anywhere, in
+/// pieces that can be encoded one by one. See [`Cutter`]; a text without a place to cut stands in memory whole.
+pub struct CutText<'t, D> {
+    documents: D,
+    held: Held<'t>,
+    /// Whether a document begins with what is held.
+    begins: bool,
+}
+
+/// Bytes of a document from which on it is cut.
+const LONG_BYTES: usize = PIECE_BYTES / 2;
+
+impl<'t, D: Iterator<Item = Result<Document>>> CutText<'t, D> {
+    /// Cuts `documents` as `cutter` says.
+    pub fn new(documents: D, cutter: Cutter<'t>) -> CutText<'t, D> {
+        CutText { documents, held: Held::new(cutter), begins: true }
+    }
+
+    /// All that is held, which ends here; `begins` is of what comes next.
+    fn finish(&mut self, begins: bool) -> Option<Document> {
+        let begun = std::mem::replace(&mut self.begins, begins);
+        let text = self.held.finish();
+        (!text.is_empty()).then_some(Document { text, begins: begun })
+    }
+}
+
+impl<D: Iterator<Item = Result<Document>>> Iterator for CutText<'_, D> {
+    type Item = Result<Document>;
+
+    fn next(&mut self) -> Option<Result<Document>> {
+        loop {
+            let ended = match self.documents.next() {
+                None => return self.finish(true).map(Ok),
+                Some(Err(error)) => return Some(Err(error)),
+                Some(Ok(Document { text, begins: true })) => {
+                    let ended = self.finish(true);
+                    self.held.push(text);
+                    ended
+                }
+                Some(Ok(Document { text, begins: false })) => {
+                    self.held.push(text);
+                    None
+                }
+            };
+            if ended.is_some() {
+                return ended.map(Ok);
+            }
+            if self.held.len() >= LONG_BYTES
+                && let Some(text) = self.held.take()
+            {
+                let begins = std::mem::replace(&mut self.begins, false);
+                return Some(Ok(Document { text, begins }));
+            }
+        }
+    }
+}
+
 /// The pieces of a text file, in order.
 ///
-/// Documents end at [`SEPARATOR`] (and lose the line ends around it). A long document is cut between two words where
-/// GPT-2's pre-tokenisation cuts too, so that the pieces have the same tokens as the whole; only a text without single
-/// spaces or line ends is cut elsewhere.
+/// Documents end at [`SEPARATOR`] (and lose the line ends around it). Pieces of a long document end between any two
+/// characters: where a text may be cut, its tokenizer knows.
 pub(crate) struct TextFile {
     path: PathBuf,
     file: Unicode<File>,
+    /// Bytes that are read at once.
+    piece_bytes: usize,
     buffer: Vec<u8>,
     /// How much of the buffer was given out.
     start: usize,
@@ -46,15 +106,22 @@ pub(crate) struct TextFile {
     begins: bool,
     /// Whether documents end at [`SEPARATOR`], or only where the file does.
     divided: bool,
+    /// Whether only line ends have come since a separator.
     after_separator: bool,
     failed: bool,
 }
 
 impl TextFile {
     pub(crate) fn open(path: &Path, divided: bool) -> Result<TextFile> {
+        TextFile::with_pieces(path, divided, PIECE_BYTES)
+    }
+
+    /// A file of which so many bytes are read at once.
+    fn with_pieces(path: &Path, divided: bool, piece_bytes: usize) -> Result<TextFile> {
         let file = Unicode::open(path)?;
         Ok(TextFile {
             path: path.to_owned(),
+            piece_bytes,
             buffer: Vec::new(),
             start: 0,
             offset: file.mark_bytes(),
@@ -67,29 +134,53 @@ impl TextFile {
         })
     }
 
-    /// Drops what was given out and reads on, to two pieces at most.
+    /// Drops what was given out and reads on.
     fn refill(&mut self) -> Result<()> {
         self.offset += self.start as u64;
         self.buffer.drain(..self.start);
         self.start = 0;
-        let wanted = 2 * PIECE_BYTES - self.buffer.len();
         let read = (&mut self.file)
-            .take(wanted as u64)
+            .take(self.piece_bytes as u64)
             .read_to_end(&mut self.buffer)
             .map_err(|cause| unicode::refused(&self.path, &cause))?;
-        self.at_end = read < wanted;
+        self.at_end = read < self.piece_bytes;
         Ok(())
     }
 
     /// The next `length` bytes as text.
     fn take(&mut self, length: usize) -> Result<String> {
-        let bytes = &self.buffer[self.start..self.start + length];
-        let text = std::str::from_utf8(bytes).map_err(|cause| {
-            let byte = self.offset + (self.start + cause.valid_up_to()) as u64;
-            not_utf8(&self.path.display(), byte)
-        })?;
-        self.start += length;
-        Ok(text.to_owned())
+        let end = self.start + length;
+        let not_text = |this: &TextFile, cause: Utf8Error| {
+            let byte = this.offset + (this.start + cause.valid_up_to()) as u64;
+            not_utf8(&this.path.display(), byte)
+        };
+        if self.start > 0 || length < self.piece_bytes / 2 {
+            let text = std::str::from_utf8(&self.buffer[self.start..end]);
+            let text = text.map_err(|cause| not_text(self, cause))?.to_owned();
+            self.start = end;
+            return Ok(text);
+        }
+        // Of a long text all but the little that is held back is given out without a copy.
+        let rest = self.buffer.split_off(end);
+        let taken = std::mem::replace(&mut self.buffer, rest);
+        let text = String::from_utf8(taken);
+        let text = text.map_err(|error| not_text(self, error.utf8_error()))?;
+        self.offset += end as u64;
+        Ok(text)
+    }
+
+    /// How many of these bytes, which more follow, can be given out: a character that is cut is held back; so is what may
+    /// become a separator, and line ends, which would go with it.
+    fn certain(&self, bytes: &[u8]) -> usize {
+        let whole = &bytes[..bytes.len() - cut_character(bytes)];
+        if !self.divided {
+            return whole.len();
+        }
+        let begun = (1..SEPARATOR.len().min(whole.len() + 1))
+            .rev()
+            .find(|&length| whole.ends_with(&SEPARATOR.as_bytes()[..length]));
+        let text = &whole[..whole.len() - begun.unwrap_or(0)];
+        text.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1)
     }
 
     /// The next piece, whose text may be empty; `None` at the end of the file.
@@ -103,12 +194,13 @@ impl TextFile {
                 break (text, true);
             } else if self.at_end && rest.is_empty() {
                 return Ok(None);
-            } else if self.at_end && rest.len() <= PIECE_BYTES {
+            } else if self.at_end {
                 break (self.take(rest.len())?, false);
-            } else if rest.len() >= PIECE_BYTES {
-                break (self.take(cut(&rest[..PIECE_BYTES]))?, false);
             }
-            self.refill()?;
+            match self.certain(rest) {
+                0 => self.refill()?,
+                length => break (self.take(length)?, false),
+            }
         };
         let line_ends = ['\n', '\r'];
         if ends {
@@ -119,7 +211,7 @@ impl TextFile {
         }
         let begins = self.begins;
         self.begins = ends || (begins && text.is_empty());
-        self.after_separator = ends;
+        self.after_separator = ends || (self.after_separator && text.is_empty());
         Ok(Some(Document { text, begins }))
     }
 }
@@ -141,6 +233,18 @@ impl Iterator for TextFile {
     }
 }
 
+/// How many bytes at the end begin a character of more.
+fn cut_character(bytes: &[u8]) -> usize {
+    let back = (1..=bytes.len().min(3)).find(|back| bytes[bytes.len() - back] & 0xC0 != 0x80);
+    let width = |first: u8| match first {
+        0xC0..=0xDF => 2,
+        0xE0..=0xEF => 3,
+        0xF0.. => 4,
+        _ => 1,
+    };
+    back.filter(|back| width(bytes[bytes.len() - back]) > *back).unwrap_or(0)
+}
+
 /// The error for bytes that are no text.
 pub(crate) fn not_utf8(place: &dyn std::fmt::Display, byte: u64) -> Error {
     Error::input(format!("{place} is not UTF-8 text: byte {byte} begins no character"))
@@ -160,27 +264,52 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     None
 }
 
-/// Where to cut a long text: after a single line end, else before a single space, each between visible ASCII; else
-/// after any white space; else between two characters, before anything that may become a separator.
-fn cut(bytes: &[u8]) -> usize {
-    let half = bytes.len() / 2;
-    let single = |wanted: u8| {
-        (half.max(1)..bytes.len() - 1).rev().find(|&at| {
-            bytes[at] == wanted
-                && bytes[at - 1].is_ascii_graphic()
-                && bytes[at + 1].is_ascii_graphic()
-        })
-    };
-    if let Some(at) = single(b'\n') {
-        return at + 1;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The documents of a file that is read so many bytes at a time, put together again.
+    fn texts(path: &Path, divided: bool, piece_bytes: usize) -> Vec<String> {
+        let mut texts: Vec<String> = Vec::new();
+        for piece in TextFile::with_pieces(path, divided, piece_bytes).unwrap() {
+            let piece = piece.unwrap();
+            if piece.begins {
+                texts.push(String::new());
+            }
+            texts.last_mut().expect("the first piece begins").push_str(&piece.text);
+        }
+        texts
     }
-    if let Some(at) = single(b' ') {
-        return at;
+
+    #[test]
+    fn documents_are_the_same_in_pieces_of_any_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text.txt");
+        let text = "\n\u{e9}\u{1f600} a\r\n\n<|endoftext|>\n\n\n\r\n\u{5929}\u{5730}\n\nb <|endof<|endoftext|>\n\
+                    <|endoftext|><|<|endoftext|>\r\r\n last <|endoftext\n";
+        std::fs::write(&path, text).unwrap();
+        let expected =
+            ["\n\u{e9}\u{1f600} a", "\u{5929}\u{5730}\n\nb <|endof", "<|", " last <|endoftext\n"];
+        for piece_bytes in (1..40).chain([1000]) {
+            assert_eq!(texts(&path, true, piece_bytes), expected, "{piece_bytes}");
+            assert_eq!(texts(&path, false, piece_bytes), [text], "{piece_bytes}");
+        }
     }
-    if let Some(at) = (half..bytes.len()).rev().find(|&at| bytes[at].is_ascii_whitespace()) {
-        return at + 1;
+
+    #[test]
+    fn the_first_wrong_byte_is_named_in_pieces_of_any_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broken.txt");
+        // A byte that begins no character; a character that ends too early; one that the file cuts.
+        for (broken, at) in
+            [(&b"ab \xff cd"[..], 3), (b"ab\n\xe4\xbdcd", 3), (b"abcd\xf0\x9f\x98", 4)]
+        {
+            std::fs::write(&path, broken).unwrap();
+            for piece_bytes in 1..12 {
+                let file = TextFile::with_pieces(&path, true, piece_bytes).unwrap();
+                let error = file.last().unwrap().unwrap_err().to_string();
+                assert!(error.contains(&format!("byte {at} ")), "{piece_bytes}: {error}");
+            }
+        }
     }
-    let latest = bytes.len() - SEPARATOR.len();
-    let begins_character = |at: &usize| bytes[*at] & 0xC0 != 0x80;
-    (latest - 3..=latest).rev().find(begins_character).unwrap_or(latest)
 }

@@ -16,9 +16,10 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::batches::split;
 use super::random;
-use super::text::Document;
+use super::text::{CutText, Document};
 use crate::checkpoint::files;
 use crate::error::{Error, Result};
+use crate::tokenizer::TextEncoder;
 
 const MAGIC: &[u8; 8] = b"wgpt.tok";
 const VERSION: u32 = 1;
@@ -439,28 +440,26 @@ impl TokenWriter {
     }
 }
 
-/// What turns a text into ids; called from several threads.
-pub type Encode<'a> = dyn Fn(&str) -> Vec<u32> + Sync + 'a;
-
 /// Bytes of text that are encoded at once, a thread.
 const BYTES_A_THREAD: usize = 1 << 20;
 
 /// Encodes documents on all threads and gives their ids to `push`, in order, with `end_of_text` between two documents.
 ///
-/// `progress` hears how many bytes of text are done. The ids do not depend on the number of threads.
+/// `progress` hears how many bytes of text are done. The ids do not depend on the number of threads, nor on where long
+/// documents come in pieces.
 ///
 /// # Errors
 ///
 /// The first error of the documents or of `push`.
 pub fn encode(
     documents: impl Iterator<Item = Result<Document>>,
-    encode: &Encode,
+    encoder: TextEncoder,
     end_of_text: Option<u32>,
     push: &mut dyn FnMut(&[u32]) -> Result<()>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<()> {
     let together = rayon::current_num_threads() * BYTES_A_THREAD;
-    let mut documents = documents.peekable();
+    let mut documents = CutText::new(documents, encoder.cutter()).peekable();
     let (mut done_bytes, mut first) = (0, true);
     while documents.peek().is_some() {
         let (mut waiting, mut bytes) = (Vec::new(), 0);
@@ -469,8 +468,8 @@ pub fn encode(
             bytes += document.text.len();
             waiting.push(document);
         }
-        let ids: Vec<Vec<u32>> =
-            waiting.par_iter().map(|document| encode(&document.text)).collect();
+        let encode = |document: &Document| encoder.encode(&document.text, document.begins);
+        let ids: Vec<Vec<u32>> = waiting.par_iter().map(encode).collect();
         for (document, ids) in waiting.iter().zip(&ids) {
             if let Some(id) = end_of_text.filter(|_| document.begins && !first) {
                 push(&[id])?;

@@ -18,7 +18,7 @@ use crate::checkpoint::EndOfText;
 use crate::data::{self, Sources};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{AddedAs, Tokenizer};
 
 /// Tokens of a file that are read at once.
 const PIECE: usize = 1 << 16;
@@ -182,9 +182,9 @@ impl<'a> Perplexity<'a> {
             }
         } else {
             let (tokenizer, end) = texts.ok_or_else(|| no_tokenizer(sources.name()))?;
-            let encode = |text: &str| tokenizer.encode_with_special(text);
+            let encoder = tokenizer.encoder(AddedAs::Tokens);
             let documents = sources.documents().take_while(|_| left.get() > 0);
-            data::encode(documents, &encode, end.separator(), &mut push, &mut |_| {})?;
+            data::encode(documents, encoder, end.separator(), &mut push, &mut |_| {})?;
         }
         self.finish().map_err(|error| error.at(sources.name()))
     }

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint;
 use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
 use snapshot::Snapshot;
 
 const ENDPOINT: &str = "https://huggingface.co";
@@ -206,10 +207,16 @@ impl Hub {
         checkpoint::read_config(folder).map_err(|error| error.at(format!("{name} on the hub")))?;
         snapshot.weights(folder)?;
         snapshot.get("generation_config.json")?;
-        if snapshot.get("tokenizer.json")?.is_some() {
-            snapshot.get("tokenizer_config.json")?;
+        let has_tokenizer = if snapshot.get("tokenizer.json")?.is_some() {
+            true
         } else if snapshot.get("vocab.json")?.is_some() {
             snapshot.need("merges.txt")?;
+            true
+        } else {
+            false
+        };
+        for beside in Tokenizer::BESIDE.into_iter().filter(|_| has_tokenizer) {
+            snapshot.get(beside)?;
         }
         Ok(folder.to_owned())
     }

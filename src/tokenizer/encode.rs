@@ -3,14 +3,16 @@
 //! Long texts are cut into chunks that are encoded in parallel; the ids do not depend on the chunks or the threads. What
 //! a thread has seen it remembers, also for the next text: most words are copied from there.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use super::Tokenizer;
+use super::cut::AddedAs;
 use super::merge::Merger;
-use super::pretokenizer::{BATCH, chunks};
+use super::pretokenizer::{BATCH, PreTokenizer, Prefix};
 
 /// Bytes of text that one thread encodes at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -25,7 +27,7 @@ impl Tokenizer {
     /// assert_eq!(tokenizer.encode("<|endoftext|>").len(), 13);
     /// ```
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        self.encode_parts(&parts(text, None).collect::<Vec<_>>())
+        self.encode_stretch(text, AddedAs::Text, true)
     }
 
     /// The ids of several documents one after the other, each followed by the end of text (if the
@@ -38,22 +40,52 @@ impl Tokenizer {
     /// ```
     pub fn encode_documents<'a>(&self, documents: impl IntoIterator<Item = &'a str>) -> Vec<u32> {
         let end = self.end_of_text();
-        let parts = documents.into_iter().flat_map(|document| parts(document, end));
+        let parts = documents.into_iter().flat_map(|document| self.parts(document, true, end));
         self.encode_parts(&parts.collect::<Vec<_>>())
     }
 
     /// The ids of `text`, in which the added tokens (`<|endoftext|>` and others of the tokenizer)
-    /// stand for their own ids. Where several begin at one place, the longest is taken. These are the
-    /// ids that Hugging Face's `tokenizers` give without `add_special_tokens`.
+    /// stand for their own ids. Where several begin at one place, the longest is taken; white space and
+    /// words around them count as their file says. These are the ids that Hugging Face's `tokenizers`
+    /// give without `add_special_tokens`.
     ///
     /// ```
     /// let tokenizer = wgpt::Tokenizer::bytes();
     /// assert_eq!(tokenizer.encode_with_special("!<|endoftext|>!"), [1, 0, 1]);
     /// ```
     pub fn encode_with_special(&self, text: &str) -> Vec<u32> {
-        let mut all = Vec::new();
-        self.added.split(text, &mut |text, then| all.extend(parts(text, then)));
+        self.encode_stretch(text, AddedAs::Tokens, true)
+    }
+
+    /// The ids of a text, or of a stretch of one that was cut where it may be; `begins` is whether a text begins there.
+    pub(super) fn encode_stretch(&self, text: &str, added: AddedAs, begins: bool) -> Vec<u32> {
+        let (mut all, mut begins) = (Vec::new(), begins);
+        let mut visit = |text, then: Option<u32>| {
+            all.extend(self.parts(text, begins, then));
+            begins = true;
+        };
+        match added {
+            AddedAs::Tokens => self.added.split(text, &mut visit),
+            AddedAs::Text => visit(text, None),
+        }
         self.encode_parts(&all)
+    }
+
+    /// Cuts what is between two added tokens for the threads; `then` follows the last part.
+    fn parts<'a>(
+        &self,
+        text: &'a str,
+        begins: bool,
+        then: Option<u32>,
+    ) -> impl Iterator<Item = Part<'a>> + use<'a> {
+        let blank = begins && self.pre_tokenizer.prefix == Prefix::Stretches;
+        let chunks = self.pre_tokenizer.chunks(text, CHUNK_BYTES).into_iter().enumerate();
+        let chunks = chunks.map(move |(i, text)| match text {
+            _ if blank && i == 0 && !text.starts_with(' ') => Cow::Owned(format!(" {text}")),
+            text => Cow::Borrowed(text),
+        });
+        let parts = chunks.map(|text| Part { text, then: None });
+        parts.chain(then.map(|id| Part { text: "".into(), then: Some(id) }))
     }
 
     /// The ids of `parts`, in groups of about [`CHUNK_BYTES`] for the threads.
@@ -82,7 +114,7 @@ impl Tokenizer {
         let bytes: usize = parts.iter().map(|part| part.text.len()).sum();
         let mut ids = Vec::with_capacity(bytes / 3 + parts.len());
         for part in parts {
-            encoder.encode(self, part.text, &mut ids);
+            encoder.encode(self, &part.text, &mut ids);
             ids.extend(part.then);
         }
         self.encoders.give_back(encoder);
@@ -105,14 +137,8 @@ impl Tokenizer {
 /// A stretch of text whose pieces do not depend on what surrounds it, and the special token after
 /// it.
 struct Part<'a> {
-    text: &'a str,
+    text: Cow<'a, str>,
     then: Option<u32>,
-}
-
-/// Cuts `text` for the threads; `then` follows the last part.
-fn parts(text: &str, then: Option<u32>) -> impl Iterator<Item = Part<'_>> {
-    let chunks = chunks(text, CHUNK_BYTES).into_iter().map(|text| Part { text, then: None });
-    chunks.chain(then.map(|id| Part { text: "", then: Some(id) }))
 }
 
 /// Encoders that are not in use, with what they remember. They are no part of what a tokenizer is.
@@ -188,27 +214,69 @@ impl Encoder {
         if self.seen.is_empty() {
             self.seen.resize(SMALLEST_TABLE, Default::default());
         }
-        let bytes = text.as_bytes();
-        let mut pieces = tokenizer.pre_tokenizer.pieces(text);
+        match tokenizer.pre_tokenizer.prefix {
+            Prefix::Parts => self.encode_with_prefixes(tokenizer, text, ids),
+            _ => self.encode_pieces(tokenizer, tokenizer.pre_tokenizer, text, ids),
+        }
+    }
+
+    /// Appends the ids of the pieces of `text`.
+    fn encode_pieces(
+        &mut self,
+        tokenizer: &Tokenizer,
+        pre_tokenizer: PreTokenizer,
+        text: &str,
+        ids: &mut Vec<u32>,
+    ) {
+        let mut pieces = pre_tokenizer.pieces(text);
         let (mut start, mut ends) = (0, [0; BATCH]);
         loop {
             let count = pieces.next_ends(&mut ends);
             for &end in &ends[..count] {
-                let key = short_key(bytes, start..end);
-                let [newer, older] = &self.seen[slot(key, self.seen.len())];
-                let seen = if newer.key == key { newer } else { older };
-                if seen.key == key {
-                    let length = ids.len() + seen.count as usize;
-                    ids.extend_from_slice(&seen.ids());
-                    ids.truncate(length);
-                } else {
-                    self.encode_new(tokenizer, &bytes[start..end], key, ids);
-                }
+                self.encode_piece(tokenizer, text.as_bytes(), start..end, ids);
                 start = end;
             }
             if count < BATCH {
                 return;
             }
+        }
+    }
+
+    /// Appends the ids of `text`, each of whose parts is given a blank in front if it has none.
+    fn encode_with_prefixes(&mut self, tokenizer: &Tokenizer, text: &str, ids: &mut Vec<u32>) {
+        let pre_tokenizer = tokenizer.pre_tokenizer;
+        let within = PreTokenizer { numbers: None, ..pre_tokenizer };
+        let mut prefixed = String::new();
+        pre_tokenizer.for_each_part(text, |part| {
+            prefixed.clear();
+            prefixed.extend((!part.starts_with(' ')).then_some(' '));
+            prefixed.push_str(part);
+            if pre_tokenizer.numbers.is_some() {
+                self.encode_pieces(tokenizer, within, &prefixed, ids);
+            } else {
+                self.encode_piece(tokenizer, prefixed.as_bytes(), 0..prefixed.len(), ids);
+            }
+        });
+    }
+
+    /// Appends the ids of a piece of `text`.
+    #[inline(always)]
+    fn encode_piece(
+        &mut self,
+        tokenizer: &Tokenizer,
+        text: &[u8],
+        piece: Range<usize>,
+        ids: &mut Vec<u32>,
+    ) {
+        let key = short_key(text, piece.clone());
+        let [newer, older] = &self.seen[slot(key, self.seen.len())];
+        let seen = if newer.key == key { newer } else { older };
+        if seen.key == key {
+            let length = ids.len() + seen.count as usize;
+            ids.extend_from_slice(&seen.ids());
+            ids.truncate(length);
+        } else {
+            self.encode_new(tokenizer, &text[piece], key, ids);
         }
     }
 

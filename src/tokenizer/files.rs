@@ -1,5 +1,5 @@
 //! Tokenizer files: Hugging Face's tokenizer.json, read and written; the older vocab.json with
-//! merges.txt, read.
+//! merges.txt, too. The tokens that files beside them add are read with either.
 //!
 //! A file's parts that would change the ids and are not implemented (normalizers, other
 //! pre-tokenizers, other models, dropout, …) are refused by name. `truncation` and `padding` shape
@@ -8,13 +8,15 @@
 
 use std::path::Path;
 
-use rustc_hash::FxHashMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::pretokenizer::PreTokenizer;
+use super::beside::{self, Besides};
+use super::pretokenizer::{PreTokenizer, Prefix};
 use super::schema::{AddedEntry, Entries, File, Settings, pre_tokenizer_json};
-use super::{Added, END_OF_TEXT, Merge, Tokenizer, alphabet};
+use super::special::{Added, Flags};
+use super::vocabulary::Vocabulary;
+use super::{Merge, Tokenizer, alphabet};
 use crate::error::{Error, Result};
 
 const JSON: &str = "tokenizer.json";
@@ -22,27 +24,34 @@ const VOCAB: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 
 impl Tokenizer {
+    /// The files of a folder that may add to its tokenizer.json, or vocab.json and merges.txt.
+    pub(crate) const BESIDE: [&str; 3] = [beside::CONFIG, beside::SPECIAL, beside::ADDED];
+
     /// Whether `dir` has a tokenizer's files.
     pub fn exists(dir: &Path) -> bool {
         dir.join(JSON).exists() || dir.join(VOCAB).exists()
     }
 
-    /// Reads tokenizer.json of the folder `dir`, or if there is none, vocab.json and merges.txt.
+    /// Reads tokenizer.json of the folder `dir`, or if there is none, vocab.json and merges.txt; and what
+    /// tokenizer_config.json, special_tokens_map.json and added_tokens.json add to them: tokens, and
+    /// `add_prefix_space`.
     ///
     /// # Errors
     ///
-    /// Names the file that is missing or wrong.
+    /// Names the file that is missing or wrong, or contradicts another.
     pub fn load(dir: &Path) -> Result<Tokenizer> {
         let path = dir.join(JSON);
         if path.exists() {
-            return Tokenizer::from_json(&read(&path)?, &path.display().to_string());
+            let besides = Besides::read(dir)?;
+            return Tokenizer::read_json(&read(&path)?, &path.display().to_string(), &besides);
         }
         if !Tokenizer::exists(dir) {
             return Err(Error::input(format!("{} has no tokenizer: no {JSON}", dir.display()))
                 .hint(format!("give a folder with {JSON}, or with {VOCAB} and {MERGES}")));
         }
         let (vocab, merges) = (read(&dir.join(VOCAB))?, read(&dir.join(MERGES))?);
-        Tokenizer::from_vocab_and_merges(&vocab, &merges, &dir.display().to_string())
+        let besides = Besides::read(dir)?;
+        Tokenizer::read_vocab_and_merges(&vocab, &merges, &dir.display().to_string(), &besides)
     }
 
     /// Reads the text of a tokenizer.json; `place` leads the messages of errors.
@@ -52,22 +61,29 @@ impl Tokenizer {
     /// If it is not JSON of this form, has a part that is not supported, or its vocabulary and
     /// merges do not fit together.
     pub fn from_json(json: &str, place: &str) -> Result<Tokenizer> {
-        let read = || {
-            let rules = parse::<Settings>(json)?.check()?;
-            let file: File = parse(json)?;
-            let vocab = Vocabulary::new(file.model.vocab.0, file.added_tokens.unwrap_or_default())?;
-            let merges = file.model.merges.iter().zip(1..);
-            let merges = merges.map(|(merge, number)| {
-                let (left, right) = merge.parts().ok_or_else(|| {
-                    Error::input(format!("merge {number}, {merge:?}, does not have two parts"))
-                })?;
-                vocab.merge(left, right).map_err(|error| error.at(format!("merge {number}")))
-            });
-            let merges = merges.collect::<Result<_>>()?;
-            let tokenizer = Tokenizer::build(vocab.tokens, merges, vocab.added)?;
-            Ok(tokenizer.with_rules(rules))
-        };
-        read().map_err(|error: Error| error.at(place))
+        Tokenizer::read_json(json, place, &Besides::default())
+    }
+
+    fn read_json(json: &str, place: &str, besides: &Besides) -> Result<Tokenizer> {
+        let at = |error: Error| error.at(place);
+        let rules = parse::<Settings>(json).and_then(|settings| settings.check(besides));
+        let rules = rules.map_err(at)?;
+        let file: File = parse(json).map_err(at)?;
+        let mut vocab = Vocabulary::new(file.model.vocab.0).map_err(at)?;
+        for added in file.added_tokens.unwrap_or_default() {
+            vocab.add(AddedEntry::stated(added)).map_err(at)?;
+        }
+        besides.add_to(&mut vocab)?;
+        let merges = file.model.merges.iter().zip(1..).map(|(merge, number)| {
+            let (left, right) = merge.parts().ok_or_else(|| {
+                Error::input(format!("merge {number}, {merge:?}, does not have two parts"))
+            })?;
+            vocab.merge(left, right).map_err(|error| error.at(format!("merge {number}")))
+        });
+        let merges = merges.collect::<Result<_>>().map_err(at)?;
+        let tokens = vocab.tokens().map_err(at)?;
+        let tokenizer = Tokenizer::build(tokens, merges, vocab.added).map_err(at)?;
+        Ok(tokenizer.with_rules(rules))
     }
 
     /// Reads the texts of a vocab.json and a merges.txt; `place`, their folder, leads the messages
@@ -81,10 +97,20 @@ impl Tokenizer {
         merges_txt: &str,
         place: &str,
     ) -> Result<Tokenizer> {
+        Tokenizer::read_vocab_and_merges(vocab_json, merges_txt, place, &Besides::default())
+    }
+
+    fn read_vocab_and_merges(
+        vocab_json: &str,
+        merges_txt: &str,
+        place: &str,
+        besides: &Besides,
+    ) -> Result<Tokenizer> {
         let vocab_place = Path::new(place).join(VOCAB);
         let at_vocab = |error: Error| error.at(vocab_place.display());
         let Entries(entries) = parse(vocab_json).map_err(at_vocab)?;
-        let vocab = Vocabulary::new(entries, Vec::new()).map_err(at_vocab)?;
+        let mut vocab = Vocabulary::new(entries).map_err(at_vocab)?;
+        besides.add_to(&mut vocab)?;
         let merges_place = Path::new(place).join(MERGES);
         let mut merges = Vec::new();
         for (line, number) in merges_txt.lines().zip(1..) {
@@ -99,7 +125,12 @@ impl Tokenizer {
                 |error: Error| error.at(format!("{} line {number}", merges_place.display()));
             merges.push(merge.map_err(at_line)?);
         }
-        Tokenizer::build(vocab.tokens, merges, vocab.added).map_err(at_vocab)
+        let tokens = vocab.tokens().map_err(at_vocab)?;
+        let tokenizer = Tokenizer::build(tokens, merges, vocab.added).map_err(at_vocab)?;
+        let prefix = PreTokenizer { prefix: Prefix::Stretches, ..PreTokenizer::GPT2 };
+        let prefixed = besides.add_prefix_space == Some(true);
+        let pre_tokenizer = if prefixed { prefix } else { PreTokenizer::GPT2 };
+        Ok(Tokenizer { pre_tokenizer, ..tokenizer })
     }
 
     /// The text of a tokenizer.json that Hugging Face's `tokenizers` and
@@ -115,8 +146,8 @@ impl Tokenizer {
         };
         let added: Vec<Value> = self.added.list().iter().map(Added::to_json).collect();
         let spellings = self.spellings();
-        let used = spellings.iter().zip(0u32..).filter(|(spelling, _)| !spelling.is_empty());
-        let vocab = used.map(|(spelling, id)| (spelling.clone(), Value::from(id)));
+        let own = self.vocabulary().map(|(id, _)| id);
+        let vocab = own.map(|id| (spellings[id as usize].clone(), Value::from(id)));
         let spelling = |id: u32| spellings[id as usize].as_str();
         let merge = |merge: &Merge| json!([spelling(merge.left), spelling(merge.right)]);
         let merges = self.merges.iter().map(merge);
@@ -159,10 +190,13 @@ impl Tokenizer {
     ///
     /// If these files cannot say what the tokenizer is: they know GPT-2's pattern and `<|endoftext|>` alone.
     pub fn to_vocab_and_merges(&self) -> Result<(String, String)> {
-        let other = self.added.list().iter().find(|added| added.content != END_OF_TEXT);
+        let other = self.added.list().iter().find(|added| **added != Added::end_of_text(added.id));
         let what = match other {
             Some(added) => format!("the special token {:?}", added.content),
             None if self.ignore_merges => "the setting ignore_merges".to_owned(),
+            None if self.pre_tokenizer.prefix != Prefix::None => {
+                "the setting add_prefix_space".to_owned()
+            }
             None if self.pre_tokenizer != PreTokenizer::GPT2 => {
                 "another pattern than GPT-2's".to_owned()
             }
@@ -204,26 +238,27 @@ impl Tokenizer {
 
     /// The ids of the tokens that a text may name, and whether Hugging Face calls them special.
     pub(crate) fn added_tokens(&self) -> impl Iterator<Item = (u32, bool)> {
-        self.added.list().iter().map(|added| (added.id, added.special))
+        self.added.list().iter().map(|added| (added.id, added.flags.special))
     }
 }
 
 impl Added {
     fn to_json(&self) -> Value {
+        let Flags { special, normalized, lstrip, rstrip, single_word } = self.flags;
         json!({
             "id": self.id,
             "content": self.content,
-            "single_word": false,
-            "lstrip": false,
-            "rstrip": false,
-            "normalized": self.normalized,
-            "special": self.special,
+            "single_word": single_word,
+            "lstrip": lstrip,
+            "rstrip": rstrip,
+            "normalized": normalized,
+            "special": special,
         })
     }
 }
 
 /// Reads a file of UTF-8; anything but a regular file is refused, since a device has no end.
-fn read(path: &Path) -> Result<String> {
+pub(super) fn read(path: &Path) -> Result<String> {
     let io = |error| Error::io("reading", path, &error);
     if !std::fs::metadata(path).map_err(io)?.is_file() {
         return Err(Error::input(format!("{} is not a file", path.display())));
@@ -235,7 +270,7 @@ fn read(path: &Path) -> Result<String> {
     })
 }
 
-fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T> {
     serde_json::from_str(json).map_err(|error| Error::input(error.to_string()))
 }
 
@@ -243,78 +278,4 @@ fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T> {
 pub(super) fn two_parts(merge: &str) -> Option<(&str, &str)> {
     let (left, right) = merge.split_once(' ')?;
     (!left.is_empty() && !right.is_empty() && !right.contains(' ')).then_some((left, right))
-}
-
-/// A vocabulary while its file is read.
-struct Vocabulary {
-    ids: FxHashMap<String, u32>,
-    tokens: Vec<(u32, Vec<u8>)>,
-    added: Vec<Added>,
-}
-
-impl Vocabulary {
-    /// Puts the entries and the added tokens together; one that is both is one token.
-    /// `<|endoftext|>` is always an added token.
-    fn new(entries: Vec<(String, u32)>, added: Vec<AddedEntry>) -> Result<Vocabulary> {
-        let mut ids = FxHashMap::default();
-        for (token, id) in entries {
-            if ids.contains_key(&token) {
-                return Err(Error::input(format!("the token {token:?} is there twice")));
-            }
-            ids.insert(token, id);
-        }
-        let mut added = added.into_iter().map(AddedEntry::check).collect::<Result<Vec<_>>>()?;
-        if let Some(&id) = ids.get(END_OF_TEXT)
-            && added.iter().all(|added| added.content != END_OF_TEXT)
-        {
-            added.push(Added::end_of_text(id));
-        }
-        let mut contents = FxHashMap::default();
-        for token in &added {
-            let (content, id) = (&token.content, token.id);
-            if contents.insert(content.clone(), id).is_some() {
-                return Err(Error::input(format!("the added token {content:?} is there twice")));
-            }
-            if let Some(&other) = ids.get(content).filter(|&&other| other != id) {
-                return Err(Error::input(format!(
-                    "the added token {content:?} has the ids {id} and {other}"
-                )));
-            }
-        }
-        let mut tokens = Vec::with_capacity(ids.len() + added.len());
-        for (token, &id) in &ids {
-            let bytes = match contents.remove(token) {
-                Some(_) => token.clone().into_bytes(),
-                None => alphabet::to_bytes(token).map_err(|letter| {
-                    Error::input(format!(
-                        "the token {token:?} has {letter:?}, which stands for no byte"
-                    ))
-                    .hint("use a byte-level vocabulary such as GPT-2's")
-                })?,
-            };
-            tokens.push((id, bytes));
-        }
-        tokens.extend(contents.into_iter().map(|(content, id)| (id, content.into_bytes())));
-        tokens.sort_unstable();
-        Ok(Vocabulary { ids, tokens, added })
-    }
-
-    /// The merge of two tokens, all three by their spelling.
-    fn merge(&self, left: &str, right: &str) -> Result<Merge> {
-        let id = |token: &str| self.ids.get(token).copied();
-        let part = |token| {
-            id(token).ok_or_else(|| {
-                Error::input(format!(
-                    "{left:?} and {right:?} are merged, but {token:?} is not in the vocabulary"
-                ))
-            })
-        };
-        let (left_id, right_id) = (part(left)?, part(right)?);
-        let joined = format!("{left}{right}");
-        let result = id(&joined).ok_or_else(|| {
-            let what = format!("the merge of {left:?} and {right:?} gives {joined:?}");
-            Error::input(format!("{what}, which is not in the vocabulary"))
-        })?;
-        Ok(Merge { left: left_id, right: right_id, result })
-    }
 }

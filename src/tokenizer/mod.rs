@@ -8,13 +8,16 @@
 //! - `pretokenizer` cuts texts, by GPT-2's pattern or a newer one; `merge` merges a piece, `ranks` is the table that it
 //!   asks; `alphabet` spells bytes as printable characters, as the files do; `special` finds added tokens;
 //! - `llama_cpp` is what llama.cpp calls a tokenizer;
-//! - `train`, `encode`, `decode` do what their names say; `files` reads and writes tokenizer.json,
-//!   and vocab.json with merges.txt.
+//! - `train`, `encode`, `decode` do what their names say; `cut` tells where a text that comes in pieces may be cut;
+//! - `files` reads and writes tokenizer.json, and vocab.json with merges.txt: `schema` is the form of the first, `beside`
+//!   reads what other files add, `vocabulary` puts it all together.
 //!
 //! Invariants of every [`Tokenizer`]: each byte has a token, so any text can be encoded and nothing
 //! is dropped; no two tokens have one id; both parts of each merge and its result are tokens.
 
 mod alphabet;
+mod beside;
+mod cut;
 mod decode;
 mod encode;
 mod files;
@@ -25,12 +28,15 @@ mod ranks;
 mod schema;
 mod special;
 mod train;
+mod vocabulary;
 
 use std::fmt;
 
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
+pub(crate) use cut::Held;
+pub use cut::{AddedAs, Cutter, EncodeStream, TextEncoder};
 pub use decode::DecodeStream;
 pub use train::{Dropped, Progress, TokenizerTrainer, Trained};
 
@@ -39,7 +45,8 @@ use encode::Encoders;
 use pretokenizer::PreTokenizer;
 use ranks::Ranks;
 use schema::Rules;
-use special::{Added, AddedTokens};
+use special::{Added, AddedTokens, Flags, spelled_bytes};
+use vocabulary::{Stated, Vocabulary};
 
 /// The token that ends a document.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -78,8 +85,8 @@ pub struct Tokenizer {
     post_processor: Option<Value>,
     /// In the order of their ranks.
     merges: Vec<Merge>,
-    /// Whether the bytes of each merge's result are those of its parts. In a file a token may be spelled as a merge's result
-    /// and be an added token too, which stands for its letters.
+    /// Whether the bytes of each merge's result are those of its parts. In a file an added token may be a merge's part and
+    /// have characters that stand for no byte.
     merges_join: bool,
     ranks: Ranks,
     /// The ranks of the pairs of bytes' tokens, by both bytes.
@@ -99,7 +106,7 @@ struct Merge {
 
 impl Tokenizer {
     /// Checks a vocabulary of ids and bytes and puts a tokenizer together. The merges' ids are in
-    /// the vocabulary.
+    /// the vocabulary; of the added tokens those that are marked so.
     ///
     /// # Errors
     ///
@@ -110,7 +117,11 @@ impl Tokenizer {
         merges: Vec<Merge>,
         added: Vec<Added>,
     ) -> Result<Tokenizer> {
-        let largest = vocabulary.iter().map(|(id, _)| *id).max().unwrap_or(0) as usize;
+        let beside = added.iter().filter(|added| !added.in_vocabulary);
+        let beside: Vec<(u32, Vec<u8>)> =
+            beside.map(|added| (added.id, spelled_bytes(&added.content))).collect();
+        let tokens = || vocabulary.iter().chain(&beside);
+        let largest = tokens().map(|(id, _)| *id).max().unwrap_or(0) as usize;
         if largest > 8 * vocabulary.len() + 1024 {
             let tokens = vocabulary.len();
             return Err(Error::input(format!(
@@ -121,7 +132,7 @@ impl Tokenizer {
         let mut text = Vec::new();
         let mut spans = vec![(0, 0); largest + 1];
         let mut byte_ids = [u32::MAX; 256];
-        for (id, token) in &vocabulary {
+        for (id, token) in tokens() {
             let span = &mut spans[*id as usize];
             if span.0 != span.1 {
                 let (one, other) = (alphabet::spell(&text[span.0..span.1]), alphabet::spell(token));
@@ -134,13 +145,10 @@ impl Tokenizer {
             }
             *span = (text.len(), text.len() + token.len());
             text.extend_from_slice(token);
+        }
+        for (id, token) in &vocabulary {
             if let [byte] = token.as_slice() {
-                // An added token may be a single character too; the vocabulary's own token goes
-                // before it.
-                let slot = &mut byte_ids[usize::from(*byte)];
-                if *slot == u32::MAX || added.iter().all(|added| added.id != *id) {
-                    *slot = *id;
-                }
+                byte_ids[usize::from(*byte)] = *id;
             }
         }
         if let Some(byte) = byte_ids.iter().position(|&id| id == u32::MAX) {
@@ -181,17 +189,24 @@ impl Tokenizer {
     fn with_rules(mut self, rules: Rules) -> Tokenizer {
         let Rules { pre_tokenizer, ignore_merges, post_processor } = rules;
         if ignore_merges {
-            let ids = 0..self.spans.len() as u32;
-            let tokens = ids.filter_map(|id| Some((self.token_bytes(id)?.into(), id)));
-            self.whole = tokens.collect();
-            for added in self.added.list() {
+            self.whole = self.vocabulary().map(|(id, bytes)| (bytes.into(), id)).collect();
+            for added in self.added.list().iter().filter(|added| !added.is_spelled_in_bytes()) {
                 self.whole.remove(added.content.as_bytes());
             }
         }
         Tokenizer { pre_tokenizer, ignore_merges, post_processor, ..self }
     }
 
-    /// The same tokenizer with more special tokens, at the end of the vocabulary; one that is a token already keeps its id.
+    /// The ids and bytes of the tokens that are not added beside the vocabulary.
+    fn vocabulary(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let beside = self.added.list().iter().filter(|added| !added.in_vocabulary);
+        let beside: Vec<u32> = beside.map(|added| added.id).collect();
+        let ids = (0..self.spans.len() as u32).filter(move |id| !beside.contains(id));
+        ids.filter_map(|id| Some((id, self.token_bytes(id)?)))
+    }
+
+    /// The same tokenizer with more special tokens, at the end of the vocabulary; one that is spelled like a token of the
+    /// vocabulary has that token's id, as Hugging Face gives it.
     ///
     /// ```
     /// let tokenizer = wgpt::Tokenizer::bytes().with_special_tokens(["<|user|>"])?;
@@ -201,33 +216,30 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// If a token has fewer than two characters, is a special one already, or is named twice.
+    /// If a token has fewer than two characters, is a special one already, or is named twice; if ids are left out in the
+    /// vocabulary, so that it has no end.
     pub fn with_special_tokens<T: Into<String>>(
         self,
         tokens: impl IntoIterator<Item = T>,
     ) -> Result<Tokenizer> {
         let tokens: Vec<String> = tokens.into_iter().map(Into::into).collect();
-        let mut added = self.added.list().to_vec();
-        special::check_new(&tokens, &added)?;
-        let ids = 0..self.spans.len() as u32;
-        let mut vocabulary: Vec<(u32, Vec<u8>)> =
-            ids.filter_map(|id| Some((id, self.token_bytes(id)?.to_vec()))).collect();
-        let mut next = self.spans.len() as u32;
-        for token in tokens {
-            let known = vocabulary.iter().find(|(_, bytes)| *bytes == token.as_bytes());
-            let id = known.map_or(next, |(id, _)| *id);
-            if id == next {
-                vocabulary.push((id, token.clone().into_bytes()));
-                next += 1;
-            }
-            added.push(Added::new(id, &token));
+        special::check_new(&tokens, self.added.list())?;
+        let spellings = self.spellings();
+        let own = self.vocabulary().map(|(id, _)| (spellings[id as usize].clone(), id));
+        let mut vocabulary = Vocabulary::new(own.collect())?;
+        for Added { id, content, flags, .. } in self.added.list().iter().cloned() {
+            vocabulary.add(Stated { content, id: Some(id), flags })?;
+        }
+        for content in tokens {
+            vocabulary.add(Stated { content, id: None, flags: Flags::SPECIAL })?;
         }
         let rules = Rules {
             pre_tokenizer: self.pre_tokenizer,
             ignore_merges: self.ignore_merges,
             post_processor: self.post_processor,
         };
-        Ok(Tokenizer::build(vocabulary, self.merges, added)?.with_rules(rules))
+        let tokens = vocabulary.tokens()?;
+        Ok(Tokenizer::build(tokens, self.merges, vocabulary.added)?.with_rules(rules))
     }
 
     /// The number of rows that a model needs for this vocabulary: the largest id + 1.

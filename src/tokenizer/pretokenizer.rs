@@ -69,6 +69,17 @@ pub(super) struct PreTokenizer {
     /// together at most.
     pub(super) numbers: Option<usize>,
     pub(super) pattern: Pattern,
+    pub(super) prefix: Prefix,
+}
+
+/// Where a blank is put in front of what does not begin with one, as `add_prefix_space` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Prefix {
+    None,
+    /// Each stretch of text between added tokens.
+    Stretches,
+    /// What the first stage of a sequence cuts out: numbers and what is between them, or the pieces of the pattern.
+    Parts,
 }
 
 /// A pattern, by the vocabulary that it was published with.
@@ -83,11 +94,28 @@ pub(super) enum Pattern {
 }
 
 impl PreTokenizer {
-    pub(super) const GPT2: PreTokenizer = PreTokenizer { numbers: None, pattern: Pattern::Gpt2 };
+    pub(super) const GPT2: PreTokenizer =
+        PreTokenizer { numbers: None, pattern: Pattern::Gpt2, prefix: Prefix::None };
 
     /// The pieces of `text`, none of them empty, which joined are the text.
     pub(super) fn pieces(self, text: &str) -> Pieces<'_> {
         Pieces { pre_tokenizer: self, scanner: Scanner { end: 0, ..Scanner::new(text) }, at: 0 }
+    }
+
+    /// Calls `visit` with each of the parts of `text` that [`Prefix::Parts`] means.
+    pub(super) fn for_each_part<'a>(self, text: &'a str, mut visit: impl FnMut(&'a str)) {
+        let (mut pieces, mut scanner, mut at) = (self.pieces(text), Scanner::new(text), 0);
+        while at < text.len() {
+            let mut end = [at];
+            if self.numbers.is_some() {
+                scanner = scanner.next_stretch(at, self.numbers);
+                end[0] = scanner.end;
+            } else {
+                pieces.next_ends(&mut end);
+            }
+            visit(&text[at..end[0]]);
+            at = end[0];
+        }
     }
 
     /// Calls `visit` with the bytes of each piece of `text`.
@@ -388,40 +416,81 @@ fn contraction(rest: &[u8]) -> usize {
     }
 }
 
-/// Cuts `text` into stretches of about `target` bytes that have the same pieces on their own as together.
-///
-/// A cut is made only before white space that follows something else, and before a line end only if that is a letter or a
-/// number: by no pattern does a piece hold such a place, nor does one that ends there look past it. A text without one
-/// stays whole.
-pub(super) fn chunks(text: &str, target: usize) -> Vec<&str> {
-    let (mut chunks, mut rest) = (Vec::new(), text);
-    while rest.len() > target {
-        let Some(cut) = cut_after(rest, target) else { break };
-        let (chunk, after) = rest.split_at(cut);
-        chunks.push(chunk);
-        rest = after;
-    }
-    if !rest.is_empty() {
-        chunks.push(rest);
-    }
-    chunks
-}
-
-/// The first place after byte `from` where [`chunks`] may cut.
-fn cut_after(text: &str, from: usize) -> Option<usize> {
-    let scanner = Scanner::new(text);
-    let (mut before, mut at) = scanner.look(text.floor_char_boundary(from));
-    loop {
-        let (classes, after) = scanner.look(at);
-        let may_cut = match classes & (SPACE | LINE_END | END) {
-            END => return None,
-            SPACE => before & SPACE == 0,
-            0 => false,
-            _ => before & (LETTER | NUMBER) != 0,
-        };
-        if may_cut {
-            return Some(at);
+impl PreTokenizer {
+    /// Cuts `text` into stretches of about `target` bytes that have the same pieces on their own as together. A text
+    /// without a place to cut stays whole.
+    pub(super) fn chunks(self, text: &str, target: usize) -> Vec<&str> {
+        let (mut chunks, mut rest) = (Vec::new(), text);
+        while rest.len() > target {
+            let Some(cut) = self.first_cut(rest, target) else { break };
+            let (chunk, after) = rest.split_at(cut);
+            chunks.push(chunk);
+            rest = after;
         }
-        (before, at) = (classes, after);
+        if !rest.is_empty() {
+            chunks.push(rest);
+        }
+        chunks
+    }
+
+    /// The first place after byte `from` where `text` may be cut.
+    fn first_cut(self, text: &str, from: usize) -> Option<usize> {
+        let scanner = Scanner::new(text);
+        let (mut before, mut at) = scanner.look(text.floor_char_boundary(from));
+        while at < text.len() {
+            let (classes, after) = scanner.look(at);
+            if self.may_cut(before, classes, text.as_bytes()[at]) {
+                return Some(at);
+            }
+            (before, at) = (classes, after);
+        }
+        None
+    }
+
+    /// The last place after byte `from` and up to byte `to` where `text` may be cut and `accept` agrees.
+    pub(super) fn last_cut(
+        self,
+        text: &str,
+        from: usize,
+        to: usize,
+        accept: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let scanner = Scanner::new(text);
+        let mut place = text.floor_char_boundary(to);
+        while place > from && place < text.len() {
+            let previous = text.floor_char_boundary(place - 1);
+            let (before, classes) = (scanner.look(previous).0, scanner.look(place).0);
+            if self.may_cut(before, classes, text.as_bytes()[place]) && accept(place) {
+                return Some(place);
+            }
+            place = previous;
+        }
+        None
+    }
+
+    /// Whether a text may be cut between two characters, of which the classes are given and the first byte of the second:
+    /// by no pattern does a piece hold such a place, nor does one that ends there look past it, and none looks back.
+    ///
+    /// - Before white space that follows something else; before a line end only if that is a letter or a number, since
+    ///   patterns leave the line ends after others to them.
+    /// - Between a letter and a number; and from these to another character, if it is no apostrophe and no mark, which may
+    ///   belong to a word.
+    #[inline]
+    fn may_cut(self, before: u8, classes: u8, byte: u8) -> bool {
+        const WORD: u8 = LETTER | NUMBER;
+        if self.prefix == Prefix::Parts
+            && self.numbers.is_some()
+            && byte != b' '
+            && (before ^ classes) & NUMBER == 0
+        {
+            // The part goes on, and without a blank at its head it would be given one.
+            return false;
+        }
+        match classes & (SPACE | LINE_END) {
+            SPACE => before & SPACE == 0,
+            0 if classes & WORD != 0 => before & WORD == WORD & !classes,
+            0 if classes & (UPPER | LOWER) != 0 || byte == b'\'' => false,
+            _ => before & WORD != 0,
+        }
     }
 }

@@ -9,9 +9,11 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::Added;
+use super::beside::Besides;
 use super::files::two_parts;
-use super::pretokenizer::{Pattern, PreTokenizer};
+use super::pretokenizer::{Pattern, PreTokenizer, Prefix};
+use super::special::Flags;
+use super::vocabulary::Stated;
 use crate::error::{Error, Result};
 
 /// What of a tokenizer.json decides whether it is understood.
@@ -31,8 +33,9 @@ struct Part {
     #[serde(default)]
     add_prefix_space: bool,
     use_regex: Option<bool>,
-    pretokenizers: Option<Vec<Part>>,
-    processors: Option<Vec<Part>>,
+    #[serde(alias = "normalizers", alias = "pretokenizers", alias = "processors")]
+    #[serde(alias = "decoders")]
+    stages: Option<Vec<Part>>,
     pattern: Option<SplitPattern>,
     behavior: Option<String>,
     #[serde(default)]
@@ -70,8 +73,9 @@ fn refuse<T>(what: String) -> Result<T> {
 }
 
 impl Settings {
-    /// Refuses what would change the ids and is not implemented.
-    pub(super) fn check(self) -> Result<Rules> {
+    /// Refuses what would change the ids and is not implemented. The files beside may say `add_prefix_space` of a
+    /// pre-tokenizer that is no sequence.
+    pub(super) fn check(self, besides: &Besides) -> Result<Rules> {
         let model = &self.model;
         if let Some(kind) = model.r#type.as_deref().filter(|&kind| kind != "BPE") {
             return refuse(format!("the model is {kind}, must be BPE"));
@@ -84,16 +88,14 @@ impl Settings {
         if let Some((name, _)) = settings.iter().find(|(_, supported)| !supported) {
             return refuse(format!("the model's setting {name} is not supported"));
         }
-        if let Some(normalizer) = &self.normalizer {
-            return refuse(format!("the normalizer {} is not supported", normalizer.r#type));
-        }
-        if let Some(decoder) = self.decoder.as_ref().filter(|part| part.r#type != "ByteLevel") {
-            let kind = &decoder.r#type;
-            return refuse(format!("the decoder {kind} is not supported, must be ByteLevel"));
-        }
-        let Some(pre_tokenizer) = &self.pre_tokenizer else {
+        only("normalizer", self.normalizer.as_ref(), &[])?;
+        only("decoder", self.decoder.as_ref(), &["ByteLevel", "Fuse"])?;
+        let Some(mut pre_tokenizer) = self.pre_tokenizer else {
             return refuse("there is no pre_tokenizer, must be ByteLevel".to_owned());
         };
+        if let Some(add_prefix_space) = besides.add_prefix_space {
+            pre_tokenizer.add_prefix_space = add_prefix_space;
+        }
         Ok(Rules {
             pre_tokenizer: pre_tokenizer.pre_tokenizer()?,
             ignore_merges: model.ignore_merges,
@@ -102,44 +104,69 @@ impl Settings {
     }
 }
 
-/// A post-processor that is not just `ByteLevel`. A template puts special tokens around a text when that is asked for; the
+/// Refuses a part with stages of other kinds than those that are known to change nothing.
+fn only(what: &str, part: Option<&Part>, known: &[&str]) -> Result<()> {
+    let stages = part.map(Part::stages).unwrap_or_default();
+    match stages.iter().find(|stage| !known.contains(&stage.r#type.as_str())) {
+        Some(Part { r#type: kind, .. }) => match known.first() {
+            Some(usual) => refuse(format!("the {what} {kind} is not supported, must be {usual}")),
+            None => refuse(format!("the {what} {kind} is not supported")),
+        },
+        None => Ok(()),
+    }
+}
+
+/// A post-processor that is not just `ByteLevel`. The others put special tokens around a text when that is asked for; the
 /// ids of the text itself are the same.
 fn post_processor(value: Value) -> Result<Option<Value>> {
+    const KNOWN: [&str; 4] =
+        ["ByteLevel", "TemplateProcessing", "RobertaProcessing", "BertProcessing"];
     let part = Part::deserialize(&value).map_err(|error| Error::input(error.to_string()))?;
-    let stages = part.processors.as_deref().unwrap_or(std::slice::from_ref(&part));
-    let known = |part: &&Part| matches!(part.r#type.as_str(), "ByteLevel" | "TemplateProcessing");
-    if let Some(other) = stages.iter().find(|part| !known(part)) {
-        let kind = &other.r#type;
-        return refuse(format!("the post_processor {kind} is not supported, must be ByteLevel"));
-    }
+    only("post_processor", Some(&part), &KNOWN)?;
     Ok((part.r#type != "ByteLevel").then_some(value))
 }
 
 impl Part {
+    /// The part itself, or in a `Sequence` all that it and the sequences in it are made of.
+    fn stages(&self) -> Vec<&Part> {
+        match self.stages.as_deref() {
+            Some(stages) if self.r#type == "Sequence" => {
+                stages.iter().flat_map(Part::stages).collect()
+            }
+            _ => vec![self],
+        }
+    }
+
     /// What a file's `pre_tokenizer` means: [`pre_tokenizer_json`] the other way round.
     fn pre_tokenizer(&self) -> Result<PreTokenizer> {
-        let (first, last) = match self.pretokenizers.as_deref() {
-            Some([only]) => (None, only),
-            Some([first, last]) => (Some(first), last),
-            Some(stages) => {
+        let stages = self.stages();
+        let (first, last) = match stages.as_slice() {
+            [only] => (None, *only),
+            [first, last] => (Some(*first), *last),
+            stages => {
                 let kinds: Vec<&str> = stages.iter().map(|part| part.r#type.as_str()).collect();
                 let kinds = kinds.join(", ");
                 return refuse(format!("the pre_tokenizer Sequence of {kinds} is not supported"));
             }
-            None => (None, self),
         };
         if last.r#type != "ByteLevel" {
             let kind = &last.r#type;
             return refuse(format!("the pre_tokenizer {kind} is not supported, must be ByteLevel"));
         }
         let by_pattern = last.use_regex != Some(false);
-        if last.add_prefix_space || (first.is_none() && !by_pattern) {
-            return refuse(
-                "the pre_tokenizer must have add_prefix_space false and use_regex true".to_owned(),
-            );
-        }
-        let Some(first) = first else { return Ok(PreTokenizer::GPT2) };
-        let numbers = |together| PreTokenizer { numbers: Some(together), ..PreTokenizer::GPT2 };
+        let prefix = match first {
+            _ if !last.add_prefix_space => Prefix::None,
+            None => Prefix::Stretches,
+            Some(_) => Prefix::Parts,
+        };
+        let Some(first) = first else {
+            if !by_pattern {
+                return refuse("the pre_tokenizer must have use_regex true".to_owned());
+            }
+            return Ok(PreTokenizer { prefix, ..PreTokenizer::GPT2 });
+        };
+        let numbers =
+            |together| PreTokenizer { numbers: Some(together), pattern: Pattern::Gpt2, prefix };
         match (first.r#type.as_str(), &first.pattern, by_pattern) {
             ("Digits", _, true) => {
                 let single = first.individual_digits == Some(true);
@@ -151,7 +178,7 @@ impl Part {
                 let known = PATTERNS.iter().find(|(spelling, _)| spelling == regex);
                 match (known, by_pattern) {
                     (Some((_, pattern)), false) => {
-                        Ok(PreTokenizer { numbers: None, pattern: *pattern })
+                        Ok(PreTokenizer { numbers: None, pattern: *pattern, prefix })
                     }
                     (None, true) if regex == THREES => Ok(numbers(3)),
                     _ => refuse(format!("the pre_tokenizer's pattern {regex} is not supported")),
@@ -198,12 +225,13 @@ const PATTERNS: [(&str, Pattern); 7] = [
 
 /// A pre-tokeniser as a file has it.
 pub(super) fn pre_tokenizer_json(pre_tokenizer: PreTokenizer) -> Value {
-    let byte_level = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
+    let PreTokenizer { numbers, pattern, prefix } = pre_tokenizer;
+    let byte_level = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": prefix != Prefix::None, "trim_offsets": true, "use_regex": use_regex });
     let split = |regex: &str| json!({ "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated", "invert": false });
     let sequence = |stages: [Value; 2]| json!({ "type": "Sequence", "pretokenizers": stages });
     let digits = |single: bool| json!({ "type": "Digits", "individual_digits": single });
-    match (pre_tokenizer.numbers, pre_tokenizer.pattern) {
-        (None, Pattern::Gpt2) => byte_level(true),
+    match (numbers, pattern) {
+        (None, Pattern::Gpt2) if prefix != Prefix::Parts => byte_level(true),
         (Some(3), _) => sequence([split(THREES), byte_level(true)]),
         (Some(together), _) => sequence([digits(together == 1), byte_level(true)]),
         (None, pattern) => {
@@ -289,19 +317,9 @@ impl<'de> Deserialize<'de> for Entries {
 }
 
 impl AddedEntry {
-    /// Refuses the ways of matching that are not implemented.
-    pub(super) fn check(self) -> Result<Added> {
-        let AddedEntry { id, content, normalized, special, .. } = self;
-        let ways =
-            [("single_word", self.single_word), ("lstrip", self.lstrip), ("rstrip", self.rstrip)];
-        if let Some((way, _)) = ways.iter().find(|(_, on)| *on) {
-            return Err(Error::input(format!(
-                "the added token {content:?} has {way}, which is not supported"
-            )));
-        }
-        if content.is_empty() {
-            return Err(Error::input(format!("the added token with the id {id} is empty")));
-        }
-        Ok(Added { id, content, special, normalized })
+    pub(super) fn stated(self) -> Stated {
+        let AddedEntry { id, content, special, normalized, lstrip, rstrip, single_word } = self;
+        let flags = Flags { special, normalized, lstrip, rstrip, single_word };
+        Stated { content, id: Some(id), flags }
     }
 }

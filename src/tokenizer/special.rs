@@ -1,33 +1,67 @@
 //! Added tokens: those that are not made of others but written out in a text, such as `<|endoftext|>`.
+//!
+//! The rules are those of Hugging Face's `tokenizers`: the leftmost token is found first, of several that begin at one
+//! place the longest; those with `normalized` are looked for in what the others leave.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-use super::END_OF_TEXT;
+use super::{END_OF_TEXT, alphabet};
 use crate::error::{Error, Result};
 
 /// The most bytes that all added tokens have together: the automaton takes a hundred times as many.
 const MOST_BYTES: usize = 1 << 20;
 
-/// A token that is not made of others: `<|endoftext|>` and what a tokenizer.json adds.
+/// A token that is not made of others: `<|endoftext|>` and what a tokenizer's files add.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Added {
     pub(super) id: u32,
     pub(super) content: String,
+    pub(super) flags: Flags,
+    /// Whether the model's vocabulary has it too; kept for the file.
+    pub(super) in_vocabulary: bool,
+}
+
+/// How an added token is looked for.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Flags {
     /// Whether Hugging Face calls it special; kept for the file.
     pub(super) special: bool,
     /// Whether it is looked for only in what the others leave, as Hugging Face does after normalisation.
     pub(super) normalized: bool,
+    /// Whether the white space before it belongs to it.
+    pub(super) lstrip: bool,
+    /// Whether the white space after it belongs to it.
+    pub(super) rstrip: bool,
+    /// Whether it is passed over where a character of a word (`\w`) touches it.
+    pub(super) single_word: bool,
+}
+
+impl Flags {
+    pub(super) const SPECIAL: Flags = Flags {
+        special: true,
+        normalized: false,
+        lstrip: false,
+        rstrip: false,
+        single_word: false,
+    };
 }
 
 impl Added {
-    /// A special token.
-    pub(super) fn new(id: u32, content: &str) -> Added {
-        Added { id, content: content.to_owned(), special: true, normalized: false }
+    /// Whether all of its characters are of the byte alphabet.
+    pub(super) fn is_spelled_in_bytes(&self) -> bool {
+        alphabet::to_bytes(&self.content).is_ok()
     }
 
+    /// The end of text, in the vocabulary.
     pub(super) fn end_of_text(id: u32) -> Added {
-        Added::new(id, END_OF_TEXT)
+        Added { id, content: END_OF_TEXT.to_owned(), flags: Flags::SPECIAL, in_vocabulary: true }
     }
+}
+
+/// The bytes that a token of this spelling stands for: those of its letters if all are of the byte alphabet, else its own,
+/// which only an added token has.
+pub(super) fn spelled_bytes(spelling: &str) -> Vec<u8> {
+    alphabet::to_bytes(spelling).unwrap_or_else(|_| spelling.as_bytes().to_vec())
 }
 
 /// Checks special tokens that a user names, beside those that are `known`.
@@ -56,13 +90,15 @@ pub(super) struct AddedTokens {
     list: Vec<Added>,
     /// One after the other, each looks for its tokens in what the ones before leave.
     finders: Vec<Finder>,
+    /// The bytes of the longest token.
+    longest: usize,
 }
 
 /// Looks for several tokens at once, in one pass over a text however many there are.
 #[derive(Clone)]
 struct Finder {
     automaton: AhoCorasick,
-    ids: Vec<u32>,
+    tokens: Vec<(u32, Flags)>,
 }
 
 impl AddedTokens {
@@ -78,29 +114,56 @@ impl AddedTokens {
             .hint("added tokens are short marks such as <|endoftext|>"));
         }
         let finders = [false, true].into_iter().filter_map(|normalized| {
-            let tokens = list.iter().filter(|added| added.normalized == normalized);
-            let (contents, ids): (Vec<&str>, Vec<u32>) =
-                tokens.map(|added| (added.content.as_str(), added.id)).unzip();
+            let tokens = list.iter().filter(|added| added.flags.normalized == normalized);
+            let (contents, tokens): (Vec<&str>, Vec<(u32, Flags)>) =
+                tokens.map(|added| (added.content.as_str(), (added.id, added.flags))).unzip();
             let refused = |error| Error::input(format!("the added tokens: {error}"));
-            (!ids.is_empty()).then(|| {
+            (!tokens.is_empty()).then(|| {
                 let automaton = AhoCorasick::builder()
                     .match_kind(MatchKind::LeftmostLongest)
                     .build(contents)
                     .map_err(refused)?;
-                Ok(Finder { automaton, ids })
+                Ok(Finder { automaton, tokens })
             })
         });
-        Ok(AddedTokens { finders: finders.collect::<Result<_>>()?, list })
+        let longest = list.iter().map(|added| added.content.len()).max().unwrap_or(0);
+        Ok(AddedTokens { finders: finders.collect::<Result<_>>()?, list, longest })
     }
 
     pub(super) fn list(&self) -> &[Added] {
         &self.list
     }
 
-    /// Calls `visit` with each stretch of `text` between added tokens, and the id of the token after it. Where several
-    /// tokens begin at one place, the longest is taken.
+    /// Calls `visit` with each stretch of `text` between added tokens, which may be empty, and the id of the token after it.
     pub(super) fn split<'a>(&self, text: &'a str, visit: &mut dyn FnMut(&'a str, Option<u32>)) {
         split(&self.finders, text, None, visit);
+    }
+
+    /// The bytes on either side of a place by which [`touch`](AddedTokens::touch) judges it.
+    pub(super) fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// Whether one of the tokens is written out in `text` so that it begins at byte `place`, ends there, or holds it,
+    /// whether or not it is the one that is taken there.
+    pub(super) fn touch(&self, text: &str, place: usize) -> bool {
+        let end = text.ceil_char_boundary(text.len().min(place + self.longest));
+        let begin = text.floor_char_boundary(place.saturating_sub(self.longest));
+        let text = &text[..end];
+        self.finders.iter().any(|finder| {
+            let mut from = begin;
+            // Where a longer token is found, shorter ones that begin at the same place end earlier.
+            while let Some(found) =
+                finder.automaton.find(aho_corasick::Input::new(text).range(from..))
+                && found.start() <= place
+            {
+                if found.end() >= place {
+                    return true;
+                }
+                from = text.ceil_char_boundary(found.start() + 1);
+            }
+            false
+        })
     }
 }
 
@@ -113,10 +176,26 @@ fn split<'a>(
     let [finder, rest @ ..] = finders else { return visit(text, then) };
     let mut at = 0;
     for found in finder.automaton.find_iter(text) {
-        split(rest, &text[at..found.start()], Some(finder.ids[found.pattern()]), visit);
-        at = found.end();
+        let (id, flags) = finder.tokens[found.pattern()];
+        let (before, after) = (&text[..found.start()], &text[found.end()..]);
+        if flags.single_word && (ends_in_word(before) || begins_with_word(after)) {
+            continue;
+        }
+        let start = if flags.lstrip { before.trim_end().len().max(at) } else { found.start() };
+        // A token may begin in white space that the one before it has taken.
+        split(rest, text.get(at..start).unwrap_or_default(), Some(id), visit);
+        at = if flags.rstrip { text.len() - after.trim_start().len() } else { found.end() };
     }
     split(rest, &text[at..], then, visit);
+}
+
+/// Whether the last character is one of words, `\w` of regular expressions.
+fn ends_in_word(text: &str) -> bool {
+    text.chars().next_back().is_some_and(regex_syntax::is_word_character)
+}
+
+fn begins_with_word(text: &str) -> bool {
+    text.chars().next().is_some_and(regex_syntax::is_word_character)
 }
 
 /// The finders follow from the list.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::files;
 use crate::data::{self, Encoded, EncodedCache, EncodedKey, Fill, Sources, TokenWriter, Tokens};
 use crate::error::{Error, Result};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{AddedAs, Tokenizer};
 use crate::train::report::Event;
 
 /// The token file in a run's folder.
@@ -154,8 +154,8 @@ impl Work<'_> {
         let mut progress = |done: u64| {
             on_event(&Event::Preparing { what: "encoding the data".into(), done, total });
         };
-        let encode = |text: &str| self.tokenizer.encode_with_special(text);
-        data::encode(self.sources.documents(), &encode, self.end_of_text, push, &mut progress)
+        let encoder = self.tokenizer.encoder(AddedAs::Tokens);
+        data::encode(self.sources.documents(), encoder, self.end_of_text, push, &mut progress)
     }
 
     /// The data in the cache folder, encoded if they are not there; `None` if they cannot be kept there.

@@ -11,6 +11,8 @@ use wgpt::tokenizer::END_OF_TEXT;
 
 use crate::common::oracle;
 
+mod beside;
+mod cuts;
 mod files;
 mod huggingface;
 mod slow;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use wgpt::data::{self, Document, Sources, TokenWriter};
+use wgpt::tokenizer::AddedAs;
 use wgpt::{Error, Event, Result};
 
 use super::{end_of_text, is_token_file, load, sources};
@@ -70,10 +71,10 @@ pub fn run(args: &Args) -> Result<()> {
             progress.show(&Event::Preparing { what: "encoding".into(), done, total });
         }
     };
-    let encode = |text: &str| match special {
-        Special::Token => tokenizer.encode_with_special(text),
-        Special::Text => tokenizer.encode(text),
-    };
+    let encoder = tokenizer.encoder(match special {
+        Special::Token => AddedAs::Tokens,
+        Special::Text => AddedAs::Text,
+    });
     let end = end_of_text(&args.tokenizer, tokenizer)?.separator();
     let Some(path) = out else {
         let mut first = true;
@@ -83,12 +84,12 @@ pub fn run(args: &Args) -> Result<()> {
             output::text(&format!("{gap}{}", words.join(" ")));
             Ok(())
         };
-        data::encode(documents, &encode, end, &mut print, &mut seen)?;
+        data::encode(documents, encoder, end, &mut print, &mut seen)?;
         output::line("");
         return Ok(());
     };
     let mut writer = TokenWriter::create(path, tokenizer.vocab_size())?;
-    data::encode(documents, &encode, end, &mut |ids| writer.push(ids), &mut seen)?;
+    data::encode(documents, encoder, end, &mut |ids| writer.push(ids), &mut seen)?;
     let tokens = writer.finish()?;
     progress.end();
     output::line(&format!("{}: {} tokens", path.display(), number::thousands(tokens.len() as u64)));

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::path::PathBuf;
 
 use serde_json::json;
+use wgpt::tokenizer::AddedAs;
 use wgpt::{Result, Tokenizer, data};
 
 use super::{end_of_text, load, sources};
@@ -114,7 +115,7 @@ fn measure(files: &[String], tokenizer: &Tokenizer) -> Result<Measured> {
     let mut measured = Measured { bytes: 0, tokens: 0 };
     data::encode(
         sources.documents(),
-        &|text| tokenizer.encode_with_special(text),
+        tokenizer.encoder(AddedAs::Tokens),
         None,
         &mut |ids| {
             measured.tokens += ids.len() as u64;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use wgpt::checkpoint::files::write_bytes;
+use wgpt::data::CutText;
 use wgpt::tokenizer::{Progress, TokenizerTrainer};
 use wgpt::{Error, Event, Result};
 
@@ -43,7 +44,8 @@ pub fn run(args: &Args) -> Result<()> {
     bar.show(&Event::Preparing { what, done: 0, total: 0 });
     let total = sources.bytes();
     let trainer = TokenizerTrainer::new(*vocab).special_tokens(special).max_memory(*max_memory);
-    let documents = sources.documents().map(|document| document.map(|document| document.text));
+    let documents = CutText::new(sources.documents(), trainer.cutter()?);
+    let documents = documents.map(|document| document.map(|document| document.text));
     let trained = trainer.train(documents, &mut |at| match at {
         Progress::Counting(done) => bar.bytes("counting words", done, total),
         Progress::Merging(done) => bar.count("merging pairs", done as u64, *vocab as u64),

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 // Good in all 64 bits and the same on every machine: what is kept under want of memory follows from it.
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::super::pretokenizer::{PreTokenizer, chunks};
+use super::super::pretokenizer::PreTokenizer;
 
 /// Bytes of text between two looks at the memory.
 pub(super) const BATCH_BYTES: usize = 16 << 20;
@@ -70,7 +70,8 @@ impl Counter {
 
     /// Adds the pieces of texts that do not join.
     pub(super) fn count<'a>(&mut self, texts: impl IntoIterator<Item = &'a str>) {
-        let all: Vec<&str> = texts.into_iter().flat_map(|text| chunks(text, CHUNK_BYTES)).collect();
+        let chunks = |text| PreTokenizer::GPT2.chunks(text, CHUNK_BYTES);
+        let all: Vec<&str> = texts.into_iter().flat_map(chunks).collect();
         let mut rest = all.as_slice();
         while !rest.is_empty() {
             let mut bytes = 0;

@@ -6,6 +6,13 @@
 //!
 //! A pair knows its count and the places where it was seen: a merge costs as much as the pair has occurrences, however
 //! long the text. Counts are exact; the heap's entries are upper bounds, corrected when they come up.
+//!
+//! Occurrences of a pair of equal tokens overlap, so they must be replaced from left to right: places have to be in order.
+//! They always are. The places of the first pairs are found in order; and all places of any other pair come from the one
+//! merge that makes the later of its tokens, which goes through its own places in order. That it is one merge: whatever
+//! is around a token's bytes, no merge that makes the token crosses their ends, so each merge does within them what it
+//! does when they stand alone (a run of equal tokens that begins before them holds an even number there, or a
+//! pair would cross their beginning). So the bytes of a token come about in one way only.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -30,7 +37,7 @@ fn pair_key(left: u32, right: u32) -> u64 {
 struct Pair {
     /// How often it stands in the text now.
     count: u64,
-    /// Where it was seen, each place once; it may have gone since.
+    /// Where it was seen, in order, each place once; it may have gone since.
     places: Box<[u32]>,
 }
 
@@ -178,11 +185,8 @@ impl Merger {
     /// Replaces every occurrence of the pair by the result, from left to right.
     fn replace(&mut self, &Merge { left, right, result }: &Merge) {
         let key = pair_key(left, right);
-        let mut places = self.table(key).remove(&key).unwrap_or_default().places;
-        if left == right {
-            // Only the occurrences of such a pair overlap, so only here does their order matter.
-            places.sort_unstable();
-        }
+        let places = self.table(key).remove(&key).unwrap_or_default().places;
+        debug_assert!(places.is_sorted(), "see the head of the module");
         let (left_length, right_length) = (self.length(left), self.length(right));
         for &place in &places {
             let at = place as usize;

@@ -14,8 +14,8 @@ mod merge;
 use std::cmp::Reverse;
 use std::sync::{Mutex, PoisonError};
 
-use super::special::{self, Added};
-use super::{BASE, END_OF_TEXT, Tokenizer, alphabet};
+use super::special::{self, Added, AddedTokens, Flags, spelled_bytes};
+use super::{BASE, Cutter, END_OF_TEXT, Tokenizer, alphabet};
 use crate::error::{Error, Result};
 
 pub use count::Dropped;
@@ -154,14 +154,33 @@ impl TokenizerTrainer {
 
     /// The tokens that there are before any merge, by id.
     fn first_tokens(&self) -> Vec<Vec<u8>> {
-        let special = self.special.iter().map(|token| token.clone().into_bytes());
+        // A special token that is spelled in the byte alphabet is the token of these bytes, too: a file has one of a spelling.
+        let special = self.special.iter().map(|token| spelled_bytes(token));
         let bytes = alphabet::in_letter_order().map(|byte| vec![byte]);
         std::iter::once(END_OF_TEXT.into()).chain(special).chain(bytes).collect()
     }
 
     fn added(&self) -> Vec<Added> {
-        let special = (1..).zip(&self.special).map(|(id, token)| Added::new(id, token));
-        std::iter::once(Added::end_of_text(0)).chain(special).collect()
+        std::iter::once(Added::end_of_text(0)).chain(self.added_special()).collect()
+    }
+
+    fn added_special(&self) -> impl Iterator<Item = Added> {
+        let flags = Flags::SPECIAL;
+        (1..).zip(self.special.iter().cloned()).map(move |(id, content)| Added {
+            id,
+            content,
+            flags,
+            in_vocabulary: true,
+        })
+    }
+
+    /// What tells where long documents may be cut, so that their pieces are counted as those of the whole.
+    ///
+    /// # Errors
+    ///
+    /// If the special tokens are too many or too long to be looked for.
+    pub fn cutter(&self) -> Result<Cutter<'static>> {
+        Ok(Cutter::of_training(AddedTokens::new(self.added_special().collect())?))
     }
 
     /// Counts the pieces of all documents, a batch while the next one is read. Returns the bytes of text.

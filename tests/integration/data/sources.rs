@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use wgpt::data::{Document, Downloads, Source, Sources, Tokens, check_length, encode, split};
+use wgpt::tokenizer::AddedAs;
 
 use crate::common::oracle;
 
@@ -109,7 +110,7 @@ fn long_files_come_in_pieces_that_lose_nothing() {
         ("words.txt", long_text()),
         ("no_spaces.txt", "é🙂".repeat(200_000)),
         ("one_letter.txt", "x".repeat(700_001)),
-        ("lines.txt", "\n".repeat(600_000) + "x"),
+        ("lines.txt", "\n".repeat(600) + &"x\r\n".repeat(200_000)),
     ] {
         let path = folder.path().join(name);
         fs::write(&path, &text).unwrap();
@@ -132,42 +133,32 @@ impl<'a, I: Iterator<Item = &'a str>> EqText for I {
 }
 
 #[test]
-fn pieces_are_cut_where_words_are() {
+fn files_have_the_tokens_of_their_texts_wherever_pieces_end() {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("words.txt");
-    fs::write(&path, long_text()).unwrap();
-    let pieces = documents(&path).unwrap();
-    for pair in pieces.windows(2) {
-        let before = pair[0].text.chars().next_back().unwrap();
-        let mut after = pair[1].text.chars();
-        let after = (after.next().unwrap(), after.next().unwrap());
-        let after_line = before == '\n' && after.0.is_ascii_graphic();
-        let before_space =
-            before.is_ascii_graphic() && after.0 == ' ' && after.1.is_ascii_graphic();
-        assert!(after_line || before_space, "{before:?} | {after:?}");
+    let path = folder.path().join("text.txt");
+    // Line ends that no such text has as tokens, so that a wrong cut shows.
+    let line_ends = ["\n\n", "\n\n", "\r\n", "\r\n"];
+    let thai = "\u{e2a}\u{e27}\u{e31}\u{e2a}\u{e14}\u{e35}".repeat(9) + "\n\n";
+    let chinese = "\u{5929}\u{5730}".repeat(20) + "\u{3002}\r\n";
+    for text in [long_text(), thai.repeat(4000), chinese.repeat(4000), "x".repeat(600_000)] {
+        let documents = [&text[..100_000.min(text.floor_char_boundary(100_000))]];
+        let documents = documents.into_iter().chain(line_ends);
+        let tokenizer = wgpt::Tokenizer::train_documents(documents, 400).unwrap();
+        fs::write(&path, &text).unwrap();
+        let mut ids = Vec::new();
+        encode(
+            sources(&[&path]).unwrap().documents(),
+            tokenizer.encoder(AddedAs::Tokens),
+            tokenizer.end_of_text(),
+            &mut |more| {
+                ids.extend_from_slice(more);
+                Ok(())
+            },
+            &mut |_| {},
+        )
+        .unwrap();
+        assert!(ids == tokenizer.encode_with_special(&text), "a cut changes the tokens");
     }
-}
-
-#[test]
-fn pieces_have_the_tokens_of_the_whole() {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("words.txt");
-    let text = long_text();
-    fs::write(&path, &text).unwrap();
-    let tokenizer = wgpt::Tokenizer::train(text.as_bytes(), 400).unwrap();
-    let mut ids = Vec::new();
-    encode(
-        sources(&[&path]).unwrap().documents(),
-        &|text| tokenizer.encode(text),
-        tokenizer.end_of_text(),
-        &mut |more| {
-            ids.extend_from_slice(more);
-            Ok(())
-        },
-        &mut |_| {},
-    )
-    .unwrap();
-    assert!(ids == tokenizer.encode(&text), "a cut changes the tokens");
 }
 
 #[test]

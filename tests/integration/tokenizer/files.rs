@@ -75,9 +75,20 @@ fn what_is_not_supported_is_refused_by_name() {
         ("/normalizer", r#"{"type": "NFC"}"#, "NFC"),
         ("/pre_tokenizer", r#"{"type": "Metaspace"}"#, "Metaspace"),
         ("/pre_tokenizer", "null", "pre_tokenizer"),
-        ("/pre_tokenizer/add_prefix_space", "true", "add_prefix_space"),
+        (
+            "/normalizer",
+            r#"{"type": "Sequence", "normalizers": [{"type": "Lowercase"}]}"#,
+            "Lowercase",
+        ),
+        ("/pre_tokenizer", r#"{"type": "Sequence", "pretokenizers": []}"#, "Sequence"),
         ("/pre_tokenizer/use_regex", "false", "use_regex"),
-        ("/post_processor", r#"{"type": "BertProcessing", "sep": ["x", 1]}"#, "BertProcessing"),
+        ("/post_processor", r#"{"type": "Unheard"}"#, "Unheard"),
+        (
+            "/post_processor",
+            r#"{"type": "Sequence", "processors": [{"type": "Unheard"}]}"#,
+            "Unheard",
+        ),
+        ("/decoder", r#"{"type": "Sequence", "decoders": [{"type": "Metaspace"}]}"#, "Metaspace"),
         (
             "/pre_tokenizer",
             r#"{"type": "Sequence", "pretokenizers": [
@@ -97,7 +108,6 @@ fn what_is_not_supported_is_refused_by_name() {
         ("/model/merges", r#"["a b c"]"#, "two parts"),
         ("/model/merges", r#"[["a", "b", "c"]]"#, "merge"),
         ("/model/merges", "[7]", "merge"),
-        ("/added_tokens/0/lstrip", "true", "lstrip"),
         ("/added_tokens/0/id", "7", "7"),
         ("/added_tokens/0/id", "-7", "-7"),
         ("/added_tokens/0/content", r#""""#, "empty"),
@@ -111,6 +121,62 @@ fn what_is_not_supported_is_refused_by_name() {
     let twice = sound.to_string().replacen(r#""!":1"#, r#""!":1,"!":1"#, 1);
     let error = Tokenizer::from_json(&twice, "PLACE").unwrap_err().to_string();
     assert!(error.contains("twice"), "{error}");
+}
+
+#[test]
+fn parts_that_change_no_ids_are_taken_and_what_is_read_is_written() {
+    let sound: Value =
+        serde_json::from_str(&Tokenizer::train(b"abab abab", 259).unwrap().to_json()).unwrap();
+    let byte_level = r#"{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}"#;
+    let roberta = r#"{"type": "RobertaProcessing", "sep": ["<|endoftext|>", 0], "cls": ["<|endoftext|>", 0],
+        "trim_offsets": true, "add_prefix_space": false}"#;
+    let bert =
+        r#"{"type": "BertProcessing", "sep": ["<|endoftext|>", 0], "cls": ["<|endoftext|>", 0]}"#;
+    let template = r#"{"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}], "special_tokens": {}}"#;
+    let cases = [
+        ("/normalizer", r#"{"type": "Sequence", "normalizers": []}"#.to_owned()),
+        (
+            "/normalizer",
+            r#"{"type": "Sequence", "normalizers": [{"type": "Sequence", "normalizers": []}]}"#
+                .to_owned(),
+        ),
+        ("/pre_tokenizer", format!(r#"{{"type": "Sequence", "pretokenizers": [{byte_level}]}}"#)),
+        (
+            "/pre_tokenizer",
+            format!(
+                r#"{{"type": "Sequence", "pretokenizers": [{{"type": "Sequence", "pretokenizers": [{byte_level}]}}]}}"#
+            ),
+        ),
+        ("/post_processor", "null".to_owned()),
+        ("/post_processor", roberta.to_owned()),
+        ("/post_processor", bert.to_owned()),
+        ("/post_processor", r#"{"type": "Sequence", "processors": []}"#.to_owned()),
+        (
+            "/post_processor",
+            format!(
+                r#"{{"type": "Sequence", "processors": [{byte_level}, {{"type": "Sequence", "processors": [{template}]}}]}}"#
+            ),
+        ),
+        ("/decoder", "null".to_owned()),
+        (
+            "/decoder",
+            format!(r#"{{"type": "Sequence", "decoders": [{byte_level}, {{"type": "Fuse"}}]}}"#),
+        ),
+    ];
+    for (place, value) in cases {
+        let mut json = sound.clone();
+        *json.pointer_mut(place).unwrap() = serde_json::from_str(&value).unwrap();
+        let theirs: tokenizers::Tokenizer = json.to_string().parse().unwrap();
+        let ours = Tokenizer::from_json(&json.to_string(), "PLACE").unwrap();
+        let written: tokenizers::Tokenizer = ours.to_json().parse().unwrap();
+        for text in ["abab ab<|endoftext|> ab", "", " a  b\n"] {
+            let expected = theirs.encode(text, false).unwrap().get_ids().to_vec();
+            assert_eq!(ours.encode_with_special(text), expected, "{value}");
+            assert_eq!(written.encode(text, false).unwrap().get_ids(), expected, "{value}");
+        }
+        assert!(Tokenizer::from_json(&ours.to_json(), "again").unwrap() == ours, "{value}");
+    }
 }
 
 #[test]

@@ -6,28 +6,30 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
+use tokenizers::AddedToken;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use wgpt::Tokenizer;
-use wgpt::tokenizer::END_OF_TEXT;
+use wgpt::tokenizer::{END_OF_TEXT, TokenizerTrainer};
 
 use super::{encodings, rows, text, tokenizers};
 
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const CL100K: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-fn theirs(json: &str) -> tokenizers::Tokenizer {
+pub(super) fn theirs(json: &str) -> tokenizers::Tokenizer {
     tokenizers::Tokenizer::from_str(json).unwrap()
 }
 
-fn their_ids(tokenizer: &tokenizers::Tokenizer, text: &str) -> Vec<u32> {
+pub(super) fn their_ids(tokenizer: &tokenizers::Tokenizer, text: &str) -> Vec<u32> {
     tokenizer.encode(text, false).unwrap().get_ids().to_vec()
 }
 
 /// Texts on which patterns differ: case, contractions, marks, numbers, line ends, blanks, slashes, scripts.
-fn nasty() -> impl Strategy<Value = String> {
+pub(super) fn nasty() -> impl Strategy<Value = String> {
     let parts = [
         "a",
         "b",
@@ -75,7 +77,7 @@ fn nasty() -> impl Strategy<Value = String> {
     proptest::collection::vec(part, 0..40).prop_map(|parts| parts.concat())
 }
 
-fn cases(number: u32) -> TestRunner {
+pub(super) fn cases(number: u32) -> TestRunner {
     TestRunner::new(ProptestConfig {
         cases: number,
         failure_persistence: None,
@@ -100,7 +102,7 @@ fn the_reference_rows_have_their_ids() {
 }
 
 /// A tokenizer that they have trained on uncut texts: its merges join what any pattern parts, so that a wrong cut shows.
-fn merged_across_cuts() -> Value {
+pub(super) fn merged_across_cuts(vocab: usize) -> Value {
     let mut runner = TestRunner::deterministic();
     let mut draw = || nasty().new_tree(&mut runner).unwrap().current().replace(END_OF_TEXT, "");
     let texts: Vec<String> = (0..4000).map(|_| draw()).collect();
@@ -108,7 +110,7 @@ fn merged_across_cuts() -> Value {
     let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
     tokenizer.with_pre_tokenizer(Some(byte_level));
     let trainer = BpeTrainer::builder()
-        .vocab_size(20_000)
+        .vocab_size(vocab)
         .min_frequency(2)
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .show_progress(false);
@@ -116,10 +118,12 @@ fn merged_across_cuts() -> Value {
     serde_json::from_str(&tokenizer.to_string(false).unwrap()).unwrap()
 }
 
-#[test]
-fn random_text_has_their_ids_by_every_pattern() {
-    let plain = merged_across_cuts();
-    let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
+/// A pre-tokenizer of every kind.
+pub(super) fn pre_tokenizers(add_prefix_space: bool) -> [Value; 8] {
+    let byte_level = |use_regex: bool| {
+        json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space,
+            "trim_offsets": true, "use_regex": use_regex})
+    };
     let split = |regex: &str, use_regex: bool| {
         json!({"type": "Sequence", "pretokenizers": [
             {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false},
@@ -129,18 +133,23 @@ fn random_text_has_their_ids_by_every_pattern() {
         json!({"type": "Sequence", "pretokenizers": [
             {"type": "Digits", "individual_digits": single}, byte_level(true)]})
     };
-    let pre_tokenizers = [
+    [
         byte_level(true),
+        split(GPT2, false),
         split(CL100K, false),
         split(QWEN2, false),
         split(O200K, false),
         split(r"\p{N}{1,3}", true),
         digits(true),
         digits(false),
-    ];
-    for (pre_tokenizer, ignore_merges) in
-        pre_tokenizers.into_iter().flat_map(|p| [(p.clone(), false), (p, true)])
-    {
+    ]
+}
+
+#[test]
+fn random_text_has_their_ids_by_every_pattern() {
+    let plain = merged_across_cuts(20_000);
+    let all = pre_tokenizers(false).into_iter().flat_map(|p| [(p.clone(), false), (p, true)]);
+    for (pre_tokenizer, ignore_merges) in all.chain(pre_tokenizers(true).map(|p| (p, false))) {
         let mut json = plain.clone();
         json["pre_tokenizer"] = pre_tokenizer;
         json["model"]["ignore_merges"] = json!(ignore_merges);
@@ -184,27 +193,67 @@ fn random_merges_give_their_ids_for_long_pieces_too() {
         .unwrap();
 }
 
+/// Tokens that begin, hold and overlap each other, letters of the byte alphabet, white space; some of them, each with
+/// flags of its own.
+pub(super) fn added() -> impl Strategy<Value = Vec<AddedToken>> {
+    let contents = [
+        "<|a", "<|a|>", "a|><|", "|>", "aa", " b ", "\u{20ac}", "\u{e9}", "\u{120}b", "\n", "  ",
+        "b\t!",
+    ];
+    let token = (any::<bool>(), any::<[bool; 5]>());
+    proptest::collection::vec(token, contents.len()).prop_map(move |chosen| {
+        let tokens = contents.iter().zip(chosen).filter(|(_, (there, _))| *there);
+        let token = |(content, (_, flags)): (&&str, (bool, [bool; 5]))| {
+            let [special, normalized, lstrip, rstrip, single_word] = flags;
+            // They fail where a token of white space takes in what the one before it has taken.
+            let lstrip = lstrip && !content.trim().is_empty();
+            AddedToken::from(content.to_string(), special)
+                .normalized(normalized)
+                .lstrip(lstrip)
+                .rstrip(rstrip)
+                .single_word(single_word)
+        };
+        tokens.map(token).collect()
+    })
+}
+
+/// A tokenizer.json with tokens that they have added.
+pub(super) fn with_added(plain: &Value, tokens: Vec<AddedToken>) -> String {
+    let mut tokenizer = theirs(&plain.to_string());
+    tokenizer.add_tokens(tokens).unwrap();
+    tokenizer.to_string(false).unwrap()
+}
+
+/// Texts of added tokens with white space and words around them.
+pub(super) fn around() -> impl Strategy<Value = String> {
+    let part = proptest::sample::select(vec![
+        "<|", "<|a|>", "a", "aa", "|>", " ", "  ", "\n", "\r\n", "\t", "\u{a0}", "\u{3000}", "b",
+        "b\t!", "_", "1", "23", "'s", "!", "/", "\u{20ac}", "\u{e9}", "\u{301}", "\u{120}b",
+        "\u{4e2d}", "\u{3002}", "The", "\u{e01}",
+    ]);
+    proptest::collection::vec(part, 0..40).prop_map(|parts| parts.concat())
+}
+
 #[test]
-fn special_tokens_are_found_as_they_find_them() {
-    let plain: Value = serde_json::from_str(&Tokenizer::bytes().to_json()).unwrap();
-    // Tokens that begin, hold and overlap each other, of both kinds: which is looked for first decides.
-    let contents = ["<|a", "<|a|>", "a|><|", "|>", "aa", " b ", "\u{20ac}"];
-    let kinds = proptest::collection::vec(any::<bool>(), contents.len());
-    let part = proptest::sample::select(vec!["<|", "a", "|>", " ", "b", "\u{20ac}", "<|a|>", "!"]);
-    let texts = proptest::collection::vec(part, 0..30).prop_map(|parts| parts.concat());
-    cases(400)
-        .run(&(kinds, texts), |(kinds, text)| {
-            let mut json = plain.clone();
-            let added = json["added_tokens"].as_array_mut().unwrap();
-            for ((content, normalized), id) in contents.iter().zip(kinds).zip(257..) {
-                added.push(
-                    json!({"id": id, "content": content, "single_word": false, "lstrip": false,
-                    "rstrip": false, "normalized": normalized, "special": false}),
-                );
-            }
-            let ours = Tokenizer::from_json(&json.to_string(), "special").unwrap();
-            let expected = their_ids(&theirs(&json.to_string()), &text);
-            prop_assert_eq!(ours.encode_with_special(&text), expected);
+fn added_tokens_are_found_as_they_find_them_whatever_their_flags() {
+    let plain = merged_across_cuts(900);
+    let kinds = (0..8_usize, any::<bool>());
+    cases(1500)
+        .run(&(kinds, added(), around()), |((kind, prefix), tokens, text)| {
+            let mut plain = plain.clone();
+            plain["pre_tokenizer"] = pre_tokenizers(prefix)[kind].clone();
+            let json = with_added(&plain, tokens);
+            let ours = Tokenizer::from_json(&json, "added").unwrap();
+            let theirs = theirs(&json);
+            let expected = their_ids(&theirs, &text);
+            prop_assert_eq!(&ours.encode_with_special(&text), &expected);
+            prop_assert_eq!(
+                ours.decode_lossy(&expected).unwrap(),
+                theirs.decode(&expected, false).unwrap()
+            );
+            let written = ours.to_json();
+            prop_assert!(Tokenizer::from_json(&written, "again").unwrap() == ours);
+            prop_assert_eq!(their_ids(&super::huggingface::theirs(&written), &text), expected);
             Ok(())
         })
         .unwrap();
@@ -228,6 +277,39 @@ fn special_tokens_added_later_are_theirs_too() {
     {
         let error = ours.clone().with_special_tokens(tokens).unwrap_err().to_string();
         assert!(error.contains(mention), "{error}");
+    }
+}
+
+#[test]
+fn a_special_token_whose_bytes_a_learned_token_has_is_a_token_of_its_own() {
+    let corpus = "\u{5929}\u{5730} x  y ".repeat(20) + "  ";
+    for token in ["\u{5929}\u{5730}", "  ", " x", "\u{120}x", "\u{e5}\u{a4}"] {
+        let trained = Tokenizer::train_documents([corpus.as_str(), "  ", "  "], 290).unwrap();
+        let ours = trained.clone().with_special_tokens([token]).unwrap();
+        let mut theirs = theirs(&trained.to_json());
+        theirs.add_special_tokens([AddedToken::from(token, true)]).unwrap();
+        let read = Tokenizer::from_json(&ours.to_json(), "again").unwrap();
+        assert!(read == ours, "{token}");
+        let written = super::huggingface::theirs(&ours.to_json());
+        for text in
+            ["\u{5929}\u{5730} x  y\u{5929}\u{5730}", "x  ", " \u{120}x  x", "\u{e5}\u{a4}\u{5929}"]
+        {
+            let expected = their_ids(&theirs, text);
+            assert_eq!(ours.encode_with_special(text), expected, "{token:?} in {text:?}");
+            assert_eq!(their_ids(&written, text), expected, "{token:?} in {text:?}");
+        }
+    }
+}
+
+#[test]
+fn a_special_token_of_training_that_is_spelled_like_a_learned_one_is_that_one() {
+    // The letters of the byte alphabet for a blank and an x: the merge of their bytes makes this token.
+    let trainer = TokenizerTrainer::new(262).special_tokens(["\u{120}x"]);
+    let ours = trainer.train([Ok("a x a x a x")], &mut |_| {}).unwrap().tokenizer;
+    assert!(Tokenizer::from_json(&ours.to_json(), "again").unwrap() == ours);
+    let theirs = theirs(&ours.to_json());
+    for text in ["a x a", "\u{120}x"] {
+        assert_eq!(ours.encode_with_special(text), their_ids(&theirs, text), "{text}");
     }
 }
 
