@@ -472,12 +472,13 @@ impl PreTokenizer {
     /// by no pattern does a piece hold such a place, nor does one that ends there look past it, and none looks back.
     ///
     /// - Before white space that follows something else; before a line end only if that is a letter or a number, since
-    ///   patterns leave the line ends after others to them.
+    ///   all patterns but GPT-2's leave the line ends after others to them.
     /// - Between a letter and a number; and from these to another character, if it is no apostrophe and no mark, which may
     ///   belong to a word.
     #[inline]
     fn may_cut(self, before: u8, classes: u8, byte: u8) -> bool {
         const WORD: u8 = LETTER | NUMBER;
+        const LINE: u8 = SPACE | LINE_END;
         if self.prefix == Prefix::Parts
             && self.numbers.is_some()
             && byte != b' '
@@ -488,6 +489,7 @@ impl PreTokenizer {
         }
         match classes & (SPACE | LINE_END) {
             SPACE => before & SPACE == 0,
+            LINE if self.pattern == Pattern::Gpt2 => before & SPACE == 0,
             0 if classes & WORD != 0 => before & WORD == WORD & !classes,
             0 if classes & (UPPER | LOWER) != 0 || byte == b'\'' => false,
             _ => before & WORD != 0,

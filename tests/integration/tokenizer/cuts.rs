@@ -1,7 +1,7 @@
 //! Are ids the same wherever a text is cut, whatever the text and the tokenizer?
 
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 use wgpt::data::{self, CutText, Document};
 use wgpt::tokenizer::{AddedAs, END_OF_TEXT, TokenizerTrainer};
 use wgpt::{Result, Tokenizer};
@@ -99,7 +99,7 @@ fn texts() -> [(&'static str, String); 6] {
 #[test]
 fn long_texts_are_encoded_as_they_come_and_as_the_whole() {
     // The white space that no text of this kind has as a token, so that a wrong cut shows.
-    let spaces = ["\n\n", "\r\n", "  ", "\n\n\n"].map(|text| text.repeat(1));
+    let spaces = ["\n\n", "\r\n", "  ", "\n\n\n"];
     let tokenizer = Tokenizer::train_documents(spaces.iter().chain(&spaces), 270).unwrap();
     let theirs = theirs(&tokenizer.to_json());
     for (name, text) in texts() {
@@ -164,6 +164,5 @@ fn an_error_among_pieces_is_passed_on() -> Result<()> {
     let all: Vec<Result<Document>> = CutText::new(documents.into_iter(), cutter).collect();
     let error = all.into_iter().find_map(Result::err).expect("the error");
     assert_eq!(error.to_string(), "byte 7");
-    let _: Value = serde_json::from_str(&tokenizer.to_json()).expect("JSON");
     Ok(())
 }

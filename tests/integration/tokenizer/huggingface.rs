@@ -115,6 +115,7 @@ pub(super) fn merged_across_cuts(vocab: usize) -> Value {
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .show_progress(false);
     tokenizer.train(&mut TrainerWrapper::from(trainer.build()), texts.into_iter()).unwrap();
+    tokenizer.with_decoder(Some(byte_level));
     serde_json::from_str(&tokenizer.to_string(false).unwrap()).unwrap()
 }
 
