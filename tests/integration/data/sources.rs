@@ -241,7 +241,7 @@ fn token_files_stand_alone() {
     fs::write(&ids, [1, 0, 2, 0]).unwrap();
     fs::write(&text, "hello").unwrap();
     let shards = sources(&[&ids]).unwrap().shards().unwrap();
-    assert_eq!(shards.training, [ids.clone()]);
+    assert_eq!(shards.training, std::slice::from_ref(&ids));
     assert!(sources(&[&text]).unwrap().shards().is_none());
     assert!(message(sources(&[&ids, &text])).contains("ids.bin"));
     assert!(message(documents(&ids)).contains("tokens"));

@@ -47,6 +47,9 @@ fn decoder(entries: &[(&str, Value)]) -> Value {
 
 /// The ids are those of AutoTokenizer of transformers 5.24.0 for these folders (tokenizer_class GPT2Tokenizer,
 /// add_special_tokens=False), the same for both forms.
+/// The files beside the vocabulary, a text, and its ids.
+type Case<'a> = (&'a [(&'a str, Value)], &'a str, &'a [u32]);
+
 #[test]
 fn what_is_beside_has_transformers_ids() {
     let user = || token("<|user|>", &[]);
@@ -58,7 +61,7 @@ fn what_is_beside_has_transformers_ids() {
     prefixed["add_prefix_space"] = true.into();
     let plain = json!({"content": "<|user|>", "lstrip": false, "rstrip": true, "normalized": false,
         "single_word": false});
-    let cases: [(&[(&str, Value)], &str, &[u32]); 23] = [
+    let cases: [Case<'_>; 23] = [
         (&[(CONFIG, decoder(&[("257", user())]))], text, &split),
         (
             &[(CONFIG, decoder(&[("258", token("<|b|>", &[])), ("257", user())]))],

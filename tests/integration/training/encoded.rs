@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use wgpt::backend::Device;
 use wgpt::data::{EncodedCache, EncodedKey, Sources, Tokens, encode};
+use wgpt::tokenizer::AddedAs;
 use wgpt::train::{RunSettings, resume, start};
 use wgpt::{Error, Event, Result, Tokenizer};
 
@@ -176,9 +177,8 @@ fn two_at_once_write_one_whole_entry_and_a_changing_text_none() {
     let cache = EncodedCache::new(&place.path("cache"));
     let make = |is_same: bool| {
         let about = (sources.name(), tokenizer.vocab_size());
-        let of = |text: &str| tokenizer.encode_with_special(text);
         let fill = &mut |push: &mut dyn FnMut(&[u32]) -> Result<()>| {
-            encode(sources.documents(), &of, end, push, &mut |_| {})
+            encode(sources.documents(), tokenizer.encoder(AddedAs::Tokens), end, push, &mut |_| {})
         };
         cache.make(key, about, fill, || Ok(is_same)).unwrap()
     };
