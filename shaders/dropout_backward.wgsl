@@ -1,5 +1,5 @@
 // dx = dout / (1 - p) where kept, else 0; the random word of (element, layer) decides, and is drawn
-// again in the other pass. One invocation an element.
+// again in the other pass. One invocation per element; what is bound of halves may be longer than of floats.
 
 @group(0) @binding(1) var<storage, read> dout: array<f32>;            // (B, T, C)
 @group(0) @binding(2) var<storage, read_write> dx: array<dx_elem>;    // (B, T, C)
@@ -7,7 +7,7 @@
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = group_index(group) * 256u + local;
-    if i < arrayLength(&dx) {
+    if i < arrayLength(&dout) {
         let kept = threefry(vec2(i, dims.ID)) >= step.dropout;
         let scale = 1.0 / (1.0 - f32(step.dropout) / 4294967296.0);
         dx[i] = dx_elem(select(0.0, dout[i] * scale, kept));

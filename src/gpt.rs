@@ -65,8 +65,9 @@ impl Gpt {
         let mut gpt = Gpt::with_origin(config, device, Origin::Files(model.to_owned()));
         gpt.set_text_files(TextFiles::read(model, gpt.config.vocab_size)?);
         if let Some(folder) = checkpoint::tokenizer_folder(model)? {
-            let tokenizer = Tokenizer::load(&folder)?;
+            let (tokenizer, left_out) = Tokenizer::load(&folder)?.within(gpt.config.vocab_size)?;
             gpt.set_tokenizer(tokenizer).map_err(|error| error.at(folder.display()))?;
+            gpt.notices.extend(without_rows(&left_out, gpt.config.vocab_size));
         }
         Ok(gpt)
     }
@@ -356,6 +357,13 @@ impl Gpt {
             adapter: None,
         }
     }
+}
+
+/// What is said of added tokens that a model of `vocab_size` tokens has no row for, if there are some.
+pub(crate) fn without_rows(tokens: &[String], vocab_size: usize) -> Option<String> {
+    (!tokens.is_empty()).then(|| {
+        format!("the model has no row for the added tokens {tokens:?}, since its vocab_size is {vocab_size}: they are left out")
+    })
 }
 
 /// Gives an engine's tensors to a file: parameters by name, moments as [`MOMENTS`] call them.

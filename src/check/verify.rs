@@ -140,7 +140,7 @@ fn all_cases(device: &Device) -> Vec<Case> {
 }
 
 /// A case with half precision wherever it may be.
-fn halved(case: &Case) -> Case {
+pub fn halved(case: &Case) -> Case {
     let name = format!("{}, in half precision", case.name);
     Case { name, plan: Arc::new(case.plan.halved()), ..case.clone() }
 }

@@ -233,13 +233,42 @@ impl Tokenizer {
         for content in tokens {
             vocabulary.add(Stated { content, id: None, flags: Flags::SPECIAL })?;
         }
-        let rules = Rules {
+        let (rules, tokens) = (self.rules(), vocabulary.tokens()?);
+        Ok(Tokenizer::build(tokens, self.merges, vocabulary.added)?.with_rules(rules))
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
             pre_tokenizer: self.pre_tokenizer,
             ignore_merges: self.ignore_merges,
-            post_processor: self.post_processor,
-        };
-        let tokens = vocabulary.tokens()?;
-        Ok(Tokenizer::build(tokens, self.merges, vocabulary.added)?.with_rules(rules))
+            post_processor: self.post_processor.clone(),
+        }
+    }
+
+    /// The same tokenizer for a model of `vocab_size` tokens, and the texts of the added tokens that it has no row for: they
+    /// are left out. Files beside a vocabulary often name some, such as `[PAD]`, that a model never had.
+    ///
+    /// ```
+    /// let tokenizer = wgpt::Tokenizer::bytes().with_special_tokens(["<|user|>"])?;
+    /// let (tokenizer, left_out) = tokenizer.within(257)?;
+    /// assert_eq!((tokenizer.vocab_size(), left_out), (257, vec!["<|user|>".to_owned()]));
+    /// # Ok::<(), wgpt::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As reading a tokenizer. Tokens of the vocabulary itself stay, so that the result may still be too large.
+    pub fn within(self, vocab_size: usize) -> Result<(Tokenizer, Vec<String>)> {
+        if self.vocab_size() <= vocab_size {
+            return Ok((self, vec![]));
+        }
+        let has_row = |added: &Added| added.in_vocabulary || (added.id as usize) < vocab_size;
+        let (kept, left_out): (Vec<Added>, Vec<Added>) =
+            self.added.list().iter().cloned().partition(has_row);
+        let vocabulary = self.vocabulary().map(|(id, bytes)| (id, bytes.to_vec())).collect();
+        let rules = self.rules();
+        let tokenizer = Tokenizer::build(vocabulary, self.merges, kept)?.with_rules(rules);
+        Ok((tokenizer, left_out.into_iter().map(|added| added.content).collect()))
     }
 
     /// The number of rows that a model needs for this vocabulary: the largest id + 1.

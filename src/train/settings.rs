@@ -8,6 +8,7 @@ use crate::checkpoint::{self, CHOICES, TextFiles};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{self, Downloads, Sources, Tokens};
 use crate::error::{Error, Result};
+use crate::gpt::without_rows;
 use crate::tokenizer::Tokenizer;
 use crate::train::encoded::{Places, REFERENCE_FILE, Reference, TOKENS_FILE, Work};
 use crate::train::report::Event;
@@ -124,17 +125,22 @@ pub fn prepare(
     let has_parameters = saved.is_some() || settings.init.is_some();
     let own = run_dir.map(|dir| own_data(dir, saved)).transpose()?.flatten();
     let (known, gone) = match own {
-        Some(Own { tokenizer, tokens: Ok(tokens) }) => {
-            fit(&mut model, &tokenizer, has_parameters)?;
-            let text_files = text_files(settings, saved, &model, Some(&tokenizer))?;
-            return Ok(Prepared { model, tokenizer: Some(tokenizer), text_files, tokens });
+        Some(Own { tokenizer, tokens }) => {
+            let tokenizer = fit(&mut model, tokenizer, has_parameters, on_event)?;
+            match tokens {
+                Ok(tokens) => {
+                    let text_files = text_files(settings, saved, &model, Some(&tokenizer))?;
+                    return Ok(Prepared { model, tokenizer: Some(tokenizer), text_files, tokens });
+                }
+                Err(gone) => (Some(tokenizer), Some(gone)),
+            }
         }
-        Some(Own { tokenizer, tokens: Err(gone) }) => (Some(tokenizer), Some(gone)),
-        None => (known_tokenizer(settings, saved)?, None),
+        None => {
+            let known = known_tokenizer(settings, saved)?;
+            let fit = |tokenizer| fit(&mut model, tokenizer, has_parameters, on_event);
+            (known.map(fit).transpose()?, None)
+        }
     };
-    if let Some(tokenizer) = &known {
-        fit(&mut model, tokenizer, has_parameters)?;
-    }
     let mut sources = parse(settings, gone.as_ref(), on_event)?;
     if let Some(shards) = sources.shards() {
         shards.notes().into_iter().for_each(|note| on_event(&Event::Note(note)));
@@ -150,19 +156,14 @@ pub fn prepare(
         ))
         .hint("give its tokenizer's folder with --tokenizer DIR, or data as token ids (.bin)"));
     }
-    let mut fetched = |progress: data::Progress| {
-        on_event(&Event::Preparing {
-            what: format!("downloading {}", progress.name),
-            done: progress.done_bytes,
-            total: progress.total_bytes.unwrap_or(0),
-        });
-    };
-    sources.fetch(&Downloads::from_env()?, &mut fetched)?;
+    fetch(&mut sources, on_event)?;
     let tokenizer = match known {
         Some(tokenizer) => tokenizer,
-        None => train_tokenizer(&sources, model.vocab_size, on_event)?,
+        None => {
+            let tokenizer = train_tokenizer(&sources, model.vocab_size, on_event)?;
+            fit(&mut model, tokenizer, has_parameters, on_event)?
+        }
     };
-    fit(&mut model, &tokenizer, has_parameters)?;
     let text_files = text_files(settings, saved, &model, Some(&tokenizer))?;
     let end = text_files.end_of_text(Some(&tokenizer)).0.separator();
     if end.is_none() && several(&sources)? {
@@ -265,11 +266,22 @@ fn known_tokenizer(settings: &RunSettings, saved: Option<&Path>) -> Result<Optio
     }
 }
 
-/// A new model takes the tokenizer's vocabulary; one with parameters must have room for it.
-fn fit(model: &mut GptConfig, tokenizer: &Tokenizer, has_parameters: bool) -> Result<()> {
+/// The tokenizer as the model has it: a new model takes its vocabulary; one with parameters must have room for it, but for
+/// added tokens that it has no row for, which are left out.
+fn fit(
+    model: &mut GptConfig,
+    tokenizer: Tokenizer,
+    has_parameters: bool,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Tokenizer> {
     if !has_parameters {
         model.vocab_size = tokenizer.vocab_size();
-    } else if tokenizer.vocab_size() > model.vocab_size {
+        return Ok(tokenizer);
+    }
+    let (tokenizer, left_out) = tokenizer.within(model.vocab_size)?;
+    let note = without_rows(&left_out, model.vocab_size);
+    note.into_iter().for_each(|note| on_event(&Event::Note(note)));
+    if tokenizer.vocab_size() > model.vocab_size {
         return Err(Error::input(format!(
             "the tokenizer has {} tokens, the model's vocab_size is {}",
             tokenizer.vocab_size(),
@@ -277,7 +289,19 @@ fn fit(model: &mut GptConfig, tokenizer: &Tokenizer, has_parameters: bool) -> Re
         ))
         .hint("use the tokenizer that the model was trained with"));
     }
-    Ok(())
+    Ok(tokenizer)
+}
+
+/// Downloads what is not on this machine yet.
+fn fetch(sources: &mut Sources, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
+    let mut fetched = |progress: data::Progress| {
+        on_event(&Event::Preparing {
+            what: format!("downloading {}", progress.name),
+            done: progress.done_bytes,
+            total: progress.total_bytes.unwrap_or(0),
+        });
+    };
+    sources.fetch(&Downloads::from_env()?, &mut fetched)
 }
 
 /// Checks that run.json and the checkpoint mean the same model; the vocabulary is the tokenizer's.

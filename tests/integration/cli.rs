@@ -596,7 +596,8 @@ fn plan_counts_bytes() {
 
     let list = wgpt(folder.path()).args(sizes).args(batch).arg("--dispatches").assert().success();
     list.stdout(
-        predicate::str::contains("  linear_forward x ").and(predicate::str::contains("Backward\n")),
+        predicate::str::contains("  linear_forward B=3 T=8 ")
+            .and(predicate::str::contains("Backward\n")),
     );
 
     let webgpu =
