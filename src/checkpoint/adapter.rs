@@ -18,7 +18,7 @@ use super::peft::{Adapted, BASE, PeftConfig};
 use super::save::write_json;
 use super::tensor_file::{Fill, Float, TensorFile, list, write_tensors};
 use super::weights::{HEAD, PREFIX, TABLE, is_mask, pickled};
-use super::{NamedShape, each_parameter, weights};
+use super::{NamedShape, each_parameter, folder_of, weights};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
 use crate::finetune::{Lora, merge};
@@ -29,7 +29,7 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 /// The names of the files of a folder of adapters.
 pub(super) const ADAPTER_FILES: [&str; 2] = [CONFIG, WEIGHTS];
 /// The adapters' weights in Python's own format.
-const PICKLED: &str = "adapter_model.bin";
+const PICKLED: [&str; 3] = ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth"];
 /// What PEFT puts before the names of the model's modules.
 const PEFT_PREFIX: &str = "base_model.model.";
 const B: &str = ".lora_B.weight";
@@ -168,9 +168,16 @@ impl LowRanks {
 
 /// The names of a file's tensors, by the names that they have whatever wrote them: without what PEFT puts around the
 /// model and its layers, and without the name of the adapters, which PEFT leaves out and others do not.
+///
+/// With all biases PEFT stores those of a module in `modules_to_save` three times: the model's own (`original_module`),
+/// and the trained ones by two names, of which it reads the shorter.
 fn by_canonical_name(file: &TensorFile) -> Result<HashMap<String, String>> {
-    let mut stored = HashMap::new();
+    let mut stored: HashMap<String, String> = HashMap::new();
+    let is_copy = |name: &str| name.split('.').any(|part| part == "modules_to_save");
     for name in file.names() {
+        if name.split('.').any(|part| part == "original_module") {
+            continue;
+        }
         let inner = name.strip_prefix(PEFT_PREFIX).unwrap_or(name);
         let parts = inner.split('.').filter_map(|part| match part {
             "base_layer" | "modules_to_save" | "default" => None,
@@ -188,8 +195,14 @@ fn by_canonical_name(file: &TensorFile) -> Result<HashMap<String, String>> {
         if is_mask(canonical.strip_prefix(PREFIX).unwrap_or(&canonical)) {
             continue;
         }
-        if let Some(other) = stored.insert(canonical, name.to_owned()) {
-            return Err(Error::input(format!("{other} and {name} are one tensor")));
+        match stored.get(&canonical) {
+            Some(other) if is_copy(other) == is_copy(name) => {
+                return Err(Error::input(format!("{other} and {name} are one tensor")));
+            }
+            Some(_) if is_copy(name) => {}
+            _ => {
+                stored.insert(canonical, name.to_owned());
+            }
         }
     }
     Ok(stored)
@@ -273,8 +286,7 @@ fn check_shape(file: &TensorFile, name: &str, wanted: &[usize]) -> Result<()> {
 
 /// The adapters' weights are not there: says so, and what to do with those in another format.
 fn no_weights(dir: &Path) -> Error {
-    let other = dir.join(PICKLED);
-    if other.exists() {
+    if let Some(other) = PICKLED.iter().map(|name| dir.join(name)).find(|path| path.exists()) {
         return pickled(&other);
     }
     let error = Error::input(format!("{} holds {CONFIG} and no {WEIGHTS}", dir.display()));
@@ -330,11 +342,16 @@ pub(crate) fn fetch_model(dir: &Path, progress: &mut dyn FnMut(hub::Progress)) -
     }
     let name = read_config(dir)?.base.ok_or_else(|| {
         let what = format!("base_model_name_or_path is null, must be {BASE}");
-        Error::input(what).at(dir.join(CONFIG).display())
+        Error::input(what)
+            .at(dir.join(CONFIG).display())
+            .hint("name the folder of the model that the adapters were trained on there")
     })?;
     // A name that is not absolute may be meant from here, or from the adapters' folder.
     let places = [PathBuf::from(&name), dir.join(&name)];
-    let base = match places.into_iter().find(|place| place.exists()) {
+    let is_model = |place: &PathBuf| folder_of(place).join("config.json").is_file();
+    let known = places.iter().find(|place| is_model(place));
+    let known = known.or_else(|| places.iter().find(|place| place.exists())).cloned();
+    let base = match known {
         Some(base) => base,
         None if hub::is_name(&name) => hub::find_model(Path::new(&name), progress)
             .map_err(|error| error.at(format!("the model of the adapters in {}", dir.display())))?,

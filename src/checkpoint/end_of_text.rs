@@ -10,6 +10,7 @@
 //!
 //! The first that says something decides; one below that names another token is reported. `null` says nothing.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -27,7 +28,10 @@ pub struct EndOfText {
 
 impl EndOfText {
     /// Texts that end at any of `ids`, the first of which stands between two texts, and begin with `bos` if there is one.
-    pub fn new(ids: Vec<u32>, bos: Option<u32>) -> EndOfText {
+    /// An id that is there twice counts once.
+    pub fn new(mut ids: Vec<u32>, bos: Option<u32>) -> EndOfText {
+        let mut seen = HashSet::new();
+        ids.retain(|id| seen.insert(*id));
         EndOfText { ids, bos }
     }
 
@@ -259,18 +263,32 @@ fn ids(value: &Value) -> Option<Vec<u32>> {
     }
 }
 
-/// Checks that a field names ids of the vocabulary. GPT-2's default beyond it is removed, and reported: nobody meant it.
+/// Checks that a field names ids of the vocabulary. GPT-2's default beyond it is removed, alone or of a list, and reported:
+/// nobody meant it.
 fn check_ids(file: &mut JsonFile, name: &str, vocab_size: usize) -> Result<Option<String>> {
+    let is_default = |id: &Value| id.as_u64() == Some(GPT2_DEFAULT);
+    let place = file.path.display().to_string();
+    let passed_over = |value: &Value| {
+        format!(
+            "{place}: {name} is {value}, GPT-2's own 50256 is beyond the {vocab_size} tokens of this model: it is passed over"
+        )
+    };
+    let beyond = vocab_size as u64 <= GPT2_DEFAULT;
+    if beyond
+        && let Some(Value::Array(ids)) = file.fields.get_mut(name)
+        && ids.iter().any(is_default)
+    {
+        let notice = passed_over(&json!(ids));
+        ids.retain(|id| !is_default(id));
+        return Ok(check_ids(file, name, vocab_size)?.or(Some(notice)));
+    }
     let value = file.field(name);
     let known = |ids: &Vec<u32>| ids.iter().all(|&id| (id as usize) < vocab_size);
     if ids(value).is_some_and(|ids| known(&ids) && (ids.len() < 2 || name == "eos_token_id")) {
         return Ok(None);
     }
-    if value.as_u64() == Some(GPT2_DEFAULT) {
-        let notice = format!(
-            "{}: {name} is {value}, GPT-2's own, beyond the {vocab_size} tokens of this model: it is passed over",
-            file.path.display()
-        );
+    if is_default(value) {
+        let notice = passed_over(value);
         file.fields.remove(name);
         return Ok(Some(notice));
     }

@@ -147,7 +147,9 @@ fn shards(parameters: &[NamedShape], layout: Layout) -> Vec<&[NamedShape]> {
     shards
 }
 
-/// tokenizer_config.json, by which Hugging Face's AutoTokenizer finds its class.
+/// tokenizer_config.json, by which Hugging Face's AutoTokenizer finds its class. Its roles are played by added tokens alone:
+/// a text there is an added token when it is read again, so that a learned token would no longer be found within others, and
+/// one whose spelling is not its text would be new.
 fn tokenizer_config(model: &GptConfig, tokenizer: &Tokenizer, end: &EndOfText) -> Value {
     let mut config = json!({
         "clean_up_tokenization_spaces": false,
@@ -160,7 +162,8 @@ fn tokenizer_config(model: &GptConfig, tokenizer: &Tokenizer, end: &EndOfText) -
         ("unk_token", end.separator()),
     ];
     for (role, id) in roles {
-        if let Some(text) = id.and_then(|id| std::str::from_utf8(tokenizer.token_bytes(id)?).ok()) {
+        let is_this = |(_, added): &(&str, u32)| Some(*added) == id;
+        if let Some((text, _)) = tokenizer.special_tokens().find(is_this) {
             config[role] = json!(text);
         }
     }

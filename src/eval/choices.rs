@@ -136,15 +136,16 @@ impl<'a> Field<'a> {
     /// The index of the right one of `choices` choices, which some files have as text.
     fn index(&self, choices: usize) -> Result<usize> {
         let Field { name, value } = self;
-        let index = match value {
-            Value::String(text) => text.trim().parse().ok(),
-            value => value.as_u64().and_then(|index| usize::try_from(index).ok()),
-        };
-        match index {
+        if choices == 0 {
             // A question without choices is left out, whatever its answer.
-            Some(index) if index < choices || choices == 0 => Ok(index),
+            return Ok(0);
+        }
+        // Tables turn whole numbers into 1.0.
+        let whole = number(value).filter(|number| number.fract() == 0.0 && *number >= 0.0);
+        match whole.map(|number| number as usize) {
+            Some(index) if index < choices => Ok(index),
             _ => {
-                let last = choices.saturating_sub(1);
+                let last = choices - 1;
                 Err(Error::input(format!(
                     "{name} is {}, must be the index of the right choice, from 0 to {last}",
                     short(value)
@@ -158,13 +159,17 @@ impl<'a> Field<'a> {
 /// What to do about a question without an answer.
 const NOT_PUBLIC: &str = "questions whose answers are not public cannot be scored: take a file with answers, or leave the line out";
 
-/// What to do about an answer that is no index of a choice.
-fn way_out(answer: &Value) -> &'static str {
-    let number = match answer {
+/// The number that a value is, or that its text has.
+fn number(value: &Value) -> Option<f64> {
+    match value {
         Value::String(text) => text.trim().parse().ok(),
         value => value.as_f64(),
-    };
-    match (answer, number) {
+    }
+}
+
+/// What to do about an answer that is no index of a choice.
+fn way_out(answer: &Value) -> &'static str {
+    match (answer, number(answer)) {
         (Value::Null, _) => NOT_PUBLIC,
         (Value::String(text), _) if text.trim().is_empty() => NOT_PUBLIC,
         (_, Some(number)) if number < 0.0 => NOT_PUBLIC,

@@ -117,7 +117,7 @@ fn the_first_file_that_says_something_decides() {
     // By file: generation_config, config's ends and beginning, tokenizer_config, special_tokens_map. Then what follows: the
     // ends, the beginning, how much is reported: files that contradict the first, and tokens that are none.
     type Case<'a> = ([&'a Value; 4], &'a [u32], Option<u32>, usize);
-    let cases: [Case; 12] = [
+    let cases: [Case; 14] = [
         ([&none, &none, &none, &none], &[0], Some(0), 0),
         ([&both, &none, &none, &none], &[IM_END, S], Some(5), 0),
         ([&both, &json!(S), &im_end, &none], &[IM_END, S], Some(5), 0),
@@ -136,6 +136,9 @@ fn the_first_file_that_says_something_decides() {
         ([&none, &none, &im_end, &object], &[IM_END], Some(IM_END), 1),
         // A token that the model has no row for ends nothing; both are reported.
         ([&none, &none, &json!({ "eos_token": "</t>" }), &none], &[0], Some(0), 2),
+        // An id that is there twice counts once; GPT-2's default is no id of this model.
+        ([&json!({ "eos_token_id": [S, 0, S] }), &none, &none, &none], &[S, 0], Some(S), 0),
+        ([&json!({ "eos_token_id": [50256, S] }), &none, &none, &none], &[S], Some(S), 1),
     ];
     for ([generation, config, described, map], ids, opening, reported) in cases {
         let model = Model::drawing(S)
@@ -353,6 +356,46 @@ fn a_new_model_takes_the_end_of_its_tokenizers_folder() {
     assert_eq!(count(&folder.join("data.bin"), IM_END), 59);
     let info = cli::json(&mut model.wgpt(&["tokenizer", "info", "--tokenizer=model", "--json"]));
     assert_eq!(info["end_of_text"], IM_END);
+}
+
+#[test]
+fn a_learned_token_that_ends_texts_stays_a_learned_one() {
+    // A line's end, whose spelling is another text, and the letter s, which is in most words.
+    let newline = tokenizer().encode("\n")[0];
+    let letter = tokenizer().encode("s")[0];
+    for end in [newline, letter] {
+        let model = Model::drawing(S).configured(json!({ "eos_token_id": [end, S] }));
+        let folder = model.folder.path();
+        fs::write(folder.join("data.jsonl"), documents()).unwrap();
+        let train = ["train", "--init=model", "--out=run"];
+        model.wgpt(&[&train[..], TRAIN].concat()).assert().success();
+        let gpt = Gpt::load(&folder.join("run/best"), Device::Cpu).unwrap();
+        assert_eq!(gpt.end_of_text().ids(), [end, S]);
+        let read = gpt.tokenizer().unwrap();
+        assert_eq!(read.vocab_size(), TOKENS);
+        let text = "glass\nis</s>";
+        assert_eq!(read.encode_with_special(text), tokenizer().encode_with_special(text));
+        assert_eq!(read.special_tokens().count(), tokenizer().special_tokens().count());
+    }
+}
+
+#[test]
+fn a_token_that_is_only_named_and_beyond_the_model_is_left_out() {
+    let described =
+        json!({ "eos_token": "</s>", "pad_token": "[PAD]", "tokenizer_class": "GPT2Tokenizer" });
+    let model = Model::drawing(S).with("tokenizer_config.json", &described);
+    let folder = model.folder.path();
+    fs::write(folder.join("data.jsonl"), documents()).unwrap();
+    let train = ["train", "--init=model", "--out=run"];
+    let said = stderr(&mut model.wgpt(&[&train[..], TRAIN].concat()));
+    assert_eq!(said.matches("no row for the added tokens [\"[PAD]\"]").count(), 1, "{said}");
+    for name in ["model", "run/best"] {
+        let gpt = Gpt::load(&folder.join(name), Device::Cpu).unwrap();
+        assert_eq!((gpt.end_of_text().ids(), gpt.notices().len()), (&[S][..], 1), "{name}");
+        assert_eq!(gpt.tokenizer().unwrap().vocab_size(), TOKENS, "{name}");
+    }
+    // A tokenizer by itself has it.
+    assert_eq!(Tokenizer::load(&folder.join("model")).unwrap().vocab_size(), TOKENS + 1);
 }
 
 #[test]

@@ -361,6 +361,14 @@ fn an_answer_that_is_no_index_is_named_with_what_to_do() {
             assert!(error.advice().is_some_and(|advice| advice.contains(hint)), "{error:?}");
         }
     }
+    // Tables write whole numbers as 1.0, and some files write them as text.
+    for answer in ["1", "1.0", "\"1\"", "\" 1.0 \""] {
+        let line = format!(r#"{{"context": "a", "choices": ["b", "c"], "answer": {answer}}}"#);
+        assert_eq!(read_questions(line.as_bytes(), "x.jsonl").expect("taken")[0].answer, 1);
+    }
+    // A question without choices is left out, whatever its answer.
+    let line = r#"{"context": "a", "choices": [], "answer": -1}"#;
+    assert!(read_questions(line.as_bytes(), "x.jsonl").expect("taken")[0].choices.is_empty());
 }
 
 #[test]

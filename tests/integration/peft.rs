@@ -254,6 +254,34 @@ const CASES: &[Case] = &[
         ",
         logits: [0.2807028, -0.1150135, 0.2366533],
     },
+    // PEFT stores the biases of the last normalisation three times, and reads the shortest name.
+    Case {
+        name: "bias_all_saved",
+        config: r#"{"target_modules": ["c_attn"], "bias": "all", "modules_to_save": ["ln_f"]}"#,
+        tensors: "
+            transformer.h.0.attn.c_attn.base_layer.bias 24
+            transformer.h.0.attn.c_attn.lora_A.weight 2x8
+            transformer.h.0.attn.c_attn.lora_B.weight 24x2
+            transformer.h.0.attn.c_proj.bias 8
+            transformer.h.0.ln_1.bias 8
+            transformer.h.0.ln_2.bias 8
+            transformer.h.0.mlp.c_fc.bias 32
+            transformer.h.0.mlp.c_proj.bias 8
+            transformer.h.1.attn.c_attn.base_layer.bias 24
+            transformer.h.1.attn.c_attn.lora_A.weight 2x8
+            transformer.h.1.attn.c_attn.lora_B.weight 24x2
+            transformer.h.1.attn.c_proj.bias 8
+            transformer.h.1.ln_1.bias 8
+            transformer.h.1.ln_2.bias 8
+            transformer.h.1.mlp.c_fc.bias 32
+            transformer.h.1.mlp.c_proj.bias 8
+            transformer.ln_f.bias 8
+            transformer.ln_f.modules_to_save.bias 8
+            transformer.ln_f.original_module.bias 8
+            transformer.ln_f.weight 8
+        ",
+        logits: [0.1882761, -0.0834396, 0.2610557],
+    },
     Case {
         name: "bias_lora",
         config: r#"{"target_modules": ["c_attn", "q_proj"], "bias": "lora_only"}"#,
@@ -489,17 +517,20 @@ fn adapters_without_their_weights_are_refused_with_the_way_out() {
     write_base(&both);
     for dir in [&alone, &both] {
         Case::of("plain").write(dir, "../base");
-        let weights = dir.join("adapter_model.safetensors");
-        fs::rename(&weights, dir.join("adapter_model.bin")).unwrap();
-        for named in [dir.clone(), dir.join("adapter_model.bin")] {
-            let error = refusal(&named);
-            let words =
-                "adapter_model.bin cannot be read safely, only adapter_model.safetensors is";
-            assert!(error.to_string().contains(words), "{error}");
-            assert!(error.advice().unwrap().contains("PeftModel.from_pretrained("));
-            assert!(error.advice().unwrap().contains(".save_pretrained("));
+        let mut weights = dir.join("adapter_model.safetensors");
+        for other in ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth"] {
+            fs::rename(&weights, dir.join(other)).unwrap();
+            weights = dir.join(other);
+            for named in [dir.clone(), dir.join(other)] {
+                let error = refusal(&named);
+                let words =
+                    format!("{other} cannot be read safely, only adapter_model.safetensors is");
+                assert!(error.to_string().contains(&words), "{error}");
+                assert!(error.advice().unwrap().contains("PeftModel.from_pretrained("));
+                assert!(error.advice().unwrap().contains(".save_pretrained("));
+            }
         }
-        fs::remove_file(dir.join("adapter_model.bin")).unwrap();
+        fs::remove_file(weights).unwrap();
         let error = refusal(dir);
         let words = "holds adapter_config.json and no adapter_model.safetensors";
         assert!(error.to_string().contains(words), "{error}");
