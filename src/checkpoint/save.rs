@@ -156,6 +156,9 @@ fn tokenizer_config(model: &GptConfig, tokenizer: &Tokenizer, end: &EndOfText) -
         "model_max_length": model.n_positions,
         "tokenizer_class": "PreTrainedTokenizerFast",
     });
+    if tokenizer.adds_prefix_space() {
+        config["add_prefix_space"] = true.into();
+    }
     let roles = [
         ("bos_token", end.opening()),
         ("eos_token", end.separator()),

@@ -100,6 +100,8 @@ pub(crate) struct TextFile {
     buffer: Vec<u8>,
     /// How much of the buffer was given out.
     start: usize,
+    /// How many bytes after `start` are known to be line ends, so that a file of them is looked at once.
+    line_ends: usize,
     /// Where the buffer begins in the file, in bytes.
     offset: u64,
     at_end: bool,
@@ -124,6 +126,7 @@ impl TextFile {
             piece_bytes,
             buffer: Vec::new(),
             start: 0,
+            line_ends: 0,
             offset: file.mark_bytes(),
             file,
             at_end: false,
@@ -149,6 +152,7 @@ impl TextFile {
 
     /// The next `length` bytes as text.
     fn take(&mut self, length: usize) -> Result<String> {
+        self.line_ends = 0;
         let end = self.start + length;
         let not_text = |this: &TextFile, cause: Utf8Error| {
             let byte = this.offset + (this.start + cause.valid_up_to()) as u64;
@@ -179,15 +183,17 @@ impl TextFile {
         let begun = (1..SEPARATOR.len().min(whole.len() + 1))
             .rev()
             .find(|&length| whole.ends_with(&SEPARATOR.as_bytes()[..length]));
-        let text = &whole[..whole.len() - begun.unwrap_or(0)];
-        text.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1)
+        let text = &whole[self.line_ends..whole.len() - begun.unwrap_or(0)];
+        let last = text.iter().rposition(|byte| !b"\r\n".contains(byte));
+        last.map_or(0, |last| self.line_ends + last + 1)
     }
 
     /// The next piece, whose text may be empty; `None` at the end of the file.
     fn piece(&mut self) -> Result<Option<Document>> {
         let (mut text, ends) = loop {
             let rest = &self.buffer[self.start..];
-            let separator = if self.divided { find(rest, SEPARATOR.as_bytes()) } else { None };
+            let separator =
+                if self.divided { find(rest, SEPARATOR.as_bytes(), self.line_ends) } else { None };
             if let Some(length) = separator {
                 let text = self.take(length)?;
                 self.start += SEPARATOR.len();
@@ -198,7 +204,12 @@ impl TextFile {
                 break (self.take(rest.len())?, false);
             }
             match self.certain(rest) {
-                0 => self.refill()?,
+                0 => {
+                    let line_end = |byte: &&u8| b"\r\n".contains(byte);
+                    let more = rest[self.line_ends..].iter().take_while(line_end).count();
+                    self.line_ends += more;
+                    self.refill()?;
+                }
                 length => break (self.take(length)?, false),
             }
         };
@@ -251,9 +262,9 @@ pub(crate) fn not_utf8(place: &dyn std::fmt::Display, byte: u64) -> Error {
         .hint("convert the file to UTF-8, for example with iconv, or leave it out")
 }
 
-/// Where `needle` begins in `bytes`.
-fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    let mut from = 0;
+/// Where `needle` begins in `bytes`, at byte `from` or after it.
+fn find(bytes: &[u8], needle: &[u8], from: usize) -> Option<usize> {
+    let mut from = from;
     while let Some(at) = bytes[from..].iter().position(|byte| *byte == needle[0]) {
         from += at;
         if bytes[from..].starts_with(needle) {

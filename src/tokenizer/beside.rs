@@ -78,10 +78,8 @@ impl Besides {
     /// Names the file that cannot be read, or is not of its form.
     pub(super) fn read(dir: &Path) -> Result<Besides> {
         let mut config = object(&dir.join(CONFIG))?;
-        let mut besides = Besides {
-            tokens: Vec::new(),
-            add_prefix_space: config.get("add_prefix_space").and_then(Value::as_bool),
-        };
+        let mut besides =
+            Besides { tokens: Vec::new(), add_prefix_space: add_prefix_space(&config) };
         let named_in = if let Some(decoder) = config.remove("added_tokens_decoder") {
             besides.add_decoder(decoder, &dir.join(CONFIG))?;
             dir.join(CONFIG)
@@ -162,6 +160,19 @@ impl Besides {
             vocabulary.add(token).map_err(|error| error.at(file.display()))?;
         }
         Ok(())
+    }
+}
+
+/// What tokenizer_config.json says of a blank in front of texts; the classes of these models add none if it is silent,
+/// whatever tokenizer.json says, while the class of no model leaves it to that file.
+fn add_prefix_space(config: &Map<String, Value>) -> Option<bool> {
+    const NONE_BY_DEFAULT: [&str; 4] =
+        ["GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer", "RobertaTokenizer"];
+    let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
+    let is_of_model = NONE_BY_DEFAULT.contains(&class.strip_suffix("Fast").unwrap_or(class));
+    match config.get("add_prefix_space") {
+        Some(said) => said.as_bool(),
+        None => is_of_model.then_some(false),
     }
 }
 

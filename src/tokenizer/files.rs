@@ -236,6 +236,12 @@ impl Tokenizer {
         self.merges.iter().map(merge).collect()
     }
 
+    /// Whether a blank is put in front of texts, which tokenizer_config.json says, too: without it transformers before 5 puts
+    /// none.
+    pub(crate) fn adds_prefix_space(&self) -> bool {
+        self.pre_tokenizer.prefix == Prefix::Stretches
+    }
+
     /// The ids of the tokens that a text may name, and whether Hugging Face calls them special.
     pub(crate) fn added_tokens(&self) -> impl Iterator<Item = (u32, bool)> {
         self.added.list().iter().map(|added| (added.id, added.flags.special))

@@ -146,8 +146,16 @@ impl Tokenizer {
             *span = (text.len(), text.len() + token.len());
             text.extend_from_slice(token);
         }
+        let letters: Vec<u32> = added
+            .iter()
+            .filter(|added| added.content.len() == 1 && !added.is_spelled_in_bytes())
+            .map(|added| added.id)
+            .collect();
         for (id, token) in &vocabulary {
-            if let [byte] = token.as_slice() {
+            // An added token that is a blank or a line end is not the byte's own token, which is spelled with a letter.
+            if let [byte] = token.as_slice()
+                && !letters.contains(id)
+            {
                 byte_ids[usize::from(*byte)] = *id;
             }
         }
@@ -216,8 +224,8 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// If a token has fewer than two characters, is a special one already, or is named twice; if ids are left out in the
-    /// vocabulary, so that it has no end.
+    /// If a token is empty, is a special one already, or is named twice; if ids are left out in the vocabulary, so that it
+    /// has no end.
     pub fn with_special_tokens<T: Into<String>>(
         self,
         tokens: impl IntoIterator<Item = T>,

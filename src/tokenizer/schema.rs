@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::beside::Besides;
 use super::files::two_parts;
@@ -41,6 +41,11 @@ struct Part {
     #[serde(default)]
     invert: bool,
     individual_digits: Option<bool>,
+    /// The sequence of a template for one text.
+    single: Option<Vec<Value>>,
+    /// What says that a normalizer does something: by its name in the file.
+    #[serde(flatten)]
+    more: Map<String, Value>,
 }
 
 /// What a `Split` cuts at.
@@ -88,7 +93,7 @@ impl Settings {
         if let Some((name, _)) = settings.iter().find(|(_, supported)| !supported) {
             return refuse(format!("the model's setting {name} is not supported"));
         }
-        only("normalizer", self.normalizer.as_ref(), &[])?;
+        check_normalizer(self.normalizer.as_ref())?;
         only("decoder", self.decoder.as_ref(), &["ByteLevel", "Fuse"])?;
         let Some(mut pre_tokenizer) = self.pre_tokenizer else {
             return refuse("there is no pre_tokenizer, must be ByteLevel".to_owned());
@@ -101,6 +106,15 @@ impl Settings {
             ignore_merges: model.ignore_merges,
             post_processor: self.post_processor.map_or(Ok(None), post_processor)?,
         })
+    }
+}
+
+/// Refuses normalizers, but for those whose settings say that they change nothing.
+fn check_normalizer(part: Option<&Part>) -> Result<()> {
+    let stages = part.map(Part::stages).unwrap_or_default();
+    match stages.iter().find(|stage| !stage.is_identity()) {
+        Some(stage) => refuse(format!("the normalizer {} is not supported", stage.r#type)),
+        None => Ok(()),
     }
 }
 
@@ -123,6 +137,15 @@ fn post_processor(value: Value) -> Result<Option<Value>> {
         ["ByteLevel", "TemplateProcessing", "RobertaProcessing", "BertProcessing"];
     let part = Part::deserialize(&value).map_err(|error| Error::input(error.to_string()))?;
     only("post_processor", Some(&part), &KNOWN)?;
+    let templates = part.stages().into_iter().filter_map(|stage| stage.single.as_ref());
+    for template in templates {
+        let texts = template.iter().filter(|piece| piece.get("Sequence").is_some()).count();
+        if texts != 1 {
+            return refuse(format!(
+                "the post_processor's template has the text {texts} times, must be once"
+            ));
+        }
+    }
     Ok((part.r#type != "ByteLevel").then_some(value))
 }
 
@@ -134,6 +157,27 @@ impl Part {
                 stages.iter().flat_map(Part::stages).collect()
             }
             _ => vec![self],
+        }
+    }
+
+    /// Whether the settings of a normalizer say that it leaves every text as it is.
+    fn is_identity(&self) -> bool {
+        let are_false =
+            |names: &[&str]| names.iter().all(|name| self.more.get(*name) == Some(&json!(false)));
+        match self.r#type.as_str() {
+            "Sequence" => self.stages.as_ref().is_some_and(Vec::is_empty),
+            "Strip" => are_false(&["strip_left", "strip_right"]),
+            "Prepend" => self.more.get("prepend") == Some(&json!("")),
+            "Replace" => match &self.pattern {
+                Some(SplitPattern::String(text)) => self.more.get("content") == Some(&json!(text)),
+                _ => false,
+            },
+            "BertNormalizer" => {
+                let accents = self.more.get("strip_accents");
+                are_false(&["clean_text", "handle_chinese_chars", "lowercase"])
+                    && accents.is_none_or(|accents| *accents != json!(true))
+            }
+            _ => false,
         }
     }
 

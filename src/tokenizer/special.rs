@@ -68,11 +68,11 @@ pub(super) fn spelled_bytes(spelling: &str) -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// If one has fewer than two characters, is there already, or is named twice.
+/// If one is empty, is there already, or is named twice.
 pub(super) fn check_new(tokens: &[String], known: &[Added]) -> Result<()> {
     for (i, token) in tokens.iter().enumerate() {
         let fault = match token {
-            _ if token.chars().nth(1).is_none() => "has fewer than two characters",
+            _ if token.is_empty() => "is empty",
             _ if known.iter().any(|added| added.content == *token) => "is there anyway",
             _ if tokens[..i].contains(token) => "is named twice",
             _ => continue,
@@ -81,6 +81,21 @@ pub(super) fn check_new(tokens: &[String], known: &[Added]) -> Result<()> {
             .hint("name each token once, such as <|user|>"));
     }
     Ok(())
+}
+
+/// Checks special tokens of a tokenizer that is trained: one of a single character would take a letter from the texts.
+///
+/// # Errors
+///
+/// As [`check_new`]; if one has fewer than two characters.
+pub(super) fn check_trained(tokens: &[String], known: &[Added]) -> Result<()> {
+    match tokens.iter().find(|token| token.chars().count() == 1) {
+        Some(token) => {
+            Err(Error::usage(format!("the special token {token:?} has fewer than two characters"))
+                .hint("name tokens that no text has otherwise, such as <|user|>"))
+        }
+        None => check_new(tokens, known),
+    }
 }
 
 /// All added tokens of a tokenizer, and what finds them in a text.
@@ -181,10 +196,16 @@ fn split<'a>(
         if flags.single_word && (ends_in_word(before) || begins_with_word(after)) {
             continue;
         }
-        let start = if flags.lstrip { before.trim_end().len().max(at) } else { found.start() };
+        let gap = text.get(at..found.start()).unwrap_or_default();
+        let start = if flags.lstrip { at + gap.trim_end().len() } else { found.start() };
+        let end = if flags.rstrip { text.len() - after.trim_start().len() } else { found.end() };
+        if start >= end {
+            // A token of white space, all of which the one before it has taken.
+            continue;
+        }
         // A token may begin in white space that the one before it has taken.
         split(rest, text.get(at..start).unwrap_or_default(), Some(id), visit);
-        at = if flags.rstrip { text.len() - after.trim_start().len() } else { found.end() };
+        at = end;
     }
     split(rest, &text[at..], then, visit);
 }

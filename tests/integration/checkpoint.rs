@@ -453,8 +453,18 @@ fn the_tokenizer_is_described_for_hugging_face() {
     assert_eq!(described["tokenizer_class"], "PreTrainedTokenizerFast");
     assert_eq!(described["model_max_length"], config.n_positions);
     assert_eq!(described["eos_token"], "<|endoftext|>");
+    assert_eq!(described.get("add_prefix_space"), None);
     let tokenizer = fs::read_to_string(dir.path().join("tokenizer.json")).unwrap();
     assert_eq!(tokenizer, Tokenizer::bytes().to_json());
+
+    // Without the setting in both files transformers before 5 puts no blank in front of texts.
+    let json = tokenizer.replacen("\"add_prefix_space\": false", "\"add_prefix_space\": true", 1);
+    let prefixed = Tokenizer::from_json(&json, "prefixed").unwrap();
+    assert_eq!(prefixed.encode("!"), [221, 1]);
+    let files = ModelFiles { tokenizer: Some(&prefixed), ..model_files(&config) };
+    write_model(dir.path(), &files, &mut fill_awkward).unwrap();
+    assert_eq!(json_file(&dir.path().join("tokenizer_config.json"))["add_prefix_space"], true);
+    assert!(Tokenizer::load(dir.path()).unwrap() == prefixed);
 }
 
 /// What the reader of the format's authors finds, where it accepts a file.

@@ -138,7 +138,7 @@ impl TokenizerTrainer {
             ))
             .hint(format!("{least} is the least: the end of text{special} and the 256 bytes")));
         }
-        special::check_new(&self.special, &[Added::end_of_text(0)])?;
+        special::check_trained(&self.special, &[Added::end_of_text(0)])?;
         if self.max_memory < TokenizerTrainer::LEAST_MEMORY {
             return Err(Error::usage(format!(
                 "{} bytes of memory are too little to train a tokenizer in",

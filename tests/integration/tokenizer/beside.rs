@@ -145,6 +145,31 @@ fn what_is_beside_has_transformers_ids() {
 }
 
 #[test]
+fn the_class_of_a_model_adds_no_blank_unless_the_configuration_says_so() {
+    let mut prefixed: Value = serde_json::from_str(&Tokenizer::bytes().to_json()).unwrap();
+    prefixed["pre_tokenizer"]["add_prefix_space"] = true.into();
+    let (with, without): ([u32; 5], [u32; 3]) = ([221, 1, 0, 221, 1], [1, 0, 1]);
+    // The ids of AutoTokenizer of transformers 5.24.0, and of 4.57.1 where the class is one of a model.
+    let cases: [(Value, &[u32]); 9] = [
+        (json!({"tokenizer_class": "GPT2Tokenizer"}), &without),
+        (json!({"tokenizer_class": "GPT2TokenizerFast"}), &without),
+        (json!({"tokenizer_class": "Qwen2Tokenizer"}), &without),
+        (json!({"tokenizer_class": "RobertaTokenizerFast"}), &without),
+        (json!({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": true}), &with),
+        (json!({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": false}), &without),
+        (json!({"tokenizer_class": "PreTrainedTokenizerFast"}), &with),
+        (json!({"tokenizer_class": "TokenizersBackend"}), &with),
+        (json!({}), &with),
+    ];
+    for (config, expected) in cases {
+        let [folder, _] = folders(&[(CONFIG, config.clone())]);
+        std::fs::write(folder.path().join("tokenizer.json"), prefixed.to_string()).unwrap();
+        let tokenizer = Tokenizer::load(folder.path()).unwrap();
+        assert_eq!(tokenizer.encode_with_special("!<|endoftext|>!"), expected, "{config}");
+    }
+}
+
+#[test]
 fn a_list_may_hold_tokens_with_flags() {
     // As transformers 4 wrote it.
     let list = json!(["<|b|>", token("<|user|>", &["lstrip"])]);

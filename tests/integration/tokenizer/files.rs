@@ -80,6 +80,34 @@ fn what_is_not_supported_is_refused_by_name() {
             r#"{"type": "Sequence", "normalizers": [{"type": "Lowercase"}]}"#,
             "Lowercase",
         ),
+        (
+            "/normalizer",
+            r#"{"type": "Strip", "strip_left": false, "strip_right": true}"#,
+            "normalizer Strip",
+        ),
+        (
+            "/normalizer",
+            r#"{"type": "Replace", "pattern": {"String": "a"}, "content": "b"}"#,
+            "normalizer Replace",
+        ),
+        (
+            "/normalizer",
+            r#"{"type": "Replace", "pattern": {"Regex": "a"}, "content": "a"}"#,
+            "normalizer Replace",
+        ),
+        ("/normalizer", r#"{"type": "Prepend", "prepend": "x"}"#, "normalizer Prepend"),
+        (
+            "/normalizer",
+            r#"{"type": "BertNormalizer", "clean_text": false, "handle_chinese_chars": false,
+                "strip_accents": true, "lowercase": false}"#,
+            "normalizer BertNormalizer",
+        ),
+        (
+            "/post_processor",
+            r#"{"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "a", "type_id": 0}}],
+                "pair": [], "special_tokens": {}}"#,
+            "template",
+        ),
         ("/pre_tokenizer", r#"{"type": "Sequence", "pretokenizers": []}"#, "Sequence"),
         ("/pre_tokenizer/use_regex", "false", "use_regex"),
         ("/post_processor", r#"{"type": "Unheard"}"#, "Unheard"),
@@ -139,6 +167,18 @@ fn parts_that_change_no_ids_are_taken_and_what_is_read_is_written() {
         (
             "/normalizer",
             r#"{"type": "Sequence", "normalizers": [{"type": "Sequence", "normalizers": []}]}"#
+                .to_owned(),
+        ),
+        (
+            "/normalizer",
+            r#"{"type": "Strip", "strip_left": false, "strip_right": false}"#.to_owned(),
+        ),
+        (
+            "/normalizer",
+            r#"{"type": "Sequence", "normalizers": [
+                {"type": "Replace", "pattern": {"String": "ab"}, "content": "ab"},
+                {"type": "BertNormalizer", "clean_text": false, "handle_chinese_chars": false,
+                 "strip_accents": null, "lowercase": false}]}"#
                 .to_owned(),
         ),
         ("/pre_tokenizer", format!(r#"{{"type": "Sequence", "pretokenizers": [{byte_level}]}}"#)),

@@ -206,8 +206,9 @@ pub(super) fn added() -> impl Strategy<Value = Vec<AddedToken>> {
         let tokens = contents.iter().zip(chosen).filter(|(_, (there, _))| *there);
         let token = |(content, (_, flags)): (&&str, (bool, [bool; 5]))| {
             let [special, normalized, lstrip, rstrip, single_word] = flags;
-            // They fail where a token of white space takes in what the one before it has taken.
-            let lstrip = lstrip && !content.trim().is_empty();
+            // They fail where a token of white space takes in what the one before it has taken, unless it strips both
+            // sides.
+            let lstrip = lstrip && (rstrip || !content.trim().is_empty());
             AddedToken::from(content.to_string(), special)
                 .normalized(normalized)
                 .lstrip(lstrip)
@@ -274,7 +275,7 @@ fn special_tokens_added_later_are_theirs_too() {
         assert_eq!(ours.encode_with_special(text), their_ids(&theirs, text), "{text}");
     }
     for (tokens, mention) in
-        [(["x", "<|b|>"], "fewer"), (["<|b|>", "<|b|>"], "twice"), (["<|b|>", "ab"], "anyway")]
+        [(["", "<|b|>"], "empty"), (["<|b|>", "<|b|>"], "twice"), (["<|b|>", "ab"], "anyway")]
     {
         let error = ours.clone().with_special_tokens(tokens).unwrap_err().to_string();
         assert!(error.contains(mention), "{error}");
@@ -284,7 +285,9 @@ fn special_tokens_added_later_are_theirs_too() {
 #[test]
 fn a_special_token_whose_bytes_a_learned_token_has_is_a_token_of_its_own() {
     let corpus = "\u{5929}\u{5730} x  y ".repeat(20) + "  ";
-    for token in ["\u{5929}\u{5730}", "  ", " x", "\u{120}x", "\u{e5}\u{a4}"] {
+    let single = ["\u{5929}", " ", "x", "\u{e5}", "\u{120}", "\n"];
+    let longer = ["\u{5929}\u{5730}", "  ", " x", "\u{120}x", "\u{e5}\u{a4}"];
+    for token in single.into_iter().chain(longer) {
         let trained = Tokenizer::train_documents([corpus.as_str(), "  ", "  "], 290).unwrap();
         let ours = trained.clone().with_special_tokens([token]).unwrap();
         let mut theirs = theirs(&trained.to_json());
@@ -299,6 +302,24 @@ fn a_special_token_whose_bytes_a_learned_token_has_is_a_token_of_its_own() {
             assert_eq!(ours.encode_with_special(text), expected, "{token:?} in {text:?}");
             assert_eq!(their_ids(&written, text), expected, "{token:?} in {text:?}");
         }
+    }
+}
+
+#[test]
+fn an_added_token_of_white_space_in_the_vocabulary_is_not_the_token_of_the_byte() {
+    let mut json: Value = serde_json::from_str(&Tokenizer::bytes().to_json()).unwrap();
+    // Each is passed over within words, where the byte's own token, which is spelled with a letter, is meant.
+    for (id, content) in [(257, "\n"), (258, " ")] {
+        json["model"]["vocab"][content] = id.into();
+        json["added_tokens"].as_array_mut().unwrap().push(json!({"id": id, "content": content,
+            "single_word": true, "lstrip": false, "rstrip": false, "normalized": true, "special": false}));
+    }
+    let ours = Tokenizer::from_json(&json.to_string(), "added").unwrap();
+    let theirs = theirs(&json.to_string());
+    for text in ["a\nb", "a b", "!\n!", "! !", "a\n b \n!"] {
+        let expected = their_ids(&theirs, text);
+        assert_eq!(ours.encode_with_special(text), expected, "{text:?}");
+        assert_eq!(ours.decode_lossy(&expected).unwrap(), text);
     }
 }
 
