@@ -85,7 +85,8 @@ fn special_tokens_of_ones_own_are_not_learned_from_and_kept_in_files() {
     for (tokens, mention) in [
         (["<|a|>", "<|a|>"], "twice"),
         (["<|a|>", END_OF_TEXT], "anyway"),
-        (["", "<|a|>"], "fewer"),
+        (["x", "<|a|>"], "fewer"),
+        (["", "<|a|>"], "empty"),
     ] {
         let trainer = TokenizerTrainer::new(300).special_tokens(tokens);
         let error = trainer.train([Ok("ab")], &mut |_| {}).unwrap_err().to_string();
