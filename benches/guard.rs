@@ -59,6 +59,9 @@ enum Task {
     Against {
         /// The older `wgpt`
         binary: PathBuf,
+        /// Store the rows of this one, too
+        #[arg(long)]
+        record: bool,
     },
 }
 
@@ -338,14 +341,18 @@ fn run(args: &Args) -> Result<bool, Error> {
     }
     write_inputs(folder.path(), STORIES)?;
     match &args.command {
-        Some(Task::Against { binary }) => {
+        Some(Task::Against { binary, record: is_recorded }) => {
             let old = Bench { wgpt: binary, folder: folder.path() };
-            Ok(print(&compare_pairs(&measure(&rows, &[old, this], args.runs)?)))
+            let machine = machine()?;
+            let measured = measure(&rows, &[old, this], args.runs)?;
+            if *is_recorded {
+                record(machine, &measured)?;
+            }
+            Ok(print(&compare_pairs(&measured)))
         }
         Some(Task::Record) => {
             let machine = machine()?;
-            let measured = measure(&rows, &[this], args.runs)?;
-            record(machine, &measured).map(|()| true)
+            record(machine, &measure(&rows, &[this], args.runs)?).map(|()| true)
         }
         None => {
             let machine = machine()?;
@@ -386,12 +393,13 @@ fn compare_record(measured: &[Measured], known: &BTreeMap<String, Recorded>) -> 
     measured.iter().filter_map(compare).collect()
 }
 
-/// Records the rows of a machine, each in the place of an older record.
+/// Records the rows of a machine, each in the place of an older record; of several binaries those of the last.
 fn record(machine: String, measured: &[Measured]) -> Result<(), Error> {
     let mut records = read_records()?;
     let (commit, date) = (ask("git", &["rev-parse", "--short", "HEAD"]), ask("date", &["+%F"]));
     let rows = measured.iter().map(|row| {
-        let (commit, date, speeds) = (commit.clone(), date.clone(), row.speeds[0].clone());
+        let speeds = row.speeds.last().cloned().unwrap_or_default();
+        let (commit, date) = (commit.clone(), date.clone());
         (row.name.to_owned(), Recorded { commit, date, speeds })
     });
     records.entry(machine).or_default().extend(rows);
