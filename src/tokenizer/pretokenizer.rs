@@ -72,6 +72,9 @@ pub(super) struct PreTokenizer {
     pub(super) prefix: Prefix,
 }
 
+/// How many characters of a number stay together where a pattern cuts numbers out, and not `Digits`, which knows one and all.
+const BY_PATTERN: usize = 3;
+
 /// Where a blank is put in front of what does not begin with one, as `add_prefix_space` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Prefix {
@@ -195,9 +198,32 @@ impl<'a> Scanner<'a> {
     fn next_stretch(self, at: usize, together: Option<usize>) -> Scanner<'a> {
         let whole = Scanner { end: self.text.len(), ..self };
         let Some(together) = together else { return whole };
-        let number = whole.numbers(at, together);
-        let end = if number > at { number } else { whole.run(|c| c & (NUMBER | END) == 0, at) };
+        let by_pattern = together == BY_PATTERN;
+        let number = |at| whole.number(at, by_pattern);
+        let mut end = at;
+        for _ in 0..together {
+            let Some(after) = number(end) else { break };
+            end = after;
+        }
+        if end == at {
+            while end < whole.end && number(end).is_none() {
+                end = whole.look(end).1;
+            }
+        }
         Scanner { end, ..whole }
+    }
+
+    /// Where the number at byte `at` ends, if it is one character of a number: by `\p{N}`, or as `Digits` has it by the
+    /// standard library, whose Unicode may be newer than the patterns'.
+    #[inline(always)]
+    fn number(self, at: usize, by_pattern: bool) -> Option<usize> {
+        let (classes, after) = self.look(at);
+        let is_number = if by_pattern || after <= at + 1 {
+            classes & NUMBER != 0
+        } else {
+            self.text[at..after].chars().all(char::is_numeric)
+        };
+        is_number.then_some(after)
     }
 
     /// The classes of the character at byte `at`, and where the next one begins.
@@ -479,13 +505,13 @@ impl PreTokenizer {
     fn may_cut(self, before: u8, classes: u8, byte: u8) -> bool {
         const WORD: u8 = LETTER | NUMBER;
         const LINE: u8 = SPACE | LINE_END;
-        if self.prefix == Prefix::Parts
-            && self.numbers.is_some()
-            && byte != b' '
-            && (before ^ classes) & NUMBER == 0
-        {
-            // The part goes on, and without a blank at its head it would be given one.
-            return false;
+        if self.prefix == Prefix::Parts && self.numbers.is_some() && byte != b' ' {
+            // Where the part goes on, it would be given a blank. What has no class may be a digit of a newer Unicode.
+            const KNOWN: u8 = WORD | SPACE;
+            let is_known = before & KNOWN != 0 && (classes & KNOWN != 0 || byte < 0x80);
+            if !is_known || (before ^ classes) & NUMBER == 0 {
+                return false;
+            }
         }
         match classes & (SPACE | LINE_END) {
             SPACE => before & SPACE == 0,

@@ -48,6 +48,8 @@ pub(super) fn nasty() -> impl Strategy<Value = String> {
         "6789",
         "\u{663}",
         "\u{bd}",
+        // A digit that is new in Unicode 17.
+        "\u{11de0}",
         " ",
         "  ",
         "\t",
