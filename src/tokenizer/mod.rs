@@ -73,7 +73,7 @@ pub struct Tokenizer {
     /// The bytes of all tokens, one after the other.
     text: Vec<u8>,
     /// By id: where its bytes begin and end in `text`; empty for ids that are not used.
-    spans: Vec<(usize, usize)>,
+    spans: Vec<Span>,
     /// By byte: the id of the token that is this byte.
     byte_ids: [u32; 256],
     pre_tokenizer: PreTokenizer,
@@ -112,60 +112,9 @@ impl Tokenizer {
     ///
     /// If an id or a token is there twice, an id is far larger than the number of tokens, a byte has
     /// no token, or the added tokens are too long.
-    fn build(
-        vocabulary: Vec<(u32, Vec<u8>)>,
-        merges: Vec<Merge>,
-        added: Vec<Added>,
-    ) -> Result<Tokenizer> {
-        let beside = added.iter().filter(|added| !added.in_vocabulary);
-        let beside: Vec<(u32, Vec<u8>)> =
-            beside.map(|added| (added.id, spelled_bytes(&added.content))).collect();
-        let tokens = || vocabulary.iter().chain(&beside);
-        let largest = tokens().map(|(id, _)| *id).max().unwrap_or(0) as usize;
-        if largest > 8 * vocabulary.len() + 1024 {
-            let tokens = vocabulary.len();
-            return Err(Error::input(format!(
-                "the vocabulary has {tokens} tokens, but the id {largest}"
-            ))
-            .hint("number the tokens from 0 on"));
-        }
-        let mut text = Vec::new();
-        let mut spans = vec![(0, 0); largest + 1];
-        let mut byte_ids = [u32::MAX; 256];
-        for (id, token) in tokens() {
-            let span = &mut spans[*id as usize];
-            if span.0 != span.1 {
-                let (one, other) = (alphabet::spell(&text[span.0..span.1]), alphabet::spell(token));
-                return Err(Error::input(format!(
-                    "the tokens {one:?} and {other:?} have the same id {id}"
-                )));
-            }
-            if token.is_empty() {
-                return Err(Error::input(format!("the token with the id {id} is empty")));
-            }
-            *span = (text.len(), text.len() + token.len());
-            text.extend_from_slice(token);
-        }
-        let letters: Vec<u32> = added
-            .iter()
-            .filter(|added| added.content.len() == 1 && !added.is_spelled_in_bytes())
-            .map(|added| added.id)
-            .collect();
-        for (id, token) in &vocabulary {
-            // An added token that is a blank or a line end is not the byte's own token, which is spelled with a letter.
-            if let [byte] = token.as_slice()
-                && !letters.contains(id)
-            {
-                byte_ids[usize::from(*byte)] = *id;
-            }
-        }
-        if let Some(byte) = byte_ids.iter().position(|&id| id == u32::MAX) {
-            let letter = alphabet::spell(&[byte as u8]);
-            return Err(Error::input(format!(
-                "the vocabulary has no token for byte {byte} ({letter:?})"
-            ))
-            .hint("use a byte-level vocabulary with a token for each of the 256 bytes"));
-        }
+    fn build(vocabulary: Vec<Token>, merges: Vec<Merge>, added: Vec<Added>) -> Result<Tokenizer> {
+        let (text, spans) = gathered(&vocabulary, &added)?;
+        let byte_ids = byte_ids(&vocabulary, &added)?;
         let ranks = Ranks::new(merges.iter().map(|merge| (merge.left, merge.right)));
         let byte_ranks = (0..1 << 16).map(|pair| {
             let [left, right] = [pair >> 8, pair & 255].map(|byte: usize| byte_ids[byte]);
@@ -311,6 +260,67 @@ impl Tokenizer {
         let &(start, end) = self.spans.get(usize::try_from(id).ok()?)?;
         (start != end).then(|| &self.text[start..end])
     }
+}
+
+/// Where a token's bytes begin and end.
+type Span = (usize, usize);
+
+/// A token's id and bytes.
+type Token = (u32, Vec<u8>);
+
+/// The bytes of all tokens, and by id where a token's begin and end in them.
+fn gathered(vocabulary: &[Token], added: &[Added]) -> Result<(Vec<u8>, Vec<Span>)> {
+    let beside = added.iter().filter(|added| !added.in_vocabulary);
+    let beside: Vec<Token> =
+        beside.map(|added| (added.id, spelled_bytes(&added.content))).collect();
+    let tokens = || vocabulary.iter().chain(&beside);
+    let largest = tokens().map(|(id, _)| *id).max().unwrap_or(0) as usize;
+    if largest > 8 * vocabulary.len() + 1024 {
+        let tokens = vocabulary.len();
+        return Err(Error::input(format!(
+            "the vocabulary has {tokens} tokens, but the id {largest}"
+        ))
+        .hint("number the tokens from 0 on"));
+    }
+    let mut text = Vec::new();
+    let mut spans = vec![(0, 0); largest + 1];
+    for (id, token) in tokens() {
+        let span = &mut spans[*id as usize];
+        if span.0 != span.1 {
+            let (one, other) = (alphabet::spell(&text[span.0..span.1]), alphabet::spell(token));
+            return Err(Error::input(format!(
+                "the tokens {one:?} and {other:?} have the same id {id}"
+            )));
+        }
+        if token.is_empty() {
+            return Err(Error::input(format!("the token with the id {id} is empty")));
+        }
+        *span = (text.len(), text.len() + token.len());
+        text.extend_from_slice(token);
+    }
+    Ok((text, spans))
+}
+
+/// By byte, the id of the token that is this byte.
+fn byte_ids(vocabulary: &[Token], added: &[Added]) -> Result<[u32; 256]> {
+    let letters = added
+        .iter()
+        .filter(|added| added.content.len() == 1 && !added.is_spelled_in_bytes())
+        .map(|added| added.id);
+    let letters: Vec<u32> = letters.collect();
+    let mut byte_ids = [u32::MAX; 256];
+    for (id, token) in vocabulary {
+        // An added token that is a blank or a line end is not the byte's own token, which is spelled with a letter.
+        if let [byte] = token.as_slice()
+            && !letters.contains(id)
+        {
+            byte_ids[usize::from(*byte)] = *id;
+        }
+    }
+    let Some(byte) = byte_ids.iter().position(|&id| id == u32::MAX) else { return Ok(byte_ids) };
+    let letter = alphabet::spell(&[byte as u8]);
+    Err(Error::input(format!("the vocabulary has no token for byte {byte} ({letter:?})"))
+        .hint("use a byte-level vocabulary with a token for each of the 256 bytes"))
 }
 
 impl fmt::Debug for Tokenizer {

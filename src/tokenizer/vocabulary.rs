@@ -3,7 +3,7 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::special::{Added, Flags};
-use super::{END_OF_TEXT, Merge, alphabet};
+use super::{END_OF_TEXT, Merge, Token, alphabet};
 use crate::error::{Error, Result};
 
 /// An added token as a file has it.
@@ -120,7 +120,7 @@ impl Vocabulary {
     /// # Errors
     ///
     /// If a token that was not added has a character that stands for no byte.
-    pub(super) fn tokens(&mut self) -> Result<Vec<(u32, Vec<u8>)>> {
+    pub(super) fn tokens(&mut self) -> Result<Vec<Token>> {
         if let Some(&id) = self.ids.get(END_OF_TEXT)
             && !self.has_added(END_OF_TEXT)
         {
