@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::files;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Bytes of the SHA-256 that a kept file begins with.
 const SUM_BYTES: usize = 32;

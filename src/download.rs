@@ -5,7 +5,6 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use ureq::config::RedirectAuthHeaders;
 
 use crate::error::{Error, Result};
@@ -188,23 +187,4 @@ pub(crate) fn open_alone(name: &str, path: &Path) -> Result<File> {
             Err(Error::input(message).hint("wait until it is done"))
         }
     }
-}
-
-/// The SHA-256 of a file in hexadecimal.
-///
-/// # Errors
-///
-/// If the file cannot be read.
-pub(crate) fn sha256(path: &Path) -> Result<String> {
-    let refused = |cause| Error::io("reading", path, &cause);
-    let mut file = File::open(path).map_err(refused)?;
-    let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer).map_err(refused)? {
-            0 => break,
-            read => sha256.update(&buffer[..read]),
-        }
-    }
-    Ok(sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

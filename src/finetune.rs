@@ -3,9 +3,9 @@
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{self, NamedShape};
-use crate::config::GptConfig;
+use crate::config::model::GptConfig;
 use crate::error::{Error, Result};
+use crate::params::{NamedShape, parameters};
 
 /// What a training changes of a model; by default everything.
 ///
@@ -69,7 +69,7 @@ impl Lora {
     /// assert_eq!(adapters[1], ("h.0.attn.c_attn.lora_B.weight".to_string(), vec![8, 3 * 768]));
     /// ```
     pub fn parameters(&self, model: &GptConfig) -> Vec<NamedShape> {
-        let weights = checkpoint::parameters(model).into_iter().filter_map(|(name, shape)| {
+        let weights = parameters(model).into_iter().filter_map(|(name, shape)| {
             let layer = name.strip_suffix(".weight").filter(|layer| layer.starts_with("h."))?;
             let adapted = shape.len() == 2 && self.adapts(layer);
             adapted.then(|| (layer.to_owned(), shape[0], shape[1]))
@@ -161,7 +161,7 @@ impl FineTune {
         if let Some(lora) = &self.lora {
             return lora.parameters(model);
         }
-        let mut parameters = checkpoint::parameters(model);
+        let mut parameters = parameters(model);
         parameters.retain(|(name, _)| self.trains(name));
         parameters
     }
@@ -184,7 +184,7 @@ impl FineTune {
             }
             return lora.validate(model);
         }
-        let parameters = checkpoint::parameters(model);
+        let parameters = parameters(model);
         let given = [("--freeze", &self.freeze), ("--train-only", &self.train_only)];
         for (option, pattern) in
             given.iter().flat_map(|(option, all)| all.iter().map(move |pattern| (option, pattern)))

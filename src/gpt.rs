@@ -9,6 +9,7 @@ use crate::checkpoint::{self, EndOfText, Fill, ModelFiles, TextFiles, Weights};
 use crate::config::{GptConfig, Precision};
 use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::finetune::{FineTune, is_adapter};
 use crate::generate::{GenerateOptions, StopText, generate};
 use crate::model::Uses;
@@ -323,9 +324,7 @@ impl Gpt {
     /// If the folder cannot be written, or the device is lost.
     pub fn save(&mut self, dir: &Path) -> Result<()> {
         self.with_parameters(|model, fill| {
-            checkpoint::files::write_folder(dir, |folder| {
-                checkpoint::write_model(folder, model, fill)
-            })
+            files::write_folder(dir, |folder| checkpoint::write_model(folder, model, fill))
         })
     }
 

@@ -45,25 +45,31 @@ pub mod check;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+#[cfg(feature = "download")]
 mod download;
 pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod export;
+pub mod files;
 pub mod finetune;
 pub mod fit;
 pub mod generate;
 pub mod gpt;
 pub mod graph;
+#[cfg(feature = "download")]
 pub mod hub;
 pub mod kernel;
 pub mod math;
 pub mod model;
 pub mod ops;
+pub mod params;
 pub mod plan;
 pub mod profile;
+pub mod repository;
 pub mod tokenizer;
 pub mod train;
+pub mod tune;
 
 pub use config::{GptConfig, TrainConfig};
 pub use error::{Error, Result};

@@ -5,10 +5,10 @@
 
 use crate::config::{GptConfig, Optimizer, Precision, Recompute, TrainConfig};
 use crate::finetune::FineTune;
-use crate::graph::{Graph, Param, Var};
+use crate::graph::{Graph, Op, Param, Slice, Slot, Var};
 use crate::kernel::{Dims, Elem, LossScale};
 use crate::ops::head::{Head, HeadLast, row_stride};
-use crate::ops::{Op, embedding::Slice, global_norm, optimizer, sample};
+use crate::ops::{global_norm, optimizer, sample};
 use crate::plan::{Limits, Phase, Plan, Role, View};
 
 /// How many tokens generation adds in one replay, the longest first.
@@ -148,7 +148,7 @@ pub struct Program {
     /// The parameters and their places.
     pub params: Vec<Param>,
     /// The arenas in slices, with gradients and moments.
-    pub slots: Vec<optimizer::Slot>,
+    pub slots: Vec<Slot>,
     /// Views of batches, unless generation is all.
     pub batch: Option<BatchViews>,
     /// Views of updates, in training.

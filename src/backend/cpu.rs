@@ -6,7 +6,7 @@ use std::sync::Arc;
 use half::f16;
 use rayon::prelude::*;
 
-use crate::backend::Backend;
+use super::interface::Backend;
 use crate::error::{Error, Result};
 use crate::kernel::{Elem, Io, Real, Step};
 use crate::plan::{Dispatch, Plan, View};
@@ -155,7 +155,7 @@ impl<F: Real> Cpu<F> {
         halves.extend(dispatch.args.iter().filter(is_half).map(|view| self.widened(*view)));
         let kernel = dispatch.kernel;
         let io = borrow(&mut self.buffers, &mut halves, dispatch);
-        match F::cpu(kernel).filter(|_| self.mode == Use::Kernels) {
+        match F::cpu(kernel.cpu).filter(|_| self.mode == Use::Kernels) {
             Some(cpu) => cpu(&dispatch.dims, step, io),
             None => F::twin(&kernel.twin)(&dispatch.dims, step, io),
         }

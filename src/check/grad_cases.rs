@@ -3,10 +3,10 @@
 use crate::check::grad::{Case, Objective, Perturb, Replay};
 use crate::config::{GptConfig, Optimizer};
 use crate::finetune::{FineTune, Lora};
+use crate::graph::Op;
 use crate::graph::{Graph, Recorder, Var};
 use crate::kernel::{Dims, Elem, Step};
 use crate::model::{Program, Uses};
-use crate::ops::Op;
 use crate::ops::cross_entropy::IGNORE;
 use crate::ops::dropout::threshold;
 use crate::ops::global_norm::state;
@@ -77,7 +77,7 @@ fn op_tuning(
 /// The slices of parameters, by name.
 fn parameters(params: &[crate::graph::Param]) -> impl Iterator<Item = (String, Var)> + '_ {
     params.iter().flat_map(|param| {
-        let named = |slice: &crate::ops::embedding::Slice| match param.slices.len() {
+        let named = |slice: &crate::graph::Slice| match param.slices.len() {
             1 => (param.name.clone(), slice.var),
             _ => (format!("{} from row {}", param.name, slice.start), slice.var),
         };

@@ -14,15 +14,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::location::folder_of;
 use super::peft::{Adapted, BASE, PeftConfig};
-use super::save::write_json;
 use super::tensor_file::{Fill, Float, TensorFile, list, write_tensors};
+use super::weights;
 use super::weights::{HEAD, PREFIX, TABLE, is_mask, pickled};
-use super::{NamedShape, each_parameter, folder_of, weights};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
+use crate::files::write_json;
 use crate::finetune::{Lora, merge};
-use crate::hub;
+use crate::params::{NamedShape, each_parameter};
+use crate::repository::{self, ModelName};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -320,26 +322,18 @@ pub(super) fn is_adapter(dir: &Path) -> bool {
     is_there(dir) && !weights::is_there(dir)
 }
 
-/// The folder whose files have a model's sizes: `dir` itself, or that of the model which its adapters belong to,
-/// which may be one on the hub. Adapters beside a model belong to that, whatever their configuration says, as
-/// for Hugging Face's `from_pretrained`.
-///
-/// # Errors
-///
-/// If adapters name no model that is there.
-pub(super) fn model_folder(dir: &Path) -> Result<PathBuf> {
-    fetch_model(dir, &mut |_| ())
+/// Where the model of some adapters is to be found.
+enum Base {
+    Folder(PathBuf),
+    OnHub(ModelName),
 }
 
-/// [`model_folder`], which tells how far the download of a model on the hub is.
+/// Where the model of the adapters in `dir` is, by what their configuration says.
 ///
 /// # Errors
 ///
-/// As [`model_folder`].
-pub(crate) fn fetch_model(dir: &Path, progress: &mut dyn FnMut(hub::Progress)) -> Result<PathBuf> {
-    if !is_adapter(dir) {
-        return Ok(dir.to_owned());
-    }
+/// If it names no model that is there.
+fn base(dir: &Path) -> Result<Base> {
     let name = read_config(dir)?.base.ok_or_else(|| {
         let what = format!("base_model_name_or_path is null, must be {BASE}");
         Error::input(what)
@@ -350,20 +344,55 @@ pub(crate) fn fetch_model(dir: &Path, progress: &mut dyn FnMut(hub::Progress)) -
     let places = [PathBuf::from(&name), dir.join(&name)];
     let is_model = |place: &PathBuf| folder_of(place).join("config.json").is_file();
     let known = places.iter().find(|place| is_model(place));
-    let known = known.or_else(|| places.iter().find(|place| place.exists())).cloned();
-    let base = match known {
-        Some(base) => base,
-        None if hub::is_name(&name) => hub::find_model(Path::new(&name), progress)
-            .map_err(|error| error.at(format!("the model of the adapters in {}", dir.display())))?,
-        None => {
-            return Err(Error::input(format!(
-                "{} holds adapters of the model {name}, which is not there",
+    if let Some(known) = known.or_else(|| places.iter().find(|place| place.exists())) {
+        return Ok(Base::Folder(known.clone()));
+    }
+    repository::hub_name(&name).map(Base::OnHub).ok_or_else(|| {
+        Error::input(format!(
+            "{} holds adapters of the model {name}, which is not there",
+            dir.display()
+        ))
+        .hint(format!(
+            "put the model back, or name its folder as base_model_name_or_path in {CONFIG}"
+        ))
+    })
+}
+
+/// The name on the hub of the model that the adapters in `dir` belong to; `None` if there are none, or it is a folder.
+///
+/// # Errors
+///
+/// If adapters name no model that is there.
+pub fn base_on_hub(dir: &Path) -> Result<Option<ModelName>> {
+    if !is_adapter(dir) {
+        return Ok(None);
+    }
+    Ok(match base(dir)? {
+        Base::Folder(_) => None,
+        Base::OnHub(name) => Some(name),
+    })
+}
+
+/// The folder whose files have a model's sizes: `dir` itself, or that of the model which its adapters belong to,
+/// which may be one on the hub that was downloaded before. Adapters beside a model belong to that, whatever their
+/// configuration says, as for Hugging Face's `from_pretrained`.
+///
+/// # Errors
+///
+/// If adapters name no model that is there.
+pub(crate) fn model_folder(dir: &Path) -> Result<PathBuf> {
+    if !is_adapter(dir) {
+        return Ok(dir.to_owned());
+    }
+    let base = match base(dir)? {
+        Base::Folder(folder) => folder,
+        Base::OnHub(name) => repository::cached(&name)?.ok_or_else(|| {
+            Error::input(format!(
+                "{} holds adapters of the model {name}, which is not on this machine",
                 dir.display()
             ))
-            .hint(format!(
-                "put the model back, or name its folder as base_model_name_or_path in {CONFIG}"
-            )));
-        }
+            .hint("look the adapters up with `hub::find_model`, which downloads the model")
+        })?,
     };
     if is_there(&base) {
         return Err(Error::input(format!(
@@ -393,7 +422,7 @@ fn config_json(adapter: &AdapterFiles) -> Value {
         false => json!(alpha),
     };
     // What came from the hub is found there by others, too.
-    let (base, revision) = match hub::name_of(adapter.base) {
+    let (base, revision) = match repository::name_of(adapter.base) {
         Some((repository, commit)) => (repository, Some(commit)),
         None => (adapter.base.to_string_lossy().into_owned(), None),
     };

@@ -5,8 +5,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::adapter;
+use super::end_of_text::EndOfText;
+use super::location::folder_of;
+use super::save::ModelFiles;
 use super::tensor_file::Float;
-use super::{EndOfText, ModelFiles, adapter, folder_of};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
 

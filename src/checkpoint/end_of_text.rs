@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::{adapter, folder_of};
+use super::adapter;
+use super::location::folder_of;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 

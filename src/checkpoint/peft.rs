@@ -9,9 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
-use crate::hub;
-
-use super::each_parameter;
+use crate::params::each_parameter;
+use crate::repository::hub_name;
 
 /// Settings that change the arithmetic and are not read here, each with the values supported.
 const SETTINGS: &[(&str, &[&str])] = &[
@@ -327,7 +326,7 @@ impl Fields<'_> {
         };
         let name = name.ok_or_else(|| self.wrong("base_model_name_or_path", BASE))?;
         Ok(Some(match self.get("revision").as_str() {
-            Some(revision) if hub::is_name(name) => format!("{name}@{revision}"),
+            Some(revision) if hub_name(name).is_some() => format!("{name}@{revision}"),
             _ => name.to_owned(),
         }))
     }

@@ -9,14 +9,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::save::{MODEL_FILES, ModelFiles, write_json, write_model};
+use super::metrics::METRICS;
+use super::save::{MODEL_FILES, ModelFiles, write_model};
+use super::state::{self, TrainState};
 use super::tensor_file::Fill;
-use super::{NamedShape, TrainState, files, state};
-use crate::backend::gpu::Choices;
 use crate::error::{Error, Result};
+use crate::files::{self, write_json};
+use crate::params::NamedShape;
 
 const SETTINGS: &str = "run.json";
-const METRICS: &str = "metrics.jsonl";
 /// The file of a run on a GPU with the variants of kernels that it takes.
 pub const CHOICES: &str = "variants.json";
 const LOCK: &str = ".lock";
@@ -125,7 +126,7 @@ impl RunDir {
     /// # Errors
     ///
     /// If the file cannot be read or is not of this kind.
-    pub fn choices(&self) -> Result<Option<Choices>> {
+    pub fn choices<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         let path = self.path.join(CHOICES);
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -133,8 +134,9 @@ impl RunDir {
             Err(e) => return Err(Error::io("reading", &path, &e)),
         };
         serde_json::from_slice(&text).map(Some).map_err(|e| {
-            Error::input(format!("{}: {e}", path.display()))
-                .hint("remove it: kernels are chosen anew, and the run goes on with a little other rounding")
+            Error::input(format!("{}: {e}", path.display())).hint(
+                "remove it: kernels will be re-selected; results may differ in the last digits",
+            )
         })
     }
 
@@ -143,7 +145,7 @@ impl RunDir {
     /// # Errors
     ///
     /// What the system refused.
-    pub fn keep_choices(&self, choices: &Choices) -> Result<()> {
+    pub fn keep_choices(&self, choices: &impl Serialize) -> Result<()> {
         write_json(&self.path.join(CHOICES), choices)
     }
 

@@ -6,11 +6,13 @@ use serde_json::{Map, Value, json};
 
 use super::adapter::{ADAPTER_FILES, AdapterFiles, write_adapter};
 use super::config_json::{config_json, generation_config_json};
+use super::end_of_text::{EndOfText, TextFiles};
 use super::tensor_file::{Fill, Float, write_tensors};
 use super::weights::{INDEX, PREFIX, SINGLE};
-use super::{EndOfText, NamedShape, TextFiles, files, parameters};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
+use crate::files::{self, write_json};
+use crate::params::{NamedShape, parameters};
 use crate::tokenizer::Tokenizer;
 
 /// What a model folder says beside its weights.
@@ -171,12 +173,4 @@ fn tokenizer_config(model: &GptConfig, tokenizer: &Tokenizer, end: &EndOfText) -
         }
     }
     config
-}
-
-/// Writes a value as indented JSON with a newline at the end, as a whole.
-pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::input(format!("writing {}: {e}", path.display())))?;
-    text.push('\n');
-    files::write_bytes(path, text.as_bytes())
 }

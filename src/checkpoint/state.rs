@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::NamedShape;
-use super::save::write_json;
+use super::metrics::Metrics;
 use super::tensor_file::{Fill, Float, TensorFile, open_exact, write_tensors};
 use crate::error::{Error, Result};
-use crate::train::Metrics;
+use crate::files::write_json;
+use crate::params::NamedShape;
 
 const NUMBERS: &str = "train_state.json";
 const TENSORS: &str = "train_state.safetensors";

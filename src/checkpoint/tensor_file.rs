@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use half::slice::HalfFloatSliceExt;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
-use super::{NamedShape, files};
 use crate::error::{Error, Result};
+use crate::files;
+use crate::params::NamedShape;
 
 /// Gives a tensor's data: fills the slice with the elements from the given offset on.
 pub type Fill<'a> = dyn FnMut(&str, usize, &mut [f32]) -> Result<()> + 'a;

@@ -7,20 +7,23 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::adapter::{self, Adapter, LowRanks};
+use super::location::folder_of;
 use super::tensor_file::{SLICE, TensorFile, coordinates, list};
-use super::{each_parameter, folder_of};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
+use crate::params::each_parameter;
 
-pub(crate) const SINGLE: &str = "model.safetensors";
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// The file of weights that are in one.
+pub const SINGLE: &str = "model.safetensors";
+/// The file that says which shard each tensor is in.
+pub const INDEX: &str = "model.safetensors.index.json";
 pub(super) const PREFIX: &str = "transformer.";
 /// The token table.
 pub(super) const TABLE: &str = "wte.weight";
 /// The output head, which is the token table.
 pub(super) const HEAD: &str = "lm_head.weight";
 /// What to do with weights in Python's own format.
-pub(crate) const SAVE_AS_SAFETENSORS: &str = "save the model as safetensors: in Python, GPT2LMHeadModel.from_pretrained(MODEL)\
+pub const SAVE_AS_SAFETENSORS: &str = "save the model as safetensors: in Python, GPT2LMHeadModel.from_pretrained(MODEL)\
      .save_pretrained(NEW_DIR)";
 /// The same for adapters.
 const SAVE_ADAPTERS_AS_SAFETENSORS: &str = "save the adapters as safetensors: in Python, PeftModel.from_pretrained(\
@@ -36,7 +39,7 @@ struct Place {
 /// The weights of a model folder: open, every parameter there with its shape.
 pub struct Weights {
     files: Vec<TensorFile>,
-    /// By the parameters' names, without a prefix, in the order of [`super::parameters`].
+    /// By the parameters' names, without a prefix, in the order of [`crate::params::parameters`].
     places: Vec<(String, Place)>,
     by_name: HashMap<String, usize>,
     /// What is merged into them as they are read.
@@ -220,7 +223,7 @@ impl Weights {
 /// # Errors
 ///
 /// If the index cannot be read, or names anything but files of the folder itself.
-pub(crate) fn shards(dir: &Path) -> Result<BTreeSet<String>> {
+pub fn shards(dir: &Path) -> Result<BTreeSet<String>> {
     Ok(read_index(dir)?.into_iter().map(|(_, shard)| shard).collect())
 }
 

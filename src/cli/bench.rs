@@ -6,18 +6,19 @@ use std::time::Instant;
 use clap::Subcommand;
 use serde_json::{Value, json};
 use wgpt::backend::Device;
-use wgpt::backend::gpu::tune::{Effort, tune};
 use wgpt::config::Optimizer;
 use wgpt::engine::Engine;
 use wgpt::kernel::{Dims, Step};
 use wgpt::model::{Program, Uses};
 use wgpt::plan::Dispatch;
 use wgpt::profile::{Report, moved_bytes, peak};
+use wgpt::tune::{Effort, tune};
 use wgpt::{GenerateOptions, Result};
 
 use super::options::{BatchArgs, DeviceArgs, ModelArgs, PrecisionArgs, open};
+use super::outcome::Outcome;
 use super::profile::{self, ProfileArgs};
-use super::{Outcome, number, output};
+use super::{number, output};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -4,7 +4,8 @@ use serde_json::json;
 use wgpt::Result;
 use wgpt::backend::gpu::{self, AdapterReport, DeviceChoice};
 
-use super::{Outcome, number, output};
+use super::outcome::Outcome;
+use super::{number, output};
 
 /// List GPU adapters with drivers, limits and features, and which device auto takes
 #[derive(clap::Args)]

@@ -18,8 +18,9 @@ use super::options::{
     ChoiceArgs, DeviceArgs, PrecisionArgs, PrecisionChoice, check_shape, device_name, find_model,
     load, open,
 };
+use super::outcome::Outcome;
 use super::progress::{Bar, Progress};
-use super::{Outcome, number, output, tokenizer};
+use super::{number, output, tokenizer};
 
 const EXAMPLES: &str = "\
 How it is counted:

@@ -13,7 +13,8 @@ use wgpt::export::gguf::{self, Kind};
 use wgpt::{Error, Gpt, Result};
 
 use super::options::{find_model, load};
-use super::{Outcome, number, output};
+use super::outcome::Outcome;
+use super::{number, output};
 
 const EXAMPLES: &str = "\
 Examples:

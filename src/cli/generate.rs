@@ -7,7 +7,8 @@ use serde_json::json;
 use wgpt::{Error, GenerateOptions, Gpt, Result};
 
 use super::options::{ChoiceArgs, DeviceArgs, PrecisionArgs, find_model, load, open, with_default};
-use super::{Outcome, output};
+use super::outcome::Outcome;
+use super::output;
 
 const EXAMPLES: &str = "\
 Examples:

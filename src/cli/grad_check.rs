@@ -7,7 +7,8 @@ use wgpt::backend::gpu::DeviceChoice;
 use wgpt::check::grad::{Row, grad_check, grad_check_device};
 
 use super::options::device_name;
-use super::{Outcome, number, output};
+use super::outcome::Outcome;
+use super::{number, output};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -12,6 +12,7 @@ mod generate;
 mod grad_check;
 mod number;
 mod options;
+mod outcome;
 mod output;
 mod plan;
 mod profile;
@@ -27,6 +28,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use wgpt::error::Kind;
 use wgpt::{Error, Result};
+
+use outcome::Outcome;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,14 +68,6 @@ enum Command {
     Verify(verify::Args),
     Tune(tune::Args),
     Devices(devices::Args),
-}
-
-/// What a command comes to when nothing went wrong: whether all it checked is as it should be.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Good,
-    /// Something that was checked is not.
-    Bad,
 }
 
 /// Runs the command that the arguments name; the exit code.

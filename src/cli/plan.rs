@@ -11,7 +11,8 @@ use super::options::{
     BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, NamedLimits, PrecisionArgs, RecomputeArgs,
     check_shape, device_name, with_default,
 };
-use super::{Outcome, number, output};
+use super::outcome::Outcome;
+use super::{number, output};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use wgpt::backend::gpu::Peak;
-use wgpt::checkpoint::files;
+use wgpt::files;
 use wgpt::profile::{Profile, Report};
 use wgpt::{Error, Result};
 

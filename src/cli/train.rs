@@ -20,9 +20,10 @@ use super::options::{
     BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, PrecisionArgs, RecomputeArgs, ValTokens,
     find_model, open, resolve, with_default,
 };
+use super::outcome::Outcome;
 use super::profile::{self, ProfileArgs};
 use super::progress::Progress;
-use super::{Outcome, number, output};
+use super::{number, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -342,6 +343,10 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     let mut trainer = match &args.resume {
         Some(dir) => {
             set_running(Running::Preparing(dir.clone()));
+            if checkpoint::has_adapters(dir) {
+                // Their model may be one of the hub that is no longer on this machine.
+                find_model(Some(dir))?;
+            }
             let device = |settings: &RunSettings| open(settings.device.parse()?);
             match train::resume(dir, device, &mut |event| progress.show(event))? {
                 Resumed::Running(trainer) => *trainer,

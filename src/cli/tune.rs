@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use wgpt::backend::Device;
-use wgpt::backend::gpu::tune::{Effort, tune};
 use wgpt::backend::gpu::{GpuDevice, Peak, class};
 use wgpt::config::Optimizer;
 use wgpt::model::{Program, Uses};
 use wgpt::plan::{Dispatch, Plan};
 use wgpt::profile;
+use wgpt::tune::{Effort, tune};
 use wgpt::{Error, Result};
 
 use super::options::{BatchArgs, DeviceArgs, ModelArgs, PrecisionArgs, open};
-use super::{Outcome, output};
+use super::outcome::Outcome;
+use super::output;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -10,7 +10,8 @@ use wgpt::{Error, Result};
 
 use super::grad_check::SABOTAGE;
 use super::options::{DeviceArgs, ModelArgs, NamedLimits, check_shape, device_name};
-use super::{Outcome, output};
+use super::outcome::Outcome;
+use super::output;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -3,12 +3,11 @@
 //! A download goes to a file named `.part`, which a later try continues where it stopped, and gets its name when it is
 //! whole: as long as the server said, and of the right SHA-256 where that is known. (For `tinystories` none is pinned.)
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::cache;
-use crate::download::{Remote, agent, open_alone, sha256};
 use crate::error::{Error, Result};
+use crate::files::sha256;
 
 /// A published text.
 #[derive(Debug, PartialEq, Eq)]
@@ -107,49 +106,80 @@ impl Downloads {
             check_sha256(dataset, &path)?;
             return Ok(path);
         }
-        fs::create_dir_all(&self.folder)
-            .map_err(|cause| Error::io("making the cache folder", &self.folder, &cause))?;
-        let part_path = self.folder.join(format!("{}.part", dataset.file));
-        let refused = |cause: std::io::Error| Error::io("writing", &part_path, &cause);
-        let mut part = open_alone(dataset.name, &part_path)?;
-        if path.exists() {
-            // Another process brought it since we looked.
-            fs::remove_file(&part_path).map_err(refused)?;
-            return Ok(path);
-        }
-        self.download(dataset, &mut part, progress).inspect_err(|_| {
-            // A try that brought nothing leaves nothing; if that fails, an empty file is no harm.
-            if part.metadata().is_ok_and(|file| file.len() == 0) {
-                let _ = fs::remove_file(&part_path);
-            }
-        })?;
-        part.sync_all().map_err(refused)?;
-        if let Err(error) = check_sha256(dataset, &part_path) {
-            fs::remove_file(&part_path).map_err(refused)?;
-            return Err(error);
-        }
-        fs::rename(&part_path, &path).map_err(refused)?;
+        self.bring(dataset, &path, progress)?;
         Ok(path)
     }
 
-    fn download(
-        &self,
-        dataset: &'static Dataset,
-        part: &mut File,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<()> {
-        let url = self.url(dataset);
-        let mut on_bytes = |done_bytes: u64, total_bytes: Option<u64>| {
-            progress(Progress { name: dataset.name, done_bytes, total_bytes });
-        };
-        let remote = Remote { agent: &agent(&url), url: &url, authorization: None };
-        remote.download(part, &mut on_bytes).map_err(|cause| {
+    #[cfg(not(feature = "download"))]
+    fn bring(&self, dataset: &Dataset, path: &Path, _: &mut dyn FnMut(Progress)) -> Result<()> {
+        Err(Error::input(format!("{} is not on this machine", dataset.name)).hint(format!(
+            "this program was built without the feature `download`: put {} at {}",
+            self.url(dataset),
+            path.display()
+        )))
+    }
+}
+
+#[cfg(feature = "download")]
+mod remote {
+    use std::fs::{self, File};
+    use std::path::Path;
+
+    use super::{Dataset, Downloads, Progress, check_sha256};
+    use crate::download::{Remote, agent, open_alone};
+    use crate::error::{Error, Result};
+
+    impl Downloads {
+        /// Brings a data set to `path`, whole.
+        pub(super) fn bring(
+            &self,
+            dataset: &'static Dataset,
+            path: &Path,
+            progress: &mut dyn FnMut(Progress),
+        ) -> Result<()> {
+            fs::create_dir_all(&self.folder)
+                .map_err(|cause| Error::io("making the cache folder", &self.folder, &cause))?;
+            let part_path = self.folder.join(format!("{}.part", dataset.file));
+            let refused = |cause: std::io::Error| Error::io("writing", &part_path, &cause);
+            let mut part = open_alone(dataset.name, &part_path)?;
+            if path.exists() {
+                // Another process brought it since we looked.
+                fs::remove_file(&part_path).map_err(refused)?;
+                return Ok(());
+            }
+            self.download(dataset, &mut part, progress).inspect_err(|_| {
+                // A try that brought nothing leaves nothing; if that fails, an empty file is no harm.
+                if part.metadata().is_ok_and(|file| file.len() == 0) {
+                    let _ = fs::remove_file(&part_path);
+                }
+            })?;
+            part.sync_all().map_err(refused)?;
+            if let Err(error) = check_sha256(dataset, &part_path) {
+                fs::remove_file(&part_path).map_err(refused)?;
+                return Err(error);
+            }
+            fs::rename(&part_path, path).map_err(refused)
+        }
+
+        fn download(
+            &self,
+            dataset: &'static Dataset,
+            part: &mut File,
+            progress: &mut dyn FnMut(Progress),
+        ) -> Result<()> {
+            let url = self.url(dataset);
+            let mut on_bytes = |done_bytes: u64, total_bytes: Option<u64>| {
+                progress(Progress { name: dataset.name, done_bytes, total_bytes });
+            };
+            let remote = Remote { agent: &agent(&url), url: &url, authorization: None };
+            remote.download(part, &mut on_bytes).map_err(|cause| {
             Error::input(format!("downloading {} from {url}: {cause}", dataset.name)).hint(format!(
                 "download {url} by other means, then pass its path as --data PATH or put it at {}; \
                  WGPT_DATA_URL names a mirror; --data stories needs no network",
                 self.path(dataset).display()
             ))
         })
+        }
     }
 }
 

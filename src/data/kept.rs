@@ -15,8 +15,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::source::Sources;
 use super::tokens::TokenWriter;
-use crate::checkpoint::files;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::tokenizer::Tokenizer;
 
 /// Counted up whenever the same text and tokenizer give other ids than before.

@@ -17,8 +17,8 @@ use tempfile::{NamedTempFile, TempPath};
 use super::batches::split;
 use super::random;
 use super::text::{CutText, Document};
-use crate::checkpoint::files;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::tokenizer::TextEncoder;
 
 const MAGIC: &[u8; 8] = b"wgpt.tok";

@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::Float;
+use crate::checkpoint::{Metrics, read_metrics};
 use crate::config::{Optimizer, TrainConfig};
 use crate::finetune::{FineTune, Lora};
 use crate::gpt::Gpt;
-use crate::train::report::{Metrics, read_metrics};
 use crate::train::settings::RunSettings;
 
 /// The run that a model folder is of.

@@ -14,11 +14,11 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use super::{Progress, counted, make_parent, parameter_count};
-use crate::checkpoint::{
-    EndOfText, Fill, Float, NamedShape, SLICE, coordinates, files, parameters,
-};
+use crate::checkpoint::{EndOfText, Fill, Float, SLICE, coordinates};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::gpt::Gpt;
+use crate::params::{NamedShape, parameters};
 use crate::tokenizer::Tokenizer;
 
 /// The entries for tokens that end a text: llama.cpp ends generation at any of them, whatever it calls them.

@@ -11,10 +11,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::checkpoint::{
-    Fill, Layout, fetch_model, files, folder_of, has_adapters, write_json, write_model_as,
-};
+use crate::checkpoint::{Fill, Layout, folder_of, has_adapters, model_folder, write_model_as};
 use crate::error::{Error, Result};
+use crate::files::{self, write_json};
 use crate::gpt::Gpt;
 
 /// Hears how many parameters of how many are written; an error of its own ends the export, which leaves nothing.
@@ -58,7 +57,7 @@ pub fn folder(
 ) -> Result<()> {
     refuse_taken(out)?;
     let source = folder_of(source);
-    let base = fetch_model(source, &mut |_| ())?;
+    let base = model_folder(source)?;
     let base = folder_of(&base);
     make_parent(out)?;
     let name = out.file_name().unwrap_or_default().to_string_lossy();
@@ -127,7 +126,7 @@ fn make_parent(path: &Path) -> Result<()> {
 
 /// How many numbers a model has.
 pub fn parameter_count(gpt: &Gpt) -> u64 {
-    let parameters = crate::checkpoint::parameters(gpt.config());
+    let parameters = crate::params::parameters(gpt.config());
     parameters.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
 }
 

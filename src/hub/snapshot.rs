@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use ureq::http::{HeaderMap, Response};
 use ureq::{Agent, Body};
 
-use super::{Hub, ModelName, Progress};
-use crate::checkpoint::{self, files};
-use crate::download::{Failure, Remote, agent, open_alone, patiently, sha256};
+use super::{Hub, Progress};
+use crate::checkpoint;
+use crate::download::{Failure, Remote, agent, open_alone, patiently};
 use crate::error::{Error, Result};
+use crate::files::{self, sha256};
+use crate::repository::{ModelName, is_commit};
 
 /// Redirections within the hub: a repository that was renamed, a file that lies elsewhere.
 const MOST_REDIRECTIONS: usize = 5;
@@ -42,13 +44,8 @@ impl<'a> Snapshot<'a> {
         name: &'a ModelName,
         progress: &'a mut dyn FnMut(Progress),
     ) -> Snapshot<'a> {
-        let folder = hub.cache.join(format!("models--{}", name.repository.replace('/', "--")));
-        let commit = if is_commit(&name.revision) {
-            Some(name.revision.clone())
-        } else {
-            let named = fs::read_to_string(folder.join("refs").join(&name.revision));
-            named.ok().map(|commit| commit.trim().to_owned()).filter(|commit| is_commit(commit))
-        };
+        let folder = name.folder(&hub.cache);
+        let commit = name.commit(&folder);
         let authorization = hub.token.as_ref().map(|token| format!("Bearer {token}"));
         let agent = agent(&hub.endpoint);
         Snapshot { hub, name, progress, agent, authorization, folder, commit }
@@ -287,11 +284,6 @@ impl<'a> Snapshot<'a> {
 /// A header that is text.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-/// Whether this is a commit's name, and so one that always means the same, and a safe name of a folder.
-pub(super) fn is_commit(revision: &str) -> bool {
-    revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn make_parent(path: &Path) -> Result<()> {

@@ -3,9 +3,11 @@
 //! Mixed precision updates parameters in single precision, where a small update does not vanish
 //! beside a large weight, and multiplies by copies of half the size (Micikevicius et al. 2017).
 
+use crate::config::Precision;
+use crate::graph::Graph;
 use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
-use crate::ops::portable;
-use crate::plan::{Plan, View};
+use crate::ops::variants::portable;
+use crate::plan::{Phase, Plan, View};
 
 /// `out` (N) from `x` (N).
 pub const FORWARD: Kernel = Kernel {
@@ -16,6 +18,20 @@ pub const FORWARD: Kernel = Kernel {
     flops: |_| 0,
     variants: portable!("cast_forward", [], grid::elements),
 };
+
+impl Graph {
+    /// Records the copies of all parameters that products read, in mixed precision.
+    pub fn record_cast(&mut self) {
+        if self.precision() == Precision::F32 {
+            return;
+        }
+        let start = self.plan.dispatches.len();
+        for (params, copy) in self.copies() {
+            record(&mut self.plan, params, copy);
+        }
+        self.plan.end_phase(Phase::Cast, start);
+    }
+}
 
 /// Records the copy of `x` to `out`, which is as long.
 pub fn record(plan: &mut Plan, x: View, out: View) {

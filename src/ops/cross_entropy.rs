@@ -21,7 +21,7 @@ use crate::kernel::{
 };
 use crate::math::simd::{self, vector_fn};
 use crate::ops::global_norm::state;
-use crate::ops::portable;
+use crate::ops::variants::portable;
 
 /// The target of a row without one: PyTorch's -100.
 pub const IGNORE: u32 = u32::MAX;

@@ -5,10 +5,11 @@
 
 use rayon::prelude::*;
 
-use crate::graph::{Recorder, Var};
-use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::graph::{Graph, Op, Recorder, Sharing, Var};
+use crate::kernel::{Dims, Elem, Io, Kernel, Real, Step, grid, reads, twin, writes};
 use crate::math::simd::{CHUNK, vector_fn};
-use crate::ops::{Op, portable, random};
+use crate::ops::random;
+use crate::ops::variants::portable;
 use crate::plan::Plan;
 
 /// `out` from `x`.
@@ -39,6 +40,20 @@ pub struct Dropout {
     pub x: Var,
     /// (B,T,C)
     pub out: Var,
+}
+
+impl Graph {
+    /// `x` with a share of its elements dropped; the output begins or joins the stream if `stream`.
+    pub fn dropout(&mut self, name: &str, x: Var, stream: bool) -> Var {
+        let c = x.value.len / self.rows();
+        let out = match stream {
+            true => self.branch(name, c, Elem::Real, x.has_grad()),
+            false => self.activation_of(name, c, Sharing::InBlocks, x.has_grad()),
+        };
+        let dims = Dims { C: c as u32, ID: self.next_dropout(), ..self.dims() };
+        self.push(Dropout { dims, x, out });
+        out
+    }
 }
 
 impl Op for Dropout {

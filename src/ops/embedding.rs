@@ -11,13 +11,13 @@
 
 use rayon::prelude::*;
 
-use crate::graph::{Recorder, Var};
+use crate::graph::{Graph, Op, Recorder, Sharing, Slice, Var};
 use crate::kernel::{
-    Accumulate, Dims, Io, Kernel, Needs, Real, Step, accumulate, adds, four_channels, grid, reads,
-    reads_u32, twin, writes_part,
+    Accumulate, Dims, Elem, Io, Kernel, Needs, Real, Step, accumulate, adds, four_channels, grid,
+    reads, reads_u32, twin, writes_part,
 };
 use crate::math::simd;
-use crate::ops::{Op, portable};
+use crate::ops::variants::portable;
 use crate::plan::{Plan, View};
 
 /// `out` from a slice of the token table.
@@ -58,17 +58,6 @@ pub const BACKWARD_POSITIONS: Kernel = Kernel {
     variants: portable!("embedding_backward_positions", [], grid::elements),
 };
 
-/// A slice of a table's rows.
-#[derive(Clone, Copy, Debug)]
-pub struct Slice {
-    /// Its first row.
-    pub start: usize,
-    /// The number of its rows.
-    pub rows: usize,
-    /// The rows.
-    pub var: Var,
-}
-
 /// `out` (B,T,C) from tokens (B,T).
 pub struct Embedding {
     /// B, T, C, S.
@@ -86,6 +75,21 @@ pub struct Embedding {
 impl Embedding {
     fn slice_dims(&self, slice: &Slice) -> Dims {
         Dims { V: slice.rows as u32, START: slice.start as u32, ..self.dims }
+    }
+}
+
+impl Graph {
+    /// The embeddings (B,T,C) of `tokens` from tables (V,C) and (S,C).
+    pub fn embedding(&mut self, tokens: View, v: usize, s: usize, c: usize, stream: bool) -> Var {
+        let wte = self.param("wte.weight", &[v, c]);
+        let wpe = self.whole("wpe.weight", &[s, c]);
+        let value = self.activations("embedding", self.rows() * c, Elem::Real, Sharing::InBlocks);
+        let has_grad = wpe.has_grad() || wte.iter().any(|slice| slice.var.has_grad());
+        let grad = if stream { "stream" } else { "embedding" };
+        let out = self.var(grad, value, Elem::Real, has_grad);
+        let dims = Dims { C: c as u32, S: s as u32, ..self.dims() };
+        self.push(Embedding { dims, tokens, wte, wpe, out });
+        out
     }
 }
 

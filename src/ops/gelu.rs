@@ -7,12 +7,12 @@
 
 use rayon::prelude::*;
 
-use crate::graph::{Recorder, Var};
+use crate::graph::{Graph, Op, Recorder, Sharing, Var};
 use crate::kernel::{
     Dims, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, twin, writes,
 };
 use crate::math::simd::{self, CHUNK, vector_fn};
-use crate::ops::{Op, portable};
+use crate::ops::variants::portable;
 use crate::plan::Plan;
 
 /// √(2/π)
@@ -53,6 +53,17 @@ pub struct Gelu {
     pub x: Var,
     /// (B,T,C)
     pub out: Var,
+}
+
+impl Graph {
+    /// GELU of `x`.
+    pub fn gelu(&mut self, name: &str, x: Var) -> Var {
+        let c = x.value.len / self.rows();
+        let out = self.activation_of(name, c, Sharing::InBlocks, x.has_grad());
+        let dims = Dims { C: c as u32, ..self.dims() };
+        self.push(Gelu { dims, x, out });
+        out
+    }
 }
 
 impl Op for Gelu {

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use crate::kernel::{Dims, Io, Kernel, LossScale, Real, Step, changes_u32, reads, twin, writes};
 use crate::math::simd::{self, vector_fn};
-use crate::ops::portable;
+use crate::ops::variants::portable;
 use crate::plan::{Plan, View};
 
 /// Gradients a workgroup reduces.

@@ -7,13 +7,13 @@
 //! [`cross_entropy`]'s. Generation needs the logits of the last valid row alone, which has a kernel of its
 //! own.
 
-use crate::graph::{Recorder, Var};
+use crate::graph::{Op, Recorder, Slice, Var};
 use crate::kernel::{
     Accumulate, Dims, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, twin, writes_part,
 };
 use crate::math::gemv::row_dots;
-use crate::ops::embedding::Slice;
-use crate::ops::{Op, cross_entropy, matmul, portable};
+use crate::ops::variants::portable;
+use crate::ops::{cross_entropy, matmul};
 use crate::plan::{Plan, View};
 
 /// Logits of row `step.count - 1` (or the last, if that is less) against a slice of the table.

@@ -16,13 +16,13 @@
 
 use rayon::prelude::*;
 
-use crate::graph::{Recorder, Var};
+use crate::graph::{Graph, Op, Recorder, Sharing, Var, any_grad};
 use crate::kernel::{
-    Dims, Io, Kernel, Real, Step, accumulate, adds, four_channels, grid, reads, twin, writes,
+    Dims, Elem, Io, Kernel, Real, Step, accumulate, adds, four_channels, grid, reads, twin, writes,
 };
 use crate::math::simd::{self, vector_fn};
-use crate::ops::{Op, portable, rows};
-use crate::plan::{Plan, View};
+use crate::ops::variants::{portable, rows};
+use crate::plan::{Plan, Role, View};
 
 /// `out`, `mean` and `rstd` from `x`.
 pub const FORWARD: Kernel = Kernel {
@@ -93,6 +93,35 @@ pub struct LayerNorm {
     pub rstd: View,
     /// (C): where the gradient of weight or bias goes if the other one alone is trained.
     pub unused: Option<View>,
+}
+
+impl Graph {
+    /// The parts of a layer normalisation of `x`.
+    pub(crate) fn norm(&mut self, name: &str, x: Var) -> LayerNorm {
+        let c = x.value.len / self.rows();
+        let weight = self.whole(&format!("{name}.weight"), &[c]);
+        let bias = self.whole(&format!("{name}.bias"), &[c]);
+        let rows = self.rows();
+        // A mean has two parts.
+        let [mean, rstd] = [("mean", 2 * rows), ("rstd", rows)].map(|(part, len)| {
+            let name = format!("{name}.{part}");
+            self.activations(&name, len, Elem::Real, Sharing::WithBlocks)
+        });
+        let has_grad = any_grad(&[x, weight, bias]);
+        let out = self.activation_of(name, c, Sharing::WithBlocks, has_grad);
+        let unused = (weight.has_grad() != bias.has_grad())
+            .then(|| self.buffer(Role::Activations, "unused.grad", c, Elem::Real));
+        let dims = Dims { C: c as u32, ..self.dims() };
+        LayerNorm { dims, x, weight, bias, out, mean, rstd, unused }
+    }
+
+    /// `x` (B,T,C), normalised.
+    pub fn layernorm(&mut self, name: &str, x: Var) -> Var {
+        let norm = self.norm(name, x);
+        let out = norm.out;
+        self.push(norm);
+        out
+    }
 }
 
 impl Op for LayerNorm {

@@ -9,14 +9,16 @@
 
 use rayon::prelude::*;
 
-use crate::graph::{Recorder, Var};
+use crate::config::Recompute;
+use crate::graph::{Graph, Op, Recorder, Sharing, Var, any_grad};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes};
 use crate::math::gemm::{Into, Matrix, product};
 use crate::math::gemv::row_product;
 use crate::math::simd::vector_fn;
 use crate::ops::lora::Lora;
-use crate::ops::{Op, cast, gelu, matmul, portable, products};
-use crate::plan::{Plan, View};
+use crate::ops::variants::{portable, products};
+use crate::ops::{cast, gelu, matmul};
+use crate::plan::{Plan, Role, View};
 
 fn flops(d: &Dims) -> u64 {
     2 * d.rows() as u64 * u64::from(d.C) * u64::from(d.OC)
@@ -119,6 +121,70 @@ impl Linear {
                 recorder.plan.push(&BACKWARD_PARAMS, dims, &args);
             }
         }
+    }
+}
+
+impl Graph {
+    /// The parts of a linear layer from `x` (B,T,C) into what `out` makes of whether it has a gradient.
+    fn linear_into(
+        &mut self,
+        name: &str,
+        x: Var,
+        oc: usize,
+        out: impl FnOnce(&mut Graph, bool) -> Var,
+    ) -> Linear {
+        let c = x.value.len / self.rows();
+        let weight = self.whole(&format!("{name}.weight"), &[c, oc]);
+        let weight = self.operand(weight);
+        let bias = self.whole(&format!("{name}.bias"), &[oc]);
+        let lora = self.lora(name, x, oc);
+        let adapted = lora.as_ref().is_some_and(|lora| lora.low.has_grad());
+        let out = out(self, adapted || any_grad(&[x, weight, bias]));
+        let dims = Dims { C: c as u32, OC: oc as u32, ..self.dims() };
+        // Matrix units take operands of one precision, and the stream's gradient has the other.
+        let differs = out.has_grad() && out.grad.elem != x.value.elem;
+        let rounded_dout = differs
+            .then(|| self.buffer(Role::Activations, "rounded_dout", out.grad.len, x.value.elem));
+        Linear { dims, x, weight, bias, out, rounded_dout, lora }
+    }
+
+    /// `x` (B,T,C) times a weight (C,`oc`), plus a bias (`oc`).
+    pub fn linear(&mut self, name: &str, x: Var, oc: usize) -> Var {
+        let linear = self.linear_into(name, x, oc, |g, has_grad| {
+            g.activation_of(name, oc, Sharing::InBlocks, has_grad)
+        });
+        let out = linear.out;
+        self.push(linear);
+        out
+    }
+
+    /// A linear layer whose output joins the stream next and so has the stream's gradient.
+    pub fn linear_to_stream(&mut self, name: &str, x: Var, oc: usize) -> Var {
+        let elem = self.elem();
+        let linear =
+            self.linear_into(name, x, oc, |g, has_grad| g.branch(name, oc, elem, has_grad));
+        let out = linear.out;
+        self.push(linear);
+        out
+    }
+
+    /// GELU of a linear layer.
+    ///
+    /// Where it is computed again, all layers share its output.
+    pub fn linear_gelu(&mut self, name: &str, x: Var, oc: usize) -> Var {
+        let linear = self.linear_into(name, x, oc, |g, has_grad| {
+            g.activation_of(&format!("{name}.pre"), oc, Sharing::InBlocks, has_grad)
+        });
+        let pre = linear.out;
+        let again = self.recompute() == Recompute::Gelu && self.is_in_block();
+        let sharing = if again { Sharing::Always } else { Sharing::InBlocks };
+        let out = self.activation_of(name, oc, sharing, pre.has_grad());
+        self.push(LinearGelu { linear, out });
+        if again {
+            let dims = Dims { C: oc as u32, ..self.dims() };
+            self.compute_again(gelu::Gelu { dims, x: pre, out });
+        }
+        out
     }
 }
 

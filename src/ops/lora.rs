@@ -10,10 +10,11 @@
 //! products are [`matmul`]'s; a narrow kernel between them scales, so that A and B are those of the files and
 //! Adam treats them alike.
 
-use crate::graph::{Recorder, Var};
-use crate::kernel::{Accumulate, Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::graph::{Graph, Recorder, Sharing, Var};
+use crate::kernel::{Accumulate, Dims, Elem, Io, Kernel, Real, Step, grid, reads, twin, writes};
 use crate::ops::linear::Linear;
-use crate::ops::{matmul, portable};
+use crate::ops::matmul;
+use crate::ops::variants::portable;
 use crate::plan::{Plan, View};
 
 /// `out = SCALE · x` (N).
@@ -94,4 +95,24 @@ fn scale<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     let ([x], [out]) = io.reals();
     let scale = F::of(f64::from(dims.SCALE));
     out.iter_mut().zip(x).for_each(|(out, x)| *out = scale * *x);
+}
+impl Graph {
+    /// The adapter of the linear layer called `name`, if it has one.
+    pub(crate) fn lora(&mut self, name: &str, x: Var, oc: usize) -> Option<Lora> {
+        let lora = self.finetune().lora.as_ref().filter(|lora| lora.adapts(name))?;
+        let (r, scale) = (lora.rank, lora.scale());
+        let c = x.value.len / self.rows();
+        let [a, b] = [("lora_A", c), ("lora_B", oc)].map(|(part, width)| {
+            let param = self.whole(&format!("{name}.{part}.weight"), &[r, width]);
+            self.operand(param)
+        });
+        let (len, elem, has_grad) = (self.rows() * r, self.elem(), self.trains());
+        let part = format!("{name}.lora_product");
+        let product = self.activations(&part, len, Elem::Real, Sharing::Always);
+        let product = self.var(&part, product, elem, has_grad);
+        let part = format!("{name}.lora_low");
+        let low = self.activations(&part, len, elem, Sharing::InBlocks);
+        let low = self.var(&part, low, Elem::Real, has_grad);
+        Some(Lora { a, b, product, low, scale })
+    }
 }

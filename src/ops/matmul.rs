@@ -10,12 +10,12 @@
 //! vocabulary): rows of `out` in `nt` and of `a` in `nn` and `tn` are LD elements apart and begin at
 //! START.
 
-use crate::graph::{Recorder, Var};
+use crate::graph::{Graph, Op, Recorder, Var};
 use crate::kernel::{
     Accumulate, Arg, Dims, Io, Kernel, Real, Step, accumulate, adds, reads, twin, writes_part,
 };
 use crate::math::gemm::{Into, Matrix, product};
-use crate::ops::{Op, products};
+use crate::ops::variants::products;
 use crate::plan::Plan;
 
 fn flops(d: &Dims) -> u64 {
@@ -81,6 +81,24 @@ impl MatMul {
     /// Sizes of a product whose sliced matrix is whole.
     fn whole(m: u32, k: u32, n: u32, ld: u32) -> Dims {
         Dims { M: m, K: k, N: n, LD: ld, ACC: Accumulate::Set as u32, ..Dims::default() }
+    }
+}
+
+impl Graph {
+    /// A product of two activations: `m`, `k` and `n` are the output's rows, the sums' length and the
+    /// output's columns.
+    pub fn matmul(
+        &mut self,
+        name: &str,
+        layout: Layout,
+        [m, k, n]: [usize; 3],
+        a: Var,
+        b: Var,
+    ) -> Var {
+        let out = self.input(name, m * n);
+        let dims = Dims { M: m as u32, K: k as u32, N: n as u32, ..Dims::default() };
+        self.push(MatMul { layout, dims, a, b, out });
+        out
     }
 }
 

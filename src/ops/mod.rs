@@ -1,6 +1,6 @@
 //! The operations of GPT-2, one file each: what it computes, its kernels, its node, its CPU twins.
 //!
-//! To add one: `ops/NAME.rs`, its `shaders/NAME_*.wgsl`, its kernels in [`ALL`], a line in `graph`.
+//! To add one: `ops/NAME.rs`, its `shaders/NAME_*.wgsl`, its kernels in [`ALL`].
 //! The tests then demand the rest by name.
 
 pub mod attention;
@@ -22,19 +22,9 @@ pub mod residual;
 pub mod residual_layernorm;
 pub mod sample;
 pub mod softmax;
+mod variants;
 
-use crate::graph::Recorder;
-use crate::kernel::{Elem, Kernel, Needs, grid};
-use crate::plan::Plan;
-
-/// One node of the graph.
-pub trait Op {
-    /// Records the kernels that compute the outputs.
-    fn forward(&self, plan: &mut Plan);
-
-    /// Records the kernels that turn the outputs' gradients into the inputs' and the parameters'.
-    fn backward(&self, recorder: &mut Recorder<'_>);
-}
+use crate::kernel::Kernel;
 
 /// Every kernel, for the tests, the benchmarks and the profiler.
 pub const ALL: &[&Kernel] = &[
@@ -79,158 +69,3 @@ pub const ALL: &[&Kernel] = &[
     &softmax::FORWARD,
     &softmax::BACKWARD,
 ];
-
-/// The portable [`crate::kernel::Variant`] of the kernel whose file is `$file`, and others in whose
-/// files `_NAME` follows: what they need, what they fit and their grid.
-macro_rules! portable {
-    (
-        $file:literal, [$($shared:ident),*], $grid:expr
-        $(, $name:literal: [$($its:ident),*], $needs:expr, $fits:expr, $its_grid:expr)*
-    ) => {
-        &[
-            crate::kernel::Variant {
-                name: "",
-                wgsl: include_str!(concat!("../../shaders/", $file, ".wgsl")),
-                shared: &[$(crate::kernel::shared::$shared),*],
-                needs: crate::kernel::Needs::NOTHING,
-                fits: crate::kernel::always,
-                grid: $grid,
-            },
-            $(crate::kernel::Variant {
-                name: $name,
-                wgsl: include_str!(concat!("../../shaders/", $file, "_", $name, ".wgsl")),
-                shared: &[$(crate::kernel::shared::$its),*],
-                needs: $needs,
-                fits: $fits,
-                grid: $its_grid,
-            },)*
-        ]
-    };
-}
-pub(crate) use portable;
-
-/// The variants of a matrix product whose file is `$file`: an engine each. `$m` and `$n` are the rows and
-/// the columns of what comes out; the operands are the first two arguments.
-macro_rules! products {
-    ($file:literal, [$($shared:ident),*], |$d:ident| [$m:expr, $n:expr]) => {{
-        use crate::kernel::{Dims, Needs, Variant, always, grid, shared};
-        use crate::ops::{coop_needs, few_tiles, halves_and_size};
-        const fn size($d: &Dims) -> [u32; 2] {
-            [$m, $n]
-        }
-        const PORTABLE: Variant = Variant {
-            name: "",
-            wgsl: include_str!(concat!("../../shaders/", $file, ".wgsl")),
-            shared: &[
-                $(shared::$shared,)*
-                shared::PRODUCT,
-                shared::PRODUCT_TILES,
-                "const TILE = 64u;",
-            ],
-            needs: Needs::NOTHING,
-            fits: always,
-            grid: |d, _| grid::tiles(size(d), [64, 64]),
-        };
-        &[
-            PORTABLE,
-            Variant {
-                name: "large",
-                shared: &[
-                    $(shared::$shared,)*
-                    shared::PRODUCT,
-                    shared::PRODUCT_TILES,
-                    "const TILE = 128u;",
-                ],
-                // Smaller ones would leave most of a device idle.
-                fits: |d, _| size(d).iter().all(|edge| *edge >= 256),
-                grid: |d, _| grid::tiles(size(d), [128, 128]),
-                ..PORTABLE
-            },
-            Variant {
-                name: "sliced",
-                shared: &[$(shared::$shared,)* shared::PRODUCT, shared::PRODUCT_SLICED],
-                fits: |d, _| few_tiles(size(d), 64),
-                grid: |d, _| grid::tiles(size(d), [32, 32]),
-                ..PORTABLE
-            },
-            Variant {
-                name: "broadcast",
-                shared: &[$(shared::$shared,)* shared::PRODUCT, shared::PRODUCT_BROADCAST],
-                needs: Needs::SUBGROUPS_OF_8,
-                grid: |d, _| grid::tiles(size(d), [16, 128]),
-                ..PORTABLE
-            },
-            Variant {
-                name: "rows",
-                shared: &[$(shared::$shared,)* shared::PRODUCT, shared::PRODUCT_ROWS],
-                fits: |d, _| size(d)[0] <= 8,
-                grid: |d, _| grid::tiles(size(d), [8, 32]),
-                ..PORTABLE
-            },
-            // Matrix units of Apple's kind; of a CPU that plays one, both ways to keep tiles; of NVIDIA's kind.
-            products!(@coop [$($shared),*], "coop_8x8", COOP_8X8, COOP_NUMBERS, 8, 32, 1),
-            products!(@coop [$($shared),*], "coop_8x8_sliced", COOP_8X8, COOP_NUMBERS, 8, 32, 2),
-            products!(@coop [$($shared),*], "coop_8x8_narrow", COOP_8X8, COOP_VECTORS, 8, 8, 1),
-            products!(@coop [$($shared),*], "coop_8x8_narrow_sliced", COOP_8X8, COOP_NUMBERS, 8, 8, 2),
-            products!(@coop [$($shared),*], "coop_16x16", COOP_16X16, COOP_VECTORS, 16, 32, 1),
-            products!(@coop [$($shared),*], "coop_16x16_sliced", COOP_16X16, COOP_VECTORS, 16, 32, 2),
-        ]
-    }};
-    (
-        @coop [$($shared:ident),*],
-        $name:literal, $matrices:ident, $tiles:ident, $edge:literal, $subgroup:literal, $slices:literal
-    ) => {
-        Variant {
-            name: $name,
-            shared: &[
-                $(shared::$shared,)*
-                shared::PRODUCT,
-                shared::PRODUCT_COOP,
-                shared::$matrices,
-                shared::$tiles,
-                concat!("const SUBGROUP = ", $subgroup, "u; const SLICES = ", $slices, "u;"),
-            ],
-            needs: coop_needs($edge, $subgroup),
-            fits: |d, elems| {
-                halves_and_size(elems, size(d)) && ($slices == 1 || few_tiles(size(d), 8 * $edge))
-            },
-            grid: |d, _| grid::tiles(size(d), [8 * $edge / $slices; 2]),
-            ..PORTABLE
-        }
-    };
-}
-pub(crate) use products;
-
-/// What products on matrix units of this edge need, by subgroups of this size.
-const fn coop_needs(edge: u32, subgroup: u32) -> Needs {
-    let workgroup_bytes = if edge == 16 { 29 << 10 } else { 16 << 10 };
-    Needs { f16: true, subgroup, matrix_tiles: edge, workgroup_bytes, ..Needs::NOTHING }
-}
-
-/// Whether matrix units are worth their while: for operands of half precision that fill some tiles.
-fn halves_and_size(elems: &[Elem], [m, n]: [u32; 2]) -> bool {
-    elems[..2] == [Elem::F16; 2] && m > 8 && n >= 8
-}
-
-/// Whether tiles of this edge would leave most of a large device idle.
-fn few_tiles(size: [u32; 2], edge: u32) -> bool {
-    let [x, y, _] = grid::tiles(size, [edge; 2]);
-    x * y <= 64
-}
-
-/// A kernel of rows: portable, a workgroup each; and `subgroup`, a subgroup each of `$rows` rows. Both use the
-/// texts `$shared`.
-macro_rules! rows {
-    ($file:literal, [$($shared:ident),*], $rows:expr, $fits:expr) => {
-        crate::ops::portable!(
-            $file,
-            [REDUCE $(, $shared)*],
-            |d, _| crate::kernel::grid::fold($rows(d)),
-            "subgroup": [SUBGROUP_ROWS $(, $shared)*],
-            crate::kernel::Needs::SUBGROUPS,
-            $fits,
-            |d, _| crate::kernel::grid::eight_rows($rows(d))
-        )
-    };
-}
-pub(crate) use rows;

@@ -13,12 +13,13 @@
 use rayon::prelude::*;
 
 use crate::config::Optimizer;
+use crate::graph::Slot;
 use crate::kernel::{
     Decay, Dims, Io, Kernel, Needs, Real, Step, changes, grid, reads, reads_u32, twin,
 };
 use crate::math::simd::{CHUNK, vector_fn};
 use crate::ops::global_norm::state;
-use crate::ops::portable;
+use crate::ops::variants::portable;
 use crate::plan::{Plan, View};
 
 /// Adam and AdamW over a slice of the arenas.
@@ -50,19 +51,6 @@ pub const SGD: Kernel = Kernel {
     flops: |d| 4 * u64::from(d.N),
     variants: portable!("sgd_update", [], grid::elements),
 };
-
-/// One slice of the parameters with everything that an update needs.
-#[derive(Clone, Copy, Debug)]
-pub struct Slot {
-    /// Parameters.
-    pub params: View,
-    /// Gradients.
-    pub grads: View,
-    /// First and second moments, for Adam.
-    pub moments: Option<[View; 2]>,
-    /// Whether the slice decays: it holds two-dimensional parameters.
-    pub decays: bool,
-}
 
 /// Records the update of one slice.
 ///

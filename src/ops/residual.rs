@@ -5,12 +5,12 @@
 
 use rayon::prelude::*;
 
-use crate::graph::{Recorder, Var};
+use crate::graph::{Graph, Op, Recorder, Var, any_grad};
 use crate::kernel::{
     Dims, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, twin, writes,
 };
 use crate::math::simd::{CHUNK, vector_fn};
-use crate::ops::{Op, portable};
+use crate::ops::variants::portable;
 use crate::plan::Plan;
 
 /// `out = stream + branch`.
@@ -46,6 +46,17 @@ pub struct Residual {
     pub branch: Var,
     /// (B,T,C)
     pub out: Var,
+}
+
+impl Graph {
+    /// The stream after a branch joined it.
+    pub fn residual(&mut self, name: &str, stream: Var, branch: Var) -> Var {
+        let c = stream.value.len / self.rows();
+        let out = self.stream_of(name, c, any_grad(&[stream, branch]));
+        let dims = Dims { C: c as u32, ..self.dims() };
+        self.push(Residual { dims, stream, branch, out });
+        out
+    }
 }
 
 impl Op for Residual {

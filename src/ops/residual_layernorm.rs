@@ -9,11 +9,11 @@
 
 use rayon::prelude::*;
 
-use crate::graph::{Recorder, Var};
+use crate::graph::{Graph, Op, Recorder, Var, any_grad};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, four_channels, grid, reads, twin, writes};
 use crate::math::simd::{self, vector_fn};
 use crate::ops::layernorm::{self, LayerNorm};
-use crate::ops::{Op, rows};
+use crate::ops::variants::rows;
 use crate::plan::Plan;
 
 /// `sum`, `out`, `mean` and `rstd` from `stream` and `branch`.
@@ -43,6 +43,18 @@ pub struct ResidualLayerNorm {
     pub branch: Var,
     /// The normalisation; its input is the sum.
     pub norm: LayerNorm,
+}
+
+impl Graph {
+    /// The stream after `branch` joined it, and the same normalised.
+    pub fn residual_layernorm(&mut self, name: &str, stream: Var, branch: Var) -> (Var, Var) {
+        let c = stream.value.len / self.rows();
+        let sum = self.stream_of(&format!("{name}.sum"), c, any_grad(&[stream, branch]));
+        let norm = self.norm(name, sum);
+        let out = norm.out;
+        self.push(ResidualLayerNorm { stream, branch, norm });
+        (sum, out)
+    }
 }
 
 impl Op for ResidualLayerNorm {

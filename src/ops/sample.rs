@@ -18,7 +18,8 @@ use crate::kernel::{
     Dims, Io, Kernel, Real, Step, changes_u32, reads, reads_u32, twin, writes, writes_part_u32,
 };
 use crate::math::simd::{self, vector_fn};
-use crate::ops::{portable, random};
+use crate::ops::random;
+use crate::ops::variants::portable;
 
 /// `probs` (V) from `logits` (V) and `seen` (V: 1 for tokens so far).
 pub const FILTER: Kernel = Kernel {

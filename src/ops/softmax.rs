@@ -7,10 +7,10 @@
 
 use rayon::prelude::*;
 
-use crate::graph::{Recorder, Var};
+use crate::graph::{Graph, Op, Recorder, Sharing, Var};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, always, reads, twin, writes};
 use crate::math::simd::{self, vector_fn};
-use crate::ops::{Op, rows};
+use crate::ops::variants::rows;
 use crate::plan::Plan;
 
 fn row_count(d: &Dims) -> u32 {
@@ -45,6 +45,17 @@ pub struct CausalSoftmax {
     pub s: Var,
     /// (B,NH,T,T)
     pub p: Var,
+}
+
+impl Graph {
+    /// Causal softmax of scores (B,`nh`,T,T).
+    pub fn softmax(&mut self, name: &str, s: Var, nh: usize) -> Var {
+        let c = s.value.len / self.rows();
+        let p = self.activation_of(name, c, Sharing::InBlocks, s.has_grad());
+        let dims = Dims { NH: nh as u32, ..self.dims() };
+        self.push(CausalSoftmax { dims, s, p });
+        p
+    }
 }
 
 impl Op for CausalSoftmax {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::files::{parse, read};
+use super::reading::{parse, read};
 use super::special::Flags;
 use super::vocabulary::{Stated, Vocabulary};
 use crate::error::{Error, Result};

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use super::Tokenizer;
+use super::bpe::Tokenizer;
 use super::pretokenizer::PreTokenizer;
 use super::special::AddedTokens;
 

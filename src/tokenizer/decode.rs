@@ -1,6 +1,6 @@
 //! Ids to text: at once, or token by token as they are generated.
 
-use super::Tokenizer;
+use super::bpe::Tokenizer;
 use crate::error::{Error, Result};
 
 /// Bytes of a token that are copied at once: most tokens have fewer.

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::Tokenizer;
+use super::bpe::Tokenizer;
 use super::cut::AddedAs;
 use super::merge::Merger;
 use super::pretokenizer::{BATCH, PreTokenizer, Prefix};
@@ -121,7 +121,7 @@ impl Tokenizer {
         ids
     }
 
-    /// The rank of the pair in the order of merges, or [`NONE`](super::merge::NONE).
+    /// The rank of the pair in the order of merges, or [`NONE`](super::ranks::NONE).
     #[inline]
     pub(super) fn rank(&self, left: u32, right: u32) -> u32 {
         self.ranks.get(left, right)

@@ -8,15 +8,17 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::alphabet;
 use super::beside::{self, Besides};
+use super::bpe::Tokenizer;
 use super::pretokenizer::{PreTokenizer, Prefix};
+use super::reading::{parse, read};
 use super::schema::{AddedEntry, Entries, File, Settings, pre_tokenizer_json};
 use super::special::{Added, Flags};
+use super::token::{Merge, two_parts};
 use super::vocabulary::Vocabulary;
-use super::{Merge, Tokenizer, alphabet};
 use crate::error::{Error, Result};
 
 const JSON: &str = "tokenizer.json";
@@ -25,7 +27,7 @@ const MERGES: &str = "merges.txt";
 
 impl Tokenizer {
     /// The files of a folder that may add to its tokenizer.json, or vocab.json and merges.txt.
-    pub(crate) const BESIDE: [&str; 3] = [beside::CONFIG, beside::SPECIAL, beside::ADDED];
+    pub const BESIDE: [&str; 3] = [beside::CONFIG, beside::SPECIAL, beside::ADDED];
 
     /// Whether `dir` has a tokenizer's files.
     pub fn exists(dir: &Path) -> bool {
@@ -261,27 +263,4 @@ impl Added {
             "special": special,
         })
     }
-}
-
-/// Reads a file of UTF-8; anything but a regular file is refused, since a device has no end.
-pub(super) fn read(path: &Path) -> Result<String> {
-    let io = |error| Error::io("reading", path, &error);
-    if !std::fs::metadata(path).map_err(io)?.is_file() {
-        return Err(Error::input(format!("{} is not a file", path.display())));
-    }
-    let bytes = std::fs::read(path).map_err(io)?;
-    String::from_utf8(bytes).map_err(|error| {
-        let place = error.utf8_error().valid_up_to();
-        Error::input(format!("{} is not UTF-8: the first wrong byte is at {place}", path.display()))
-    })
-}
-
-pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T> {
-    serde_json::from_str(json).map_err(|error| Error::input(error.to_string()))
-}
-
-/// The two parts of a merge such as `Ġ t`.
-pub(super) fn two_parts(merge: &str) -> Option<(&str, &str)> {
-    let (left, right) = merge.split_once(' ')?;
-    (!left.is_empty() && !right.is_empty() && !right.contains(' ')).then_some((left, right))
 }

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::Tokenizer;
+use super::bpe::Tokenizer;
 use super::merge::Merger;
 use super::pretokenizer::{Pattern, PreTokenizer};
 use crate::error::{Error, Result};

@@ -11,14 +11,13 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::Tokenizer;
+use super::bpe::Tokenizer;
+use super::ranks::NONE;
 
 /// The longest piece, in bytes, that is merged by looking at all places.
 const SHORT: usize = 64;
 /// How many bytes around the end of a stretch are merged again before a heap does the whole piece.
 const FAR: usize = 1024;
-/// The rank of a pair that does not merge, and the symbol that another one has taken in; no id is so large.
-pub(super) const NONE: u32 = u32::MAX;
 /// More merges than this do not fit a key of [`Short`] beside a place.
 const MOST_MERGES: usize = u32::MAX as usize / SHORT;
 

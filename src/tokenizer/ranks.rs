@@ -3,7 +3,8 @@
 //! Most pairs that are asked for do not merge. Half of the table's slots are empty, so that mostly one look at one line of
 //! the cache tells; a general hash map takes twice as long.
 
-use super::merge::NONE;
+/// The rank of a pair that does not merge, and the symbol that another one has taken in; no id is so large.
+pub(super) const NONE: u32 = u32::MAX;
 
 /// The rank of each pair of ids that merges.
 #[derive(Clone, PartialEq, Eq)]

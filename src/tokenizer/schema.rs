@@ -10,9 +10,9 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 use super::beside::Besides;
-use super::files::two_parts;
 use super::pretokenizer::{Pattern, PreTokenizer, Prefix};
 use super::special::Flags;
+use super::token::two_parts;
 use super::vocabulary::Stated;
 use crate::error::{Error, Result};
 

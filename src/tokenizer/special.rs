@@ -5,7 +5,8 @@
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-use super::{END_OF_TEXT, alphabet};
+use super::alphabet;
+use super::token::END_OF_TEXT;
 use crate::error::{Error, Result};
 
 /// The most bytes that all added tokens have together: the automaton takes a hundred times as many.

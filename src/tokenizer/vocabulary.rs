@@ -2,8 +2,9 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::alphabet;
 use super::special::{Added, Flags};
-use super::{END_OF_TEXT, Merge, Token, alphabet};
+use super::token::{END_OF_TEXT, Merge, Token};
 use crate::error::{Error, Result};
 
 /// An added token as a file has it.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
+use crate::checkpoint::Metrics;
 use crate::error::{Error, Result};
-use crate::train::report::Metrics;
 
 /// Draws training and validation loss over the updates as SVG text.
 ///
@@ -72,7 +72,7 @@ fn paint(
 /// If the file cannot be written.
 pub fn write(path: &Path, metrics: &[Metrics], title: &str) -> Result<()> {
     match draw(metrics, title) {
-        Ok(svg) => crate::checkpoint::files::write_bytes(path, svg.as_bytes()),
+        Ok(svg) => crate::files::write_bytes(path, svg.as_bytes()),
         Err(_) => Ok(()),
     }
 }

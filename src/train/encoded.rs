@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::files;
 use crate::data::{self, Encoded, EncodedCache, EncodedKey, Fill, Sources, TokenWriter, Tokens};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::tokenizer::{AddedAs, Tokenizer};
 use crate::train::report::Event;
 

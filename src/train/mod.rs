@@ -17,8 +17,7 @@ use std::time::Instant;
 
 use crate::backend::Device;
 use crate::backend::gpu::Peak;
-use crate::backend::gpu::tune::{Effort, tune};
-use crate::checkpoint::{self, RunDir, TrainState};
+use crate::checkpoint::{self, Metrics, RunDir, TrainState};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{self, Place, Tokens};
 use crate::engine::{Engine, MicroBatch, Update};
@@ -31,10 +30,11 @@ use crate::ops::{dropout, random};
 use crate::plan::{Dispatch, Limits};
 use crate::profile::{self, Profile, Report};
 use crate::tokenizer::Tokenizer;
+use crate::tune::{Effort, tune};
 
 use saves::{draw_curve, moments};
 
-pub use report::{Event, Metrics, StepReport, Summary};
+pub use report::{Event, StepReport, Summary};
 pub use settings::{Prepared, RunSettings, prepare};
 
 /// Skipped updates in a row after which a run stops.
@@ -147,7 +147,7 @@ pub fn resume(
         let (state, _) = checkpoint::open_state(&path, &moments(&config, &settings.train))?;
         if state.unevaluated.is_none() {
             // The process may have been killed between its last checkpoint and this.
-            draw_curve(&run, &report::read_metrics(dir)?)?;
+            draw_curve(&run, &checkpoint::read_metrics(dir)?)?;
             let summary = summary(&state, step, &settings.train, Some(dir.to_owned()));
             return Ok(Resumed::Finished(summary));
         }
@@ -196,7 +196,7 @@ fn open(
     let mut trainer = Trainer::new(gpt, tokens, settings.train.clone())?;
     if let Some(run) = &run {
         run.truncate_metrics(saved.as_ref().map_or(0, |(step, _)| *step))?;
-        trainer.metrics = report::read_metrics(run.path())?;
+        trainer.metrics = checkpoint::read_metrics(run.path())?;
     }
     (trainer.run, trainer.base) = (run, settings.init.clone());
     trainer.peak = peak;

@@ -1,11 +1,11 @@
 //! What a run tells: events on the way, a summary at the end, lines of metrics.jsonl.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::gpu::tune::Notice;
-use crate::error::{Error, Result};
+use crate::backend::gpu::Notice;
+use crate::checkpoint::Metrics;
 
 /// Something that happened in a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,32 +118,6 @@ impl StepReport {
     }
 }
 
-/// A line of metrics.jsonl.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metrics {
-    /// Updates made.
-    pub step: usize,
-    /// Tokens trained on.
-    pub tokens: u64,
-    /// The mean loss of the update.
-    pub loss: Option<f32>,
-    /// The learning rate.
-    pub lr: f64,
-    /// The norm of the gradient before clipping; absent where it was not finite.
-    pub grad_norm: Option<f32>,
-    /// Tokens a second.
-    pub tokens_per_s: f64,
-    /// The share of the device's measured best that training's operations come to, where that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mfu: Option<f64>,
-    /// Updates skipped so far, since a loss or a gradient was not finite.
-    #[serde(default)]
-    pub skipped: u32,
-    /// The validation loss, where it was evaluated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub val_loss: Option<f64>,
-}
-
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -166,23 +140,4 @@ pub struct Summary {
     pub run_dir: Option<PathBuf>,
     /// Whether all updates were made and evaluated; if not, it was stopped and can be resumed.
     pub finished: bool,
-}
-
-/// The lines of a run's metrics.jsonl; none if there is no such file yet.
-///
-/// # Errors
-///
-/// If the file cannot be read or a line is not of this kind.
-pub fn read_metrics(run_dir: &Path) -> Result<Vec<Metrics>> {
-    let path = run_dir.join("metrics.jsonl");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(error) => return Err(Error::io("reading", &path, &error)),
-    };
-    let parse = |(i, line): (usize, &str)| {
-        serde_json::from_str(line)
-            .map_err(|error| Error::input(format!("{} line {}: {error}", path.display(), i + 1)))
-    };
-    text.lines().enumerate().map(parse).collect()
 }

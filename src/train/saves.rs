@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use super::{Event, Metrics, Trainer, curve};
-use crate::checkpoint::{self, Adapter, AdapterFiles, ModelFiles, RunDir, TrainState};
+use super::{Event, Trainer, curve};
+use crate::checkpoint::{self, Adapter, AdapterFiles, Metrics, ModelFiles, RunDir, TrainState};
 use crate::config::{GptConfig, Optimizer, TrainConfig};
 use crate::engine::{MOMENTS, Tensor};
 use crate::error::{Error, Result};
 use crate::gpt::engine_tensors;
+use crate::params::NamedShape;
 
 /// The tensors of a training state beside the parameters.
-pub(super) fn moments(model: &GptConfig, train: &TrainConfig) -> Vec<checkpoint::NamedShape> {
+pub(super) fn moments(model: &GptConfig, train: &TrainConfig) -> Vec<NamedShape> {
     match train.optimizer {
         Optimizer::Sgd => vec![],
         Optimizer::Adamw | Optimizer::Adam => checkpoint::moments(&train.finetune.trained(model)),

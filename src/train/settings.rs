@@ -8,6 +8,7 @@ use crate::checkpoint::{self, CHOICES, TextFiles};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{self, Downloads, Sources, Tokens};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::gpt::without_rows;
 use crate::tokenizer::Tokenizer;
 use crate::train::encoded::{Places, REFERENCE_FILE, Reference, TOKENS_FILE, Work};
@@ -342,7 +343,7 @@ fn train_tokenizer(
 fn encode(work: &Work, places: Places, on_event: &mut dyn FnMut(&Event)) -> Result<Tokens> {
     if let Some(dir) = places.run {
         let json = work.tokenizer.to_json();
-        checkpoint::files::write_bytes(&dir.join("tokenizer.json"), json.as_bytes())?;
+        files::write_bytes(&dir.join("tokenizer.json"), json.as_bytes())?;
     }
     work.run(places, on_event)
 }

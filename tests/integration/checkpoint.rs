@@ -8,10 +8,9 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use wgpt::checkpoint::{
-    ModelFiles, NamedShape, TextFiles, Weights, open_model, parameters, read_config, write_model,
-};
+use wgpt::checkpoint::{ModelFiles, TextFiles, Weights, open_model, read_config, write_model};
 use wgpt::model::{Program, Uses};
+use wgpt::params::{NamedShape, parameters};
 use wgpt::plan::Limits;
 use wgpt::{GptConfig, Result, Tokenizer};
 

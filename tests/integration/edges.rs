@@ -1,9 +1,10 @@
 //! What happens where a definition has its edge: norms that overflow, masses that are met exactly?
 
 use wgpt::config::Optimizer;
+use wgpt::graph::Slot;
 use wgpt::kernel::{Dims, Elem, LossScale, Step};
 use wgpt::ops::global_norm::{self, BLOCK, NormViews};
-use wgpt::ops::optimizer::{self, Slot};
+use wgpt::ops::optimizer;
 use wgpt::ops::sample;
 use wgpt::plan::{Phase, Plan, Role, View};
 

@@ -10,9 +10,10 @@ use predicates::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use wgpt::backend::Device;
-use wgpt::checkpoint::{Float, Layout, Weights, open_model, parameters};
+use wgpt::checkpoint::{Float, Layout, Metrics, Weights, open_model};
 use wgpt::export::{self, gguf};
-use wgpt::train::{Metrics, RunSettings};
+use wgpt::params::parameters;
+use wgpt::train::RunSettings;
 use wgpt::{Error, Gpt, GptConfig, Result, TrainConfig};
 
 use crate::checkpoint::{all_bits, json_file};

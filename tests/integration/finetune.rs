@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use assert_cmd::Command;
 use wgpt::backend::Device;
-use wgpt::checkpoint::{open_model, open_state, parameters, read_config};
+use wgpt::checkpoint::{open_model, open_state, read_config};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::kernel::{LossScale, Step};
 use wgpt::model::{Program, Uses};
 use wgpt::ops::global_norm::{FIRST_SCALE_LOG2, state};
+use wgpt::params::parameters;
 use wgpt::plan::{Limits, Phase, Plan, Role};
 use wgpt::train::{RunSettings, start};
 use wgpt::{FineTune, GptConfig};

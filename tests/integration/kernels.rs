@@ -70,7 +70,7 @@ fn parse(
     variant: &Variant,
     elems: &[Elem],
 ) -> (naga::Module, ModuleInfo) {
-    let source = variant.source(kernel, elems);
+    let source = variant.source(kernel.args, elems);
     let module = naga::front::wgsl::parse_str(&source)
         .unwrap_or_else(|e| panic!("{file}: {}", e.emit_to_string(&source)));
     let info = Validator::new(ValidationFlags::all(), Capabilities::all())
@@ -371,7 +371,7 @@ fn dispatches_in_parts_give_the_same_bits() {
 #[test]
 fn shaders_know_of_parts() {
     for (file, kernel, variant) in variants() {
-        let text = variant.source(kernel, &precisions(kernel, variant)[0]);
+        let text = variant.source(kernel.args, &precisions(kernel, variant)[0]);
         // `group.xy` is where it is found out.
         let text = text.replace("group.xy", "");
         for direct in ["group.x", "group.y", "num_workgroups", "global_invocation_id"] {

@@ -7,7 +7,8 @@ use std::time::Instant;
 use assert_cmd::Command;
 use wgpt::Gpt;
 use wgpt::backend::Device;
-use wgpt::checkpoint::{moments, open_state, parameters, read_config};
+use wgpt::checkpoint::{moments, open_state, read_config};
+use wgpt::params::parameters;
 
 use crate::common::gpu;
 use crate::training::{Place, assert_same, metrics};

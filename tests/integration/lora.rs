@@ -7,9 +7,7 @@ use std::sync::Arc;
 use assert_cmd::Command;
 use serde_json::{Value, json};
 use wgpt::backend::Device;
-use wgpt::checkpoint::{
-    Layout, is_adapter, moments, newest_run, open_model, open_state, parameters,
-};
+use wgpt::checkpoint::{Layout, is_adapter, moments, newest_run, open_model, open_state};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::engine::Tensor;
 use wgpt::error::Kind;
@@ -18,6 +16,7 @@ use wgpt::kernel::{LossScale, Step};
 use wgpt::model::{EXTENDS, Program, Uses};
 use wgpt::ops::global_norm::{FIRST_SCALE_LOG2, state};
 use wgpt::ops::random::threefry;
+use wgpt::params::parameters;
 use wgpt::plan::{Limits, Phase, Role};
 use wgpt::train::{RunSettings, start};
 use wgpt::{Error, FineTune, Gpt, GptConfig, TrainConfig};

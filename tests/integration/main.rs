@@ -17,6 +17,7 @@ mod hub;
 mod kernels;
 mod killed;
 mod layernorm;
+mod layers;
 mod loading;
 mod lora;
 mod mixed;

@@ -5,12 +5,12 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 use wgpt::config::Optimizer;
-use wgpt::graph::{Graph, Recorder, Var};
+use wgpt::graph::{Graph, Op, Recorder, Slot, Var};
 use wgpt::kernel::{Accumulate, Decay, Dims, Elem, LossScale, Step};
 use wgpt::ops::global_norm::{self, NormViews, state};
 use wgpt::ops::matmul::Layout;
-use wgpt::ops::optimizer::{self, Slot};
-use wgpt::ops::{Op, cross_entropy, layernorm, matmul};
+use wgpt::ops::optimizer;
+use wgpt::ops::{cross_entropy, layernorm, matmul};
 use wgpt::plan::{Limits, Phase, Plan, Role, View};
 
 use crate::common::{On, Subject, Tensors, assert_close, assert_relative, json, oracle};

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use wgpt::backend::Device;
 use wgpt::checkpoint::{
-    Layout, ModelFiles, TextFiles, has_adapters, is_adapter, model_at, parameters, write_model,
+    Layout, ModelFiles, TextFiles, has_adapters, is_adapter, model_at, write_model,
 };
+use wgpt::params::parameters;
 use wgpt::{Error, Gpt, GptConfig};
 
 use crate::common::assert_close_of_max;

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use wgpt::checkpoint::{
-    NamedShape, RunDir, TrainState, files, moments, newest_run, open_model, open_state, parameters,
-    write_state,
+    RunDir, TrainState, moments, newest_run, open_model, open_state, write_state,
 };
+use wgpt::files;
+use wgpt::params::{NamedShape, parameters};
 use wgpt::{Error, GptConfig};
 
 use crate::checkpoint::{

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
-use wgpt::checkpoint::files;
+use wgpt::files;
 
 use crate::training::Place;
 

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wgpt::backend::gpu::tune::{Effort, Notice, tune};
+use wgpt::backend::gpu::Notice;
 use wgpt::backend::gpu::{Gpu, GpuDevice, Measured, class};
 use wgpt::backend::{Backend, Device};
 use wgpt::kernel::{Dims, Elem, Kernel, Step, Variant};
 use wgpt::ops::matmul;
 use wgpt::plan::{Dispatch, Plan, Role};
 use wgpt::profile;
+use wgpt::tune::{Effort, tune};
 
 use crate::common::{full_gpu, new_gpu};
 

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use wgpt::GptConfig;
 use wgpt::backend::gpu::{Choice, Choices, Gpu, class};
-use wgpt::checkpoint::parameters;
 use wgpt::config::{Optimizer, Precision, Recompute};
-use wgpt::graph::Graph;
+use wgpt::graph::{Graph, Slot};
 use wgpt::kernel::{Dims, Elem, Step};
 use wgpt::model::{EXTENDS, Program, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
 use wgpt::ops::global_norm::state;
 use wgpt::ops::matmul::Layout;
 use wgpt::ops::{attention, gelu, optimizer, residual};
+use wgpt::params::parameters;
 use wgpt::plan::{Dispatch, Limits, Phase, Plan, Role, View};
 
 use crate::common::{
@@ -746,7 +746,7 @@ fn by_products(on: impl Fn(&Plan) -> Subject, sizes: [usize; 4], far: f32) -> Ve
 
 /// Parameters, and the moments behind them.
 fn everything(model: &mut Model) -> Vec<f64> {
-    let slots: Vec<optimizer::Slot> = model.program.slots.clone();
+    let slots: Vec<Slot> = model.program.slots.clone();
     let views = slots.iter().flat_map(|slot| {
         slot.moments.into_iter().flatten().chain([slot.params]).collect::<Vec<_>>()
     });
@@ -826,7 +826,7 @@ fn a_plan_refuses_bad_dispatches() {
     // Parts of one buffer may be read together, or written together if they are disjoint.
     let mut sound = plan.clone();
     sound.push(&residual::FORWARD, dims, &[a.slice(0, 64), a.slice(0, 64), b.slice(0, 64)]);
-    let slot = |params, m| optimizer::Slot {
+    let slot = |params, m| Slot {
         params,
         grads: a.slice(0, 32),
         moments: Some([m, b.slice(96, 32)]),

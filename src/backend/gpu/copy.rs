@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use wgpu::BufferUsages;
 
-use super::GpuDevice;
+use super::device::GpuDevice;
 use crate::error::Result;
 
 /// Bytes of a copy: more than caches hold.

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::variants::{Choices, class, full_name};
-use super::{candidates, tune::Notice};
+use super::notice::Notice;
+use super::variants::{Choices, candidates, class, full_name};
 use crate::cache;
-use crate::checkpoint::files;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::kernel::{Needs, Variant};
 use crate::plan::{Dispatch, Plan};
 
@@ -67,7 +67,7 @@ pub struct Peak {
 /// Tells the texts of some variants of a kernel, as these arguments have them, from all others.
 fn texts<'a>(dispatch: &Dispatch, variants: impl Iterator<Item = &'a Variant>) -> String {
     let mut hash = Sha256::new_with_prefix(env!("CARGO_PKG_VERSION"));
-    variants.for_each(|v| hash.update(v.source(dispatch.kernel, &dispatch.elems())));
+    variants.for_each(|v| hash.update(v.source(dispatch.kernel.args, &dispatch.elems())));
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -90,7 +90,7 @@ impl Measured {
     }
 
     /// What `folder` keeps of this adapter, nothing if it keeps nothing; a file that is damaged or of
-    /// another adapter is told of.
+    /// another adapter is ignored and reported.
     pub fn load(folder: &Path, adapter: &str) -> (Measured, Option<Notice>) {
         let path = Measured::path(folder, adapter);
         let nothing = Measured::new(adapter.to_owned());

@@ -10,7 +10,7 @@ use wgpu::{
     PipelineCache, ShaderModule, ShaderModuleDescriptor,
 };
 
-use super::device::Checks;
+use super::checks::Checks;
 use crate::cache;
 use crate::error::Result;
 use crate::kernel::{Elem, Kernel, Variant};
@@ -106,7 +106,7 @@ impl Pipelines {
             bind_group_layouts: &[Some(&layout), Some(&self.step_layout)],
             immediate_size: 0,
         });
-        let source = wgpu::ShaderSource::Wgsl(variant.source(kernel, elems).into());
+        let source = wgpu::ShaderSource::Wgsl(variant.source(kernel.args, elems).into());
         let module = self.module(ShaderModuleDescriptor { label, source });
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label,

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use wgpt::checkpoint::files::write_bytes;
+use wgpt::files::write_bytes;
 use wgpt::{Error, Result};
 
-use super::load;
+use super::common::load;
 use crate::cli::output;
 
 /// Write a tokenizer in another form, or with more special tokens

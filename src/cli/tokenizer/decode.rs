@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use wgpt::data::Tokens;
 use wgpt::{Error, Result};
 
-use super::{is_token_file, load};
+use super::common::{is_token_file, load};
 use crate::cli::output;
 
 /// Turn token ids into text

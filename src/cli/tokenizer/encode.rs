@@ -6,7 +6,7 @@ use wgpt::data::{self, Document, Sources, TokenWriter};
 use wgpt::tokenizer::AddedAs;
 use wgpt::{Error, Event, Result};
 
-use super::{end_of_text, is_token_file, load, sources};
+use super::common::{end_of_text, is_token_file, load, sources};
 use crate::cli::progress::Progress;
 use crate::cli::{number, output};
 

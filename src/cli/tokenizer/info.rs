@@ -7,7 +7,7 @@ use serde_json::json;
 use wgpt::tokenizer::AddedAs;
 use wgpt::{Result, Tokenizer, data};
 
-use super::{end_of_text, load, sources};
+use super::common::{end_of_text, load, sources};
 use crate::cli::progress::Progress;
 use crate::cli::{number, output};
 

@@ -1,20 +1,18 @@
 //! `wgpt tokenizer`: trains, applies and describes byte-level BPE tokenizers.
 
+mod common;
 mod convert;
 mod decode;
 mod encode;
 mod info;
 mod train;
 
-use std::path::Path;
-
 use clap::Subcommand;
-use wgpt::checkpoint::{EndOfText, TextFiles};
-use wgpt::data::{Downloads, Sources};
-use wgpt::{Event, Result, Tokenizer};
+use wgpt::Result;
 
-use super::progress::Progress;
-use super::{Outcome, output};
+use super::outcome::Outcome;
+
+pub use common::sources;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,41 +53,4 @@ pub fn run(args: &Args) -> Result<Outcome> {
         Command::Convert(args) => convert::run(args)?,
     }
     Ok(Outcome::Good)
-}
-
-fn load(name: &Path) -> Result<Tokenizer> {
-    match name.to_str() {
-        Some("bytes") => Ok(Tokenizer::bytes()),
-        _ => Tokenizer::load(name),
-    }
-}
-
-/// Where texts end by a tokenizer and the files beside it; says what is odd about them.
-fn end_of_text(name: &Path, tokenizer: &Tokenizer) -> Result<EndOfText> {
-    let files = match name.to_str() {
-        Some("bytes") => TextFiles::default(),
-        _ => TextFiles::of_tokenizer(name, tokenizer)?,
-    };
-    let (end, notices) = files.end_of_text(Some(tokenizer));
-    notices.iter().for_each(|notice| output::log(notice));
-    Ok(end)
-}
-
-/// The texts, on this machine; says what was left out.
-pub(super) fn sources(files: &[String], progress: &mut Progress) -> Result<Sources> {
-    let mut sources = Sources::parse(files)?;
-    sources.notes().iter().for_each(|note| output::log(note));
-    sources.fetch(&Downloads::from_env()?, &mut |at| {
-        progress.show(&Event::Preparing {
-            what: format!("downloading {}", at.name),
-            done: at.done_bytes,
-            total: at.total_bytes.unwrap_or(0),
-        });
-    })?;
-    Ok(sources)
-}
-
-/// Whether a file is read as a token file, by its name.
-fn is_token_file(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("bin"))
 }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use wgpt::checkpoint::files::write_bytes;
 use wgpt::data::CutText;
+use wgpt::files::write_bytes;
 use wgpt::tokenizer::{Progress, TokenizerTrainer};
 use wgpt::{Error, Event, Result};
 
-use super::sources;
+use super::common::sources;
 use crate::cli::{self, number, output};
 
 /// Learn a vocabulary from text

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use rustc_hash::FxHashMap;
 
-use super::super::Merge;
+use super::super::token::Merge;
 use super::count::Counts;
 
 /// Pairs that occur less often are not merged.

@@ -14,8 +14,11 @@ mod merge;
 use std::cmp::Reverse;
 use std::sync::{Mutex, PoisonError};
 
+use super::alphabet;
+use super::bpe::Tokenizer;
+use super::cut::Cutter;
 use super::special::{self, Added, AddedTokens, Flags, spelled_bytes};
-use super::{BASE, Cutter, END_OF_TEXT, Tokenizer, alphabet};
+use super::token::{BASE, END_OF_TEXT};
 use crate::error::{Error, Result};
 
 pub use count::Dropped;

@@ -1,21 +1,19 @@
 //! Tuning: which variant of each kernel is the fastest on this adapter, by measurement.
 //!
-//! Dispatches are timed by class ([`super::class`]): each variant that the adapter can run, alone, on buffers of
-//! the dispatch's own sizes. Before that each variant is compared with its twin; one that differs is never taken. What is
+//! Dispatches are timed by class ([`class`]): each variant that the adapter can run, alone, on buffers of
+//! the dispatch's own sizes. Before that each variant is compared with its twin; one that differs is never used. What is
 //! found is kept in the device's cache folder ([`Measured`]), so that the next start finds it.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Choice, Gpu, GpuDevice, Measured, candidates, class};
+use crate::backend::gpu::{Choice, Gpu, GpuDevice, Measured, Notice, candidates, class};
 use crate::backend::{Backend, Device};
 use crate::check::verify::{self, Row};
 use crate::error::Result;
 use crate::kernel::{Kernel, Step, Variant};
-use crate::plan::{Dispatch, Plan};
+use crate::plan::{Dispatch, Plan, Role};
 
 /// How long a start may time kernels; what is left then waits for the next start.
 pub const BUDGET: Duration = Duration::from_secs(3);
@@ -24,62 +22,6 @@ pub const BUDGET: Duration = Duration::from_secs(3);
 const SAMPLING: Duration = Duration::from_millis(100);
 /// Runs of a variant, at most, after one that warms up.
 const SAMPLES: usize = 7;
-
-/// What tuning tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// Kernels are about to be compared with their twins and timed.
-    Tuning {
-        /// The adapter.
-        device: String,
-        /// Classes of dispatches to time.
-        classes: usize,
-    },
-    /// A variant does not compute what it should and is never taken.
-    Refused {
-        /// The name of the variant's kernel, then its own.
-        variant: String,
-        /// What is wrong.
-        fault: String,
-    },
-    /// What was found out could not be written to the cache folder.
-    NotKept {
-        /// What the system refused.
-        cause: String,
-    },
-    /// A file of the cache was passed over.
-    Ignored {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: String,
-    },
-}
-
-impl Notice {
-    pub(super) fn ignored(path: PathBuf, cause: impl fmt::Display) -> Notice {
-        Notice::Ignored { path, cause: cause.to_string() }
-    }
-}
-
-impl fmt::Display for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Notice::Tuning { device, classes } => {
-                write!(f, "timing the kernels of {device} ({classes} shapes), once")
-            }
-            Notice::Refused { variant, fault } => {
-                write!(f, "the kernel {variant} is not right on this device and not used: {fault}")
-            }
-            Notice::NotKept { cause } => {
-                write!(f, "the next start times the kernels again: {cause}")
-            }
-            Notice::Ignored { path, cause } => {
-                write!(f, "{} is passed over and written anew: {cause}", path.display())
-            }
-        }
-    }
-}
 
 /// How much is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,25 +187,12 @@ fn median_ms(gpu: &mut Gpu, step: &Step) -> Result<f64> {
 /// A plan of one dispatch, with a buffer for each argument.
 fn alone(dispatch: &Dispatch) -> Plan {
     let mut plan = Plan::default();
-    let args = dispatch.args.iter().zip(dispatch.kernel.args).map(|(view, arg)| {
-        plan.buffer(crate::plan::Role::Activations, arg.name, view.len, view.elem)
-    });
+    let args = dispatch
+        .args
+        .iter()
+        .zip(dispatch.kernel.args)
+        .map(|(view, arg)| plan.buffer(Role::Activations, arg.name, view.len, view.elem));
     let args: Vec<_> = args.collect();
     plan.push(dispatch.kernel, dispatch.dims, &args);
     plan
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn notices_say_what_to_know() {
-        let notice = Notice::ignored("kernels.json".into(), "it is damaged");
-        assert!(
-            notice.to_string().contains("kernels.json") && notice.to_string().contains("damaged")
-        );
-        let tuning = Notice::Tuning { device: "a GPU".into(), classes: 3 };
-        assert!(tuning.to_string().contains("a GPU") && tuning.to_string().contains('3'));
-    }
 }

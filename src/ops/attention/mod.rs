@@ -10,21 +10,21 @@
 //!
 //! `qkv` is GPT-2's (B,T,3C): q | k | v, head h at columns h·HS.. of each. No (T,T) matrix is kept:
 //! the backward pass finds p again from the row log-sum-exp.
-//!
-//! In generation a cache (2,S,C) holds the keys and the values of all positions so far: rows are
-//! stored at `step.position`, and each new row sees the positions up to its own.
+
+pub(crate) mod extend;
 
 use rayon::prelude::*;
 
-use crate::graph::{Recorder, Var};
+use crate::graph::{Graph, Op, Recorder, Sharing, Var, slot};
 use crate::kernel::{
     Dims, Elem, Io, Kernel, Needs, Real, Step, Variant, always, grid, reads, shared, twin, writes,
-    writes_part,
 };
 use crate::math::gemm::{Into, Matrix, serial};
 use crate::math::simd::{self, vector_fn};
-use crate::ops::{Op, coop_needs, portable};
-use crate::plan::{Plan, View};
+use crate::ops::variants::{coop_needs, portable};
+use crate::plan::{Plan, Role, View};
+use extend::AttentionExtend;
+pub use extend::{EXTEND_FORWARD, EXTEND_STORE};
 
 /// B·NH·T²/2 pairs of a query and a key, times `work` a channel.
 fn pair_flops(d: &Dims, work: u64) -> u64 {
@@ -43,14 +43,8 @@ fn blocks_twice(d: &Dims, positions: u32, channels: u32) -> [u32; 3] {
     [x, y, 2 * z]
 }
 
-/// One workgroup a head of a new row; z counts parts of its channels.
-fn row_heads(d: &Dims, channels: u32) -> [u32; 3] {
-    let [x, y, _] = grid::fold(d.NH * d.T);
-    [x, y, (d.C / d.NH).div_ceil(channels)]
-}
-
 /// Whether each head can be read four channels at a time.
-fn four_head_channels(d: &Dims, _: &[Elem]) -> bool {
+pub(super) fn four_head_channels(d: &Dims, _: &[Elem]) -> bool {
     (d.C / d.NH).is_multiple_of(4)
 }
 
@@ -65,7 +59,7 @@ macro_rules! variants {
     ($file:literal, $blocks:expr, $tile:literal, [$kib_8x8:literal, $kib_16x16:literal]) => {{
         const PORTABLE: Variant = Variant {
             name: "",
-            wgsl: include_str!(concat!("../../shaders/", $file, ".wgsl")),
+            wgsl: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, ".wgsl")),
             shared: &[],
             needs: Needs::NOTHING,
             fits: always,
@@ -73,7 +67,12 @@ macro_rules! variants {
         };
         const COOP_8X8: Variant = Variant {
             name: "coop_8x8",
-            wgsl: include_str!(concat!("../../shaders/", $file, "_coop.wgsl")),
+            wgsl: include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/shaders/",
+                $file,
+                "_coop.wgsl"
+            )),
             shared: &[shared::ATTENTION_COOP, shared::COOP_8X8, "const SUBGROUP = 32u;"],
             needs: Needs { workgroup_bytes: $kib_8x8 << 10, ..coop_needs(8, 32) },
             fits: fits_matrix_units,
@@ -83,14 +82,24 @@ macro_rules! variants {
             PORTABLE,
             Variant {
                 name: "tiles",
-                wgsl: include_str!(concat!("../../shaders/", $file, "_tiles.wgsl")),
+                wgsl: include_str!(concat!(
+                    env!("CARGO_MANIFEST_DIR"),
+                    "/shaders/",
+                    $file,
+                    "_tiles.wgsl"
+                )),
                 fits: four_head_channels,
                 grid: |d, _| $blocks(d, $tile, 64),
                 ..PORTABLE
             },
             Variant {
                 name: "broadcast",
-                wgsl: include_str!(concat!("../../shaders/", $file, "_broadcast.wgsl")),
+                wgsl: include_str!(concat!(
+                    env!("CARGO_MANIFEST_DIR"),
+                    "/shaders/",
+                    $file,
+                    "_broadcast.wgsl"
+                )),
                 shared: &[shared::BROADCAST],
                 needs: Needs::SUBGROUPS_OF_8,
                 fits: four_head_channels,
@@ -158,34 +167,6 @@ pub const BACKWARD: Kernel = Kernel {
     variants: variants!("attention_backward", blocks_twice, 32, [23, 37]),
 };
 
-/// Keys and values of new rows into the cache.
-pub const EXTEND_STORE: Kernel = Kernel {
-    name: "attention_extend_store",
-    args: &[reads("qkv").or_half(), writes_part("cache").or_half()],
-    twin: twin!(extend_store),
-    cpu: None,
-    flops: |_| 0,
-    variants: portable!("attention_extend_store", [], |d, _| grid::fold((d.T * d.C).div_ceil(256))),
-};
-
-/// `out` of new rows from their queries and the cache.
-pub const EXTEND_FORWARD: Kernel = Kernel {
-    name: "attention_extend_forward",
-    args: &[reads("qkv").or_half(), reads("cache").or_half(), writes("out").or_half()],
-    twin: twin!(extend_forward),
-    cpu: Some(fast_extend_forward),
-    flops: |d| 4 * u64::from(d.T) * u64::from(d.S) * u64::from(d.C),
-    variants: portable!(
-        "attention_extend_forward",
-        [REDUCE],
-        |d, _| row_heads(d, 256),
-        "vectors": [REDUCE],
-        Needs::NOTHING,
-        four_head_channels,
-        |d, _| row_heads(d, 1024)
-    ),
-};
-
 /// `out` (B,T,C) from `qkv` (B,T,3C); `lse` (B,NH,T) is kept for the backward pass.
 pub struct Attention {
     /// B, T, C, NH.
@@ -198,6 +179,33 @@ pub struct Attention {
     pub lse: View,
     /// (B,NH,T), of the backward pass.
     pub delta: View,
+}
+
+impl Graph {
+    /// Causal attention of `nh` heads over `qkv` (B,T,3C); `s` positions fit the cache of generation.
+    pub fn attention(&mut self, name: &str, qkv: Var, nh: usize, s: usize) -> Var {
+        let c = qkv.value.len / self.rows() / 3;
+        let dims = Dims { C: c as u32, NH: nh as u32, S: s as u32, ..self.dims() };
+        let out = self.activation_of(name, c, Sharing::InBlocks, qkv.has_grad());
+        if self.extends() {
+            let cache = self.cache(name, 2 * s * c);
+            let (qkv, out) = (qkv.value, out.value);
+            self.push(AttentionExtend { dims, qkv, cache, out });
+        } else {
+            let rows = self.rows() * nh;
+            let lse = format!("{name}.lse");
+            let lse = self.activations(&lse, rows, Elem::Real, Sharing::InBlocks);
+            let delta = match qkv.has_grad() {
+                true => {
+                    let name = format!("{}.delta", slot(name));
+                    self.buffer(Role::Activations, &name, rows, Elem::Real)
+                }
+                false => lse,
+            };
+            self.push(Attention { dims, qkv, out, lse, delta });
+        }
+        out
+    }
 }
 
 impl Op for Attention {
@@ -215,42 +223,25 @@ impl Op for Attention {
     }
 }
 
-/// `out` (T,C) of T new positions from `qkv` (T,3C) and a cache (2,S,C); one sequence.
-pub struct AttentionExtend {
-    /// B (1), T, C, NH, S.
-    pub dims: Dims,
-    /// (T,3C)
-    pub qkv: View,
-    /// (2,S,C)
-    pub cache: View,
-    /// (T,C)
-    pub out: View,
-}
-
-impl Op for AttentionExtend {
-    fn forward(&self, plan: &mut Plan) {
-        plan.push(&EXTEND_STORE, self.dims, &[self.qkv, self.cache]);
-        plan.push(&EXTEND_FORWARD, self.dims, &[self.qkv, self.cache, self.out]);
-    }
-
-    fn backward(&self, _: &mut Recorder<'_>) {
-        unreachable!("generation has no backward pass");
-    }
-}
-
 /// The q (0), k (1) or v (2) of one position of one head.
-fn part<'a, F>(dims: &Dims, qkv: &'a [F], which: usize, row: usize, head: usize) -> &'a [F] {
+pub(super) fn part<'a, F>(
+    dims: &Dims,
+    qkv: &'a [F],
+    which: usize,
+    row: usize,
+    head: usize,
+) -> &'a [F] {
     let (c, hs) = (dims.C as usize, (dims.C / dims.NH) as usize);
     let at = row * 3 * c + which * c + head * hs;
     &qkv[at..at + hs]
 }
 
-fn dot<F: Real>(a: &[F], b: &[F]) -> F {
+pub(super) fn dot<F: Real>(a: &[F], b: &[F]) -> F {
     a.iter().zip(b).map(|(&a, &b)| a * b).sum()
 }
 
 /// √HS, which scores are divided by.
-fn root<F: Real>(dims: &Dims) -> F {
+pub(super) fn root<F: Real>(dims: &Dims) -> F {
     F::of(f64::from(dims.C / dims.NH)).sqrt()
 }
 
@@ -261,7 +252,7 @@ fn heads(dims: &Dims) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// log Σ exp, without overflow.
-fn log_sum_exp<F: Real>(scores: &[F]) -> F {
+pub(super) fn log_sum_exp<F: Real>(scores: &[F]) -> F {
     let max = scores.iter().copied().fold(F::neg_infinity(), F::max);
     max + scores.iter().map(|&s| (s - max).exp()).sum::<F>().ln()
 }
@@ -326,44 +317,16 @@ fn backward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     }
 }
 
-fn extend_store<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
-    let ([qkv], [cache]) = io.reals();
-    let (c, s) = (dims.C as usize, dims.S as usize);
-    for t in 0..dims.T.min(step.count) as usize {
-        for (which, side) in cache.chunks_mut(s * c).enumerate() {
-            let row = &qkv[t * 3 * c + (which + 1) * c..][..c];
-            side[(step.position as usize + t) * c..][..c].copy_from_slice(row);
-        }
-    }
-}
-
-fn extend_forward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
-    let ([qkv, cache], [out]) = io.reals();
-    let (c, hs) = (dims.C as usize, (dims.C / dims.NH) as usize);
-    let (keys, values) = cache.split_at(dims.S as usize * c);
-    out.fill(F::zero());
-    for t in 0..dims.T.min(step.count) as usize {
-        for h in 0..dims.NH as usize {
-            let q = part(dims, qkv, 0, t, h);
-            let scores: Vec<F> = (0..=step.position as usize + t)
-                .map(|j| dot(q, &keys[j * c + h * hs..][..hs]) / root(dims))
-                .collect();
-            let total = log_sum_exp(&scores);
-            let out = &mut out[t * c + h * hs..][..hs];
-            for (j, s) in scores.into_iter().enumerate() {
-                let p = (s - total).exp();
-                let v = &values[j * c + h * hs..][..hs];
-                out.iter_mut().zip(v).for_each(|(out, &v)| *out = *out + p * v);
-            }
-        }
-    }
-}
-
 /// Queries that a CPU kernel works on at a time.
-const TILE: usize = 64;
+pub(super) const TILE: usize = 64;
 
 /// The rows of every group of `width` columns of (B,T,columns), as B · columns / width lists of T.
-fn column_groups(data: &mut [f32], t: usize, columns: usize, width: usize) -> Vec<Vec<&mut [f32]>> {
+pub(super) fn column_groups(
+    data: &mut [f32],
+    t: usize,
+    columns: usize,
+    width: usize,
+) -> Vec<Vec<&mut [f32]>> {
     let per_row = columns / width;
     let groups = data.len() / t / width;
     let mut lists: Vec<_> = (0..groups).map(|_| Vec::with_capacity(t)).collect();
@@ -378,7 +341,7 @@ fn column_groups(data: &mut [f32], t: usize, columns: usize, width: usize) -> Ve
 }
 
 /// Rows `first..first + n` of the q (0), k (1) or v (2) of one head of a sequence's (T,3C).
-fn rows_of<'a>(
+pub(super) fn rows_of<'a>(
     dims: &Dims,
     qkv: &'a [f32],
     which: usize,
@@ -416,7 +379,7 @@ vector_fn! {
 
 /// The outputs of `q` (n,HS), whose row r sees the first `seen + r` of the keys and values (m,HS),
 /// and log Σ exp of each row, if wanted.
-fn attend(
+pub(super) fn attend(
     [q, k, v]: [Matrix<'_>; 3],
     seen: usize,
     out: &mut [&mut [f32]],
@@ -436,7 +399,7 @@ fn attend(
 
 /// Memory that a thread uses again for every tile.
 #[derive(Default)]
-struct Scratch(Vec<f32>);
+pub(super) struct Scratch(Vec<f32>);
 
 impl Scratch {
     /// Parts of these lengths, with whatever was there.
@@ -582,22 +545,4 @@ fn backward_head(
             .zip(sums.chunks_exact(hs))
             .for_each(|(grad, sum)| grad.copy_from_slice(sum));
     }
-}
-
-fn fast_extend_forward(dims: &Dims, step: &Step, io: Io<'_, f32>) {
-    let ([qkv, cache], [out]) = io.reals();
-    let (t, c, hs) = (dims.T as usize, dims.C as usize, (dims.C / dims.NH) as usize);
-    let (keys, values) = cache.split_at(dims.S as usize * c);
-    let n = t.min(step.count as usize);
-    let (first, end) = (step.position as usize, step.position as usize + n);
-    let (out, masked) = out.split_at_mut(n * c);
-    masked.fill(0.0);
-    let tasks = column_groups(out, n, c, hs).into_par_iter().enumerate();
-    tasks.for_each_init(Scratch::default, |scratch, (h, mut out)| {
-        let [k, v] = [keys, values].map(|side| Matrix::new(&side[h * hs..], end, hs, c));
-        for (i, out) in out.chunks_mut(TILE).enumerate() {
-            let q = rows_of(dims, qkv, 0, h, i * TILE, out.len());
-            attend([q, k, v], first + i * TILE + 1, out, None, scratch);
-        }
-    });
 }

@@ -7,9 +7,11 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
@@ -225,4 +227,31 @@ fn sync_tree(dir: &Path) -> std::io::Result<()> {
         }
     }
     sync_folder(dir)
+}
+
+/// Writes a value as indented JSON with a newline at the end, as a whole.
+pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::input(format!("writing {}: {e}", path.display())))?;
+    text.push('\n');
+    write_bytes(path, text.as_bytes())
+}
+
+/// The SHA-256 of a file in hexadecimal.
+///
+/// # Errors
+///
+/// If the file cannot be read.
+pub(crate) fn sha256(path: &Path) -> Result<String> {
+    let refused = |cause| Error::io("reading", path, &cause);
+    let mut file = File::open(path).map_err(refused)?;
+    let mut sha256 = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).map_err(refused)? {
+            0 => break,
+            read => sha256.update(&buffer[..read]),
+        }
+    }
+    Ok(sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

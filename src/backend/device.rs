@@ -1,0 +1,113 @@
+//! The CPU or a GPU.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::cpu::{self, Cpu, Use};
+use super::gpu::{self, DeviceChoice, Gpu, GpuDevice, Setup};
+use super::interface::Backend;
+use crate::config::Precision;
+use crate::error::{Error, Result};
+use crate::plan::{Limits, Plan};
+
+/// Where a model lives.
+#[derive(Clone)]
+pub enum Device {
+    /// The host.
+    Cpu,
+    /// A GPU.
+    Gpu(Arc<GpuDevice>),
+}
+
+impl Device {
+    /// What it allows.
+    pub fn limits(&self) -> Limits {
+        match self {
+            Device::Cpu => Limits::NONE,
+            Device::Gpu(device) => device.limits(),
+        }
+    }
+
+    /// Whether it computes in half precision.
+    pub fn has_half(&self) -> bool {
+        matches!(self, Device::Gpu(device) if device.has().f16)
+    }
+
+    /// The precision that suits it: mixed where half precision is arithmetic of the hardware.
+    pub fn best_precision(&self) -> Precision {
+        match self {
+            Device::Gpu(device) if device.is_real() && device.has().f16 => Precision::Mixed,
+            Device::Gpu(_) | Device::Cpu => Precision::F32,
+        }
+    }
+
+    /// Whether a plan's buffers fit here, now: within the limits and into the memory.
+    ///
+    /// No API tells how much memory a GPU has left, so one that is hardware is asked for all of the
+    /// buffers at once, which are given back.
+    pub fn fits(&self, plan: &Plan) -> bool {
+        let host = || cpu::available_bytes().is_none_or(|free| plan.total_bytes() <= free);
+        match self {
+            Device::Cpu => host(),
+            Device::Gpu(device) if plan.exceeds(device.limits()).is_some() => false,
+            Device::Gpu(device) if device.is_real() => gpu::has_room(device, plan),
+            Device::Gpu(_) => host(),
+        }
+    }
+
+    /// The device that a choice means, opened; nothing is kept of it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such device, or its driver refuses.
+    pub fn open(choice: DeviceChoice) -> Result<Device> {
+        Device::with(choice, Setup::default())
+    }
+
+    /// [`Device::open`] with compiled shaders and timings kept in a folder, usually [`crate::cache::folder`]'s.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::open`].
+    pub fn open_cached(choice: DeviceChoice, folder: PathBuf) -> Result<Device> {
+        Device::with(choice, Setup { cache: Some(folder), ..Setup::default() })
+    }
+
+    fn with(choice: DeviceChoice, setup: Setup) -> Result<Device> {
+        if choice == DeviceChoice::Cpu {
+            return Ok(Device::Cpu);
+        }
+        match gpu::pick(choice, &gpu::adapters())?.index {
+            None => Ok(Device::Cpu),
+            Some(index) => GpuDevice::with(index, setup).map(Device::Gpu),
+        }
+    }
+
+    /// Checks that a plan can be held and bound here, as far as that is known before it is tried.
+    ///
+    /// # Errors
+    ///
+    /// Names what is too large.
+    pub fn check(&self, plan: &Plan) -> Result<()> {
+        match self {
+            Device::Cpu => cpu::check_memory(plan.total_bytes()),
+            Device::Gpu(device) => match plan.exceeds(device.limits()) {
+                None => Ok(()),
+                Some(what) => Err(Error::device(format!("{}: {what}", device.name()))
+                    .hint("take a smaller --batch-size or --seq-len, or --device cpu")),
+            },
+        }
+    }
+
+    /// A backend that runs a plan here.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot hold or bind what the plan needs.
+    pub fn backend(&self, plan: Arc<Plan>) -> Result<Box<dyn Backend>> {
+        match self {
+            Device::Cpu => Ok(Box::new(Cpu::<f32>::new(plan, Use::Kernels))),
+            Device::Gpu(device) => Ok(Box::new(Gpu::new(device, plan)?)),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Adapters: what there is, and which one a run takes and why.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+use wgpu::{Adapter, Backends, DeviceType, Features};
+
+use crate::error::{Error, Result};
+
+/// Which device a run takes: `--device auto|cpu|gpu|gpu:N`.
+///
+/// ```
+/// use wgpt::backend::gpu::DeviceChoice;
+/// assert_eq!("gpu:1".parse::<DeviceChoice>().unwrap(), DeviceChoice::GpuIndex(1));
+/// assert!("tpu".parse::<DeviceChoice>().is_err());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A real GPU, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU backend.
+    Cpu,
+    /// The best adapter, a software one too.
+    Gpu,
+    /// The adapter with this number in [`adapters`].
+    GpuIndex(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<DeviceChoice> {
+        let index = |text: &str| text.strip_prefix("gpu:").and_then(|n| n.parse().ok());
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "gpu" => Ok(DeviceChoice::Gpu),
+            _ => index(text).map(DeviceChoice::GpuIndex).ok_or_else(|| {
+                Error::usage(format!("there is no device {text:?}"))
+                    .hint("--device takes auto, cpu, gpu or gpu:N; `wgpt devices` lists them")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::Gpu => f.write_str("gpu"),
+            DeviceChoice::GpuIndex(n) => write!(f, "gpu:{n}"),
+        }
+    }
+}
+
+/// What `wgpt devices` says of an adapter.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdapterReport {
+    /// Its number: `--device gpu:N`.
+    pub index: usize,
+    /// What the driver calls it.
+    pub name: String,
+    /// Vulkan, Metal or DX12.
+    pub backend: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// discrete, integrated, virtual, software or other.
+    pub kind: &'static str,
+    /// The largest buffer, in bytes.
+    pub buffer_bytes: u64,
+    /// The largest binding, in bytes.
+    pub binding_bytes: u64,
+    /// Workgroup memory, in bytes.
+    pub workgroup_bytes: u32,
+    /// The smallest and the largest subgroup.
+    pub subgroup_sizes: [u32; 2],
+    /// Arithmetic in half precision.
+    pub shader_f16: bool,
+    /// Operations within subgroups.
+    pub subgroups: bool,
+    /// Clocks on the device.
+    pub timestamps: bool,
+    /// Matrix units.
+    pub cooperative_matrix: bool,
+}
+
+impl AdapterReport {
+    fn new(index: usize, adapter: &Adapter) -> AdapterReport {
+        let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+        let driver = format!("{} {}", info.driver, info.driver_info);
+        AdapterReport {
+            index,
+            backend: format!("{:?}", info.backend),
+            driver: driver.trim().to_owned(),
+            kind: kind(info.device_type),
+            buffer_bytes: limits.max_buffer_size,
+            binding_bytes: limits.max_storage_buffer_binding_size,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            subgroup_sizes: [info.subgroup_min_size, info.subgroup_max_size],
+            shader_f16: features.contains(Features::SHADER_F16),
+            subgroups: features.contains(Features::SUBGROUP),
+            timestamps: features.contains(Features::TIMESTAMP_QUERY),
+            cooperative_matrix: features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            name: info.name,
+        }
+    }
+}
+
+pub(super) fn kind(device_type: DeviceType) -> &'static str {
+    match device_type {
+        DeviceType::DiscreteGpu => "discrete",
+        DeviceType::IntegratedGpu => "integrated",
+        DeviceType::VirtualGpu => "virtual",
+        DeviceType::Cpu => "software",
+        DeviceType::Other => "other",
+    }
+}
+
+/// Whether it is hardware: a software adapter is slower than the CPU backend.
+pub(super) fn is_real(kind: &str) -> bool {
+    rank(kind) >= rank("virtual")
+}
+
+/// How much a device is wanted: the higher the better.
+fn rank(kind: &str) -> usize {
+    let order = ["software", "other", "virtual", "integrated", "discrete"];
+    order.iter().position(|k| *k == kind).unwrap_or(0)
+}
+
+pub(super) fn enumerate() -> Vec<Adapter> {
+    let backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
+    let descriptor = wgpu::InstanceDescriptor {
+        backends,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    };
+    pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
+}
+
+/// All adapters, under the numbers of `--device gpu:N`.
+pub fn adapters() -> Vec<AdapterReport> {
+    enumerate().iter().enumerate().map(|(i, adapter)| AdapterReport::new(i, adapter)).collect()
+}
+
+/// What [`pick`] took, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picked {
+    /// The adapter's number; `None`: the CPU backend.
+    pub index: Option<usize>,
+    /// The reason, in words.
+    pub reason: String,
+}
+
+/// Which of the adapters a choice means.
+///
+/// # Errors
+///
+/// If a GPU is asked for and there is none, or none with that number.
+pub fn pick(choice: DeviceChoice, adapters: &[AdapterReport]) -> Result<Picked> {
+    // Of equals the first: later ones lose ties by their number.
+    let best = adapters.iter().max_by_key(|a| (rank(a.kind), usize::MAX - a.index));
+    let real = best.filter(|a| is_real(a.kind));
+    let picked = |index, reason: String| Ok(Picked { index, reason });
+    let taken =
+        |a: &AdapterReport, why: &str| format!("{} ({}, {}): {why}", a.name, a.kind, a.backend);
+    match (choice, best) {
+        (DeviceChoice::Cpu, _) => picked(None, "the CPU: it was asked for".into()),
+        (DeviceChoice::Auto, _) => match (real, best) {
+            (Some(a), _) => picked(Some(a.index), taken(a, "the best GPU of this machine")),
+            (None, Some(a)) => picked(
+                None,
+                format!("the CPU: {} is a {} adapter, slower than the CPU backend", a.name, a.kind),
+            ),
+            (None, None) => picked(None, "the CPU: there is no GPU adapter".into()),
+        },
+        (_, None) => Err(Error::device("there is no GPU adapter (Vulkan, Metal or DX12)")
+            .hint("install the GPU's Vulkan driver, or run with --device cpu")),
+        (DeviceChoice::Gpu, Some(a)) => {
+            picked(Some(a.index), taken(a, "the best adapter of this machine"))
+        }
+        (DeviceChoice::GpuIndex(n), Some(_)) => match adapters.get(n) {
+            Some(a) => picked(Some(n), taken(a, "it was asked for")),
+            None => Err(Error::device(format!("there is no adapter {n}, but {}", adapters.len()))
+                .hint("`wgpt devices` lists the adapters; they are counted from 0")),
+        },
+    }
+}

@@ -1,0 +1,75 @@
+//! What the user should know of kernels that are timed, refused or forgotten.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Something to report while kernels are chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Kernels are about to be compared with their twins and timed.
+    Tuning {
+        /// The adapter.
+        device: String,
+        /// Classes of dispatches to time.
+        classes: usize,
+    },
+    /// A variant does not compute what it should and is never taken.
+    Refused {
+        /// The name of the variant's kernel, then its own.
+        variant: String,
+        /// What is wrong.
+        fault: String,
+    },
+    /// What was found out could not be written to the cache folder.
+    NotKept {
+        /// What the system refused.
+        cause: String,
+    },
+    /// A file of the cache was passed over.
+    Ignored {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+impl Notice {
+    pub(super) fn ignored(path: PathBuf, cause: impl fmt::Display) -> Notice {
+        Notice::Ignored { path, cause: cause.to_string() }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Notice::Tuning { device, classes } => {
+                write!(f, "timing the kernels of {device} ({classes} shapes), once")
+            }
+            Notice::Refused { variant, fault } => {
+                write!(f, "the kernel {variant} is not right on this device and not used: {fault}")
+            }
+            Notice::NotKept { cause } => {
+                write!(f, "the next start times the kernels again: {cause}")
+            }
+            Notice::Ignored { path, cause } => {
+                write!(f, "{} is passed over and written anew: {cause}", path.display())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_say_what_to_know() {
+        let notice = Notice::ignored("kernels.json".into(), "it is damaged");
+        assert!(
+            notice.to_string().contains("kernels.json") && notice.to_string().contains("damaged")
+        );
+        let tuning = Notice::Tuning { device: "a GPU".into(), classes: 3 };
+        assert!(tuning.to_string().contains("a GPU") && tuning.to_string().contains('3'));
+    }
+}

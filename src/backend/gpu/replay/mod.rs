@@ -1,0 +1,404 @@
+//! A plan on a device: buffers, pipelines and bind groups are made once, then it is replayed.
+
+mod timer;
+
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
+use wgpu::{BindGroup, Buffer, BufferUsages};
+
+use crate::backend::gpu::device::GpuDevice;
+use crate::backend::gpu::pipelines::Pipeline;
+use crate::backend::gpu::variants::{Choice, choose};
+use crate::backend::interface::Backend;
+use crate::error::{Error, Result};
+use crate::kernel::{Dims, Elem, Step, StepWords, Variant, grid};
+use crate::plan::{Dispatch, Plan, View};
+
+/// Bytes from one dispatch's sizes to the next: WebGPU's alignment of uniforms.
+const DIMS_STRIDE: u64 = 256;
+/// Bytes that one read moves at a time.
+const READ_BYTES: u64 = 4 << 20;
+/// Bytes that writes move before the device is waited for: until it has them, a second copy is held.
+const WRITE_BYTES: usize = 32 << 20;
+/// Parts of dispatches in one submission, at most.
+const SUBMIT_PARTS: usize = 2048;
+
+/// Runs a plan on a GPU.
+pub struct Gpu {
+    device: Arc<GpuDevice>,
+    plan: Arc<Plan>,
+    buffers: Vec<Buffer>,
+    /// In the order of the dispatches.
+    parts: Vec<Prepared>,
+    step: Buffer,
+    step_group: BindGroup,
+    staging: Buffer,
+    /// Written since the last submission, with which the copies are given back.
+    written_bytes: usize,
+}
+
+/// What of a dispatch goes into one submission: all of it, unless it takes too long.
+struct Part {
+    /// The index of the dispatch.
+    dispatch: usize,
+    dims: Dims,
+    grid: [u32; 3],
+    /// How long it will take, roughly.
+    ms: f64,
+}
+
+/// A part, ready to be replayed.
+struct Prepared {
+    part: Part,
+    pipeline: Arc<Pipeline>,
+    group: BindGroup,
+}
+
+impl Gpu {
+    /// Makes all buffers (zeroed), pipelines and bind groups of a plan.
+    ///
+    /// # Errors
+    ///
+    /// If the plan exceeds the device's limits or memory, or the driver refuses a shader.
+    pub fn new(device: &Arc<GpuDevice>, plan: Arc<Plan>) -> Result<Gpu> {
+        let choices = device.choices(&plan);
+        Gpu::with(device, plan, Choice::Chosen(&choices))
+    }
+
+    /// [`Gpu::new`] with the variants that `choice` means.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpu::new`].
+    pub fn with(device: &Arc<GpuDevice>, plan: Arc<Plan>, choice: Choice<'_>) -> Result<Gpu> {
+        if let Some(what) = plan.exceeds(device.limits()) {
+            return Err(Error::device(format!("{}: {what}", device.name()))
+                .hint("take a smaller --batch-size or --seq-len, or --device cpu"));
+        }
+        if !device.has().f16 && plan.buffers.iter().any(|buffer| buffer.elem == Elem::F16) {
+            return Err(Error::device(format!(
+                "{}: it has no arithmetic in half precision, which mixed precision needs",
+                device.name()
+            ))
+            .hint("take --precision f32"));
+        }
+        let choose = |dispatch| choose(choice, device.has(), dispatch);
+        let variants: Vec<_> = plan.dispatches.iter().map(choose).collect();
+        check_grids(device, &plan, &variants)?;
+        let buffers = device.checked(|| make_buffers(device, &plan)).map_err(|error| {
+            let gib = plan.total_bytes() as f64 / f64::from(1 << 30);
+            error.at(format_args!("buffers of {gib:.1} GiB"))
+        })?;
+        let gpu = device.checked(|| {
+            let parts = parts(device, &plan, &variants);
+            let dims = make_dims(device, &parts);
+            let step = device.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some("step"),
+                size: size_of::<StepWords>() as u64,
+                usage: BufferUsages::UNIFORM | BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            let step_group = device.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("step"),
+                layout: device.pipelines().step_layout(),
+                entries: &[wgpu::BindGroupEntry { binding: 0, resource: step.as_entire_binding() }],
+            });
+            let staging = device.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some("read"),
+                size: READ_BYTES,
+                usage: BufferUsages::MAP_READ | BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            let parts = prepare(device, &plan, &variants, parts, &buffers, &dims);
+            let device = Arc::clone(device);
+            Gpu { device, plan, buffers, parts, step, step_group, staging, written_bytes: 0 }
+        })?;
+        // A cache that cannot be written costs time at the next start, and nothing else.
+        let _ = device.pipelines().save();
+        Ok(gpu)
+    }
+
+    /// Waits until the device has done everything.
+    ///
+    /// # Errors
+    ///
+    /// If something went wrong on the device since the last read.
+    pub fn wait(&mut self) -> Result<()> {
+        self.device.wait()
+    }
+
+    fn write_bytes(&mut self, view: View, bytes: &[u8]) {
+        let size = view.elem.bytes();
+        let whole = whole_words(view.len as u64 * size);
+        assert_eq!(bytes.len() as u64, whole, "what is written has the view's length");
+        let buffer = &self.buffers[view.buffer];
+        for (i, part) in bytes.chunks(WRITE_BYTES).enumerate() {
+            let offset = view.start as u64 * size + (i * WRITE_BYTES) as u64;
+            self.device.queue().write_buffer(buffer, offset, part);
+            self.written_bytes += part.len();
+            if self.written_bytes >= WRITE_BYTES {
+                self.written_bytes = 0;
+                self.device.queue().submit([]);
+                self.device.catch(self.device.wait());
+            }
+        }
+    }
+
+    fn read_into<T: Pod>(&mut self, view: View, out: &mut [T]) -> Result<()> {
+        assert_eq!(out.len(), view.len, "what is read has the view's length");
+        let start = view.start as u64 * view.elem.bytes();
+        let out: &mut [u8] = bytemuck::cast_slice_mut(out);
+        for (i, part) in out.chunks_mut(READ_BYTES as usize).enumerate() {
+            let size = whole_words(part.len() as u64);
+            let mut encoder = self.device.device().create_command_encoder(&Default::default());
+            let offset = start + i as u64 * READ_BYTES;
+            let buffer = &self.buffers[view.buffer];
+            encoder.copy_buffer_to_buffer(buffer, offset, &self.staging, 0, size);
+            self.device.queue().submit([encoder.finish()]);
+            self.read_staging(size, |mapped| part.copy_from_slice(&mapped[..part.len()]))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for everything before, and shows the first `size` bytes of what was copied to the host.
+    fn read_staging(&self, size: u64, seen: impl FnOnce(&[u8])) -> Result<()> {
+        let slice = self.staging.slice(..size);
+        slice.map_async(wgpu::MapMode::Read, |_| {});
+        self.device.wait()?;
+        let mapped = slice.get_mapped_range().map_err(|e| self.device.error(e))?;
+        seen(&mapped);
+        drop(mapped);
+        self.staging.unmap();
+        Ok(())
+    }
+
+    /// The parts of some dispatches.
+    fn parts_of(&self, dispatches: Range<usize>) -> Range<usize> {
+        let first = |dispatch| self.parts.partition_point(|p| p.part.dispatch < dispatch);
+        first(dispatches.start)..first(dispatches.end)
+    }
+
+    /// The end of the parts from `range.start` on that go into one submission.
+    fn submission_end(&self, range: Range<usize>) -> usize {
+        let (mut ms, most_ms) = (0.0, self.device.submission_ms());
+        let fits = |i: &usize| {
+            ms += self.parts[*i].part.ms;
+            *i == range.start || ms <= most_ms
+        };
+        let most = range.end.min(range.start + SUBMIT_PARTS);
+        range.start + (range.start..most).take_while(fits).count()
+    }
+
+    fn submit(&self, parts: Range<usize>) {
+        let mut encoder = self.device.device().create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        self.record(&mut pass, parts);
+        drop(pass);
+        self.device.queue().submit([encoder.finish()]);
+    }
+
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>, parts: Range<usize>) {
+        pass.set_bind_group(1, &self.step_group, &[]);
+        for Prepared { part, pipeline, group } in &self.parts[parts] {
+            pass.set_pipeline(&pipeline.pipeline);
+            pass.set_bind_group(0, group, &[]);
+            let [x, y, z] = part.grid;
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+
+    fn write_step(&self, step: &Step) {
+        self.device.queue().write_buffer(&self.step, 0, bytemuck::bytes_of(&step.words()));
+    }
+}
+
+/// What is bound comes in vectors of 16 bytes; tensors end at such, or at what is unused.
+fn whole_vectors(bytes: u64) -> u64 {
+    bytes.next_multiple_of(16)
+}
+
+/// What is copied comes in words of 4 bytes; tensors end at such, or at what is unused.
+fn whole_words(bytes: u64) -> u64 {
+    bytes.next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT)
+}
+
+fn make_buffers(device: &GpuDevice, plan: &Plan) -> Vec<Buffer> {
+    let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+    let make = |spec: &crate::plan::BufferSpec| {
+        device.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some(&spec.name),
+            size: whole_vectors(spec.bytes().max(1)),
+            usage,
+            mapped_at_creation: false,
+        })
+    };
+    plan.buffers.iter().map(make).collect()
+}
+
+/// Whether a device gives the buffers of a plan that is within its limits.
+pub(in crate::backend) fn has_room(device: &GpuDevice, plan: &Plan) -> bool {
+    let made = device.checked(|| make_buffers(device, plan)).is_ok();
+    // What was dropped is given back when the device has been waited for.
+    device.wait().is_ok() && made
+}
+
+/// Refuses what would be a grid beyond the limit of every device.
+fn check_grids(device: &GpuDevice, plan: &Plan, variants: &[&Variant]) -> Result<()> {
+    for (dispatch, variant) in plan.dispatches.iter().zip(variants) {
+        let grid = (variant.grid)(&dispatch.dims, &dispatch.lens());
+        if grid.iter().any(|groups| *groups > grid::LARGEST) {
+            return Err(Error::device(format!(
+                "{}: {} would take {grid:?} workgroups, a device allows {} a dimension",
+                device.name(),
+                dispatch.kernel.name,
+                grid::LARGEST
+            ))
+            .hint("take a smaller --batch-size, for which --grad-accum makes up"));
+        }
+    }
+    Ok(())
+}
+
+/// The parts of all dispatches: a system may reset a GPU that works for seconds, be it on one dispatch.
+fn parts(device: &GpuDevice, plan: &Plan, variants: &[&Variant]) -> Vec<Part> {
+    let of_one = |(index, (dispatch, variant)): (usize, (&Dispatch, &&Variant))| {
+        let ms = device.estimate_ms(dispatch, variant);
+        let grid = (variant.grid)(&dispatch.dims, &dispatch.lens());
+        let parts = grid::split(grid, (ms / device.submission_ms()).ceil() as u32);
+        let (ms, dims) = (ms / parts.len() as f64, dispatch.dims);
+        let part = move |(first, grid)| Part {
+            dispatch: index,
+            dims: Dims { FIRST: first, ..dims },
+            grid,
+            ms,
+        };
+        parts.into_iter().map(part)
+    };
+    plan.dispatches.iter().zip(variants).enumerate().flat_map(of_one).collect()
+}
+
+/// The sizes of every part, in one buffer.
+fn make_dims(device: &GpuDevice, parts: &[Part]) -> Buffer {
+    let mut bytes = vec![0; DIMS_STRIDE as usize * parts.len().max(1)];
+    for (part, slot) in parts.iter().zip(bytes.chunks_mut(DIMS_STRIDE as usize)) {
+        slot[..size_of::<Dims>()].copy_from_slice(bytemuck::bytes_of(&part.dims));
+    }
+    let buffer = device.device().create_buffer(&wgpu::BufferDescriptor {
+        label: Some("dims"),
+        size: bytes.len() as u64,
+        usage: BufferUsages::UNIFORM | BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    device.queue().write_buffer(&buffer, 0, &bytes);
+    buffer
+}
+
+/// Compiles what the dispatches need, on all threads, and binds their buffers.
+fn prepare(
+    device: &GpuDevice,
+    plan: &Plan,
+    variants: &[&'static Variant],
+    parts: Vec<Part>,
+    buffers: &[Buffer],
+    dims: &Buffer,
+) -> Vec<Prepared> {
+    let binding = |binding: u32, buffer, offset, size| wgpu::BindGroupEntry {
+        binding,
+        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer,
+            offset,
+            size: NonZeroU64::new(size),
+        }),
+    };
+    let compile = |(dispatch, variant): (&Dispatch, &&'static Variant)| {
+        device.pipelines().get(dispatch.kernel, variant, &dispatch.elems())
+    };
+    let pipelines: Vec<_> = plan.dispatches.par_iter().zip(variants).map(compile).collect();
+    let make = |(index, part): (usize, Part)| {
+        let (dispatch, pipeline) = (&plan.dispatches[part.dispatch], &pipelines[part.dispatch]);
+        let mut entries =
+            vec![binding(0, dims, index as u64 * DIMS_STRIDE, size_of::<Dims>() as u64)];
+        entries.extend(dispatch.args.iter().zip(1..).map(|(view, i)| {
+            let size = view.elem.bytes();
+            let (offset, size) = (view.start as u64 * size, view.len as u64 * size);
+            binding(i, &buffers[view.buffer], offset, whole_vectors(size))
+        }));
+        let group = device.device().create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(dispatch.kernel.name),
+            layout: &pipeline.layout,
+            entries: &entries,
+        });
+        Prepared { part, pipeline: Arc::clone(pipeline), group }
+    };
+    parts.into_iter().enumerate().map(make).collect()
+}
+
+impl Backend for Gpu {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn write(&mut self, view: View, data: &[f32]) {
+        if view.elem == Elem::F16 {
+            let mut halves: Vec<f16> = data.iter().map(|&x| f16::from_f32(x)).collect();
+            halves.resize(data.len().next_multiple_of(2), f16::ZERO);
+            return self.write_bytes(view, bytemuck::cast_slice(&halves));
+        }
+        self.write_bytes(view, bytemuck::cast_slice(data));
+    }
+
+    fn write_u32(&mut self, view: View, data: &[u32]) {
+        self.write_bytes(view, bytemuck::cast_slice(data));
+    }
+
+    /// Long ranges go out in several submissions: a system may reset a GPU that works on one for
+    /// seconds.
+    fn run(&mut self, range: Range<usize>, step: &Step) {
+        self.write_step(step);
+        self.written_bytes = 0;
+        let mut parts = self.parts_of(range);
+        while !parts.is_empty() {
+            let end = self.submission_end(parts.clone());
+            self.submit(parts.start..end);
+            parts.start = end;
+        }
+        self.device.catch(self.device.poll());
+    }
+
+    fn read(&mut self, view: View, out: &mut [f32]) -> Result<()> {
+        if view.elem == Elem::F16 {
+            let mut halves = vec![f16::ZERO; out.len()];
+            self.read_into(view, &mut halves)?;
+            halves.convert_to_f32_slice(out);
+            return Ok(());
+        }
+        self.read_into(view, out)
+    }
+
+    fn read_u32(&mut self, view: View, out: &mut [u32]) -> Result<()> {
+        self.read_into(view, out)
+    }
+
+    fn run_timed(&mut self, range: Range<usize>, step: &Step) -> Vec<f64> {
+        let (parts, mut parts_ms) = (self.parts_of(range), vec![]);
+        let result = self.time(parts.clone(), step, &mut parts_ms);
+        self.device.catch(result);
+        let parts: Vec<_> = self.parts[parts].iter().zip(parts_ms).collect();
+        let dispatches = parts.chunk_by(|(a, _), (b, _)| a.part.dispatch == b.part.dispatch);
+        dispatches.map(|parts| parts.iter().map(|(_, ms)| ms).sum()).collect()
+    }
+
+    fn describe(&self) -> String {
+        self.device.name().to_owned()
+    }
+
+    fn run_ahead(&self) -> usize {
+        8
+    }
+}

@@ -1,0 +1,55 @@
+//! metrics.jsonl: what each logged update of a run came to, a JSON object per line.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The file's name in a run's folder.
+pub(super) const METRICS: &str = "metrics.jsonl";
+
+/// A line of metrics.jsonl.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Updates made.
+    pub step: usize,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// The mean loss of the update.
+    pub loss: Option<f32>,
+    /// The learning rate.
+    pub lr: f64,
+    /// The norm of the gradient before clipping; absent where it was not finite.
+    pub grad_norm: Option<f32>,
+    /// Tokens a second.
+    pub tokens_per_s: f64,
+    /// The share of the device's measured best that training's operations come to, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
+    /// Updates skipped so far, since a loss or a gradient was not finite.
+    #[serde(default)]
+    pub skipped: u32,
+    /// The validation loss, where it was evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_loss: Option<f64>,
+}
+
+/// The lines of a run's metrics.jsonl; none if there is no such file yet.
+///
+/// # Errors
+///
+/// If the file cannot be read or a line is not of this kind.
+pub fn read_metrics(run_dir: &Path) -> Result<Vec<Metrics>> {
+    let path = run_dir.join(METRICS);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(error) => return Err(Error::io("reading", &path, &error)),
+    };
+    let parse = |(i, line): (usize, &str)| {
+        serde_json::from_str(line)
+            .map_err(|error| Error::input(format!("{} line {}: {error}", path.display(), i + 1)))
+    };
+    text.lines().enumerate().map(parse).collect()
+}

@@ -1,0 +1,207 @@
+//! Batches on an engine: updates of training, evaluation, logits.
+
+use super::Engine;
+use crate::error::Result;
+use crate::kernel::Step;
+use crate::model::{BatchViews, UpdateViews};
+use crate::ops::cross_entropy::{IGNORE, counted};
+use crate::ops::global_norm::state;
+use crate::plan::Phase;
+
+/// What an update came to, read back from the device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Update {
+    /// The mean loss over the targets that count in all of the update's micro-batches.
+    pub loss: f32,
+    /// The norm of the gradient before clipping; negative if it was not finite.
+    pub grad_norm: f32,
+    /// What only the device knows: the words of [`state`].
+    pub state: [u32; state::LEN],
+}
+
+/// A part of an update: as many sequences as the device takes at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MicroBatch {
+    /// (B,T)
+    pub tokens: Vec<u32>,
+    /// (B,T); [`IGNORE`] where there is none.
+    pub targets: Vec<u32>,
+    /// The key of its random numbers.
+    pub seed: [u32; 2],
+}
+
+impl Engine {
+    fn batch_views(&self) -> BatchViews {
+        self.program.batch.expect("the program was recorded with batches")
+    }
+
+    fn update_views(&self) -> UpdateViews {
+        self.program.update.expect("the program was recorded for training")
+    }
+
+    fn check_targets(&self, ids: &[u32]) {
+        let vocab = self.program.config.vocab_size;
+        let wrong = ids.iter().find(|id| **id as usize >= vocab && **id != IGNORE);
+        assert!(wrong.is_none(), "target {wrong:?} is out of range: the vocabulary has {vocab}");
+    }
+
+    fn write_batch(&mut self, tokens: &[u32], targets: &[u32]) {
+        self.check_tokens(tokens);
+        self.check_targets(targets);
+        let views = self.batch_views();
+        self.backend.write_u32(views.tokens, tokens);
+        self.backend.write_u32(views.targets, targets);
+    }
+
+    /// Makes an update of `count` micro-batches; returns how many targets count in all of them. Without one there is
+    /// nothing to learn, and everything stays as it is: parameters, moments, the number of updates applied.
+    ///
+    /// `fill` makes a micro-batch, by its number, in the place of the one before; it is called twice for each if there
+    /// are several, first to count the targets, so that one at a time is in memory. `step` has the dropout and
+    /// what the optimiser reads.
+    ///
+    /// # Errors
+    ///
+    /// The first of `fill`, before anything is changed by the update.
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::train_batch`].
+    pub fn train_update(
+        &mut self,
+        count: usize,
+        batch: &mut MicroBatch,
+        mut fill: impl FnMut(usize, &mut MicroBatch) -> Result<()>,
+        step: Step,
+    ) -> Result<usize> {
+        let mut all = 0;
+        for micro in 0..count {
+            fill(micro, batch)?;
+            all += counted(&batch.targets);
+        }
+        if all == 0 {
+            return Ok(0);
+        }
+        for micro in 0..count {
+            if count > 1 {
+                fill(micro, batch)?;
+            }
+            let step = Step { seed: batch.seed, ..step };
+            self.train_batch(&batch.tokens, &batch.targets, (micro, all), step);
+        }
+        self.update(&step);
+        Ok(all)
+    }
+
+    /// Forward and backward over micro-batch number `micro` of an update in which `all` targets count; `step` has the
+    /// random key and the dropout. Gradients and loss are added up over the micro-batches of an update: each target
+    /// counts the same, however they are spread over the micro-batches.
+    ///
+    /// # Panics
+    ///
+    /// If `tokens` or `targets` is not (B,T), a token is not of the vocabulary, or a target is neither of it
+    /// nor [`IGNORE`].
+    pub fn train_batch(
+        &mut self,
+        tokens: &[u32],
+        targets: &[u32],
+        (micro, all): (usize, usize),
+        step: Step,
+    ) {
+        self.write_batch(tokens, targets);
+        let loss_scale = 1.0 / all.max(1) as f64;
+        let step = Step { accumulate: u32::from(micro > 0), loss_scale, ..step };
+        self.run(Phase::Forward, &step);
+        self.run(Phase::Backward, &step);
+    }
+
+    /// Norm, clipping and the optimiser.
+    pub fn update(&mut self, step: &Step) {
+        self.run(Phase::Update, step);
+    }
+
+    /// What the last update came to; waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn read_update(&mut self) -> Result<Update> {
+        let (views, loss_view) = (self.update_views(), self.batch_views().loss);
+        let (mut loss, mut norm) = ([0.0], [0.0; 2]);
+        self.backend.read(loss_view, &mut loss)?;
+        self.backend.read(views.norm, &mut norm)?;
+        Ok(Update { loss: loss[0], grad_norm: norm[0], state: self.read_state()? })
+    }
+
+    /// The words that only the device knows.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn read_state(&mut self) -> Result<[u32; state::LEN]> {
+        let mut words = [0; state::LEN];
+        let view = self.update_views().state;
+        self.backend.read_u32(view, &mut words)?;
+        Ok(words)
+    }
+
+    /// Overwrites the words that only the device knows.
+    pub fn write_state(&mut self, words: &[u32; state::LEN]) {
+        let view = self.update_views().state;
+        self.backend.write_u32(view, words);
+    }
+
+    /// The sum of the losses (natural logarithm) of all rows with a target.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::train_batch`].
+    pub fn evaluate(&mut self, tokens: &[u32], targets: &[u32]) -> Result<f64> {
+        Ok(self.row_losses(tokens, targets)?.into_iter().map(f64::from).sum())
+    }
+
+    /// The loss (natural logarithm) of each row (B,T), 0 where there is no target.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::train_batch`].
+    pub fn row_losses(&mut self, tokens: &[u32], targets: &[u32]) -> Result<Vec<f32>> {
+        self.write_batch(tokens, targets);
+        let step = Step::default();
+        self.run(Phase::Forward, &step);
+        self.run(Phase::Evaluate, &step);
+        let view = self.batch_views().row_loss;
+        let mut row_loss = vec![0.0; view.len];
+        self.backend.read(view, &mut row_loss)?;
+        Ok(row_loss)
+    }
+
+    /// The logits (B,T,V) of a batch.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    ///
+    /// # Panics
+    ///
+    /// If the program was recorded without them, `tokens` is not (B,T), or a token is not of the vocabulary.
+    pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+        self.check_tokens(tokens);
+        let view = self.batch_views().tokens;
+        self.backend.write_u32(view, tokens);
+        self.run(Phase::Forward, &Step::default());
+        self.run(Phase::Logits, &Step::default());
+        let view = self.batch_views().logits.expect("the program was recorded with logits");
+        let mut logits = vec![0.0; view.len];
+        self.backend.read(view, &mut logits)?;
+        Ok(logits)
+    }
+}

@@ -1,0 +1,142 @@
+//! A recorded model on a backend: its parameters, its batches, its updates, its text.
+//!
+//! The engine is what training, evaluation and generation stand on. It knows views and phases, not
+//! files and settings.
+
+mod batches;
+mod params;
+mod sequences;
+
+use std::sync::Arc;
+
+use crate::backend::{Backend, Device};
+use crate::config::GptConfig;
+use crate::error::Result;
+use crate::finetune::FineTune;
+use crate::kernel::Step;
+use crate::model::{Program, Uses};
+use crate::ops::global_norm::state;
+use crate::plan::Phase;
+use crate::profile::Profile;
+
+pub use batches::{MicroBatch, Update};
+pub use params::{MOMENTS, Tensor};
+
+/// A program and the backend that runs it.
+pub struct Engine {
+    program: Program,
+    backend: Box<dyn Backend>,
+    device: Device,
+    profile: Option<Profile>,
+    /// Whether parameters changed since [`Phase::Cast`] was run.
+    changed: bool,
+}
+
+impl Engine {
+    /// Records a model for some uses and makes its buffers on a device; parameters are zero.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration is not valid, or the device cannot hold or bind what it needs.
+    pub fn new(config: &GptConfig, uses: Uses, device: &Device) -> Result<Engine> {
+        Engine::tuning(config, uses, &FineTune::default(), device)
+    }
+
+    /// The same, with a training that changes but a part of the model.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::new`], or if the model has no such part.
+    pub fn tuning(
+        config: &GptConfig,
+        uses: Uses,
+        finetune: &FineTune,
+        device: &Device,
+    ) -> Result<Engine> {
+        config.validate()?;
+        finetune.validate(config)?;
+        let program = Program::record_tuning(config, uses, finetune, device.limits());
+        device.check(&program.plan)?;
+        let backend = device.backend(Arc::new(program.plan.clone()))?;
+        let mut engine =
+            Engine { program, backend, changed: true, device: device.clone(), profile: None };
+        if engine.program.update.is_some() {
+            engine.write_state(&state::first(uses.loss_scale()));
+        }
+        Ok(engine)
+    }
+
+    /// Checks that a device can hold and bind what [`Engine::tuning`] would make, without making it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::tuning`].
+    pub fn check(
+        config: &GptConfig,
+        uses: Uses,
+        finetune: &FineTune,
+        device: &Device,
+    ) -> Result<()> {
+        config.validate()?;
+        finetune.validate(config)?;
+        device.check(&Program::record_tuning(config, uses, finetune, device.limits()).plan)
+    }
+
+    /// What was recorded.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// What it runs on.
+    pub fn backend(&mut self) -> &mut dyn Backend {
+        &mut *self.backend
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What it runs on, in words.
+    pub fn describe(&self) -> String {
+        self.backend.describe()
+    }
+
+    /// Replays that may be in flight between two reads.
+    pub fn run_ahead(&self) -> usize {
+        self.backend.run_ahead()
+    }
+
+    fn run(&mut self, phase: Phase, step: &Step) {
+        if std::mem::replace(&mut self.changed, phase == Phase::Update)
+            && self.program.plan.phases.contains_key(&Phase::Cast)
+        {
+            self.replay(Phase::Cast, step);
+        }
+        self.replay(phase, step);
+    }
+
+    fn replay(&mut self, phase: Phase, step: &Step) {
+        let plan = &self.program.plan;
+        match &mut self.profile {
+            None => self.backend.run(plan.phase(phase), step),
+            Some(profile) => profile.run(&mut *self.backend, plan, phase, step),
+        }
+    }
+
+    /// Times every kernel from now on; each phase then waits for the device.
+    pub fn begin_profile(&mut self) {
+        self.profile = Some(Profile::new(&self.program.plan));
+    }
+
+    /// The times since [`Engine::begin_profile`], which ends here.
+    pub fn end_profile(&mut self) -> Option<Profile> {
+        self.profile.take()
+    }
+
+    fn check_tokens(&self, ids: &[u32]) {
+        let vocab = self.program.config.vocab_size;
+        let wrong = ids.iter().find(|id| **id as usize >= vocab);
+        assert!(wrong.is_none(), "token {wrong:?} is out of range: the vocabulary has {vocab}");
+    }
+}

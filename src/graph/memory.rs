@@ -1,0 +1,159 @@
+//! Where activations, their gradients and caches lie, and which of them layers share.
+
+use super::var::Var;
+use super::{Graph, Mode};
+use crate::config::Recompute;
+use crate::kernel::Elem;
+use crate::plan::{Role, View};
+
+/// Which buffers of activations layers share in training; in every other mode they share them all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// Those that no backward pass reads, and those that it finds again in any case.
+    Always,
+    /// Those within blocks that are computed again.
+    InBlocks,
+    /// Those that are computed again with a block, wherever they are made.
+    WithBlocks,
+}
+
+impl Graph {
+    /// A buffer of what is being built, made at its first use.
+    pub fn buffer(&mut self, role: Role, name: &str, len: usize, elem: Elem) -> View {
+        if let Some(view) = self.buffers.get(name) {
+            return view.slice(0, len);
+        }
+        let view = self.place(role, name, len, elem);
+        self.buffers.insert(name.to_owned(), view);
+        view
+    }
+
+    /// A buffer of activations, which all layers share, or which each has for itself.
+    pub(crate) fn activations(
+        &mut self,
+        name: &str,
+        len: usize,
+        elem: Elem,
+        sharing: Sharing,
+    ) -> View {
+        let shared = match sharing {
+            Sharing::Always => true,
+            _ if self.mode != Mode::Training => true,
+            Sharing::InBlocks => self.recompute == Recompute::Block && self.block.is_some(),
+            Sharing::WithBlocks => self.recompute == Recompute::Block,
+        };
+        let name = if shared { slot(name) } else { name };
+        self.buffer(Role::Activations, name, len, elem)
+    }
+
+    /// What training leaves unused between two updates: whole activations, and gradients.
+    pub(super) fn collect_spare(&mut self) {
+        let activations = self.plan.buffers.iter().enumerate();
+        let activations = activations.filter(|(_, spec)| spec.role == Role::Activations);
+        let whole = activations.map(|(buffer, spec)| View {
+            buffer,
+            start: 0,
+            len: spec.len,
+            elem: spec.elem,
+        });
+        self.spare = whole.collect();
+        self.spare.sort_by_key(|view| std::cmp::Reverse(view.len));
+        let params = self.params.iter().flat_map(|param| &param.slices).map(|s| s.var);
+        self.spare_gradients = params.filter(|var| var.has_grad()).map(|var| var.grad).collect();
+        self.spare_gradients.sort_by_key(|view| std::cmp::Reverse(view.len));
+    }
+
+    /// Keys and values of a sequence for the attention called `name`, `len` numbers.
+    ///
+    /// Beside training they lie in gradients, which are of single precision.
+    pub(crate) fn cache(&mut self, name: &str, len: usize) -> View {
+        let elem = if self.spare_gradients.is_empty() { self.elem() } else { Elem::Real };
+        self.buffer(Role::Cache, &format!("{name}.cache"), len, elem)
+    }
+
+    /// A spare place that is large enough, the smallest such, or a new buffer.
+    ///
+    /// Caches go into gradients and activations into whole buffers of activations, so that no kernel
+    /// reads and writes one buffer.
+    fn place(&mut self, role: Role, name: &str, len: usize, elem: Elem) -> View {
+        let fits = |view: &View| view.len >= len && view.elem == elem;
+        if role == Role::Cache
+            && let Some(i) = self.spare_gradients.iter().rposition(fits)
+        {
+            let whole = self.spare_gradients.remove(i);
+            let used = len.next_multiple_of(self.slice_rows()).min(whole.len);
+            if used < whole.len {
+                self.spare_gradients.push(whole.slice(used, whole.len - used));
+                self.spare_gradients.sort_by_key(|view| std::cmp::Reverse(view.len));
+            }
+            return whole.slice(0, len);
+        }
+        match self.spare.iter().rposition(fits) {
+            Some(i) if role == Role::Activations => self.spare.remove(i).slice(0, len),
+            _ => self.plan.buffer(role, name, len, elem),
+        }
+    }
+
+    /// An activation with its gradient, if it has one; layers share that of a name, since one is at work
+    /// at a time.
+    pub(crate) fn var(&mut self, name: &str, value: View, elem: Elem, has_grad: bool) -> Var {
+        if !has_grad {
+            return Var::constant(value);
+        }
+        let name = format!("{}.grad", slot(name));
+        Var { value, grad: self.buffer(Role::Activations, &name, value.len, elem) }
+    }
+
+    /// An activation (B,T,channels) with a gradient of its slot, both of the graph's precision.
+    pub fn activation(&mut self, name: &str, channels: usize) -> Var {
+        self.activation_of(name, channels, Sharing::InBlocks, self.trains())
+    }
+
+    pub(crate) fn activation_of(
+        &mut self,
+        name: &str,
+        channels: usize,
+        sharing: Sharing,
+        has_grad: bool,
+    ) -> Var {
+        let value = self.activations(name, self.rows() * channels, self.elem(), sharing);
+        self.var(name, value, value.elem, has_grad)
+    }
+
+    /// An activation of the residual stream (B,T,C): all of them share one gradient.
+    pub fn stream(&mut self, name: &str, channels: usize) -> Var {
+        self.stream_of(name, channels, self.trains())
+    }
+
+    pub(crate) fn stream_of(&mut self, name: &str, channels: usize, has_grad: bool) -> Var {
+        let len = self.rows() * channels;
+        let value = self.activations(name, len, Elem::Real, Sharing::InBlocks);
+        self.var("stream", value, Elem::Real, has_grad)
+    }
+
+    /// What joins the residual stream (B,T,C): its gradient is the stream's, and no backward pass reads
+    /// its value.
+    pub(crate) fn branch(
+        &mut self,
+        name: &str,
+        channels: usize,
+        elem: Elem,
+        has_grad: bool,
+    ) -> Var {
+        let len = self.rows() * channels;
+        let value = self.activations(name, len, elem, Sharing::Always);
+        self.var("stream", value, Elem::Real, has_grad)
+    }
+
+    /// An activation of any length that no op writes: an input.
+    pub fn input(&mut self, name: &str, len: usize) -> Var {
+        let value = self.buffer(Role::Activations, name, len, Elem::Real);
+        self.var(name, value, Elem::Real, self.trains())
+    }
+}
+
+/// What a name is without its layer: `h.3.mlp.c_fc` is `mlp.c_fc` in every layer.
+pub(crate) fn slot(name: &str) -> &str {
+    let rest = name.strip_prefix("h.").and_then(|rest| rest.split_once('.'));
+    rest.map_or(name, |(_, rest)| rest)
+}

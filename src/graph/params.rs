@@ -1,0 +1,216 @@
+//! Parameters: their places in arenas, with gradients, moments and copies laid out alike.
+
+use super::Graph;
+use super::var::Var;
+use crate::config::Precision;
+use crate::kernel::Elem;
+use crate::plan::{Role, View};
+
+/// A slice of a table's rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    /// Its first row.
+    pub start: usize,
+    /// The number of its rows.
+    pub rows: usize,
+    /// The rows.
+    pub var: Var,
+}
+
+/// A parameter: its name in the checkpoint (without `transformer.`), its shape and its place.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// For example `h.3.attn.c_attn.weight`.
+    pub name: String,
+    /// For example (C,3C).
+    pub shape: Vec<usize>,
+    /// The rows; more than one slice where the whole exceeds what a device can bind.
+    pub slices: Vec<Slice>,
+}
+
+impl Param {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether weight decay applies: to two-dimensional parameters.
+    pub fn decays(&self) -> bool {
+        self.shape.len() == 2
+    }
+
+    /// Whether it has a gradient and is updated: in training, unless it is frozen.
+    pub fn is_trained(&self) -> bool {
+        self.slices.iter().all(|slice| slice.var.has_grad())
+    }
+}
+
+/// One slice of the parameters with everything that an update needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// Parameters.
+    pub params: View,
+    /// Gradients.
+    pub grads: View,
+    /// First and second moments, for Adam.
+    pub moments: Option<[View; 2]>,
+    /// Whether the slice decays: it holds two-dimensional parameters.
+    pub decays: bool,
+}
+
+/// One buffer of parameters, with those of the same layout for gradients and moments.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arena {
+    params: usize,
+    /// `None` for what is not trained.
+    grads: Option<usize>,
+    moments: Option<[usize; 2]>,
+    /// What products read, in mixed precision.
+    copy: Option<usize>,
+    decays: bool,
+}
+
+impl Arena {
+    fn is_of(&self, decays: bool, trained: bool) -> bool {
+        self.decays == decays && self.grads.is_some() == trained
+    }
+}
+
+impl Graph {
+    /// The table (rows, channels) called `name`, allocated at its first use, in slices of rows that the
+    /// device can bind.
+    ///
+    /// # Panics
+    ///
+    /// If it was used before with another shape.
+    pub fn param(&mut self, name: &str, shape: &[usize]) -> Vec<Slice> {
+        let width: usize = shape[1..].iter().product();
+        let most = usize::try_from(self.limits.binding_bytes / 4).unwrap_or(usize::MAX) / width;
+        let rows = self.slice_rows();
+        let most = if most >= shape[0] { shape[0] } else { most / rows * rows };
+        self.param_in_slices(name, shape, most.max(rows.min(shape[0])))
+    }
+
+    /// A parameter of one slice; [`Plan::exceeds`] tells if the device cannot bind it.
+    pub(crate) fn whole(&mut self, name: &str, shape: &[usize]) -> Var {
+        self.param_in_slices(name, shape, shape[0])[0].var
+    }
+
+    fn param_in_slices(&mut self, name: &str, shape: &[usize], most: usize) -> Vec<Slice> {
+        if let Some(param) = self.params.iter().find(|p| p.name == name) {
+            assert_eq!(param.shape, shape, "the shape of {name}");
+            return param.slices.clone();
+        }
+        let width: usize = shape[1..].iter().product();
+        let starts = (0..shape[0]).step_by(most);
+        let slices = starts
+            .map(|start| {
+                let rows = most.min(shape[0] - start);
+                Slice { start, rows, var: self.place_param(name, rows * width, shape.len() == 2) }
+            })
+            .collect::<Vec<_>>();
+        let param = Param { name: name.to_owned(), shape: shape.to_vec(), slices: slices.clone() };
+        self.params.push(param);
+        slices
+    }
+
+    /// A parameter as products read it: in mixed precision its copy, whose gradient is its own.
+    pub(crate) fn operand(&self, param: Var) -> Var {
+        let arena = self.arenas.iter().find(|arena| arena.params == param.value.buffer);
+        match arena.and_then(|arena| arena.copy) {
+            None => param,
+            Some(copy) => {
+                let value = View { elem: Elem::F16, ..param.value.of(copy) };
+                if param.has_grad() { Var { value, ..param } } else { Var::constant(value) }
+            }
+        }
+    }
+
+    /// The table (rows, channels) called `name` as products read it.
+    pub fn table(&mut self, name: &str, shape: &[usize]) -> Vec<Slice> {
+        let slices = self.param(name, shape).into_iter();
+        slices.map(|slice| Slice { var: self.operand(slice.var), ..slice }).collect()
+    }
+
+    /// Room in the last arena of its kind, or in a new one if a buffer would become too large.
+    fn place_param(&mut self, name: &str, len: usize, decays: bool) -> Var {
+        let trained = self.trains() && self.finetune.trains(name);
+        // A copy lies where its parameter lies, which must suit the copy's alignment.
+        let room = match self.precision {
+            Precision::F32 => len,
+            Precision::Mixed => len.next_multiple_of(self.slice_rows()),
+        };
+        let fits = |arena: &Arena| {
+            let end = (self.plan.next_start(arena.params) + room) as u64;
+            end * Elem::Real.bytes() <= self.limits.buffer_bytes
+        };
+        let last = self.arenas.iter().rfind(|arena| arena.is_of(decays, trained));
+        let arena = match last {
+            Some(arena) if fits(arena) => *arena,
+            _ => self.open_arena(decays, trained),
+        };
+        let value = self.plan.grow(arena.params, room).slice(0, len);
+        let others = arena.moments.into_iter().flatten().chain(arena.copy).chain(arena.grads);
+        others.for_each(|buffer| {
+            self.plan.grow(buffer, room);
+        });
+        arena.grads.map_or(Var::constant(value), |grads| Var { value, grad: value.of(grads) })
+    }
+
+    fn open_arena(&mut self, decays: bool, trained: bool) -> Arena {
+        let kind = if decays { "matrices" } else { "vectors" };
+        let frozen = if self.trains() && !trained { "frozen." } else { "" };
+        let number = self.arenas.iter().filter(|arena| arena.is_of(decays, trained)).count();
+        let number = if number == 0 { String::new() } else { format!(".{number}") };
+        let mut open = |role, name, elem| {
+            self.plan.buffer(role, &format!("{name}.{frozen}{kind}{number}"), 0, elem).buffer
+        };
+        let params = open(Role::Parameters, "params", Elem::Real);
+        let grads = trained.then(|| open(Role::Gradients, "grads", Elem::Real));
+        let moments = (trained && self.with_moments)
+            .then(|| ["adam.m", "adam.v"].map(|name| open(Role::Moments, name, Elem::Real)));
+        let copy = (decays && self.precision == Precision::Mixed)
+            .then(|| open(Role::Parameters, "halves", Elem::F16));
+        let arena = Arena { params, grads, moments, copy, decays };
+        self.arenas.push(arena);
+        arena
+    }
+
+    /// The parameters of an arena in slices that one binding can hold.
+    fn bindable(&self, arena: &Arena) -> impl Iterator<Item = View> + use<> {
+        let most = usize::try_from(self.limits.binding_bytes / 4).unwrap_or(usize::MAX);
+        let rows = self.slice_rows();
+        let most = (most / rows * rows).max(rows);
+        let (buffer, end) = (arena.params, self.plan.buffers[arena.params].len);
+        let slice = move |start| {
+            let len = most.min(end - start);
+            View { buffer, start, len, elem: Elem::Real }
+        };
+        (0..end).step_by(most).map(slice)
+    }
+
+    /// What is trained, in slices that one binding can hold, for the norm and the optimiser.
+    pub fn slots(&self) -> Vec<Slot> {
+        let of = |arena: &Arena| {
+            let Arena { grads, moments, decays, .. } = *arena;
+            let slot = move |params: View| {
+                let moments = moments.map(|buffers| buffers.map(|buffer| params.of(buffer)));
+                Some(Slot { params, grads: params.of(grads?), moments, decays })
+            };
+            self.bindable(arena).filter_map(slot)
+        };
+        self.arenas.iter().flat_map(of).collect()
+    }
+
+    /// Every range of parameters of which products read a copy, and the copy.
+    pub(crate) fn copies(&self) -> Vec<(View, View)> {
+        let params = self.arenas.iter().flat_map(|arena| self.bindable(arena));
+        let pairs = params.map(|params| (params, self.operand(Var::constant(params)).value));
+        pairs.filter(|(params, copy)| params != copy).collect()
+    }
+}

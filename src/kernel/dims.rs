@@ -1,0 +1,106 @@
+//! The sizes of a dispatch: one struct that every kernel reads.
+
+use bytemuck::{Pod, Zeroable};
+
+/// The sizes of one dispatch, in the letters used throughout: every kernel reads this one struct.
+///
+/// `shaders/shared/dims.wgsl` declares the same fields; a test compares the two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+#[allow(non_snake_case, reason = "the letters of the papers and of the shaders")]
+pub struct Dims {
+    /// Batch size: sequences.
+    pub B: u32,
+    /// Time: positions a sequence.
+    pub T: u32,
+    /// Channels of the input.
+    pub C: u32,
+    /// Channels of the output.
+    pub OC: u32,
+    /// Attention heads.
+    pub NH: u32,
+    /// Vocabulary: rows of the slice of the token table, or columns of the logits.
+    pub V: u32,
+    /// Positions of the context: rows of the position table and of a cache.
+    pub S: u32,
+    /// Rows of a matrix product's output.
+    pub M: u32,
+    /// Length of a matrix product's sums.
+    pub K: u32,
+    /// Columns of a matrix product's output.
+    pub N: u32,
+    /// Elements from one row of the logits to the next.
+    pub LD: u32,
+    /// Where a slice begins: its first row of the token table, or its first column of the logits.
+    pub START: u32,
+    /// What happens to what an [`Access::Acc`] holds; one of [`Accumulate`], as a number.
+    pub ACC: u32,
+    /// Tells apart what draws random numbers, or names a [`Decay`] or a [`LossScale`].
+    pub ID: u32,
+    /// What layer normalisation adds to the variance.
+    pub EPS: f32,
+    /// What low-rank adapters multiply by.
+    pub SCALE: f32,
+    /// Where the part of a grid that a GPU computes at once begins: its first column and its first row.
+    pub FIRST: [u32; 2],
+    /// Unused: WGSL wants a uniform's size to be a multiple of 16 bytes.
+    pub PAD: [u32; 2],
+}
+
+impl Dims {
+    /// The rows of an activation: one for each position of each sequence.
+    pub fn rows(&self) -> usize {
+        self.B as usize * self.T as usize
+    }
+}
+
+impl std::fmt::Display for Dims {
+    /// Every size that is not 0, as ` B=2 T=3 EPS=1e-5`. [`Dims::FIRST`] is left out: a plan does not have it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Dims { B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, SCALE, .. } = *self;
+        let sizes = [("B", B), ("T", T), ("C", C), ("OC", OC), ("NH", NH), ("V", V), ("S", S)];
+        let product = [("M", M), ("K", K), ("N", N), ("LD", LD), ("START", START)];
+        let words = sizes.into_iter().chain(product).chain([("ACC", ACC), ("ID", ID)]);
+        for (name, word) in words.filter(|(_, word)| *word != 0) {
+            write!(f, " {name}={word}")?;
+        }
+        for (name, real) in [("EPS", EPS), ("SCALE", SCALE)].into_iter().filter(|x| x.1 != 0.0) {
+            write!(f, " {name}={real:?}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether an [`Access::Acc`] is added to or starts afresh: [`Dims::ACC`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Accumulate {
+    /// Adds to what is there.
+    Add = 0,
+    /// Overwrites: the first contribution in a phase.
+    Set = 1,
+    /// Overwrites in the first micro-batch of an update ([`Step::accumulate`] 0), adds in the others.
+    SetFirst = 2,
+}
+
+/// Which weight decay an update applies: [`Dims::ID`] of the optimiser's kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Decay {
+    /// None.
+    Off = 0,
+    /// Decoupled: the parameter shrinks by lr · decay.
+    Decoupled = 1,
+    /// Coupled: decay · parameter joins the gradient.
+    Coupled = 2,
+}
+
+/// Whether the loss scale changes: [`Dims::ID`] of the norm's last kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum LossScale {
+    /// It stays as it is.
+    Fixed = 0,
+    /// It grows and falls: [`crate::ops::global_norm`].
+    Dynamic = 1,
+}

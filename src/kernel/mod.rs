@@ -1,0 +1,44 @@
+//! What a kernel is: a name, a signature, a CPU twin, and the WGSL variants that obey both.
+
+mod dims;
+pub mod grid;
+pub mod shared;
+mod signature;
+mod step;
+mod twin;
+mod variant;
+
+pub use dims::{Accumulate, Decay, Dims, LossScale};
+pub use signature::{
+    Access, Arg, Elem, adds, changes, changes_u32, reads, reads_u32, writes, writes_part,
+    writes_part_u32,
+};
+pub use step::{Step, StepWords};
+pub(crate) use twin::twin;
+pub use twin::{Io, Real, Run, Twin, accumulate};
+pub use variant::{Needs, Variant, always, four_channels};
+
+/// A kernel: `args[i]` is `@group(0) @binding(i + 1)`; binding 0 is [`Dims`].
+///
+/// What is read comes first, then what is written. Bind group 1 holds [`Step`].
+pub struct Kernel {
+    /// The stem of the WGSL file, the pipeline's label, the profiler's and the benchmark's row.
+    pub name: &'static str,
+    /// The buffers.
+    pub args: &'static [Arg],
+    /// The specification: plain loops.
+    pub twin: Twin,
+    /// The CPU kernel where speed matters; without one the twin runs.
+    pub cpu: Option<Run<f32>>,
+    /// Floating-point operations of one dispatch.
+    pub flops: fn(&Dims) -> u64,
+    /// WGSL implementations: the portable one first, which runs everywhere; without a measurement the
+    /// last that an adapter can run is taken.
+    pub variants: &'static [Variant],
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}

@@ -1,0 +1,131 @@
+//! What the host changes between two replays of a phase: one struct that every kernel reads.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::dims::{Accumulate, Dims};
+
+/// What the host knows and changes between two replays of a phase.
+///
+/// The CPU backend reads it as it is; a GPU gets [`Step::words`], a uniform.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// 0 in the first micro-batch of an update, else 1: see [`Accumulate::SetFirst`].
+    pub accumulate: u32,
+    /// The position of the first row, in generation.
+    pub position: u32,
+    /// Valid rows a sequence; the rest is masked.
+    pub count: u32,
+    /// The key of this replay's random numbers.
+    pub seed: [u32; 2],
+    /// The share of activations that dropout drops, of 2³²; 0: none.
+    pub dropout: u32,
+    /// Tokens that top-k keeps; 0: all.
+    pub top_k: u32,
+    /// What each row's loss counts: 1 / (targets that count in all micro-batches of an update).
+    pub loss_scale: f64,
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// Adam's decay of the first moment.
+    pub beta1: f64,
+    /// Adam's decay of the second moment.
+    pub beta2: f64,
+    /// Adam's term beside the root of the second moment.
+    pub eps: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// The largest norm of the gradient; 0: no clipping.
+    pub grad_clip: f64,
+    /// Divides the logits; 0: greedy.
+    pub temperature: f64,
+    /// Nucleus sampling's mass; 1: all.
+    pub top_p: f64,
+    /// The least probability relative to the largest; 0: all.
+    pub min_p: f64,
+    /// Divides positive and multiplies negative logits of tokens seen before; 1: none.
+    pub repetition_penalty: f64,
+}
+
+impl Default for Step {
+    fn default() -> Step {
+        Step {
+            accumulate: 0,
+            position: 0,
+            count: u32::MAX,
+            seed: [0; 2],
+            dropout: 0,
+            top_k: 0,
+            loss_scale: 1.0,
+            learning_rate: 0.0,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            grad_clip: 0.0,
+            temperature: 1.0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+        }
+    }
+}
+
+/// [`Step`] as `shaders/shared/step.wgsl` declares it.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the fields are Step's, and two logarithms")]
+pub struct StepWords {
+    pub accumulate: u32,
+    pub position: u32,
+    pub count: u32,
+    pub seed_0: u32,
+    pub seed_1: u32,
+    pub dropout: u32,
+    pub top_k: u32,
+    pub loss_scale: f32,
+    pub learning_rate: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub ln_beta1: f32,
+    pub ln_beta2: f32,
+    pub eps: f32,
+    pub weight_decay: f32,
+    pub grad_clip: f32,
+    pub temperature: f32,
+    pub top_p: f32,
+    pub min_p: f32,
+    pub repetition_penalty: f32,
+}
+
+impl Step {
+    /// The uniform that a GPU reads.
+    pub fn words(&self) -> StepWords {
+        StepWords {
+            accumulate: self.accumulate,
+            position: self.position,
+            count: self.count,
+            seed_0: self.seed[0],
+            seed_1: self.seed[1],
+            dropout: self.dropout,
+            top_k: self.top_k,
+            loss_scale: self.loss_scale as f32,
+            learning_rate: self.learning_rate as f32,
+            beta1: self.beta1 as f32,
+            beta2: self.beta2 as f32,
+            ln_beta1: self.beta1.ln() as f32,
+            ln_beta2: self.beta2.ln() as f32,
+            eps: self.eps as f32,
+            weight_decay: self.weight_decay as f32,
+            grad_clip: self.grad_clip as f32,
+            temperature: self.temperature as f32,
+            top_p: self.top_p as f32,
+            min_p: self.min_p as f32,
+            repetition_penalty: self.repetition_penalty as f32,
+        }
+    }
+
+    /// Whether an [`Access::Acc`] of a dispatch with these sizes is overwritten in this replay.
+    pub fn overwrites(&self, dims: &Dims) -> bool {
+        dims.ACC == Accumulate::Set as u32
+            || (dims.ACC == Accumulate::SetFirst as u32 && self.accumulate == 0)
+    }
+}

@@ -1,0 +1,102 @@
+//! The GPU's side of a kernel: WGSL texts, what they need of an adapter, and which dispatches they fit.
+
+use super::dims::Dims;
+use super::signature::{Arg, Elem};
+
+/// One WGSL implementation of a kernel.
+#[derive(Clone, Copy)]
+pub struct Variant {
+    /// What it does differently; empty for the portable one. Its file is `KERNEL_WORD.wgsl` after the
+    /// name's first word, or the portable one's where only texts of `shaders/shared/` differ.
+    pub name: &'static str,
+    /// The text of its file.
+    pub wgsl: &'static str,
+    /// The texts of `shaders/shared/` that it uses beside those of every kernel.
+    pub shared: &'static [&'static str],
+    /// What it needs of an adapter beyond WebGPU's defaults.
+    pub needs: Needs,
+    /// Whether it computes a dispatch with these sizes, whose arguments hold these elements.
+    pub fits: fn(&Dims, &[Elem]) -> bool,
+    /// Workgroups a dispatch, as a function of the sizes and the lengths of the arguments.
+    pub grid: fn(&Dims, &[usize]) -> [u32; 3],
+}
+
+impl Variant {
+    /// The whole WGSL text for the arguments `args` of its kernel, which hold `elems`. What is not of the file comes last, so that
+    /// line numbers stay the file's own.
+    pub fn source(&self, args: &[Arg], elems: &[Elem]) -> String {
+        const EVERY: &str = concat!(
+            include_str!("../../shaders/shared/dims.wgsl"),
+            include_str!("../../shaders/shared/step.wgsl"),
+        );
+        let half = self.needs.f16 || elems.contains(&Elem::F16);
+        let matrices = self.needs.matrix_tiles != 0;
+        let mut text = String::new();
+        for (enable, wanted) in [("f16", half), ("wgpu_cooperative_matrix", matrices)] {
+            if wanted {
+                text += &format!("enable {enable}; ");
+            }
+        }
+        text += &format!("{}\n{EVERY}{}\n", self.wgsl, self.shared.concat());
+        for (arg, elem) in args.iter().zip(elems).filter(|(arg, _)| arg.half) {
+            let wgsl = if *elem == Elem::F16 { "f16" } else { "f32" };
+            text += &format!("alias {}_elem = {wgsl};\n", arg.name);
+        }
+        text
+    }
+}
+
+/// What a variant needs of an adapter beyond WebGPU's defaults, or what an adapter has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Arithmetic in half precision.
+    pub f16: bool,
+    /// Operations within a subgroup of exactly this size; 0: none. An adapter has it if all its
+    /// subgroups are of this size.
+    pub subgroup: u32,
+    /// Operations within subgroups of any size from 8 to 64.
+    pub subgroups: bool,
+    /// The edges of the square tiles of cooperative matrices, f16 with f32 sums: 8, 16, 8 + 16 or 0.
+    pub matrix_tiles: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// Invocations a workgroup.
+    pub invocations: u32,
+}
+
+impl Needs {
+    /// Nothing beyond what WebGPU guarantees.
+    pub const NOTHING: Needs = Needs {
+        f16: false,
+        subgroup: 0,
+        subgroups: false,
+        matrix_tiles: 0,
+        workgroup_bytes: 16 << 10,
+        invocations: 256,
+    };
+
+    /// Operations within subgroups of 8.
+    pub const SUBGROUPS_OF_8: Needs = Needs { subgroup: 8, ..Needs::NOTHING };
+    /// Operations within subgroups.
+    pub const SUBGROUPS: Needs = Needs { subgroups: true, ..Needs::NOTHING };
+
+    /// Whether an adapter that has `has` can run it.
+    pub fn within(&self, has: &Needs) -> bool {
+        (has.f16 || !self.f16)
+            && (self.subgroup == 0 || self.subgroup == has.subgroup)
+            && (has.subgroups || !self.subgroups)
+            && self.matrix_tiles & has.matrix_tiles == self.matrix_tiles
+            && self.workgroup_bytes <= has.workgroup_bytes
+            && self.invocations <= has.invocations
+    }
+}
+
+/// [`Variant::fits`] of what computes any sizes and elements.
+pub fn always(_: &Dims, _: &[Elem]) -> bool {
+    true
+}
+
+/// [`Variant::fits`] of what works on four channels at a time.
+pub fn four_channels(dims: &Dims, _: &[Elem]) -> bool {
+    dims.C > 0 && dims.C.is_multiple_of(4)
+}

@@ -1,0 +1,285 @@
+//! The tokenizer: its tokens, its merges, and how it is put together.
+
+use std::fmt;
+
+use rustc_hash::FxHashMap;
+use serde_json::Value;
+
+use super::alphabet;
+use super::encode::Encoders;
+use super::pretokenizer::PreTokenizer;
+use super::ranks::Ranks;
+use super::schema::Rules;
+use super::special::{self, Added, AddedTokens, Flags, spelled_bytes};
+use super::token::{END_OF_TEXT, Merge, Token};
+use super::vocabulary::{Stated, Vocabulary};
+use crate::error::{Error, Result};
+
+/// Text to token ids and back.
+///
+/// ```
+/// use wgpt::Tokenizer;
+///
+/// let tokenizer = Tokenizer::train(b"low lower lowest low lower lowest", 262)?;
+/// let ids = tokenizer.encode("lowest");
+/// assert!(ids.len() < 6);
+/// assert_eq!(tokenizer.decode_lossy(&ids)?, "lowest");
+///
+/// let again = Tokenizer::from_json(&tokenizer.to_json(), "tokenizer.json")?;
+/// assert!(again == tokenizer);
+/// # Ok::<(), wgpt::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tokenizer {
+    /// The bytes of all tokens, one after the other.
+    pub(super) text: Vec<u8>,
+    /// By id: where its bytes begin and end in `text`; empty for ids that are not used.
+    pub(super) spans: Vec<Span>,
+    /// By byte: the id of the token that is this byte.
+    pub(super) byte_ids: [u32; 256],
+    pub(super) pre_tokenizer: PreTokenizer,
+    /// Whether a piece that is a token is this token, whatever the merges make of it.
+    pub(super) ignore_merges: bool,
+    /// By their bytes, the tokens of the vocabulary; only where merges are ignored.
+    pub(super) whole: FxHashMap<Box<[u8]>, u32>,
+    /// A file's post-processor, kept for the file.
+    pub(super) post_processor: Option<Value>,
+    /// In the order of their ranks.
+    pub(super) merges: Vec<Merge>,
+    /// Whether the bytes of each merge's result are those of its parts. In a file an added token may be a merge's part and
+    /// have characters that stand for no byte.
+    pub(super) merges_join: bool,
+    pub(super) ranks: Ranks,
+    /// The ranks of the pairs of bytes' tokens, by both bytes.
+    pub(super) byte_ranks: Vec<u32>,
+    /// The tokens that a text may name.
+    pub(super) added: AddedTokens,
+    pub(super) encoders: Encoders,
+}
+
+impl Tokenizer {
+    /// Checks a vocabulary of ids and bytes and puts a tokenizer together. The merges' ids are in
+    /// the vocabulary; of the added tokens those that are marked so.
+    ///
+    /// # Errors
+    ///
+    /// If an id or a token is there twice, an id is far larger than the number of tokens, a byte has
+    /// no token, or the added tokens are too long.
+    pub(super) fn build(
+        vocabulary: Vec<Token>,
+        merges: Vec<Merge>,
+        added: Vec<Added>,
+    ) -> Result<Tokenizer> {
+        let (text, spans) = gathered(&vocabulary, &added)?;
+        let byte_ids = byte_ids(&vocabulary, &added)?;
+        let ranks = Ranks::new(merges.iter().map(|merge| (merge.left, merge.right)));
+        let byte_ranks = (0..1 << 16).map(|pair| {
+            let [left, right] = [pair >> 8, pair & 255].map(|byte: usize| byte_ids[byte]);
+            ranks.get(left, right)
+        });
+        let bytes = |id: u32| &text[spans[id as usize].0..spans[id as usize].1];
+        let joins = |merge: &Merge| {
+            let (left, right) = (bytes(merge.left), bytes(merge.right));
+            bytes(merge.result).strip_prefix(left) == Some(right)
+        };
+        Ok(Tokenizer {
+            merges_join: merges.iter().all(joins),
+            byte_ranks: byte_ranks.collect(),
+            text,
+            spans,
+            byte_ids,
+            pre_tokenizer: PreTokenizer::GPT2,
+            ignore_merges: false,
+            whole: FxHashMap::default(),
+            post_processor: None,
+            merges,
+            ranks,
+            added: AddedTokens::new(added)?,
+            encoders: Encoders::default(),
+        })
+    }
+
+    /// The same vocabulary with a file's own rules.
+    pub(super) fn with_rules(mut self, rules: Rules) -> Tokenizer {
+        let Rules { pre_tokenizer, ignore_merges, post_processor } = rules;
+        if ignore_merges {
+            self.whole = self.vocabulary().map(|(id, bytes)| (bytes.into(), id)).collect();
+            for added in self.added.list().iter().filter(|added| !added.is_spelled_in_bytes()) {
+                self.whole.remove(added.content.as_bytes());
+            }
+        }
+        Tokenizer { pre_tokenizer, ignore_merges, post_processor, ..self }
+    }
+
+    /// The ids and bytes of the tokens that are not added beside the vocabulary.
+    pub(super) fn vocabulary(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let beside = self.added.list().iter().filter(|added| !added.in_vocabulary);
+        let beside: Vec<u32> = beside.map(|added| added.id).collect();
+        let ids = (0..self.spans.len() as u32).filter(move |id| !beside.contains(id));
+        ids.filter_map(|id| Some((id, self.token_bytes(id)?)))
+    }
+
+    /// The same tokenizer with more special tokens, at the end of the vocabulary; one that is spelled like a token of the
+    /// vocabulary has that token's id, as Hugging Face gives it.
+    ///
+    /// ```
+    /// let tokenizer = wgpt::Tokenizer::bytes().with_special_tokens(["<|user|>"])?;
+    /// assert_eq!(tokenizer.encode_with_special("<|user|>!"), [257, 1]);
+    /// # Ok::<(), wgpt::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a token is empty, is a special one already, or is named twice; if ids are left out in the vocabulary, so that it
+    /// has no end.
+    pub fn with_special_tokens<T: Into<String>>(
+        self,
+        tokens: impl IntoIterator<Item = T>,
+    ) -> Result<Tokenizer> {
+        let tokens: Vec<String> = tokens.into_iter().map(Into::into).collect();
+        special::check_new(&tokens, self.added.list())?;
+        let spellings = self.spellings();
+        let own = self.vocabulary().map(|(id, _)| (spellings[id as usize].clone(), id));
+        let mut vocabulary = Vocabulary::new(own.collect())?;
+        for Added { id, content, flags, .. } in self.added.list().iter().cloned() {
+            vocabulary.add(Stated { content, id: Some(id), flags })?;
+        }
+        for content in tokens {
+            vocabulary.add(Stated { content, id: None, flags: Flags::SPECIAL })?;
+        }
+        let (rules, tokens) = (self.rules(), vocabulary.tokens()?);
+        Ok(Tokenizer::build(tokens, self.merges, vocabulary.added)?.with_rules(rules))
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        Rules {
+            pre_tokenizer: self.pre_tokenizer,
+            ignore_merges: self.ignore_merges,
+            post_processor: self.post_processor.clone(),
+        }
+    }
+
+    /// The same tokenizer for a model of `vocab_size` tokens, and the texts of the added tokens that it has no row for: they
+    /// are left out. Files beside a vocabulary often name some, such as `[PAD]`, that a model never had.
+    ///
+    /// ```
+    /// let tokenizer = wgpt::Tokenizer::bytes().with_special_tokens(["<|user|>"])?;
+    /// let (tokenizer, left_out) = tokenizer.within(257)?;
+    /// assert_eq!((tokenizer.vocab_size(), left_out), (257, vec!["<|user|>".to_owned()]));
+    /// # Ok::<(), wgpt::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As reading a tokenizer. Tokens of the vocabulary itself stay, so that the result may still be too large.
+    pub fn within(self, vocab_size: usize) -> Result<(Tokenizer, Vec<String>)> {
+        if self.vocab_size() <= vocab_size {
+            return Ok((self, vec![]));
+        }
+        let has_row = |added: &Added| added.in_vocabulary || (added.id as usize) < vocab_size;
+        let (kept, left_out): (Vec<Added>, Vec<Added>) =
+            self.added.list().iter().cloned().partition(has_row);
+        let vocabulary = self.vocabulary().map(|(id, bytes)| (id, bytes.to_vec())).collect();
+        let rules = self.rules();
+        let tokenizer = Tokenizer::build(vocabulary, self.merges, kept)?.with_rules(rules);
+        Ok((tokenizer, left_out.into_iter().map(|added| added.content).collect()))
+    }
+
+    /// The number of rows that a model needs for this vocabulary: the largest id + 1.
+    pub fn vocab_size(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// The number of merges.
+    pub fn merge_count(&self) -> usize {
+        self.merges.len()
+    }
+
+    /// The id of `<|endoftext|>`, if the vocabulary has it.
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.added.list().iter().find(|added| added.content == END_OF_TEXT).map(|added| added.id)
+    }
+
+    /// The tokens that [`encode_with_special`](Tokenizer::encode_with_special) recognises, with
+    /// their ids.
+    pub fn special_tokens(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.added.list().iter().map(|added| (added.content.as_str(), added.id))
+    }
+
+    /// The bytes of a token; `None` if no token has this id.
+    ///
+    /// ```
+    /// let tokenizer = wgpt::Tokenizer::bytes();
+    /// assert_eq!(tokenizer.token_bytes(1), Some(&b"!"[..]));
+    /// assert_eq!(tokenizer.token_bytes(257), None);
+    /// ```
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        let &(start, end) = self.spans.get(usize::try_from(id).ok()?)?;
+        (start != end).then(|| &self.text[start..end])
+    }
+}
+
+/// Where a token's bytes begin and end.
+pub(super) type Span = (usize, usize);
+
+/// The bytes of all tokens, and by id where a token's begin and end in them.
+fn gathered(vocabulary: &[Token], added: &[Added]) -> Result<(Vec<u8>, Vec<Span>)> {
+    let beside = added.iter().filter(|added| !added.in_vocabulary);
+    let beside: Vec<Token> =
+        beside.map(|added| (added.id, spelled_bytes(&added.content))).collect();
+    let tokens = || vocabulary.iter().chain(&beside);
+    let largest = tokens().map(|(id, _)| *id).max().unwrap_or(0) as usize;
+    if largest > 8 * vocabulary.len() + 1024 {
+        let tokens = vocabulary.len();
+        return Err(Error::input(format!(
+            "the vocabulary has {tokens} tokens, but the id {largest}"
+        ))
+        .hint("number the tokens from 0 on"));
+    }
+    let mut text = Vec::new();
+    let mut spans = vec![(0, 0); largest + 1];
+    for (id, token) in tokens() {
+        let span = &mut spans[*id as usize];
+        if span.0 != span.1 {
+            let (one, other) = (alphabet::spell(&text[span.0..span.1]), alphabet::spell(token));
+            return Err(Error::input(format!(
+                "the tokens {one:?} and {other:?} have the same id {id}"
+            )));
+        }
+        if token.is_empty() {
+            return Err(Error::input(format!("the token with the id {id} is empty")));
+        }
+        *span = (text.len(), text.len() + token.len());
+        text.extend_from_slice(token);
+    }
+    Ok((text, spans))
+}
+
+/// By byte, the id of the token that is this byte.
+fn byte_ids(vocabulary: &[Token], added: &[Added]) -> Result<[u32; 256]> {
+    let letters = added
+        .iter()
+        .filter(|added| added.content.len() == 1 && !added.is_spelled_in_bytes())
+        .map(|added| added.id);
+    let letters: Vec<u32> = letters.collect();
+    let mut byte_ids = [u32::MAX; 256];
+    for (id, token) in vocabulary {
+        // An added token that is a blank or a line end is not the byte's own token, which is spelled with a letter.
+        if let [byte] = token.as_slice()
+            && !letters.contains(id)
+        {
+            byte_ids[usize::from(*byte)] = *id;
+        }
+    }
+    let Some(byte) = byte_ids.iter().position(|&id| id == u32::MAX) else { return Ok(byte_ids) };
+    let letter = alphabet::spell(&[byte as u8]);
+    Err(Error::input(format!("the vocabulary has no token for byte {byte} ({letter:?})"))
+        .hint("use a byte-level vocabulary with a token for each of the 256 bytes"))
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (ids, merges) = (self.vocab_size(), self.merge_count());
+        write!(f, "Tokenizer {{ {ids} ids, {merges} merges }}")
+    }
+}

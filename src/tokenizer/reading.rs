@@ -1,0 +1,25 @@
+//! Text files and JSON, read with errors that say what is wrong.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// Reads a file of UTF-8; anything but a regular file is refused, since a device has no end.
+pub(super) fn read(path: &Path) -> Result<String> {
+    let io = |error| Error::io("reading", path, &error);
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err(Error::input(format!("{} is not a file", path.display())));
+    }
+    let bytes = std::fs::read(path).map_err(io)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let place = error.utf8_error().valid_up_to();
+        Error::input(format!("{} is not UTF-8: the first wrong byte is at {place}", path.display()))
+    })
+}
+
+/// Reads JSON.
+pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T> {
+    serde_json::from_str(json).map_err(|error| Error::input(error.to_string()))
+}
