@@ -213,6 +213,25 @@ build() {
     limited 3600 cargo test --quiet $lib $integration --no-run
 }
 
+# Runs a command in the tree until it ends, or a test fails in what it says: the others would find out nothing more.
+# until_failure LOG SECONDS COMMAND ...
+until_failure() {
+    local log=$1 seconds=$2 code=0
+    shift 2
+    (cd "$tree" && exec timeout --kill-after=10 "$seconds" "$@" 9>&-) >>"$log" 2>&1 &
+    job=$!
+    while kill -0 "$job" 2>/dev/null; do
+        if grep -q '^test .* \.\.\. FAILED$' "$log"; then
+            kill "$job" 2>/dev/null || true
+        fi
+        sleep 0.3
+    done
+    wait "$job" || code=$?
+    job=
+    ! grep -q '^test .* \.\.\. FAILED$' "$log" || code=101
+    return "$code"
+}
+
 # Tests of the tree as it is: tests FILE-FOR-WHAT-THEY-SAY DRIVER INTEGRATION-FILTERS LIB-FILTERS [KERNELS].
 tests() {
     local log=$1 driver=$2 code=0 runner=(env)
@@ -220,11 +239,11 @@ tests() {
     [ "$driver" != coop ] || runner+=(WGPT_REQUIRE_COOP=1 scripts/lavapipe-coop.sh "$PWD/target/lavapipe-coop")
     # shellcheck disable=SC2086 # Filters are words.
     if [ -n "$3" ]; then
-        limited "$limit" "${runner[@]}" cargo test --test integration -- $3 >>"$log" 2>&1 || code=$?
+        until_failure "$log" "$limit" "${runner[@]}" cargo test --test integration -- $3 || code=$?
     fi
     # shellcheck disable=SC2086
     if [ $code = 0 ] && [ -n "$4" ]; then
-        limited "$limit" "${runner[@]}" cargo test --lib -- ${4/#every/} >>"$log" 2>&1 || code=$?
+        until_failure "$log" "$limit" "${runner[@]}" cargo test --lib -- ${4/#every/} || code=$?
     fi
     return $code
 }
