@@ -15,6 +15,7 @@ use wgpt::{Gpt, GptConfig};
 fn write_random(dir: &Path) -> u64 {
     let config = GptConfig::gpt2();
     let model = ModelFiles {
+        schema: wgpt::model::schema(&config, &wgpt::FineTune::default()),
         config: &config,
         dropout: 0.0,
         tokenizer: None,

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use wgpt::backend::Device;
-use wgpt::checkpoint::open_model;
 use wgpt::engine::{Engine, Tensor};
 use wgpt::model::Uses;
+use wgpt::model::open as open_model;
 use wgpt::{Error, Result, Tokenizer};
 
 #[derive(Deserialize)]

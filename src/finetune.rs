@@ -3,9 +3,10 @@
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
 
+use crate::arch::Schema;
 use crate::config::model::GptConfig;
 use crate::error::{Error, Result};
-use crate::params::{NamedShape, parameters};
+use crate::params::{ParamInfo, ParamRole};
 
 /// What a training changes of a model; by default everything.
 ///
@@ -14,9 +15,10 @@ use crate::params::{NamedShape, parameters};
 /// moments and no share in the gradient's norm.
 ///
 /// ```
-/// use wgpt::FineTune;
+/// use wgpt::{FineTune, params::ParamRole::LinearWeight};
 /// let freeze = FineTune { freeze: vec!["wte.*".into(), "h.[0-3].*".into()], ..FineTune::default() };
-/// assert!(!freeze.trains("h.2.attn.c_attn.weight") && freeze.trains("h.4.attn.c_attn.weight"));
+/// let trains = |name| freeze.trains(name, LinearWeight);
+/// assert!(!trains("h.2.attn.c_attn.weight") && trains("h.4.attn.c_attn.weight"));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -41,9 +43,6 @@ pub struct Lora {
     pub targets: Vec<String>,
 }
 
-/// The linear layers of a block.
-const LAYERS: [&str; 4] = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"];
-
 impl Lora {
     /// Adapters as others have them by default: of attention's queries, keys and values, with an alpha of
     /// twice the rank.
@@ -61,32 +60,12 @@ impl Lora {
         self.targets.iter().any(|target| is_end(target, layer))
     }
 
-    /// The adapters of a model: names and shapes, A (rank, in) and B (rank, out), in the order of the forward pass.
-    ///
-    /// ```
-    /// use wgpt::{GptConfig, finetune::Lora};
-    /// let adapters = Lora::of_rank(8).parameters(&GptConfig::gpt2());
-    /// assert_eq!(adapters[1], ("h.0.attn.c_attn.lora_B.weight".to_string(), vec![8, 3 * 768]));
-    /// ```
-    pub fn parameters(&self, model: &GptConfig) -> Vec<NamedShape> {
-        let weights = parameters(model).into_iter().filter_map(|(name, shape)| {
-            let layer = name.strip_suffix(".weight").filter(|layer| layer.starts_with("h."))?;
-            let adapted = shape.len() == 2 && self.adapts(layer);
-            adapted.then(|| (layer.to_owned(), shape[0], shape[1]))
-        });
-        let pair = |(layer, c, oc): (String, usize, usize)| {
-            [("lora_A", c), ("lora_B", oc)]
-                .map(|(part, width)| (format!("{layer}.{part}.weight"), vec![self.rank, width]))
-        };
-        weights.flat_map(pair).collect()
-    }
-
-    /// Checks the adapters against a model.
+    /// Checks the adapters against a model and its parameters.
     ///
     /// # Errors
     ///
     /// Names what is out of range, or the target that is no layer.
-    pub fn validate(&self, model: &GptConfig) -> Result<()> {
+    pub fn validate(&self, model: &GptConfig, parameters: &[ParamInfo]) -> Result<()> {
         let Lora { rank, alpha, targets } = self;
         if !(1..=model.n_embd).contains(rank) {
             return Err(Error::usage(format!(
@@ -103,15 +82,15 @@ impl Lora {
         if targets.is_empty() {
             return Err(Error::usage("--lora-targets names no layer"));
         }
-        let is_layer = |target: &&String| {
-            let layers =
-                (0..model.n_layer).flat_map(|l| LAYERS.map(|name| format!("h.{l}.{name}")));
-            layers.into_iter().any(|layer| is_end(target, &layer))
-        };
+        let weights = || parameters.iter().filter(|param| param.role == ParamRole::LinearWeight);
+        let is_layer = |target: &&String| weights().any(|weight| is_end(target, weight.module()));
         match targets.iter().find(|target| !is_layer(target)) {
             None => Ok(()),
             Some(target) => Err(Error::usage(format!("there is no layer {target:?} to adapt"))
-                .hint(format!("the linear layers of a block are {}", LAYERS.join(", ")))),
+                .hint(format!(
+                    "the linear layers of a block are {}",
+                    Schema::linear_layers(parameters).join(", ")
+                ))),
         }
     }
 }
@@ -121,11 +100,6 @@ fn is_end(end: &str, name: &str) -> bool {
     let end = end.strip_prefix("transformer.").unwrap_or(end);
     name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         && !end.is_empty()
-}
-
-/// Whether this is the name of a part of an adapter.
-pub(crate) fn is_adapter(name: &str) -> bool {
-    name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")
 }
 
 /// Adds `scale` · Aᵀ · B to elements of a weight (in, out), the first of which is element `start` of it; A and B
@@ -148,22 +122,12 @@ pub(crate) fn merge(scale: f32, [a, b]: [&[f32]; 2], width: usize, start: usize,
 
 impl FineTune {
     /// Whether the parameter called `name` is trained.
-    pub fn trains(&self, name: &str) -> bool {
+    pub fn trains(&self, name: &str, role: ParamRole) -> bool {
         if self.lora.is_some() {
-            return is_adapter(name);
+            return role.is_adapter();
         }
         let any = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, name));
         (self.train_only.is_empty() || any(&self.train_only)) && !any(&self.freeze)
-    }
-
-    /// What is trained of a model: names and shapes, in the order of the forward pass.
-    pub fn trained(&self, model: &GptConfig) -> Vec<NamedShape> {
-        if let Some(lora) = &self.lora {
-            return lora.parameters(model);
-        }
-        let mut parameters = parameters(model);
-        parameters.retain(|(name, _)| self.trains(name));
-        parameters
     }
 
     /// Checks the patterns against a model's parameters.
@@ -172,7 +136,7 @@ impl FineTune {
     ///
     /// Names the pattern that is none, or matches no parameter or all of them, or says that nothing is left
     /// to train; or what is wrong with the adapters.
-    pub fn validate(&self, model: &GptConfig) -> Result<()> {
+    pub fn validate(&self, model: &GptConfig, parameters: &[ParamInfo]) -> Result<()> {
         if *self == FineTune::default() {
             return Ok(());
         }
@@ -182,16 +146,15 @@ impl FineTune {
                     "leave --freeze and --train-only out; --lora-targets names what is adapted",
                 ));
             }
-            return lora.validate(model);
+            return lora.validate(model, parameters);
         }
-        let parameters = parameters(model);
         let given = [("--freeze", &self.freeze), ("--train-only", &self.train_only)];
         for (option, pattern) in
             given.iter().flat_map(|(option, all)| all.iter().map(move |pattern| (option, pattern)))
         {
             let fault = |what: &str| Error::usage(format!("{option} {pattern}: {what}"));
             Pattern::new(pattern).map_err(|e| fault(e.msg))?;
-            let matched = parameters.iter().filter(|(name, _)| matches(pattern, name)).count();
+            let matched = parameters.iter().filter(|param| matches(pattern, &param.name)).count();
             if matched == 0 {
                 return Err(fault("no parameter has such a name").hint(
                     "names are like wte.weight, h.0.attn.c_attn.weight, ln_f.bias; * is any text",
@@ -202,7 +165,7 @@ impl FineTune {
                     .hint("leave it out to train all of the model"));
             }
         }
-        if self.trained(model).is_empty() {
+        if !parameters.iter().any(|param| self.trains(&param.name, param.role)) {
             let patterns: Vec<&str> = self.freeze.iter().map(String::as_str).collect();
             return Err(Error::usage(format!(
                 "--freeze {}: nothing is left to train",

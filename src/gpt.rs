@@ -10,9 +10,9 @@ use crate::config::{GptConfig, Precision};
 use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::finetune::{FineTune, is_adapter};
+use crate::finetune::FineTune;
 use crate::generate::{GenerateOptions, StopText, generate};
-use crate::model::Uses;
+use crate::model::{self, Uses};
 use crate::tokenizer::Tokenizer;
 
 /// Where parameters come from.
@@ -61,13 +61,13 @@ impl Gpt {
     /// # Errors
     ///
     /// The first fault.
-    pub fn load(model: &Path, device: Device) -> Result<Gpt> {
-        let (config, _) = checkpoint::open_model(model)?;
-        let mut gpt = Gpt::with_origin(config, device, Origin::Files(model.to_owned()));
-        gpt.set_text_files(TextFiles::read(model, gpt.config.vocab_size)?);
-        if let Some(folder) = checkpoint::tokenizer_folder(model)? {
-            let (tokenizer, left_out) = Tokenizer::load(&folder)?.within(gpt.config.vocab_size)?;
-            gpt.set_tokenizer(tokenizer).map_err(|error| error.at(folder.display()))?;
+    pub fn load(folder: &Path, device: Device) -> Result<Gpt> {
+        let (config, _) = model::open(folder)?;
+        let mut gpt = Gpt::with_origin(config, device, Origin::Files(folder.to_owned()));
+        gpt.set_text_files(TextFiles::read(folder, gpt.config.vocab_size)?);
+        if let Some(place) = checkpoint::tokenizer_folder(folder)? {
+            let (tokenizer, left_out) = Tokenizer::load(&place)?.within(gpt.config.vocab_size)?;
+            gpt.set_tokenizer(tokenizer).map_err(|error| error.at(place.display()))?;
             gpt.notices.extend(without_rows(&left_out, gpt.config.vocab_size));
         }
         Ok(gpt)
@@ -184,7 +184,7 @@ impl Gpt {
             (Some(mut old), _) => engine.copy_from(&mut old)?,
             (None, Origin::Random(seed)) => engine.initialize(*seed),
             (None, Origin::Files(dir)) => {
-                load_weights(&mut engine, &Weights::open(dir, &self.config)?)?;
+                load_weights(&mut engine, &model::open_weights(dir, &self.config)?)?;
             }
         }
         Ok(engine)
@@ -336,7 +336,7 @@ impl Gpt {
     ) -> Result<T> {
         self.merge_adapters()?;
         if let (None, Origin::Files(dir)) = (&self.engine, &self.origin) {
-            let weights = Weights::open(dir, &self.config)?;
+            let weights = model::open_weights(dir, &self.config)?;
             return write(&self.files(), &mut |name, offset, out| weights.read(name, offset, out));
         }
         self.engine()?;
@@ -350,6 +350,7 @@ impl Gpt {
     pub(crate) fn files(&self) -> ModelFiles<'_> {
         ModelFiles {
             config: &self.config,
+            schema: model::schema(&self.config, &FineTune::default()),
             dropout: self.dropout,
             tokenizer: self.tokenizer.as_ref(),
             text_files: &self.text_files,
@@ -383,7 +384,7 @@ pub(crate) fn engine_tensors(
 pub(crate) fn load_weights(engine: &mut Engine, weights: &Weights) -> Result<()> {
     const PART: usize = 1 << 17;
     let params = engine.program().params.clone();
-    for param in params.iter().filter(|param| !is_adapter(&param.name)) {
+    for param in params.iter().filter(|param| !param.role.is_adapter()) {
         engine.write_param(param, Tensor::Value, |start, out| {
             let parts = out.par_chunks_mut(PART).enumerate();
             parts.try_for_each(|(i, part)| weights.read(&param.name, start + i * PART, part))

@@ -39,6 +39,7 @@
 //! prompt ─▶ tokenizer ─▶ generate ─────┘                    checkpoint: files, whole or absent
 //! ```
 
+pub mod arch;
 pub mod backend;
 pub mod cache;
 pub mod check;

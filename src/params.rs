@@ -1,48 +1,104 @@
-//! The list of a model's parameters: names and shapes.
-
-use crate::config::model::GptConfig;
+//! What is known about a parameter, beside where it lies.
 
 /// A tensor's name and shape.
 pub type NamedShape = (String, Vec<usize>);
 
-/// Every parameter of a model: name without the files' prefix `transformer.`, and shape, in the
-/// order of the forward pass. This is the one list of GPT-2's names here.
-///
-/// ```
-/// use wgpt::{GptConfig, params::parameters};
-/// let list = parameters(&GptConfig::gpt2());
-/// assert_eq!(list[0], ("wte.weight".to_string(), vec![50257, 768]));
-/// assert_eq!(list.len(), 2 + 12 * 12 + 2);
-/// ```
-pub fn parameters(config: &GptConfig) -> Vec<NamedShape> {
-    each_parameter(config).collect()
+/// What a parameter is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParamRole {
+    /// A row per token.
+    TokenTable,
+    /// A row per position.
+    PositionTable,
+    /// What a normalisation multiplies by.
+    NormWeight,
+    /// What a normalisation adds.
+    NormBias,
+    /// The matrix of a linear layer.
+    LinearWeight,
+    /// What a linear layer adds.
+    LinearBias,
+    /// The first matrix of a low-rank adapter, (rank, in).
+    LoraA,
+    /// The second matrix of a low-rank adapter, (rank, out).
+    LoraB,
 }
 
-/// [`parameters`] one by one, for a configuration that is not yet known to fit its file.
-pub(crate) fn each_parameter(config: &GptConfig) -> impl Iterator<Item = NamedShape> + use<> {
-    let (channels, inner) = (config.n_embd, config.n_inner());
-    let named = |(name, shape): (&str, Vec<usize>)| (name.to_string(), shape);
-    let first = [
-        ("wte.weight", vec![config.vocab_size, channels]),
-        ("wpe.weight", vec![config.n_positions, channels]),
-    ];
-    let last = [("ln_f.weight", vec![channels]), ("ln_f.bias", vec![channels])];
-    let layers = (0..config.n_layer).flat_map(move |layer| {
-        let layer_tensors = [
-            ("ln_1.weight", vec![channels]),
-            ("ln_1.bias", vec![channels]),
-            ("attn.c_attn.weight", vec![channels, 3 * channels]),
-            ("attn.c_attn.bias", vec![3 * channels]),
-            ("attn.c_proj.weight", vec![channels, channels]),
-            ("attn.c_proj.bias", vec![channels]),
-            ("ln_2.weight", vec![channels]),
-            ("ln_2.bias", vec![channels]),
-            ("mlp.c_fc.weight", vec![channels, inner]),
-            ("mlp.c_fc.bias", vec![inner]),
-            ("mlp.c_proj.weight", vec![inner, channels]),
-            ("mlp.c_proj.bias", vec![channels]),
-        ];
-        layer_tensors.map(|(name, shape)| (format!("h.{layer}.{name}"), shape))
-    });
-    first.map(named).into_iter().chain(layers).chain(last.map(named))
+impl ParamRole {
+    /// Whether weight decay applies: to matrices.
+    pub fn decays(self) -> bool {
+        !matches!(self, ParamRole::NormWeight | ParamRole::NormBias | ParamRole::LinearBias)
+    }
+
+    /// Whether it is a part of an adapter, and not of the model itself.
+    pub fn is_adapter(self) -> bool {
+        matches!(self, ParamRole::LoraA | ParamRole::LoraB)
+    }
+
+    /// Whether it is a bias, be it of a normalisation.
+    pub fn is_bias(self) -> bool {
+        matches!(self, ParamRole::NormBias | ParamRole::LinearBias)
+    }
+}
+
+/// What a parameter begins as.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// The same number everywhere.
+    Constant(f32),
+    /// Normal numbers of this deviation.
+    Normal(f32),
+    /// Uniform numbers between the negative of this and this.
+    Uniform(f64),
+}
+
+/// A parameter of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamInfo {
+    /// Its name in the checkpoint, without the files' prefix: for example `h.3.attn.c_attn.weight`.
+    pub name: String,
+    /// For example (C,3C).
+    pub shape: Vec<usize>,
+    /// What it is for.
+    pub role: ParamRole,
+    /// The number of its block; `None` outside of the blocks.
+    pub layer: Option<usize>,
+    /// What it begins as.
+    pub init: Init,
+    /// Of a part of an adapter, the name of the weight that it is added to.
+    pub adapts: Option<String>,
+    /// How many bytes of the name come before its name within the block.
+    pub(crate) outer: usize,
+}
+
+impl ParamInfo {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The name within its block: for example `attn.c_attn.weight`.
+    pub fn within_block(&self) -> &str {
+        &self.name[self.outer..]
+    }
+
+    /// The name of the op that it belongs to, which is the parameter's without the last part.
+    pub fn module(&self) -> &str {
+        self.name.rsplit_once('.').map_or(&self.name, |(module, _)| module)
+    }
+
+    /// The same within its block: for example `attn.c_attn`.
+    pub fn module_within_block(&self) -> &str {
+        &self.module()[self.outer..]
+    }
+
+    /// Name and shape.
+    pub fn named_shape(&self) -> NamedShape {
+        (self.name.clone(), self.shape.clone())
+    }
 }

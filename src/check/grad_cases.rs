@@ -136,7 +136,7 @@ pub fn ops() -> Vec<Case> {
     let embedding = op("embedding", |g, _, words| {
         let tokens = g.buffer(Role::Staging, "tokens", B * T, Elem::U32);
         words.push((tokens, vec![3, 0, 3, 4, 3, 1]));
-        g.embedding(tokens, 5, T + 1, C, false)
+        g.embedding(["wte.weight", "wpe"], tokens, [5, T + 1, C], false)
     });
     let residual = op("residual", |g, inputs, _| {
         let (stream, branch) = (g.stream("stream", C), g.activation("branch", C));
@@ -189,7 +189,7 @@ fn head() -> Case {
     let mut g = Graph::new(limits, false, 1e-5);
     g.begin_training(B, T);
     let x = g.input("x", B * T * C);
-    let wte = g.param("wte.weight", &[V, C]);
+    let wte = g.param(g.token_table("wte.weight", &[V, C]));
     let targets = g.buffer(Role::Staging, "targets", B * T, Elem::U32);
     let row_loss = g.buffer(Role::Staging, "row_loss", B * T, Elem::Real);
     let loss = g.buffer(Role::Staging, "loss", 1, Elem::Real);

@@ -67,7 +67,7 @@ pub fn compare_step(
         let want = reference.param_data(&param, Tensor::Gradient)?;
         let got = subject.param_data(&theirs, Tensor::Gradient)?;
         let error = relative_error(&got, &want);
-        seen(Row { name: param.name, error, tolerance: GRADIENT_TOLERANCE });
+        seen(Row { name: param.info.name, error, tolerance: GRADIENT_TOLERANCE });
     }
     Ok(())
 }

@@ -505,7 +505,7 @@ fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
     g.begin_training(b, t);
     let tokens = ["first", "second"].map(|name| g.buffer(Role::Staging, name, b * t, Elem::U32));
     for tokens in tokens {
-        g.embedding(tokens, v, t, c, false);
+        g.embedding(["wte.weight", "wpe"], tokens, [v, t, c], false);
     }
     Case { vocab: v as u32, tokens: tokens.into(), ..whole(name, g) }
 }

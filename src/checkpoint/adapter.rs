@@ -18,12 +18,12 @@ use super::location::folder_of;
 use super::peft::{Adapted, BASE, PeftConfig};
 use super::tensor_file::{Fill, Float, TensorFile, list, write_tensors};
 use super::weights;
-use super::weights::{HEAD, PREFIX, TABLE, is_mask, pickled};
-use crate::config::GptConfig;
+use super::weights::pickled;
+use crate::arch::{Family, Schema};
 use crate::error::{Error, Result};
 use crate::files::write_json;
 use crate::finetune::{Lora, merge};
-use crate::params::{NamedShape, each_parameter};
+use crate::params::{NamedShape, ParamInfo, ParamRole};
 use crate::repository::{self, ModelName};
 
 const CONFIG: &str = "adapter_config.json";
@@ -34,7 +34,6 @@ pub(super) const ADAPTER_FILES: [&str; 2] = [CONFIG, WEIGHTS];
 const PICKLED: [&str; 3] = ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth"];
 /// What PEFT puts before the names of the model's modules.
 const PEFT_PREFIX: &str = "base_model.model.";
-const B: &str = ".lora_B.weight";
 const TOGETHER: &str = "adapter_config.json, the adapters and the model must belong together";
 
 /// What a folder of adapters says beside their weights.
@@ -71,14 +70,14 @@ struct LowRank {
 }
 
 impl Adapter {
-    /// Reads the adapters of a folder, for a model of these sizes: the low-rank ones at once, whole parameters when
+    /// Reads the adapters of a folder, for a model of these parameters: the low-rank ones at once, whole parameters when
     /// they are asked for.
     ///
     /// # Errors
     ///
     /// Names the setting that is not supported, or the tensor that is missing, of another shape or type, not finite,
     /// or one too many.
-    pub fn open(dir: &Path, model: &GptConfig) -> Result<Adapter> {
+    pub fn open(dir: &Path, model: &Schema) -> Result<Adapter> {
         let config = read_config(dir)?;
         let layers = config.adapted(model).map_err(|e| e.at(dir.join(CONFIG).display()))?;
         let path = dir.join(WEIGHTS);
@@ -92,10 +91,10 @@ impl Adapter {
     fn read_file(
         config: &PeftConfig,
         layers: &[Adapted],
-        model: &GptConfig,
+        model: &Schema,
         file: TensorFile,
     ) -> Result<Adapter> {
-        let mut stored = by_canonical_name(&file)?;
+        let mut stored = by_canonical_name(model.family, &file)?;
         let low_rank = layers
             .iter()
             .map(|layer| Ok((layer.weight.clone(), LowRank::read(layer, &file, &mut stored)?)))
@@ -113,21 +112,20 @@ impl Adapter {
         Ok(Adapter { low_rank: LowRanks(low_rank), whole, file })
     }
 
-    /// Reads elements of a part of an adapter, as [`Lora::parameters`] names and shapes it.
+    /// Reads elements of a part of an adapter.
     ///
     /// # Errors
     ///
     /// If there is no such part, or it ends before.
-    pub fn read(&self, name: &str, start: usize, out: &mut [f32]) -> Result<()> {
-        let part = |end: &str, of: fn(&LowRank) -> &Vec<f32>| {
-            let layer = name.strip_suffix(end)?;
-            self.low_rank.0.get(&format!("{layer}.weight")).map(of)
-        };
-        let data = part(".lora_A.weight", |low_rank| &low_rank.a)
-            .or_else(|| part(B, |low_rank| &low_rank.b))
-            .and_then(|data| data.get(start..start + out.len()));
-        let data = data.ok_or_else(|| Error::input(format!("the adapters have no such {name}")))?;
-        out.copy_from_slice(data);
+    pub fn read(&self, part: &ParamInfo, start: usize, out: &mut [f32]) -> Result<()> {
+        let low_rank = part.adapts.as_ref().and_then(|weight| self.low_rank.0.get(weight));
+        let data = low_rank.map(|low_rank| match part.role {
+            ParamRole::LoraA => &low_rank.a,
+            _ => &low_rank.b,
+        });
+        let data = data.and_then(|data| data.get(start..start + out.len()));
+        let absent = || Error::input(format!("the adapters have no such {}", part.name));
+        out.copy_from_slice(data.ok_or_else(absent)?);
         Ok(())
     }
 }
@@ -173,7 +171,7 @@ impl LowRanks {
 ///
 /// With all biases PEFT stores those of a module in `modules_to_save` three times: the model's own (`original_module`),
 /// and the trained ones by two names, of which it reads the shorter.
-fn by_canonical_name(file: &TensorFile) -> Result<HashMap<String, String>> {
+fn by_canonical_name(family: &Family, file: &TensorFile) -> Result<HashMap<String, String>> {
     let mut stored: HashMap<String, String> = HashMap::new();
     let is_copy = |name: &str| name.split('.').any(|part| part == "modules_to_save");
     for name in file.names() {
@@ -194,7 +192,7 @@ fn by_canonical_name(file: &TensorFile) -> Result<HashMap<String, String>> {
             .filter(|layer| layer.ends_with(".lora_A") || layer.ends_with(".lora_B"));
         let canonical = layer.map(str::to_owned).unwrap_or(canonical);
         // Older versions of the library save the causal mask with the biases.
-        if is_mask(canonical.strip_prefix(PREFIX).unwrap_or(&canonical)) {
+        if family.is_buffer(canonical.strip_prefix(family.prefix).unwrap_or(&canonical)) {
             continue;
         }
         match stored.get(&canonical) {
@@ -213,18 +211,19 @@ fn by_canonical_name(file: &TensorFile) -> Result<HashMap<String, String>> {
 /// The model's own parameters in the adapters' file, with their names there, which are struck off what is stored.
 fn whole_parameters(
     config: &PeftConfig,
-    model: &GptConfig,
+    model: &Schema,
     file: &TensorFile,
     stored: &mut HashMap<String, String>,
 ) -> Result<Vec<(String, String)>> {
-    let mut table = the_table(config, file, stored)?;
+    let mut table = the_table(config, model.family, file, stored)?;
     let mut whole = Vec::new();
-    for (name, shape) in each_parameter(model) {
-        let peft_name = format!("{PREFIX}{name}");
-        let found = match name.as_str() {
-            TABLE => table.take(),
+    for param in model.own() {
+        let (name, shape) = param.named_shape();
+        let peft_name = format!("{}{name}", model.family.prefix);
+        let found = match param.role {
+            ParamRole::TokenTable => table.take(),
             _ if config.saves(&peft_name) => Some(need(stored, &peft_name)?),
-            _ if config.has_biases() && name.ends_with(".bias") => stored.remove(&peft_name),
+            role if config.has_biases() && role.is_bias() => stored.remove(&peft_name),
             _ => None,
         };
         if let Some(found) = found {
@@ -250,10 +249,11 @@ fn need(stored: &mut HashMap<String, String>, name: &str) -> Result<String> {
 /// table is there because somebody asked PEFT to save it, and loading either name changes both.
 fn the_table(
     config: &PeftConfig,
+    family: &Family,
     file: &TensorFile,
     stored: &mut HashMap<String, String>,
 ) -> Result<Option<String>> {
-    let names = [&format!("{PREFIX}{TABLE}"), HEAD];
+    let names = [&format!("{}{}", family.prefix, family.token_table()), family.head];
     let saved = names.map(|name| config.saves(name));
     let mut take = |name: &str, saved: bool| match saved {
         true => need(stored, name).map(Some),
@@ -296,15 +296,6 @@ fn no_weights(dir: &Path) -> Error {
         true => format!("add {WEIGHTS}; or remove {CONFIG}, to take the model without adapters"),
         false => format!("add {WEIGHTS}, which PEFT writes beside {CONFIG}"),
     })
-}
-
-/// The shape that a tensor has in the file: B is (out, rank) there.
-fn stored_shape(name: &str, shape: &[usize]) -> Vec<usize> {
-    let mut shape = shape.to_vec();
-    if name.ends_with(B) {
-        shape.reverse();
-    }
-    shape
 }
 
 /// A matrix of `columns` columns, with rows and columns exchanged.
@@ -414,7 +405,7 @@ fn read_config(dir: &Path) -> Result<PeftConfig> {
 }
 
 /// adapter_config.json as PEFT saves it.
-fn config_json(adapter: &AdapterFiles) -> Value {
+fn config_json(adapter: &AdapterFiles, family: &Family) -> Value {
     let Lora { rank, alpha, targets } = adapter.lora;
     // PEFT has a whole number there.
     let alpha = match alpha.fract() == 0.0 && *alpha < 1e15 {
@@ -444,34 +435,40 @@ fn config_json(adapter: &AdapterFiles) -> Value {
         "rank_pattern": {},
         "revision": revision,
         // PEFT looks for the ends of names that have a prefix of its own.
-        "target_modules": targets.iter().map(|t| t.trim_start_matches("transformer.")).collect::<Vec<_>>(),
+        "target_modules": targets.iter().map(|t| t.trim_start_matches(family.prefix)).collect::<Vec<_>>(),
         "task_type": "CAUSAL_LM",
         "use_dora": false,
         "use_rslora": false,
     })
 }
 
-/// Writes the two files; `fill` gives the adapters' parts as [`Lora::parameters`] names and shapes them.
+/// Writes the two files; `fill` gives the parts of the adapters.
 pub(super) fn write_adapter(
     dir: &Path,
     adapter: &AdapterFiles,
-    model: &GptConfig,
+    schema: &Schema,
     fill: &mut Fill,
 ) -> Result<()> {
-    write_json(&dir.join(CONFIG), &config_json(adapter))?;
-    let parts = adapter.lora.parameters(model);
-    let stored = |(name, shape): &NamedShape| (name.clone(), stored_shape(name, shape));
+    write_json(&dir.join(CONFIG), &config_json(adapter, schema.family))?;
+    // B is (out, rank) in the file.
+    let is_turned = |part: &&ParamInfo| part.role == ParamRole::LoraB;
+    let stored = |part: &ParamInfo| {
+        let (name, mut shape) = part.named_shape();
+        if is_turned(&part) {
+            shape.reverse();
+        }
+        (name, shape)
+    };
     let mut turned = |name: &str, start: usize, out: &mut [f32]| {
-        let Some((_, shape)) = parts.iter().find(|(known, _)| known == name && known.ends_with(B))
-        else {
+        let Some(part) = schema.adapters().filter(is_turned).find(|part| part.name == name) else {
             return fill(name, start, out);
         };
-        let mut whole = vec![0.0; shape.iter().product()];
+        let mut whole = vec![0.0; part.len()];
         fill(name, 0, &mut whole)?;
-        out.copy_from_slice(&transposed(&whole, shape[1])[start..start + out.len()]);
+        out.copy_from_slice(&transposed(&whole, part.shape[1])[start..start + out.len()]);
         Ok(())
     };
-    let tensors: Vec<NamedShape> = parts.iter().map(stored).collect();
-    let prefix = format!("{PEFT_PREFIX}{PREFIX}");
+    let tensors: Vec<NamedShape> = schema.adapters().map(stored).collect();
+    let prefix = format!("{PEFT_PREFIX}{}", schema.family.prefix);
     write_tensors(&dir.join(WEIGHTS), &prefix, &tensors, Float::F32, &mut turned)
 }

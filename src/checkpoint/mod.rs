@@ -40,10 +40,9 @@ pub use state::{TrainState, moments, open_state, write_state};
 pub use tensor_file::{Fill, Float, TensorFile};
 pub(crate) use tensor_file::{SLICE, coordinates};
 pub use weights::{
-    INDEX as WEIGHTS_INDEX, SAVE_AS_SAFETENSORS, SINGLE as WEIGHTS, Weights, shards,
+    INDEX as WEIGHTS_INDEX, SAVE_AS_SAFETENSORS, SINGLE as WEIGHTS, WeightFiles, Weights, shards,
 };
 
-use crate::config::GptConfig;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -88,17 +87,4 @@ pub fn tokenizer_folder(model: &Path) -> Result<Option<PathBuf>> {
     let base = adapter::model_folder(dir)?;
     let folders = [dir.to_owned(), folder_of(&base).to_owned()];
     Ok(folders.into_iter().find(|folder| Tokenizer::exists(folder)))
-}
-
-/// Opens a model folder, or a weights file with its config.json beside it: the configuration, then the weights
-/// (shapes, then NaN and infinity). Of a folder of adapters it is the model that they belong to, with the adapters merged.
-///
-/// # Errors
-///
-/// The first fault in that order.
-pub fn open_model(model: &Path) -> Result<(GptConfig, Weights)> {
-    let config = read_config(model)?;
-    let weights = Weights::open(model, &config)?;
-    weights.check_finite()?;
-    Ok((config, weights))
 }

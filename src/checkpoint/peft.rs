@@ -7,9 +7,9 @@
 use fancy_regex::Regex;
 use serde_json::{Map, Value};
 
-use crate::config::GptConfig;
+use crate::arch::Schema;
 use crate::error::{Error, Result};
-use crate::params::each_parameter;
+use crate::params::{ParamInfo, ParamRole};
 use crate::repository::hub_name;
 
 /// Settings that change the arithmetic and are not read here, each with the values supported.
@@ -31,8 +31,6 @@ const SETTINGS: &[(&str, &[&str])] = &[
     ("arrow_config", &["null"]),
 ];
 
-/// The layers that PEFT adapts of a GPT-2 where the configuration names none.
-const DEFAULT_TARGET: &str = "c_attn";
 /// Instead of names: every linear layer but the output head.
 const ALL_LINEAR: &str = "all-linear";
 
@@ -47,7 +45,8 @@ pub(super) struct PeftConfig {
     root: bool,
     ranks: Vec<(Pattern, usize)>,
     alphas: Vec<(Pattern, f64)>,
-    targets: Modules,
+    /// `None`: what PEFT adapts of the family.
+    targets: Option<Modules>,
     excluded: Option<Modules>,
     saved: Vec<Saved>,
     layers: Option<Layers>,
@@ -131,11 +130,11 @@ impl Pattern {
 }
 
 impl Modules {
-    fn contains(&self, module: &str) -> Result<bool> {
+    fn contains(&self, module: &str, linear: bool) -> Result<bool> {
         match self {
             Modules::Ends(ends) => Ok(ends.iter().any(|end| ends_with(module, end))),
             Modules::Whole(pattern) => pattern.matches(module),
-            Modules::AllLinear => Ok(module.starts_with("transformer.h.")),
+            Modules::AllLinear => Ok(linear),
         }
     }
 }
@@ -167,12 +166,10 @@ impl PeftConfig {
     pub(super) fn parse(fields: &Map<String, Value>) -> Result<PeftConfig> {
         let fields = Fields(fields);
         fields.refuse_unsupported()?;
-        let targets = match fields.modules("target_modules")? {
-            Some(targets) => targets,
-            None => Modules::Ends(vec![DEFAULT_TARGET.to_owned()]),
-        };
+        let targets = fields.modules("target_modules")?;
         let layers = fields.layers()?;
-        if layers.is_some() && !matches!(targets, Modules::Ends(_)) {
+        if layers.is_some() && targets.as_ref().is_some_and(|all| !matches!(all, Modules::Ends(_)))
+        {
             return Err(Error::input(
                 "layers_to_transform is set, and target_modules is one text: PEFT takes it only with a list",
             )
@@ -201,40 +198,51 @@ impl PeftConfig {
     /// # Errors
     ///
     /// If the token table is one of them, a pattern cannot be matched, or there is none.
-    pub(super) fn adapted(&self, model: &GptConfig) -> Result<Vec<Adapted>> {
-        let mut all = Vec::new();
-        for (weight, shape) in each_parameter(model) {
-            let (Some(layer), &[rows, columns]) = (weight.strip_suffix(".weight"), &shape[..])
-            else {
+    pub(super) fn adapted(&self, model: &Schema) -> Result<Vec<Adapted>> {
+        let family = model.family;
+        let family_targets = || Modules::Ends(vec![last_name(family.adapted.name).to_owned()]);
+        let default = self.targets.is_none().then(family_targets);
+        let targets = self.targets.as_ref().or(default.as_ref()).expect("one of the two");
+        let (mut all, mut table) = (Vec::new(), None);
+        for param in model.own() {
+            let &[rows, columns] = &param.shape[..] else { continue };
+            let module = format!("{}{}", family.prefix, param.module());
+            if !self.adapts(targets, &module, is_linear(param))? {
                 continue;
-            };
-            let module = format!("transformer.{layer}");
-            if self.adapts(&module)? {
-                let (rank, scale) = (self.rank_of(&module)?, self.scale_of(&module)?);
-                all.push(Adapted { weight, shape: [rows, columns], module, rank, scale });
             }
+            if param.role == ParamRole::TokenTable {
+                table = Some(module.clone());
+            }
+            let (rank, scale) = (self.rank_of(&module)?, self.scale_of(&module)?);
+            let weight = param.name.clone();
+            all.push(Adapted { weight, shape: [rows, columns], module, rank, scale });
         }
-        let table = all.iter().find(|layer| layer.weight == "wte.weight");
-        let table = table.map(|layer| layer.module.as_str());
-        let head = self.adapts("lm_head")?.then_some("lm_head");
+        let head_module = family.head.rsplit_once('.').map_or(family.head, |(module, _)| module);
+        let head = self.adapts(targets, head_module, false)?.then(|| head_module.to_owned());
         if let Some(module) = table.or(head) {
+            let table = family.names.tokens.name;
             return Err(Error::input(format!(
                 "target_modules names {module}: wgpt has one table for tokens and head, adapters of one of them make two"
             ))
-            .hint("train the adapters again without wte and lm_head in target_modules"));
+            .hint(format!("train the adapters again without {table} and {head_module} in target_modules")));
         }
+        let example =
+            || format!("{}{}.0.{}", family.prefix, family.names.blocks.name, family.adapted.name);
         match all.is_empty() {
             false => Ok(all),
-            true => Err(Error::input("no layer of a GPT-2 is adapted").hint(
-                "see target_modules, exclude_modules and layers_to_transform; layers are called \
-                 transformer.h.0.attn.c_attn",
+            true => Err(Error::input(format!("no layer of a {} is adapted", family.title)).hint(
+                format!(
+                    "see target_modules, exclude_modules and layers_to_transform; layers are called {}",
+                    example()
+                ),
             )),
         }
     }
 
-    fn adapts(&self, module: &str) -> Result<bool> {
+    /// Whether `targets` name a module; `linear`: whether it is a linear layer of a block.
+    fn adapts(&self, targets: &Modules, module: &str, linear: bool) -> Result<bool> {
         if let Some(excluded) = &self.excluded
-            && excluded.contains(module)?
+            && excluded.contains(module, linear)?
         {
             return Ok(false);
         }
@@ -243,12 +251,12 @@ impl PeftConfig {
                 return Ok(false);
             }
         }
-        if !self.targets.contains(module)? {
+        if !targets.contains(module, linear)? {
             return Ok(false);
         }
         // What is named in full is adapted in whatever layer it is.
         let in_full = |ends: &Vec<String>| ends.iter().any(|end| end == module);
-        match (&self.layers, &self.targets) {
+        match (&self.layers, targets) {
             (Some(layers), Modules::Ends(ends)) if !in_full(ends) => layers.contain(module),
             _ => Ok(true),
         }
@@ -274,6 +282,16 @@ impl PeftConfig {
     pub(super) fn has_biases(&self) -> bool {
         self.biases
     }
+}
+
+/// Whether a parameter is the matrix of a linear layer of a block.
+fn is_linear(param: &ParamInfo) -> bool {
+    param.role == ParamRole::LinearWeight && param.layer.is_some()
+}
+
+/// The last part of a name.
+fn last_name(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(_, last)| last)
 }
 
 /// What the first pattern that matches a module gives it.

@@ -8,18 +8,21 @@ use super::adapter::{ADAPTER_FILES, AdapterFiles, write_adapter};
 use super::config_json::{config_json, generation_config_json};
 use super::end_of_text::{EndOfText, TextFiles};
 use super::tensor_file::{Fill, Float, write_tensors};
-use super::weights::{INDEX, PREFIX, SINGLE};
+use super::weights::{INDEX, SINGLE};
+use crate::arch::{Family, Schema};
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
 use crate::files::{self, write_json};
-use crate::params::{NamedShape, parameters};
+use crate::params::{NamedShape, ParamInfo};
 use crate::tokenizer::Tokenizer;
 
 /// What a model folder says beside its weights.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ModelFiles<'a> {
     /// The sizes.
     pub config: &'a GptConfig,
+    /// The parameters.
+    pub schema: Schema,
     /// The dropout that it was trained with.
     pub dropout: f64,
     /// `None`: a model of bare token ids.
@@ -58,7 +61,7 @@ impl Default for Layout {
 }
 
 /// Writes a model folder, each file as a whole; `fill` gives the parameters, named as in
-/// [`parameters`] (or the adapters, as in [`crate::finetune::Lora::parameters`]), in slices of at most
+/// the schema (of adapters, their parts alone), in slices of at most
 /// 4 MiB, so that no second copy of the model is held.
 ///
 /// The folder is made if it is not there. The weights come last but for the tokenizer, so an
@@ -85,11 +88,12 @@ pub fn write_model_as(
     std::fs::create_dir_all(dir).map_err(|e| Error::io("creating", dir, &e))?;
     let (end, _) = model.text_files.end_of_text(model.tokenizer);
     if let Some(adapter) = &model.adapter {
-        write_adapter(dir, adapter, model.config, fill)?;
+        write_adapter(dir, adapter, &model.schema, fill)?;
     } else {
         write_json(&dir.join("config.json"), &config_json(model, &end, layout.float))?;
         write_json(&dir.join("generation_config.json"), &generation_config_json(&end))?;
-        write_weights(dir, &parameters(model.config), layout, fill)?;
+        let own: Vec<NamedShape> = model.schema.own().map(ParamInfo::named_shape).collect();
+        write_weights(dir, model.schema.family, &own, layout, fill)?;
     }
     if let Some(tokenizer) = model.tokenizer {
         files::write_bytes(&dir.join("tokenizer.json"), tokenizer.to_json().as_bytes())?;
@@ -107,19 +111,22 @@ pub fn write_model_as(
 /// Writes model.safetensors; or, where that would be larger than a shard may be, shards and their index.
 fn write_weights(
     dir: &Path,
+    family: &Family,
     parameters: &[NamedShape],
     layout: Layout,
     fill: &mut Fill,
 ) -> Result<()> {
     let shards = shards(parameters, layout);
     if let [all] = shards.as_slice() {
-        return write_tensors(&dir.join(SINGLE), PREFIX, all, layout.float, fill);
+        return write_tensors(&dir.join(SINGLE), family.prefix, all, layout.float, fill);
     }
     let name = |i: usize| format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
     let mut map = Map::new();
     for (i, shard) in shards.iter().enumerate() {
-        write_tensors(&dir.join(name(i)), PREFIX, shard, layout.float, fill)?;
-        map.extend(shard.iter().map(|(tensor, _)| (format!("{PREFIX}{tensor}"), name(i).into())));
+        write_tensors(&dir.join(name(i)), family.prefix, shard, layout.float, fill)?;
+        map.extend(
+            shard.iter().map(|(tensor, _)| (format!("{}{tensor}", family.prefix), name(i).into())),
+        );
     }
     map.sort_keys();
     let elements: usize = parameters.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();

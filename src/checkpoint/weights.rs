@@ -9,19 +9,13 @@ use serde_json::Value;
 use super::adapter::{self, Adapter, LowRanks};
 use super::location::folder_of;
 use super::tensor_file::{SLICE, TensorFile, coordinates, list};
-use crate::config::GptConfig;
+use crate::arch::{Family, Schema};
 use crate::error::{Error, Result};
-use crate::params::each_parameter;
 
 /// The file of weights that are in one.
 pub const SINGLE: &str = "model.safetensors";
 /// The file that says which shard each tensor is in.
 pub const INDEX: &str = "model.safetensors.index.json";
-pub(super) const PREFIX: &str = "transformer.";
-/// The token table.
-pub(super) const TABLE: &str = "wte.weight";
-/// The output head, which is the token table.
-pub(super) const HEAD: &str = "lm_head.weight";
 /// What to do with weights in Python's own format.
 pub const SAVE_AS_SAFETENSORS: &str = "save the model as safetensors: in Python, GPT2LMHeadModel.from_pretrained(MODEL)\
      .save_pretrained(NEW_DIR)";
@@ -39,7 +33,7 @@ struct Place {
 /// The weights of a model folder: open, every parameter there with its shape.
 pub struct Weights {
     files: Vec<TensorFile>,
-    /// By the parameters' names, without a prefix, in the order of [`crate::params::parameters`].
+    /// By the parameters' names, without a prefix, in the order of the model.
     places: Vec<(String, Place)>,
     by_name: HashMap<String, usize>,
     /// What is merged into them as they are read.
@@ -51,22 +45,92 @@ pub(super) fn is_there(dir: &Path) -> bool {
     [SINGLE, INDEX].iter().any(|name| dir.join(name).exists())
 }
 
-impl Weights {
+/// The names of tensors, each with the number of the file that it is in.
+type Names = Vec<(String, usize)>;
+
+/// The files of a model's weights, opened: their headers are sound, and not yet compared with a model.
+pub struct WeightFiles {
+    model: PathBuf,
+    dir: PathBuf,
+    files: Vec<TensorFile>,
+    names: Names,
+    /// The file that says what is where.
+    index: PathBuf,
+}
+
+impl WeightFiles {
     /// Opens model.safetensors, or the shards of model.safetensors.index.json, in the folder `model`; or the
-    /// weights file `model`.
-    ///
-    /// Names may bear the prefix `transformer.`; attention's mask buffers are ignored, and a head is accepted if it is
-    /// the token table, there again or in its place. Types are F32, F16 or BF16. Where `model` holds adapters, it is
-    /// the weights of the model that they belong to, with the adapters merged into what is read.
+    /// weights file `model`; of adapters, those of the model that they belong to.
     ///
     /// # Errors
     ///
-    /// If there are no such files or a header is wrong; names the parameter that is missing, of
-    /// another shape or type, and tensors that the model does not have.
-    pub fn open(model: &Path, config: &GptConfig) -> Result<Weights> {
-        let weights = Weights::open_plain(&adapter::model_folder(model)?, config)?;
-        match adapter::is_there(model) {
-            true => Ok(weights.adapted(Adapter::open(model, config)?)),
+    /// If there are no such files or a header is wrong.
+    pub fn open(model: &Path) -> Result<WeightFiles> {
+        let dir = adapter::model_folder(model)?;
+        if dir.is_file() && is_pickled(&dir) {
+            return Err(pickled(&dir));
+        }
+        let single = if dir.is_file() { dir.clone() } else { dir.join(SINGLE) };
+        let (files, names, index) = if single.exists() {
+            let file = TensorFile::open(&single)?;
+            let names = file.names().map(|name| (name.to_string(), 0)).collect();
+            (vec![file], names, single)
+        } else if dir.join(INDEX).exists() {
+            let (files, names) = open_shards(&dir)?;
+            (files, names, dir.join(INDEX))
+        } else {
+            return Err(no_weights(&dir));
+        };
+        Ok(WeightFiles { model: model.to_owned(), dir, files, names, index })
+    }
+
+    /// How many tensors there are.
+    pub fn tensor_count(&self) -> usize {
+        self.names.len()
+    }
+}
+
+impl Weights {
+    /// The weights of a model in opened files.
+    ///
+    /// Names may bear the family's prefix; its buffers are ignored, and a head is accepted if it is
+    /// the token table, there again or in its place. Types are F32, F16 or BF16. Where the files belong to adapters, they
+    /// are merged into what is read.
+    ///
+    /// # Errors
+    ///
+    /// Names the parameter that is missing, of another shape or type, and tensors that the model does not have.
+    pub fn open(opened: WeightFiles, schema: Schema) -> Result<Weights> {
+        let WeightFiles { model, dir, files, names, index } = opened;
+        let family = schema.family;
+        let mut found = without_prefix(family, names).map_err(|e| e.at(index.display()))?;
+        let head = take_head(family, &mut found);
+        let places = find_parameters(&schema, &files, &mut found).map_err(|e| {
+            let e = e.at(dir.display());
+            match dir.is_file() && folder_of(&dir).join(INDEX).exists() {
+                true => e.hint("this is one of several files: give their folder"),
+                false => e,
+            }
+        })?;
+        if !found.is_empty() {
+            let mut names: Vec<String> = found.into_keys().collect();
+            names.sort();
+            return Err(Error::input(format!(
+                "{}: unexpected tensors {}: a {} of {} layers has none of these names",
+                dir.display(),
+                list(&names),
+                family.title,
+                schema.blocks()
+            ))
+            .hint("config.json and the weights must be of one model"));
+        }
+        let by_name = places.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
+        let weights = Weights { files, places, by_name, adapters: None };
+        if let Some(head) = head {
+            weights.check_tied(family, &head).map_err(|e| e.at(dir.display()))?;
+        }
+        match adapter::is_there(&model) {
+            true => Ok(weights.adapted(Adapter::open(&model, &schema)?)),
             false => Ok(weights),
         }
     }
@@ -80,49 +144,6 @@ impl Weights {
         }
         self.files.push(adapter.file);
         Weights { adapters: Some(adapter.low_rank), ..self }
-    }
-
-    /// The weights of a model folder, or a weights file, as they are.
-    fn open_plain(model: &Path, config: &GptConfig) -> Result<Weights> {
-        let dir = model;
-        if dir.is_file() && is_pickled(dir) {
-            return Err(pickled(dir));
-        }
-        let single = if dir.is_file() { dir.to_owned() } else { dir.join(SINGLE) };
-        let (files, mut found) = if single.exists() {
-            let file = TensorFile::open(&single)?;
-            let names = file.names().map(|name| (name.to_string(), 0)).collect();
-            (vec![file], without_prefix(names).map_err(|e| e.at(single.display()))?)
-        } else if dir.join(INDEX).exists() {
-            open_shards(dir)?
-        } else {
-            return Err(no_weights(dir));
-        };
-        let head = take_head(&mut found);
-        let places = find_parameters(config, &files, &mut found).map_err(|e| {
-            let e = e.at(dir.display());
-            match model.is_file() && folder_of(model).join(INDEX).exists() {
-                true => e.hint("this is one of several files: give their folder"),
-                false => e,
-            }
-        })?;
-        if !found.is_empty() {
-            let mut names: Vec<String> = found.into_keys().collect();
-            names.sort();
-            let layers = config.n_layer;
-            return Err(Error::input(format!(
-                "{}: unexpected tensors {}: a GPT-2 of {layers} layers has none of these names",
-                dir.display(),
-                list(&names)
-            ))
-            .hint("config.json and the weights must be of one model"));
-        }
-        let by_name = places.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
-        let weights = Weights { files, places, by_name, adapters: None };
-        if let Some(head) = head {
-            weights.check_tied(&head).map_err(|e| e.at(dir.display()))?;
-        }
-        Ok(weights)
     }
 
     /// Reads the elements of a parameter (named without the prefix) from `offset` on into `out`,
@@ -198,12 +219,13 @@ impl Weights {
     }
 
     /// Checks that a head of its own is the token table, bit for bit.
-    fn check_tied(&self, head: &Place) -> Result<()> {
-        let table = &self.places[0].1;
+    fn check_tied(&self, family: &Family, head: &Place) -> Result<()> {
+        let (table, head_name) = (family.token_table(), family.head);
         let refused = |what: &str| {
-            Error::input(format!("{HEAD} {what} wte.weight: only a tied head is supported"))
+            Error::input(format!("{head_name} {what} {table}: only a tied head is supported"))
                 .hint("save the model with tie_word_embeddings true")
         };
+        let table = &self.places[self.by_name[&table]].1;
         let kind = |place: &Place| {
             self.files[place.file].info(&place.name).map(|info| (&info.shape, info.dtype))
         };
@@ -252,7 +274,7 @@ fn read_index(dir: &Path) -> Result<Vec<(String, String)>> {
 }
 
 /// Opens the shards that the index names.
-fn open_shards(dir: &Path) -> Result<(Vec<TensorFile>, HashMap<String, Place>)> {
+fn open_shards(dir: &Path) -> Result<(Vec<TensorFile>, Names)> {
     let path = dir.join(INDEX);
     let fault = |what: String| Error::input(what).at(path.display());
     // Every name is looked at before any file is opened.
@@ -288,21 +310,21 @@ fn open_shards(dir: &Path) -> Result<(Vec<TensorFile>, HashMap<String, Place>)> 
     if let Some((name, shard)) = stray {
         return Err(fault(format!("{shard} holds {name}, which weight_map does not place there")));
     }
-    let found = without_prefix(named).map_err(|e| e.at(path.display()))?;
-    Ok((files, found))
+    Ok((files, named))
 }
 
 /// Drops the prefix from names, and the buffers that are no parameters.
-fn without_prefix(names: Vec<(String, usize)>) -> Result<HashMap<String, Place>> {
+fn without_prefix(family: &Family, names: Vec<(String, usize)>) -> Result<HashMap<String, Place>> {
     let mut found = HashMap::new();
     for (name, file) in names {
-        let short = name.strip_prefix(PREFIX).unwrap_or(&name).to_string();
-        if is_mask(&short) {
+        let short = name.strip_prefix(family.prefix).unwrap_or(&name).to_string();
+        if family.is_buffer(&short) {
             continue;
         }
         if found.insert(short.clone(), Place { file, name }).is_some() {
             return Err(Error::input(format!(
-                "{short} is there twice, with the prefix {PREFIX} and without"
+                "{short} is there twice, with the prefix {} and without",
+                family.prefix
             )));
         }
     }
@@ -311,43 +333,28 @@ fn without_prefix(names: Vec<(String, usize)>) -> Result<HashMap<String, Place>>
 
 /// Takes the head out of what was found: a second copy of the token table. Where it is the only one it stays, as the
 /// table: of tied tensors, some writers keep the first name of the alphabet.
-fn take_head(found: &mut HashMap<String, Place>) -> Option<Place> {
-    let head = found.remove(HEAD)?;
-    if found.contains_key(TABLE) {
+fn take_head(family: &Family, found: &mut HashMap<String, Place>) -> Option<Place> {
+    let (head, table) = (found.remove(family.head)?, family.token_table());
+    if found.contains_key(&table) {
         return Some(head);
     }
-    found.insert(TABLE.to_owned(), head);
+    found.insert(table, head);
     None
 }
 
-/// Whether this is `h.L.attn.bias` or `h.L.attn.masked_bias`: the causal mask, saved by older
-/// versions of the library. (`h.L.attn.c_attn.bias` is a parameter.)
-pub(super) fn is_mask(name: &str) -> bool {
-    let layer = name
-        .strip_prefix("h.")
-        .and_then(|rest| rest.split_once('.'))
-        .filter(|(_, rest)| matches!(*rest, "attn.bias" | "attn.masked_bias"));
-    layer.is_some_and(|(digits, _)| digits.bytes().all(|b| b.is_ascii_digit()))
-}
-
 /// Takes every parameter of the model out of what was found, after checking shape and type.
-///
-/// Stops at the first few that are missing, so that a configuration of millions of layers costs
-/// no more than its file is long.
 fn find_parameters(
-    config: &GptConfig,
+    schema: &Schema,
     files: &[TensorFile],
     found: &mut HashMap<String, Place>,
 ) -> Result<Vec<(String, Place)>> {
     let hint = "config.json and the weights must be of one model";
     let mut places = Vec::new();
     let mut missing = Vec::new();
-    for (name, shape) in each_parameter(config) {
+    for param in schema.own() {
+        let (name, shape) = param.named_shape();
         let Some(place) = found.remove(&name) else {
             missing.push(name);
-            if missing.len() > 4 {
-                break;
-            }
             continue;
         };
         let file = &files[place.file];

@@ -12,7 +12,7 @@ use wgpt::config::{Precision, Recompute, SIZES};
 use wgpt::finetune::Lora;
 use wgpt::fit::{largest_batch, least_recompute};
 use wgpt::hub;
-use wgpt::model::Uses;
+use wgpt::model::{Uses, check_finetune};
 use wgpt::{Error, FineTune, GenerateOptions, Gpt, GptConfig, Result, TrainConfig};
 
 use super::output;
@@ -406,6 +406,7 @@ pub fn with_default(text: &str, value: impl Display) -> String {
 pub fn check_shape(batch: usize, seq: usize, config: &GptConfig) -> Result<(usize, usize)> {
     let train = TrainConfig { batch_size: batch, seq_len: Some(seq), ..TrainConfig::default() };
     train.validate(config)?;
+    check_finetune(config, &train.finetune)?;
     Ok((batch, seq))
 }
 

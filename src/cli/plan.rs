@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use wgpt::backend::{Device, cpu};
 use wgpt::config::Optimizer;
-use wgpt::model::{Program, Uses};
+use wgpt::model::{Program, Uses, check_finetune};
 use wgpt::plan::{Limits, Plan, Role};
 use wgpt::{Result, TrainConfig};
 
@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let seq = args.seq_len.or(train.seq_len).unwrap_or(config.n_positions);
     let (batch, seq) = check_shape(batch, seq, &config)?;
     let finetune = args.finetune.config();
-    finetune.validate(&config)?;
+    check_finetune(&config, &finetune)?;
     let (limits, precision, device) = match args.limits {
         Some(NamedLimits::Webgpu) => (Limits::WEBGPU, args.precision.anywhere(), None),
         None => {

@@ -10,7 +10,7 @@ use clap::parser::ValueSource;
 use wgpt::backend::Device;
 use wgpt::checkpoint;
 use wgpt::config::Optimizer;
-use wgpt::model::{Program, Uses};
+use wgpt::model::{Program, Uses, check_finetune};
 use wgpt::train::{self, Resumed, RunSettings};
 use wgpt::{
     Error, GenerateOptions, Gpt, GptConfig, Result, Summary, Tokenizer, TrainConfig, Trainer,
@@ -265,6 +265,7 @@ impl Args {
         let finetune = self.finetune.config();
         let train = TrainConfig { finetune, ..self.steps.config(&model, out) };
         train.validate(&model)?;
+        check_finetune(&model, &train.finetune)?;
         check_given(self, &train)?;
         Ok(RunSettings {
             data,

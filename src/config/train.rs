@@ -206,6 +206,6 @@ impl TrainConfig {
                 )));
             }
         }
-        self.finetune.validate(model)
+        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::config::GptConfig;
 use crate::error::Result;
 use crate::finetune::FineTune;
 use crate::kernel::Step;
-use crate::model::{Program, Uses};
+use crate::model::{Program, Uses, check_finetune};
 use crate::ops::global_norm::state;
 use crate::plan::Phase;
 use crate::profile::Profile;
@@ -54,7 +54,7 @@ impl Engine {
         device: &Device,
     ) -> Result<Engine> {
         config.validate()?;
-        finetune.validate(config)?;
+        check_finetune(config, finetune)?;
         let program = Program::record_tuning(config, uses, finetune, device.limits());
         device.check(&program.plan)?;
         let backend = device.backend(Arc::new(program.plan.clone()))?;
@@ -78,7 +78,7 @@ impl Engine {
         device: &Device,
     ) -> Result<()> {
         config.validate()?;
-        finetune.validate(config)?;
+        check_finetune(config, finetune)?;
         device.check(&Program::record_tuning(config, uses, finetune, device.limits()).plan)
     }
 

@@ -4,9 +4,10 @@ use rayon::prelude::*;
 
 use super::Engine;
 use crate::error::Result;
-use crate::finetune::{is_adapter, merge};
+use crate::finetune::merge;
 use crate::graph::Param;
 use crate::ops::random;
+use crate::params::{Init, ParamRole};
 use crate::plan::View;
 
 /// What a moment's tensor is called beside its parameter's name, in saves of a training state.
@@ -24,48 +25,29 @@ pub enum Tensor {
 }
 
 impl Engine {
-    /// GPT-2's initialisation: normal with deviation 0.02, that of the projections into the residual
-    /// stream divided by √(2 layers); biases 0, layer normalisation's weights 1.
+    /// Gives the model's own parameters the numbers that they begin with.
     pub fn initialize(&mut self, seed: u64) {
-        let residual = 0.02 / ((2 * self.program.config.n_layer) as f32).sqrt();
-        let params = self.program.params.clone();
-        let own = params.iter().filter(|param| !is_adapter(&param.name));
-        for (index, param) in own.enumerate() {
-            let deviation = match param.name.as_str() {
-                name if name.ends_with("c_proj.weight") => residual,
-                _ => 0.02,
-            };
-            let norm_weight = param.name.contains("ln_") && param.name.ends_with("weight");
-            self.write_param(param, Tensor::Value, |start, out| {
-                match (param.decays(), norm_weight) {
-                    (true, _) => normals(seed, index as u32, start, deviation, out),
-                    (false, true) => out.fill(1.0),
-                    (false, false) => out.fill(0.0),
-                }
-                Ok(())
-            })
-            .expect("numbers are made without error");
-        }
+        self.initialize_those(seed, b"init", |param| !param.role.is_adapter());
     }
 
-    /// Adapters as PEFT begins: A uniform within 1 / √in, B zero, so that at first they change nothing.
+    /// Gives adapters the numbers that they begin with.
     pub fn initialize_adapters(&mut self, seed: u64) {
+        self.initialize_those(seed, b"lora", |param| param.role.is_adapter());
+    }
+
+    fn initialize_those(&mut self, seed: u64, what: &[u8; 4], which: impl Fn(&Param) -> bool) {
         let params = self.program.params.clone();
-        let adapters = params.iter().filter(|param| is_adapter(&param.name));
-        for (index, param) in adapters.enumerate() {
-            let bound = match param.name.ends_with("lora_A.weight") {
-                true => 1.0 / (param.shape[1] as f64).sqrt(),
-                false => 0.0,
-            };
-            let key = random::key(seed, u32::from_be_bytes(*b"lora"), index as u32);
-            self.write_param(param, Tensor::Value, |start, out| {
-                for (i, out) in out.iter_mut().enumerate() {
-                    let [word, _] = random::threefry(key, [(start + i) as u32, 0]);
-                    *out = (bound * (f64::from(word) * 2f64.powi(-31) - 1.0)) as f32;
+        for (index, param) in params.iter().filter(|param| which(param)).enumerate() {
+            let key = random::key(seed, u32::from_be_bytes(*what), index as u32);
+            let fill = |start, out: &mut [f32]| {
+                match param.init {
+                    Init::Constant(x) => out.fill(x),
+                    Init::Normal(deviation) => normals(key, start, deviation, out),
+                    Init::Uniform(bound) => uniforms(key, start, bound, out),
                 }
                 Ok(())
-            })
-            .expect("numbers are made without error");
+            };
+            self.write_param(param, Tensor::Value, fill).expect("numbers are made without error");
         }
     }
 
@@ -161,7 +143,7 @@ impl Engine {
     /// If the models differ.
     pub fn copy_from(&mut self, other: &mut Engine) -> Result<()> {
         let params = self.program.params.clone();
-        for param in params.iter().filter(|param| !is_adapter(&param.name)) {
+        for param in params.iter().filter(|param| !param.role.is_adapter()) {
             let theirs = other.program.param(&param.name).expect("the same model").clone();
             let adapter = other.adapter(&param.name)?;
             self.write_param(param, Tensor::Value, |start, out| {
@@ -178,9 +160,12 @@ impl Engine {
     /// The scale, A and B of what adapts the weight called `name`, if something does.
     fn adapter(&mut self, name: &str) -> Result<Option<(f32, [Vec<f32>; 2])>> {
         let Some(lora) = self.program.finetune.lora.as_ref() else { return Ok(None) };
-        let (scale, layer) = (lora.scale(), name.trim_end_matches(".weight"));
-        let [a, b] = ["lora_A", "lora_B"]
-            .map(|part| self.program.param(&format!("{layer}.{part}.weight")).cloned());
+        let scale = lora.scale();
+        let part = |role| {
+            let is_it = |p: &&Param| p.role == role && p.adapts.as_deref() == Some(name);
+            self.program.params.iter().find(is_it).cloned()
+        };
+        let (a, b) = (part(ParamRole::LoraA), part(ParamRole::LoraB));
         let Some((a, b)) = a.zip(b) else { return Ok(None) };
         Ok(Some((
             scale,
@@ -194,13 +179,20 @@ impl Engine {
     }
 }
 
-/// Normal numbers by Box & Muller, number `start + i` of tensor `tensor` whatever the pieces.
-fn normals(seed: u64, tensor: u32, start: usize, deviation: f32, out: &mut [f32]) {
-    let key = random::key(seed, u32::from_be_bytes(*b"init"), tensor);
+/// Normal numbers by Box & Muller, number `start + i` of those of a key whatever the pieces.
+fn normals(key: [u32; 2], start: usize, deviation: f32, out: &mut [f32]) {
     out.par_iter_mut().enumerate().with_min_len(1 << 12).for_each(|(i, out)| {
         let [a, b] = random::threefry(key, [(start + i) as u32, ((start + i) >> 32) as u32]);
         let radius = (-2.0 * ((f64::from(a) + 1.0) * 2f64.powi(-32)).ln()).sqrt();
         let angle = std::f64::consts::TAU * f64::from(b) * 2f64.powi(-32);
         *out = deviation * (radius * angle.cos()) as f32;
     });
+}
+
+/// Uniform numbers within `bound`, number `start + i` of those of a key.
+fn uniforms(key: [u32; 2], start: usize, bound: f64, out: &mut [f32]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        let [word, _] = random::threefry(key, [(start + i) as u32, 0]);
+        *out = (bound * (f64::from(word) * 2f64.powi(-31) - 1.0)) as f32;
+    }
 }

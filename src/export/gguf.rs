@@ -14,11 +14,14 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use super::{Progress, counted, make_parent, parameter_count};
+use crate::arch::{Family, GgufSize};
 use crate::checkpoint::{EndOfText, Fill, Float, SLICE, coordinates};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::finetune::FineTune;
 use crate::gpt::Gpt;
-use crate::params::{NamedShape, parameters};
+use crate::model;
+use crate::params::{ParamInfo, ParamRole};
 use crate::tokenizer::Tokenizer;
 
 /// The entries for tokens that end a text: llama.cpp ends generation at any of them, whatever it calls them.
@@ -125,18 +128,18 @@ fn q8_0(block: &[f32; BLOCK]) -> Option<[u8; BLOCK_BYTES]> {
 
 /// A tensor of the file.
 struct Tensor {
-    /// The parameter's name and shape.
-    source: NamedShape,
+    /// The parameter.
+    source: ParamInfo,
     name: String,
     kind: Kind,
     transposed: bool,
 }
 
 impl Tensor {
-    fn new((name, shape): NamedShape, kind: Kind) -> Tensor {
-        let transposed = shape.len() == 2 && name.starts_with("h.");
-        let mut tensor = Tensor { name: gguf_name(&name), source: (name, shape), kind, transposed };
-        if tensor.shape().len() == 1 || tensor.source.0 == "wpe.weight" {
+    fn new(family: &Family, source: ParamInfo, kind: Kind) -> Tensor {
+        let transposed = source.role == ParamRole::LinearWeight;
+        let mut tensor = Tensor { name: family.gguf_name(&source), source, kind, transposed };
+        if tensor.shape().len() == 1 || tensor.source.role == ParamRole::PositionTable {
             tensor.kind = Kind::Float(Float::F32);
         } else if kind == Kind::Q8_0 && !tensor.width().is_multiple_of(BLOCK) {
             tensor.kind = Kind::Float(Float::F16);
@@ -146,7 +149,7 @@ impl Tensor {
 
     /// The shape in the file, outermost first.
     fn shape(&self) -> Vec<usize> {
-        let mut shape = self.source.1.clone();
+        let mut shape = self.source.shape.clone();
         if self.transposed {
             shape.reverse();
         }
@@ -159,7 +162,7 @@ impl Tensor {
     }
 
     fn elements(&self) -> usize {
-        self.source.1.iter().product()
+        self.source.len()
     }
 
     fn bytes(&self) -> usize {
@@ -172,7 +175,7 @@ impl Tensor {
         fill: &mut Fill,
         write: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        let (name, elements, width) = (&self.source.0, self.elements(), self.width());
+        let (name, elements, width) = (&self.source.name, self.elements(), self.width());
         let mut rows = Vec::new();
         if !self.transposed {
             let slice = (SLICE / width).max(1) * width;
@@ -200,29 +203,6 @@ impl Tensor {
         }
         Ok(())
     }
-}
-
-/// llama.cpp's name of a parameter.
-fn gguf_name(name: &str) -> String {
-    let (path, last) = name.rsplit_once('.').expect("a parameter's name has parts");
-    let block = path.strip_prefix("h.").and_then(|path| path.split_once('.'));
-    let Some((layer, part)) = block else {
-        let whole = match path {
-            "wte" => "token_embd",
-            "wpe" => "position_embd",
-            _ => "output_norm",
-        };
-        return format!("{whole}.{last}");
-    };
-    let part = match part {
-        "ln_1" => "attn_norm",
-        "attn.c_attn" => "attn_qkv",
-        "attn.c_proj" => "attn_output",
-        "ln_2" => "ffn_norm",
-        "mlp.c_fc" => "ffn_up",
-        _ => "ffn_down",
-    };
-    format!("blk.{layer}.{part}.{last}")
 }
 
 /// The value of an entry.
@@ -295,25 +275,26 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 /// What the file says of the model.
 fn entries(name: &str, gpt: &Gpt, kind: Kind) -> Result<Vec<(String, Value)>> {
     let config = gpt.config();
+    let family = Family::of(config);
     // Sizes are below 2^24.
     let size = |x: usize| Value::U32(x as u32);
     let text = |text: &str| Value::Text(text.to_owned());
     let entries = [
-        ("general.architecture", text("gpt2")),
+        ("general.architecture", text(family.gguf)),
         ("general.type", text("model")),
         ("general.name", text(name)),
         ("general.file_type", Value::U32(kind.file_type())),
         ("general.quantization_version", Value::U32(QUANTIZATION)),
         ("general.alignment", size(ALIGNMENT)),
-        ("gpt2.context_length", size(config.n_positions)),
-        ("gpt2.embedding_length", size(config.n_embd)),
-        ("gpt2.feed_forward_length", size(config.n_inner())),
-        ("gpt2.block_count", size(config.n_layer)),
-        ("gpt2.attention.head_count", size(config.n_head)),
-        ("gpt2.attention.layer_norm_epsilon", Value::F32(config.layer_norm_epsilon as f32)),
-        ("gpt2.vocab_size", size(config.vocab_size)),
     ];
     let mut entries: Vec<(String, Value)> = entries.map(|(k, v)| (k.to_owned(), v)).into();
+    entries.extend((family.gguf_sizes)(config).into_iter().map(|(key, value)| {
+        let value = match value {
+            GgufSize::Count(x) => size(x),
+            GgufSize::Real(x) => Value::F32(x as f32),
+        };
+        (format!("{}.{key}", family.gguf), value)
+    }));
     let vocabulary = match gpt.tokenizer() {
         Some(tokenizer) => vocabulary(tokenizer, gpt.end_of_text(), config.vocab_size)?,
         None => vec![("model", text("no_vocab"))],
@@ -430,8 +411,10 @@ pub fn write(gpt: &mut Gpt, path: &Path, kind: Kind, progress: &mut Progress) ->
             .hint("give --gguf the name of a new file"));
     }
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let schema = model::schema(gpt.config(), &FineTune::default());
+    let own = schema.own();
     let tensors: Vec<Tensor> =
-        parameters(gpt.config()).into_iter().map(|source| Tensor::new(source, kind)).collect();
+        own.map(|source| Tensor::new(schema.family, source.clone(), kind)).collect();
     let others = tensors.iter().filter(|t| t.kind == Kind::Float(Float::F16)).count();
     let others = if kind == Kind::Q8_0 { others } else { 0 };
     let held = if tensors.iter().any(|t| t.kind == kind) { kind } else { Kind::Float(Float::F16) };
@@ -462,7 +445,7 @@ fn write_tensor(
             if tensor.transposed {
                 index.reverse();
             }
-            tensor.kind.does_not_fit(&tensor.source.0, &index, rows[at])
+            tensor.kind.does_not_fit(&tensor.source.name, &index, rows[at])
         })?;
         out.write_all(&bytes).map_err(failed)
     })?;

@@ -126,7 +126,7 @@ fn make_parent(path: &Path) -> Result<()> {
 
 /// How many numbers a model has.
 pub fn parameter_count(gpt: &Gpt) -> u64 {
-    let parameters = crate::params::parameters(gpt.config());
+    let parameters = crate::model::parameters(gpt.config());
     parameters.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
 }
 

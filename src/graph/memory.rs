@@ -42,8 +42,8 @@ impl Graph {
             Sharing::InBlocks => self.recompute == Recompute::Block && self.block.is_some(),
             Sharing::WithBlocks => self.recompute == Recompute::Block,
         };
-        let name = if shared { slot(name) } else { name };
-        self.buffer(Role::Activations, name, len, elem)
+        let name = if shared { name.to_owned() } else { self.full_name(name) };
+        self.buffer(Role::Activations, &name, len, elem)
     }
 
     /// What training leaves unused between two updates: whole activations, and gradients.
@@ -68,7 +68,8 @@ impl Graph {
     /// Beside training they lie in gradients, which are of single precision.
     pub(crate) fn cache(&mut self, name: &str, len: usize) -> View {
         let elem = if self.spare_gradients.is_empty() { self.elem() } else { Elem::Real };
-        self.buffer(Role::Cache, &format!("{name}.cache"), len, elem)
+        let name = format!("{}.cache", self.full_name(name));
+        self.buffer(Role::Cache, &name, len, elem)
     }
 
     /// A spare place that is large enough, the smallest such, or a new buffer.
@@ -100,7 +101,7 @@ impl Graph {
         if !has_grad {
             return Var::constant(value);
         }
-        let name = format!("{}.grad", slot(name));
+        let name = format!("{name}.grad");
         Var { value, grad: self.buffer(Role::Activations, &name, value.len, elem) }
     }
 
@@ -150,10 +151,4 @@ impl Graph {
         let value = self.buffer(Role::Activations, name, len, Elem::Real);
         self.var(name, value, Elem::Real, self.trains())
     }
-}
-
-/// What a name is without its layer: `h.3.mlp.c_fc` is `mlp.c_fc` in every layer.
-pub(crate) fn slot(name: &str) -> &str {
-    let rest = name.strip_prefix("h.").and_then(|rest| rest.split_once('.'));
-    rest.map_or(name, |(_, rest)| rest)
 }

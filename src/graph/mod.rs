@@ -16,11 +16,12 @@ use std::rc::Rc;
 use crate::config::{Precision, Recompute};
 use crate::finetune::FineTune;
 use crate::kernel::{Dims, Elem};
+use crate::params::Init;
 use crate::plan::{BINDING_ALIGNMENT, Limits, Phase, Plan, View};
 
-pub(crate) use memory::{Sharing, slot};
+pub(crate) use memory::Sharing;
 use params::Arena;
-pub use params::{Param, Slice, Slot};
+pub use params::{Param, Slice, Slot, Wanted};
 pub use record::{Op, Recorder};
 pub use var::{Var, any_grad};
 
@@ -68,6 +69,10 @@ pub struct Graph {
     spare_gradients: Vec<View>,
     dropouts: u32,
     epsilon: f32,
+    /// The block that is being built: what its names begin with, and its number.
+    scope: Option<(String, usize)>,
+    /// What matrices begin with.
+    matrix_init: Init,
 }
 
 impl Graph {
@@ -94,6 +99,8 @@ impl Graph {
             spare_gradients: vec![],
             dropouts: 0,
             epsilon: epsilon as f32,
+            scope: None,
+            matrix_init: Init::Normal(0.02),
         }
     }
 
@@ -156,6 +163,7 @@ impl Graph {
         self.mode = mode;
         self.ops.clear();
         self.dropouts = 0;
+        self.scope = None;
         self.dims = Dims { B: b as u32, T: t as u32, EPS: self.epsilon, ..Dims::default() };
     }
 
@@ -194,6 +202,40 @@ impl Graph {
         last.into_iter().for_each(|op| op.backward(&mut recorder));
         self.ops.iter().rev().for_each(|op| op.backward(&mut recorder));
         self.plan.end_phase(phase, start);
+    }
+
+    /// Starts the block number `layer`: what ops are called from now on is within it, as `BLOCKS.LAYER.NAME`, and
+    /// activations of the same name in several blocks may share their memory.
+    pub fn enter_layer(&mut self, blocks: &str, layer: usize) {
+        self.scope = Some((format!("{blocks}.{layer}."), layer));
+    }
+
+    /// Ends the blocks: names stand for themselves again.
+    pub fn leave_layers(&mut self) {
+        self.scope = None;
+    }
+
+    /// The number of the block that is being built.
+    pub fn layer(&self) -> Option<usize> {
+        self.scope.as_ref().map(|(_, layer)| *layer)
+    }
+
+    /// A name within the block that is being built, as a whole.
+    pub(crate) fn full_name(&self, name: &str) -> String {
+        match &self.scope {
+            Some((outer, _)) => format!("{outer}{name}"),
+            None => name.to_owned(),
+        }
+    }
+
+    /// The matrices that ops ask for from now on begin with normal numbers of this deviation.
+    pub fn begin_matrices_with(&mut self, deviation: f32) {
+        self.matrix_init = Init::Normal(deviation);
+    }
+
+    /// What the matrix of an op begins with.
+    pub(crate) fn matrix_init(&self) -> Init {
+        self.matrix_init
     }
 
     /// What the backward pass computes again.

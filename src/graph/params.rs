@@ -1,9 +1,12 @@
 //! Parameters: their places in arenas, with gradients, moments and copies laid out alike.
 
+use std::ops::Deref;
+
 use super::Graph;
 use super::var::Var;
 use crate::config::Precision;
 use crate::kernel::Elem;
+use crate::params::{Init, ParamInfo, ParamRole};
 use crate::plan::{Role, View};
 
 /// A slice of a table's rows.
@@ -17,37 +20,41 @@ pub struct Slice {
     pub var: Var,
 }
 
-/// A parameter: its name in the checkpoint (without `transformer.`), its shape and its place.
+/// A parameter: what is known about it, and its place.
 #[derive(Clone, Debug)]
 pub struct Param {
-    /// For example `h.3.attn.c_attn.weight`.
-    pub name: String,
-    /// For example (C,3C).
-    pub shape: Vec<usize>,
+    /// Name, shape, role and beginning.
+    pub info: ParamInfo,
     /// The rows; more than one slice where the whole exceeds what a device can bind.
     pub slices: Vec<Slice>,
 }
 
 impl Param {
-    /// The number of elements.
-    pub fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// Whether it has no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether weight decay applies: to two-dimensional parameters.
-    pub fn decays(&self) -> bool {
-        self.shape.len() == 2
-    }
-
     /// Whether it has a gradient and is updated: in training, unless it is frozen.
     pub fn is_trained(&self) -> bool {
         self.slices.iter().all(|slice| slice.var.has_grad())
     }
+}
+
+impl Deref for Param {
+    type Target = ParamInfo;
+
+    fn deref(&self) -> &ParamInfo {
+        &self.info
+    }
+}
+
+/// A parameter that an op asks for: by its name within the block that is being built.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// For example `attn.c_attn.weight`.
+    pub name: &'a str,
+    /// For example (C,3C).
+    pub shape: &'a [usize],
+    /// What it is for.
+    pub role: ParamRole,
+    /// What it begins as.
+    pub init: Init,
 }
 
 /// One slice of the parameters with everything that an update needs.
@@ -82,40 +89,53 @@ impl Arena {
 }
 
 impl Graph {
-    /// The table (rows, channels) called `name`, allocated at its first use, in slices of rows that the
-    /// device can bind.
+    /// A table (rows, channels), allocated at its first use, in slices of rows that the device can bind.
     ///
     /// # Panics
     ///
     /// If it was used before with another shape.
-    pub fn param(&mut self, name: &str, shape: &[usize]) -> Vec<Slice> {
+    pub fn param(&mut self, wanted: Wanted<'_>) -> Vec<Slice> {
+        let shape = wanted.shape;
         let width: usize = shape[1..].iter().product();
         let most = usize::try_from(self.limits.binding_bytes / 4).unwrap_or(usize::MAX) / width;
         let rows = self.slice_rows();
         let most = if most >= shape[0] { shape[0] } else { most / rows * rows };
-        self.param_in_slices(name, shape, most.max(rows.min(shape[0])))
+        self.param_in_slices(wanted, None, most.max(rows.min(shape[0])))
     }
 
-    /// A parameter of one slice; [`Plan::exceeds`] tells if the device cannot bind it.
-    pub(crate) fn whole(&mut self, name: &str, shape: &[usize]) -> Var {
-        self.param_in_slices(name, shape, shape[0])[0].var
+    /// A parameter of one slice; [`crate::plan::Plan::exceeds`] says if the device cannot bind it.
+    pub(crate) fn whole(&mut self, wanted: Wanted<'_>) -> Var {
+        self.param_in_slices(wanted, None, wanted.shape[0])[0].var
     }
 
-    fn param_in_slices(&mut self, name: &str, shape: &[usize], most: usize) -> Vec<Slice> {
+    /// A part of an adapter of the weight called `adapts`.
+    pub(crate) fn adapter(&mut self, wanted: Wanted<'_>, adapts: String) -> Var {
+        self.param_in_slices(wanted, Some(adapts), wanted.shape[0])[0].var
+    }
+
+    fn param_in_slices(
+        &mut self,
+        wanted: Wanted<'_>,
+        adapts: Option<String>,
+        most: usize,
+    ) -> Vec<Slice> {
+        let Wanted { shape, role, init, .. } = wanted;
+        let (name, shape) = (self.full_name(wanted.name), shape.to_vec());
         if let Some(param) = self.params.iter().find(|p| p.name == name) {
             assert_eq!(param.shape, shape, "the shape of {name}");
             return param.slices.clone();
         }
         let width: usize = shape[1..].iter().product();
+        let trained = self.trains() && self.finetune.trains(&name, role);
         let starts = (0..shape[0]).step_by(most);
-        let slices = starts
-            .map(|start| {
-                let rows = most.min(shape[0] - start);
-                Slice { start, rows, var: self.place_param(name, rows * width, shape.len() == 2) }
-            })
-            .collect::<Vec<_>>();
-        let param = Param { name: name.to_owned(), shape: shape.to_vec(), slices: slices.clone() };
-        self.params.push(param);
+        let slices = starts.map(|start| {
+            let rows = most.min(shape[0] - start);
+            Slice { start, rows, var: self.place_param(rows * width, role.decays(), trained) }
+        });
+        let slices: Vec<Slice> = slices.collect();
+        let (layer, outer) = (self.layer(), name.len() - wanted.name.len());
+        let info = ParamInfo { name, shape, role, layer, init, adapts, outer };
+        self.params.push(Param { info, slices: slices.clone() });
         slices
     }
 
@@ -131,15 +151,14 @@ impl Graph {
         }
     }
 
-    /// The table (rows, channels) called `name` as products read it.
-    pub fn table(&mut self, name: &str, shape: &[usize]) -> Vec<Slice> {
-        let slices = self.param(name, shape).into_iter();
+    /// A table (rows, channels) as products read it.
+    pub fn table(&mut self, wanted: Wanted<'_>) -> Vec<Slice> {
+        let slices = self.param(wanted).into_iter();
         slices.map(|slice| Slice { var: self.operand(slice.var), ..slice }).collect()
     }
 
     /// Room in the last arena of its kind, or in a new one if a buffer would become too large.
-    fn place_param(&mut self, name: &str, len: usize, decays: bool) -> Var {
-        let trained = self.trains() && self.finetune.trains(name);
+    fn place_param(&mut self, len: usize, decays: bool, trained: bool) -> Var {
         // A copy lies where its parameter lies, which must suit the copy's alignment.
         let room = match self.precision {
             Precision::F32 => len,

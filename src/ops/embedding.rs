@@ -11,13 +11,14 @@
 
 use rayon::prelude::*;
 
-use crate::graph::{Graph, Op, Recorder, Sharing, Slice, Var};
+use crate::graph::{Graph, Op, Recorder, Sharing, Slice, Var, Wanted};
 use crate::kernel::{
     Accumulate, Dims, Elem, Io, Kernel, Needs, Real, Step, accumulate, adds, four_channels, grid,
     reads, reads_u32, twin, writes_part,
 };
 use crate::math::simd;
 use crate::ops::variants::portable;
+use crate::params::ParamRole;
 use crate::plan::{Plan, View};
 
 /// `out` from a slice of the token table.
@@ -79,10 +80,23 @@ impl Embedding {
 }
 
 impl Graph {
-    /// The embeddings (B,T,C) of `tokens` from tables (V,C) and (S,C).
-    pub fn embedding(&mut self, tokens: View, v: usize, s: usize, c: usize, stream: bool) -> Var {
-        let wte = self.param("wte.weight", &[v, c]);
-        let wpe = self.whole("wpe.weight", &[s, c]);
+    /// The table of tokens (V,C), as an op asks for it; `name` is the whole name.
+    pub fn token_table<'a>(&self, name: &'a str, shape: &'a [usize]) -> Wanted<'a> {
+        Wanted { name, shape, role: ParamRole::TokenTable, init: self.matrix_init() }
+    }
+
+    /// The embeddings (B,T,C) of `tokens` from tables of tokens (V,C) and of positions (S,C), of these names.
+    pub fn embedding(
+        &mut self,
+        [tokens_name, positions_name]: [&str; 2],
+        tokens: View,
+        [v, s, c]: [usize; 3],
+        stream: bool,
+    ) -> Var {
+        let wte = self.param(self.token_table(tokens_name, &[v, c]));
+        let name = format!("{positions_name}.weight");
+        let (role, init) = (ParamRole::PositionTable, self.matrix_init());
+        let wpe = self.whole(Wanted { name: &name, shape: &[s, c], role, init });
         let value = self.activations("embedding", self.rows() * c, Elem::Real, Sharing::InBlocks);
         let has_grad = wpe.has_grad() || wte.iter().any(|slice| slice.var.has_grad());
         let grad = if stream { "stream" } else { "embedding" };

@@ -16,12 +16,13 @@
 
 use rayon::prelude::*;
 
-use crate::graph::{Graph, Op, Recorder, Sharing, Var, any_grad};
+use crate::graph::{Graph, Op, Recorder, Sharing, Var, Wanted, any_grad};
 use crate::kernel::{
     Dims, Elem, Io, Kernel, Real, Step, accumulate, adds, four_channels, grid, reads, twin, writes,
 };
 use crate::math::simd::{self, vector_fn};
 use crate::ops::variants::{portable, rows};
+use crate::params::{Init, ParamRole};
 use crate::plan::{Plan, Role, View};
 
 /// `out`, `mean` and `rstd` from `x`.
@@ -99,8 +100,12 @@ impl Graph {
     /// The parts of a layer normalisation of `x`.
     pub(crate) fn norm(&mut self, name: &str, x: Var) -> LayerNorm {
         let c = x.value.len / self.rows();
-        let weight = self.whole(&format!("{name}.weight"), &[c]);
-        let bias = self.whole(&format!("{name}.bias"), &[c]);
+        let mut part = |part: &str, role, init| {
+            let name = format!("{name}.{part}");
+            self.whole(Wanted { name: &name, shape: &[c], role, init: Init::Constant(init) })
+        };
+        let weight = part("weight", ParamRole::NormWeight, 1.0);
+        let bias = part("bias", ParamRole::NormBias, 0.0);
         let rows = self.rows();
         // A mean has two parts.
         let [mean, rstd] = [("mean", 2 * rows), ("rstd", rows)].map(|(part, len)| {

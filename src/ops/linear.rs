@@ -10,7 +10,7 @@
 use rayon::prelude::*;
 
 use crate::config::Recompute;
-use crate::graph::{Graph, Op, Recorder, Sharing, Var, any_grad};
+use crate::graph::{Graph, Op, Recorder, Sharing, Var, Wanted, any_grad};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes};
 use crate::math::gemm::{Into, Matrix, product};
 use crate::math::gemv::row_product;
@@ -18,6 +18,7 @@ use crate::math::simd::vector_fn;
 use crate::ops::lora::Lora;
 use crate::ops::variants::{portable, products};
 use crate::ops::{cast, gelu, matmul};
+use crate::params::{Init, ParamRole};
 use crate::plan::{Plan, Role, View};
 
 fn flops(d: &Dims) -> u64 {
@@ -134,9 +135,13 @@ impl Graph {
         out: impl FnOnce(&mut Graph, bool) -> Var,
     ) -> Linear {
         let c = x.value.len / self.rows();
-        let weight = self.whole(&format!("{name}.weight"), &[c, oc]);
+        let (role, init) = (ParamRole::LinearWeight, self.matrix_init());
+        let weight_name = format!("{name}.weight");
+        let weight = self.whole(Wanted { name: &weight_name, shape: &[c, oc], role, init });
         let weight = self.operand(weight);
-        let bias = self.whole(&format!("{name}.bias"), &[oc]);
+        let (role, init) = (ParamRole::LinearBias, Init::Constant(0.0));
+        let bias = format!("{name}.bias");
+        let bias = self.whole(Wanted { name: &bias, shape: &[oc], role, init });
         let lora = self.lora(name, x, oc);
         let adapted = lora.as_ref().is_some_and(|lora| lora.low.has_grad());
         let out = out(self, adapted || any_grad(&[x, weight, bias]));

@@ -10,11 +10,12 @@
 //! products are [`matmul`]'s; a narrow kernel between them scales, so that A and B are those of the files and
 //! Adam treats them alike.
 
-use crate::graph::{Graph, Recorder, Sharing, Var};
+use crate::graph::{Graph, Recorder, Sharing, Var, Wanted};
 use crate::kernel::{Accumulate, Dims, Elem, Io, Kernel, Real, Step, grid, reads, twin, writes};
 use crate::ops::linear::Linear;
 use crate::ops::matmul;
 use crate::ops::variants::portable;
+use crate::params::{Init, ParamRole};
 use crate::plan::{Plan, View};
 
 /// `out = SCALE · x` (N).
@@ -99,11 +100,20 @@ fn scale<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
 impl Graph {
     /// The adapter of the linear layer called `name`, if it has one.
     pub(crate) fn lora(&mut self, name: &str, x: Var, oc: usize) -> Option<Lora> {
-        let lora = self.finetune().lora.as_ref().filter(|lora| lora.adapts(name))?;
+        let layer = self.full_name(name);
+        let lora = self.finetune().lora.as_ref().filter(|lora| lora.adapts(&layer))?;
         let (r, scale) = (lora.rank, lora.scale());
         let c = x.value.len / self.rows();
-        let [a, b] = [("lora_A", c), ("lora_B", oc)].map(|(part, width)| {
-            let param = self.whole(&format!("{name}.{part}.weight"), &[r, width]);
+        // As PEFT begins: A uniform within 1 / √in, B zero, so that at first they change nothing.
+        let bound = 1.0 / (c as f64).sqrt();
+        let parts = [
+            ("lora_A", c, ParamRole::LoraA, Init::Uniform(bound)),
+            ("lora_B", oc, ParamRole::LoraB, Init::Constant(0.0)),
+        ];
+        let [a, b] = parts.map(|(part, width, role, init)| {
+            let name = format!("{name}.{part}.weight");
+            let wanted = Wanted { name: &name, shape: &[r, width], role, init };
+            let param = self.adapter(wanted, format!("{layer}.weight"));
             self.operand(param)
         });
         let (len, elem, has_grad) = (self.rows() * r, self.elem(), self.trains());

@@ -24,7 +24,7 @@ use crate::engine::{Engine, MicroBatch, Update};
 use crate::error::{Error, Result};
 use crate::gpt::Gpt;
 use crate::kernel::Step;
-use crate::model::{Program, Uses};
+use crate::model::{self, Program, Uses};
 use crate::ops::global_norm::state;
 use crate::ops::{dropout, random};
 use crate::plan::{Dispatch, Limits};
@@ -103,12 +103,13 @@ pub fn start(
 ) -> Result<Trainer> {
     let settings = &settings.absolute();
     // The first model's faults come before those of the tokenizer and the data.
-    let model = match &settings.init {
-        Some(init) => &checkpoint::open_model(init)?.0,
+    let sizes = match &settings.init {
+        Some(init) => &model::open(init)?.0,
         None => &settings.model,
     };
-    model.validate()?;
-    settings.train.validate(model)?;
+    sizes.validate()?;
+    settings.train.validate(sizes)?;
+    model::check_finetune(sizes, &settings.train.finetune)?;
     settings.check_adapted()?;
     let Some(path) = &settings.train.out else {
         return open(settings, None, device, on_event);
@@ -271,6 +272,7 @@ impl Trainer {
     /// or the device cannot hold the model.
     pub fn new(mut gpt: Gpt, tokens: Tokens, config: TrainConfig) -> Result<Trainer> {
         config.validate(gpt.config())?;
+        model::check_finetune(gpt.config(), &config.finetune)?;
         tokens.check(gpt.config().vocab_size)?;
         let uses = Uses::training(&config, gpt.config());
         let shape = (uses.batch, uses.seq);
@@ -487,8 +489,8 @@ impl Trainer {
     fn mfu(&self, tokens_per_s: f64) -> Option<f64> {
         let program = self.engine.program();
         let half = program.plan.dispatches.iter().any(Dispatch::has_half);
-        let (config, parameters) = (&program.config, program.parameter_count());
-        let flops = profile::flops_per_token(config, parameters, self.shape.1);
+        let parameters = program.params.iter().map(|param| &param.info);
+        let flops = profile::flops_per_token(&program.config, parameters, self.shape.1);
         Some(tokens_per_s * flops / (self.peak?.of(half) * 1e9))
     }
 

@@ -7,14 +7,16 @@ use crate::checkpoint::{self, Adapter, AdapterFiles, Metrics, ModelFiles, RunDir
 use crate::config::{GptConfig, Optimizer, TrainConfig};
 use crate::engine::{MOMENTS, Tensor};
 use crate::error::{Error, Result};
+use crate::finetune::FineTune;
 use crate::gpt::engine_tensors;
+use crate::model;
 use crate::params::NamedShape;
 
 /// The tensors of a training state beside the parameters.
-pub(super) fn moments(model: &GptConfig, train: &TrainConfig) -> Vec<NamedShape> {
+pub(super) fn moments(config: &GptConfig, train: &TrainConfig) -> Vec<NamedShape> {
     match train.optimizer {
         Optimizer::Sgd => vec![],
-        Optimizer::Adamw | Optimizer::Adam => checkpoint::moments(&train.finetune.trained(model)),
+        Optimizer::Adamw | Optimizer::Adam => model::moments(config, &train.finetune),
     }
 }
 
@@ -48,11 +50,12 @@ impl Trainer {
             }
         }
         if self.engine.has_adapters() {
-            let adapter = Adapter::open(path, self.gpt.config())?;
+            let adapter =
+                Adapter::open(path, &model::schema(self.gpt.config(), &FineTune::default()))?;
             let params = self.engine.program().params.clone();
             for param in params.iter().filter(|param| param.is_trained()) {
                 self.engine.write_param(param, Tensor::Value, |start, out| {
-                    adapter.read(&param.name, start, out)
+                    adapter.read(param, start, out)
                 })?;
             }
         }
@@ -93,7 +96,8 @@ impl Trainer {
     pub(super) fn save_best(&mut self) -> Result<()> {
         let Some(run) = &self.run else { return Ok(()) };
         let adapter = adapter(&self.config, self.base.as_deref());
-        let files = ModelFiles { adapter, ..self.gpt.files() };
+        let schema = model::schema(self.gpt.config(), &self.config.finetune);
+        let files = ModelFiles { adapter, schema, ..self.gpt.files() };
         run.save_best(&files, &mut engine_tensors(&mut self.engine))
     }
 
@@ -105,7 +109,8 @@ impl Trainer {
             return Ok(());
         }
         let adapter = adapter(&self.config, self.base.as_deref());
-        let files = ModelFiles { adapter, ..self.gpt.files() };
+        let schema = model::schema(self.gpt.config(), &self.config.finetune);
+        let files = ModelFiles { adapter, schema, ..self.gpt.files() };
         let tensors = moments(self.gpt.config(), &self.config);
         let fill = &mut engine_tensors(&mut self.engine);
         let path = run.save_checkpoint(&files, &self.state, &tensors, fill, self.config.keep)?;

@@ -8,9 +8,12 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use wgpt::checkpoint::{ModelFiles, TextFiles, Weights, open_model, read_config, write_model};
+use wgpt::checkpoint::{ModelFiles, TextFiles, Weights, read_config, write_model};
+use wgpt::model::open as open_model;
+use wgpt::model::open_weights;
+use wgpt::model::parameters;
 use wgpt::model::{Program, Uses};
-use wgpt::params::{NamedShape, parameters};
+use wgpt::params::NamedShape;
 use wgpt::plan::Limits;
 use wgpt::{GptConfig, Result, Tokenizer};
 
@@ -232,7 +235,7 @@ fn a_configuration_of_millions_of_layers_costs_nothing() {
     let mut config = read_config(&oracle().join("bad/control_ok")).unwrap();
     let first_missing = format!("h.{}.ln_1.weight", config.n_layer);
     config.n_layer = (1 << 24) - 1;
-    let error = Weights::open(&oracle().join("bad/control_ok"), &config).err().unwrap();
+    let error = open_weights(&oracle().join("bad/control_ok"), &config).err().unwrap();
     assert!(error.to_string().contains(&first_missing), "{error}");
 }
 
@@ -241,7 +244,7 @@ fn weights_of_another_model_are_refused_by_name() {
     let dir = oracle().join("gpt2_tiny_a");
     let mut config = read_config(&dir).unwrap();
     config.n_layer -= 1;
-    let error = Weights::open(&dir, &config).err().unwrap();
+    let error = open_weights(&dir, &config).err().unwrap();
     let unexpected = format!("h.{}.", config.n_layer);
     assert!(error.to_string().contains(&unexpected), "{error}");
 }
@@ -377,6 +380,7 @@ pub fn model_files(config: &GptConfig) -> ModelFiles<'_> {
     static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::bytes);
     static NO_FILES: LazyLock<TextFiles> = LazyLock::new(TextFiles::default);
     ModelFiles {
+        schema: wgpt::model::schema(config, &wgpt::FineTune::default()),
         config,
         dropout: 0.1,
         tokenizer: Some(&TOKENIZER),
@@ -391,7 +395,7 @@ fn a_written_model_reads_back_bit_for_bit() {
     let config = wide_config();
     write_model(dir.path(), &model_files(&config), &mut fill_awkward).unwrap();
     assert_eq!(read_config(dir.path()).unwrap(), config);
-    let weights = Weights::open(dir.path(), &config).unwrap();
+    let weights = open_weights(dir.path(), &config).unwrap();
     for (name, shape) in parameters(&config) {
         let mut values = vec![0.0; elements(&shape)];
         weights.read(&name, 0, &mut values).unwrap();
@@ -420,6 +424,7 @@ fn a_written_folder_is_as_save_pretrained_writes_it() {
         let model = ModelFiles {
             adapter: None,
             config: &config,
+            schema: wgpt::model::schema(&config, &wgpt::FineTune::default()),
             dropout: theirs["resid_pdrop"].as_f64().unwrap(),
             tokenizer: None,
             text_files: &TextFiles::read(known.path(), config.vocab_size).unwrap(),
@@ -501,7 +506,7 @@ proptest! {
         bytes.truncate(cut.unwrap_or(usize::MAX));
         fs::write(&path, &bytes).unwrap();
         let config = read_config(copy.path()).unwrap();
-        if let Ok(weights) = Weights::open(copy.path(), &config) {
+        if let Ok(weights) = open_weights(copy.path(), &config) {
             let _ = weights.check_finite();
             check_against_the_reference_reader(copy.path(), &config, &weights);
         }
@@ -517,7 +522,7 @@ proptest! {
         let bytes = [&length.to_le_bytes()[..], &header].concat();
         fs::write(copy.path().join("model.safetensors"), bytes).unwrap();
         let config = read_config(copy.path()).unwrap();
-        prop_assert!(Weights::open(copy.path(), &config).is_err());
+        prop_assert!(open_weights(copy.path(), &config).is_err());
     }
 
     #[test]
@@ -540,7 +545,8 @@ fn the_files_parameters_are_the_models() {
         let config = read_config(&oracle().join(folder)).unwrap();
         let uses = Uses { batch: 1, seq: 2, ..Uses::default() };
         let program = Program::record(&config, uses, Limits::WEBGPU);
-        let model: BTreeMap<_, _> = program.params.into_iter().map(|p| (p.name, p.shape)).collect();
+        let model: BTreeMap<_, _> =
+            program.params.into_iter().map(|p| p.info.named_shape()).collect();
         assert_eq!(parameters(&config).into_iter().collect::<BTreeMap<_, _>>(), model);
     }
 }

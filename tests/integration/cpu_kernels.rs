@@ -81,7 +81,7 @@ fn noise(seed: u64, n: usize) -> Vec<f32> {
 fn fill(backend: &mut dyn Backend, program: &Program) {
     for (i, param) in program.params.iter().enumerate() {
         for slice in &param.slices {
-            let scale = if param.decays() { 0.3 } else { 0.5 };
+            let scale = if param.role.decays() { 0.3 } else { 0.5 };
             let data: Vec<f32> =
                 noise(i as u64 + 1, slice.var.value.len).iter().map(|x| x * scale).collect();
             backend.write(slice.var.value, &data);

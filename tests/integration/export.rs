@@ -10,9 +10,11 @@ use predicates::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use wgpt::backend::Device;
-use wgpt::checkpoint::{Float, Layout, Metrics, Weights, open_model};
+use wgpt::checkpoint::{Float, Layout, Metrics};
 use wgpt::export::{self, gguf};
-use wgpt::params::parameters;
+use wgpt::model::open as open_model;
+use wgpt::model::open_weights;
+use wgpt::model::parameters;
 use wgpt::train::RunSettings;
 use wgpt::{Error, Gpt, GptConfig, Result, TrainConfig};
 
@@ -221,13 +223,13 @@ fn shards_add_up_to_the_model() {
             assert!(held as u64 <= max || file.len() == 1, "{shard} holds {held} bytes");
             assert!(file.names().iter().all(|name| map[*name] == *shard.as_str()));
         }
-        let written = all_bits(&Weights::open(&out, &config).unwrap(), &config);
+        let written = all_bits(&open_weights(&out, &config).unwrap(), &config);
         let wanted = match float {
             Float::F32 => all_bits(&weights, &config),
             _ => {
                 let whole = folder.path().join("whole");
                 export_as(&source, &whole, in_floats(float)).unwrap();
-                all_bits(&Weights::open(&whole, &config).unwrap(), &config)
+                all_bits(&open_weights(&whole, &config).unwrap(), &config)
             }
         };
         assert!(written == wanted, "{name}");

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use assert_cmd::Command;
 use wgpt::backend::Device;
-use wgpt::checkpoint::{open_model, open_state, read_config};
+use wgpt::checkpoint::{open_state, read_config};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::kernel::{LossScale, Step};
+use wgpt::model::open as open_model;
 use wgpt::model::{Program, Uses};
+use wgpt::model::{check_finetune, parameters};
 use wgpt::ops::global_norm::{FIRST_SCALE_LOG2, state};
-use wgpt::params::parameters;
 use wgpt::plan::{Limits, Phase, Plan, Role};
 use wgpt::train::{RunSettings, start};
 use wgpt::{FineTune, GptConfig};
@@ -119,7 +120,12 @@ fn assert_part(name: &str, finetune: &FineTune, uses: Uses, on: On, tolerances: 
     let mut tuned = Tuned::new(name, finetune, uses, on);
     let config = tuned.model.program.config.clone();
     for param in &tuned.model.program.params {
-        assert_eq!(param.is_trained(), finetune.trains(&param.name), "{what}: {}", param.name);
+        assert_eq!(
+            param.is_trained(),
+            finetune.trains(&param.name, param.role),
+            "{what}: {}",
+            param.name
+        );
     }
     let norm = tuned.assert_gradients(&what, tolerances[0]);
     let before = tuned.bits();
@@ -241,7 +247,7 @@ fn a_run_with_frozen_parameters_goes_on_bit_for_bit() {
         let dir = whole.run().join("checkpoints/step-12");
         let (config, weights) = open_model(&dir).unwrap();
         let finetune = with(&whole).train.finetune;
-        let moments = wgpt::checkpoint::moments(&finetune.trained(&config));
+        let moments = wgpt::model::moments(&config, &finetune);
         assert!(moments.len() < 2 * parameters(&config).len());
         open_state(&dir, &moments).unwrap();
         let mut first = wgpt::Gpt::new(config.clone(), device, 1337).unwrap();
@@ -250,7 +256,12 @@ fn a_run_with_frozen_parameters_goes_on_bit_for_bit() {
             let want = engine.param_data(&param, wgpt::engine::Tensor::Value).unwrap();
             let mut got = vec![0.0; want.len()];
             weights.read(&param.name, 0, &mut got).unwrap();
-            assert_eq!(got != want, finetune.trains(&param.name), "{name}: {}", param.name);
+            assert_eq!(
+                got != want,
+                finetune.trains(&param.name, param.role),
+                "{name}: {}",
+                param.name
+            );
         }
     }
 }
@@ -258,7 +269,7 @@ fn a_run_with_frozen_parameters_goes_on_bit_for_bit() {
 #[test]
 fn a_pattern_for_nothing_or_for_all_is_named() {
     let refused = |finetune: FineTune| {
-        let error = finetune.validate(&tiny()).unwrap_err();
+        let error = check_finetune(&tiny(), &finetune).unwrap_err();
         assert_eq!(error.kind(), wgpt::error::Kind::Usage);
         error.to_string()
     };
@@ -331,9 +342,7 @@ fn the_command_line_freezes() {
     assert!(output.status.success(), "{stderr}");
     let model = read_config(&run).unwrap();
     let finetune = train_only(&["*.bias", "ln_f.*"]);
-    let state = open_state(
-        &run.join("checkpoints/step-2"),
-        &wgpt::checkpoint::moments(&finetune.trained(&model)),
-    );
+    let state =
+        open_state(&run.join("checkpoints/step-2"), &wgpt::model::moments(&model, &finetune));
     assert_eq!(state.unwrap().0.step, 2);
 }

@@ -8,7 +8,7 @@ use assert_cmd::Command;
 use wgpt::Gpt;
 use wgpt::backend::Device;
 use wgpt::checkpoint::{moments, open_state, read_config};
-use wgpt::params::parameters;
+use wgpt::model::parameters;
 
 use crate::common::gpu;
 use crate::training::{Place, assert_same, metrics};

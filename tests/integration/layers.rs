@@ -10,7 +10,17 @@ use syn::visit::{self, Visit};
 /// A file belongs to the longest of these that its path begins with.
 const LAYERS: &[&[&str]] = &[
     &["error", "math", "kernel"],
-    &["plan", "files", "cache", "repository", "download", "tokenizer", "config::model", "params"],
+    &[
+        "plan",
+        "files",
+        "cache",
+        "repository",
+        "download",
+        "tokenizer",
+        "config::model",
+        "params",
+        "arch",
+    ],
     &["finetune", "config"],
     &["graph"],
     &["ops", "checkpoint", "backend"],

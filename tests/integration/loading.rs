@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use assert_cmd::Command;
 use wgpt::backend::Device;
-use wgpt::checkpoint::{ModelFiles, TextFiles, open_model, write_model};
+use wgpt::checkpoint::{ModelFiles, TextFiles, write_model};
 use wgpt::engine::Tensor;
+use wgpt::model::open as open_model;
 use wgpt::{Gpt, GptConfig};
 
 use crate::checkpoint::all_bits;
@@ -52,6 +53,7 @@ const DEVICE: &str = "WGPT_TEST_DEVICE";
 fn write_random(dir: &Path) -> u64 {
     let config = GptConfig::gpt2();
     let model = ModelFiles {
+        schema: wgpt::model::schema(&config, &wgpt::FineTune::default()),
         config: &config,
         dropout: 0.0,
         tokenizer: None,

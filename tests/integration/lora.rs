@@ -7,16 +7,17 @@ use std::sync::Arc;
 use assert_cmd::Command;
 use serde_json::{Value, json};
 use wgpt::backend::Device;
-use wgpt::checkpoint::{Layout, is_adapter, moments, newest_run, open_model, open_state};
+use wgpt::checkpoint::{Layout, is_adapter, moments, newest_run, open_state};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::engine::Tensor;
 use wgpt::error::Kind;
 use wgpt::finetune::Lora;
 use wgpt::kernel::{LossScale, Step};
+use wgpt::model::open as open_model;
 use wgpt::model::{EXTENDS, Program, Uses};
+use wgpt::model::{check_finetune, parameters};
 use wgpt::ops::global_norm::{FIRST_SCALE_LOG2, state};
 use wgpt::ops::random::threefry;
-use wgpt::params::parameters;
 use wgpt::plan::{Limits, Phase, Role};
 use wgpt::train::{RunSettings, start};
 use wgpt::{Error, FineTune, Gpt, GptConfig, TrainConfig};
@@ -227,8 +228,7 @@ fn adapters_take_little_memory() {
     let whole = record(&FineTune::default());
     let part = record(&tuning(Lora::of_rank(8)));
     assert_eq!(part.plan.exceeds(Limits::WEBGPU), None);
-    let count: usize = Lora::of_rank(8)
-        .parameters(&GptConfig::small())
+    let count: usize = wgpt::model::adapters(&GptConfig::small(), &Lora::of_rank(8))
         .iter()
         .map(|(_, shape)| shape.iter().product::<usize>())
         .sum();
@@ -302,7 +302,7 @@ fn a_run_with_adapters_goes_on_bit_for_bit_and_is_a_model() {
         // Adapters alone are saved, and their moments.
         let dir = run.join("checkpoints/step-12");
         assert!(is_adapter(&dir) && is_adapter(&run) && is_adapter(&run.join("best")));
-        let trained = lora.parameters(&tiny());
+        let trained = wgpt::model::adapters(&tiny(), &lora);
         let count = trained.iter().map(|(_, s)| s.iter().product::<usize>()).sum::<usize>();
         assert_eq!(count, first);
         open_state(&dir, &moments(&trained)).unwrap();
@@ -399,7 +399,7 @@ fn the_files_are_those_of_peft() {
 #[test]
 fn what_is_wrong_with_adapters_is_said() {
     let usage = |lora: Lora, words: &str| {
-        let error = tuning(lora).validate(&tiny()).unwrap_err();
+        let error = check_finetune(&tiny(), &tuning(lora)).unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
         assert_eq!(error.kind(), Kind::Usage);
     };
@@ -413,7 +413,7 @@ fn what_is_wrong_with_adapters_is_said() {
     usage(lora(1, 1.0, &[""]), "\"\"");
     usage(lora(1, 1.0, &[]), "--lora-targets");
     let both = FineTune { freeze: vec!["wte.*".into()], ..tuning(Lora::of_rank(1)) };
-    assert!(both.validate(&tiny()).unwrap_err().to_string().contains("--lora-rank"));
+    assert!(check_finetune(&tiny(), &both).unwrap_err().to_string().contains("--lora-rank"));
 
     let adapting = Adapting::new();
     let mut settings = adapting.settings(Lora::of_rank(2));

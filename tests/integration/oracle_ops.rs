@@ -435,7 +435,7 @@ fn embeddings() {
         let (wte, wpe, tokens) = (case.shape("wte"), case.shape("wpe"), case.shape("tokens"));
         let mut rig = rig(case, [tokens[0], tokens[1]], 1e-5, |g| {
             let view = g.buffer(Role::Staging, "tokens", tokens[0] * tokens[1], Elem::U32);
-            let out = g.embedding(view, wte[0], wpe[0], wte[1], false);
+            let out = g.embedding(["wte.weight", "wpe"], view, [wte[0], wpe[0], wte[1]], false);
             (vec![("tokens", Var { value: view, grad: view })], out)
         });
         let words = case.tensors.ids(&format!("{}.tokens", case.name()));

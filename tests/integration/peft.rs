@@ -15,7 +15,7 @@ use wgpt::backend::Device;
 use wgpt::checkpoint::{
     Layout, ModelFiles, TextFiles, has_adapters, is_adapter, model_at, write_model,
 };
-use wgpt::params::parameters;
+use wgpt::model::parameters;
 use wgpt::{Error, Gpt, GptConfig};
 
 use crate::common::assert_close_of_max;
@@ -339,6 +339,7 @@ fn write_base(dir: &Path) {
     let config = sizes();
     let names: Vec<String> = parameters(&config).into_iter().map(|(name, _)| name).collect();
     let model = ModelFiles {
+        schema: wgpt::model::schema(&config, &wgpt::FineTune::default()),
         config: &config,
         dropout: 0.0,
         tokenizer: None,

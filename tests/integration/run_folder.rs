@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use wgpt::checkpoint::{
-    RunDir, TrainState, moments, newest_run, open_model, open_state, write_state,
-};
+use wgpt::checkpoint::{RunDir, TrainState, moments, newest_run, open_state, write_state};
 use wgpt::files;
-use wgpt::params::{NamedShape, parameters};
+use wgpt::model::open as open_model;
+use wgpt::model::parameters;
+use wgpt::params::NamedShape;
 use wgpt::{Error, GptConfig};
 
 use crate::checkpoint::{

@@ -8,12 +8,12 @@ use wgpt::backend::gpu::{Choice, Choices, Gpu, class};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::{Graph, Slot};
 use wgpt::kernel::{Dims, Elem, Step};
+use wgpt::model::parameters;
 use wgpt::model::{EXTENDS, Program, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
 use wgpt::ops::global_norm::state;
 use wgpt::ops::matmul::Layout;
 use wgpt::ops::{attention, gelu, optimizer, residual};
-use wgpt::params::parameters;
 use wgpt::plan::{Dispatch, Limits, Phase, Plan, Role, View};
 
 use crate::common::{
@@ -476,7 +476,7 @@ fn tokens_that_repeat_add_up() {
         let mut g = Graph::new(Limits::NONE, false, 1e-5);
         g.begin_training(2, 3);
         let tokens = g.buffer(Role::Staging, "tokens", 6, Elem::U32);
-        let out = g.embedding(tokens, 5, 4, 1, false);
+        let out = g.embedding(["wte.weight", "wpe"], tokens, [5, 4, 1], false);
         g.record_forward(Phase::Forward);
         g.record_backward(Phase::Backward, None);
         let mut subject = on.backend(&g.plan);

@@ -15,7 +15,7 @@ pub(crate) mod extend;
 
 use rayon::prelude::*;
 
-use crate::graph::{Graph, Op, Recorder, Sharing, Var, slot};
+use crate::graph::{Graph, Op, Recorder, Sharing, Var};
 use crate::kernel::{
     Dims, Elem, Io, Kernel, Needs, Real, Step, Variant, always, grid, reads, shared, twin, writes,
 };
@@ -196,10 +196,7 @@ impl Graph {
             let lse = format!("{name}.lse");
             let lse = self.activations(&lse, rows, Elem::Real, Sharing::InBlocks);
             let delta = match qkv.has_grad() {
-                true => {
-                    let name = format!("{}.delta", slot(name));
-                    self.buffer(Role::Activations, &name, rows, Elem::Real)
-                }
+                true => self.buffer(Role::Activations, &format!("{name}.delta"), rows, Elem::Real),
                 false => lse,
             };
             self.push(Attention { dims, qkv, out, lse, delta });

@@ -1,56 +1,26 @@
-//! GPT-2 as a list of ops (Radford et al. 2019), and everything that is recorded from it.
+//! A model as a list of ops, and everything that is recorded from it.
 //!
-//! Read [`gpt2`] first: it is the model. [`Program::record`] builds it for training, evaluation and
-//! generation over the same memory.
+//! Read [`decoder`] first: it is the model. [`Program::record`] builds it for training, evaluation and
+//! generation over the same memory; [`parameters`] lists what is saved and loaded.
+
+mod decoder;
+mod parameters;
 
 use crate::config::{GptConfig, Optimizer, Precision, Recompute, TrainConfig};
 use crate::finetune::FineTune;
-use crate::graph::{Graph, Op, Param, Slice, Slot, Var};
+use crate::graph::{Graph, Op, Param, Slot};
 use crate::kernel::{Dims, Elem, LossScale};
 use crate::ops::head::{Head, HeadLast, row_stride};
 use crate::ops::{global_norm, optimizer, sample};
 use crate::plan::{Limits, Phase, Plan, Role, View};
 
+pub use decoder::decoder;
+pub use parameters::{
+    Schema, adapters, check_finetune, moments, open, open_weights, parameters, schema, trained,
+};
+
 /// How many tokens generation adds in one replay, the longest first.
 pub const EXTENDS: [u32; 3] = [64, 8, 1];
-
-/// The model: from `tokens` to the last layer normalisation (B,T,C), and the token table for the head.
-pub fn gpt2(g: &mut Graph, config: &GptConfig, tokens: View, dropout: bool) -> (Var, Vec<Slice>) {
-    let GptConfig { n_layer, n_head, n_embd: c, vocab_size, n_positions, .. } = *config;
-    let drop =
-        |g: &mut Graph, name: &str, x: Var| if dropout { g.dropout(name, x, true) } else { x };
-    let branch = |g: &mut Graph, name: &str, x: Var| {
-        if dropout {
-            let out = g.linear(name, x, c);
-            g.dropout(&format!("{name}.dropout"), out, true)
-        } else {
-            g.linear_to_stream(name, x, c)
-        }
-    };
-
-    let embedding = g.embedding(tokens, vocab_size, n_positions, c, !dropout);
-    let mut stream = drop(g, "embedding.dropout", embedding);
-    let mut normed = g.layernorm("h.0.ln_1", stream);
-    for l in 0..n_layer {
-        let h = format!("h.{l}");
-        g.begin_block(&format!("{h}.ln_1"), stream);
-        let qkv = g.linear(&format!("{h}.attn.c_attn"), normed, 3 * c);
-        let mixed = g.attention(&format!("{h}.attn"), qkv, n_head, n_positions);
-        let attended = branch(g, &format!("{h}.attn.c_proj"), mixed);
-        (stream, normed) = g.residual_layernorm(&format!("{h}.ln_2"), stream, attended);
-        let wide = g.linear_gelu(&format!("{h}.mlp.c_fc"), normed, config.n_inner());
-        let again = g.end_block();
-        let narrow = branch(g, &format!("{h}.mlp.c_proj"), wide);
-        // The backward pass begins where the forward pass ended, with the last block, which is still there,
-        // and ends above what is frozen.
-        if l + 1 < n_layer && narrow.has_grad() {
-            g.push(again);
-        }
-        let next = if l + 1 < n_layer { format!("h.{}.ln_1", l + 1) } else { "ln_f".into() };
-        (stream, normed) = g.residual_layernorm(&next, stream, narrow);
-    }
-    (normed, g.table("wte.weight", &[vocab_size, c]))
-}
 
 /// What a program is recorded for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -171,7 +141,7 @@ impl Program {
     ///
     /// # Panics
     ///
-    /// As [`Program::record`], and if nothing is trained ([`FineTune::validate`]).
+    /// As [`Program::record`], and if nothing is trained ([`check_finetune`]).
     pub fn record_tuning(
         config: &GptConfig,
         uses: Uses,
@@ -193,12 +163,12 @@ impl Program {
 
     /// The number of parameters.
     pub fn parameter_count(&self) -> usize {
-        self.params.iter().map(Param::len).sum()
+        self.params.iter().map(|param| param.len()).sum()
     }
 
     /// The number of parameters that training changes.
     pub fn trained_count(&self) -> usize {
-        self.params.iter().filter(|param| param.is_trained()).map(Param::len).sum()
+        self.params.iter().filter(|param| param.is_trained()).map(|param| param.len()).sum()
     }
 
     /// The parameter called `name`.
@@ -218,7 +188,7 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
     let targets = g.buffer(Role::Staging, "targets", rows, Elem::U32);
     let row_loss = g.buffer(Role::Staging, "row_loss", rows, Elem::Real);
     let loss = g.buffer(Role::Staging, "loss", 1, Elem::Real);
-    let (x, wte) = gpt2(g, config, tokens, uses.dropout && uses.training.is_some());
+    let (x, wte) = decoder(g, config, tokens, uses.dropout && uses.training.is_some());
     let chunk = chunk_rows(g, rows, v, limits);
     let logits = g.buffer(Role::Logits, "logits", chunk * row_stride(v), g.elem());
     let dims = Dims { C: config.n_embd as u32, V: v as u32, ..g.dims() };
@@ -284,7 +254,7 @@ fn record_generation(g: &mut Graph, config: &GptConfig) -> GenerationViews {
     for n in EXTENDS {
         g.begin_extend(n as usize);
         let sequence = g.buffer(Role::Staging, "sequence", config.n_positions + 1, Elem::U32);
-        let (x, wte) = gpt2(g, config, sequence, false);
+        let (x, wte) = decoder(g, config, sequence, false);
         let logits = g.buffer(Role::Logits, "last_logits", v, Elem::Real);
         let dims = Dims { C: c as u32, ..g.dims() };
         g.push(HeadLast { dims, x: x.value, wte, logits });

@@ -1,0 +1,68 @@
+//! The model: a decoder-only transformer as a list of ops.
+
+use crate::arch::Family;
+use crate::config::GptConfig;
+use crate::graph::{Graph, Slice, Var};
+use crate::plan::View;
+
+/// From `tokens` to the last normalisation (B,T,C), and the token table for the head.
+///
+/// The family says what the parts are called and how parameters begin; the projections into the residual stream begin
+/// smaller by the root of the number of branches, so that the stream's spread does not grow with the depth.
+pub fn decoder(
+    g: &mut Graph,
+    config: &GptConfig,
+    tokens: View,
+    dropout: bool,
+) -> (Var, Vec<Slice>) {
+    let GptConfig { n_layer, n_head, n_embd: c, vocab_size, n_positions, .. } = *config;
+    let family = Family::of(config);
+    let names = &family.names;
+    let residual = family.deviation / ((2 * n_layer) as f32).sqrt();
+    let drop =
+        |g: &mut Graph, name: &str, x: Var| if dropout { g.dropout(name, x, true) } else { x };
+    let branch = |g: &mut Graph, name: &str, x: Var| {
+        g.begin_matrices_with(residual);
+        let out = if dropout {
+            let out = g.linear(name, x, c);
+            g.dropout(&format!("{name}.dropout"), out, true)
+        } else {
+            g.linear_to_stream(name, x, c)
+        };
+        g.begin_matrices_with(family.deviation);
+        out
+    };
+
+    g.begin_matrices_with(family.deviation);
+    let table = family.token_table();
+    let tables = [table.as_str(), names.positions.name];
+    let embedding = g.embedding(tables, tokens, [vocab_size, n_positions, c], !dropout);
+    let mut stream = drop(g, "embedding.dropout", embedding);
+    g.enter_layer(names.blocks.name, 0);
+    let mut normed = g.layernorm(names.norm_1.name, stream);
+    for l in 0..n_layer {
+        g.begin_block(names.norm_1.name, stream);
+        let qkv = g.linear(names.qkv.name, normed, 3 * c);
+        let mixed = g.attention(names.attention, qkv, n_head, n_positions);
+        let attended = branch(g, names.attention_out.name, mixed);
+        (stream, normed) = g.residual_layernorm(names.norm_2.name, stream, attended);
+        let wide = g.linear_gelu(names.up.name, normed, config.n_inner());
+        let again = g.end_block();
+        let narrow = branch(g, names.down.name, wide);
+        let is_last = l + 1 == n_layer;
+        // The backward pass begins where the forward pass ended, with the last block, which is still there,
+        // and ends above what is frozen.
+        if !is_last && narrow.has_grad() {
+            g.push(again);
+        }
+        let next = if is_last { names.last_norm.name } else { names.norm_1.name };
+        match is_last {
+            true => g.leave_layers(),
+            false => g.enter_layer(names.blocks.name, l + 1),
+        }
+        (stream, normed) = g.residual_layernorm(next, stream, narrow);
+    }
+    let shape = [vocab_size, c];
+    let wanted = g.token_table(&table, &shape);
+    (normed, g.table(wanted))
+}
