@@ -8,8 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use wgpt::backend::Device;
 use wgpt::engine::{Engine, Tensor};
-use wgpt::model::Uses;
-use wgpt::model::open as open_model;
+use wgpt::model::{Uses, open as open_model};
 use wgpt::{Error, Result, Tokenizer};
 
 #[derive(Deserialize)]

@@ -79,3 +79,28 @@ fn relative_error(got: &[f32], want: &[f32]) -> f32 {
     let worst = got.iter().zip(want).fold(0.0, |max, (g, w)| largest(max, (g - w).abs()));
     if worst == 0.0 { 0.0 } else { worst / scale }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_number_does_not_pass() {
+        let row = |got: &[f32], want: &[f32]| Row {
+            name: String::new(),
+            error: relative_error(got, want),
+            tolerance: GRADIENT_TOLERANCE,
+        };
+        assert!(row(&[1.0, 2.0, 0.0], &[1.0, 2.0, 0.0]).passed());
+        assert!(!row(&[1.0, 2.1], &[1.0, 2.0]).passed());
+        for wrong in [f32::NAN, f32::INFINITY] {
+            for place in 0..3 {
+                let mut one = [1.0, 2.0, 3.0];
+                one[place] = wrong;
+                assert!(!row(&one, &[1.0, 2.0, 3.0]).passed(), "got {wrong} at {place}");
+                assert!(!row(&[1.0, 2.0, 3.0], &one).passed(), "want {wrong} at {place}");
+                assert!(!row(&one, &one).passed(), "{wrong} twice at {place}");
+            }
+        }
+    }
+}

@@ -5,14 +5,12 @@ use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
+use half::{bf16, f16};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use wgpt::checkpoint::{ModelFiles, TextFiles, Weights, read_config, write_model};
-use wgpt::model::open as open_model;
-use wgpt::model::open_weights;
-use wgpt::model::parameters;
-use wgpt::model::{Program, Uses};
+use wgpt::checkpoint::{ModelFiles, TensorFile, TextFiles, Weights, read_config, write_model};
+use wgpt::model::{Program, Uses, open as open_model, open_weights, parameters};
 use wgpt::params::NamedShape;
 use wgpt::plan::Limits;
 use wgpt::{GptConfig, Result, Tokenizer};
@@ -386,6 +384,35 @@ pub fn model_files(config: &GptConfig) -> ModelFiles<'_> {
         tokenizer: Some(&TOKENIZER),
         text_files: &NO_FILES,
         adapter: None,
+    }
+}
+
+/// Tensors are read in pieces of a million numbers.
+#[test]
+fn halves_beyond_a_piece_are_themselves() {
+    let count = (1 << 20) + 3;
+    let value = |i: usize| (i % 2039) as f32;
+    let folder = TempDir::new().unwrap();
+    for dtype in ["F16", "BF16", "F32"] {
+        let bytes: Vec<u8> = match dtype {
+            "F16" => (0..count).flat_map(|i| f16::from_f32(value(i)).to_le_bytes()).collect(),
+            "BF16" => (0..count).flat_map(|i| bf16::from_f32(value(i)).to_le_bytes()).collect(),
+            _ => (0..count).flat_map(|i| value(i).to_le_bytes()).collect(),
+        };
+        let header =
+            json!({"x": {"dtype": dtype, "shape": [count], "data_offsets": [0, bytes.len()]}});
+        let header = header.to_string();
+        let length = (header.len() as u64).to_le_bytes();
+        let path = folder.path().join(dtype);
+        fs::write(&path, [&length[..], header.as_bytes(), &bytes].concat()).unwrap();
+        let mut read = vec![f32::NAN; count - 1];
+        TensorFile::open(&path).unwrap().read("x", 1, &mut read).unwrap();
+        let want = |i: usize| match dtype {
+            "BF16" => bf16::from_f32(value(i)).to_f32(),
+            _ => value(i),
+        };
+        let wrong = (1..count).find(|i| read[i - 1] != want(*i));
+        assert_eq!(wrong, None, "{dtype}");
     }
 }
 

@@ -9,8 +9,7 @@ use wgpt::backend::Backend;
 use wgpt::backend::cpu::{Cpu, Use};
 use wgpt::backend::gpu::{Checks, DeviceChoice, Gpu, GpuDevice, Setup, Wanted, adapters, pick};
 use wgpt::kernel::Step;
-use wgpt::model::open as open_model;
-use wgpt::model::{Program, Uses};
+use wgpt::model::{Program, Uses, open as open_model};
 use wgpt::plan::{Limits, Phase, Plan, View};
 use wgpt::{Error, FineTune, GptConfig};
 

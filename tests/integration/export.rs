@@ -12,9 +12,7 @@ use tempfile::TempDir;
 use wgpt::backend::Device;
 use wgpt::checkpoint::{Float, Layout, Metrics};
 use wgpt::export::{self, gguf};
-use wgpt::model::open as open_model;
-use wgpt::model::open_weights;
-use wgpt::model::parameters;
+use wgpt::model::{open as open_model, open_weights, parameters};
 use wgpt::train::RunSettings;
 use wgpt::{Error, Gpt, GptConfig, Result, TrainConfig};
 

@@ -450,9 +450,11 @@ fn another_architecture_is_refused_before_its_weights_come() {
 #[test]
 fn offline_nothing_is_asked() {
     let (server, home) = (Server::with("gpt2_tiny_a", Faults::default()), TempDir::new().unwrap());
-    let error = error_of(server.wgpt(&home, &generate("org/model")).env("HF_HUB_OFFLINE", "true"));
-    assert!(error.contains("config.json") && error.contains("HF_HUB_OFFLINE"), "{error}");
-    assert!(server.asked().is_empty());
+    for variable in ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
+        let error = error_of(server.wgpt(&home, &generate("org/model")).env(variable, "true"));
+        assert!(error.contains("config.json") && error.contains("HF_HUB_OFFLINE"), "{error}");
+        assert!(server.asked().is_empty(), "{variable} is set");
+    }
     assert!(names(home.path()).is_empty());
 }
 

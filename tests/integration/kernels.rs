@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, ScalarKind, StorageAccess, TypeInner};
+use wgpt::backend::cpu::{Cpu, Use};
 use wgpt::backend::gpu::{Choice, Gpu, GpuDevice, Setup, candidates};
 use wgpt::backend::{Backend, Device};
 use wgpt::check::verify::{self, Case, Row};
-use wgpt::kernel::{Dims, Elem, Kernel, StepWords, Variant};
-use wgpt::ops::ALL;
-use wgpt::plan::View;
+use wgpt::check::{Comparison, lockstep};
+use wgpt::kernel::{Dims, Elem, Kernel, Step, StepWords, Twin, Variant, grid};
+use wgpt::ops::{ALL, cast};
+use wgpt::plan::{Plan, Role, View};
 
 use crate::common::{full_gpu, gpu, gpu_with, unchecked_gpu};
 
@@ -316,6 +318,47 @@ fn a_wrong_twin_is_found_and_blamed() {
         }
         assert!(rows.iter().any(|row| row.kernel == kernel && row.dispatches > 0), "{kernel}");
     }
+}
+
+/// Also where what it should write stands there already, from an earlier run.
+#[test]
+fn a_kernel_that_leaves_out_what_it_writes_does_not_pass() {
+    static LAZY: Kernel =
+        Kernel { twin: Twin { f32: |_, _, _| (), f64: |_, _, _| () }, cpu: None, ..cast::FORWARD };
+    let plan_with = |kernel: &'static Kernel| {
+        let mut plan = Plan::default();
+        let [x, out] = ["x", "out"].map(|n| plan.buffer(Role::Activations, n, 5, Elem::Real));
+        plan.push(kernel, Dims { N: 5, ..Dims::default() }, &[x, out]);
+        (Arc::new(plan), x)
+    };
+    let (plan, x) = plan_with(&cast::FORWARD);
+    let mut reference = Cpu::<f32>::new(Arc::clone(&plan), Use::Twins);
+    reference.write(x, &[1.0, -2.0, 3.0, 0.5, 0.0]);
+    let mut errors = vec![];
+    for kernel in [&cast::FORWARD, &LAZY] {
+        let mut subject = Cpu::<f32>::new(plan_with(kernel).0, Use::Twins);
+        let step = Step::default();
+        let seen = |found: Comparison| errors.push(found.error);
+        lockstep(&plan, 0..1, &step, &mut reference, &mut subject, seen).unwrap();
+    }
+    assert_eq!(errors, [0.0, f32::INFINITY]);
+}
+
+/// A grid is folded into rows of 65,535 workgroups.
+#[test]
+fn more_workgroups_than_one_row_of_a_grid_do_all_their_work() {
+    let Some(device) = gpu() else { return };
+    let len = 256 * (grid::LARGEST as usize + 3) - 5;
+    let mut plan = Plan::default();
+    let [x, out] = ["x", "out"].map(|n| plan.buffer(Role::Activations, n, len, Elem::Real));
+    plan.push(&cast::FORWARD, Dims { N: len as u32, ..Dims::default() }, &[x, out]);
+    let mut gpu = Gpu::new(device, Arc::new(plan)).unwrap();
+    let numbers: Vec<f32> = (1..=len).map(|i| i as f32).collect();
+    gpu.write(x, &numbers);
+    gpu.run(0..1, &Step::default());
+    let mut copied = vec![0.0; len];
+    gpu.read(out, &mut copied).unwrap();
+    assert_eq!(copied.iter().zip(&numbers).position(|(got, want)| got != want), None);
 }
 
 #[test]

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use wgpt::checkpoint::{RunDir, TrainState, moments, newest_run, open_state, write_state};
 use wgpt::files;
-use wgpt::model::open as open_model;
-use wgpt::model::parameters;
+use wgpt::model::{open as open_model, parameters};
 use wgpt::params::NamedShape;
 use wgpt::{Error, GptConfig};
 

@@ -4,12 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use wgpt::GptConfig;
+use wgpt::backend::Device;
 use wgpt::backend::gpu::{Choice, Choices, Gpu, class};
 use wgpt::config::{Optimizer, Precision, Recompute};
+use wgpt::engine::{Engine, Tensor};
 use wgpt::graph::{Graph, Slot};
 use wgpt::kernel::{Dims, Elem, Step};
-use wgpt::model::parameters;
-use wgpt::model::{EXTENDS, Program, Uses};
+use wgpt::model::{EXTENDS, Program, Uses, parameters};
 use wgpt::ops::cross_entropy::IGNORE;
 use wgpt::ops::global_norm::state;
 use wgpt::ops::matmul::Layout;
@@ -246,6 +247,11 @@ fn what_exceeds_a_device() {
     let binding = Limits { binding_bytes: 150 * 12 * 4 - 1, ..Limits::NONE };
     let says = whole.exceeds(binding).expect("the token table is too large");
     assert!(says.contains("binds") && says.contains("7199"), "{says}");
+    let views = whole.dispatches.iter().flat_map(|dispatch| &dispatch.args);
+    let largest = views.map(|view| view.len as u64 * view.elem.bytes()).max().unwrap();
+    let exactly = |binding_bytes| Limits { binding_bytes, ..Limits::NONE };
+    assert_eq!(whole.exceeds(exactly(largest)), None);
+    assert!(whole.exceeds(exactly(largest - 1)).is_some());
     let buffer = Limits { buffer_bytes: 1000, ..Limits::NONE };
     let says = whole.exceeds(buffer).expect("the arenas are too large");
     assert!(says.contains("params.matrices") && says.contains("1000"), "{says}");
@@ -259,6 +265,23 @@ fn what_exceeds_a_device() {
     let sliced = Program::record(&wide, Uses { seq: 4, batch: 1, ..uses }, limits);
     assert_eq!(sliced.plan.exceeds(limits), None);
     assert!(sliced.param("wte.weight").is_some_and(|param| param.slices.len() > 1));
+}
+
+/// They are written in pieces of a million.
+#[test]
+fn no_two_pieces_of_a_parameter_begin_alike() {
+    let config = GptConfig { n_layer: 1, n_head: 2, n_embd: 32, vocab_size: 70_000, ..config() };
+    let mut engine = Engine::new(&config, TRAINING, &Device::Cpu).unwrap();
+    engine.initialize(1);
+    let table = engine.program().param("wte.weight").unwrap().clone();
+    let numbers = engine.param_data(&table, Tensor::Value).unwrap();
+    let (first, second) = numbers.split_at(1 << 20);
+    let same = first.iter().zip(second).filter(|(a, b)| a == b).count();
+    assert!(second.len() > 1 << 20 && same < 1000, "{same} of {} are alike", first.len());
+    let spread = |x: &[f32]| (x.iter().map(|x| x * x).sum::<f32>() / x.len() as f32).sqrt();
+    for piece in numbers.chunks(1 << 18) {
+        assert!((spread(piece) - 0.02).abs() < 2e-4, "{}", spread(piece));
+    }
 }
 
 #[test]

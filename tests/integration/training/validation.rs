@@ -4,6 +4,7 @@ use std::fs;
 
 use assert_cmd::Command;
 use wgpt::backend::Device;
+use wgpt::checkpoint::read_metrics;
 use wgpt::train::{Resumed, RunSettings, resume, start};
 use wgpt::{Event, TrainConfig};
 
@@ -44,6 +45,28 @@ fn the_split_has_its_bound_and_evaluations_tell_how_far_they_are() {
     let text = fs::read_to_string(place.run().join("run.json")).unwrap();
     assert!(text.contains("\"val_tokens\": 201"), "{text}");
     assert_eq!(TrainConfig::default().val_tokens, Some(1_000_000));
+}
+
+/// So that the losses of one run can be compared.
+#[test]
+fn every_evaluation_is_of_the_same_batches() {
+    let place = Place::new();
+    let mut settings = place.settings();
+    settings.train = TrainConfig {
+        // The model stays as it is.
+        learning_rate: 0.0,
+        min_learning_rate: Some(0.0),
+        eval_every: 1,
+        eval_iters: 1,
+        log_every: 1,
+        ..settings.train
+    };
+    train(&settings, &Device::Cpu).unwrap();
+    let metrics = read_metrics(&place.run()).unwrap();
+    let losses: Vec<f64> = metrics.iter().filter_map(|line| line.val_loss).collect();
+    // The last one is of the whole split.
+    let on_the_way = &losses[..losses.len() - 1];
+    assert!(on_the_way.len() > 2 && on_the_way.iter().all(|x| *x == losses[0]), "{losses:?}");
 }
 
 #[test]
