@@ -7,10 +7,10 @@ pub mod grad;
 pub mod grad_cases;
 mod sabotage;
 pub mod step;
+pub mod verify;
+pub mod verify_cases;
 
 pub use sabotage::sabotage;
-
-pub mod verify;
 
 use std::ops::Range;
 

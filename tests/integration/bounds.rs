@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use wgpt::GptConfig;
 use wgpt::backend::Backend;
 use wgpt::backend::gpu::{Choice, Gpu, GpuDevice, candidates, choose};
-use wgpt::check::verify;
+use wgpt::check::verify_cases;
 use wgpt::config::Optimizer;
 use wgpt::kernel::{Elem, Kernel, Step, Variant, changes_u32};
 use wgpt::model::{EXTENDS, Program, Uses};
@@ -201,15 +201,15 @@ fn all_outside(
 fn every_kernel_stays_within_its_buffers() {
     let Some(device) = full_gpu() else { return };
     let mut cases_by_shader: HashMap<_, BTreeSet<String>> = HashMap::new();
-    for case in verify::cases() {
-        let halved = device.has().f16.then(|| verify::halved(&case));
+    for case in verify_cases::all() {
+        let halved = device.has().f16.then(|| verify_cases::halved(&case));
         for case in [case].into_iter().chain(halved) {
             let mut wanted = |dispatch: &Dispatch, variant: &Variant| {
                 let shader = (dispatch.kernel.name, variant.name, dispatch.has_half());
                 let cases = cases_by_shader.entry(shader).or_default();
                 cases.contains(&case.name) || (cases.len() < 2 && cases.insert(case.name.clone()))
             };
-            let fill = |gpu: &mut Gpu| verify::fill_random(&case, gpu, 1);
+            let fill = |gpu: &mut Gpu| verify_cases::fill_random(&case, gpu, 1);
             let found = all_outside(device, &case.plan, &case.runs, &mut wanted, &fill);
             assert!(found.is_empty(), "{}:\n{}", case.name, found.join("\n"));
         }

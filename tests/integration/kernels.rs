@@ -10,7 +10,8 @@ use naga::{AddressSpace, ScalarKind, StorageAccess, TypeInner};
 use wgpt::backend::cpu::{Cpu, Use};
 use wgpt::backend::gpu::{Choice, Gpu, GpuDevice, Setup, candidates};
 use wgpt::backend::{Backend, Device};
-use wgpt::check::verify::{self, Case, Row};
+use wgpt::check::verify::{self, Row};
+use wgpt::check::verify_cases::{self, Case};
 use wgpt::check::{Comparison, lockstep};
 use wgpt::kernel::{Dims, Elem, Kernel, Step, StepWords, Twin, Variant, grid};
 use wgpt::ops::{ALL, cast};
@@ -310,7 +311,7 @@ fn a_wrong_twin_is_found_and_blamed() {
     for kernel in ["softmax_backward", "matmul_tn", "linear_backward_params"] {
         let device = Device::Gpu(Arc::clone(device));
         let mut rows = verify::rows(&device);
-        for case in verify::cases().into_iter().filter(|case| case.name.ends_with("primes")) {
+        for case in verify_cases::all().into_iter().filter(|case| case.name.ends_with("primes")) {
             verify::run(&case, &device, Some(kernel), &mut rows).unwrap();
         }
         for row in rows.iter().filter(|row| row.dispatches > 0) {
@@ -369,7 +370,7 @@ fn a_kernel_that_was_not_run_does_not_pass() {
 /// What a case leaves in its buffers where it runs the variant `name`, bit by bit.
 fn bits(device: &Arc<GpuDevice>, case: &Case, name: &str) -> Vec<u32> {
     let mut gpu = Gpu::with(device, Arc::clone(&case.plan), Choice::Named(name)).unwrap();
-    verify::fill_random(case, &mut gpu, 7);
+    verify_cases::fill_random(case, &mut gpu, 7);
     case.runs.iter().for_each(|(range, step)| gpu.run(range.clone(), step));
     let mut bits = vec![];
     for (buffer, spec) in case.plan.buffers.iter().enumerate() {
@@ -388,7 +389,7 @@ fn bits(device: &Arc<GpuDevice>, case: &Case, name: &str) -> Vec<u32> {
 #[test]
 fn the_same_run_gives_the_same_bits() {
     let Some(device) = gpu() else { return };
-    let case = verify::cases().into_iter().find(|case| case.name == "primes").unwrap();
+    let case = verify_cases::all().into_iter().find(|case| case.name == "primes").unwrap();
     assert!(bits(device, &case, "") == bits(device, &case, ""));
 }
 
@@ -399,7 +400,8 @@ fn dispatches_in_parts_give_the_same_bits() {
     let setup = Setup { submission: Duration::from_nanos(1), ..Setup::default() };
     let parts = gpu_with(setup).unwrap();
     let wanted = ["fours", "attention, heads of 64", "products of large tiles"];
-    for case in verify::cases().into_iter().filter(|case| wanted.contains(&case.name.as_str())) {
+    for case in verify_cases::all().into_iter().filter(|case| wanted.contains(&case.name.as_str()))
+    {
         let dispatches = case.plan.dispatches.iter();
         let names: BTreeSet<&str> =
             dispatches.flat_map(|d| candidates(whole.has(), d)).map(|v| v.name).collect();

@@ -1,0 +1,315 @@
+//! What [`super::verify`] runs: tiny models and single ops that together run every kernel.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::backend::Backend;
+use crate::config::{GptConfig, Optimizer};
+use crate::finetune::{FineTune, Lora};
+use crate::graph::Graph;
+use crate::kernel::{Elem, Step};
+use crate::model::{Program, Uses};
+use crate::ops::cross_entropy::IGNORE;
+use crate::ops::matmul::Layout;
+use crate::ops::random::{threefry, unit};
+use crate::ops::{cast, dropout};
+use crate::plan::{Limits, Phase, Plan, Role, View};
+
+/// A plan with what is run over it, and what its numbers must be.
+#[derive(Clone)]
+pub struct Case {
+    /// What it covers, in words.
+    pub name: String,
+    /// Buffers and dispatches.
+    pub plan: Arc<Plan>,
+    /// Dispatches, each range with its step, in an order in which each finds its inputs.
+    pub runs: Vec<(Range<usize>, Step)>,
+    /// Token ids are below this.
+    vocab: u32,
+    tokens: Vec<View>,
+    targets: Vec<View>,
+}
+
+/// The tiny models and single ops that together run every kernel, with sizes that are 1, prime, one
+/// more than a power of two, and real.
+pub fn all() -> Vec<Case> {
+    let adamw = Some(Optimizer::Adamw);
+    let small = Limits { binding_bytes: 8 << 10, buffer_bytes: 16 << 10, ..Limits::NONE };
+    vec![
+        model("all sizes 1", [1, 1, 1, 1, 1], [1, 1], adamw, Limits::NONE),
+        model("primes", [2, 2, 14, 157, 71], [3, 37], adamw, small),
+        model("257 wide", [1, 1, 257, 257, 5], [1, 5], Some(Optimizer::Sgd), Limits::NONE),
+        model("768 wide", [1, 12, 768, 11, 2], [1, 2], Some(Optimizer::Adam), Limits::NONE),
+        model("fours", [1, 2, 16, 40, 45], [2, 41], adamw, Limits::NONE),
+        model("a vocabulary of 1003", [1, 1, 12, 1003, 40], [4, 35], adamw, small),
+        attention("attention, heads of 16", [1, 67, 1, 16]),
+        attention("attention, heads of 20", [2, 37, 3, 20]),
+        attention("attention, heads of 64", [1, 70, 2, 64]),
+        attention("attention, heads of 80", [1, 45, 2, 80]),
+        attention("attention, heads of 128", [1, 33, 1, 128]),
+        products("products of 1", [1, 1, 1]),
+        products("products of primes", [67, 131, 71]),
+        products("products, 257 deep", [3, 257, 66]),
+        products("products, 768 wide", [5, 31, 768]),
+        products("products of large tiles", [260, 20, 300]),
+        layers("layers of large tiles, forward", [257, 18, 260]),
+        layers("layers of large tiles, inputs", [257, 260, 4]),
+        layers("layers of large tiles, parameters", [3, 257, 260]),
+        adapters("adapters of 1", [1, 1, 1, 1]),
+        adapters("adapters of primes", [37, 19, 67, 3]),
+        adapters("adapters of fours", [132, 64, 260, 8]),
+        single_ops("single ops of 1", [1, 1, 1, 1]),
+        single_ops("single ops of primes", [2, 37, 3, 7]),
+        single_ops("single ops, 257", [1, 257, 1, 2]),
+        single_ops("single ops of fours", [2, 21, 2, 28]),
+        extension("a sequence of 400", [400, 2, 8]),
+        embeddings("embeddings of 8,400 tokens", [4, 2_100], [7, 4]),
+    ]
+}
+
+/// A case with half precision wherever it may be.
+pub fn halved(case: &Case) -> Case {
+    let name = format!("{}, in half precision", case.name);
+    Case { name, plan: Arc::new(case.plan.halved()), ..case.clone() }
+}
+
+/// Fills every buffer with random numbers that make sense where they are.
+pub fn fill_random(case: &Case, backend: &mut dyn Backend, seed: u32) {
+    for (index, spec) in case.plan.buffers.iter().enumerate() {
+        let view = View { buffer: index, start: 0, len: spec.len, elem: spec.elem };
+        let word = |i: usize| threefry([seed, index as u32], [i as u32, 0])[0];
+        if spec.elem == Elem::U32 {
+            let binary: Vec<u32> = (0..spec.len).map(|i| word(i) & 1).collect();
+            backend.write_u32(view, &binary);
+            continue;
+        }
+        // Parameters stay small, as trained ones are; second moments are not negative; what lies between
+        // the partial sums of a norm is zero, or every update would be a skipped one. What pads rows of
+        // logits must not matter.
+        let (low, high) = match spec.role {
+            Role::Parameters => (-0.3, 0.3),
+            Role::Moments => (0.0, 0.01),
+            Role::Staging => (0.0, 0.0),
+            Role::Logits => (f32::NAN, f32::NAN),
+            _ => (-1.0, 1.0),
+        };
+        let data = (0..spec.len).map(|i| low + (high - low) * unit(word(i)));
+        backend.write(view, &data.collect::<Vec<f32>>());
+    }
+    let ids = |view: &View, salt| -> Vec<u32> {
+        (0..view.len).map(|i| threefry([seed, salt], [i as u32, 1])[0] % case.vocab).collect()
+    };
+    for view in &case.tokens {
+        backend.write_u32(*view, &ids(view, 2));
+    }
+    for view in &case.targets {
+        let mut targets = ids(view, 3);
+        targets.iter_mut().skip(1).step_by(5).for_each(|target| *target = IGNORE);
+        backend.write_u32(*view, &targets);
+    }
+}
+
+/// A model of [n_layer, n_head, n_embd, vocab_size, n_positions] over [B, T].
+fn model(
+    name: &str,
+    [n_layer, n_head, n_embd, vocab_size, n_positions]: [usize; 5],
+    [batch, seq]: [usize; 2],
+    training: Option<Optimizer>,
+    limits: Limits,
+) -> Case {
+    let n_inner = (n_embd > 256).then_some(17);
+    let sizes =
+        GptConfig { n_layer, n_head, n_embd, vocab_size, n_positions, ..GptConfig::small() };
+    let config = GptConfig { n_inner, ..sizes };
+    let generation = n_embd < 256;
+    let uses =
+        Uses { batch, seq, training, dropout: true, logits: true, generation, ..Uses::default() };
+    let program = Program::record(&config, uses, limits);
+    let step = Step {
+        loss_scale: 1.0 / (batch * seq) as f64,
+        dropout: dropout::threshold(0.25),
+        seed: [3, 4],
+        learning_rate: 1e-3,
+        weight_decay: 0.1,
+        grad_clip: 0.5,
+        ..Step::default()
+    };
+    let ranges = |(phase, step)| (program.plan.phase(phase), step);
+    let phases = phases(&program, step).into_iter().map(ranges);
+    let runs = padded_products(&program.plan, step).chain(phases).collect();
+    let batch = program.batch.expect("it was recorded with batches");
+    let sequence = program.generation.map(|g| g.sequence);
+    Case {
+        name: name.to_owned(),
+        runs,
+        vocab: vocab_size as u32,
+        tokens: [Some(batch.tokens), sequence].into_iter().flatten().collect(),
+        targets: vec![batch.targets],
+        plan: Arc::new(program.plan),
+    }
+}
+
+/// The head's gradients of logits that are logits still: what pads their rows is not yet 0.
+fn padded_products(plan: &Plan, step: Step) -> impl Iterator<Item = (Range<usize>, Step)> + '_ {
+    let first = [Phase::Forward, Phase::Evaluate].map(|phase| plan.phase(phase));
+    let is_product =
+        |i: &usize| ["matmul_nn", "matmul_tn"].contains(&plan.dispatches[*i].kernel.name);
+    let products = plan.phase(Phase::Backward).filter(is_product).map(|i| i..i + 1);
+    first.into_iter().chain(products).map(move |range| (range, step))
+}
+
+/// All phases of a program with a step for each.
+fn phases(program: &Program, step: Step) -> Vec<(Phase, Step)> {
+    let second = Step { accumulate: 1, ..step };
+    let mut runs = vec![
+        (Phase::Forward, step),
+        (Phase::Evaluate, step),
+        (Phase::Logits, step),
+        (Phase::Backward, step),
+        (Phase::Forward, second),
+        (Phase::Backward, second),
+        (Phase::Update, step),
+        // Where epsilon counts for as much as the root that it stands beside.
+        (Phase::Update, Step { grad_clip: 0.0, learning_rate: 0.1, eps: 1.0, ..step }),
+    ];
+    if program.generation.is_some() {
+        runs.extend(generation(program.config.n_positions as u32, step));
+    }
+    runs
+}
+
+/// A prompt, its continuation within `room` positions, and draws with every filter.
+fn generation(room: u32, step: Step) -> Vec<(Phase, Step)> {
+    let (mut runs, mut position, mut last) = (vec![], 0, step);
+    for (n, count) in [(64, 37), (8, 8), (8, 5), (1, 1), (1, 1)] {
+        if position + count <= room {
+            last = Step { position, count, ..step };
+            runs.push((Phase::Extend(n), last));
+            position += count;
+        }
+    }
+    let top = Step { top_k: 5, top_p: 0.8, min_p: 0.05, temperature: 0.7, ..last };
+    let draws = [
+        last,
+        Step { temperature: 0.0, ..last },
+        Step { repetition_penalty: 1.3, ..top },
+        Step { top_p: 1.0, min_p: 0.0, ..top },
+        Step { top_k: 0, min_p: 0.0, top_p: 0.5, ..top },
+        // Without a filter negative logits are left, too.
+        Step { repetition_penalty: 2.0, ..last },
+    ];
+    runs.extend(draws.map(|step| (Phase::Sample, step)));
+    runs
+}
+
+/// The three layouts of a product with m, k, n, forward and backward.
+fn products(name: &str, [m, k, n]: [usize; 3]) -> Case {
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_training(1, 1);
+    for (layout, name) in [(Layout::NN, "nn"), (Layout::NT, "nt"), (Layout::TN, "tn")] {
+        let a = g.input(&format!("{name}.a"), m * k);
+        let b = g.input(&format!("{name}.b"), k * n);
+        g.matmul(name, layout, [m, k, n], a, b);
+    }
+    whole(name, g)
+}
+
+/// A linear layer of `rows` rows from `c` into `oc` channels, alone and with GELU.
+fn layers(name: &str, [rows, c, oc]: [usize; 3]) -> Case {
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_training(1, rows);
+    let x = g.input("x", rows * c);
+    g.linear("linear", x, oc);
+    g.linear_gelu("gelu", x, oc);
+    whole(name, g)
+}
+
+/// Linear layers with adapters of rank `r`, of `rows` rows from `c` into `oc` channels, alone and with GELU.
+fn adapters(name: &str, [rows, c, oc, r]: [usize; 4]) -> Case {
+    let lora = Lora { targets: vec!["adapted".into()], ..Lora::of_rank(r) };
+    let finetune = FineTune { lora: Some(lora), ..FineTune::default() };
+    let mut g = Graph::new(Limits::NONE, false, 1e-5).fine_tuning(&finetune);
+    g.begin_training(1, rows);
+    let x = g.input("x", rows * c);
+    g.linear("linear.adapted", x, oc);
+    g.linear_gelu("gelu.adapted", x, oc);
+    whole(name, g)
+}
+
+/// Residual sums, GELU, dropout, linear layers and softmax over (B,T,C) and NH heads.
+fn single_ops(name: &str, [b, t, nh, c]: [usize; 4]) -> Case {
+    let freeze = vec!["bias_alone.weight".to_owned()];
+    let mut g = Graph::new(Limits::NONE, false, 1e-5)
+        .fine_tuning(&FineTune { freeze, ..FineTune::default() });
+    g.begin_training(b, t);
+    let [x, y] = ["x", "y"].map(|name| g.input(name, b * t * c));
+    g.residual("residual", x, y);
+    g.gelu("gelu", x);
+    g.dropout("dropout", y, false);
+    g.linear("linear", x, c + 1);
+    g.linear("bias_alone", x, c + 1);
+    g.layernorm("norm", x);
+    let scores = g.input("scores", b * nh * t * t);
+    g.softmax("softmax", scores, nh);
+    let copy = g.input("copy", x.value.len);
+    cast::record(&mut g.plan, x.value, copy.value);
+    whole(name, g)
+}
+
+/// Attention of NH heads of HS channels over (B,T).
+fn attention(name: &str, [b, t, nh, hs]: [usize; 4]) -> Case {
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_training(b, t);
+    let qkv = g.input("qkv", b * t * 3 * nh * hs);
+    g.attention("attention", qkv, nh, t);
+    whole(name, g)
+}
+
+/// A sequence of NH heads of HS channels that grows to `s` positions, whose cache is read in several blocks.
+fn extension(name: &str, [s, nh, hs]: [usize; 3]) -> Case {
+    let rows = 8;
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_extend(rows);
+    let qkv = g.input("qkv", rows * 3 * nh * hs);
+    g.attention("attention", qkv, nh, s);
+    g.record_forward(Phase::Extend(rows as u32));
+    let all = 0..g.plan.dispatches.len();
+    // The last place of the first block and the first of the second, and an end with masked rows.
+    let ends = [(252, 8), (s as u32 - 5, 5)];
+    let run = |(position, count)| (all.clone(), Step { position, count, ..Step::default() });
+    Case { runs: ends.map(run).into(), ..bare(name, g.plan) }
+}
+
+/// Embeddings of (B,T) tokens in tables of `v` rows and `c` channels, twice: the gradient of the second
+/// overwrites, that of the first is added, which another variant does.
+fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_training(b, t);
+    let tokens = ["first", "second"].map(|name| g.buffer(Role::Staging, name, b * t, Elem::U32));
+    for tokens in tokens {
+        g.embedding(["wte.weight", "wpe"], tokens, [v, t, c], false);
+    }
+    Case { vocab: v as u32, tokens: tokens.into(), ..whole(name, g) }
+}
+
+/// A graph's forward and backward pass, without a model.
+fn whole(name: &str, mut g: Graph) -> Case {
+    g.record_forward(Phase::Forward);
+    g.record_backward(Phase::Backward, None);
+    let step = Step { dropout: dropout::threshold(0.1), seed: [5, 6], ..Step::default() };
+    let runs = [step, Step { accumulate: 1, ..step }];
+    let all = g.plan.dispatches.len();
+    Case { runs: runs.map(|step| (0..all, step)).into(), ..bare(name, g.plan) }
+}
+
+/// A plan of which nothing is run yet, without tokens.
+fn bare(name: &str, plan: Plan) -> Case {
+    Case {
+        name: name.to_owned(),
+        plan: Arc::new(plan),
+        runs: vec![],
+        vocab: 1,
+        tokens: vec![],
+        targets: vec![],
+    }
+}
