@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arch::Schema;
 use crate::config::model::GptConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::params::{ParamInfo, ParamRole};
 
 /// What a training changes of a model; by default everything.
@@ -69,18 +69,20 @@ impl Lora {
         let Lora { rank, alpha, targets } = self;
         if !(1..=model.n_embd).contains(rank) {
             return Err(Error::usage(format!(
-                "--lora-rank is {rank}, must be 1 to the model's width, {}",
+                "{} is {rank}, must be 1 to the model's width, {}",
+                field("lora.rank"),
                 model.n_embd
             )));
         }
         // Of a scale of 0 there would be nothing to learn.
         if !(alpha.is_finite() && *alpha > 0.0) {
             return Err(Error::usage(format!(
-                "--lora-alpha is {alpha}, must be above 0 and finite"
+                "{} is {alpha}, must be above 0 and finite",
+                field("lora.alpha")
             )));
         }
         if targets.is_empty() {
-            return Err(Error::usage("--lora-targets names no layer"));
+            return Err(Error::usage(format!("{} names no layer", field("lora.targets"))));
         }
         let weights = || parameters.iter().filter(|param| param.role == ParamRole::LinearWeight);
         let is_layer = |target: &&String| weights().any(|weight| is_end(target, weight.module()));
@@ -142,13 +144,20 @@ impl FineTune {
         }
         if let Some(lora) = &self.lora {
             if !self.freeze.is_empty() || !self.train_only.is_empty() {
-                return Err(Error::usage("--lora-rank freezes all of the model itself").hint(
-                    "leave --freeze and --train-only out; --lora-targets names what is adapted",
-                ));
+                return Err(Error::usage(format!(
+                    "{} freezes all of the model itself",
+                    field("lora.rank")
+                ))
+                .hint(format!(
+                    "leave {} and {} out; {} names what is adapted",
+                    field("freeze"),
+                    field("train_only"),
+                    field("lora.targets")
+                )));
             }
             return lora.validate(model, parameters);
         }
-        let given = [("--freeze", &self.freeze), ("--train-only", &self.train_only)];
+        let given = [(field("freeze"), &self.freeze), (field("train_only"), &self.train_only)];
         for (option, pattern) in
             given.iter().flat_map(|(option, all)| all.iter().map(move |pattern| (option, pattern)))
         {
@@ -168,7 +177,8 @@ impl FineTune {
         if !parameters.iter().any(|param| self.trains(&param.name, param.role)) {
             let patterns: Vec<&str> = self.freeze.iter().map(String::as_str).collect();
             return Err(Error::usage(format!(
-                "--freeze {}: nothing is left to train",
+                "{} {}: nothing is left to train",
+                field("freeze"),
                 patterns.join(" ")
             )));
         }

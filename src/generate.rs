@@ -1,7 +1,7 @@
 //! Generation: tokens drawn one after another, with a cache of keys and values, and the text of them.
 
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::kernel::Step;
 use crate::ops::random;
 
@@ -58,10 +58,10 @@ impl GenerateOptions {
     /// Names the option that is out of range.
     pub fn validate(&self) -> Result<()> {
         let ranges = [
-            ("--temperature", self.temperature, 0.0, 100.0),
-            ("--top-p", self.top_p, 0.0, 1.0),
-            ("--min-p", self.min_p, 0.0, 1.0),
-            ("--repetition-penalty", self.repetition_penalty, 1e-3, 1e3),
+            (field("temperature"), self.temperature, 0.0, 100.0),
+            (field("top_p"), self.top_p, 0.0, 1.0),
+            (field("min_p"), self.min_p, 0.0, 1.0),
+            (field("repetition_penalty"), self.repetition_penalty, 1e-3, 1e3),
         ];
         for (name, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
@@ -69,10 +69,17 @@ impl GenerateOptions {
             }
         }
         if u32::try_from(self.top_k).is_err() {
-            return Err(Error::usage(format!("--top-k is {}, beyond any vocabulary", self.top_k)));
+            return Err(Error::usage(format!(
+                "{} is {}, beyond any vocabulary",
+                field("top_k"),
+                self.top_k
+            )));
         }
         if self.stop.iter().any(String::is_empty) {
-            return Err(Error::usage("--stop is empty: it would end every text at once"));
+            return Err(Error::usage(format!(
+                "{} is empty: it would end every text at once",
+                field("stop")
+            )));
         }
         Ok(())
     }
@@ -156,7 +163,8 @@ fn check_logits(logits: &[f32]) -> Result<()> {
 
 fn check_prompt(prompt: &[u32], vocab: usize) -> Result<()> {
     if prompt.is_empty() {
-        return Err(Error::usage("the prompt has no tokens").hint("give some text with --prompt"));
+        return Err(Error::usage("the prompt has no tokens")
+            .hint(format!("give some text with {}", field("prompt"))));
     }
     match prompt.iter().find(|id| **id as usize >= vocab) {
         Some(id) => Err(Error::usage(format!(

@@ -8,7 +8,7 @@ use crate::backend::Device;
 use crate::checkpoint::{self, EndOfText, Fill, ModelFiles, TextFiles, Weights};
 use crate::config::{GptConfig, Precision};
 use crate::engine::{Engine, MOMENTS, Tensor};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::files;
 use crate::finetune::FineTune;
 use crate::generate::{GenerateOptions, StopText, generate};
@@ -289,7 +289,7 @@ impl Gpt {
     fn need_tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().ok_or_else(|| {
             Error::input("the model has no tokenizer")
-                .hint("give token ids instead of text: --prompt-ids 1,2,3")
+                .hint(format!("give token ids instead of text: {} 1,2,3", field("prompt_ids")))
         })
     }
 

@@ -7,7 +7,7 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::interface::Backend;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::kernel::{Elem, Io, Real, Step};
 use crate::plan::{Dispatch, Plan, View};
 
@@ -44,7 +44,13 @@ pub fn check_memory(bytes: u64) -> Result<()> {
         gib(bytes),
         gib(most)
     ))
-    .hint("take a smaller --size, --seq-len or --batch-size, for which --grad-accum makes up"))
+    .hint(format!(
+        "take a smaller {}, {} or {}, for which {} makes up",
+        field("size"),
+        field("seq_len"),
+        field("batch_size"),
+        field("grad_accum")
+    )))
 }
 
 /// What the CPU backend runs.

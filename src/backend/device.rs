@@ -93,8 +93,9 @@ impl Device {
             Device::Cpu => cpu::check_memory(plan.total_bytes()),
             Device::Gpu(device) => match plan.exceeds(device.limits()) {
                 None => Ok(()),
-                Some(what) => Err(Error::device(format!("{}: {what}", device.name()))
-                    .hint("take a smaller --batch-size or --seq-len, or --device cpu")),
+                Some(what) => {
+                    Err(Error::device(format!("{}: {what}", device.name())).hint(gpu::too_large()))
+                }
             },
         }
     }

@@ -36,7 +36,7 @@ pub fn read_config(model: &Path) -> Result<GptConfig> {
         return Err(Error::input(format!("{} is not a JSON object", path.display())));
     };
     let config = Family::named(&fields).and_then(|family| (family.read_config)(&fields));
-    config.map_err(|e| e.at(path.display()))
+    config.map_err(|e| e.as_written().at(path.display()))
 }
 
 /// The version of Hugging Face's library whose files these are like.

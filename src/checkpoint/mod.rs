@@ -43,7 +43,7 @@ pub use weights::{
     INDEX as WEIGHTS_INDEX, SAVE_AS_SAFETENSORS, SINGLE as WEIGHTS, WeightFiles, Weights, shards,
 };
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::tokenizer::Tokenizer;
 
 /// The model at a path that is there: a model folder, a run's folder (its best model, or else its last), or a weights
@@ -61,8 +61,9 @@ pub fn model_at(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     run::model_of(path).ok_or_else(|| {
-        Error::input(format!("the run in {} has not saved a model yet", path.display()))
-            .hint("wait for its first save, or go on with it by wgpt train --resume")
+        Error::input(format!("the run in {} has not saved a model yet", path.display())).hint(
+            format!("wait for its first save, or go on with it by {}", field("train::resume")),
+        )
     })
 }
 

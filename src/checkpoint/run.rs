@@ -13,7 +13,7 @@ use super::metrics::METRICS;
 use super::save::{MODEL_FILES, ModelFiles, write_model};
 use super::state::{self, TrainState};
 use super::tensor_file::Fill;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::files::{self, write_json};
 use crate::params::NamedShape;
 
@@ -40,7 +40,12 @@ impl RunDir {
     pub fn create(path: &Path, settings: &impl Serialize) -> Result<RunDir> {
         if path.join(SETTINGS).exists() {
             return Err(Error::usage(format!("{} holds a run already", path.display())).hint(
-                format!("go on with it by --resume {0}, or give another --out", path.display()),
+                format!(
+                    "go on with it by {} {}, or give another {}",
+                    field("resume"),
+                    path.display(),
+                    field("out")
+                ),
             ));
         }
         fs::create_dir_all(path).map_err(|e| Error::io("creating", path, &e))?;
@@ -49,7 +54,7 @@ impl RunDir {
         let visible = |name: std::ffi::OsString| !name.to_string_lossy().starts_with('.');
         if entries.flatten().any(|entry| visible(entry.file_name())) {
             return Err(Error::usage(format!("{} is not empty", path.display()))
-                .hint("give --out a new folder"));
+                .hint(format!("give {} a new folder", field("out"))));
         }
         let run = RunDir::hold(path)?;
         write_json(&path.join(SETTINGS), settings)?;
@@ -82,7 +87,7 @@ impl RunDir {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::usage(format!("another process trains in {}", path.display()))
-                    .hint("wait for it to end, or give another --out"));
+                    .hint(format!("wait for it to end, or give another {}", field("out"))));
             }
             // A file system without locks is no reason not to train.
             Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
@@ -110,13 +115,18 @@ impl RunDir {
         self.path.join("checkpoints")
     }
 
+    /// Where the settings are that the run was made with.
+    pub fn settings_path(&self) -> PathBuf {
+        self.path.join(SETTINGS)
+    }
+
     /// The settings that the run was made with.
     ///
     /// # Errors
     ///
     /// If the file cannot be read or is not of this kind.
     pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
-        let path = self.path.join(SETTINGS);
+        let path = self.settings_path();
         let text = fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
         serde_json::from_slice(&text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
     }

@@ -8,6 +8,7 @@ mod config_file;
 mod devices;
 mod eval;
 mod export;
+mod flags;
 mod generate;
 mod grad_check;
 mod number;

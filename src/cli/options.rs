@@ -9,6 +9,7 @@ use wgpt::backend::Device;
 use wgpt::backend::gpu::{self, DeviceChoice};
 use wgpt::checkpoint::{has_adapters, is_adapter, newest_run};
 use wgpt::config::{Precision, Recompute, SIZES};
+use wgpt::error::Kind;
 use wgpt::finetune::Lora;
 use wgpt::fit::{largest_batch, least_recompute};
 use wgpt::hub;
@@ -63,24 +64,9 @@ impl ModelArgs {
             n_positions: self.context.unwrap_or(size.n_positions),
             ..size
         };
-        config.validate().map_err(as_options)?;
+        config.validate().map_err(|error| error.of_kind(Kind::Usage))?;
         Ok(config)
     }
-}
-
-/// An error about config.json's names, about the options' names instead.
-fn as_options(error: Error) -> Error {
-    let names = [
-        ("n_layer", "--layers"),
-        ("n_head", "--heads"),
-        ("n_embd", "--embd"),
-        ("vocab_size", "--vocab"),
-        ("n_positions", "--context"),
-        ("n_inner", "4 times --embd"),
-    ];
-    let message =
-        names.iter().fold(error.to_string(), |text, (name, option)| text.replace(name, option));
-    Error::usage(message)
 }
 
 /// Where a model lives.

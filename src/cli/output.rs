@@ -7,6 +7,8 @@ use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use serde::Serialize;
 use wgpt::Error;
 
+use super::flags;
+
 /// Prints a result as it is, at once. A reader that went away ends the program quietly: it has seen what it wanted.
 pub fn text(text: &str) {
     let mut stdout = io::stdout().lock();
@@ -55,8 +57,9 @@ pub fn colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 
-/// Prints an error and what to do about it.
+/// Prints an error and what to do about it, with the settings that it names as the command line calls them.
 pub fn error(error: &Error) {
+    let error = error.with_names(flags::name);
     let paint = |code: &str, word: &str| match colours(&io::stderr()) {
         true => format!("\u{1b}[{code}m{word}\u{1b}[0m"),
         false => word.to_owned(),

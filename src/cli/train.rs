@@ -23,7 +23,7 @@ use super::options::{
 use super::outcome::Outcome;
 use super::profile::{self, ProfileArgs};
 use super::progress::Progress;
-use super::{number, output};
+use super::{flags, number, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -390,7 +390,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     if !args.json
         && let Err(error) = sample(trainer)
     {
-        output::log(&format!("no sample could be drawn: {error}"));
+        output::log(&format!("no sample could be drawn: {}", error.with_names(flags::name)));
     }
     finish(&summary, args.json);
     Ok(Outcome::Good)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 
 /// The sizes of a GPT-2 model, under the names of its config.json.
 ///
@@ -100,8 +100,11 @@ impl GptConfig {
             "gpt2-large" => GptConfig::gpt2_large(),
             "gpt2-xl" => GptConfig::gpt2_xl(),
             _ => {
-                return Err(Error::usage(format!("there is no size {name:?}"))
-                    .hint(format!("--size takes one of {}", SIZES.join(", "))));
+                return Err(Error::usage(format!("there is no size {name:?}")).hint(format!(
+                    "{} takes one of {}",
+                    field("size"),
+                    SIZES.join(", ")
+                )));
             }
         })
     }
@@ -123,12 +126,12 @@ impl GptConfig {
     /// Names the setting that is zero, too large, or does not divide.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
-            ("n_layer", self.n_layer),
-            ("n_head", self.n_head),
-            ("n_embd", self.n_embd),
-            ("vocab_size", self.vocab_size),
-            ("n_positions", self.n_positions),
-            ("n_inner", self.n_inner()),
+            (field("n_layer"), self.n_layer),
+            (field("n_head"), self.n_head),
+            (field("n_embd"), self.n_embd),
+            (field("vocab_size"), self.vocab_size),
+            (field("n_positions"), self.n_positions),
+            (field("n_inner"), self.n_inner()),
         ];
         for (name, value) in sizes {
             if !(1..=LARGEST).contains(&value) {
@@ -137,13 +140,17 @@ impl GptConfig {
         }
         if !self.n_embd.is_multiple_of(self.n_head) {
             return Err(Error::input(format!(
-                "n_head {} does not divide n_embd {}",
-                self.n_head, self.n_embd
+                "{} {} does not divide {} {}",
+                field("n_head"),
+                self.n_head,
+                field("n_embd"),
+                self.n_embd
             )));
         }
         if !(self.layer_norm_epsilon > 0.0 && self.layer_norm_epsilon < 1.0) {
             return Err(Error::input(format!(
-                "layer_norm_epsilon is {}, must lie between 0 and 1",
+                "{} is {}, must lie between 0 and 1",
+                field("layer_norm_epsilon"),
                 self.layer_norm_epsilon
             )));
         }

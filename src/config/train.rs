@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::model::{GptConfig, LARGEST, Optimizer, Precision, Recompute};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::finetune::FineTune;
 
 /// The settings of a training run; every field has a default.
@@ -152,11 +152,11 @@ impl TrainConfig {
     /// Names the option that is out of range.
     pub fn validate(&self, model: &GptConfig) -> Result<()> {
         let positive = [
-            ("--max-iters", self.max_iters),
-            ("--batch-size", self.batch_size),
-            ("--grad-accum", self.grad_accum),
-            ("--eval-iters", self.eval_iters),
-            ("--log-every", self.log_every),
+            (field("max_iters"), self.max_iters),
+            (field("batch_size"), self.batch_size),
+            (field("grad_accum"), self.grad_accum),
+            (field("eval_iters"), self.eval_iters),
+            (field("log_every"), self.log_every),
         ];
         for (name, value) in positive {
             if value == 0 {
@@ -165,37 +165,46 @@ impl TrainConfig {
         }
         if let Some(tokens) = self.val_tokens.filter(|tokens| *tokens < 2) {
             return Err(Error::usage(format!(
-                "--val-tokens is {tokens}, must be at least 2: one is predicted from another"
+                "{} is {tokens}, must be at least 2: one is predicted from another",
+                field("val_tokens")
             ))
             .hint("give a number of tokens, or all"));
         }
         let t = self.seq_len.unwrap_or(model.n_positions);
         if t == 0 || t > model.n_positions {
             return Err(Error::usage(format!(
-                "--seq-len is {t}, must be 1 to the model's context, {}",
+                "{} is {t}, must be 1 to the model's context, {}",
+                field("seq_len"),
                 model.n_positions
             )));
         }
         let most = [
-            ("--max-iters", self.max_iters, u32::MAX as usize),
-            ("--warmup", self.warmup_iters(), u32::MAX as usize),
-            ("--eval-iters", self.eval_iters, LARGEST),
-            ("--grad-accum", self.grad_accum, LARGEST),
-            ("--batch-size times --seq-len", self.batch_size.saturating_mul(t), LARGEST),
+            (field("max_iters"), self.max_iters, u32::MAX as usize),
+            (field("warmup"), self.warmup_iters(), u32::MAX as usize),
+            (field("eval_iters"), self.eval_iters, LARGEST),
+            (field("grad_accum"), self.grad_accum, LARGEST),
         ];
         for (name, value, most) in most {
             if value > most {
                 return Err(Error::usage(format!("{name} is {value}, must be at most {most}")));
             }
         }
+        let tokens = self.batch_size.saturating_mul(t);
+        if tokens > LARGEST {
+            return Err(Error::usage(format!(
+                "{} times {} is {tokens}, must be at most {LARGEST}",
+                field("batch_size"),
+                field("seq_len")
+            )));
+        }
         let ranges = [
-            ("--lr", self.learning_rate, 0.0..=1e3),
-            ("--min-lr", self.min_lr(), 0.0..=1e3),
-            ("--weight-decay", self.weight_decay, 0.0..=1e3),
-            ("--beta1", self.beta1, 0.0..=0.999_999),
-            ("--beta2", self.beta2, 0.0..=0.999_999),
-            ("--grad-clip", self.grad_clip, 0.0..=1e9),
-            ("--dropout", self.dropout, 0.0..=0.95),
+            (field("learning_rate"), self.learning_rate, 0.0..=1e3),
+            (field("min_learning_rate"), self.min_lr(), 0.0..=1e3),
+            (field("weight_decay"), self.weight_decay, 0.0..=1e3),
+            (field("beta1"), self.beta1, 0.0..=0.999_999),
+            (field("beta2"), self.beta2, 0.0..=0.999_999),
+            (field("grad_clip"), self.grad_clip, 0.0..=1e9),
+            (field("dropout"), self.dropout, 0.0..=0.95),
         ];
         for (name, value, range) in ranges {
             if !range.contains(&value) {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::random;
 use super::tokens::Tokens;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 
 /// The target of a place that no loss counts.
 pub use crate::ops::cross_entropy::IGNORE;
@@ -76,7 +76,11 @@ pub fn check_length(tokens: &Tokens, range: &Range<usize>, t: usize) -> Result<(
         range.len(),
         t + 1
     ))
-    .hint("give more data, or a smaller --seq-len (--context)"))
+    .hint(format!(
+        "give more data, or a smaller {} ({})",
+        field("seq_len"),
+        field("n_positions")
+    )))
 }
 
 /// The windows of `t` tokens, one after the other, that cover a split: each of its tokens but the first is a target once.

@@ -127,7 +127,7 @@ mod remote {
 
     use super::{Dataset, Downloads, Progress, check_sha256};
     use crate::download::{Remote, agent, open_alone};
-    use crate::error::{Error, Result};
+    use crate::error::{Error, Result, field};
 
     impl Downloads {
         /// Brings a data set to `path`, whole.
@@ -173,12 +173,14 @@ mod remote {
             };
             let remote = Remote { agent: &agent(&url), url: &url, authorization: None };
             remote.download(part, &mut on_bytes).map_err(|cause| {
-            Error::input(format!("downloading {} from {url}: {cause}", dataset.name)).hint(format!(
-                "download {url} by other means, then pass its path as --data PATH or put it at {}; \
-                 WGPT_DATA_URL names a mirror; --data stories needs no network",
-                self.path(dataset).display()
-            ))
-        })
+                let data = field("data");
+                let error = format!("downloading {} from {url}: {cause}", dataset.name);
+                Error::input(error).hint(format!(
+                    "download {url} by other means, then pass its path as {data} PATH or put it at {}; \
+                     WGPT_DATA_URL names a mirror; {data} stories needs no network",
+                    self.path(dataset).display()
+                ))
+            })
         }
     }
 }

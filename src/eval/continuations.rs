@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::bleu::{Bleu, BleuCounts};
 use crate::checkpoint::EndOfText;
 use crate::data::Tokens;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::generate::GenerateOptions;
 use crate::gpt::Gpt;
 use crate::tokenizer::Tokenizer;
@@ -71,7 +71,11 @@ pub fn cut(tokens: &Tokens, lens: (usize, usize), count: usize, ends: &[u32]) ->
             lens.0,
             lens.1
         ))
-        .hint("give more text, or a smaller --prompt-tokens and --max-tokens"));
+        .hint(format!(
+            "give more text, or a smaller {} and {}",
+            field("prompt_tokens"),
+            field("max_tokens")
+        )));
     }
     let all = cuts.len();
     let count = count.min(all);

@@ -17,7 +17,7 @@ use super::rows::{Rows, check_ids};
 use crate::checkpoint::EndOfText;
 use crate::data::{self, Sources};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::tokenizer::{AddedAs, Tokenizer};
 
 /// Tokens of a file that are read at once.
@@ -138,7 +138,8 @@ impl<'a> Perplexity<'a> {
         let stride = windows.stride(seq);
         if !(1..=seq).contains(&stride) {
             return Err(Error::usage(format!(
-                "--stride is {stride}, must be 1 to {seq}, the tokens of a window"
+                "{} is {stride}, must be 1 to {seq}, the tokens of a window",
+                field("stride")
             )));
         }
         Ok(Perplexity {

@@ -16,7 +16,7 @@ use std::path::Path;
 use super::{Progress, counted, make_parent, parameter_count};
 use crate::arch::{Family, GgufSize};
 use crate::checkpoint::{EndOfText, Fill, Float, SLICE, coordinates};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::files;
 use crate::finetune::FineTune;
 use crate::gpt::Gpt;
@@ -360,7 +360,7 @@ fn name_unused(tokens: &mut [String]) -> Result<Vec<usize>> {
             return Err(Error::input(format!(
                 "the tokens {other} and {id} are both spelled {token:?}, which a GGUF file does not allow"
             ))
-            .hint("hand the model on as a folder: --out DIR"));
+            .hint(format!("hand the model on as a folder: {} DIR", field("out"))));
         }
     }
     let unused = (0..tokens.len()).filter(|id| tokens[*id].is_empty()).collect::<Vec<_>>();
@@ -408,7 +408,7 @@ fn header(entries: &[(String, Value)], tensors: &[Tensor]) -> Vec<u8> {
 pub fn write(gpt: &mut Gpt, path: &Path, kind: Kind, progress: &mut Progress) -> Result<usize> {
     if path.exists() {
         return Err(Error::usage(format!("{} is there already", path.display()))
-            .hint("give --gguf the name of a new file"));
+            .hint(format!("give {} the name of a new file", field("gguf"))));
     }
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let schema = model::schema(gpt.config(), &FineTune::default());

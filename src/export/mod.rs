@@ -12,7 +12,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::{Fill, Layout, folder_of, has_adapters, model_folder, write_model_as};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::files::{self, write_json};
 use crate::gpt::Gpt;
 
@@ -103,7 +103,8 @@ fn keep_settings(source: &Path, dir: &Path) -> Result<()> {
 /// Refuses a folder that holds something, or what is no folder.
 fn refuse_taken(out: &Path) -> Result<()> {
     let refused = |what| {
-        Err(Error::usage(format!("{} {what}", out.display())).hint("give --out a new folder"))
+        Err(Error::usage(format!("{} {what}", out.display()))
+            .hint(format!("give {} a new folder", field("out"))))
     };
     match fs::read_dir(out) {
         Ok(mut entries) => match entries.next() {

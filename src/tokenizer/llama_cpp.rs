@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::bpe::Tokenizer;
 use super::merge::Merger;
 use super::pretokenizer::{Pattern, PreTokenizer};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 
 /// How llama.cpp cuts texts, whether it ignores merges, and its name for both. Where models differ in nothing else, one of
 /// them stands for all.
@@ -32,7 +32,7 @@ impl Tokenizer {
     pub(crate) fn llama_cpp_name(&self) -> Result<&'static str> {
         let refused = |what: &str| {
             Err(Error::input(format!("a GGUF file cannot hold this tokenizer: {what}"))
-                .hint("hand the model on as a folder: --out DIR"))
+                .hint(format!("hand the model on as a folder: {} DIR", field("out"))))
         };
         if let Some((content, way)) = self.stripping_token() {
             return refused(&format!(

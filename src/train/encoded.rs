@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{self, Encoded, EncodedCache, EncodedKey, Fill, Sources, TokenWriter, Tokens};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result, field};
 use crate::files;
 use crate::tokenizer::{AddedAs, Tokenizer};
 use crate::train::report::Event;
@@ -51,7 +51,7 @@ impl Reference {
         };
         serde_json::from_slice(&text).map(Some).map_err(|cause| {
             Error::input(format!("{}: {cause}", path.display()))
-                .hint("remove it: --resume encodes the data again")
+                .hint(format!("remove it: {} encodes the data again", field("resume")))
         })
     }
 
@@ -72,11 +72,14 @@ impl Reference {
 
     /// The error for data that are gone and cannot be made again.
     pub(super) fn lost(&self, error: &Error) -> Error {
-        Error::input(format!(
-            "the run's encoded data in {} are gone and cannot be made again: {error}",
+        let what = format!(
+            "the run's encoded data in {} are gone and cannot be made again",
             self.path.display()
+        );
+        error.clone().of_kind(Kind::Input).at(what).hint(format!(
+            "put the data that the run was trained on back where they were; or begin another run from this one by {}",
+            field("init")
         ))
-        .hint("put the data that the run was trained on back where they were; or begin another run from this one by --init")
     }
 
     /// Checks that data that were made again are what they were.
@@ -88,8 +91,13 @@ impl Reference {
             "{name} is not what the run was trained on so far: it was changed, and the encoded data in {} are gone",
             self.path.display()
         ))
-        .hint("put the data back; or begin another run from the last checkpoint by --init"))
+        .hint(put_back()))
     }
+}
+
+/// The way out for a run whose data were changed.
+pub(super) fn put_back() -> String {
+    format!("put the data back; or begin another run from the last checkpoint by {}", field("init"))
 }
 
 /// Data to encode, and how.

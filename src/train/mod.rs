@@ -21,7 +21,7 @@ use crate::checkpoint::{self, Metrics, RunDir, TrainState};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{self, Place, Tokens};
 use crate::engine::{Engine, MicroBatch, Update};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result, field};
 use crate::gpt::Gpt;
 use crate::kernel::Step;
 use crate::model::{self, Program, Uses};
@@ -153,9 +153,21 @@ pub fn resume(
             return Ok(Resumed::Finished(summary));
         }
     }
+    check_written(&run, &settings)?;
     let device = device(&settings)?;
     let trainer = open(&settings, Some(run), device, on_event)?;
     Ok(Resumed::Running(Box::new(trainer)))
+}
+
+/// Checks the settings that run.json has, under its names.
+fn check_written(run: &RunDir, settings: &RunSettings) -> Result<()> {
+    let model = match run.newest_checkpoint()? {
+        Some((_, path)) => checkpoint::read_config(&path)?,
+        None => settings.model.clone(),
+    };
+    let checked = model.validate().and_then(|()| settings.train.validate(&model));
+    let place = run.settings_path();
+    checked.map_err(|error| error.as_written().of_kind(Kind::Input).at(place.display()))
 }
 
 /// The trainer of a run whose folder is made, at its newest checkpoint.
@@ -552,11 +564,16 @@ impl Trainer {
         let best = self.run.as_ref().map(RunDir::best).filter(|best| best.exists());
         let more = best.map_or(String::new(), |best| {
             format!(
-                "; or go on from the best model with other settings by --init {}",
+                "; or go on from the best model with other settings by {} {}",
+                field("init"),
                 best.display()
             )
         });
-        Error::training(message).hint(format!("lower --lr or lengthen --warmup{more}"))
+        Error::training(message).hint(format!(
+            "lower {} or lengthen {}{more}",
+            field("learning_rate"),
+            field("warmup")
+        ))
     }
 
     fn log(&mut self, metrics: Metrics) -> Result<()> {

@@ -87,7 +87,7 @@ impl Trainer {
                 "{} is not what the run was trained on so far: it was changed",
                 self.tokens.name()
             ))
-            .hint("put the data back; or begin another run from the last checkpoint by --init"));
+            .hint(super::encoded::put_back()));
         }
         Ok(())
     }

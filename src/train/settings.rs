@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{self, CHOICES, TextFiles};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{self, Downloads, Sources, Tokens};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::files;
 use crate::gpt::without_rows;
 use crate::tokenizer::Tokenizer;
@@ -66,8 +66,15 @@ impl RunSettings {
             (Some(_), init) => init.as_deref(),
         };
         match init {
-            None => Err(Error::usage("--lora-rank adapts a model that is there already")
-                .hint("name it with --init DIR; or leave --lora-rank out to train a new one")),
+            None => Err(Error::usage(format!(
+                "{} adapts a model that is there already",
+                field("lora.rank")
+            ))
+            .hint(format!(
+                "name it with {} DIR; or leave {} out to train a new one",
+                field("init"),
+                field("lora.rank")
+            ))),
             Some(dir) if checkpoint::has_adapters(dir) => {
                 Err(Error::usage(format!("{} holds adapters already", dir.display()))
                     .hint("make it a whole model first: wgpt export, or Gpt::load and Gpt::save"))
@@ -155,7 +162,10 @@ pub fn prepare(
             "{} has no tokenizer, so it is not known what its tokens mean",
             dir.display()
         ))
-        .hint("give its tokenizer's folder with --tokenizer DIR, or data as token ids (.bin)"));
+        .hint(format!(
+            "give its tokenizer's folder with {} DIR, or data as token ids (.bin)",
+            field("tokenizer")
+        )));
     }
     fetch(&mut sources, on_event)?;
     let tokenizer = match known {
@@ -227,7 +237,11 @@ fn own_data(dir: &Path, saved: Option<&Path>) -> Result<Option<Own>> {
     let path = dir.join(TOKENS_FILE);
     let tokens = if path.is_file() {
         let opened = Tokens::open(&path).map_err(|error| {
-            error.hint(format!("remove {}: --resume encodes the data again", path.display()))
+            error.hint(format!(
+                "remove {}: {} encodes the data again",
+                path.display(),
+                field("resume")
+            ))
         });
         Ok(opened?)
     } else if let Some(reference) = Reference::of(dir)? {
@@ -321,9 +335,10 @@ fn check_sizes(settings: &GptConfig, saved: &GptConfig, dir: &Path) -> Result<()
     };
     match sizes(settings).into_iter().zip(sizes(saved)).find_map(differ) {
         None => Ok(()),
-        Some(what) => Err(Error::input(format!("{what} in {}", dir.display())).hint(
-            "put run.json back as it was; or begin another run from the checkpoint by --init",
-        )),
+        Some(what) => Err(Error::input(format!("{what} in {}", dir.display())).hint(format!(
+            "put run.json back as it was; or begin another run from the checkpoint by {}",
+            field("init")
+        ))),
     }
 }
 

@@ -66,7 +66,7 @@ fn auto_takes_a_real_gpu_and_never_a_software_adapter() {
 fn a_gpu_that_is_not_there_is_an_error_with_a_way_out() {
     let none = pick(DeviceChoice::Gpu, &[]).unwrap_err();
     assert_eq!(none.kind(), Kind::Device);
-    assert!(none.advice().unwrap().contains("--device cpu"));
+    assert!(none.advice().unwrap().contains("device cpu"));
     let third = pick(DeviceChoice::GpuIndex(3), &machine(&["discrete"])).unwrap_err();
     assert!(third.to_string().contains("no adapter 3"), "{third}");
     assert!(third.advice().unwrap().contains("wgpt devices"));
@@ -176,7 +176,7 @@ fn a_grid_that_no_device_allows_is_refused_in_words() {
         error.to_string().contains("matmul_nn") && error.to_string().contains("65535"),
         "{error}"
     );
-    assert!(error.advice().unwrap().contains("--batch-size"));
+    assert!(error.advice().unwrap().contains("batch_size"));
 }
 
 #[test]

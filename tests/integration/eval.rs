@@ -192,8 +192,8 @@ fn a_text_without_targets_or_of_other_tokens_is_refused() {
     assert!(message(Windows::NonOverlapping, &[]).contains("fewer than two tokens"));
     assert!(message(Windows::Sliding(2), &[7]).contains("fewer than two tokens"));
     assert!(message(Windows::NonOverlapping, &[7, 260]).contains("260 is out of range"));
-    assert!(message(Windows::Sliding(0), &[1, 2]).contains("--stride is 0"));
-    assert!(message(Windows::Sliding(9), &[1, 2]).contains("--stride is 9"));
+    assert!(message(Windows::Sliding(0), &[1, 2]).contains("stride is 0"));
+    assert!(message(Windows::Sliding(9), &[1, 2]).contains("stride is 9"));
 }
 
 #[test]

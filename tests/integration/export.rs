@@ -243,7 +243,7 @@ fn what_is_there_is_never_replaced() {
     fs::write(taken.join("notes.txt"), "mine").unwrap();
     for out in [taken.clone(), taken.join("notes.txt")] {
         let error = export_as(&source, &out, Layout::default()).unwrap_err();
-        assert!(error.advice().unwrap().contains("--out"), "{error}");
+        assert!(error.advice().unwrap().contains("give out a new folder"), "{error}");
     }
     let file = taken.join("notes.txt");
     let kind = gguf::Kind::Float(Float::F32);
@@ -665,7 +665,7 @@ fn a_gguf_file_names_the_pattern_or_is_refused() {
             }
             let error = written.expect_err(&what);
             assert!(error.to_string().contains("pattern"), "{what}: {error}");
-            assert!(error.advice().is_some_and(|hint| hint.contains("--out")), "{error:?}");
+            assert!(error.advice().is_some_and(|hint| hint.contains("out DIR")), "{error:?}");
             assert!(!path.exists(), "{what}");
         }
     }

@@ -265,6 +265,51 @@ fn only_the_command_line_prints_or_exits() {
     }
 }
 
+/// The texts of a file that have a flag of the command line, without its tests and its documentation.
+fn flags(text: &str) -> Vec<String> {
+    struct Texts(Vec<String>);
+    impl<'a> Visit<'a> for Texts {
+        fn visit_item_mod(&mut self, item: &'a syn::ItemMod) {
+            if item.ident != "tests" {
+                visit::visit_item_mod(self, item);
+            }
+        }
+
+        fn visit_attribute(&mut self, _: &'a syn::Attribute) {}
+
+        fn visit_lit_str(&mut self, text: &'a syn::LitStr) {
+            self.0.push(text.value());
+        }
+
+        fn visit_macro(&mut self, mac: &'a syn::Macro) {
+            // Its tokens have spaces between them, so that only a text has two dashes and a letter in a row.
+            self.0.push(mac.tokens.to_string());
+        }
+    }
+    let mut texts = Texts(vec![]);
+    texts.visit_file(&syn::parse_file(text).unwrap());
+    let flag = |rest: &str| rest.starts_with(|c: char| c.is_ascii_lowercase());
+    texts.0.retain(|text| text.split("--").skip(1).any(flag));
+    texts.0
+}
+
+/// The library names settings by its own fields ([`wgpt::error::field`]); only the command line knows flags.
+#[test]
+fn the_library_knows_no_flag() {
+    // These write texts for a file that tells how the command line is used, and names of folders.
+    let exempt = ["export::card", "repository"];
+    let ours = |module: &str| module == "main" || module.starts_with("cli");
+    for (module, text) in sources() {
+        if !ours(&module) && !exempt.contains(&module.as_str()) {
+            assert_eq!(flags(&text), Vec::<String>::new(), "{module} names a flag");
+        }
+    }
+    // The check sees what it should.
+    let text = "/// `--doc`\nfn f(n: i32) -> i32 { g(\"--lr\"); h!(\"take --seed {}\", --n); \"a -- b\"; \"c--4\" }";
+    assert_eq!(flags(text).len(), 2);
+    assert_eq!(flags("mod tests { const TEXT: &str = \"--lr\"; }"), Vec::<String>::new());
+}
+
 /// The checks see what they should.
 #[test]
 fn arrows_upwards_and_circles_are_found() {

@@ -401,17 +401,17 @@ fn what_is_wrong_with_adapters_is_said() {
         assert!(error.to_string().contains(words), "{error}");
         assert_eq!(error.kind(), Kind::Usage);
     };
-    usage(lora(0, 1.0, &["c_attn"]), "--lora-rank is 0");
-    usage(lora(17, 1.0, &["c_attn"]), "--lora-rank is 17");
-    usage(lora(1, f64::NAN, &["c_attn"]), "--lora-alpha is NaN");
-    usage(lora(1, f64::INFINITY, &["c_attn"]), "--lora-alpha is inf");
-    usage(lora(1, 0.0, &["c_attn"]), "--lora-alpha is 0");
+    usage(lora(0, 1.0, &["c_attn"]), "lora.rank is 0");
+    usage(lora(17, 1.0, &["c_attn"]), "lora.rank is 17");
+    usage(lora(1, f64::NAN, &["c_attn"]), "lora.alpha is NaN");
+    usage(lora(1, f64::INFINITY, &["c_attn"]), "lora.alpha is inf");
+    usage(lora(1, 0.0, &["c_attn"]), "lora.alpha is 0");
     usage(lora(1, 1.0, &["c_attn", "wte"]), "\"wte\"");
     usage(lora(1, 1.0, &["attn"]), "\"attn\"");
     usage(lora(1, 1.0, &[""]), "\"\"");
-    usage(lora(1, 1.0, &[]), "--lora-targets");
+    usage(lora(1, 1.0, &[]), "lora.targets");
     let both = FineTune { freeze: vec!["wte.*".into()], ..tuning(Lora::of_rank(1)) };
-    assert!(check_finetune(&tiny(), &both).unwrap_err().to_string().contains("--lora-rank"));
+    assert!(check_finetune(&tiny(), &both).unwrap_err().to_string().contains("lora.rank"));
 
     let adapting = Adapting::new();
     let mut settings = adapting.settings(Lora::of_rank(2));
@@ -423,7 +423,7 @@ fn what_is_wrong_with_adapters_is_said() {
         assert!(error.to_string().contains(words), "{error}");
         assert!(error.advice().is_some() && !adapting.place.run().join("best/x").exists());
     };
-    refused(&settings, "--lora-rank adapts a model");
+    refused(&settings, "lora.rank adapts a model");
     assert!(!adapting.place.run().exists(), "nothing is left of it");
     train(&RunSettings { init: Some(adapting.base.clone()), ..settings.clone() }, &Device::Cpu)
         .unwrap();

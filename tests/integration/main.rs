@@ -9,6 +9,7 @@ mod data;
 mod device;
 mod edges;
 mod end_of_text;
+mod errors;
 mod eval;
 mod export;
 mod finetune;

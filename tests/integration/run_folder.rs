@@ -242,7 +242,7 @@ fn a_run_folder_has_one_owner() {
     drop(run);
     RunDir::open(&path).unwrap();
     let error = RunDir::create(&path, &json!({})).unwrap_err();
-    assert!(error.advice().unwrap().contains("--resume"));
+    assert!(error.advice().unwrap().contains("by resume"));
     fs::write(dir.path().join("something"), "").unwrap();
     let error = RunDir::create(dir.path(), &json!({})).unwrap_err().to_string();
     assert!(error.contains("not empty"), "{error}");

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use wgpu::{Adapter, Backends, DeviceType, Features};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 
 /// Which device a run takes: `--device auto|cpu|gpu|gpu:N`.
 ///
@@ -38,8 +38,10 @@ impl FromStr for DeviceChoice {
             "cpu" => Ok(DeviceChoice::Cpu),
             "gpu" => Ok(DeviceChoice::Gpu),
             _ => index(text).map(DeviceChoice::GpuIndex).ok_or_else(|| {
-                Error::usage(format!("there is no device {text:?}"))
-                    .hint("--device takes auto, cpu, gpu or gpu:N; `wgpt devices` lists them")
+                Error::usage(format!("there is no device {text:?}")).hint(format!(
+                    "{} takes auto, cpu, gpu or gpu:N; `wgpt devices` lists them",
+                    field("device")
+                ))
             }),
         }
     }
@@ -139,6 +141,11 @@ pub(super) fn enumerate() -> Vec<Adapter> {
     pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
 }
 
+/// The way out where there is no adapter.
+pub(super) fn no_adapter() -> String {
+    format!("install the GPU's Vulkan driver, or run with {} cpu", field("device"))
+}
+
 /// All adapters, under the numbers of `--device gpu:N`.
 pub fn adapters() -> Vec<AdapterReport> {
     enumerate().iter().enumerate().map(|(i, adapter)| AdapterReport::new(i, adapter)).collect()
@@ -175,8 +182,9 @@ pub fn pick(choice: DeviceChoice, adapters: &[AdapterReport]) -> Result<Picked> 
             ),
             (None, None) => picked(None, "the CPU: there is no GPU adapter".into()),
         },
-        (_, None) => Err(Error::device("there is no GPU adapter (Vulkan, Metal or DX12)")
-            .hint("install the GPU's Vulkan driver, or run with --device cpu")),
+        (_, None) => {
+            Err(Error::device("there is no GPU adapter (Vulkan, Metal or DX12)").hint(no_adapter()))
+        }
         (DeviceChoice::Gpu, Some(a)) => {
             picked(Some(a.index), taken(a, "the best adapter of this machine"))
         }

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use wgpu::{Device, DeviceType, Features, Queue};
 
-use super::adapters::{enumerate, is_real, kind};
+use super::adapters::{enumerate, is_real, kind, no_adapter};
 use super::capabilities::{USED, experimental, has};
 use super::checks::Checks;
-use super::faults::{device_error, lock, watch};
+use super::faults::{device_error, lock, reported, watch};
 use super::measured::Measured;
 use super::notice::Notice;
 use super::pipelines::Pipelines;
 use super::variants::{Choices, class};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::kernel::{Needs, Variant};
 use crate::plan::{self, Dispatch, Plan};
 
@@ -109,8 +109,7 @@ impl GpuDevice {
     pub fn with(index: usize, setup: Setup) -> Result<Arc<GpuDevice>> {
         let Setup { wanted, checks, cache, submission } = setup;
         let adapter = enumerate().into_iter().nth(index).ok_or_else(|| {
-            Error::device(format!("there is no adapter {index}"))
-                .hint("install the GPU's Vulkan driver, or run with --device cpu")
+            Error::device(format!("there is no adapter {index}")).hint(no_adapter())
         })?;
         let info = adapter.get_info();
         let name = format!("{} ({:?})", info.name, info.backend);
@@ -139,8 +138,11 @@ impl GpuDevice {
             experimental_features: experimental(features),
             ..Default::default()
         };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|e| Error::device(format!("{name}: {e}")).hint("run with --device cpu"))?;
+        let (device, queue) =
+            pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
+                Error::device(format!("{name}: {e}"))
+                    .hint(format!("run with {} cpu", field("device")))
+            })?;
         let fault = watch(&device, &name);
         let has = has(&adapter, features, &required);
         let pipelines = Arc::new(Pipelines::new(&device, checks, cache.as_deref()));
@@ -327,7 +329,7 @@ impl GpuDevice {
         let fault = self.fault();
         match errors.first() {
             None => fault.map(|()| made),
-            Some(e) => Err(self.error(e)),
+            Some(e) => Err(reported(&self.name, e)),
         }
     }
 }

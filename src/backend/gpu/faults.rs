@@ -5,11 +5,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wgpu::Device;
 
-use crate::error::Error;
+use crate::error::{Error, field};
 
 /// The way out of too little memory.
-const OUT_OF_MEMORY: &str = "take a smaller --batch-size, --recompute block or --precision mixed (`wgpt plan` \
-    tells the bytes), or --device cpu";
+fn out_of_memory() -> String {
+    format!(
+        "take a smaller {}, {} block or {} mixed (`wgpt plan` tells the bytes), or {} cpu",
+        field("batch_size"),
+        field("recompute"),
+        field("precision"),
+        field("device")
+    )
+}
+
+/// The way out where a plan exceeds what a device can bind.
+pub(in crate::backend) fn too_large() -> String {
+    format!(
+        "take a smaller {} or {}, or {} cpu",
+        field("batch_size"),
+        field("seq_len"),
+        field("device")
+    )
+}
 
 /// What a mutex holds, also after a thread panicked with it.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -18,15 +35,27 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// An error of the device called `name`, with the way out.
 pub(super) fn device_error(name: &str, cause: impl fmt::Display) -> Error {
-    let cause = cause.to_string();
-    // Of a buffer, and of a device that is lost by it.
-    let hint = if ["Out of Memory", "Not enough memory"].iter().any(|text| cause.contains(text)) {
-        OUT_OF_MEMORY
-    } else {
+    Error::device(format!("{name}: {cause}")).hint(format!(
         "`wgpt tune` leaves out the kernels that this device does not run right, `wgpt verify` shows them; \
-         --device cpu needs none"
-    };
-    Error::device(format!("{name}: {cause}")).hint(hint)
+         {} cpu needs none",
+        field("device")
+    ))
+}
+
+/// What wgpu reports of the device called `name`, with the way out.
+pub(super) fn reported(name: &str, error: &wgpu::Error) -> Error {
+    let found = device_error(name, error);
+    if matches!(error, wgpu::Error::OutOfMemory { .. }) {
+        found.hint(out_of_memory())
+    } else {
+        found
+    }
+}
+
+/// The loss of the device called `name`. wgpu gives the cause as a text alone: this one is that of too little memory.
+fn lost(name: &str, message: &str) -> Error {
+    let found = device_error(name, format!("the device was lost: {message}"));
+    if message.contains("Not enough memory") { found.hint(out_of_memory()) } else { found }
 }
 
 /// Keeps the first thing that goes wrong: without it wgpu would panic.
@@ -34,13 +63,12 @@ pub(super) fn watch(device: &Device, name: &str) -> Arc<Mutex<Option<Error>>> {
     let fault = Arc::new(Mutex::new(None));
     let (seen, owner) = (Arc::clone(&fault), name.to_owned());
     device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-        lock(&seen).get_or_insert(device_error(&owner, error));
+        lock(&seen).get_or_insert_with(|| reported(&owner, &error));
     }));
     let (seen, owner) = (Arc::clone(&fault), name.to_owned());
     device.set_device_lost_callback(move |reason, message| {
         if reason != wgpu::DeviceLostReason::Destroyed {
-            let cause = format!("the device was lost: {message}");
-            lock(&seen).get_or_insert(device_error(&owner, cause));
+            lock(&seen).get_or_insert_with(|| lost(&owner, &message));
         }
     });
     fault

@@ -15,6 +15,7 @@ mod variants;
 pub use adapters::{AdapterReport, DeviceChoice, Picked, adapters, pick};
 pub use checks::Checks;
 pub use device::{GpuDevice, Setup, Wanted};
+pub(super) use faults::too_large;
 pub use measured::{Measured, Peak, Timing};
 pub use notice::Notice;
 pub use replay::Gpu;

@@ -19,7 +19,7 @@ use super::bpe::Tokenizer;
 use super::cut::Cutter;
 use super::special::{self, Added, AddedTokens, Flags, spelled_bytes};
 use super::token::{BASE, END_OF_TEXT};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 
 pub use count::Dropped;
 use count::{BATCH_BYTES, Counter};
@@ -148,7 +148,8 @@ impl TokenizerTrainer {
                 self.max_memory
             ))
             .hint(format!(
-                "--max-memory is {}MB at least",
+                "{} is {}MB at least",
+                field("max_memory"),
                 TokenizerTrainer::LEAST_MEMORY / 1_000_000
             )));
         }

@@ -153,7 +153,7 @@ fn what_is_not_finite_never_reaches_the_weights() {
         for words in ["the loss was not finite in 10 updates in a row", "step 18"] {
             assert!(error.to_string().contains(words), "{error}");
         }
-        assert!(error.advice().unwrap().contains("--lr"), "{error:?}");
+        assert!(error.advice().unwrap().contains("lower learning_rate"), "{error:?}");
         assert!(bits(&mut trainer) == before, "{name}: the parameters are as before");
     }
 }
@@ -212,7 +212,7 @@ fn a_run_that_ends_with_a_loss_that_is_not_finite_fails() {
         assert_eq!(error.kind(), Kind::Training, "{error}");
         assert!(error.to_string().contains("not finite after 8 updates"), "{error}");
         let (hint, run) = (error.advice().unwrap(), place.run());
-        assert_eq!(hint.contains("--init"), evaluations > 0, "{hint}");
+        assert_eq!(hint.contains("by init"), evaluations > 0, "{hint}");
         assert_eq!(
             run.join("best").exists(),
             evaluations > 0,
@@ -261,7 +261,7 @@ fn what_cannot_begin_leaves_nothing() {
             settings.data = vec![place.path("short.txt").to_string_lossy().into_owned()];
         })
     };
-    says(short("A cat."), &["short.txt", "too short", "17", "--seq-len"]);
+    says(short("A cat."), &["short.txt", "too short", "17", "seq_len"]);
     says(short("The cat sat on"), &["short.txt", "too short"]);
     says(short("  "), &["short.txt", "too short"]);
     says(refused(|s, _| s.data = vec!["/no/such".into()]), &["/no/such", "stories"]);
@@ -269,16 +269,16 @@ fn what_cannot_begin_leaves_nothing() {
     says(refused(|s, _| s.tokenizer = "/no/such".into()), &["/no/such"]);
     says(refused(|s, _| s.init = Some("/no/such".into())), &["/no/such"]);
     says(refused(|s, _| s.model.n_head = 3), &["n_head 3 does not divide"]);
-    says(refused(|s, _| s.train.learning_rate = 1e30), &["--lr is 1000000", "0 to 1000"]);
-    says(refused(|s, _| s.train.learning_rate = f64::NAN), &["--lr is NaN"]);
-    says(refused(|s, _| s.train.seq_len = Some(17)), &["--seq-len is 17", "16"]);
-    says(refused(|s, _| s.train.seq_len = Some(0)), &["--seq-len is 0"]);
-    says(refused(|s, _| s.train.eval_iters = 0), &["--eval-iters is 0"]);
-    says(refused(|s, _| s.train.batch_size = usize::MAX), &["--batch-size", "at most"]);
-    says(refused(|s, _| s.train.grad_accum = usize::MAX), &["--grad-accum", "at most"]);
-    says(refused(|s, _| s.train.max_iters = usize::MAX), &["--max-iters", "at most"]);
-    says(refused(|s, _| s.train.warmup = Some(usize::MAX)), &["--warmup", "at most"]);
-    says(refused(|s, _| s.train.eval_iters = 1 << 62), &["--eval-iters", "at most"]);
+    says(refused(|s, _| s.train.learning_rate = 1e30), &["learning_rate is 1000000", "0 to 1000"]);
+    says(refused(|s, _| s.train.learning_rate = f64::NAN), &["learning_rate is NaN"]);
+    says(refused(|s, _| s.train.seq_len = Some(17)), &["seq_len is 17", "16"]);
+    says(refused(|s, _| s.train.seq_len = Some(0)), &["seq_len is 0"]);
+    says(refused(|s, _| s.train.eval_iters = 0), &["eval_iters is 0"]);
+    says(refused(|s, _| s.train.batch_size = usize::MAX), &["batch_size times seq_len", "at most"]);
+    says(refused(|s, _| s.train.grad_accum = usize::MAX), &["grad_accum", "at most"]);
+    says(refused(|s, _| s.train.max_iters = usize::MAX), &["max_iters", "at most"]);
+    says(refused(|s, _| s.train.warmup = Some(usize::MAX)), &["warmup", "at most"]);
+    says(refused(|s, _| s.train.eval_iters = 1 << 62), &["eval_iters", "at most"]);
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn a_folder_that_holds_something_is_left_alone() {
     let before = contents(&place.run());
     let error = train(&place.settings(), &Device::Cpu).unwrap_err();
     assert!(error.to_string().contains("holds a run already"), "{error}");
-    assert!(error.advice().unwrap().contains("--resume"), "{error:?}");
+    assert!(error.advice().unwrap().contains("by resume"), "{error:?}");
     assert!(contents(&place.run()) == before);
 
     let other = Place::new();
@@ -555,7 +555,7 @@ fn exhaust() {
     println!("{error} ({:?})", error.advice());
     assert_eq!(error.kind(), Kind::Device);
     assert!(error.to_string().contains("GiB") && error.to_string().contains("Memory"), "{error}");
-    for option in ["--batch-size", "--recompute", "--precision"] {
+    for option in ["batch_size", "recompute", "precision"] {
         assert!(error.advice().unwrap().contains(option), "{error:?}");
     }
     drop(trainer);

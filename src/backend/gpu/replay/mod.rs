@@ -13,10 +13,11 @@ use rayon::prelude::*;
 use wgpu::{BindGroup, Buffer, BufferUsages};
 
 use crate::backend::gpu::device::GpuDevice;
+use crate::backend::gpu::faults::too_large;
 use crate::backend::gpu::pipelines::Pipeline;
 use crate::backend::gpu::variants::{Choice, choose};
 use crate::backend::interface::Backend;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::kernel::{Dims, Elem, Step, StepWords, Variant, grid};
 use crate::plan::{Dispatch, Plan, View};
 
@@ -78,15 +79,14 @@ impl Gpu {
     /// As [`Gpu::new`].
     pub fn with(device: &Arc<GpuDevice>, plan: Arc<Plan>, choice: Choice<'_>) -> Result<Gpu> {
         if let Some(what) = plan.exceeds(device.limits()) {
-            return Err(Error::device(format!("{}: {what}", device.name()))
-                .hint("take a smaller --batch-size or --seq-len, or --device cpu"));
+            return Err(Error::device(format!("{}: {what}", device.name())).hint(too_large()));
         }
         if !device.has().f16 && plan.buffers.iter().any(|buffer| buffer.elem == Elem::F16) {
             return Err(Error::device(format!(
                 "{}: it has no arithmetic in half precision, which mixed precision needs",
                 device.name()
             ))
-            .hint("take --precision f32"));
+            .hint(format!("take {} f32", field("precision"))));
         }
         let choose = |dispatch| choose(choice, device.has(), dispatch);
         let variants: Vec<_> = plan.dispatches.iter().map(choose).collect();
@@ -259,7 +259,11 @@ fn check_grids(device: &GpuDevice, plan: &Plan, variants: &[&Variant]) -> Result
                 dispatch.kernel.name,
                 grid::LARGEST
             ))
-            .hint("take a smaller --batch-size, for which --grad-accum makes up"));
+            .hint(format!(
+                "take a smaller {}, for which {} makes up",
+                field("batch_size"),
+                field("grad_accum")
+            )));
         }
     }
     Ok(())

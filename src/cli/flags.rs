@@ -1,0 +1,124 @@
+//! How the command line calls the settings that the library's errors name.
+
+/// The library's name of a setting, and what the command line calls it.
+const NAMES: &[(&str, &str)] = &[
+    ("batch_size", "--batch-size"),
+    ("beta1", "--beta1"),
+    ("beta2", "--beta2"),
+    ("data", "--data"),
+    ("device", "--device"),
+    ("dropout", "--dropout"),
+    ("eval_iters", "--eval-iters"),
+    ("freeze", "--freeze"),
+    ("gguf", "--gguf"),
+    ("grad_accum", "--grad-accum"),
+    ("grad_clip", "--grad-clip"),
+    ("init", "--init"),
+    ("learning_rate", "--lr"),
+    ("log_every", "--log-every"),
+    ("lora.alpha", "--lora-alpha"),
+    ("lora.rank", "--lora-rank"),
+    ("lora.targets", "--lora-targets"),
+    ("max_iters", "--max-iters"),
+    ("max_memory", "--max-memory"),
+    ("max_tokens", "--max-tokens"),
+    ("min_learning_rate", "--min-lr"),
+    ("min_p", "--min-p"),
+    ("n_embd", "--embd"),
+    ("n_head", "--heads"),
+    ("n_inner", "4 times --embd"),
+    ("n_layer", "--layers"),
+    ("n_positions", "--context"),
+    ("out", "--out"),
+    ("precision", "--precision"),
+    ("prompt", "--prompt"),
+    ("prompt_ids", "--prompt-ids"),
+    ("prompt_tokens", "--prompt-tokens"),
+    ("recompute", "--recompute"),
+    ("repetition_penalty", "--repetition-penalty"),
+    ("resume", "--resume"),
+    ("seq_len", "--seq-len"),
+    ("size", "--size"),
+    ("stop", "--stop"),
+    ("stride", "--stride"),
+    ("temperature", "--temperature"),
+    ("tokenizer", "--tokenizer"),
+    ("top_k", "--top-k"),
+    ("top_p", "--top-p"),
+    ("train::resume", "wgpt train --resume"),
+    ("train_only", "--train-only"),
+    ("val_tokens", "--val-tokens"),
+    ("vocab_size", "--vocab"),
+    ("warmup", "--warmup"),
+    ("weight_decay", "--weight-decay"),
+];
+
+/// What the command line calls the setting that the library calls `field`.
+pub fn name(field: &str) -> String {
+    let flag = NAMES.iter().find(|(name, _)| *name == field);
+    flag.map_or(field, |(_, flag)| flag).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Fields without a flag of their own: no option leads to them.
+    const WITHOUT: &[&str] = &["layer_norm_epsilon"];
+
+    /// The options of a command and of its subcommands.
+    fn options(command: &clap::Command, found: &mut BTreeSet<String>) {
+        found.extend(command.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned));
+        command.get_subcommands().for_each(|command| options(command, found));
+    }
+
+    /// What the library's sources name by `field("...")`.
+    fn fields(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("src/cli") {
+                fields(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let imports =
+                    |line: &str| line.contains("use crate::error::") && line.contains("field");
+                if text.lines().any(imports) {
+                    // Not those of documentation.
+                    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+                    let calls = lines.flat_map(|line| line.split("field(\"").skip(1));
+                    found.extend(calls.map(|rest| rest.split('"').next().unwrap().to_owned()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_flag_is_an_option() {
+        let mut known = BTreeSet::new();
+        options(&crate::cli::command(), &mut known);
+        for (field, name) in NAMES {
+            let flags: Vec<&str> =
+                name.split(' ').filter_map(|word| word.strip_prefix("--")).collect();
+            assert_eq!(flags.len(), 1, "{field}: {name}");
+            assert!(known.contains(flags[0]), "{field}: there is no option {name}");
+        }
+    }
+
+    #[test]
+    fn the_fields_are_those_that_the_library_names() {
+        let mut named = BTreeSet::new();
+        fields(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut named);
+        let known = NAMES.iter().map(|(field, _)| *field).chain(WITHOUT.iter().copied());
+        assert_eq!(named, known.map(str::to_owned).collect());
+    }
+
+    #[test]
+    fn a_field_is_shown_by_its_flag() {
+        assert_eq!(name("learning_rate"), "--lr");
+        assert_eq!(name("layer_norm_epsilon"), "layer_norm_epsilon");
+    }
+}
