@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ArgMatches;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::parser::ValueSource;
 use wgpt::backend::Device;
 use wgpt::checkpoint;
 use wgpt::config::Optimizer;
 use wgpt::model::{Program, Uses, check_finetune};
-use wgpt::train::{self, Resumed, RunSettings};
+use wgpt::train::{self, Resumed, RunSettings, TokenizerChoice};
 use wgpt::{
     Error, GenerateOptions, Gpt, GptConfig, Result, Summary, Tokenizer, TrainConfig, Trainer,
 };
@@ -50,8 +51,8 @@ pub struct Args {
     #[arg(long, value_name = "DATA", num_args = 1..)]
     data: Vec<String>,
     /// train (a vocabulary of the size's own), bytes, or a folder with a tokenizer [default: train]
-    #[arg(long, value_name = "TOKENIZER")]
-    tokenizer: Option<String>,
+    #[arg(long, value_name = "TOKENIZER", value_parser = PathBufValueParser::new().map(TokenizerChoice::from))]
+    tokenizer: Option<TokenizerChoice>,
     /// Options from a TOML file; the command line goes before it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -194,10 +195,10 @@ fn check_given(args: &Args, train: &TrainConfig) -> Result<()> {
         ));
     }
     let (Some(vocab), Some(tokenizer)) = (args.model.vocab, &args.tokenizer) else { return Ok(()) };
-    let has = match tokenizer.as_str() {
-        "train" => return Ok(()),
-        "bytes" => Tokenizer::bytes().vocab_size(),
-        folder => Tokenizer::load(Path::new(folder))?.vocab_size(),
+    let has = match tokenizer {
+        TokenizerChoice::Train => return Ok(()),
+        TokenizerChoice::Bytes => Tokenizer::bytes().vocab_size(),
+        TokenizerChoice::Folder(folder) => Tokenizer::load(folder)?.vocab_size(),
     };
     if vocab != has {
         return Err(Error::usage(format!(
@@ -269,10 +270,10 @@ impl Args {
         check_given(self, &train)?;
         Ok(RunSettings {
             data,
-            tokenizer: self.tokenizer.clone().unwrap_or_else(|| "train".to_owned()),
+            tokenizer: self.tokenizer.clone().unwrap_or_default(),
             model,
             train,
-            device: resolve(self.device.device)?.to_string(),
+            device: resolve(self.device.device)?,
             threads,
             init,
             // Without a home the data are encoded for each run, that is all.
@@ -348,7 +349,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
                 // Their model may be one of the hub that is no longer on this machine.
                 find_model(Some(dir))?;
             }
-            let device = |settings: &RunSettings| open(settings.device.parse()?);
+            let device = |settings: &RunSettings| open(settings.device);
             match train::resume(dir, device, &mut |event| progress.show(event))? {
                 Resumed::Running(trainer) => *trainer,
                 Resumed::Finished(summary) => {
@@ -364,7 +365,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
         None => {
             let mut settings = args.settings(threads)?;
             set_running(settings.train.out.clone().map_or(Running::Nothing, Running::Preparing));
-            let device = open(settings.device.parse()?)?;
+            let device = open(settings.device)?;
             args.fit(&mut settings, &device);
             train::start(&settings, device, &mut |event| progress.show(event))?
         }

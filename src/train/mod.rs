@@ -3,6 +3,7 @@
 //! What a step does follows from the seed and its number alone (batches, dropout), so that parameters,
 //! moments, the device's counters and a few numbers are the whole state.
 
+mod choice;
 pub mod curve;
 mod encoded;
 pub mod report;
@@ -34,6 +35,7 @@ use crate::tune::{Effort, tune};
 
 use saves::{draw_curve, moments};
 
+pub use choice::TokenizerChoice;
 pub use report::{Event, StepReport, Summary};
 pub use settings::{Prepared, RunSettings, prepare};
 

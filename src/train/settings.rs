@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::gpu::DeviceChoice;
 use crate::checkpoint::{self, CHOICES, TextFiles};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{self, Downloads, Sources, Tokens};
@@ -11,6 +12,7 @@ use crate::error::{Error, Result, field};
 use crate::files;
 use crate::gpt::without_rows;
 use crate::tokenizer::Tokenizer;
+use crate::train::choice::TokenizerChoice;
 use crate::train::encoded::{Places, REFERENCE_FILE, Reference, TOKENS_FILE, Work};
 use crate::train::report::Event;
 
@@ -25,14 +27,14 @@ pub(super) const BEFORE_TRAINING: [&str; 6] =
 pub struct RunSettings {
     /// What `--data` names: `stories`, `shakespeare`, `tinystories`, files, folders.
     pub data: Vec<String>,
-    /// `train`, `bytes`, or the folder of a tokenizer.
-    pub tokenizer: String,
+    /// Where the tokenizer comes from.
+    pub tokenizer: TokenizerChoice,
     /// The sizes; the vocabulary is the most that the tokenizer may have.
     pub model: GptConfig,
     /// How it is trained.
     pub train: TrainConfig,
-    /// `auto`, `cpu`, `gpu` or `gpu:N`.
-    pub device: String,
+    /// The device that it runs on.
+    pub device: DeviceChoice,
     /// Threads of the CPU; `None`: all.
     pub threads: Option<usize>,
     /// The model folder, or weights file, that training starts from.
@@ -91,9 +93,9 @@ impl RunSettings {
         let corpus =
             |name: &str| name == "stories" || data::DATASETS.iter().any(|d| d.name == name);
         let data = |name: &String| if corpus(name) { name.clone() } else { text(name) };
-        let tokenizer = match self.tokenizer.as_str() {
-            "train" | "bytes" => self.tokenizer.clone(),
-            folder => text(folder),
+        let tokenizer = match &self.tokenizer {
+            TokenizerChoice::Folder(folder) => TokenizerChoice::Folder(absolute(folder)),
+            choice => choice.clone(),
         };
         RunSettings {
             data: self.data.iter().map(data).collect(),
@@ -207,11 +209,7 @@ fn text_files(
     model: &GptConfig,
     tokenizer: Option<&Tokenizer>,
 ) -> Result<TextFiles> {
-    let folder = match settings.tokenizer.as_str() {
-        "train" | "bytes" => None,
-        folder => Some(Path::new(folder)),
-    };
-    match (saved, &settings.init, folder.zip(tokenizer)) {
+    match (saved, &settings.init, settings.tokenizer.folder().zip(tokenizer)) {
         (Some(saved), ..) => TextFiles::read(saved, model.vocab_size),
         (None, Some(init), None) => TextFiles::read(init, model.vocab_size),
         (None, Some(init), Some((folder, _))) => {
@@ -273,11 +271,11 @@ fn known_tokenizer(settings: &RunSettings, saved: Option<&Path>) -> Result<Optio
         let folder = dir.map(checkpoint::tokenizer_folder).transpose()?.flatten();
         folder.as_deref().map(Tokenizer::load).transpose()
     };
-    match (saved, settings.tokenizer.as_str()) {
+    match (saved, &settings.tokenizer) {
         (Some(_), _) => of(saved),
-        (None, "train") => of(settings.init.as_deref()),
-        (None, "bytes") => Ok(Some(Tokenizer::bytes())),
-        (None, folder) => Tokenizer::load(Path::new(folder)).map(Some),
+        (None, TokenizerChoice::Train) => of(settings.init.as_deref()),
+        (None, TokenizerChoice::Bytes) => Ok(Some(Tokenizer::bytes())),
+        (None, TokenizerChoice::Folder(folder)) => Tokenizer::load(folder).map(Some),
     }
 }
 

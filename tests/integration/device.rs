@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use assert_cmd::Command;
 use wgpt::backend::Backend;
-use wgpt::backend::gpu::{AdapterReport, Choice, DeviceChoice, Gpu, adapters, pick};
+use wgpt::backend::gpu::{AdapterKind, AdapterReport, Choice, DeviceChoice, Gpu, adapters, pick};
 use wgpt::error::Kind;
 use wgpt::kernel::{Dims, Elem, Step};
 use wgpt::ops::{matmul, residual};
@@ -14,8 +14,8 @@ use wgpt::plan::{Limits, Plan, Role};
 use crate::common::{gpu, new_gpu};
 
 /// Adapters of these kinds, as if a machine had them.
-fn machine(kinds: &[&'static str]) -> Vec<AdapterReport> {
-    let adapter = |(index, kind): (usize, &&'static str)| AdapterReport {
+fn machine(kinds: &[AdapterKind]) -> Vec<AdapterReport> {
+    let adapter = |(index, &kind): (usize, &AdapterKind)| AdapterReport {
         index,
         name: format!("adapter {index}"),
         backend: "Vulkan".into(),
@@ -36,7 +36,11 @@ fn machine(kinds: &[&'static str]) -> Vec<AdapterReport> {
 #[test]
 fn choices_are_read_and_written() {
     for text in ["auto", "cpu", "gpu", "gpu:0", "gpu:12"] {
-        assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
+        let choice: DeviceChoice = text.parse().unwrap();
+        assert_eq!(choice.to_string(), text);
+        // In run.json it is the same text.
+        assert_eq!(serde_json::to_value(choice).unwrap(), text);
+        assert_eq!(serde_json::from_value::<DeviceChoice>(text.into()).unwrap(), choice);
     }
     for text in ["", "GPU", "gpu:", "gpu:-1", "gpu:x", "cuda", "cpu:0"] {
         let error = text.parse::<DeviceChoice>().unwrap_err();
@@ -46,19 +50,47 @@ fn choices_are_read_and_written() {
 }
 
 #[test]
+fn kinds_of_adapters_are_written_as_they_are_shown() {
+    for (kind, name) in [
+        (AdapterKind::Software, "software"),
+        (AdapterKind::Other, "other"),
+        (AdapterKind::Virtual, "virtual"),
+        (AdapterKind::Integrated, "integrated"),
+        (AdapterKind::Discrete, "discrete"),
+    ] {
+        assert_eq!(kind.to_string(), name);
+        assert_eq!(serde_json::to_value(kind).unwrap(), name);
+    }
+}
+
+#[test]
 fn auto_takes_a_real_gpu_and_never_a_software_adapter() {
-    let taken = |choice, kinds: &[&'static str]| pick(choice, &machine(kinds)).unwrap().index;
-    let auto = |kinds: &[&'static str]| taken(DeviceChoice::Auto, kinds);
+    let taken = |choice, kinds: &[AdapterKind]| pick(choice, &machine(kinds)).unwrap().index;
+    let auto = |kinds: &[AdapterKind]| taken(DeviceChoice::Auto, kinds);
     assert_eq!(auto(&[]), None);
-    assert_eq!(auto(&["software"]), None);
-    assert_eq!(auto(&["other", "software"]), None);
-    assert_eq!(auto(&["software", "virtual"]), Some(1));
-    assert_eq!(auto(&["virtual", "integrated", "discrete", "discrete"]), Some(2));
-    assert_eq!(taken(DeviceChoice::Gpu, &["software"]), Some(0));
-    assert_eq!(taken(DeviceChoice::Gpu, &["software", "integrated"]), Some(1));
-    assert_eq!(taken(DeviceChoice::GpuIndex(0), &["software", "discrete"]), Some(0));
-    assert_eq!(taken(DeviceChoice::Cpu, &["discrete"]), None);
-    let why = pick(DeviceChoice::Auto, &machine(&["software"])).unwrap().reason;
+    assert_eq!(auto(&[AdapterKind::Software]), None);
+    assert_eq!(auto(&[AdapterKind::Other, AdapterKind::Software]), None);
+    assert_eq!(auto(&[AdapterKind::Software, AdapterKind::Virtual]), Some(1));
+    assert_eq!(
+        auto(&[
+            AdapterKind::Virtual,
+            AdapterKind::Integrated,
+            AdapterKind::Discrete,
+            AdapterKind::Discrete
+        ]),
+        Some(2)
+    );
+    assert_eq!(taken(DeviceChoice::Gpu, &[AdapterKind::Software]), Some(0));
+    assert_eq!(
+        taken(DeviceChoice::Gpu, &[AdapterKind::Software, AdapterKind::Integrated]),
+        Some(1)
+    );
+    assert_eq!(
+        taken(DeviceChoice::GpuIndex(0), &[AdapterKind::Software, AdapterKind::Discrete]),
+        Some(0)
+    );
+    assert_eq!(taken(DeviceChoice::Cpu, &[AdapterKind::Discrete]), None);
+    let why = pick(DeviceChoice::Auto, &machine(&[AdapterKind::Software])).unwrap().reason;
     assert!(why.contains("software"), "{why}");
 }
 
@@ -67,7 +99,7 @@ fn a_gpu_that_is_not_there_is_an_error_with_a_way_out() {
     let none = pick(DeviceChoice::Gpu, &[]).unwrap_err();
     assert_eq!(none.kind(), Kind::Device);
     assert!(none.advice().unwrap().contains("device cpu"));
-    let third = pick(DeviceChoice::GpuIndex(3), &machine(&["discrete"])).unwrap_err();
+    let third = pick(DeviceChoice::GpuIndex(3), &machine(&[AdapterKind::Discrete])).unwrap_err();
     assert!(third.to_string().contains("no adapter 3"), "{third}");
     assert!(third.advice().unwrap().contains("wgpt devices"));
 }

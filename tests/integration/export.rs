@@ -10,6 +10,7 @@ use predicates::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use wgpt::backend::Device;
+use wgpt::backend::gpu::DeviceChoice;
 use wgpt::checkpoint::{Float, Layout, Metrics};
 use wgpt::export::{self, gguf};
 use wgpt::model::{open as open_model, open_weights, parameters};
@@ -288,7 +289,7 @@ fn the_card_tells_of_the_run() {
         tokenizer: "bytes".into(),
         model: model.clone(),
         train: TrainConfig { batch_size: 5, seed: 4242, ..TrainConfig::default() },
-        device: "cpu".into(),
+        device: DeviceChoice::Cpu,
         threads: None,
         init: None,
         cache: None,

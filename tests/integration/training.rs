@@ -25,6 +25,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tempfile::TempDir;
 use wgpt::backend::Device;
+use wgpt::backend::gpu::DeviceChoice;
 use wgpt::data::stories;
 use wgpt::train::{Resumed, RunSettings, resume, start};
 use wgpt::{Event, GptConfig, Result, Summary, TrainConfig, Trainer};
@@ -92,7 +93,7 @@ impl Place {
                 out: Some(self.run()),
                 ..TrainConfig::default()
             },
-            device: "cpu".into(),
+            device: DeviceChoice::Cpu,
             threads: None,
             init: None,
             cache: None,

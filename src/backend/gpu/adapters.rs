@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wgpu::{Adapter, Backends, DeviceType, Features};
 
 use crate::error::{Error, Result, field};
@@ -58,6 +58,65 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
+impl Serialize for DeviceChoice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for DeviceChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<DeviceChoice, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What kind of device an adapter is, in the order in which `auto` prefers them: the best one last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdapterKind {
+    /// A driver that computes on the CPU, slower than the CPU backend.
+    Software,
+    /// A kind that the driver does not tell.
+    Other,
+    /// A GPU of a virtual machine.
+    Virtual,
+    /// A GPU that shares the CPU's memory.
+    Integrated,
+    /// A GPU with memory of its own.
+    Discrete,
+}
+
+impl AdapterKind {
+    /// Whether it is hardware.
+    pub(super) fn is_real(self) -> bool {
+        self >= AdapterKind::Virtual
+    }
+}
+
+impl From<DeviceType> for AdapterKind {
+    fn from(device_type: DeviceType) -> AdapterKind {
+        match device_type {
+            DeviceType::DiscreteGpu => AdapterKind::Discrete,
+            DeviceType::IntegratedGpu => AdapterKind::Integrated,
+            DeviceType::VirtualGpu => AdapterKind::Virtual,
+            DeviceType::Cpu => AdapterKind::Software,
+            DeviceType::Other => AdapterKind::Other,
+        }
+    }
+}
+
+impl fmt::Display for AdapterKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AdapterKind::Software => "software",
+            AdapterKind::Other => "other",
+            AdapterKind::Virtual => "virtual",
+            AdapterKind::Integrated => "integrated",
+            AdapterKind::Discrete => "discrete",
+        })
+    }
+}
+
 /// What `wgpt devices` says of an adapter.
 #[derive(Clone, Debug, Serialize)]
 pub struct AdapterReport {
@@ -69,8 +128,8 @@ pub struct AdapterReport {
     pub backend: String,
     /// The driver and its version.
     pub driver: String,
-    /// discrete, integrated, virtual, software or other.
-    pub kind: &'static str,
+    /// What kind of device it is.
+    pub kind: AdapterKind,
     /// The largest buffer, in bytes.
     pub buffer_bytes: u64,
     /// The largest binding, in bytes.
@@ -97,7 +156,7 @@ impl AdapterReport {
             index,
             backend: format!("{:?}", info.backend),
             driver: driver.trim().to_owned(),
-            kind: kind(info.device_type),
+            kind: info.device_type.into(),
             buffer_bytes: limits.max_buffer_size,
             binding_bytes: limits.max_storage_buffer_binding_size,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
@@ -109,27 +168,6 @@ impl AdapterReport {
             name: info.name,
         }
     }
-}
-
-pub(super) fn kind(device_type: DeviceType) -> &'static str {
-    match device_type {
-        DeviceType::DiscreteGpu => "discrete",
-        DeviceType::IntegratedGpu => "integrated",
-        DeviceType::VirtualGpu => "virtual",
-        DeviceType::Cpu => "software",
-        DeviceType::Other => "other",
-    }
-}
-
-/// Whether it is hardware: a software adapter is slower than the CPU backend.
-pub(super) fn is_real(kind: &str) -> bool {
-    rank(kind) >= rank("virtual")
-}
-
-/// How much a device is wanted: the higher the better.
-fn rank(kind: &str) -> usize {
-    let order = ["software", "other", "virtual", "integrated", "discrete"];
-    order.iter().position(|k| *k == kind).unwrap_or(0)
 }
 
 pub(super) fn enumerate() -> Vec<Adapter> {
@@ -167,8 +205,8 @@ pub struct Picked {
 /// If a GPU is asked for and there is none, or none with that number.
 pub fn pick(choice: DeviceChoice, adapters: &[AdapterReport]) -> Result<Picked> {
     // Of equals the first: later ones lose ties by their number.
-    let best = adapters.iter().max_by_key(|a| (rank(a.kind), usize::MAX - a.index));
-    let real = best.filter(|a| is_real(a.kind));
+    let best = adapters.iter().max_by_key(|a| (a.kind, usize::MAX - a.index));
+    let real = best.filter(|a| a.kind.is_real());
     let picked = |index, reason: String| Ok(Picked { index, reason });
     let taken =
         |a: &AdapterReport, why: &str| format!("{} ({}, {}): {why}", a.name, a.kind, a.backend);

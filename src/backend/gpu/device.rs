@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use wgpu::{Device, DeviceType, Features, Queue};
 
-use super::adapters::{enumerate, is_real, kind, no_adapter};
+use super::adapters::{AdapterKind, enumerate, no_adapter};
 use super::capabilities::{USED, experimental, has};
 use super::checks::Checks;
 use super::faults::{device_error, lock, reported, watch};
@@ -155,7 +155,7 @@ impl GpuDevice {
             Some(folder) => Measured::load(folder, driver.trim()),
             None => (Measured::new(driver), None),
         };
-        let real = is_real(kind(info.device_type));
+        let real = AdapterKind::from(info.device_type).is_real();
         Ok(Arc::new(GpuDevice {
             device,
             queue,

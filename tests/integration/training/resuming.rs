@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use wgpt::Event;
 use wgpt::backend::Device;
-use wgpt::backend::gpu::Choices;
+use wgpt::backend::gpu::{Choices, DeviceChoice};
 use wgpt::config::{Optimizer, Precision};
 use wgpt::data::{TokenWriter, Tokens};
 use wgpt::ops::global_norm::{FIRST_SCALE_LOG2, state};
-use wgpt::train::{Resumed, RunSettings, resume, start};
+use wgpt::train::{Resumed, RunSettings, TokenizerChoice, resume, start};
 
 use crate::common::full_gpu;
 
@@ -339,4 +339,97 @@ fn token_files_are_data() {
     write(&place.path("ids.bin"));
     assert!(Tokens::open(&place.path("ids.bin")).is_ok());
     assert!(go_on(&place.run(), &Device::Cpu).unwrap().finished);
+}
+
+/// run.json as version 0.1.0 wrote it before tokenizer and device had types of their own, but for the paths.
+const OLD_RUN: &str = r#"{
+  "data": [
+    "DATA"
+  ],
+  "tokenizer": "bytes",
+  "model": {
+    "n_layer": 1,
+    "n_head": 2,
+    "n_embd": 8,
+    "vocab_size": 1000,
+    "n_positions": 16,
+    "n_inner": null,
+    "layer_norm_epsilon": 0.00001
+  },
+  "train": {
+    "max_iters": 2,
+    "batch_size": 2,
+    "seq_len": null,
+    "grad_accum": 1,
+    "learning_rate": 0.00625,
+    "min_learning_rate": null,
+    "warmup": null,
+    "weight_decay": 0.1,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "eps": 1e-8,
+    "grad_clip": 1.0,
+    "dropout": 0.0,
+    "seed": 1337,
+    "eval_every": 500,
+    "eval_iters": 1,
+    "val_tokens": 1000000,
+    "save_every": 500,
+    "log_every": 10,
+    "keep": 2,
+    "optimizer": "adamw",
+    "precision": "f32",
+    "recompute": "none",
+    "finetune": {
+      "freeze": [],
+      "train_only": [],
+      "lora": null
+    },
+    "out": "RUN"
+  },
+  "device": "cpu",
+  "threads": null,
+  "init": null,
+  "cache": "CACHE"
+}"#;
+
+#[test]
+fn the_settings_of_an_older_version_are_read_and_written_as_they_were() {
+    let folder = TokenizerChoice::Folder("/a/train".into());
+    for (choice, name) in
+        [(TokenizerChoice::Train, "train"), (TokenizerChoice::Bytes, "bytes"), (folder, "/a/train")]
+    {
+        for (device, device_name) in [
+            (DeviceChoice::Auto, "auto"),
+            (DeviceChoice::Cpu, "cpu"),
+            (DeviceChoice::Gpu, "gpu"),
+            (DeviceChoice::GpuIndex(2), "gpu:2"),
+        ] {
+            let old = OLD_RUN.replace("\"bytes\"", &format!("{name:?}"));
+            let old = old.replace("\"cpu\"", &format!("{device_name:?}"));
+            let settings: RunSettings = serde_json::from_str(&old).unwrap();
+            assert_eq!((&settings.tokenizer, settings.device), (&choice, device));
+            assert_eq!(serde_json::to_string_pretty(&settings).unwrap(), old);
+        }
+    }
+    let wrong = OLD_RUN.replace("\"cpu\"", "\"tpu\"");
+    let error = serde_json::from_str::<RunSettings>(&wrong).unwrap_err();
+    assert!(error.to_string().contains("there is no device \"tpu\""), "{error}");
+}
+
+#[test]
+fn a_run_of_an_older_version_goes_on() {
+    let place = Place::new();
+    let data = place.settings().data[0].clone();
+    let run = place.run();
+    fs::create_dir(&run).unwrap();
+    let cache = place.path("cache");
+    let paths = [("DATA", Path::new(&data)), ("RUN", &run), ("CACHE", &cache)];
+    let old = paths.iter().fold(OLD_RUN.to_owned(), |text, (name, path)| {
+        text.replace(&format!("{name:?}"), &format!("{:?}", path.to_str().unwrap()))
+    });
+    fs::write(run.join("run.json"), &old).unwrap();
+    assert!(go_on(&run, &Device::Cpu).unwrap().finished);
+    assert_eq!(fs::read_to_string(run.join("run.json")).unwrap(), old);
+    assert!(fs::metadata(run.join("model.safetensors")).unwrap().len() > 0);
 }
