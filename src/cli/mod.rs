@@ -11,6 +11,7 @@ mod export;
 mod flags;
 mod generate;
 mod grad_check;
+mod interrupt;
 mod number;
 mod options;
 mod outcome;

@@ -1,11 +1,12 @@
 //! `wgpt plan`: what a run would take, exactly, before anything is allocated.
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use wgpt::backend::{Device, cpu};
 use wgpt::config::Optimizer;
 use wgpt::model::{Program, Uses, check_finetune};
 use wgpt::plan::{Limits, Plan, Role};
-use wgpt::{Result, TrainConfig};
+use wgpt::{GptConfig, Result, TrainConfig};
 
 use super::options::{
     BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, NamedLimits, PrecisionArgs, RecomputeArgs,
@@ -61,6 +62,38 @@ pub struct Args {
     json: bool,
 }
 
+/// What is printed.
+#[derive(Serialize)]
+struct Report {
+    model: GptConfig,
+    batch_size: usize,
+    seq_len: usize,
+    precision: &'static str,
+    recompute: &'static str,
+    parameters: usize,
+    trained: usize,
+    /// Bytes of the buffers, by role.
+    bytes: Map<String, Value>,
+    total_bytes: u64,
+    dispatch_count: usize,
+    device: String,
+    /// `None` for a device without limits.
+    limits: Option<DeviceLimits>,
+    /// What the machine has left for a plan of the CPU, where the system says.
+    available_bytes: Option<u64>,
+    fits: bool,
+    /// The limit that the plan exceeds.
+    exceeds: Option<String>,
+    dispatches: Option<Vec<String>>,
+}
+
+/// The largest binding and buffer of a device, in bytes.
+#[derive(Serialize)]
+struct DeviceLimits {
+    binding_bytes: u64,
+    buffer_bytes: u64,
+}
+
 /// Plans.
 ///
 /// # Errors
@@ -68,11 +101,7 @@ pub struct Args {
 /// If the sizes do not make a model, or there is no such device.
 pub fn run(args: &Args) -> Result<Outcome> {
     let config = args.model.config()?;
-    let train = TrainConfig::for_model(&config);
-    let batch = args.batch_size.map_or(train.batch_size, |size| size.or(train.batch_size));
-    let seq = args.seq_len.or(train.seq_len).unwrap_or(config.n_positions);
-    let (batch, seq) = check_shape(batch, seq, &config)?;
-    let finetune = args.finetune.config();
+    let (training, finetune) = (args.training(&config)?, args.finetune.config());
     check_finetune(&config, &finetune)?;
     let (limits, precision, device) = match args.limits {
         Some(NamedLimits::Webgpu) => (Limits::WEBGPU, args.precision.anywhere(), None),
@@ -81,101 +110,120 @@ pub fn run(args: &Args) -> Result<Outcome> {
             (device.limits(), args.precision.on(&device), Some(device))
         }
     };
+    let record = |uses| Program::record_tuning(&config, uses, &finetune, limits);
     let fits = |plan: &Plan| match &device {
         Some(device) => device.fits(plan),
         None => plan.exceeds(limits).is_none(),
     };
-    // What `wgpt train` records: it can generate, too, in training's memory.
-    let training = Uses {
-        batch,
-        seq,
-        training: Some(args.optimizer),
-        dropout: args.dropout,
-        generation: true,
-        precision,
-        ..Uses::default()
-    };
     let uses = match args.generation {
         true => Uses { generation: true, precision, ..Uses::default() },
-        false => args.recompute.fit(training, args.batch_size, |uses| {
-            fits(&Program::record_tuning(&config, uses, &finetune, limits).plan)
-        }),
+        false => {
+            let training = Uses { precision, ..training };
+            args.recompute.fit(training, args.batch_size, |uses| fits(&record(uses).plan))
+        }
     };
     let device = device.as_ref().map_or("WebGPU's default limits".to_owned(), device_name);
-    let program = Program::record_tuning(&config, uses, &finetune, limits);
-    let exceeds = program.plan.exceeds(limits);
-    let available = (limits == Limits::NONE).then(cpu::available_bytes).flatten();
+    let program = record(uses);
+    let report = Report::new(&program, device, limits, args.dispatches);
     if args.json {
-        let bytes: Map<String, Value> = Role::ALL
-            .iter()
-            .map(|r| (r.name().to_owned(), program.plan.bytes(*r).into()))
-            .collect();
-        let dispatches = args.dispatches.then(|| program.plan.to_string());
-        output::json(&json!({
-            "model": config,
-            "batch_size": uses.batch,
-            "seq_len": uses.seq,
-            "precision": uses.precision.name(),
-            "recompute": uses.recompute.name(),
-            "parameters": program.parameter_count(),
-            "trained": program.trained_count(),
-            "bytes": bytes,
-            "total_bytes": program.plan.total_bytes(),
-            "dispatch_count": program.plan.dispatches.len(),
-            "device": device,
-            "limits": (limits != Limits::NONE).then(|| json!({
-                "binding_bytes": limits.binding_bytes, "buffer_bytes": limits.buffer_bytes,
-            })),
-            "available_bytes": available,
-            "fits": exceeds.is_none() && available.is_none_or(|a| program.plan.total_bytes() <= a),
-            "exceeds": exceeds,
-            "dispatches": dispatches.map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()),
-        }));
+        output::json(&report);
         return Ok(Outcome::Good);
     }
-    show(&program, &device, exceeds, available);
+    show(&report);
     if args.dispatches {
         output::text(&format!("\n{}", program.plan));
     }
     Ok(Outcome::Good)
 }
 
-fn show(program: &Program, device: &str, exceeds: Option<String>, available: Option<u64>) {
-    let (config, uses, plan) = (&program.config, &program.uses, &program.plan);
+impl Args {
+    /// What `wgpt train` records: it can generate, too, in training's memory.
+    fn training(&self, config: &GptConfig) -> Result<Uses> {
+        let train = TrainConfig::for_model(config);
+        let batch = self.batch_size.map_or(train.batch_size, |size| size.or(train.batch_size));
+        let seq = self.seq_len.or(train.seq_len).unwrap_or(config.n_positions);
+        let (batch, seq) = check_shape(batch, seq, config)?;
+        Ok(Uses {
+            batch,
+            seq,
+            training: Some(self.optimizer),
+            dropout: self.dropout,
+            generation: true,
+            ..Uses::default()
+        })
+    }
+}
+
+impl Report {
+    fn new(program: &Program, device: String, limits: Limits, dispatches: bool) -> Report {
+        let (plan, uses) = (&program.plan, &program.uses);
+        let total_bytes = plan.total_bytes();
+        let exceeds = plan.exceeds(limits);
+        let available_bytes = (limits == Limits::NONE).then(cpu::available_bytes).flatten();
+        let bytes = Role::ALL.iter().map(|r| (r.name().to_owned(), plan.bytes(*r).into()));
+        let Limits { binding_bytes, buffer_bytes, .. } = limits;
+        Report {
+            model: program.config.clone(),
+            batch_size: uses.batch,
+            seq_len: uses.seq,
+            precision: uses.precision.name(),
+            recompute: uses.recompute.name(),
+            parameters: program.parameter_count(),
+            trained: program.trained_count(),
+            bytes: bytes.collect(),
+            total_bytes,
+            dispatch_count: plan.dispatches.len(),
+            device,
+            limits: (limits != Limits::NONE)
+                .then_some(DeviceLimits { binding_bytes, buffer_bytes }),
+            available_bytes,
+            fits: exceeds.is_none() && available_bytes.is_none_or(|free| total_bytes <= free),
+            exceeds,
+            dispatches: dispatches.then(|| plan.to_string().lines().map(str::to_owned).collect()),
+        }
+    }
+}
+
+/// Prints the report in words.
+fn show(report: &Report) {
+    let model = &report.model;
     output::line(&format!(
         "{} parameters: {} layers, {} heads, {} wide, vocabulary {}, context {}",
-        number::thousands(program.parameter_count() as u64),
-        config.n_layer,
-        config.n_head,
-        config.n_embd,
-        config.vocab_size,
-        config.n_positions
+        number::thousands(report.parameters as u64),
+        model.n_layer,
+        model.n_head,
+        model.n_embd,
+        model.vocab_size,
+        model.n_positions
     ));
-    let trained = program.trained_count();
-    if uses.training.is_some() && trained < program.parameter_count() {
-        output::line(&format!("{} of them are trained", number::thousands(trained as u64)));
+    let Report { batch_size, seq_len, precision, recompute, .. } = report;
+    if *batch_size > 0 && report.trained < report.parameters {
+        output::line(&format!("{} of them are trained", number::thousands(report.trained as u64)));
     }
-    let (precision, recompute) = (uses.precision.name(), uses.recompute.name());
-    output::line(&match uses.batch {
+    output::line(&match batch_size {
         0 => format!("for generation alone, in {precision}"),
-        batch => format!(
-            "for training on {batch} x {} tokens, in {precision}, recompute {recompute}",
-            uses.seq
+        _ => format!(
+            "for training on {batch_size} x {seq_len} tokens, in {precision}, recompute {recompute}"
         ),
     });
+    output::line(&table(report));
+    let available = report.available_bytes.map(number::bytes);
+    let verdict = match (&report.exceeds, available) {
+        (Some(what), _) => format!("does not fit: {what}"),
+        (None, Some(free)) if !report.fits => format!("does not fit: {free} are available"),
+        (None, Some(free)) => format!("fits, {free} are available"),
+        (None, None) => "every buffer and binding is within the limits".to_owned(),
+    };
+    output::line(&format!("{}: {verdict}", report.device));
+}
+
+/// The bytes of each role, and of all.
+fn table(report: &Report) -> String {
     let row =
         |name: &str, bytes: u64| [name.to_owned(), number::thousands(bytes), number::bytes(bytes)];
+    let roles = report.bytes.iter();
     let mut rows: Vec<_> =
-        Role::ALL.iter().map(|role| row(role.name(), plan.bytes(*role))).collect();
-    rows.push(row("total", plan.total_bytes()));
-    output::line(&output::table(["memory", "bytes", ""], &[0], rows));
-    let total = plan.total_bytes();
-    output::line(&match (exceeds, available) {
-        (Some(what), _) => format!("{device}: does not fit: {what}"),
-        (None, Some(free)) if free < total => {
-            format!("{device}: does not fit: {} are available", number::bytes(free))
-        }
-        (None, Some(free)) => format!("{device}: fits, {} are available", number::bytes(free)),
-        (None, None) => format!("{device}: every buffer and binding is within the limits"),
-    });
+        roles.map(|(name, bytes)| row(name, bytes.as_u64().unwrap_or_default())).collect();
+    rows.push(row("total", report.total_bytes));
+    output::table(["memory", "bytes", ""], &[0], rows)
 }

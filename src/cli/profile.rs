@@ -59,7 +59,7 @@ pub fn table(report: &Report) -> String {
     rows.push(plain(row("all kernels", report.kernels_ms)));
     rows.push(plain(row("dispatching and waiting", report.overhead_ms)));
     rows.push(plain(row("step", report.step_ms)));
-    let head = ["kernel", "calls", "ms a step", "share", "GFLOP/s", "GB/s", "of the best"];
+    let head = ["kernel", "calls", "ms per step", "share", "GFLOP/s", "GB/s", "of the best"];
     format!("{}\n{}", output::table(head, &[0], rows), best(&report.peak))
 }
 

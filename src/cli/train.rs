@@ -1,8 +1,6 @@
 //! `wgpt train`: trains a model, shows how it goes, and says where it is and what to do next.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ArgMatches;
@@ -17,6 +15,7 @@ use wgpt::{
     Error, GenerateOptions, Gpt, GptConfig, Result, Summary, Tokenizer, TrainConfig, Trainer,
 };
 
+use super::interrupt::{self, Running, set_running};
 use super::options::{
     BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, PrecisionArgs, RecomputeArgs, ValTokens,
     find_model, open, resolve, with_default,
@@ -296,41 +295,6 @@ fn new_run(data: &str, size: &str) -> PathBuf {
     path.expect("there are many names")
 }
 
-/// What Ctrl-C stops.
-enum Running {
-    /// Nothing of which there is something to say.
-    Nothing,
-    /// The data of the run in this folder are being made ready.
-    Preparing(PathBuf),
-    /// A trainer that was not stopped yet, by its flag.
-    Training(Arc<AtomicBool>),
-}
-
-static RUNNING: Mutex<Running> = Mutex::new(Running::Nothing);
-
-/// Changes what is running; returns what was.
-fn set_running(running: Running) -> Running {
-    std::mem::replace(&mut *RUNNING.lock().unwrap_or_else(PoisonError::into_inner), running)
-}
-
-/// Makes Ctrl-C finish the step under way; pressed again, or when nothing is under way, it ends the program at once.
-/// What is on the disk is whole at any moment.
-fn catch_interrupts() -> Result<()> {
-    let handler = || match set_running(Running::Nothing) {
-        Running::Training(flag) => {
-            flag.store(true, Ordering::Relaxed);
-            output::log("\nstopping after this step; press Ctrl-C again to end at once");
-        }
-        Running::Preparing(dir) if dir.join("run.json").is_file() => {
-            output::log("\nstopped before an update was made; to go on:");
-            output::log(&format!("  wgpt train --resume {}", output::quoted(&dir)));
-            std::process::exit(130);
-        }
-        Running::Preparing(_) | Running::Nothing => std::process::exit(130),
-    };
-    ctrlc::set_handler(handler).map_err(|e| Error::input(format!("listening for Ctrl-C: {e}")))
-}
-
 /// Updates that `--profile` times.
 const PROFILED: u32 = 5;
 
@@ -340,7 +304,7 @@ const PROFILED: u32 = 5;
 ///
 /// As [`train::start`] and [`Trainer::run`].
 pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
-    catch_interrupts()?;
+    interrupt::catch()?;
     let mut progress = Progress::new();
     let mut trainer = match &args.resume {
         Some(dir) => {

@@ -1,0 +1,238 @@
+//! What the benchmarks share: the engine, the ids, timing, and the report.
+
+use std::time::Instant;
+
+use serde::Serialize;
+use wgpt::Result;
+use wgpt::backend::Device;
+use wgpt::config::Optimizer;
+use wgpt::engine::Engine;
+use wgpt::kernel::Step;
+use wgpt::model::{Program, Uses};
+use wgpt::profile::{self, peak};
+use wgpt::tune::{Effort, tune};
+
+use crate::cli::options::{BatchArgs, DeviceArgs, ModelArgs, PrecisionArgs, open};
+use crate::cli::profile::{ProfileArgs, table as profile_table};
+use crate::cli::{number, output};
+
+/// Which model, where it runs, and how the results are printed.
+#[derive(clap::Args)]
+pub struct Common {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+const SEED: u64 = 1337;
+
+impl Common {
+    /// A new model on the device, with what auto means settled.
+    pub fn engine(&self, uses: Uses, batch: Option<&BatchArgs>) -> Result<Engine> {
+        let (config, device) = (self.model.config()?, open(self.device.device)?);
+        let mut uses = Uses { precision: self.precision.on(&device), ..uses };
+        if let Some(batch) = batch {
+            uses = batch.recompute.fit(uses, batch.batch_size, |uses| {
+                device.fits(&Program::record(&config, uses, device.limits()).plan)
+            });
+        }
+        if let Device::Gpu(gpu) = &device {
+            let plan = Program::record(&config, uses, gpu.limits()).plan;
+            tune(gpu, &plan, Effort::Missing, &mut |notice| output::log(&notice.to_string()))?;
+        }
+        let mut engine = Engine::new(&config, uses, &device)?;
+        engine.initialize(SEED);
+        Ok(engine)
+    }
+}
+
+/// Random ids: a linear congruential generator is random enough to keep a cache from helping.
+pub fn random_ids(vocab: usize, count: usize) -> Vec<u32> {
+    let mut state = SEED;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % vocab as u64) as u32
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Training with AdamW on batches of this shape.
+pub fn training((batch, seq): (usize, usize)) -> Uses {
+    Uses { batch, seq, training: Some(Optimizer::Adamw), ..Uses::default() }
+}
+
+/// The settings of a step like any other.
+pub fn step() -> Step {
+    Step {
+        seed: [1, 2],
+        learning_rate: 3e-4,
+        beta2: 0.95,
+        weight_decay: 0.1,
+        grad_clip: 1.0,
+        ..Step::default()
+    }
+}
+
+/// How many steps are timed, and how many are made before those.
+#[derive(Clone, Copy)]
+pub struct Rounds {
+    pub warmup: u32,
+    pub steps: u32,
+}
+
+/// What a benchmark found: the times of its steps in milliseconds, sorted, and where they went.
+pub struct Measured {
+    times_ms: Vec<f64>,
+    profile: Option<profile::Report>,
+}
+
+/// Times steps, and then the kernels of as many more, where that is wanted.
+pub fn measure(
+    engine: &mut Engine,
+    profile: &ProfileArgs,
+    rounds: Rounds,
+    mut step: impl FnMut(&mut Engine, usize) -> Result<()>,
+) -> Result<Measured> {
+    let mut times_ms = time(rounds, |i| step(engine, i))?;
+    times_ms.sort_by(f64::total_cmp);
+    if !profile.profile {
+        return Ok(Measured { times_ms, profile: None });
+    }
+    engine.begin_profile();
+    (0..rounds.steps as usize).try_for_each(|i| step(engine, i))?;
+    let Some(found) = engine.end_profile() else { return Ok(Measured { times_ms, profile: None }) };
+    profile.write_trace(&found)?;
+    let peak = peak(engine.device())?;
+    let report = found.report(rounds.steps, median(&times_ms), peak);
+    Ok(Measured { times_ms, profile: Some(report) })
+}
+
+/// Milliseconds of each step, without those of the warm-up.
+fn time(rounds: Rounds, mut run: impl FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
+    let mut times_ms = vec![];
+    for i in 0..rounds.warmup + rounds.steps {
+        let began = Instant::now();
+        run(i as usize)?;
+        if i >= rounds.warmup {
+            times_ms.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    Ok(times_ms)
+}
+
+/// The median of sorted numbers.
+fn median(sorted: &[f64]) -> f64 {
+    let n = sorted.len();
+    f64::midpoint(sorted[(n - 1) / 2], sorted[n / 2])
+}
+
+/// What is printed of steps.
+#[derive(Serialize)]
+struct Report {
+    tokens_per_s: f64,
+    step_ms: StepTimes,
+    steps: usize,
+    parameters: usize,
+    #[serde(flatten)]
+    memory: Memory,
+    #[serde(flatten)]
+    setup: Setup,
+    profile: Option<profile::Report>,
+}
+
+/// Times of a step in milliseconds.
+#[derive(Serialize)]
+struct StepTimes {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+/// Memory in bytes.
+#[derive(Serialize)]
+pub struct Memory {
+    peak_host_bytes: Option<u64>,
+    device_bytes: u64,
+}
+
+impl Memory {
+    /// What this process has had at most, and what the engine has on its device.
+    pub fn of(engine: &Engine) -> Memory {
+        let device_bytes = engine.program().plan.total_bytes();
+        Memory { peak_host_bytes: peak_host_bytes(), device_bytes }
+    }
+}
+
+/// Where and how it was computed.
+#[derive(Serialize)]
+pub struct Setup {
+    pub device: String,
+    pub precision: &'static str,
+    recompute: &'static str,
+}
+
+impl Setup {
+    /// The setup of an engine.
+    pub fn of(engine: &Engine) -> Setup {
+        let uses = &engine.program().uses;
+        Setup {
+            device: engine.describe(),
+            precision: uses.precision.name(),
+            recompute: uses.recompute.name(),
+        }
+    }
+}
+
+/// The most memory that this process has had, in bytes; `None` where the system does not say.
+fn peak_host_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+/// Prints what was measured of steps of `tokens` tokens each.
+pub fn show(common: &Common, engine: &Engine, what: &str, tokens: usize, measured: Measured) {
+    let Measured { times_ms, profile } = measured;
+    let (n, median) = (times_ms.len(), median(&times_ms));
+    let report = Report {
+        tokens_per_s: tokens as f64 * 1e3 / median,
+        step_ms: StepTimes { median, min: times_ms[0], max: times_ms[n - 1] },
+        steps: n,
+        parameters: engine.program().parameter_count(),
+        memory: Memory::of(engine),
+        setup: Setup::of(engine),
+        profile,
+    };
+    if common.json {
+        return output::json(&report);
+    }
+    output::line(&table(what, &report));
+    if let Some(profile) = &report.profile {
+        output::line(&profile_table(profile));
+    }
+}
+
+fn table(what: &str, report: &Report) -> String {
+    let row = |name: &str, value: String| [name.to_owned(), value];
+    let (StepTimes { median, min, max }, memory) = (&report.step_ms, &report.memory);
+    let peak = memory.peak_host_bytes.map_or("not known".into(), number::bytes);
+    let rows = vec![
+        row("device", report.setup.device.clone()),
+        row("precision", report.setup.precision.to_owned()),
+        row("parameters", number::thousands(report.parameters as u64)),
+        row("tokens/s", number::rate(report.tokens_per_s)),
+        row("step, median", format!("{median:.2} ms")),
+        row("step, min to max", format!("{min:.2} to {max:.2} ms")),
+        row("steps", report.steps.to_string()),
+        row("buffers", number::bytes(memory.device_bytes)),
+        row("peak host memory", peak),
+    ];
+    output::table([what, ""], &[0], rows)
+}

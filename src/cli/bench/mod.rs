@@ -1,0 +1,45 @@
+//! `wgpt bench`: how fast training, generation and every kernel are on this machine.
+
+mod common;
+mod generate;
+mod kernels;
+mod train;
+
+use wgpt::Result;
+
+use super::outcome::Outcome;
+
+const EXAMPLES: &str = "\
+Examples:
+  wgpt bench train --size medium --threads 2
+  wgpt bench generate --size gpt2 --json
+  wgpt bench kernels --size small --device gpu";
+
+/// Measure the speed of training, generation or single kernels
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Train(train::Args),
+    Generate(generate::Args),
+    Kernels(kernels::Args),
+}
+
+/// Runs the benchmark.
+///
+/// # Errors
+///
+/// If the sizes do not make a model, or the device cannot hold it.
+pub fn run(args: &Args) -> Result<Outcome> {
+    match &args.command {
+        Command::Train(args) => train::run(args)?,
+        Command::Generate(args) => generate::run(args)?,
+        Command::Kernels(args) => kernels::run(args)?,
+    }
+    Ok(Outcome::Good)
+}

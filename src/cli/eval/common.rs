@@ -1,0 +1,43 @@
+//! What the measures of a model share: which model, where it runs, how the results are printed.
+
+use std::path::{Path, PathBuf};
+
+use wgpt::{Error, Gpt, Result, Tokenizer};
+
+use crate::cli::options::{DeviceArgs, PrecisionArgs, PrecisionChoice, find_model, load, open};
+
+/// Which model, where it runs, and how the results are printed.
+#[derive(clap::Args)]
+pub struct Common {
+    /// Measure this model: a model folder, a run (its best model), a .safetensors file, or a name on Hugging Face's hub [default: the newest run in runs/]
+    #[arg(long, value_name = "MODEL")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Compute in f32, mixed (half precision except for weights, sums and the residual stream), or auto: mixed on a GPU that has it
+    #[arg(long, value_name = "PRECISION", default_value = "f32", hide_possible_values = true)]
+    precision: PrecisionChoice,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Common {
+    /// The model and its folder.
+    pub fn load(&self) -> Result<(PathBuf, Gpt)> {
+        let dir = find_model(self.model.as_deref())?;
+        let device = open(self.device.device)?;
+        let precision = PrecisionArgs { precision: self.precision }.on(&device);
+        let mut gpt = load(&dir, device)?;
+        gpt.set_precision(precision);
+        Ok((dir, gpt))
+    }
+}
+
+/// The tokenizer of the model in `dir`, which is needed to read `what`.
+pub fn tokenizer(gpt: &Gpt, dir: &Path, what: &str) -> Result<Tokenizer> {
+    gpt.tokenizer().cloned().ok_or_else(|| {
+        Error::input(format!("{} has no tokenizer to read {what} with", dir.display()))
+            .hint("put the tokenizer.json that it was trained with there")
+    })
+}

@@ -1,0 +1,53 @@
+//! What Ctrl-C does while `wgpt train` runs.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wgpt::{Error, Result};
+
+use super::output;
+
+/// What Ctrl-C stops.
+pub enum Running {
+    /// No run to report.
+    Nothing,
+    /// The data of the run in this folder are being prepared.
+    Preparing(PathBuf),
+    /// A trainer that was not stopped yet, by its flag.
+    Training(Arc<AtomicBool>),
+}
+
+static RUNNING: Mutex<Running> = Mutex::new(Running::Nothing);
+
+/// Changes what is running; returns what was.
+fn replace(running: Running) -> Running {
+    std::mem::replace(&mut *RUNNING.lock().unwrap_or_else(PoisonError::into_inner), running)
+}
+
+/// Says what Ctrl-C stops from now on.
+pub fn set_running(running: Running) {
+    replace(running);
+}
+
+/// Makes Ctrl-C finish the step under way. Pressed again, or when nothing is under way, it ends the program at once.
+/// The files on the disk are whole at any moment.
+///
+/// # Errors
+///
+/// If the system refuses.
+pub fn catch() -> Result<()> {
+    let handler = || match replace(Running::Nothing) {
+        Running::Training(flag) => {
+            flag.store(true, Ordering::Relaxed);
+            output::log("\nstopping after this step; press Ctrl-C again to end at once");
+        }
+        Running::Preparing(dir) if dir.join("run.json").is_file() => {
+            output::log("\nstopped before an update was made; to go on:");
+            output::log(&format!("  wgpt train --resume {}", output::quoted(&dir)));
+            std::process::exit(130);
+        }
+        Running::Preparing(_) | Running::Nothing => std::process::exit(130),
+    };
+    ctrlc::set_handler(handler).map_err(|e| Error::input(format!("listening for Ctrl-C: {e}")))
+}
