@@ -163,11 +163,13 @@ pub fn resume(
 
 /// Checks the settings that run.json has, under its names.
 fn check_written(run: &RunDir, settings: &RunSettings) -> Result<()> {
-    let model = match run.newest_checkpoint()? {
+    let sizes = match run.newest_checkpoint()? {
         Some((_, path)) => checkpoint::read_config(&path)?,
         None => settings.model.clone(),
     };
-    let checked = model.validate().and_then(|()| settings.train.validate(&model));
+    let (train, valid) = (&settings.train, sizes.validate());
+    let valid = valid.and_then(|()| train.validate(&sizes));
+    let checked = valid.and_then(|()| model::check_finetune(&sizes, &train.finetune));
     let place = run.settings_path();
     checked.map_err(|error| error.as_written().of_kind(Kind::Input).at(place.display()))
 }
