@@ -26,19 +26,19 @@ Examples:
 
 In Python: transformers.AutoModelForCausalLM.from_pretrained(\"my-model\"). The folder can be uploaded to a hub as it is.";
 
-/// Hand a model on: as a folder for Hugging Face's transformers, or as a GGUF file for llama.cpp
+/// Write a model for other programs: as a folder for Hugging Face's transformers, or as a GGUF file for llama.cpp
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A model folder, a run (its best model), a .safetensors file, or a name on Hugging Face's hub [default: the newest run in runs/]
+    /// Export this model: a model folder, a run (its best model), a .safetensors file, or a name on Hugging Face's hub [default: the newest run in runs/]
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     #[command(flatten)]
     target: Target,
-    /// What weights are held in: f32, f16 (up to 65504), bf16; for --gguf also q8_0 (blocks of 32 bytes with a scale)
+    /// Hold weights in f32, f16 (up to 65504), bf16; for --gguf also q8_0 (blocks of 32 bytes with a scale)
     #[arg(long, value_name = "DTYPE", default_value = "f32", hide_possible_values = true)]
     dtype: Dtype,
-    /// The largest file of weights, as 500MB, 5GB, 2GiB; more of them make several files and an index [default: 5GB]
+    /// Split weights into files of at most SIZE, such as 500MB, 5GB or 2GiB, with an index [default: 5GB]
     #[arg(long, value_name = "SIZE", value_parser = number::parse_bytes, conflicts_with = "gguf")]
     max_shard_size: Option<u64>,
     /// Print one JSON object instead of text
@@ -49,10 +49,10 @@ pub struct Args {
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
 struct Target {
-    /// The folder to write, a new one: config.json, model.safetensors, the tokenizer's files and README.md
+    /// Write a new folder: config.json, model.safetensors, the tokenizer's files and README.md
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The GGUF file to write, a new one
+    /// Write a new GGUF file
     #[arg(long, value_name = "FILE.gguf")]
     gguf: Option<PathBuf>,
 }

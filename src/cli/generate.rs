@@ -15,34 +15,34 @@ Examples:
   wgpt generate --prompt \"The cat\" --temperature 0.8 --top-k 40 --top-p 0.9 --max-tokens 100
   wgpt generate --model runs/NAME/best --prompt-file start.txt --num-samples 3
   wgpt generate --model gpt2 --prompt \"Q: why?\" --greedy --stop \"Q:\"
-  wgpt generate --model org/name@revision --prompt \"Dear\"        downloaded once; HF_TOKEN, HF_HOME and HF_HUB_OFFLINE count
+  wgpt generate --model org/name@revision --prompt \"Dear\"        downloaded once; HF_TOKEN, HF_HOME and HF_HUB_OFFLINE are read
   wgpt generate --model folder-without-tokenizer --prompt-ids 464,3797";
 
-/// Let a model go on with a text, which is streamed as it comes
+/// Continue a text with a model; the new text is streamed
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A model folder, a run (its best model), a .safetensors file, or a name on Hugging Face's hub [default: the newest run in runs/]
+    /// Use this model: a model folder, a run (its best model), a .safetensors file, or a name on Hugging Face's hub [default: the newest run in runs/]
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     #[command(flatten)]
     prompt: Prompt,
-    #[arg(long, value_name = "N", help = with_default("The most tokens to add", GenerateOptions::default().max_tokens))]
+    #[arg(long, value_name = "N", help = with_default("Add at most N tokens", GenerateOptions::default().max_tokens))]
     max_tokens: Option<usize>,
-    #[arg(long, value_name = "X", help = with_default("Below 1 more likely, above 1 more surprising", GenerateOptions::default().temperature))]
+    #[arg(long, value_name = "X", help = with_default("Below 1: more likely tokens; above 1: more surprising ones", GenerateOptions::default().temperature))]
     temperature: Option<f64>,
     #[command(flatten)]
     choice: ChoiceArgs,
-    /// Always the likeliest token
+    /// Always take the most likely token
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
     greedy: bool,
-    #[arg(long, value_name = "N", help = with_default("What is drawn follows from it", GenerateOptions::default().seed))]
+    #[arg(long, value_name = "N", help = with_default("Seed of the random draws", GenerateOptions::default().seed))]
     seed: Option<u64>,
-    /// How many continuations
+    /// Write N continuations
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     num_samples: u32,
-    /// A text that ends the continuation and is no part of it; may be given several times
+    /// Stop before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
     /// Print one JSON object at the end instead of text
@@ -57,13 +57,13 @@ pub struct Args {
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
 struct Prompt {
-    /// The text to go on with; an empty one begins a new text
+    /// Continue this text; an empty one begins a new text
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// A file with the text to go on with; a line end at its end is left out
+    /// Continue the text of this file; a line end at its end is left out
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
-    /// Token ids to go on with, for a folder without a tokenizer; the new ids are printed
+    /// Continue these token ids, for a folder without a tokenizer; the new ids are printed
     #[arg(long, value_name = "IDS", value_delimiter = ',', num_args = 1, value_parser = id)]
     prompt_ids: Vec<u32>,
 }

@@ -22,7 +22,7 @@ pub const SABOTAGE: &str = "WGPT_SABOTAGE";
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Compare this device's gradients as well: auto, cpu, gpu or gpu:N
+    /// Also compare the gradients of this device: auto, cpu, gpu or gpu:N
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
     /// Print one JSON object

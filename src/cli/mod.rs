@@ -36,11 +36,11 @@ use outcome::Outcome;
 const EXAMPLES: &str = "\
 Examples:
   wgpt train                                        train on little stories, in minutes and without a GPU
-  wgpt generate --prompt \"Once upon a time\"         let the newest run's best model go on
+  wgpt generate --prompt \"Once upon a time\"         continue a text with the newest run's best model
   wgpt train --data book.txt --size medium          train on a text of your own
   wgpt eval held-out.txt                            how well does it predict a text?
-  wgpt export --out my-model                        hand it on: for transformers, or --gguf for llama.cpp
-  wgpt plan --size gpt2 --batch-size 4              what would that take of memory?
+  wgpt export --out my-model                        write it for transformers, or with --gguf for llama.cpp
+  wgpt plan --size gpt2 --batch-size 4              how much memory would that take?
   wgpt COMMAND --help                               options and examples of a command";
 
 /// Train and run GPT-2-class language models on any GPU through wgpu, or on the CPU.
@@ -48,7 +48,7 @@ Examples:
 #[command(name = "wgpt", version, after_help = EXAMPLES, subcommand_required = true)]
 #[command(arg_required_else_help = true, max_term_width = 110)]
 struct Cli {
-    /// Threads of the CPU [default: all cores]
+    /// Use N threads of the CPU [default: all cores]
     #[arg(long, value_name = "N", global = true)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,

@@ -23,22 +23,22 @@ use super::progress::Progress;
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// A named size [default: small]
+    /// Start from the sizes of this name [default: small]
     #[arg(long, value_name = "SIZE", value_parser = PossibleValuesParser::new(SIZES))]
     pub size: Option<String>,
-    /// Transformer blocks [default: the size's]
+    /// Number of transformer blocks [default: the size's]
     #[arg(long, value_name = "N")]
     pub layers: Option<usize>,
-    /// Attention heads a block; divides --embd [default: the size's]
+    /// Attention heads per block; must divide --embd [default: the size's]
     #[arg(long, value_name = "N")]
     pub heads: Option<usize>,
     /// Width of the residual stream [default: the size's]
     #[arg(long, value_name = "N")]
     pub embd: Option<usize>,
-    /// Tokens in the vocabulary [default: the size's]
+    /// Number of tokens in the vocabulary [default: the size's]
     #[arg(long, value_name = "N")]
     pub vocab: Option<usize>,
-    /// The largest number of positions [default: the size's]
+    /// Largest number of positions [default: the size's]
     #[arg(long, value_name = "N")]
     pub context: Option<usize>,
 }
@@ -72,7 +72,7 @@ impl ModelArgs {
 /// Where a model lives.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DeviceArgs {
-    /// auto (a real GPU, else the CPU), cpu, gpu (any GPU, software too) or gpu:N of `wgpt devices`
+    /// Run on this device: auto (a hardware GPU, else the CPU), cpu, gpu (any GPU, also a software one) or gpu:N as in `wgpt devices`
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
 }
@@ -108,7 +108,7 @@ pub fn find_model(named: Option<&Path>) -> Result<PathBuf> {
     Ok(newest)
 }
 
-/// Opens a device; what takes long to find out about a GPU is kept in the user's cache folder.
+/// Opens a device. Measurements of a GPU that take long are kept in the user's cache folder.
 ///
 /// # Errors
 ///
@@ -121,7 +121,7 @@ pub fn open(choice: DeviceChoice) -> Result<Device> {
     }
 }
 
-/// Loads a model and says what is odd about its files.
+/// Loads a model and reports what is odd about its files.
 ///
 /// # Errors
 ///
@@ -132,19 +132,19 @@ pub fn load(dir: &Path, device: Device) -> Result<Gpt> {
     Ok(gpt)
 }
 
-/// Which of a model's tokens one is drawn from, beside the temperature.
+/// Which tokens the next one is drawn from.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ChoiceArgs {
-    /// How many of the likeliest tokens to choose from [default: all]
+    /// Choose among the N most likely tokens [default: all]
     #[arg(long, value_name = "N")]
     top_k: Option<usize>,
-    /// Choose from the likeliest tokens that have this share together [default: 1]
+    /// Choose among the most likely tokens that together have probability X [default: 1]
     #[arg(long, value_name = "X")]
     top_p: Option<f64>,
-    /// Choose from the tokens with this share of the likeliest one's probability [default: 0]
+    /// Choose among the tokens with at least X times the probability of the most likely one [default: 0]
     #[arg(long, value_name = "X")]
     min_p: Option<f64>,
-    /// Above 1, tokens that came before come less again [default: 1]
+    /// Penalise tokens that already occurred; above 1: more [default: 1]
     #[arg(long, value_name = "X")]
     repetition_penalty: Option<f64>,
 }
@@ -166,7 +166,7 @@ impl ChoiceArgs {
 /// What numbers are held in.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PrecisionArgs {
-    /// f32, mixed (half precision but for weights, sums and the residual stream), or auto: mixed on a GPU that has it
+    /// Compute in f32, mixed (half precision except for weights, sums and the residual stream), or auto: mixed on a GPU that has it
     #[arg(long, value_name = "PRECISION", default_value = "auto", hide_possible_values = true)]
     pub precision: PrecisionChoice,
 }
@@ -191,7 +191,7 @@ impl PrecisionArgs {
         }
     }
 
-    /// The precision on a device; says so if it cannot be what was asked for.
+    /// The precision on a device; if the device lacks the one that was asked for, that is reported.
     pub fn on(&self, device: &Device) -> Precision {
         match self.precision {
             PrecisionChoice::F32 => Precision::F32,
@@ -208,23 +208,23 @@ impl PrecisionArgs {
     }
 }
 
-/// What is trained of a model.
+/// Which part of a model is trained.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Fine-tuning")]
 pub struct FineTuneArgs {
-    /// Leave parameters as they are whose names are like these: wte.*, 'h.[0-5].*', '*.bias'
+    /// Do not train the parameters whose names match: wte.*, 'h.[0-5].*', '*.bias'
     #[arg(long, value_name = "PATTERN", num_args = 1..)]
     freeze: Vec<String>,
-    /// Train only parameters whose names are like these
+    /// Train only the parameters whose names match
     #[arg(long, value_name = "PATTERN", num_args = 1..)]
     train_only: Vec<String>,
-    /// Train low-rank adapters of this rank beside the model, which stays as it is (LoRA)
+    /// Train low-rank adapters of rank N (LoRA); the model itself stays as it is
     #[arg(long, value_name = "N", conflicts_with_all = ["freeze", "train_only"])]
     lora_rank: Option<usize>,
-    /// The adapters' share, times their rank [default: twice the rank]
+    /// Scale the adapters by X / rank [default: twice the rank]
     #[arg(long, value_name = "X", requires = "lora_rank")]
     lora_alpha: Option<f64>,
-    /// The layers with adapters: c_attn, attn.c_proj, c_fc, mlp.c_proj, c_proj for both [default: c_attn]
+    /// Adapt these layers: c_attn, attn.c_proj, c_fc, mlp.c_proj, c_proj for both [default: c_attn]
     #[arg(long, value_name = "LAYERS", value_delimiter = ',', requires = "lora_rank")]
     lora_targets: Vec<String>,
 }
@@ -245,10 +245,10 @@ impl FineTuneArgs {
     }
 }
 
-/// What is computed again instead of being kept.
+/// What is recomputed instead of being kept.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RecomputeArgs {
-    /// What the backward pass computes again to save memory: none, gelu, block, or auto: the least with which it fits
+    /// Recompute this in the backward pass to save memory: none, gelu, block, or auto: the least with which the plan fits
     #[arg(long, value_name = "WHAT", default_value = "auto", hide_possible_values = true)]
     pub recompute: RecomputeChoice,
 }
@@ -262,14 +262,14 @@ pub enum RecomputeChoice {
     Gelu,
     /// Whole blocks.
     Block,
-    /// The least with which it fits.
+    /// The least with which the plan fits.
     Auto,
 }
 
 /// What `--batch-size` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchSize {
-    /// So many sequences.
+    /// This number of sequences.
     Of(usize),
     /// As many as fit.
     Auto,
@@ -299,9 +299,9 @@ impl BatchSize {
 /// What `--val-tokens` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValTokens {
-    /// At most so many.
+    /// At most this number.
     Of(usize),
-    /// A tenth of the data, however large.
+    /// A tenth of the data, however much that is.
     All,
 }
 
@@ -327,10 +327,10 @@ impl ValTokens {
 }
 
 impl RecomputeArgs {
-    /// The uses with what auto means of recomputation and of the batch, which is said on stderr if it fits.
+    /// Replaces auto in recomputation and batch; what is chosen is reported on stderr if the plan fits.
     ///
-    /// Recomputation is chosen first, for the batch in `uses`: it takes time, and large batches do not
-    /// save it.
+    /// Recomputation is chosen first, for the batch in `uses`: it takes time, which a larger batch does
+    /// not win back.
     pub fn fit(&self, uses: Uses, batch: Option<BatchSize>, fits: impl Fn(Uses) -> bool) -> Uses {
         let recompute = match self.recompute {
             RecomputeChoice::None => Recompute::None,
@@ -351,7 +351,7 @@ impl RecomputeArgs {
     }
 }
 
-/// What a choice means on this machine: the CPU, or an adapter by its number.
+/// The device that a choice stands for on this machine: the CPU, or an adapter by its number.
 ///
 /// # Errors
 ///
@@ -372,7 +372,7 @@ pub fn device_name(device: &Device) -> String {
     }
 }
 
-/// Limits that go by a name.
+/// Limits that have a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum NamedLimits {
     /// What every WebGPU device allows: bindings of 128 MiB, buffers of 256 MiB.
@@ -384,7 +384,7 @@ pub fn with_default(text: &str, value: impl Display) -> String {
     format!("{text} [default: {value}]")
 }
 
-/// Sequences and tokens a sequence.
+/// Sequences per batch and tokens per sequence.
 ///
 /// # Errors
 ///
@@ -400,10 +400,10 @@ pub fn check_shape(batch: usize, seq: usize, config: &GptConfig) -> Result<(usiz
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Batch")]
 pub struct BatchArgs {
-    /// Sequences a batch, or auto: as many as fit [default: 8 for small, 4 medium, 2 large, 1 gpt2]
+    /// Sequences per batch, or auto: as many as fit [default: 8 for small, 4 medium, 2 large, 1 gpt2]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<BatchSize>,
-    /// Tokens a sequence [default: 128 for small, 256 medium, 512 large, 256 gpt2]
+    /// Tokens per sequence [default: 128 for small, 256 medium, 512 large, 256 gpt2]
     #[arg(long, value_name = "N")]
     pub seq_len: Option<usize>,
     #[command(flatten)]
@@ -411,7 +411,7 @@ pub struct BatchArgs {
 }
 
 impl BatchArgs {
-    /// Sequences and tokens a sequence.
+    /// Sequences per batch and tokens per sequence.
     ///
     /// # Errors
     ///

@@ -23,18 +23,18 @@ Examples:
   wgpt plan --layers 1 --embd 16 --heads 2 --dispatches  every kernel, in order, with its buffers
   wgpt plan --size gpt2-xl --generation --json";
 
-/// Show what training takes: parameters, exact bytes by role, and whether the device allows it
+/// Show what training needs: parameters, exact bytes by role, and whether the device allows it
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    #[arg(long, value_name = "N", help = with_default("Sequences a batch, or auto: as many as fit", TrainConfig::default().batch_size))]
+    #[arg(long, value_name = "N", help = with_default("Sequences per batch, or auto: as many as fit", TrainConfig::default().batch_size))]
     batch_size: Option<BatchSize>,
-    /// Tokens a sequence [default: the model's context]
+    /// Tokens per sequence [default: the model's context]
     #[arg(long, value_name = "N")]
     seq_len: Option<usize>,
-    /// How parameters are updated: adamw, adam or sgd
+    /// Update parameters by adamw, adam or sgd
     #[arg(long, value_name = "OPTIMIZER", default_value = "adamw", hide_possible_values = true)]
     optimizer: Optimizer,
     /// Plan for training with dropout
@@ -46,7 +46,7 @@ pub struct Args {
     recompute: RecomputeArgs,
     #[command(flatten)]
     finetune: FineTuneArgs,
-    /// Plan for generation alone, without training
+    /// Plan for generation only, without training
     #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute", "freeze", "train_only", "lora_rank"])]
     generation: bool,
     /// List every dispatch of every phase
@@ -54,7 +54,7 @@ pub struct Args {
     dispatches: bool,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Plan within limits that go by a name instead of a device's: webgpu, what every device has
+    /// Plan within these limits instead of a device's: webgpu, which every device has
     #[arg(long, value_name = "LIMITS", conflicts_with = "device", hide_possible_values = true)]
     limits: Option<NamedLimits>,
     /// Print one JSON object

@@ -13,10 +13,10 @@ use super::{number, output};
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Profiling")]
 pub struct ProfileArgs {
-    /// Time every kernel of a few steps: share of the step, GFLOP/s, GB/s, share of the device's measured best
+    /// Time every kernel of a few steps, and print its share of the step, GFLOP/s, GB/s, share of the device's measured best
     #[arg(long)]
     pub profile: bool,
-    /// Write the time line of the profiled steps, for ui.perfetto.dev or chrome://tracing
+    /// Write the time line of the profiled steps to FILE, for ui.perfetto.dev or chrome://tracing
     #[arg(long, value_name = "FILE", requires = "profile")]
     pub trace: Option<PathBuf>,
 }

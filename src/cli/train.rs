@@ -31,37 +31,37 @@ Examples:
   wgpt train --data book.txt notes/ --size medium        files and folders of text
   wgpt train --data shakespeare --tokenizer bytes --max-iters 2000 --seq-len 64 --batch-size 12
   wgpt train --config run.toml --lr 5e-4                 options from a file, one of them changed
-  wgpt train --resume runs/stories-small-20260101-120000 go on after Ctrl-C or a crash
+  wgpt train --resume runs/stories-small-20260101-120000 continue after Ctrl-C or a crash
   wgpt train --init runs/NAME --data more.txt --lr 1e-4         start from a trained model
   wgpt train --init gpt2 --data my.txt --lr 3e-5 --freeze 'w?e.*' 'h.[0-7].*'
   wgpt train --init gpt2 --data my.txt --lr 3e-4 --lora-rank 8 --lora-targets c_attn,c_proj
 
-A file of options has a line an option, by its long name: batch-size = 8. Ctrl-C finishes the step and saves.
+A file of options has one line per option, by its long name: batch-size = 8. Ctrl-C finishes the step and saves.
 
 Encoded data are kept for later runs under tokens/ in the cache folder (WGPT_CACHE, or the system's folder for caches), which may \
-be removed at any time. A run's folder has a copy of up to 64 MiB, or else a reference, tokens.json.";
+be removed at any time. A run's folder holds a copy of at most 64 MiB, or a reference, tokens.json, if the data are larger.";
 
-/// Train a model: text in, a folder with the model, its checkpoints and its metrics out
+/// Train a model on text; writes a folder with the model, its checkpoints and its metrics
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// stories, shakespeare, tinystories, or paths of files and folders: text, JSON with a "text" an object; token ids: .bin of
-    /// `wgpt tokenizer encode`, nanoGPT or llm.c, several of which are one row [default: stories]
+    /// Train on stories, shakespeare, tinystories, or files and folders of text, of JSON with a "text" per object, or of token ids:
+    /// .bin files of `wgpt tokenizer encode`, nanoGPT or llm.c, which are joined to one row [default: stories]
     #[arg(long, value_name = "DATA", num_args = 1..)]
     data: Vec<String>,
-    /// train (a vocabulary of the size's own), bytes, or a folder with a tokenizer [default: train]
+    /// Use this tokenizer: train (one is trained, with the vocabulary of the size), bytes, or a folder that has one [default: train]
     #[arg(long, value_name = "TOKENIZER", value_parser = PathBufValueParser::new().map(TokenizerChoice::from))]
     tokenizer: Option<TokenizerChoice>,
-    /// Options from a TOML file; the command line goes before it
+    /// Read options from a TOML file; the command line takes precedence
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The run's folder, a new one [default: runs/DATA-SIZE-DATE-TIME]
+    /// Write the run to this new folder [default: runs/DATA-SIZE-DATE-TIME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with a run, with all its settings
+    /// Continue a run, with all its settings
     #[arg(long, value_name = "DIR")]
     resume: Option<PathBuf>,
-    /// Start from a model, whose sizes hold: a folder, a run, a .safetensors file, or a name on Hugging Face's hub
+    /// Start from a model and keep its sizes: a folder, a run, a .safetensors file, or a name on Hugging Face's hub
     #[arg(long, value_name = "MODEL")]
     #[arg(conflicts_with_all = ["size", "layers", "heads", "embd", "vocab", "context"])]
     init: Option<PathBuf>,
@@ -84,18 +84,18 @@ pub struct Args {
     profile: ProfileArgs,
 }
 
-/// How it is trained: the fields of [`TrainConfig`].
+/// The fields of [`TrainConfig`] as options.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Training")]
 struct StepArgs {
-    #[arg(long, value_name = "N", help = with_default("Updates to make", TrainConfig::default().max_iters))]
+    #[arg(long, value_name = "N", help = with_default("Make N updates", TrainConfig::default().max_iters))]
     max_iters: Option<usize>,
-    #[arg(long, value_name = "N", help = with_default("Sequences a batch, or auto: as many as fit", TrainConfig::default().batch_size))]
+    #[arg(long, value_name = "N", help = with_default("Sequences per batch, or auto: as many as fit", TrainConfig::default().batch_size))]
     batch_size: Option<BatchSize>,
-    /// Tokens a sequence [default: the model's context]
+    /// Tokens per sequence [default: the model's context]
     #[arg(long, value_name = "N")]
     seq_len: Option<usize>,
-    #[arg(long, value_name = "N", help = with_default("Batches an update", TrainConfig::default().grad_accum))]
+    #[arg(long, value_name = "N", help = with_default("Batches per update", TrainConfig::default().grad_accum))]
     grad_accum: Option<usize>,
     /// Highest learning rate; with --init about 3e-5, with --lora-rank about 3e-4 [default: 0.4 / the width, 6e-4 for gpt2]
     #[arg(long, value_name = "X")]
@@ -106,32 +106,32 @@ struct StepArgs {
     /// Updates of linear warm-up [default: a twentieth of --max-iters]
     #[arg(long, value_name = "N")]
     warmup: Option<usize>,
-    #[arg(long, value_name = "X", help = with_default("Weight decay of matrices", TrainConfig::default().weight_decay))]
+    #[arg(long, value_name = "X", help = with_default("Weight decay of the matrices", TrainConfig::default().weight_decay))]
     weight_decay: Option<f64>,
-    #[arg(long, value_name = "X", help = with_default("Adam's decay of the first moment", TrainConfig::default().beta1))]
+    #[arg(long, value_name = "X", help = with_default("Decay of Adam's first moment", TrainConfig::default().beta1))]
     beta1: Option<f64>,
-    #[arg(long, value_name = "X", help = with_default("Adam's decay of the second moment", TrainConfig::default().beta2))]
+    #[arg(long, value_name = "X", help = with_default("Decay of Adam's second moment", TrainConfig::default().beta2))]
     beta2: Option<f64>,
-    #[arg(long, value_name = "X", help = with_default("Largest norm of the gradient, 0 for any", TrainConfig::default().grad_clip))]
+    #[arg(long, value_name = "X", help = with_default("Clip the gradient to norm X; 0: do not clip", TrainConfig::default().grad_clip))]
     grad_clip: Option<f64>,
-    #[arg(long, value_name = "X", help = with_default("Share of activations to drop", TrainConfig::default().dropout))]
+    #[arg(long, value_name = "X", help = with_default("Drop this share of the activations", TrainConfig::default().dropout))]
     dropout: Option<f64>,
-    /// How parameters are updated: adamw, adam or sgd [default: adamw]
+    /// Update parameters by adamw, adam or sgd [default: adamw]
     #[arg(long, value_name = "OPTIMIZER", hide_possible_values = true)]
     optimizer: Option<Optimizer>,
-    #[arg(long, value_name = "N", help = with_default("What everything random follows from", TrainConfig::default().seed))]
+    #[arg(long, value_name = "N", help = with_default("Seed of initialisation, batches and dropout", TrainConfig::default().seed))]
     seed: Option<u64>,
-    #[arg(long, value_name = "N", help = with_default("Updates between evaluations, 0: only at the end", TrainConfig::default().eval_every))]
+    #[arg(long, value_name = "N", help = with_default("Evaluate every N updates; 0: only at the end", TrainConfig::default().eval_every))]
     eval_every: Option<usize>,
-    #[arg(long, value_name = "N", help = with_default("Batches an evaluation on the way", TrainConfig::default().eval_iters))]
+    #[arg(long, value_name = "N", help = with_default("Batches per evaluation, except the last", TrainConfig::default().eval_iters))]
     eval_iters: Option<usize>,
-    #[arg(long, value_name = "N", help = with_default("The most tokens of the validation split, the last tenth of the data; all: the whole tenth", TrainConfig::default().val_tokens.unwrap_or_default()))]
+    #[arg(long, value_name = "N", help = with_default("Validate on at most N tokens of the last tenth of the data; all: on the whole tenth", TrainConfig::default().val_tokens.unwrap_or_default()))]
     val_tokens: Option<ValTokens>,
-    #[arg(long, value_name = "N", help = with_default("Updates between saves, 0: only at the end", TrainConfig::default().save_every))]
+    #[arg(long, value_name = "N", help = with_default("Save every N updates; 0: only at the end", TrainConfig::default().save_every))]
     save_every: Option<usize>,
-    #[arg(long, value_name = "N", help = with_default("Updates between lines of the log", TrainConfig::default().log_every))]
+    #[arg(long, value_name = "N", help = with_default("Log every N updates", TrainConfig::default().log_every))]
     log_every: Option<usize>,
-    #[arg(long, value_name = "N", help = with_default("Checkpoints to keep", TrainConfig::default().keep))]
+    #[arg(long, value_name = "N", help = with_default("Keep the N newest checkpoints", TrainConfig::default().keep))]
     keep: Option<usize>,
 }
 
@@ -208,7 +208,7 @@ fn check_given(args: &Args, train: &TrainConfig) -> Result<()> {
     Ok(())
 }
 
-/// Checks that nothing but what a resumed run does not know is given beside `--resume`.
+/// Checks that beside `--resume` only options are given that a run does not keep.
 ///
 /// # Errors
 ///
@@ -233,9 +233,9 @@ pub fn check_resume(train: &ArgMatches) -> Result<()> {
 }
 
 impl Args {
-    /// How many threads the run has that is to be resumed, if it says so.
+    /// The number of threads of the run to resume, if it has one.
     pub fn threads_of_resumed(&self) -> Option<usize> {
-        // Whatever is wrong with the file is told when the run is opened.
+        // A fault of the file is reported when the run is opened.
         let text = std::fs::read(self.resume.as_deref()?.join("run.json")).ok()?;
         serde_json::from_slice::<RunSettings>(&text).ok()?.threads
     }

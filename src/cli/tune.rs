@@ -23,7 +23,7 @@ Examples:
 
 /// Time the variants of a model's kernels on a GPU again, and remember the fastest
 ///
-/// Training does it by itself at its first start, for what it has not seen yet.
+/// Training does this by itself at its first start, for kernels and sizes that it has not seen yet.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {

@@ -25,10 +25,10 @@ Examples:
 pub struct Args {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Hold a GPU to limits that go by a name: webgpu, what every device has
+    /// Hold a GPU to these limits: webgpu, which every device has
     #[arg(long, value_name = "LIMITS", hide_possible_values = true)]
     limits: Option<NamedLimits>,
-    /// Compare loss and gradients of one whole training step of a model, whose options are below, with the CPU's instead
+    /// Compare the loss and the gradients of one training step with the CPU's instead, for the model that the options below describe
     #[arg(long)]
     step: bool,
     /// Print one JSON object
@@ -36,10 +36,10 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     model: ModelArgs,
-    /// Sequences of the step's batch
+    /// Sequences in the step's batch
     #[arg(long, value_name = "N", default_value_t = 1, requires = "step")]
     batch_size: usize,
-    /// Tokens a sequence of the step's batch [default: the model's context]
+    /// Tokens per sequence of the step's batch [default: the model's context]
     #[arg(long, value_name = "N", requires = "step")]
     seq_len: Option<usize>,
 }
@@ -51,7 +51,7 @@ struct Row {
     error: f32,
     tolerance: f32,
     place: String,
-    /// `None`: it was not run, since the device has not what it needs.
+    /// `None`: it was not run, because the device lacks what it needs.
     passed: Option<bool>,
 }
 

@@ -15,16 +15,16 @@ Examples:
   wgpt tokenizer convert --tokenizer tok --out gpt2-files --format gpt2
   wgpt tokenizer convert --tokenizer tok --out chat --special '<|user|>' --special '<|assistant|>'")]
 pub struct Args {
-    /// A folder with a tokenizer, or bytes
+    /// Convert the tokenizer of this folder, or bytes
     #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
-    /// The folder to write to
+    /// Write to this folder
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// A special token to add at the end of the vocabulary; may be given again
+    /// Add a special token at the end of the vocabulary; may be given several times
     #[arg(long, value_name = "TOKEN")]
     special: Vec<String>,
-    /// json: tokenizer.json; gpt2: vocab.json and merges.txt
+    /// Write this form: json (tokenizer.json) or gpt2 (vocab.json and merges.txt)
     #[arg(long, value_name = "FORMAT", default_value = "json", hide_possible_values = true)]
     format: Format,
 }

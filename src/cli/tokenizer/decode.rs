@@ -14,10 +14,10 @@ use crate::cli::output;
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  echo 464,3797 | wgpt tokenizer decode --tokenizer gpt2-folder")]
 pub struct Args {
-    /// Ids in text, or a token file (.bin) [default: ids from stdin]
+    /// Decode the ids of a text file, or a token file (.bin) [default: ids from stdin]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// A folder with a tokenizer, or bytes
+    /// Use the tokenizer of this folder, or bytes
     #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
 }

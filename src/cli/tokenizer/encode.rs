@@ -17,22 +17,22 @@ Examples:
   wgpt tokenizer encode a.txt --tokenizer tok --out a.bin
   echo 'The cat sat.' | wgpt tokenizer encode --tokenizer tok")]
 pub struct Args {
-    /// Files, folders, or stories, shakespeare, tinystories [default: text from stdin]
+    /// Encode files, folders, or stories, shakespeare, tinystories [default: text from stdin]
     #[arg(value_name = "FILE")]
     files: Vec<String>,
-    /// A folder with a tokenizer, or bytes
+    /// Use the tokenizer of this folder, or bytes
     #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
-    /// A token file for `wgpt train --data`; without it, the ids are printed
+    /// Write a token file for `wgpt train --data`; without it, the ids are printed
     #[arg(long, value_name = "FILE.bin")]
     out: Option<PathBuf>,
-    /// What special tokens that are written out in a text file are: token, their ids, and <|endoftext|> the end of a document
-    /// and the line ends around it; text, so that decoding gives the file back
+    /// How special tokens that a text file spells are read. token: as their ids, and <|endoftext|>, with the line ends around it,
+    /// as the end of a document; text: as text, so that decoding gives the file back
     #[arg(long, value_name = "AS", default_value = "token", hide_possible_values = true)]
     special: Special,
 }
 
-/// What special tokens are that are written out in a text.
+/// How special tokens that a text spells are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Special {
     /// The tokens.

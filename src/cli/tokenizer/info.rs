@@ -19,16 +19,16 @@ Examples:
   wgpt tokenizer info book.txt --tokenizer tok
   wgpt tokenizer info --tokenizer tok --show \"The cat sat on the mat.\"")]
 pub struct Args {
-    /// Texts to measure: bytes a token
+    /// Measure these texts: bytes per token
     #[arg(value_name = "FILE")]
     files: Vec<String>,
-    /// A folder with a tokenizer, or bytes
+    /// Describe the tokenizer of this folder, or bytes
     #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
-    /// A text to show in tokens: in colours on a terminal, else with bars between them
+    /// Show the tokens of this text: in colours on a terminal, else with bars between them
     #[arg(long, value_name = "TEXT")]
     show: Option<String>,
-    /// How many of the longest tokens to list
+    /// List the N longest tokens
     #[arg(long, value_name = "N", default_value_t = 10)]
     longest: usize,
     /// Print one JSON object
@@ -48,7 +48,7 @@ impl Measured {
     }
 }
 
-/// Prints what is known of a tokenizer.
+/// Prints what is known about a tokenizer.
 ///
 /// # Errors
 ///
@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The longest tokens that are no special ones, longest first, then by id.
+/// The longest tokens, without special ones: the longest first, then by id.
 fn longest_tokens(tokenizer: &Tokenizer, most: usize) -> Vec<String> {
     let special: Vec<u32> = tokenizer.special_tokens().map(|(_, id)| id).collect();
     let ids = (0..tokenizer.vocab_size() as u32).filter(|id| !special.contains(id));

@@ -14,19 +14,19 @@ use crate::cli::{self, number, output};
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  wgpt tokenizer train a.txt folder/ --vocab 4000 --out tok")]
 pub struct Args {
-    /// Files, folders, or stories, shakespeare, tinystories
+    /// Learn from files, folders, or stories, shakespeare, tinystories
     #[arg(value_name = "FILE", required = true)]
     files: Vec<String>,
-    /// The most tokens; at least 257: the end of text and the bytes
+    /// Learn at most N tokens; at least 257: the end of text and the bytes
     #[arg(long, value_name = "N")]
     vocab: usize,
-    /// A token that stands for itself wherever it is written out, besides <|endoftext|>; may be given again
+    /// Add a token that stands for itself wherever a text spells it, besides <|endoftext|>; may be given several times
     #[arg(long, value_name = "TOKEN")]
     special: Vec<String>,
-    /// The most memory to take, at least 256MB; where the distinct words of the text do not fit, the rarest are left out
+    /// Use at most SIZE of memory, at least 256MB; if the distinct words of the text do not fit, the rarest are left out
     #[arg(long, value_name = "SIZE", default_value = "4GB", value_parser = number::parse_bytes)]
     max_memory: u64,
-    /// The folder to write tokenizer.json to
+    /// Write tokenizer.json to this folder
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
