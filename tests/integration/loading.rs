@@ -44,6 +44,41 @@ fn loading_and_saving_changes_no_bit() {
     }
 }
 
+/// They are read in parts, each on a thread.
+#[test]
+fn large_parameters_reach_the_device_as_they_are() {
+    let sizes = GptConfig {
+        n_layer: 1,
+        n_head: 1,
+        vocab_size: 40_000,
+        n_positions: 8,
+        ..GptConfig::small()
+    };
+    let config = GptConfig { n_embd: 32, ..sizes };
+    let model = ModelFiles {
+        schema: wgpt::model::schema(&config, &wgpt::FineTune::default()),
+        config: &config,
+        dropout: 0.0,
+        tokenizer: None,
+        text_files: &TextFiles::default(),
+        adapter: None,
+    };
+    let number = |i: usize| (i % 9973) as f32 * 1e-4;
+    let mut fill = |_: &str, start: usize, out: &mut [f32]| {
+        out.iter_mut().enumerate().for_each(|(i, x)| *x = number(start + i));
+        Ok(())
+    };
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path(), &model, &mut fill).unwrap();
+    let mut gpt = Gpt::load(folder.path(), Device::Cpu).unwrap();
+    let engine = gpt.engine().unwrap();
+    for param in engine.program().params.to_vec() {
+        let numbers = engine.param_data(&param, Tensor::Value).unwrap();
+        let wrong = numbers.iter().enumerate().find(|(i, x)| **x != number(*i));
+        assert_eq!(wrong, None, "{}", param.name);
+    }
+}
+
 /// Set in the process that does nothing but load this folder, so that no other test's memory counts.
 const FOLDER: &str = "WGPT_TEST_LOAD";
 /// The device of that process.
