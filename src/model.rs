@@ -7,6 +7,7 @@ use crate::config::{GptConfig, Optimizer, Precision, Recompute, TrainConfig};
 use crate::finetune::FineTune;
 use crate::graph::{Graph, Op, Param, Slice, Slot, Var};
 use crate::kernel::{Dims, Elem, LossScale};
+use crate::ops::attention::Qkv;
 use crate::ops::head::{Head, HeadLast, row_stride};
 use crate::ops::{global_norm, optimizer, sample};
 use crate::plan::{Limits, Phase, Plan, Role, View};
@@ -35,7 +36,8 @@ pub fn gpt2(g: &mut Graph, config: &GptConfig, tokens: View, dropout: bool) -> (
         let h = format!("h.{l}");
         g.begin_block(&format!("{h}.ln_1"), stream);
         let qkv = g.linear(&format!("{h}.attn.c_attn"), normed, 3 * c);
-        let mixed = g.attention(&format!("{h}.attn"), qkv, n_head, n_positions);
+        let heads = Qkv::packed(qkv, [n_head, n_head], c / n_head);
+        let mixed = g.attention(&format!("{h}.attn"), heads, n_positions);
         let attended = branch(g, &format!("{h}.attn.c_proj"), mixed);
         (stream, normed) = g.residual_layernorm(&format!("{h}.ln_2"), stream, attended);
         let wide = g.linear_gelu(&format!("{h}.mlp.c_fc"), normed, config.n_inner());

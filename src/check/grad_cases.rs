@@ -7,6 +7,7 @@ use crate::graph::Op;
 use crate::graph::{Graph, Recorder, Var};
 use crate::kernel::{Dims, Elem, Step};
 use crate::model::{Program, Uses};
+use crate::ops::attention::Qkv;
 use crate::ops::cross_entropy::IGNORE;
 use crate::ops::dropout::threshold;
 use crate::ops::global_norm::state;
@@ -172,7 +173,18 @@ pub fn ops() -> Vec<Case> {
             g.linear_gelu("fc", x, 4)
         }),
         unary("gelu", C, |g, x| g.gelu("gelu", x)),
-        unary("attention", 3 * C, |g, x| g.attention("attn", x, 2, T)),
+        attention("attention", 3 * C, |x| Qkv::packed(x, [2, 2], 3), None),
+        attention("attention, blocks", 3 * C, |x| Qkv::blocks(x, [2, 2], 3), None),
+        attention("attention, interleaved", 22, |x| Qkv::interleaved(x, 2, 3, 2), None),
+        attention("attention, one key head", 10, |x| Qkv::packed(x, [3, 1], 2), None),
+        attention("attention, two key heads", 8, |x| Qkv::blocks(x, [4, 2], 1), None),
+        attention(
+            "attention, first keys",
+            16,
+            |x| Qkv::packed(x, [4, 2], 2),
+            Some([0, 1, 9, 1, 0, 2]),
+        ),
+        narrow_attention(),
         unary("softmax", 2 * T, |g, x| g.softmax("softmax", x, 2)),
         matmul("matmul nn", Layout::NN),
         matmul("matmul nt", Layout::NT),
@@ -180,6 +192,33 @@ pub fn ops() -> Vec<Case> {
         unary("dropout", C, |g, x| g.dropout("dropout", x, false)),
         head(),
     ]
+}
+
+/// Attention over an activation of `channels`, in which `heads` finds its queries, keys and values; with the first
+/// keys that its rows may see.
+fn attention(
+    what: &str,
+    channels: usize,
+    heads: impl FnOnce(Var) -> Qkv,
+    first_keys: Option<[u32; B * T]>,
+) -> Case {
+    op(what, |g, inputs, words| {
+        let x = g.activation("x", channels);
+        inputs.push(("x".into(), x));
+        let out = g.attention("attn", heads(x), T);
+        let view = g.buffer(Role::Staging, "first_key", B * T, Elem::U32);
+        words.extend(first_keys.map(|keys| (view, keys.to_vec())));
+        out
+    })
+}
+
+/// Heads that are not as wide together as the stream: 2 of 2 channels, of 6.
+fn narrow_attention() -> Case {
+    unary("linear, attention, linear", C, |g, x| {
+        let qkv = g.linear("c_attn", x, 8);
+        let mixed = g.attention("attn", Qkv::packed(qkv, [2, 1], 2), T);
+        g.linear("c_proj", mixed, C)
+    })
 }
 
 /// The head over two chunks of rows and two slices of the table, one target ignored.

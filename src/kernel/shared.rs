@@ -36,6 +36,16 @@ pub const COOP_NUMBERS: &str = include_str!("../../shaders/shared/coop_numbers.w
 pub const COOP_8X8: &str = include_str!("../../shaders/shared/coop_8x8.wgsl");
 /// Its matrices of 16 x 16.
 pub const COOP_16X16: &str = include_str!("../../shaders/shared/coop_16x16.wgsl");
+/// Where attention's heads lie, and which keys a position sees.
+pub const ATTENTION: &str = include_str!("../../shaders/shared/attention.wgsl");
+/// Its online softmax of four keys and four queries at a time.
+pub const ATTENTION_SOFTMAX: &str = include_str!("../../shaders/shared/attention_softmax.wgsl");
+/// Probabilities and the gradients of scores of one position with four others.
+pub const ATTENTION_PAIRS: &str = include_str!("../../shaders/shared/attention_pairs.wgsl");
+/// How its `tiles` go through workgroup memory.
+pub const ATTENTION_TILES: &str = include_str!("../../shaders/shared/attention_tiles.wgsl");
+/// What its `broadcast` reads.
+pub const ATTENTION_BROADCAST: &str = include_str!("../../shaders/shared/attention_broadcast.wgsl");
 /// What attention's kernels on matrix units have in common.
 pub const ATTENTION_COOP: &str = include_str!("../../shaders/shared/attention_coop.wgsl");
 /// Adam's constants.

@@ -9,6 +9,7 @@ use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::{Graph, Slot};
 use wgpt::kernel::{Dims, Elem, Step};
 use wgpt::model::{EXTENDS, Program, Uses};
+use wgpt::ops::attention::Qkv;
 use wgpt::ops::cross_entropy::IGNORE;
 use wgpt::ops::global_norm::state;
 use wgpt::ops::matmul::Layout;
@@ -698,7 +699,7 @@ fn by_attention(on: impl Fn(&Plan) -> Subject, sizes: [usize; 4], far: f32) -> V
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_training(b, t);
     let qkv = g.activation("qkv", 3 * c);
-    let out = g.attention("attn", qkv, nh, t);
+    let out = g.attention("attn", Qkv::packed(qkv, [nh, nh], hs), t);
     g.record_forward(Phase::Forward);
     g.record_backward(Phase::Backward, None);
     let mut whole = on(&g.plan);
