@@ -55,7 +55,7 @@ fn main(
     let as_keys = !as_queries;
     // The second half's heads are those of keys, each with the heads of the queries that read it.
     let heads = dims.NH / dims.KVH;
-    if as_keys && head >= dims.KVH {
+    if as_keys & (head >= dims.KVH) {
         return;
     }
     let kv_head = select(head, head / heads, as_queries);

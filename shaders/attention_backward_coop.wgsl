@@ -64,7 +64,7 @@ fn main(
     let as_query = group.z < chunks;
     // The second half's heads are those of keys, each with the heads of the queries that read it.
     let heads = dims.NH / dims.KVH;
-    if !as_query && head >= dims.KVH {
+    if (!as_query) & (head >= dims.KVH) {
         return;
     }
     let kv_head = select(head, head / heads, as_query);

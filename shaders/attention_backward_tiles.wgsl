@@ -73,7 +73,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let as_query = group.z < chunks;
     // The second half's heads are those of keys, each with the heads of the queries that read it.
     let heads = dims.NH / dims.KVH;
-    if !as_query && head >= dims.KVH {
+    if (!as_query) & (head >= dims.KVH) {
         return;
     }
     let kv_head = select(head, head / heads, as_query);

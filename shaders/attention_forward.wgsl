@@ -105,7 +105,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var slot = 0u;
         for (var d = first; d < last; d += LANES) {
             var value = values[slot] * rescale;
-            for (var j = 0u; j < keys; j++) {
+            for (var j = 0u; j < count; j++) {
                 value += weights[row * PITCH + j] * f32(qkv[channel(v_rows, key + j, d)]);
             }
             values[slot] = value;
