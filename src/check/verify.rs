@@ -16,6 +16,7 @@ use crate::kernel::{Elem, Kernel, Step};
 use crate::model::{Program, Uses};
 use crate::ops::attention::Qkv;
 use crate::ops::cross_entropy::IGNORE;
+use crate::ops::linear::{Form, WeightLayout};
 use crate::ops::matmul::Layout;
 use crate::ops::random::{threefry, unit};
 use crate::ops::{ALL, cast, dropout};
@@ -445,6 +446,11 @@ fn layers(name: &str, [rows, c, oc]: [usize; 3]) -> Case {
     let x = g.input("x", rows * c);
     g.linear("linear", x, oc);
     g.linear_gelu("gelu", x, oc);
+    for (layout, bias) in
+        [(WeightLayout::OutIn, true), (WeightLayout::OutIn, false), (WeightLayout::InOut, false)]
+    {
+        g.linear(&format!("{layout:?} {bias}"), x, Form { channels: oc, layout, bias });
+    }
     whole(name, g)
 }
 

@@ -12,6 +12,10 @@ pub const LOGITS: &str = include_str!("../../shaders/shared/logits.wgsl");
 pub const LOGITS_GRADIENT: &str = include_str!("../../shaders/shared/logits_gradient.wgsl");
 /// Matrices from one lane of a subgroup of 8 to all.
 pub const BROADCAST: &str = include_str!("../../shaders/shared/broadcast.wgsl");
+/// The input of a linear layer.
+pub const LINEAR_X: &str = include_str!("../../shaders/shared/linear_x.wgsl");
+/// Its weight (C,OC).
+pub const LINEAR_IN_OUT: &str = include_str!("../../shaders/shared/linear_in_out.wgsl");
 /// The tanh form of GELU.
 pub const GELU: &str = include_str!("../../shaders/shared/gelu.wgsl");
 /// What the engines of a matrix product have in common.
