@@ -107,10 +107,10 @@ fn extend_forward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
 
 fn fast_extend_forward(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     let ([qkv, cache], [out]) = io.reals();
+    let [queries, _, _] = Heads::of(dims);
     let (t, c, hs) = (dims.T as usize, dims.C as usize, (dims.C / dims.NH) as usize);
     let (keys, values) = cache.split_at(dims.S as usize * c);
     let n = t.min(step.count as usize);
-    let [queries, _, _] = Heads::of(dims);
     let (first, end) = (step.position as usize, step.position as usize + n);
     let (out, masked) = out.split_at_mut(n * c);
     masked.fill(0.0);
