@@ -149,7 +149,7 @@ fn are_apart([a, b]: [&Heads; 2], rows: usize, head_size: usize) -> bool {
     }
     let of_row = |part: &Heads| (0..part.heads).map(|head| part.at(0, head)).collect::<Vec<_>>();
     let mut starts = of_row(a);
-    if a != b {
+    if !std::ptr::eq(a, b) {
         starts.extend(of_row(b));
     }
     starts.sort_unstable();
