@@ -11,7 +11,7 @@ use wgpt::check::verify;
 use wgpt::graph::{Graph, Var};
 use wgpt::kernel::{Elem, Step};
 use wgpt::ops::attention::{self, Heads, Qkv};
-use wgpt::plan::{Limits, Phase, Role, View};
+use wgpt::plan::{Limits, Phase, Plan, Role, View};
 
 use crate::common::unchecked_gpu;
 
@@ -50,7 +50,7 @@ fn noise(seed: u32, n: usize) -> Vec<f32> {
 
 /// Attention over B sequences of T positions: the graph, its input and its output.
 struct Recorded {
-    graph: Graph,
+    plan: Arc<Plan>,
     heads: Qkv,
     first_key: View,
     out: Var,
@@ -65,7 +65,7 @@ impl Recorded {
         let first_key = graph.buffer(Role::Staging, "first_key", B * T, Elem::U32);
         graph.record_forward(Phase::Forward);
         graph.record_backward(Phase::Backward, None);
-        Recorded { graph, heads, first_key, out }
+        Recorded { plan: Arc::new(graph.plan), heads, first_key, out }
     }
 
     /// The output and the gradient of the input.
@@ -74,10 +74,9 @@ impl Recorded {
         backend.write(x.value, &noise(1, x.value.len));
         backend.write(x.grad, &vec![0.5; x.grad.len]);
         backend.write_u32(self.first_key, first_keys);
-        let plan = &self.graph.plan;
-        backend.run(plan.phase(Phase::Forward), &Step::default());
+        backend.run(self.plan.phase(Phase::Forward), &Step::default());
         backend.write(out.grad, &noise(2, out.grad.len));
-        backend.run(plan.phase(Phase::Backward), &Step::default());
+        backend.run(self.plan.phase(Phase::Backward), &Step::default());
         [out.value, x.grad].map(|view| {
             let mut data = vec![0.0; view.len];
             backend.read(view, &mut data).expect("the device is there");
@@ -146,7 +145,7 @@ fn assert_close(what: &str, got: &[Vec<f32>; 2], want: &[Vec<f64>; 2]) {
 fn every_layout_and_first_key_is_the_definition() {
     for layout in LAYOUTS {
         let recorded = Recorded::new(*layout);
-        let plan = Arc::new(recorded.graph.plan.clone());
+        let plan = Arc::clone(&recorded.plan);
         for (name, first_key) in FIRST_KEYS {
             let first_keys: Vec<u32> = (0..B * T).map(|row| first_key(row % T)).collect();
             let want = recorded.by_definition(&first_keys);
@@ -168,7 +167,7 @@ fn every_layout_and_first_key_is_the_definition() {
 #[test]
 fn threads_change_no_bit_of_grouped_heads() {
     let recorded = Recorded::new(LAYOUTS[2]);
-    let plan = Arc::new(recorded.graph.plan.clone());
+    let plan = Arc::clone(&recorded.plan);
     let first_keys: Vec<u32> = (0..B * T).map(|row| (row % 29) as u32).collect();
     let bits = |threads| {
         let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
