@@ -17,7 +17,6 @@ struct Dims {
     ID: u32,
     EPS: f32,
     SCALE: f32,
-    FIRST: vec2<u32>,
     HS: u32,
     KVH: u32,
     Q_START: u32,
@@ -28,6 +27,7 @@ struct Dims {
     Q_HEAD: u32,
     K_HEAD: u32,
     PAD: u32,
+    FIRST: vec2<u32>,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;

@@ -41,8 +41,6 @@ pub struct Dims {
     pub EPS: f32,
     /// What low-rank adapters multiply by.
     pub SCALE: f32,
-    /// Where the part of a grid that a GPU computes at once begins: its first column and its first row.
-    pub FIRST: [u32; 2],
     /// Channels of an attention head.
     pub HS: u32,
     /// Heads of the keys and of the values, of which NH is a multiple: query head h reads head h / (NH / KVH).
@@ -61,8 +59,10 @@ pub struct Dims {
     pub Q_HEAD: u32,
     /// Elements from one head of a key, and of a value, to the next.
     pub K_HEAD: u32,
-    /// Unused: WGSL wants a uniform's size to be a multiple of 16 bytes.
+    /// Unused: WGSL wants two numbers together at a multiple of 8 bytes, and a uniform's size to be one of 16.
     pub PAD: u32,
+    /// Where the part of a grid that a GPU computes at once begins: its first column and its first row.
+    pub FIRST: [u32; 2],
 }
 
 impl Dims {

@@ -157,8 +157,8 @@ fn uniforms_have_one_layout() {
         Dims,
         Dims::default(),
         [
-            B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, SCALE, FIRST, HS, KVH,
-            Q_START, K_START, V_START, Q_ROW, K_ROW, Q_HEAD, K_HEAD, PAD
+            B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, SCALE, HS, KVH, Q_START,
+            K_START, V_START, Q_ROW, K_ROW, Q_HEAD, K_HEAD, PAD, FIRST
         ]
     );
     assert_eq!((found, span), (rust, size_of::<Dims>()));

@@ -122,8 +122,8 @@ fn the_plans_are_the_golden_ones() {
 #[test]
 fn every_size_of_a_dispatch_is_printed() {
     let mut seen = vec![Dims::default().to_string()];
-    // All but the words of FIRST and PAD, which no plan sets.
-    for word in 0..size_of::<Dims>() / 4 - 4 {
+    // All but the words of PAD and FIRST, which no plan sets.
+    for word in 0..size_of::<Dims>() / 4 - 3 {
         for value in [1.0_f32, 2.0] {
             let mut dims = Dims::default();
             bytemuck::cast_slice_mut::<Dims, f32>(std::slice::from_mut(&mut dims))[word] = value;
