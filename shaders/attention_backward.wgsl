@@ -4,15 +4,17 @@
 //
 // One workgroup 16 positions of a head and 256 of the head's channels. The first half of z finds dq of
 // its positions as queries, over 32 keys at a time; the second half finds dk and dv of its positions as
-// keys, over 32 queries at a time. So nothing is added up by two workgroups. 16 invocations a position:
+// keys, over 32 queries at a time of each head that reads them, one head after the other. So nothing is added
+// up by two workgroups, and the first KVH heads alone have work there. 16 invocations a position:
 // each with p and ds of two of the pairs, whose products go through workgroup memory 16 channels at a
 // time, and with every 16th channel of the output.
 
-@group(0) @binding(1) var<storage, read> qkv: array<qkv_elem>;            // (B, T, 3C)
-@group(0) @binding(2) var<storage, read> lse: array<f32>;                 // (B, NH, T)
-@group(0) @binding(3) var<storage, read> delta: array<f32>;               // (B, NH, T)
-@group(0) @binding(4) var<storage, read> dout: array<dout_elem>;          // (B, T, C)
-@group(0) @binding(5) var<storage, read_write> dqkv: array<dqkv_elem>;    // (B, T, 3C)
+@group(0) @binding(1) var<storage, read> qkv: array<qkv_elem>;            // by Q_START, K_START, V_START
+@group(0) @binding(2) var<storage, read> first_key: array<u32>;           // (B, T)
+@group(0) @binding(3) var<storage, read> lse: array<f32>;                 // (B, NH, T)
+@group(0) @binding(4) var<storage, read> delta: array<f32>;               // (B, NH, T)
+@group(0) @binding(5) var<storage, read> dout: array<dout_elem>;          // (B, T, C)
+@group(0) @binding(6) var<storage, read_write> dqkv: array<dqkv_elem>;    // as qkv
 
 const ROWS = 16u;
 const LANES = 16u;
@@ -27,52 +29,64 @@ var<workgroup> other_tile: array<vec2<f32>, OTHERS * PITCH>;
 // ds and p of a position and another.
 var<workgroup> pairs: array<vec2<f32>, ROWS * (OTHERS + 1u)>;
 
-// The place in qkv of position `t`: q (0), k (1) or v (2), channel `d` of the head.
-fn place(b: u32, head: u32, part: u32, t: u32, d: u32) -> u32 {
-    return (b * dims.T + t) * 3u * dims.C + part * dims.C + head * (dims.C / dims.NH) + d;
+// What a workgroup reads: the sequence, the head of the queries, and where the rows of its parts are.
+struct Parts {
+    b: u32,
+    head: u32,
+    q: vec2<u32>,
+    k: vec2<u32>,
+    v: vec2<u32>,
+    dout: vec2<u32>,
 }
 
-// The place in dout.
-fn out_place(b: u32, head: u32, t: u32, d: u32) -> u32 {
-    return (b * dims.T + t) * dims.C + head * (dims.C / dims.NH) + d;
+fn parts_of(b: u32, head: u32) -> Parts {
+    let kv_head = head / (dims.NH / dims.KVH);
+    return Parts(
+        b,
+        head,
+        query_rows(b, head),
+        key_rows(b, kv_head),
+        value_rows(b, kv_head),
+        out_rows(b, head),
+    );
 }
 
 // Channel `d` of a position's two vectors, 0 outside.
-fn vectors(b: u32, head: u32, t: u32, d: u32, as_query: bool) -> vec2<f32> {
-    if t >= dims.T || d >= dims.C / dims.NH {
+fn vectors(parts: Parts, t: u32, d: u32, as_query: bool) -> vec2<f32> {
+    if t >= dims.T || d >= dims.HS {
         return vec2(0.0);
     }
     if as_query {
-        return vec2(f32(qkv[place(b, head, 0u, t, d)]), f32(dout[out_place(b, head, t, d)]));
+        return vec2(f32(qkv[channel(parts.q, t, d)]), f32(dout[channel(parts.dout, t, d)]));
     }
-    return vec2(f32(qkv[place(b, head, 1u, t, d)]), f32(qkv[place(b, head, 2u, t, d)]));
+    return vec2(f32(qkv[channel(parts.k, t, d)]), f32(qkv[channel(parts.v, t, d)]));
 }
 
 // ds and p of one query and one key from their two products.
-fn pair(b: u32, head: u32, query: u32, key: u32, products: vec2<f32>) -> vec2<f32> {
-    if key > query || query >= dims.T {
+fn pair(parts: Parts, query: u32, key: u32, products: vec2<f32>) -> vec2<f32> {
+    if key > query || query >= dims.T || key < first_seen(parts.b, query) {
         return vec2(0.0);
     }
-    let root = sqrt(f32(dims.C / dims.NH));
-    let at = (b * dims.NH + head) * dims.T + query;
+    let root = sqrt(f32(dims.HS));
+    let at = (parts.b * dims.NH + parts.head) * dims.T + query;
     let p = exp(products.x / root - lse[at]);
     return vec2(p * (products.y - delta[at]) / root, p);
 }
 
 // Leaves ds and p of the positions from `row0` on with the others from `other0` on.
-fn find_pairs(b: u32, head: u32, row0: u32, other0: u32, rows_are_queries: bool, local: u32) {
+fn find_pairs(parts: Parts, row0: u32, other0: u32, rows_are_queries: bool, local: u32) {
     let row = local / LANES;
     let lane = local % LANES;
     var first = vec2(0.0);
     var second = vec2(0.0);
-    for (var depth = 0u; depth < dims.C / dims.NH; depth += DEPTH) {
+    for (var depth = 0u; depth < dims.HS; depth += DEPTH) {
         for (var i = local; i < OTHERS * DEPTH; i += ROWS * LANES) {
             let t = i / DEPTH;
             let d = i % DEPTH;
             if t < ROWS {
-                row_tile[t * PITCH + d] = vectors(b, head, row0 + t, depth + d, rows_are_queries);
+                row_tile[t * PITCH + d] = vectors(parts, row0 + t, depth + d, rows_are_queries);
             }
-            other_tile[t * PITCH + d] = vectors(b, head, other0 + t, depth + d, !rows_are_queries);
+            other_tile[t * PITCH + d] = vectors(parts, other0 + t, depth + d, !rows_are_queries);
         }
         workgroupBarrier();
         for (var d = 0u; d < DEPTH; d++) {
@@ -86,11 +100,11 @@ fn find_pairs(b: u32, head: u32, row0: u32, other0: u32, rows_are_queries: bool,
     let t = row0 + row;
     let u = other0 + lane;
     if rows_are_queries {
-        pairs[at] = pair(b, head, t, u, first);
-        pairs[at + LANES] = pair(b, head, t, u + LANES, second);
+        pairs[at] = pair(parts, t, u, first);
+        pairs[at + LANES] = pair(parts, t, u + LANES, second);
     } else {
-        pairs[at] = pair(b, head, u, t, first);
-        pairs[at + LANES] = pair(b, head, u + LANES, t, second);
+        pairs[at] = pair(parts, u, t, first);
+        pairs[at + LANES] = pair(parts, u + LANES, t, second);
     }
     workgroupBarrier();
 }
@@ -98,16 +112,17 @@ fn find_pairs(b: u32, head: u32, row0: u32, other0: u32, rows_are_queries: bool,
 fn backward_queries(b: u32, head: u32, query: u32, chunk: u32, local: u32) {
     let row = local / LANES;
     let start = chunk * CHANNELS + local % LANES;
-    let end = min(dims.C / dims.NH, (chunk + 1u) * CHANNELS);
+    let end = min(dims.HS, (chunk + 1u) * CHANNELS);
+    let parts = parts_of(b, head);
     var dq: array<f32, CHANNELS / LANES>;
     for (var key = 0u; key < min(query + ROWS, dims.T); key += OTHERS) {
-        find_pairs(b, head, query, key, true, local);
+        find_pairs(parts, query, key, true, local);
         let keys = min(OTHERS, dims.T - key);
         var slot = 0u;
         for (var d = start; d < end; d += LANES) {
             var sum = dq[slot];
             for (var j = 0u; j < keys; j++) {
-                sum += pairs[row * (OTHERS + 1u) + j].x * f32(qkv[place(b, head, 1u, key + j, d)]);
+                sum += pairs[row * (OTHERS + 1u) + j].x * f32(qkv[channel(parts.k, key + j, d)]);
             }
             dq[slot] = sum;
             slot++;
@@ -116,34 +131,40 @@ fn backward_queries(b: u32, head: u32, query: u32, chunk: u32, local: u32) {
     }
     var slot = 0u;
     for (var d = start; d < end && query + row < dims.T; d += LANES) {
-        dqkv[place(b, head, 0u, query + row, d)] = dqkv_elem(dq[slot]);
+        dqkv[channel(parts.q, query + row, d)] = dqkv_elem(dq[slot]);
         slot++;
     }
 }
 
-fn backward_keys(b: u32, head: u32, key: u32, chunk: u32, local: u32) {
+fn backward_keys(b: u32, kv_head: u32, key: u32, chunk: u32, local: u32) {
     let row = local / LANES;
     let start = chunk * CHANNELS + local % LANES;
-    let end = min(dims.C / dims.NH, (chunk + 1u) * CHANNELS);
+    let end = min(dims.HS, (chunk + 1u) * CHANNELS);
+    let heads = dims.NH / dims.KVH;
     var dkv: array<vec2<f32>, CHANNELS / LANES>;
-    for (var query = key; query < dims.T; query += OTHERS) {
-        find_pairs(b, head, key, query, false, local);
-        let queries = min(OTHERS, dims.T - query);
-        var slot = 0u;
-        for (var d = start; d < end; d += LANES) {
-            var sum = dkv[slot];
-            for (var i = 0u; i < queries; i++) {
-                sum += pairs[row * (OTHERS + 1u) + i] * vectors(b, head, query + i, d, true);
+    for (var head = kv_head * heads; head < (kv_head + 1u) * heads; head++) {
+        let parts = parts_of(b, head);
+        for (var query = key; query < dims.T; query += OTHERS) {
+            find_pairs(parts, key, query, false, local);
+            let queries = min(OTHERS, dims.T - query);
+            var slot = 0u;
+            for (var d = start; d < end; d += LANES) {
+                var sum = dkv[slot];
+                for (var i = 0u; i < queries; i++) {
+                    sum += pairs[row * (OTHERS + 1u) + i] * vectors(parts, query + i, d, true);
+                }
+                dkv[slot] = sum;
+                slot++;
             }
-            dkv[slot] = sum;
-            slot++;
+            workgroupBarrier();
         }
-        workgroupBarrier();
     }
+    let k_rows = key_rows(b, kv_head);
+    let v_rows = value_rows(b, kv_head);
     var slot = 0u;
     for (var d = start; d < end && key + row < dims.T; d += LANES) {
-        dqkv[place(b, head, 1u, key + row, d)] = dqkv_elem(dkv[slot].x);
-        dqkv[place(b, head, 2u, key + row, d)] = dqkv_elem(dkv[slot].y);
+        dqkv[channel(k_rows, key + row, d)] = dqkv_elem(dkv[slot].x);
+        dqkv[channel(v_rows, key + row, d)] = dqkv_elem(dkv[slot].y);
         slot++;
     }
 }
@@ -157,10 +178,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if b >= dims.B {
         return;
     }
-    let chunks = (dims.C / dims.NH + CHANNELS - 1u) / CHANNELS;
+    let chunks = (dims.HS + CHANNELS - 1u) / CHANNELS;
     if group.z < chunks {
         backward_queries(b, head, first, group.z, local);
-    } else {
+    } else if head < dims.KVH {
         backward_keys(b, head, first, group.z - chunks, local);
     }
 }

@@ -4,35 +4,41 @@
 //
 // One workgroup some positions of a head and 64 of the head's channels: shared/attention_coop.wgsl. The
 // halves of z and the two vectors of a position are those of attention_backward_tiles.wgsl: the first half
-// finds dq of its positions as queries, the second dk and dv of its positions as keys. Of larger heads
+// finds dq of its positions as queries, the second dk and dv of its positions as keys, of each head of the
+// queries that reads them, one after the other. Of larger heads
 // the products take 64 channels at a time, the workgroup's own last, so that the others' are there then.
 
-@group(0) @binding(1) var<storage, read> qkv: array<vec4<qkv_elem>>;            // (B, T, 3C)
-@group(0) @binding(2) var<storage, read> lse: array<f32>;                       // (B, NH, T)
-@group(0) @binding(3) var<storage, read> delta: array<f32>;                     // (B, NH, T)
-@group(0) @binding(4) var<storage, read> dout: array<vec4<dout_elem>>;          // (B, T, C)
-@group(0) @binding(5) var<storage, read_write> dqkv: array<vec4<dqkv_elem>>;    // (B, T, 3C)
+@group(0) @binding(1) var<storage, read> qkv: array<vec4<qkv_elem>>;            // by Q_START, K_START, V_START
+@group(0) @binding(2) var<storage, read> first_key: array<u32>;                 // (B, T)
+@group(0) @binding(3) var<storage, read> lse: array<f32>;                       // (B, NH, T)
+@group(0) @binding(4) var<storage, read> delta: array<f32>;                     // (B, NH, T)
+@group(0) @binding(5) var<storage, read> dout: array<vec4<dout_elem>>;          // (B, T, C)
+@group(0) @binding(6) var<storage, read_write> dqkv: array<vec4<dqkv_elem>>;    // as qkv
 
 const STAGES = 2u;
 
-fn four(part: u32, b: u32, head: u32, t: u32, d: u32) -> vec4<f16> {
-    let size = dims.C / dims.NH;
-    if t >= dims.T || d >= size {
+fn four(part: Part, t: u32, d: u32) -> vec4<f16> {
+    if t >= dims.T || d >= dims.HS {
         return vec4<f16>();
     }
-    let row = b * dims.T + t;
-    if part == DOUT {
-        return vec4<f16>(dout[(row * dims.C + head * size + d) / 4u]);
+    let at = channel(part.rows, t, d) / 4u;
+    if part.of_dout {
+        return vec4<f16>(dout[at]);
     }
-    return vec4<f16>(qkv[((row * 3u + part) * dims.C + head * size + d) / 4u]);
+    return vec4<f16>(qkv[at]);
 }
 
-// ds and p of a pair from its products.
-fn pair(s: f32, dp: f32, row: u32, query: u32, key: u32) -> vec2<f32> {
-    if key > query || query >= dims.T {
+// The second where `which`, else the first.
+fn either(first: Part, second: Part, which: bool) -> Part {
+    return Part(select(first.rows, second.rows, which), select(first.of_dout, second.of_dout, which));
+}
+
+// ds and p of a pair from its products; `earliest` is the first key that the query sees.
+fn pair(s: f32, dp: f32, row: u32, query: u32, key: u32, earliest: u32) -> vec2<f32> {
+    if key < earliest || key > query || query >= dims.T {
         return vec2(0.0);
     }
-    let p = exp(s / sqrt(f32(dims.C / dims.NH)) - lse[row + query]);
+    let p = exp(s / sqrt(f32(dims.HS)) - lse[row + query]);
     return vec2(p * (dp - delta[row + query]), p);
 }
 
@@ -53,11 +59,19 @@ fn main(
     if b >= dims.B {
         return;
     }
-    let place = vec2(b, head);
-    let size = dims.C / dims.NH;
-    let row = (b * dims.NH + head) * dims.T;
+    let size = dims.HS;
     let chunks = (size + CHANNELS - 1u) / CHANNELS;
     let as_query = group.z < chunks;
+    // The second half's heads are those of keys, each with the heads of the queries that read it.
+    let heads = dims.NH / dims.KVH;
+    if (!as_query) & (head >= dims.KVH) {
+        return;
+    }
+    let kv_head = select(head, head / heads, as_query);
+    let first_head = select(head * heads, head, as_query);
+    let last_head = select(head * heads + heads - 1u, head, as_query);
+    let k = Part(key_rows(b, kv_head), false);
+    let v = Part(value_rows(b, kv_head), false);
     let begin = select(own, 0u, as_query);
     let end = select(dims.T, min(own + OWN, dims.T), as_query);
     let position = own + subgroup * EDGE + lane % EDGE;
@@ -70,55 +84,64 @@ fn main(
     // Of the others' first vectors weighed by ds, and of their second ones weighed by p.
     var first_sums: array<MatrixC, PARTS>;
     var second_sums: array<MatrixC, PARTS>;
-    load_own(&own_first, select(K, Q, as_query), place, own, 0u, subgroup, local);
-    load_own(&own_second, select(V, DOUT, as_query), place, own, 0u, subgroup, local);
-    for (var other = begin; other < end; other += OTHERS) {
-        var s: array<MatrixC, ACROSS>;
-        var dp: array<MatrixC, ACROSS>;
-        for (var chunk = 1u; chunk <= chunks; chunk++) {
-            let d = (group.z + chunk) % chunks * CHANNELS;
-            if chunks > 1u {
-                load_own(&own_first, select(K, Q, as_query), place, own, d, subgroup, local);
-                load_own(&own_second, select(V, DOUT, as_query), place, own, d, subgroup, local);
-            }
-            workgroupBarrier();
-            fill(0u, OTHERS, select(Q, K, as_query), place, other, d, local);
-            fill(SECOND, OTHERS, select(DOUT, V, as_query), place, other, d, local);
-            workgroupBarrier();
-            for (var c = 0u; c < PARTS; c++) {
-                for (var o = 0u; o < ACROSS; o++) {
-                    s[o] = coopMultiplyAdd(own_first[c], others_across(0u, o, c), s[o]);
-                    dp[o] = coopMultiplyAdd(own_second[c], others_across(SECOND, o, c), dp[o]);
+    for (var query_head = first_head; query_head <= last_head; query_head++) {
+        let q = Part(query_rows(b, query_head), false);
+        let d_out = Part(out_rows(b, query_head), true);
+        let own_part = either(k, q, as_query);
+        let own_second_part = either(v, d_out, as_query);
+        let other_part = either(q, k, as_query);
+        let other_second_part = either(d_out, v, as_query);
+        let row = (b * dims.NH + query_head) * dims.T;
+        load_own(&own_first, own_part, own, 0u, subgroup, local);
+        load_own(&own_second, own_second_part, own, 0u, subgroup, local);
+        for (var other = begin; other < end; other += OTHERS) {
+            var s: array<MatrixC, ACROSS>;
+            var dp: array<MatrixC, ACROSS>;
+            for (var chunk = 1u; chunk <= chunks; chunk++) {
+                let d = (group.z + chunk) % chunks * CHANNELS;
+                if chunks > 1u {
+                    load_own(&own_first, own_part, own, d, subgroup, local);
+                    load_own(&own_second, own_second_part, own, d, subgroup, local);
+                }
+                workgroupBarrier();
+                fill(0u, OTHERS, other_part, other, d, local);
+                fill(SECOND, OTHERS, other_second_part, other, d, local);
+                workgroupBarrier();
+                for (var c = 0u; c < PARTS; c++) {
+                    for (var o = 0u; o < ACROSS; o++) {
+                        s[o] = coopMultiplyAdd(own_first[c], others_across(0u, o, c), s[o]);
+                        dp[o] = coopMultiplyAdd(own_second[c], others_across(SECOND, o, c), dp[o]);
+                    }
                 }
             }
-        }
-        for (var o = 0u; o < ACROSS; o++) {
-            coopStoreT(s[o], &stage[stage_place(0u, subgroup, o)], STAGE_PITCH);
-            coopStoreT(dp[o], &stage[stage_place(1u, subgroup, o)], STAGE_PITCH);
-        }
-        workgroupBarrier();
-        for (var o = share; o < OTHERS; o += LANES) {
-            let at = stage_row + o;
-            let query = select(other + o, position, as_query);
-            let key = select(position, other + o, as_query);
-            let both = pair(stage[at], stage[at + OWN * STAGE_PITCH], row, query, key);
-            weights[weights_row + o] = f16(both.x);
-            weights[OWN * WEIGHTS_PITCH + weights_row + o] = f16(both.y);
-        }
-        workgroupBarrier();
-        for (var o = 0u; o < ACROSS; o++) {
-            let ds = weights_matrix(0u, subgroup, o);
-            for (var c = 0u; c < PARTS; c++) {
-                first_sums[c] = coopMultiplyAdd(ds, others_matrix(0u, o, c), first_sums[c]);
+            for (var o = 0u; o < ACROSS; o++) {
+                coopStoreT(s[o], &stage[stage_place(0u, subgroup, o)], STAGE_PITCH);
+                coopStoreT(dp[o], &stage[stage_place(1u, subgroup, o)], STAGE_PITCH);
             }
-        }
-        if as_query {
-            continue;
-        }
-        for (var o = 0u; o < ACROSS; o++) {
-            let p = weights_matrix(1u, subgroup, o);
-            for (var c = 0u; c < PARTS; c++) {
-                second_sums[c] = coopMultiplyAdd(p, others_matrix(SECOND, o, c), second_sums[c]);
+            workgroupBarrier();
+            for (var o = share; o < OTHERS; o += LANES) {
+                let at = stage_row + o;
+                let query = select(other + o, position, as_query);
+                let key = select(position, other + o, as_query);
+                let both = pair(stage[at], stage[at + OWN * STAGE_PITCH], row, query, key, first_seen(b, query));
+                weights[weights_row + o] = f16(both.x);
+                weights[OWN * WEIGHTS_PITCH + weights_row + o] = f16(both.y);
+            }
+            workgroupBarrier();
+            for (var o = 0u; o < ACROSS; o++) {
+                let ds = weights_matrix(0u, subgroup, o);
+                for (var c = 0u; c < PARTS; c++) {
+                    first_sums[c] = coopMultiplyAdd(ds, others_matrix(0u, o, c), first_sums[c]);
+                }
+            }
+            if as_query {
+                continue;
+            }
+            for (var o = 0u; o < ACROSS; o++) {
+                let p = weights_matrix(1u, subgroup, o);
+                for (var c = 0u; c < PARTS; c++) {
+                    second_sums[c] = coopMultiplyAdd(p, others_matrix(SECOND, o, c), second_sums[c]);
+                }
             }
         }
     }
@@ -132,15 +155,15 @@ fn main(
         workgroupBarrier();
         for (var i = 4u * share; i < OTHERS; i += 4u * LANES) {
             let d = group.z % chunks * CHANNELS + c0 * EDGE + i;
-            let at = ((b * dims.T + position) * 3u * dims.C + head * size + d) / 4u;
             let inside = position < dims.T && d < size;
             if inside {
                 let first = staged(stage_row + i) / sqrt(f32(size));
-                dqkv[at + select(dims.C / 4u, 0u, as_query)] = vec4<dqkv_elem>(first);
+                let rows = select(k.rows, query_rows(b, head), as_query);
+                dqkv[channel(rows, position, d) / 4u] = vec4<dqkv_elem>(first);
             }
             if inside && !as_query {
                 let second = staged(stage_row + OWN * STAGE_PITCH + i);
-                dqkv[at + dims.C / 2u] = vec4<dqkv_elem>(second);
+                dqkv[channel(v.rows, position, d) / 4u] = vec4<dqkv_elem>(second);
             }
         }
     }

@@ -13,7 +13,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if row >= dims.B * dims.T {
         return;
     }
-    let size = dims.C / dims.NH;
+    let size = dims.HS;
     let start = row * dims.C + head * size;
     var sum = 0.0;
     for (var d = 0u; d < size; d++) {

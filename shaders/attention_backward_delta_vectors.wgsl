@@ -13,7 +13,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if row >= dims.B * dims.T {
         return;
     }
-    let width = dims.C / dims.NH / 4u;
+    let width = dims.HS / 4u;
     let start = (row * dims.NH + head) * width;
     var sum = vec4(0.0);
     for (var d = 0u; d < width; d++) {

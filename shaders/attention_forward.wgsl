@@ -1,12 +1,13 @@
-// out[i] = Σ_j p[i, j] v[j] and lse[i], p = softmax of q[i] · k[j] / √HS over j <= i.
+// out[i] = Σ_j p[i, j] v[j] and lse[i], p = softmax of q[i] · k[j] / √HS over the keys that i sees.
 //
 // One workgroup 16 queries of a head and (in z) 256 of the head's channels. Online softmax over 32 keys
 // at a time: 16 invocations a query, each with two of the scores, whose products go through workgroup
 // memory 32 channels at a time, and with every 16th channel of the output.
 
-@group(0) @binding(1) var<storage, read> qkv: array<qkv_elem>;          // (B, T, 3C)
-@group(0) @binding(2) var<storage, read_write> out: array<out_elem>;    // (B, T, C)
-@group(0) @binding(3) var<storage, read_write> lse: array<f32>;         // (B, NH, T)
+@group(0) @binding(1) var<storage, read> qkv: array<qkv_elem>;          // by Q_START, K_START, V_START
+@group(0) @binding(2) var<storage, read> first_key: array<u32>;         // (B, T)
+@group(0) @binding(3) var<storage, read_write> out: array<out_elem>;    // (B, T, C)
+@group(0) @binding(4) var<storage, read_write> lse: array<f32>;         // (B, NH, T)
 
 const ROWS = 16u;
 const LANES = 16u;
@@ -20,14 +21,9 @@ var<workgroup> q_tile: array<f32, ROWS * PITCH>;
 var<workgroup> k_tile: array<f32, KEYS * PITCH>;
 var<workgroup> weights: array<f32, ROWS * PITCH>;
 
-// What a head reads of position `t`: q (0), k (1) or v (2) from its channel `d` on.
-fn place(b: u32, head: u32, part: u32, t: u32, d: u32) -> u32 {
-    return (b * dims.T + t) * 3u * dims.C + part * dims.C + head * (dims.C / dims.NH) + d;
-}
-
 // This invocation's two scores, of keys `lane` and `lane + 16` of the tile from `key` on.
-fn scores(b: u32, head: u32, query: u32, key: u32, local: u32) -> vec2<f32> {
-    let size = dims.C / dims.NH;
+fn scores(q_rows: vec2<u32>, k_rows: vec2<u32>, query: u32, key: u32, local: u32) -> vec2<f32> {
+    let size = dims.HS;
     let row = local / LANES;
     let lane = local % LANES;
     var dots = vec2(0.0);
@@ -38,10 +34,10 @@ fn scores(b: u32, head: u32, query: u32, key: u32, local: u32) -> vec2<f32> {
             var q = 0.0;
             var k = 0.0;
             if depth + d < size && r < ROWS && query + r < dims.T {
-                q = f32(qkv[place(b, head, 0u, query + r, depth + d)]);
+                q = f32(qkv[channel(q_rows, query + r, depth + d)]);
             }
             if depth + d < size && key + r < dims.T {
-                k = f32(qkv[place(b, head, 1u, key + r, depth + d)]);
+                k = f32(qkv[channel(k_rows, key + r, depth + d)]);
             }
             if r < ROWS {
                 q_tile[r * PITCH + d] = q;
@@ -67,19 +63,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if b >= dims.B {
         return;
     }
-    let size = dims.C / dims.NH;
+    let size = dims.HS;
+    let kv_head = head / (dims.NH / dims.KVH);
+    let q_rows = query_rows(b, head);
+    let k_rows = key_rows(b, kv_head);
+    let v_rows = value_rows(b, kv_head);
     let row = local / LANES;
     let lane = local % LANES;
     let first = group.z * CHANNELS + lane;
     let last = min(size, (group.z + 1u) * CHANNELS);
     let i = query + row;
+    let earliest = first_seen(b, i);
 
     var largest = FAR;
     var sum = 0.0;
     var values: array<f32, CHANNELS / LANES>;
     for (var key = 0u; key < min(query + ROWS, dims.T); key += KEYS) {
-        let raw = scores(b, head, query, key, local);
-        let seen = vec2(key + lane <= i, key + lane + LANES <= i);
+        let raw = scores(q_rows, k_rows, query, key, local);
+        let keys = vec2(key + lane, key + lane + LANES);
+        let seen = (keys >= vec2(earliest)) & (keys <= vec2(i));
         let s = select(vec2(FAR), raw, seen);
         weights[row * PITCH + lane] = s.x;
         weights[row * PITCH + lane + LANES] = s.y;
@@ -99,12 +101,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var j = 0u; j < KEYS; j++) {
             sum += weights[row * PITCH + j];
         }
-        let keys = min(KEYS, dims.T - key);
+        let count = min(KEYS, dims.T - key);
         var slot = 0u;
         for (var d = first; d < last; d += LANES) {
             var value = values[slot] * rescale;
-            for (var j = 0u; j < keys; j++) {
-                value += weights[row * PITCH + j] * f32(qkv[place(b, head, 2u, key + j, d)]);
+            for (var j = 0u; j < count; j++) {
+                value += weights[row * PITCH + j] * f32(qkv[channel(v_rows, key + j, d)]);
             }
             values[slot] = value;
             slot++;
@@ -117,7 +119,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     var slot = 0u;
     for (var d = first; d < last; d += LANES) {
-        out[(b * dims.T + i) * dims.C + head * size + d] = out_elem(values[slot] / sum);
+        out[channel(out_rows(b, head), i, d)] = out_elem(values[slot] / sum);
         slot++;
     }
     if lane == 0u && group.z == 0u {

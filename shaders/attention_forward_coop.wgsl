@@ -1,23 +1,23 @@
-// out[i] = Σ_j p[i, j] v[j] and lse[i], p = softmax of q[i] · k[j] / √HS over j <= i, on matrix units.
+// out[i] = Σ_j p[i, j] v[j] and lse[i], p = softmax of q[i] · k[j] / √HS over the keys that i sees, on matrix units.
 //
 // One workgroup some queries of a head and (in z) 64 of the head's channels: shared/attention_coop.wgsl.
 // Sums in matrices cannot be rescaled row by row, so the keys are gone through twice: first for the
 // largest score and the sum of exponentials of each query, then for the outputs. Of larger heads the
 // products take 64 channels at a time, the workgroup's own last, so that its values are there then.
 
-@group(0) @binding(1) var<storage, read> qkv: array<vec4<qkv_elem>>;          // (B, T, 3C)
-@group(0) @binding(2) var<storage, read_write> out: array<vec4<out_elem>>;    // (B, T, C)
-@group(0) @binding(3) var<storage, read_write> lse: array<f32>;               // (B, NH, T)
+@group(0) @binding(1) var<storage, read> qkv: array<vec4<qkv_elem>>;          // by Q_START, K_START, V_START
+@group(0) @binding(2) var<storage, read> first_key: array<u32>;               // (B, T)
+@group(0) @binding(3) var<storage, read_write> out: array<vec4<out_elem>>;    // (B, T, C)
+@group(0) @binding(4) var<storage, read_write> lse: array<f32>;               // (B, NH, T)
 
 const STAGES = 1u;
 const FAR = -1e30; // a score below any other that still is a number
 
-fn four(part: u32, b: u32, head: u32, t: u32, d: u32) -> vec4<f16> {
-    let size = dims.C / dims.NH;
-    if t >= dims.T || d >= size {
+fn four(part: Part, t: u32, d: u32) -> vec4<f16> {
+    if t >= dims.T || d >= dims.HS {
         return vec4<f16>();
     }
-    return vec4<f16>(qkv[(((b * dims.T + t) * 3u + part) * dims.C + head * size + d) / 4u]);
+    return vec4<f16>(qkv[channel(part.rows, t, d) / 4u]);
 }
 
 // exp(x), for x <= 0.
@@ -43,11 +43,15 @@ fn main(
     if b >= dims.B {
         return;
     }
-    let place = vec2(b, head);
-    let size = dims.C / dims.NH;
+    let kv_head = head / (dims.NH / dims.KVH);
+    let q = Part(query_rows(b, head), false);
+    let k = Part(key_rows(b, kv_head), false);
+    let v = Part(value_rows(b, kv_head), false);
+    let size = dims.HS;
     let scale = 1.0 / sqrt(f32(size));
     let chunks = (size + CHANNELS - 1u) / CHANNELS;
     let query = first + subgroup * EDGE + lane % EDGE;
+    let earliest = first_seen(b, query);
     let share = lane / EDGE;
     let stage_row = stage_place(0u, subgroup, 0u) + lane % EDGE * STAGE_PITCH;
     let weights_row = (subgroup * EDGE + lane % EDGE) * WEIGHTS_PITCH;
@@ -56,7 +60,7 @@ fn main(
     var sums: array<MatrixC, PARTS>;
     var largest = FAR;
     var total = 0.0;
-    load_own(&own, Q, place, first, 0u, subgroup, local);
+    load_own(&own, q, first, 0u, subgroup, local);
     for (var round = 0u; round < 2u; round++) {
         for (var key = 0u; key < min(first + OWN, dims.T); key += OTHERS) {
             var s: array<MatrixC, ACROSS>;
@@ -64,11 +68,11 @@ fn main(
                 let d = (group.z + chunk) % chunks * CHANNELS;
                 workgroupBarrier();
                 if chunks > 1u {
-                    load_own(&own, Q, place, first, d, subgroup, local);
+                    load_own(&own, q, first, d, subgroup, local);
                 }
-                fill(0u, OTHERS, K, place, key, d, local);
+                fill(0u, OTHERS, k, key, d, local);
                 if round == 1u && chunk == chunks {
-                    fill(SECOND, OTHERS, V, place, key, d, local);
+                    fill(SECOND, OTHERS, v, key, d, local);
                 }
                 workgroupBarrier();
                 for (var c = 0u; c < PARTS; c++) {
@@ -84,16 +88,19 @@ fn main(
             if round == 0u {
                 let before = largest;
                 for (var o = share; o < OTHERS; o += LANES) {
-                    largest = max(largest, select(FAR, stage[stage_row + o] * scale, key + o <= query));
+                    let seen = key + o >= earliest && key + o <= query;
+                    largest = max(largest, select(FAR, stage[stage_row + o] * scale, seen));
                 }
                 total *= shrink(before - largest);
                 for (var o = share; o < OTHERS; o += LANES) {
-                    total += select(0.0, exp(stage[stage_row + o] * scale - largest), key + o <= query);
+                    let seen = key + o >= earliest && key + o <= query;
+                    total += select(0.0, exp(stage[stage_row + o] * scale - largest), seen);
                 }
                 continue;
             }
             for (var o = share; o < OTHERS; o += LANES) {
-                let p = select(0.0, exp(stage[stage_row + o] * scale - largest), key + o <= query);
+                let seen = key + o >= earliest && key + o <= query;
+                let p = select(0.0, exp(stage[stage_row + o] * scale - largest), seen);
                 weights[weights_row + o] = f16(p);
             }
             workgroupBarrier();
@@ -123,8 +130,7 @@ fn main(
         for (var i = 4u * share; i < OTHERS; i += 4u * LANES) {
             let d = group.z * CHANNELS + c0 * EDGE + i;
             if query < dims.T && d < size {
-                let at = (b * dims.T + query) * dims.C + head * size + d;
-                out[at / 4u] = vec4<out_elem>(staged(stage_row + i) / total);
+                out[channel(out_rows(b, head), query, d) / 4u] = vec4<out_elem>(staged(stage_row + i) / total);
             }
         }
     }

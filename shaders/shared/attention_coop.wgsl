@@ -8,12 +8,13 @@
 //
 // A kernel declares
 //     STAGES                   how many products of two positions there are
-//     four(part, b, head, t, d)    four channels from `d` on of position `t`, 0 outside, of Q, K, V or DOUT
+//     four(part, t, d)         four channels from `d` on of position `t`, 0 outside, of a part
 
-const Q = 0u;
-const K = 1u;
-const V = 2u;
-const DOUT = 3u;
+// The rows of a head in qkv, or in dout.
+struct Part {
+    rows: vec2<u32>,
+    of_dout: bool,
+}
 
 const OWN = 4u * EDGE;
 const OTHERS = 32u;
@@ -35,11 +36,11 @@ var<workgroup> stage: array<f32, STAGES * OWN * STAGE_PITCH>;
 var<workgroup> weights: array<f16, STAGES * OWN * WEIGHTS_PITCH>;
 
 // Leaves 64 channels from `d` on of `count` positions from `t` on in the tile, from row `start` on.
-fn fill(start: u32, count: u32, part: u32, head: vec2<u32>, t: u32, d: u32, local: u32) {
+fn fill(start: u32, count: u32, part: Part, t: u32, d: u32, local: u32) {
     for (var i = local; i < count * CHANNELS / 4u; i += INVOCATIONS) {
         let r = i / (CHANNELS / 4u);
         let c = 4u * (i % (CHANNELS / 4u));
-        let value = four(part, head.x, head.y, t + r, d + c);
+        let value = four(part, t + r, d + c);
         let at = (start + r) * TILE_PITCH + c;
         tile[at] = value.x;
         tile[at + 1u] = value.y;
@@ -52,15 +53,14 @@ fn fill(start: u32, count: u32, part: u32, head: vec2<u32>, t: u32, d: u32, loca
 // `d` on across.
 fn load_own(
     own: ptr<function, array<MatrixA, PARTS>>,
-    part: u32,
-    head: vec2<u32>,
+    part: Part,
     t: u32,
     d: u32,
     subgroup: u32,
     local: u32,
 ) {
     workgroupBarrier();
-    fill(0u, OWN, part, head, t, d, local);
+    fill(0u, OWN, part, t, d, local);
     workgroupBarrier();
     for (var c = 0u; c < PARTS; c++) {
         let at = subgroup * EDGE * TILE_PITCH + c * EDGE;

@@ -1,4 +1,4 @@
-// The sizes of a dispatch (`Dims` in src/kernel.rs), and its place in a folded grid.
+// The sizes of a dispatch (`Dims` in src/kernel/dims.rs), and its place in a folded grid.
 
 struct Dims {
     B: u32,
@@ -17,8 +17,17 @@ struct Dims {
     ID: u32,
     EPS: f32,
     SCALE: f32,
+    HS: u32,
+    KVH: u32,
+    Q_START: u32,
+    K_START: u32,
+    V_START: u32,
+    Q_ROW: u32,
+    K_ROW: u32,
+    Q_HEAD: u32,
+    K_HEAD: u32,
+    PAD: u32,
     FIRST: vec2<u32>,
-    PAD: vec2<u32>,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;

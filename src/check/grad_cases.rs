@@ -7,10 +7,12 @@ use crate::graph::Op;
 use crate::graph::{Graph, Recorder, Var};
 use crate::kernel::{Dims, Elem, Step};
 use crate::model::{Program, Uses};
+use crate::ops::attention::Qkv;
 use crate::ops::cross_entropy::IGNORE;
 use crate::ops::dropout::threshold;
 use crate::ops::global_norm::state;
 use crate::ops::head::{Head, row_stride};
+use crate::ops::linear::{Form, WeightLayout};
 use crate::ops::matmul::Layout;
 use crate::plan::{Limits, Phase, Plan, Role, View};
 
@@ -115,6 +117,11 @@ fn freeze(patterns: &[&str]) -> FineTune {
     FineTune { freeze, ..FineTune::default() }
 }
 
+/// A linear layer whose weight is (OC,C).
+fn out_in(channels: usize, bias: bool) -> Form {
+    Form { channels, layout: WeightLayout::OutIn, bias }
+}
+
 fn matmul(what: &str, layout: Layout) -> Case {
     let [m, k, n] = [3, 5, 4];
     op(what, |g, inputs, _| {
@@ -166,20 +173,77 @@ pub fn ops() -> Vec<Case> {
         unary_tuning("layernorm, bias alone", &freeze(&["*.weight"]), C, |g, x| {
             g.layernorm("ln", x)
         }),
+        unary("linear, without bias", C, |g, x| {
+            g.linear("fc", x, Form { bias: false, ..4.into() })
+        }),
+        unary("linear, out by in", C, |g, x| g.linear("fc", x, out_in(4, true))),
+        unary("linear, out by in, without bias", C, |g, x| g.linear("fc", x, out_in(4, false))),
+        unary_tuning("linear, out by in, weight alone", &freeze(&["*.bias"]), C, |g, x| {
+            g.linear("fc", x, out_in(4, true))
+        }),
+        unary_tuning("linear, out by in, bias alone", &freeze(&["*.weight"]), C, |g, x| {
+            g.linear("fc", x, out_in(4, true))
+        }),
+        unary_tuning("linear, out by in, adapted", &adapters(2, &["fc"]), C, |g, x| {
+            g.linear("fc", x, out_in(4, false))
+        }),
         unary("linear_gelu", C, |g, x| g.linear_gelu("fc", x, 4)),
+        unary("linear_gelu, without bias", C, |g, x| {
+            g.linear_gelu("fc", x, Form { bias: false, ..4.into() })
+        }),
+        unary("linear_gelu, out by in", C, |g, x| g.linear_gelu("fc", x, out_in(4, true))),
         unary_tuning("linear, adapted", &adapters(2, &["fc"]), C, |g, x| g.linear("fc", x, 4)),
         unary_tuning("linear_gelu, adapted", &adapters(1, &["fc"]), C, |g, x| {
             g.linear_gelu("fc", x, 4)
         }),
         unary("gelu", C, |g, x| g.gelu("gelu", x)),
-        unary("attention", 3 * C, |g, x| g.attention("attn", x, 2, T)),
+        attention("attention", 3 * C, |x| Qkv::packed(x, [2, 2], 3), None),
+        attention("attention, blocks", 3 * C, |x| Qkv::blocks(x, [2, 2], 3), None),
+        attention("attention, interleaved", 22, |x| Qkv::interleaved(x, 2, 3, 2), None),
+        attention("attention, one key head", 10, |x| Qkv::packed(x, [3, 1], 2), None),
+        attention("attention, two key heads", 8, |x| Qkv::blocks(x, [4, 2], 1), None),
+        attention(
+            "attention, first keys",
+            16,
+            |x| Qkv::packed(x, [4, 2], 2),
+            Some([0, 1, 9, 1, 0, 2]),
+        ),
+        narrow_attention(),
         unary("softmax", 2 * T, |g, x| g.softmax("softmax", x, 2)),
         matmul("matmul nn", Layout::NN),
         matmul("matmul nt", Layout::NT),
         matmul("matmul tn", Layout::TN),
         unary("dropout", C, |g, x| g.dropout("dropout", x, false)),
         head(),
+        untied_head(),
     ]
+}
+
+/// Attention over an activation of `channels`, in which `heads` finds its queries, keys and values; with the first
+/// keys that its rows may see.
+fn attention(
+    what: &str,
+    channels: usize,
+    heads: impl FnOnce(Var) -> Qkv,
+    first_keys: Option<[u32; B * T]>,
+) -> Case {
+    op(what, |g, inputs, words| {
+        let x = g.activation("x", channels);
+        inputs.push(("x".into(), x));
+        let out = g.attention("attn", heads(x), T);
+        let view = g.buffer(Role::Staging, "first_key", B * T, Elem::U32);
+        words.extend(first_keys.map(|keys| (view, keys.to_vec())));
+        out
+    })
+}
+
+/// Heads that are not as wide together as the stream: 2 of 2 channels, of 6.
+fn narrow_attention() -> Case {
+    unary("linear, attention, linear", C, |g, x| {
+        let qkv = g.linear("c_attn", x, 8);
+        let mixed = g.attention("attn", Qkv::packed(qkv, [2, 1], 2), T);
+        g.linear("c_proj", mixed, C)
+    })
 }
 
 /// The head over two chunks of rows and two slices of the table, one target ignored.
@@ -189,27 +253,48 @@ fn head() -> Case {
     let mut g = Graph::new(limits, false, 1e-5);
     g.begin_training(B, T);
     let x = g.input("x", B * T * C);
-    let wte = g.param(g.token_table("wte.weight", &[V, C]));
+    let mut case = loss(g, "head, cross_entropy", x, ("wte.weight", V), [69, 3, IGNORE, 0, 64, 63]);
+    case.inputs.insert(0, ("x".to_owned(), x));
+    case
+}
+
+/// Tokens from one table, and their logits against another.
+fn untied_head() -> Case {
+    const V: usize = 7;
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_training(B, T);
+    let tokens = g.buffer(Role::Staging, "tokens", B * T, Elem::U32);
+    let x = g.embedding(["wte.weight", "wpe"], tokens, [V, T, C], false);
+    let what = "embedding, head of another table";
+    let mut case = loss(g, what, x, ("lm_head.weight", V), [6, 0, 3, 3, IGNORE, 1]);
+    case.replays[0].words.push((tokens, vec![3, 0, 3, 4, 3, 1]));
+    case
+}
+
+/// What is built so far, and the loss of the logits of `x` against a table of `v` rows.
+fn loss(mut g: Graph, what: &str, x: Var, (table, v): (&str, usize), wanted: [u32; B * T]) -> Case {
+    let wte = g.param(g.token_table(table, &[v, C]));
     let targets = g.buffer(Role::Staging, "targets", B * T, Elem::U32);
     let row_loss = g.buffer(Role::Staging, "row_loss", B * T, Elem::Real);
     let loss = g.buffer(Role::Staging, "loss", 1, Elem::Real);
-    let logits = g.buffer(Role::Logits, "logits", 4 * row_stride(V), Elem::Real);
+    let logits = g.buffer(Role::Logits, "logits", 4 * row_stride(v), Elem::Real);
     let state = Some(g.buffer(Role::Staging, "state", state::LEN, Elem::U32));
-    let dims = Dims { C: C as u32, V: V as u32, ..g.dims() };
+    let dims = Dims { C: C as u32, V: v as u32, ..g.dims() };
     let head = Head { dims, x, wte, targets, logits, row_loss, loss, state };
+    g.record_forward(Phase::Forward);
     let start = g.plan.dispatches.len();
     head.forward(&mut g.plan);
     g.plan.end_phase(Phase::Evaluate, start);
     g.record_backward(Phase::Backward, Some(&head));
-    let inputs = [("x".to_owned(), x)].into_iter().chain(parameters(&g.params)).collect();
-    let words = vec![(targets, vec![69, 3, IGNORE, 0, 64, 63])];
+    let inputs = parameters(&g.params).collect();
+    let words = vec![(targets, wanted.to_vec())];
     let step = Step { loss_scale: 0.2, ..Step::default() };
     Case {
-        what: "head, cross_entropy".into(),
+        what: what.to_owned(),
         plan: g.plan,
         inputs,
         replays: vec![Replay { words, step }],
-        forward: vec![Phase::Evaluate],
+        forward: vec![Phase::Forward, Phase::Evaluate],
         backward: vec![Phase::Backward],
         objective: Objective::Loss(loss),
         perturb: Perturb::Elements,

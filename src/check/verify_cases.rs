@@ -6,10 +6,12 @@ use std::sync::Arc;
 use crate::backend::Backend;
 use crate::config::{GptConfig, Optimizer};
 use crate::finetune::{FineTune, Lora};
-use crate::graph::Graph;
+use crate::graph::{Graph, Var};
 use crate::kernel::{Elem, Step};
 use crate::model::{Program, Uses};
+use crate::ops::attention::Qkv;
 use crate::ops::cross_entropy::IGNORE;
+use crate::ops::linear::{Form, WeightLayout};
 use crate::ops::matmul::Layout;
 use crate::ops::random::{threefry, unit};
 use crate::ops::{cast, dropout};
@@ -42,11 +44,16 @@ pub fn all() -> Vec<Case> {
         model("768 wide", [1, 12, 768, 11, 2], [1, 2], Some(Optimizer::Adam), Limits::NONE),
         model("fours", [1, 2, 16, 40, 45], [2, 41], adamw, Limits::NONE),
         model("a vocabulary of 1003", [1, 1, 12, 1003, 40], [4, 35], adamw, small),
-        attention("attention, heads of 16", [1, 67, 1, 16]),
-        attention("attention, heads of 20", [2, 37, 3, 20]),
-        attention("attention, heads of 64", [1, 70, 2, 64]),
-        attention("attention, heads of 80", [1, 45, 2, 80]),
-        attention("attention, heads of 128", [1, 33, 1, 128]),
+        attention("attention, heads of 16", [1, 67], 48, |x| Qkv::packed(x, [1, 1], 16)),
+        attention("attention, heads of 20", [2, 37], 180, |x| Qkv::packed(x, [3, 3], 20)),
+        attention("attention, heads of 64", [1, 70], 384, |x| Qkv::packed(x, [2, 2], 64)),
+        attention("attention, heads of 80", [1, 45], 480, |x| Qkv::packed(x, [2, 2], 80)),
+        attention("attention, heads of 128", [1, 33], 384, |x| Qkv::packed(x, [1, 1], 128)),
+        attention("attention, one key head", [2, 41], 100, |x| Qkv::packed(x, [3, 1], 20)),
+        attention("attention, two key heads", [1, 67], 128, |x| Qkv::packed(x, [4, 2], 16)),
+        attention("attention, blocks", [2, 37], 400, |x| Qkv::blocks(x, [2, 1], 100)),
+        attention("attention, interleaved", [1, 70], 136, |x| Qkv::interleaved(x, 2, 16, 20)),
+        attention("attention, not by fours", [2, 35], 50, |x| Qkv::interleaved(x, 2, 8, 1)),
         products("products of 1", [1, 1, 1]),
         products("products of primes", [67, 131, 71]),
         products("products, 257 deep", [3, 257, 66]),
@@ -221,6 +228,11 @@ fn layers(name: &str, [rows, c, oc]: [usize; 3]) -> Case {
     let x = g.input("x", rows * c);
     g.linear("linear", x, oc);
     g.linear_gelu("gelu", x, oc);
+    for (layout, bias) in
+        [(WeightLayout::OutIn, true), (WeightLayout::OutIn, false), (WeightLayout::InOut, false)]
+    {
+        g.linear(&format!("{layout:?} {bias}"), x, Form { channels: oc, layout, bias });
+    }
     whole(name, g)
 }
 
@@ -256,13 +268,20 @@ fn single_ops(name: &str, [b, t, nh, c]: [usize; 4]) -> Case {
     whole(name, g)
 }
 
-/// Attention of NH heads of HS channels over (B,T).
-fn attention(name: &str, [b, t, nh, hs]: [usize; 4]) -> Case {
+/// Attention over (B,T) rows of `channels`, in which `heads` finds its queries, keys and values; the first keys that
+/// rows may see are anywhere in their sequence, also behind the row.
+fn attention(
+    name: &str,
+    [b, t]: [usize; 2],
+    channels: usize,
+    heads: impl FnOnce(Var) -> Qkv,
+) -> Case {
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_training(b, t);
-    let qkv = g.input("qkv", b * t * 3 * nh * hs);
-    g.attention("attention", qkv, nh, t);
-    whole(name, g)
+    let qkv = g.input("qkv", b * t * channels);
+    g.attention("attention", heads(qkv), t);
+    let first_key = g.buffer(Role::Staging, "first_key", b * t, Elem::U32);
+    Case { vocab: t as u32, tokens: vec![first_key], ..whole(name, g) }
 }
 
 /// A sequence of NH heads of HS channels that grows to `s` positions, whose cache is read in several blocks.
@@ -271,7 +290,7 @@ fn extension(name: &str, [s, nh, hs]: [usize; 3]) -> Case {
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_extend(rows);
     let qkv = g.input("qkv", rows * 3 * nh * hs);
-    g.attention("attention", qkv, nh, s);
+    g.attention("attention", Qkv::packed(qkv, [nh, nh], hs), s);
     g.record_forward(Phase::Extend(rows as u32));
     let all = 0..g.plan.dispatches.len();
     // The last place of the first block and the first of the second, and an end with masked rows.

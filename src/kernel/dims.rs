@@ -17,7 +17,7 @@ pub struct Dims {
     pub C: u32,
     /// Channels of the output.
     pub OC: u32,
-    /// Attention heads.
+    /// Attention heads: those of the queries.
     pub NH: u32,
     /// Vocabulary: rows of the slice of the token table, or columns of the logits.
     pub V: u32,
@@ -41,16 +41,49 @@ pub struct Dims {
     pub EPS: f32,
     /// What low-rank adapters multiply by.
     pub SCALE: f32,
+    /// Channels of an attention head.
+    pub HS: u32,
+    /// Heads of the keys and of the values, of which NH is a multiple: query head h reads head h / (NH / KVH).
+    pub KVH: u32,
+    /// Elements before the first query.
+    pub Q_START: u32,
+    /// Elements before the first key.
+    pub K_START: u32,
+    /// Elements before the first value.
+    pub V_START: u32,
+    /// Elements from one row of queries to the next.
+    pub Q_ROW: u32,
+    /// Elements from one row of keys, and of values, to the next.
+    pub K_ROW: u32,
+    /// Elements from one head of a query to the next.
+    pub Q_HEAD: u32,
+    /// Elements from one head of a key, and of a value, to the next.
+    pub K_HEAD: u32,
+    /// Unused: WGSL wants two numbers together at a multiple of 8 bytes, and a uniform's size to be one of 16.
+    pub PAD: u32,
     /// Where the part of a grid that a GPU computes at once begins: its first column and its first row.
     pub FIRST: [u32; 2],
-    /// Unused: WGSL wants a uniform's size to be a multiple of 16 bytes.
-    pub PAD: [u32; 2],
 }
 
 impl Dims {
     /// The rows of an activation: one for each position of each sequence.
     pub fn rows(&self) -> usize {
         self.B as usize * self.T as usize
+    }
+
+    /// The sizes that say where attention's heads lie, by name.
+    fn heads(&self) -> [(&'static str, u32); 9] {
+        [
+            ("HS", self.HS),
+            ("KVH", self.KVH),
+            ("Q_START", self.Q_START),
+            ("K_START", self.K_START),
+            ("V_START", self.V_START),
+            ("Q_ROW", self.Q_ROW),
+            ("K_ROW", self.K_ROW),
+            ("Q_HEAD", self.Q_HEAD),
+            ("K_HEAD", self.K_HEAD),
+        ]
     }
 }
 
@@ -61,6 +94,7 @@ impl std::fmt::Display for Dims {
         let sizes = [("B", B), ("T", T), ("C", C), ("OC", OC), ("NH", NH), ("V", V), ("S", S)];
         let product = [("M", M), ("K", K), ("N", N), ("LD", LD), ("START", START)];
         let words = sizes.into_iter().chain(product).chain([("ACC", ACC), ("ID", ID)]);
+        let words = words.chain(self.heads());
         for (name, word) in words.filter(|(_, word)| *word != 0) {
             write!(f, " {name}={word}")?;
         }

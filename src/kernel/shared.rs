@@ -12,6 +12,10 @@ pub const LOGITS: &str = include_str!("../../shaders/shared/logits.wgsl");
 pub const LOGITS_GRADIENT: &str = include_str!("../../shaders/shared/logits_gradient.wgsl");
 /// Matrices from one lane of a subgroup of 8 to all.
 pub const BROADCAST: &str = include_str!("../../shaders/shared/broadcast.wgsl");
+/// The input of a linear layer.
+pub const LINEAR_X: &str = include_str!("../../shaders/shared/linear_x.wgsl");
+/// Its weight (C,OC).
+pub const LINEAR_IN_OUT: &str = include_str!("../../shaders/shared/linear_in_out.wgsl");
 /// The tanh form of GELU.
 pub const GELU: &str = include_str!("../../shaders/shared/gelu.wgsl");
 /// What the engines of a matrix product have in common.
@@ -36,6 +40,16 @@ pub const COOP_NUMBERS: &str = include_str!("../../shaders/shared/coop_numbers.w
 pub const COOP_8X8: &str = include_str!("../../shaders/shared/coop_8x8.wgsl");
 /// Its matrices of 16 x 16.
 pub const COOP_16X16: &str = include_str!("../../shaders/shared/coop_16x16.wgsl");
+/// Where attention's heads lie, and which keys a position sees.
+pub const ATTENTION: &str = include_str!("../../shaders/shared/attention.wgsl");
+/// Its online softmax of four keys and four queries at a time.
+pub const ATTENTION_SOFTMAX: &str = include_str!("../../shaders/shared/attention_softmax.wgsl");
+/// Probabilities and the gradients of scores of one position with four others.
+pub const ATTENTION_PAIRS: &str = include_str!("../../shaders/shared/attention_pairs.wgsl");
+/// How its `tiles` go through workgroup memory.
+pub const ATTENTION_TILES: &str = include_str!("../../shaders/shared/attention_tiles.wgsl");
+/// What its `broadcast` reads.
+pub const ATTENTION_BROADCAST: &str = include_str!("../../shaders/shared/attention_broadcast.wgsl");
 /// What attention's kernels on matrix units have in common.
 pub const ATTENTION_COOP: &str = include_str!("../../shaders/shared/attention_coop.wgsl");
 /// Adam's constants.

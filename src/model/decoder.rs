@@ -3,6 +3,7 @@
 use crate::arch::Family;
 use crate::config::GptConfig;
 use crate::graph::{Graph, Slice, Var};
+use crate::ops::attention::Qkv;
 use crate::plan::View;
 
 /// From `tokens` to the last normalisation (B,T,C), and the token table for the head.
@@ -43,7 +44,8 @@ pub fn decoder(
     for l in 0..n_layer {
         g.begin_block(names.norm_1.name, stream);
         let qkv = g.linear(names.qkv.name, normed, 3 * c);
-        let mixed = g.attention(names.attention, qkv, n_head, n_positions);
+        let heads = Qkv::packed(qkv, [n_head, n_head], c / n_head);
+        let mixed = g.attention(names.attention, heads, n_positions);
         let attended = branch(g, names.attention_out.name, mixed);
         (stream, normed) = g.residual_layernorm(names.norm_2.name, stream, attended);
         let wide = g.linear_gelu(names.up.name, normed, config.n_inner());

@@ -1,4 +1,4 @@
-//! The head: logits from the token table, tied to the embedding, `logits = x · wteᵀ`.
+//! The head: logits from a table of tokens, `logits = x · tableᵀ`: the embedding's (a tied head) or its own.
 //!
 //! Training works in chunks of rows, so that the logits of a chunk fit one binding, and over the
 //! slices of the table; the gradient of a chunk takes the place of its logits, so that (B,T,V) never

@@ -5,7 +5,9 @@
 //! dweight += xᵀ · dout      dbias += Σ_rows dout
 //! ```
 //!
-//! The weight is (C,OC), as GPT-2's checkpoints have it. Either of weight and bias may be trained alone.
+//! The weight is (C,OC), as GPT-2's checkpoints have it, or (OC,C), as most others have it ([`WeightLayout`]); the
+//! bias may be absent. Either of weight and bias may be trained alone. A layer with a weight (C,OC) and a bias has
+//! kernels of its own; where one is otherwise, [`matmul`]'s do what they can.
 
 use rayon::prelude::*;
 
@@ -37,7 +39,23 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops,
-    variants: products!("linear_forward", [PRODUCT_NO_SUMS], |d| [d.B * d.T, d.OC]),
+    variants: products!("linear_forward", [LINEAR_X, LINEAR_IN_OUT, PRODUCT_NO_SUMS], |d| [
+        d.B * d.T,
+        d.OC
+    ]),
+};
+
+/// `out = x · weightᵀ + bias`.
+pub const FORWARD_OUT_IN: Kernel = Kernel {
+    name: "linear_forward_out_in",
+    args: FORWARD.args,
+    twin: twin!(forward_out_in),
+    cpu: Some(fast_forward_out_in),
+    flops,
+    variants: products!("linear_forward_out_in", [LINEAR_X, PRODUCT_NO_SUMS], |d| [
+        d.B * d.T,
+        d.OC
+    ]),
 };
 
 /// `pre = x · weight + bias`, `out = gelu(pre)`.
@@ -53,7 +71,11 @@ pub const GELU_FORWARD: Kernel = Kernel {
     twin: twin!(gelu_forward),
     cpu: Some(fast_gelu_forward),
     flops,
-    variants: products!("linear_gelu_forward", [PRODUCT_NO_SUMS, GELU], |d| [d.B * d.T, d.OC]),
+    variants: products!(
+        "linear_gelu_forward",
+        [LINEAR_X, LINEAR_IN_OUT, PRODUCT_NO_SUMS, GELU],
+        |d| [d.B * d.T, d.OC]
+    ),
 };
 
 /// `dx` from `dout`.
@@ -86,16 +108,45 @@ pub const BACKWARD_BIAS: Kernel = Kernel {
     variants: portable!("linear_backward_bias", [], |d, _| grid::fold(d.OC.div_ceil(16))),
 };
 
+/// Which of a weight's sizes comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightLayout {
+    /// (C,OC): the rows are what the channels of the input are multiplied by.
+    #[default]
+    InOut,
+    /// (OC,C): the rows are what makes the channels of the output.
+    OutIn,
+}
+
+/// What a linear layer makes of its input. A number of channels alone is GPT-2's layer: a weight (C,OC) and a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// Channels of the output.
+    pub channels: usize,
+    /// How its weight lies.
+    pub layout: WeightLayout,
+    /// Whether it has a bias.
+    pub bias: bool,
+}
+
+impl From<usize> for Form {
+    fn from(channels: usize) -> Form {
+        Form { channels, layout: WeightLayout::InOut, bias: true }
+    }
+}
+
 /// `out` (B,T,OC) from `x` (B,T,C).
 pub struct Linear {
     /// B, T, C, OC.
     pub dims: Dims,
     /// (B,T,C)
     pub x: Var,
-    /// (C,OC)
+    /// How the weight lies.
+    pub layout: WeightLayout,
+    /// (C,OC) or (OC,C)
     pub weight: Var,
-    /// (OC)
-    pub bias: Var,
+    /// (OC), if the layer has one.
+    pub bias: Option<Var>,
     /// (B,T,OC)
     pub out: Var,
     /// (B,T,OC): where the gradient of `out` is rounded to, if it is not of the precision of `x`.
@@ -105,22 +156,64 @@ pub struct Linear {
 }
 
 impl Linear {
+    /// Records `out`, without what an adapter adds.
+    fn forward_plain(&self, plan: &mut Plan) {
+        let Linear { dims, x, layout, weight, bias, out, .. } = *self;
+        let (rows, Dims { C: c, OC: oc, .. }) = (dims.rows() as u32, dims);
+        match (layout, bias) {
+            (WeightLayout::InOut, Some(bias)) => {
+                plan.push(&FORWARD, dims, &[x.value, weight.value, bias.value, out.value]);
+            }
+            (WeightLayout::OutIn, Some(bias)) => {
+                plan.push(&FORWARD_OUT_IN, dims, &[x.value, weight.value, bias.value, out.value]);
+            }
+            (WeightLayout::InOut, None) => {
+                let dims = matmul::whole([rows, c, oc], c);
+                plan.push(&matmul::NN, dims, &[x.value, weight.value, out.value]);
+            }
+            (WeightLayout::OutIn, None) => {
+                let dims = matmul::whole([rows, c, oc], oc);
+                plan.push(&matmul::NT, dims, &[x.value, weight.value, out.value]);
+            }
+        }
+    }
+
+    /// The gradient of the input from that of `out`, in the precision of `x`.
+    fn backward_input(&self, plan: &mut Plan, dout: View) {
+        let Linear { dims, x, weight, .. } = *self;
+        let args = [weight.value, dout, x.grad];
+        match self.layout {
+            WeightLayout::InOut => plan.push(&BACKWARD_INPUT, dims, &args),
+            WeightLayout::OutIn => {
+                let (rows, Dims { C: c, OC: oc, .. }) = (dims.rows() as u32, dims);
+                let [weight, dout, dx] = args;
+                plan.push(&matmul::NN, matmul::whole([rows, oc, c], oc), &[dout, weight, dx]);
+            }
+        }
+    }
+
     /// The gradients of weight and bias from that of `out`, in the precision of `x`.
     fn backward_params(&self, recorder: &mut Recorder<'_>, dout: View) {
-        let Linear { dims, x, weight, bias, .. } = *self;
-        let Some(acc) = recorder.parameters(&[weight, bias]) else { return };
+        let Linear { dims, x, layout, weight, bias, .. } = *self;
+        let params: Vec<Var> = [weight].into_iter().chain(bias).collect();
+        let Some(acc) = recorder.parameters(&params) else { return };
         let dims = Dims { ACC: acc, ..dims };
-        match (weight.has_grad(), bias.has_grad()) {
-            (false, _) => recorder.plan.push(&BACKWARD_BIAS, dims, &[dout, bias.grad]),
-            (true, false) => {
-                let (rows, Dims { C: c, OC: oc, .. }) = (dims.rows() as u32, dims);
-                let dims = Dims { M: c, K: rows, N: oc, LD: c, ACC: acc, ..Dims::default() };
-                recorder.plan.push(&matmul::TN, dims, &[x.value, dout, weight.grad]);
-            }
-            (true, true) => {
-                let args = [x.value, dout, weight.grad, bias.grad];
-                recorder.plan.push(&BACKWARD_PARAMS, dims, &args);
-            }
+        let bias = bias.filter(|bias| bias.has_grad());
+        if let (true, Some(bias), WeightLayout::InOut) = (weight.has_grad(), bias, layout) {
+            let args = [x.value, dout, weight.grad, bias.grad];
+            return recorder.plan.push(&BACKWARD_PARAMS, dims, &args);
+        }
+        if weight.has_grad() {
+            let (rows, Dims { C: c, OC: oc, .. }) = (dims.rows() as u32, dims);
+            let (a, b, [m, n]) = match layout {
+                WeightLayout::InOut => (x.value, dout, [c, oc]),
+                WeightLayout::OutIn => (dout, x.value, [oc, c]),
+            };
+            let dims = Dims { ACC: acc, ..matmul::whole([m, rows, n], m) };
+            recorder.plan.push(&matmul::TN, dims, &[a, b, weight.grad]);
+        }
+        if let Some(bias) = bias {
+            recorder.plan.push(&BACKWARD_BIAS, dims, &[dout, bias.grad]);
         }
     }
 }
@@ -131,32 +224,41 @@ impl Graph {
         &mut self,
         name: &str,
         x: Var,
-        oc: usize,
+        form: Form,
         out: impl FnOnce(&mut Graph, bool) -> Var,
     ) -> Linear {
+        let Form { channels: oc, layout, bias } = form;
         let c = x.value.len / self.rows();
+        let shape = match layout {
+            WeightLayout::InOut => [c, oc],
+            WeightLayout::OutIn => [oc, c],
+        };
         let (role, init) = (ParamRole::LinearWeight, self.matrix_init());
         let weight_name = format!("{name}.weight");
-        let weight = self.whole(Wanted { name: &weight_name, shape: &[c, oc], role, init });
+        let weight = self.whole(Wanted { name: &weight_name, shape: &shape, role, init });
         let weight = self.operand(weight);
-        let (role, init) = (ParamRole::LinearBias, Init::Constant(0.0));
-        let bias = format!("{name}.bias");
-        let bias = self.whole(Wanted { name: &bias, shape: &[oc], role, init });
+        let bias = bias.then(|| {
+            let (role, init) = (ParamRole::LinearBias, Init::Constant(0.0));
+            let name = format!("{name}.bias");
+            self.whole(Wanted { name: &name, shape: &[oc], role, init })
+        });
         let lora = self.lora(name, x, oc);
         let adapted = lora.as_ref().is_some_and(|lora| lora.low.has_grad());
-        let out = out(self, adapted || any_grad(&[x, weight, bias]));
+        let trains = any_grad(&[x, weight]) || bias.is_some_and(Var::has_grad);
+        let out = out(self, adapted || trains);
         let dims = Dims { C: c as u32, OC: oc as u32, ..self.dims() };
         // Matrix units take operands of one precision, and the stream's gradient has the other.
         let differs = out.has_grad() && out.grad.elem != x.value.elem;
         let rounded_dout = differs
             .then(|| self.buffer(Role::Activations, "rounded_dout", out.grad.len, x.value.elem));
-        Linear { dims, x, weight, bias, out, rounded_dout, lora }
+        Linear { dims, x, layout, weight, bias, out, rounded_dout, lora }
     }
 
-    /// `x` (B,T,C) times a weight (C,`oc`), plus a bias (`oc`).
-    pub fn linear(&mut self, name: &str, x: Var, oc: usize) -> Var {
-        let linear = self.linear_into(name, x, oc, |g, has_grad| {
-            g.activation_of(name, oc, Sharing::InBlocks, has_grad)
+    /// `x` (B,T,C) times a weight, plus a bias if there is one; a number of channels alone is GPT-2's [`Form`].
+    pub fn linear(&mut self, name: &str, x: Var, form: impl std::convert::Into<Form>) -> Var {
+        let form = form.into();
+        let linear = self.linear_into(name, x, form, |g, has_grad| {
+            g.activation_of(name, form.channels, Sharing::InBlocks, has_grad)
         });
         let out = linear.out;
         self.push(linear);
@@ -164,10 +266,15 @@ impl Graph {
     }
 
     /// A linear layer whose output joins the stream next and so has the stream's gradient.
-    pub fn linear_to_stream(&mut self, name: &str, x: Var, oc: usize) -> Var {
-        let elem = self.elem();
-        let linear =
-            self.linear_into(name, x, oc, |g, has_grad| g.branch(name, oc, elem, has_grad));
+    pub fn linear_to_stream(
+        &mut self,
+        name: &str,
+        x: Var,
+        form: impl std::convert::Into<Form>,
+    ) -> Var {
+        let (form, elem) = (form.into(), self.elem());
+        let branch = |g: &mut Graph, has_grad| g.branch(name, form.channels, elem, has_grad);
+        let linear = self.linear_into(name, x, form, branch);
         let out = linear.out;
         self.push(linear);
         out
@@ -176,8 +283,10 @@ impl Graph {
     /// GELU of a linear layer.
     ///
     /// Where it is computed again, all layers share its output.
-    pub fn linear_gelu(&mut self, name: &str, x: Var, oc: usize) -> Var {
-        let linear = self.linear_into(name, x, oc, |g, has_grad| {
+    pub fn linear_gelu(&mut self, name: &str, x: Var, form: impl std::convert::Into<Form>) -> Var {
+        let form = form.into();
+        let oc = form.channels;
+        let linear = self.linear_into(name, x, form, |g, has_grad| {
             g.activation_of(&format!("{name}.pre"), oc, Sharing::InBlocks, has_grad)
         });
         let pre = linear.out;
@@ -195,22 +304,21 @@ impl Graph {
 
 impl Op for Linear {
     fn forward(&self, plan: &mut Plan) {
-        let Linear { dims, x, weight, bias, out, .. } = *self;
-        plan.push(&FORWARD, dims, &[x.value, weight.value, bias.value, out.value]);
+        self.forward_plain(plan);
         if let Some(lora) = &self.lora {
             lora.forward(plan, self);
         }
     }
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
-        let Linear { dims, x, weight, out, rounded_dout, .. } = *self;
+        let Linear { x, out, rounded_dout, .. } = *self;
         if let Some(rounded) = rounded_dout {
             cast::record(recorder.plan, out.grad, rounded);
         }
         let dout = rounded_dout.unwrap_or(out.grad);
         self.backward_params(recorder, dout);
         if x.has_grad() {
-            recorder.plan.push(&BACKWARD_INPUT, dims, &[weight.value, dout, x.grad]);
+            self.backward_input(recorder.plan, dout);
         }
         if let Some(lora) = &self.lora {
             lora.backward(recorder, self, dout);
@@ -228,15 +336,16 @@ pub struct LinearGelu {
 
 impl Op for LinearGelu {
     fn forward(&self, plan: &mut Plan) {
-        let Linear { dims, x, weight, bias, out: pre, .. } = self.linear;
-        if self.linear.lora.is_some() {
-            // What an adapter adds comes between.
-            self.linear.forward(plan);
-            let dims = Dims { C: dims.OC, ..dims };
-            return plan.push(&gelu::FORWARD, dims, &[pre.value, self.out.value]);
+        let Linear { dims, x, layout, weight, bias, out: pre, .. } = self.linear;
+        // What an adapter adds comes between.
+        let is_fused = self.linear.lora.is_none() && layout == WeightLayout::InOut;
+        if let Some(bias) = bias.filter(|_| is_fused) {
+            let args = [x.value, weight.value, bias.value, pre.value, self.out.value];
+            return plan.push(&GELU_FORWARD, dims, &args);
         }
-        let args = [x.value, weight.value, bias.value, pre.value, self.out.value];
-        plan.push(&GELU_FORWARD, dims, &args);
+        self.linear.forward(plan);
+        let dims = Dims { C: dims.OC, ..dims };
+        plan.push(&gelu::FORWARD, dims, &[pre.value, self.out.value]);
     }
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
@@ -261,6 +370,17 @@ fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     for row in 0..dims.rows() {
         for o in 0..oc {
             out[row * oc + o] = at(dims, inputs, row, o);
+        }
+    }
+}
+
+fn forward_out_in<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let ([x, weight, bias], [out]) = io.reals();
+    let (c, oc) = (dims.C as usize, dims.OC as usize);
+    for row in 0..dims.rows() {
+        for o in 0..oc {
+            let dot: F = (0..c).map(|i| x[row * c + i] * weight[o * c + i]).sum();
+            out[row * oc + o] = bias[o] + dot;
         }
     }
 }
@@ -321,6 +441,14 @@ fn layer(dims: &Dims, [x, weight, bias]: [&[f32]; 3], out: &mut [f32]) {
 fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     let (inputs, [out]) = io.reals();
     layer(dims, inputs, out);
+}
+
+fn fast_forward_out_in(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let ([x, weight, bias], [out]) = io.reals();
+    let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
+    out.par_chunks_exact_mut(oc).for_each(|row| row.copy_from_slice(bias));
+    let (x, weight) = (Matrix::new(x, rows, c, c), Matrix::new(weight, oc, c, c).t());
+    product(out, oc, Into::Add, x, weight, 1.0);
 }
 
 fn fast_gelu_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {

@@ -77,11 +77,9 @@ pub struct MatMul {
     pub out: Var,
 }
 
-impl MatMul {
-    /// Sizes of a product whose sliced matrix is whole.
-    fn whole(m: u32, k: u32, n: u32, ld: u32) -> Dims {
-        Dims { M: m, K: k, N: n, LD: ld, ACC: Accumulate::Set as u32, ..Dims::default() }
-    }
+/// Sizes of a product (M, K, N) that overwrites its output, whose sliced matrix is whole: its rows are `ld` long.
+pub(crate) fn whole([m, k, n]: [u32; 3], ld: u32) -> Dims {
+    Dims { M: m, K: k, N: n, LD: ld, ACC: Accumulate::Set as u32, ..Dims::default() }
 }
 
 impl Graph {
@@ -107,9 +105,9 @@ impl Op for MatMul {
         let (Dims { M, K, N, .. }, args) =
             (self.dims, [self.a.value, self.b.value, self.out.value]);
         match self.layout {
-            Layout::NN => plan.push(&NN, MatMul::whole(M, K, N, K), &args),
-            Layout::NT => plan.push(&NT, MatMul::whole(M, K, N, N), &args),
-            Layout::TN => plan.push(&TN, MatMul::whole(M, K, N, M), &args),
+            Layout::NN => plan.push(&NN, whole([M, K, N], K), &args),
+            Layout::NT => plan.push(&NT, whole([M, K, N], N), &args),
+            Layout::TN => plan.push(&TN, whole([M, K, N], M), &args),
         }
     }
 
@@ -119,16 +117,16 @@ impl Op for MatMul {
         let plan = &mut recorder.plan;
         match self.layout {
             Layout::NN => {
-                plan.push(&NT, MatMul::whole(M, N, K, K), &[dout, b.value, a.grad]);
-                plan.push(&TN, MatMul::whole(K, M, N, K), &[a.value, dout, b.grad]);
+                plan.push(&NT, whole([M, N, K], K), &[dout, b.value, a.grad]);
+                plan.push(&TN, whole([K, M, N], K), &[a.value, dout, b.grad]);
             }
             Layout::NT => {
-                plan.push(&NN, MatMul::whole(M, N, K, N), &[dout, b.value, a.grad]);
-                plan.push(&TN, MatMul::whole(N, M, K, N), &[dout, a.value, b.grad]);
+                plan.push(&NN, whole([M, N, K], N), &[dout, b.value, a.grad]);
+                plan.push(&TN, whole([N, M, K], N), &[dout, a.value, b.grad]);
             }
             Layout::TN => {
-                plan.push(&NT, MatMul::whole(K, N, M, M), &[b.value, dout, a.grad]);
-                plan.push(&NN, MatMul::whole(K, M, N, M), &[a.value, dout, b.grad]);
+                plan.push(&NT, whole([K, N, M], M), &[b.value, dout, a.grad]);
+                plan.push(&NN, whole([K, M, N], M), &[a.value, dout, b.grad]);
             }
         }
     }

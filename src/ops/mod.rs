@@ -51,6 +51,7 @@ pub const ALL: &[&Kernel] = &[
     &layernorm::BACKWARD_INPUT,
     &layernorm::BACKWARD_PARAMS,
     &linear::FORWARD,
+    &linear::FORWARD_OUT_IN,
     &linear::GELU_FORWARD,
     &linear::BACKWARD_INPUT,
     &linear::BACKWARD_PARAMS,

@@ -54,6 +54,7 @@ fn precisions(kernel: &Kernel, variant: &Variant) -> Vec<Vec<Elem>> {
         C: 512,
         OC: 512,
         NH: 8,
+        HS: 64,
         M: rows,
         K: 512,
         N: 512,
@@ -61,7 +62,7 @@ fn precisions(kernel: &Kernel, variant: &Variant) -> Vec<Vec<Elem>> {
         V: 512,
         ..Dims::default()
     };
-    let any = [Dims { C: 8, NH: 1, ..sizes(8) }, sizes(512)];
+    let any = [Dims { C: 8, NH: 1, HS: 8, ..sizes(8) }, sizes(512)];
     all.retain(|elems| any.iter().any(|dims| (variant.fits)(dims, elems)));
     assert!(!all.is_empty(), "{} {}: it fits nothing", kernel.name, variant.name);
     all
@@ -158,7 +159,10 @@ fn uniforms_have_one_layout() {
     let rust = fields!(
         Dims,
         Dims::default(),
-        [B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, SCALE, FIRST, PAD]
+        [
+            B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, SCALE, HS, KVH, Q_START,
+            K_START, V_START, Q_ROW, K_ROW, Q_HEAD, K_HEAD, PAD, FIRST
+        ]
     );
     assert_eq!((found, span), (rust, size_of::<Dims>()));
 

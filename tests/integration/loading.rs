@@ -72,7 +72,7 @@ fn large_parameters_reach_the_device_as_they_are() {
     write_model(folder.path(), &model, &mut fill).unwrap();
     let mut gpt = Gpt::load(folder.path(), Device::Cpu).unwrap();
     let engine = gpt.engine().unwrap();
-    for param in engine.program().params.to_vec() {
+    for param in engine.program().params.clone() {
         let numbers = engine.param_data(&param, Tensor::Value).unwrap();
         let wrong = numbers.iter().enumerate().find(|(i, x)| **x != number(*i));
         assert_eq!(wrong, None, "{}", param.name);

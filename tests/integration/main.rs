@@ -1,5 +1,6 @@
 //! Every integration test, in one binary, so that one device serves them all.
 
+mod attention;
 mod bounds;
 mod checkpoint;
 mod cli;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use wgpt::config::Optimizer;
 use wgpt::graph::{Graph, Op, Recorder, Slot, Var};
 use wgpt::kernel::{Accumulate, Decay, Dims, Elem, LossScale, Step};
+use wgpt::ops::attention::Qkv;
 use wgpt::ops::global_norm::{self, NormViews, state};
 use wgpt::ops::matmul::Layout;
 use wgpt::ops::optimizer;
@@ -406,7 +407,7 @@ fn attentions() {
         let [b, nh, t, hs] = shape[..] else { panic!("heads are (B,NH,T,HS)") };
         let mut rig = rig(case, [b, t], 1e-5, |g| {
             let qkv = g.activation("qkv", 3 * nh * hs);
-            (vec![("qkv", qkv)], g.attention("y", qkv, nh, t))
+            (vec![("qkv", qkv)], g.attention("y", Qkv::packed(qkv, [nh, nh], hs), t))
         });
         let qkv = Packing { shape: shape.clone(), parts: 3 };
         let one = Packing { shape, parts: 1 };

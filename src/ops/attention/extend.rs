@@ -5,9 +5,10 @@
 
 use rayon::prelude::*;
 
-use super::{
-    Scratch, TILE, attend, column_groups, dot, four_head_channels, log_sum_exp, part, root, rows_of,
-};
+use super::cpu::{Scratch, TILE, attend, column_groups, rows_of};
+use super::four_head_channels;
+use super::heads::{Heads, Seen};
+use super::twins::{dot, log_sum_exp, query, root};
 use crate::graph::{Op, Recorder};
 use crate::kernel::{Dims, Io, Kernel, Needs, Real, Step, grid, reads, twin, writes, writes_part};
 use crate::math::gemm::Matrix;
@@ -89,7 +90,7 @@ fn extend_forward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     out.fill(F::zero());
     for t in 0..dims.T.min(step.count) as usize {
         for h in 0..dims.NH as usize {
-            let q = part(dims, qkv, 0, t, h);
+            let q = query(dims, qkv, t, h);
             let scores: Vec<F> = (0..=step.position as usize + t)
                 .map(|j| dot(q, &keys[j * c + h * hs..][..hs]) / root(dims))
                 .collect();
@@ -106,6 +107,7 @@ fn extend_forward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
 
 fn fast_extend_forward(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     let ([qkv, cache], [out]) = io.reals();
+    let [queries, _, _] = Heads::of(dims);
     let (t, c, hs) = (dims.T as usize, dims.C as usize, (dims.C / dims.NH) as usize);
     let (keys, values) = cache.split_at(dims.S as usize * c);
     let n = t.min(step.count as usize);
@@ -116,8 +118,8 @@ fn fast_extend_forward(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     tasks.for_each_init(Scratch::default, |scratch, (h, mut out)| {
         let [k, v] = [keys, values].map(|side| Matrix::new(&side[h * hs..], end, hs, c));
         for (i, out) in out.chunks_mut(TILE).enumerate() {
-            let q = rows_of(dims, qkv, 0, h, i * TILE, out.len());
-            attend([q, k, v], first + i * TILE + 1, out, None, scratch);
+            let q = rows_of(dims, qkv, queries, h, i * TILE, out.len());
+            attend([q, k, v], Seen::all(first + i * TILE), out, None, scratch);
         }
     });
 }

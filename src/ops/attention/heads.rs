@@ -1,0 +1,202 @@
+//! Where queries, keys and values lie, and which keys a row sees.
+
+use std::ops::Range;
+
+use crate::graph::Var;
+use crate::kernel::Dims;
+
+/// Where the heads of the queries, of the keys or of the values lie in a buffer: head h of row r (of B · T)
+/// begins at `start + r · row_stride + h · head_stride`. All numbers are elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// The number of heads.
+    pub heads: usize,
+    /// Where head 0 of row 0 begins.
+    pub start: usize,
+    /// From one row to the next.
+    pub row_stride: usize,
+    /// From one head of a row to the next.
+    pub head_stride: usize,
+}
+
+impl Heads {
+    /// Where a head of a row begins.
+    pub fn at(&self, row: usize, head: usize) -> usize {
+        self.start + row * self.row_stride + head * self.head_stride
+    }
+
+    /// The places of queries, keys and values that a dispatch has.
+    pub(super) fn of(dims: &Dims) -> [Heads; 3] {
+        let Dims { NH, KVH, Q_START, K_START, V_START, Q_ROW, K_ROW, Q_HEAD, K_HEAD, .. } = *dims;
+        let heads = |[heads, start, row, head]: [u32; 4]| Heads {
+            heads: heads as usize,
+            start: start as usize,
+            row_stride: row as usize,
+            head_stride: head as usize,
+        };
+        let [k, v] = [K_START, V_START].map(|start| heads([KVH, start, K_ROW, K_HEAD]));
+        [heads([NH, Q_START, Q_ROW, Q_HEAD]), k, v]
+    }
+
+    /// The elements that some rows reach over, from the first of the first head to the last of the last.
+    fn range(&self, rows: usize, head_size: usize) -> Range<usize> {
+        self.start..self.at(rows - 1, self.heads - 1) + head_size
+    }
+}
+
+/// Queries, keys and values in one buffer, with one gradient: what attention reads.
+///
+/// One buffer, since what a dispatch writes is one range a buffer; three linear layers write it as three slices.
+#[derive(Clone, Copy, Debug)]
+pub struct Qkv {
+    /// The buffer.
+    pub var: Var,
+    /// Channels of each head.
+    pub head_size: usize,
+    /// Where the queries are.
+    pub q: Heads,
+    /// Where the keys are; a number of heads that divides that of the queries.
+    pub k: Heads,
+    /// Where the values are; they have the heads and the strides of the keys.
+    pub v: Heads,
+}
+
+impl Qkv {
+    /// q | k | v beside each other in each row, as GPT-2's (B,T,3C) has them; `heads` are those of the queries
+    /// and those of the keys.
+    pub fn packed(var: Var, [nh, kvh]: [usize; 2], head_size: usize) -> Qkv {
+        let row_stride = (nh + 2 * kvh) * head_size;
+        let part = |first: usize, heads| Heads {
+            heads,
+            start: first * head_size,
+            row_stride,
+            head_stride: head_size,
+        };
+        Qkv { var, head_size, q: part(0, nh), k: part(nh, kvh), v: part(nh + kvh, kvh) }
+    }
+
+    /// All queries, then all keys, then all values: (B,T,NH·HS), (B,T,KVH·HS) and (B,T,KVH·HS).
+    pub fn blocks(var: Var, [nh, kvh]: [usize; 2], head_size: usize) -> Qkv {
+        let rows = var.value.len / ((nh + 2 * kvh) * head_size);
+        let part = |first: usize, heads| Heads {
+            heads,
+            start: rows * first * head_size,
+            row_stride: heads * head_size,
+            head_stride: head_size,
+        };
+        Qkv { var, head_size, q: part(0, nh), k: part(nh, kvh), v: part(nh + kvh, kvh) }
+    }
+
+    /// Head by head q | k | v, with `gap` elements that are nobody's after each, as GPT-NeoX has them without
+    /// gaps; each query head has its own key head.
+    pub fn interleaved(var: Var, heads: usize, head_size: usize, gap: usize) -> Qkv {
+        let head_stride = 3 * head_size + gap;
+        let part = |first: usize| Heads {
+            heads,
+            start: first * head_size,
+            row_stride: heads * head_stride,
+            head_stride,
+        };
+        Qkv { var, head_size, q: part(0), k: part(1), v: part(2) }
+    }
+
+    /// The sizes of a dispatch over B sequences of T positions that reads these.
+    ///
+    /// # Panics
+    ///
+    /// If the queries' heads are no multiple of the keys', keys and values do not lie alike, any of the three
+    /// reaches beyond the buffer, or two heads share an element.
+    pub(super) fn dims(&self, dims: Dims) -> Dims {
+        let Qkv { head_size, q, k, v, .. } = *self;
+        assert!(k.heads > 0 && q.heads.is_multiple_of(k.heads), "each key has as many queries");
+        assert_eq!(Heads { start: k.start, ..v }, k, "keys and values lie alike");
+        let (rows, parts) = (dims.rows(), [q, k, v]);
+        for (i, part) in parts.iter().enumerate() {
+            let end = part.range(rows, head_size).end;
+            assert!(end <= self.var.value.len, "{part:?} reaches {end} in {:?}", self.var.value);
+            for other in &parts[i..] {
+                let apart = are_apart([part, other], rows, head_size);
+                assert!(apart, "heads share elements: {part:?} and {other:?}");
+            }
+        }
+        let [nh, hs, kvh] = [q.heads, head_size, k.heads].map(|n| n as u32);
+        let [q_start, k_start, v_start] = parts.map(|part| part.start as u32);
+        let [q_row, k_row, _] = parts.map(|part| part.row_stride as u32);
+        let [q_head, k_head, _] = parts.map(|part| part.head_stride as u32);
+        Dims {
+            C: nh * hs,
+            NH: nh,
+            HS: hs,
+            KVH: kvh,
+            Q_START: q_start,
+            K_START: k_start,
+            V_START: v_start,
+            Q_ROW: q_row,
+            K_ROW: k_row,
+            Q_HEAD: q_head,
+            K_HEAD: k_head,
+            ..dims
+        }
+    }
+}
+
+/// Whether no two heads of two parts, or of one with itself, share an element: the parts lie one behind the
+/// other, or their heads lie beside each other within each row.
+fn are_apart([a, b]: [&Heads; 2], rows: usize, head_size: usize) -> bool {
+    let ranges = [a, b].map(|part| part.range(rows, head_size));
+    if ranges[0].end <= ranges[1].start || ranges[1].end <= ranges[0].start {
+        return true;
+    }
+    let of_row = |part: &Heads| (0..part.heads).map(|head| part.at(0, head)).collect::<Vec<_>>();
+    let mut starts = of_row(a);
+    if !std::ptr::eq(a, b) {
+        starts.extend(of_row(b));
+    }
+    starts.sort_unstable();
+    let width = starts[starts.len() - 1] - starts[0] + head_size;
+    let fits_a_row = rows == 1 || (a.row_stride == b.row_stride && width <= a.row_stride);
+    fits_a_row && starts.windows(2).all(|pair| pair[0] + head_size <= pair[1])
+}
+
+/// The key head that a query head reads.
+pub(super) fn kv_head(dims: &Dims, head: usize) -> usize {
+    head / (dims.NH / dims.KVH) as usize
+}
+
+/// Which columns of a tile of scores its rows see: those of keys from its own first key on up to its own position.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    /// The position of the tile's first row.
+    row: usize,
+    /// The position of the key of column 0: no row sees one before it.
+    begin: usize,
+    /// The first key that each row may see; empty: all of them.
+    first_keys: &'a [u32],
+}
+
+impl<'a> Seen<'a> {
+    /// Of `n` rows of a sequence from position `row` on; a row whose first key is behind it sees itself.
+    pub(super) fn of(first_keys: &'a [u32], row: usize, n: usize) -> Seen<'a> {
+        let first_keys = &first_keys[row..row + n];
+        let all = first_keys.iter().enumerate().map(|(r, &first)| (first as usize).min(row + r));
+        Seen { row, begin: all.min().unwrap_or(row), first_keys }
+    }
+
+    /// Of rows from position `row` on that see all keys up to their own.
+    pub(super) fn all(row: usize) -> Seen<'static> {
+        Seen { row, begin: 0, first_keys: &[] }
+    }
+
+    /// The position of the first key.
+    pub(super) fn begin(&self) -> usize {
+        self.begin
+    }
+
+    /// The columns that row `r` of the tile sees.
+    #[inline(always)]
+    pub(super) fn columns(&self, r: usize) -> Range<usize> {
+        let position = self.row + r;
+        let first = self.first_keys.get(r).map_or(0, |&first| (first as usize).min(position));
+        first - self.begin..position + 1 - self.begin
+    }
+}
