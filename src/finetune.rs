@@ -1,4 +1,4 @@
-//! What a training changes of a model: everything, what patterns of names leave, or low-rank adapters beside it.
+//! Which part of a model is trained: everything, the parameters that patterns of names select, or low-rank adapters.
 
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
@@ -8,11 +8,11 @@ use crate::config::model::GptConfig;
 use crate::error::{Error, Result, field};
 use crate::params::{ParamInfo, ParamRole};
 
-/// What a training changes of a model; by default everything.
+/// Which part of a model is trained; by default everything.
 ///
-/// Patterns are those of a shell over the parameters' names, with Hugging Face's prefix `transformer.` or
-/// without: `*` is any text, `?` any character, `[0-5]` one of these. What is frozen has no gradient, no
-/// moments and no share in the gradient's norm.
+/// A pattern is a shell's pattern over the parameters' names, with or without Hugging Face's prefix `transformer.`:
+/// `*` is any text, `?` any character, `[0-5]` one of these. A frozen parameter has no gradient and no moments,
+/// and does not count in the gradient's norm.
 ///
 /// ```
 /// use wgpt::{FineTune, params::ParamRole::LinearWeight};
@@ -25,9 +25,9 @@ use crate::params::{ParamInfo, ParamRole};
 pub struct FineTune {
     /// Parameters that stay as they are.
     pub freeze: Vec<String>,
-    /// Unless it is empty, all parameters but these stay as they are.
+    /// Unless it is empty, only these parameters are trained.
     pub train_only: Vec<String>,
-    /// Adapters that are trained in the place of the model's own parameters.
+    /// Adapters that are trained instead of the model's own parameters.
     pub lora: Option<Lora>,
 }
 
@@ -37,14 +37,14 @@ pub struct FineTune {
 pub struct Lora {
     /// Rows of A and of B.
     pub rank: usize,
-    /// What the adapters' share is, times the rank.
+    /// The adapters are scaled by this, divided by the rank.
     pub alpha: f64,
-    /// The ends of the names of the layers that are adapted: `c_attn`, `mlp.c_proj`, `h.0.attn.c_proj`.
+    /// The adapted layers, by the ends of their names: `c_attn`, `mlp.c_proj`, `h.0.attn.c_proj`.
     pub targets: Vec<String>,
 }
 
 impl Lora {
-    /// Adapters as others have them by default: of attention's queries, keys and values, with an alpha of
+    /// Adapters with PEFT's usual settings: of attention's queries, keys and values, with an alpha of
     /// twice the rank.
     pub fn of_rank(rank: usize) -> Lora {
         Lora { rank, alpha: 2.0 * rank as f64, targets: vec!["c_attn".to_owned()] }
@@ -64,7 +64,7 @@ impl Lora {
     ///
     /// # Errors
     ///
-    /// Names what is out of range, or the target that is no layer.
+    /// Names the setting that is out of range, or the target that matches no layer.
     pub fn validate(&self, model: &GptConfig, parameters: &[ParamInfo]) -> Result<()> {
         let Lora { rank, alpha, targets } = self;
         if !(1..=model.n_embd).contains(rank) {
@@ -136,8 +136,8 @@ impl FineTune {
     ///
     /// # Errors
     ///
-    /// Names the pattern that is none, or matches no parameter or all of them, or says that nothing is left
-    /// to train; or what is wrong with the adapters.
+    /// Names the pattern that is invalid, matches no parameter or matches all of them; reports that nothing is
+    /// left to train, or what is wrong with the adapters.
     pub fn validate(&self, model: &GptConfig, parameters: &[ParamInfo]) -> Result<()> {
         if *self == FineTune::default() {
             return Ok(());
@@ -186,7 +186,7 @@ impl FineTune {
     }
 }
 
-/// Whether a pattern is for this parameter; what is no pattern is for none.
+/// Whether `pattern` matches `name`; an invalid pattern matches nothing.
 fn matches(pattern: &str, name: &str) -> bool {
     let pattern = pattern.strip_prefix("transformer.").unwrap_or(pattern);
     Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name))

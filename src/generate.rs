@@ -55,7 +55,7 @@ impl GenerateOptions {
     ///
     /// # Errors
     ///
-    /// Names the option that is out of range.
+    /// Names the field that is out of range.
     pub fn validate(&self) -> Result<()> {
         let ranges = [
             (field("temperature"), self.temperature, 0.0, 100.0),

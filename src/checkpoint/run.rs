@@ -18,11 +18,11 @@ use crate::files::{self, write_json};
 use crate::params::NamedShape;
 
 const SETTINGS: &str = "run.json";
-/// The file of a run on a GPU with the variants of kernels that it takes.
+/// The file in which a run on a GPU keeps the variants of kernels that it uses.
 pub const CHOICES: &str = "variants.json";
 const LOCK: &str = ".lock";
 
-/// The folder of a training run, held by this process alone until it is dropped.
+/// The folder of a training run. No other process can open it until this is dropped.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -36,7 +36,7 @@ impl RunDir {
     ///
     /// # Errors
     ///
-    /// If there is a run already, or something else.
+    /// If the folder holds a run, or anything else.
     pub fn create(path: &Path, settings: &impl Serialize) -> Result<RunDir> {
         if path.join(SETTINGS).exists() {
             return Err(Error::usage(format!("{} holds a run already", path.display())).hint(
@@ -131,7 +131,7 @@ impl RunDir {
         serde_json::from_slice(&text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
     }
 
-    /// The variants of kernels that the run began with; `None` if it did not say.
+    /// The variants of kernels that the run began with; `None` if it did not keep them.
     ///
     /// # Errors
     ///
@@ -159,7 +159,7 @@ impl RunDir {
         write_json(&self.path.join(CHOICES), choices)
     }
 
-    /// The whole checkpoints, oldest first: step and folder. Anything else there is passed over.
+    /// The whole checkpoints, oldest first: step and folder. Anything else in the folder is ignored.
     fn all_checkpoints(&self) -> Result<Vec<(usize, PathBuf)>> {
         let dir = self.checkpoints();
         let entries = match fs::read_dir(&dir) {
@@ -236,8 +236,8 @@ impl RunDir {
         Ok(())
     }
 
-    /// Writes `best/`, replacing the best model before it. To be called before the checkpoint whose
-    /// state names this loss as the best, so that no state ever names a best that is not there.
+    /// Writes `best/`, which replaces the best model before it. Call it before writing the checkpoint whose
+    /// state names this loss as the best, so that no state ever names a best model that is not there.
     ///
     /// # Errors
     ///

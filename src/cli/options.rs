@@ -1,6 +1,6 @@
 //! Options that several commands have: the model's sizes, the device, batches.
 
-use std::fmt::Display;
+use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -286,6 +286,15 @@ impl FromStr for BatchSize {
     }
 }
 
+impl Display for BatchSize {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            BatchSize::Of(n) => n.fmt(f),
+            BatchSize::Auto => f.write_str("auto"),
+        }
+    }
+}
+
 impl BatchSize {
     /// The number, or `default` for as many as fit.
     pub fn or(self, default: usize) -> usize {
@@ -312,6 +321,21 @@ impl FromStr for ValTokens {
         match text {
             "all" => Ok(ValTokens::All),
             _ => text.parse().map(ValTokens::Of).map_err(|_| "neither a number nor all".into()),
+        }
+    }
+}
+
+impl From<Option<usize>> for ValTokens {
+    fn from(most: Option<usize>) -> ValTokens {
+        most.map_or(ValTokens::All, ValTokens::Of)
+    }
+}
+
+impl Display for ValTokens {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            ValTokens::Of(n) => n.fmt(f),
+            ValTokens::All => f.write_str("all"),
         }
     }
 }

@@ -27,8 +27,6 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    #[command(flatten)]
-    model: ModelArgs,
     #[arg(long, value_name = "N", help = with_default("Sequences per batch, or auto: as many as fit", TrainConfig::default().batch_size))]
     batch_size: Option<BatchSize>,
     /// Tokens per sequence [default: the model's context]
@@ -44,8 +42,6 @@ pub struct Args {
     precision: PrecisionArgs,
     #[command(flatten)]
     recompute: RecomputeArgs,
-    #[command(flatten)]
-    finetune: FineTuneArgs,
     /// Plan for generation only, without training
     #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute", "freeze", "train_only", "lora_rank"])]
     generation: bool,
@@ -60,6 +56,10 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    finetune: FineTuneArgs,
 }
 
 /// What is printed.

@@ -18,7 +18,7 @@ use wgpt::{
 use super::interrupt::{self, Running, set_running};
 use super::options::{
     BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, PrecisionArgs, RecomputeArgs, ValTokens,
-    find_model, open, resolve, with_default,
+    find_model, open, resolve,
 };
 use super::outcome::Outcome;
 use super::profile::{self, ProfileArgs};
@@ -88,15 +88,18 @@ pub struct Args {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Training")]
 struct StepArgs {
-    #[arg(long, value_name = "N", help = with_default("Make N updates", TrainConfig::default().max_iters))]
-    max_iters: Option<usize>,
-    #[arg(long, value_name = "N", help = with_default("Sequences per batch, or auto: as many as fit", TrainConfig::default().batch_size))]
-    batch_size: Option<BatchSize>,
+    /// Make N updates
+    #[arg(long, value_name = "N", default_value_t = TrainConfig::default().max_iters)]
+    max_iters: usize,
+    /// Sequences per batch, or auto: as many as fit
+    #[arg(long, value_name = "N", default_value_t = BatchSize::Of(TrainConfig::default().batch_size))]
+    batch_size: BatchSize,
     /// Tokens per sequence [default: the model's context]
     #[arg(long, value_name = "N")]
     seq_len: Option<usize>,
-    #[arg(long, value_name = "N", help = with_default("Batches per update", TrainConfig::default().grad_accum))]
-    grad_accum: Option<usize>,
+    /// Batches per update
+    #[arg(long, value_name = "N", default_value_t = TrainConfig::default().grad_accum)]
+    grad_accum: usize,
     /// Highest learning rate; with --init about 3e-5, with --lora-rank about 3e-4 [default: 0.4 / the width, 6e-4 for gpt2]
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
@@ -106,64 +109,73 @@ struct StepArgs {
     /// Updates of linear warm-up [default: a twentieth of --max-iters]
     #[arg(long, value_name = "N")]
     warmup: Option<usize>,
-    #[arg(long, value_name = "X", help = with_default("Weight decay of the matrices", TrainConfig::default().weight_decay))]
-    weight_decay: Option<f64>,
-    #[arg(long, value_name = "X", help = with_default("Decay of Adam's first moment", TrainConfig::default().beta1))]
-    beta1: Option<f64>,
-    #[arg(long, value_name = "X", help = with_default("Decay of Adam's second moment", TrainConfig::default().beta2))]
-    beta2: Option<f64>,
-    #[arg(long, value_name = "X", help = with_default("Clip the gradient to norm X; 0: do not clip", TrainConfig::default().grad_clip))]
-    grad_clip: Option<f64>,
-    #[arg(long, value_name = "X", help = with_default("Drop this share of the activations", TrainConfig::default().dropout))]
-    dropout: Option<f64>,
-    /// Update parameters by adamw, adam or sgd [default: adamw]
-    #[arg(long, value_name = "OPTIMIZER", hide_possible_values = true)]
-    optimizer: Option<Optimizer>,
-    #[arg(long, value_name = "N", help = with_default("Seed of initialisation, batches and dropout", TrainConfig::default().seed))]
-    seed: Option<u64>,
-    #[arg(long, value_name = "N", help = with_default("Evaluate every N updates; 0: only at the end", TrainConfig::default().eval_every))]
-    eval_every: Option<usize>,
-    #[arg(long, value_name = "N", help = with_default("Batches per evaluation, except the last", TrainConfig::default().eval_iters))]
-    eval_iters: Option<usize>,
-    #[arg(long, value_name = "N", help = with_default("Validate on at most N tokens of the last tenth of the data; all: on the whole tenth", TrainConfig::default().val_tokens.unwrap_or_default()))]
-    val_tokens: Option<ValTokens>,
-    #[arg(long, value_name = "N", help = with_default("Save every N updates; 0: only at the end", TrainConfig::default().save_every))]
-    save_every: Option<usize>,
-    #[arg(long, value_name = "N", help = with_default("Log every N updates", TrainConfig::default().log_every))]
-    log_every: Option<usize>,
-    #[arg(long, value_name = "N", help = with_default("Keep the N newest checkpoints", TrainConfig::default().keep))]
-    keep: Option<usize>,
+    /// Weight decay of the matrices
+    #[arg(long, value_name = "X", default_value_t = TrainConfig::default().weight_decay)]
+    weight_decay: f64,
+    /// Decay of Adam's first moment
+    #[arg(long, value_name = "X", default_value_t = TrainConfig::default().beta1)]
+    beta1: f64,
+    /// Decay of Adam's second moment
+    #[arg(long, value_name = "X", default_value_t = TrainConfig::default().beta2)]
+    beta2: f64,
+    /// Clip the gradient to norm X; 0: do not clip
+    #[arg(long, value_name = "X", default_value_t = TrainConfig::default().grad_clip)]
+    grad_clip: f64,
+    /// Drop this share of the activations
+    #[arg(long, value_name = "X", default_value_t = TrainConfig::default().dropout)]
+    dropout: f64,
+    /// Update parameters by adamw, adam or sgd
+    #[arg(long, value_name = "OPTIMIZER", value_enum, default_value_t = TrainConfig::default().optimizer, hide_possible_values = true)]
+    optimizer: Optimizer,
+    /// Seed of initialisation, batches and dropout
+    #[arg(long, value_name = "N", default_value_t = TrainConfig::default().seed)]
+    seed: u64,
+    /// Evaluate every N updates; 0: only at the end
+    #[arg(long, value_name = "N", default_value_t = TrainConfig::default().eval_every)]
+    eval_every: usize,
+    /// Batches per evaluation, except the last
+    #[arg(long, value_name = "N", default_value_t = TrainConfig::default().eval_iters)]
+    eval_iters: usize,
+    /// Validate on at most N tokens of the last tenth of the data; all: on the whole tenth
+    #[arg(long, value_name = "N", default_value_t = ValTokens::from(TrainConfig::default().val_tokens))]
+    val_tokens: ValTokens,
+    /// Save every N updates; 0: only at the end
+    #[arg(long, value_name = "N", default_value_t = TrainConfig::default().save_every)]
+    save_every: usize,
+    /// Log every N updates
+    #[arg(long, value_name = "N", default_value_t = TrainConfig::default().log_every)]
+    log_every: usize,
+    /// Keep the N newest checkpoints
+    #[arg(long, value_name = "N", default_value_t = TrainConfig::default().keep)]
+    keep: usize,
 }
 
 impl StepArgs {
     fn config(&self, model: &GptConfig, out: PathBuf) -> TrainConfig {
         let default = TrainConfig::for_model(model);
         TrainConfig {
-            max_iters: self.max_iters.unwrap_or(default.max_iters),
-            batch_size: self.batch_size.map_or(default.batch_size, |n| n.or(default.batch_size)),
+            max_iters: self.max_iters,
+            batch_size: self.batch_size.or(default.batch_size),
             seq_len: self.seq_len.or(default.seq_len),
-            grad_accum: self.grad_accum.unwrap_or(default.grad_accum),
+            grad_accum: self.grad_accum,
             learning_rate: self.lr.unwrap_or(default.learning_rate),
             min_learning_rate: self.min_lr.or(default.min_learning_rate),
             warmup: self.warmup.or(default.warmup),
-            weight_decay: self.weight_decay.unwrap_or(default.weight_decay),
-            beta1: self.beta1.unwrap_or(default.beta1),
-            beta2: self.beta2.unwrap_or(default.beta2),
-            eps: default.eps,
-            grad_clip: self.grad_clip.unwrap_or(default.grad_clip),
-            dropout: self.dropout.unwrap_or(default.dropout),
-            seed: self.seed.unwrap_or(default.seed),
-            eval_every: self.eval_every.unwrap_or(default.eval_every),
-            eval_iters: self.eval_iters.unwrap_or(default.eval_iters),
-            val_tokens: self.val_tokens.map_or(default.val_tokens, ValTokens::most),
-            save_every: self.save_every.unwrap_or(default.save_every),
-            log_every: self.log_every.unwrap_or(default.log_every),
-            keep: self.keep.unwrap_or(default.keep),
-            optimizer: self.optimizer.unwrap_or(default.optimizer),
-            precision: default.precision,
-            recompute: default.recompute,
-            finetune: default.finetune,
+            weight_decay: self.weight_decay,
+            beta1: self.beta1,
+            beta2: self.beta2,
+            grad_clip: self.grad_clip,
+            dropout: self.dropout,
+            seed: self.seed,
+            eval_every: self.eval_every,
+            eval_iters: self.eval_iters,
+            val_tokens: self.val_tokens.most(),
+            save_every: self.save_every,
+            log_every: self.log_every,
+            keep: self.keep,
+            optimizer: self.optimizer,
             out: Some(out),
+            ..default
         }
     }
 }
@@ -188,7 +200,7 @@ fn check_given(args: &Args, train: &TrainConfig) -> Result<()> {
             train.max_iters
         )));
     }
-    if *keep == Some(0) {
+    if *keep == 0 {
         return Err(Error::usage(
             "--keep is 0, must be at least 1: a run goes on from a checkpoint",
         ));
@@ -246,7 +258,8 @@ impl Args {
         train.precision = self.precision.on(device);
         let program = |uses| Program::record_tuning(model, uses, &train.finetune, device.limits());
         let fits = |uses| device.fits(&program(uses).plan);
-        let uses = self.recompute.fit(Uses::training(train, model), self.steps.batch_size, fits);
+        let uses =
+            self.recompute.fit(Uses::training(train, model), Some(self.steps.batch_size), fits);
         (train.recompute, train.batch_size) = (uses.recompute, uses.batch);
     }
 

@@ -28,16 +28,16 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
     device: DeviceArgs,
-    #[command(flatten)]
-    batch: BatchArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    batch: BatchArgs,
 }
 
 /// One class of dispatches and what its variants took.

@@ -34,14 +34,14 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    model: ModelArgs,
     /// Sequences in the step's batch
     #[arg(long, value_name = "N", default_value_t = 1, requires = "step")]
     batch_size: usize,
     /// Tokens per sequence of the step's batch [default: the model's context]
     #[arg(long, value_name = "N", requires = "step")]
     seq_len: Option<usize>,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 /// A line of the report.

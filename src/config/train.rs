@@ -16,11 +16,11 @@ use crate::finetune::FineTune;
 pub struct TrainConfig {
     /// Updates to make.
     pub max_iters: usize,
-    /// Sequences a micro-batch.
+    /// Sequences per micro-batch.
     pub batch_size: usize,
-    /// Tokens a sequence; `None`: the model's context.
+    /// Tokens per sequence; `None`: the model's context.
     pub seq_len: Option<usize>,
-    /// Micro-batches an update.
+    /// Micro-batches per update.
     pub grad_accum: usize,
     /// The highest learning rate, reached after the warm-up.
     pub learning_rate: f64,
@@ -30,41 +30,41 @@ pub struct TrainConfig {
     pub warmup: Option<usize>,
     /// Decay of two-dimensional parameters.
     pub weight_decay: f64,
-    /// Adam's decay of the first moment.
+    /// Decay of Adam's first moment.
     pub beta1: f64,
-    /// Adam's decay of the second moment.
+    /// Decay of Adam's second moment.
     pub beta2: f64,
-    /// Adam's term beside the root of the second moment.
+    /// The term that Adam adds to the root of the second moment.
     pub eps: f64,
     /// The largest norm of the gradient; 0 means no clipping.
     pub grad_clip: f64,
-    /// Share of activations that training drops, in the embedding and before every residual sum.
+    /// Training drops this share of the activations, in the embedding and before every residual sum.
     pub dropout: f64,
-    /// What initialisation, batches and dropout are drawn from.
+    /// The seed of initialisation, batches and dropout.
     pub seed: u64,
     /// Updates between evaluations; 0: only at the end.
     pub eval_every: usize,
-    /// Validation batches an evaluation on the way.
+    /// Validation batches per evaluation, except the last, which covers the whole split.
     pub eval_iters: usize,
-    /// The most tokens of the validation split; `None`: a tenth of all tokens, however many that are. Absent in a file, it is
-    /// `None`: the runs of older versions had no such bound.
+    /// The most tokens of the validation split; `None`: a tenth of all tokens, however many that are. A file without it
+    /// means `None`, because the runs of older versions had no such bound.
     #[serde(default)]
     pub val_tokens: Option<usize>,
     /// Updates between saves; 0: only at the end.
     pub save_every: usize,
-    /// Updates between lines of the log.
+    /// Updates between two lines of the log.
     pub log_every: usize,
     /// Checkpoints to keep.
     pub keep: usize,
     /// How the parameters are updated.
     pub optimizer: Optimizer,
-    /// What activations, gradients of activations and the weights of products are held in.
+    /// The precision of activations, of their gradients and of the weights in products.
     pub precision: Precision,
-    /// What the backward pass computes again.
+    /// What the backward pass recomputes.
     pub recompute: Recompute,
-    /// What is trained of the model.
+    /// Which part of the model is trained.
     pub finetune: FineTune,
-    /// The run's folder; `None`: trained in memory, nothing is written.
+    /// The run's folder; `None`: the run stays in memory and writes nothing.
     pub out: Option<PathBuf>,
 }
 
@@ -103,8 +103,8 @@ impl Default for TrainConfig {
 impl TrainConfig {
     /// Settings that suit a model's sizes: the default ones, with a learning rate of 0.4 / `n_embd`.
     ///
-    /// The best learning rate falls with the width; this rule meets what is published for GPT-2
-    /// (6e-4 at 768 channels, 2.5e-4 at 1600) and what small models were found to like here.
+    /// The best learning rate falls with the width; this rule agrees with what is published for
+    /// GPT-2 (6e-4 at 768 channels, 2.5e-4 at 1600) and with what suited small models here.
     pub fn for_model(model: &GptConfig) -> TrainConfig {
         TrainConfig { learning_rate: 0.4 / model.n_embd.max(64) as f64, ..TrainConfig::default() }
     }
@@ -140,7 +140,7 @@ impl TrainConfig {
         self.min_lr() + share * (self.learning_rate - self.min_lr())
     }
 
-    /// Whether something is due after `done` updates that is done every so many, and at the end; 0: only at the end.
+    /// Whether a task that runs every `every` updates (0: only at the end) is due after update `done`.
     pub fn is_due(&self, every: usize, done: usize) -> bool {
         done == self.max_iters || (every > 0 && done.is_multiple_of(every))
     }
@@ -149,7 +149,7 @@ impl TrainConfig {
     ///
     /// # Errors
     ///
-    /// Names the option that is out of range.
+    /// Names the field that is out of range.
     pub fn validate(&self, model: &GptConfig) -> Result<()> {
         let positive = [
             (field("max_iters"), self.max_iters),

@@ -1,4 +1,4 @@
-//! Handing a model on: as a folder for Hugging Face's library, with a card, or as one file for llama.cpp.
+//! Writes a model for other programs: as a folder for Hugging Face's library, with a card, or as one file for llama.cpp.
 //!
 //! Parameters pass through in slices, from the device or from the model's own folder, so that no second copy of the model
 //! is held. What is written appears when it is whole.
@@ -16,7 +16,7 @@ use crate::error::{Error, Result, field};
 use crate::files::{self, write_json};
 use crate::gpt::Gpt;
 
-/// Hears how many parameters of how many are written; an error of its own ends the export, which leaves nothing.
+/// Is called with the numbers of parameters (written, total). If it fails, the export is aborted and its output removed.
 pub type Progress<'a> = dyn FnMut(u64, u64) -> Result<()> + 'a;
 
 /// The card.
@@ -34,7 +34,7 @@ const KEPT: [&str; 8] = [
     "vocab.json",
 ];
 
-/// What config.json says of its own files, and not of the model.
+/// The settings of config.json that describe its files, and not the model.
 const OF_THE_FILES: [&str; 6] =
     ["_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"];
 
@@ -83,7 +83,7 @@ fn copy_into(dir: &Path, file: &Path) -> Result<()> {
     files::write_bytes(&dir.join(file.file_name().unwrap_or_default()), &bytes)
 }
 
-/// Puts the source's settings into a new config.json, but for those of its files.
+/// Puts the source's settings into a new config.json, except those that describe its files.
 fn keep_settings(source: &Path, dir: &Path) -> Result<()> {
     let (from, to) = (source.join("config.json"), dir.join("config.json"));
     if !from.is_file() {
@@ -100,7 +100,7 @@ fn keep_settings(source: &Path, dir: &Path) -> Result<()> {
     write_json(&to, &settings)
 }
 
-/// Refuses a folder that holds something, or what is no folder.
+/// Refuses a path that is not an empty folder, if something is there.
 fn refuse_taken(out: &Path) -> Result<()> {
     let refused = |what| {
         Err(Error::usage(format!("{} {what}", out.display()))
@@ -117,7 +117,7 @@ fn refuse_taken(out: &Path) -> Result<()> {
     }
 }
 
-/// Makes the folder that `path` is to be in.
+/// Makes the parent folder of `path`.
 fn make_parent(path: &Path) -> Result<()> {
     match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         Some(parent) => fs::create_dir_all(parent).map_err(|e| Error::io("creating", parent, &e)),
@@ -125,13 +125,13 @@ fn make_parent(path: &Path) -> Result<()> {
     }
 }
 
-/// How many numbers a model has.
+/// The number of a model's parameters, counted one by one.
 pub fn parameter_count(gpt: &Gpt) -> u64 {
     let parameters = crate::model::parameters(gpt.config());
     parameters.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
 }
 
-/// `fill`, telling how much of it was asked for.
+/// `fill`, which reports to `progress` how much it was asked for.
 fn counted<'a>(
     fill: &'a mut Fill,
     total: u64,

@@ -13,7 +13,7 @@ use crate::train::report::Event;
 
 /// The token file in a run's folder.
 pub(super) const TOKENS_FILE: &str = "tokens.bin";
-/// What leads to a token file elsewhere.
+/// The file that refers to a token file elsewhere.
 pub(super) const REFERENCE_FILE: &str = "tokens.json";
 
 /// The largest token file of which a run's folder has a copy, in bytes.
@@ -65,7 +65,7 @@ impl Reference {
         found.map(|found| Tokens::open(&found.path)).transpose()
     }
 
-    /// What is said when it is gone.
+    /// The note for data that are gone and can be made again.
     pub(super) fn note(&self) -> String {
         format!("the encoded data in {} are gone: they are made again", self.path.display())
     }
@@ -82,7 +82,7 @@ impl Reference {
         ))
     }
 
-    /// Checks that data that were made again are what they were.
+    /// Checks that data that were made again are the same as before.
     fn check(&self, xxh3: &str, name: &str) -> Result<()> {
         if self.xxh3 == xxh3 {
             return Ok(());
@@ -95,7 +95,7 @@ impl Reference {
     }
 }
 
-/// The way out for a run whose data were changed.
+/// The hint for a run whose data were changed.
 pub(super) fn put_back() -> String {
     format!("put the data back; or begin another run from the last checkpoint by {}", field("init"))
 }

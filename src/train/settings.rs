@@ -1,4 +1,4 @@
-//! Everything that decides a run, and the data and the tokenizer that follow from it.
+//! The settings that determine a run, and the data and the tokenizer that follow from them.
 
 use std::path::{Path, PathBuf};
 
@@ -22,14 +22,14 @@ const TOKENIZER_SAMPLE: u64 = 32 << 20;
 pub(super) const BEFORE_TRAINING: [&str; 6] =
     ["run.json", "tokenizer.json", TOKENS_FILE, REFERENCE_FILE, CHOICES, ".lock"];
 
-/// The settings of a run, as run.json and `--config` hold them.
+/// The settings of a run, as run.json holds them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSettings {
-    /// What `--data` names: `stories`, `shakespeare`, `tinystories`, files, folders.
+    /// What is trained on: `stories`, `shakespeare`, `tinystories`, files, folders.
     pub data: Vec<String>,
     /// Where the tokenizer comes from.
     pub tokenizer: TokenizerChoice,
-    /// The sizes; the vocabulary is the most that the tokenizer may have.
+    /// The sizes; the tokenizer has at most as many tokens as the vocabulary.
     pub model: GptConfig,
     /// How it is trained.
     pub train: TrainConfig,
@@ -50,14 +50,14 @@ pub struct Prepared {
     pub model: GptConfig,
     /// `None` for token files without one.
     pub tokenizer: Option<Tokenizer>,
-    /// What files say of where texts end.
+    /// What files say about where texts end.
     pub text_files: TextFiles,
     /// The data.
     pub tokens: Tokens,
 }
 
 impl RunSettings {
-    /// Checks that adapters have a model that they can be saved without.
+    /// Checks that adapters belong to a model that is saved elsewhere.
     ///
     /// # Errors
     ///
@@ -202,7 +202,7 @@ fn several(sources: &Sources) -> Result<bool> {
     Ok(false)
 }
 
-/// What files say of where texts end: those of the checkpoint, those of the first model, and those beside the tokenizer.
+/// What files say about where texts end: those of the checkpoint, those of the first model, and those beside the tokenizer.
 fn text_files(
     settings: &RunSettings,
     saved: Option<&Path>,

@@ -1,4 +1,4 @@
-//! Adapters: what there is, and which one a run takes and why.
+//! Adapters: which ones this machine has, and which one a run uses and why.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use wgpu::{Adapter, Backends, DeviceType, Features};
 
 use crate::error::{Error, Result, field};
 
-/// Which device a run takes: `--device auto|cpu|gpu|gpu:N`.
+/// The device that a run uses: `auto`, `cpu`, `gpu` or `gpu:N`, on the command line and in run.json.
 ///
 /// ```
 /// use wgpt::backend::gpu::DeviceChoice;
@@ -17,12 +17,12 @@ use crate::error::{Error, Result, field};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// A real GPU, else the CPU.
+    /// A hardware GPU, else the CPU.
     #[default]
     Auto,
     /// The CPU backend.
     Cpu,
-    /// The best adapter, a software one too.
+    /// The best adapter, also if it is a software one.
     Gpu,
     /// The adapter with this number in [`adapters`].
     GpuIndex(usize),
@@ -76,7 +76,7 @@ impl<'de> Deserialize<'de> for DeviceChoice {
 pub enum AdapterKind {
     /// A driver that computes on the CPU, slower than the CPU backend.
     Software,
-    /// A kind that the driver does not tell.
+    /// A kind that the driver does not report.
     Other,
     /// A GPU of a virtual machine.
     Virtual,
@@ -117,10 +117,10 @@ impl fmt::Display for AdapterKind {
     }
 }
 
-/// What `wgpt devices` says of an adapter.
+/// What `wgpt devices` reports about an adapter.
 #[derive(Clone, Debug, Serialize)]
 pub struct AdapterReport {
-    /// Its number: `--device gpu:N`.
+    /// Its number, N in `gpu:N`.
     pub index: usize,
     /// What the driver calls it.
     pub name: String,
@@ -179,17 +179,17 @@ pub(super) fn enumerate() -> Vec<Adapter> {
     pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
 }
 
-/// The way out where there is no adapter.
+/// The hint of errors about a missing adapter.
 pub(super) fn no_adapter() -> String {
     format!("install the GPU's Vulkan driver, or run with {} cpu", field("device"))
 }
 
-/// All adapters, under the numbers of `--device gpu:N`.
+/// All adapters, in the order of their numbers, N in `gpu:N`.
 pub fn adapters() -> Vec<AdapterReport> {
     enumerate().iter().enumerate().map(|(i, adapter)| AdapterReport::new(i, adapter)).collect()
 }
 
-/// What [`pick`] took, and why.
+/// The choice of [`pick`], and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picked {
     /// The adapter's number; `None`: the CPU backend.
@@ -198,7 +198,7 @@ pub struct Picked {
     pub reason: String,
 }
 
-/// Which of the adapters a choice means.
+/// The adapter that a choice stands for.
 ///
 /// # Errors
 ///

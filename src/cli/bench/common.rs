@@ -20,14 +20,14 @@ use crate::cli::{number, output};
 #[derive(clap::Args)]
 pub struct Common {
     #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub model: ModelArgs,
 }
 
 const SEED: u64 = 1337;

@@ -13,10 +13,6 @@ use crate::cli::profile::ProfileArgs;
     after_help = "Example:\n  wgpt bench generate --size gpt2 --prompt-tokens 16 --max-tokens 64"
 )]
 pub struct Args {
-    #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    profile: ProfileArgs,
     /// Tokens of the prompt
     #[arg(long, value_name = "N", default_value_t = 16)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -32,6 +28,10 @@ pub struct Args {
     /// Write N continuations before those
     #[arg(long, value_name = "N", default_value_t = 1)]
     warmup: u32,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    profile: ProfileArgs,
 }
 
 /// Times generation.

@@ -18,10 +18,6 @@ use crate::cli::output;
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  wgpt bench kernels --size gpt2 --json")]
 pub struct Args {
-    #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    batch: BatchArgs,
     /// Time N runs of each kernel
     #[arg(long, value_name = "N", default_value_t = 20)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -29,6 +25,10 @@ pub struct Args {
     /// Make N runs before those
     #[arg(long, value_name = "N", default_value_t = 2)]
     warmup: u32,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    batch: BatchArgs,
 }
 
 /// What is printed.

@@ -11,12 +11,6 @@ use crate::cli::profile::ProfileArgs;
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  wgpt bench train --size small --steps 50 --json")]
 pub struct Args {
-    #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    batch: BatchArgs,
-    #[command(flatten)]
-    profile: ProfileArgs,
     /// Time N steps
     #[arg(long, value_name = "N", default_value_t = 20)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -24,6 +18,12 @@ pub struct Args {
     /// Make N steps before those
     #[arg(long, value_name = "N", default_value_t = 3)]
     warmup: u32,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    batch: BatchArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
 }
 
 /// Times training.

@@ -8,7 +8,7 @@ use wgpt::tokenizer::{Progress, TokenizerTrainer};
 use wgpt::{Error, Event, Result};
 
 use super::common::sources;
-use crate::cli::{self, number, output};
+use crate::cli::{number, output, progress};
 
 /// Learn a vocabulary from text
 #[derive(clap::Args)]
@@ -38,7 +38,7 @@ pub struct Args {
 /// If a text cannot be read, or the folder not be written.
 pub fn run(args: &Args) -> Result<()> {
     let Args { files, vocab, special, max_memory, out } = args;
-    let mut bar = cli::progress::Progress::new();
+    let mut bar = progress::Progress::new();
     let sources = sources(files, &mut bar)?;
     let what = format!("training a tokenizer of {vocab} tokens");
     bar.show(&Event::Preparing { what, done: 0, total: 0 });
