@@ -6,6 +6,7 @@ mod common;
 mod continuations;
 mod perplexity;
 
+use perplexity::PerplexityArgs;
 use wgpt::Result;
 
 use super::outcome::Outcome;
@@ -36,7 +37,7 @@ pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    perplexity: perplexity::Args,
+    perplexity: PerplexityArgs,
 }
 
 #[derive(clap::Subcommand)]

@@ -13,7 +13,7 @@ use crate::cli::progress::{Bar, Progress};
 use crate::cli::{number, output, tokenizer};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct PerplexityArgs {
     /// Text files, JSON files with a "text" per line or object, folders of these, token files (.bin), or a corpus: stories, shakespeare,
     /// tinystories
     #[arg(value_name = "FILE", required = true)]
@@ -85,7 +85,7 @@ impl From<&Score> for Figures {
 }
 
 /// Scores the files.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &PerplexityArgs) -> Result<()> {
     let mut texts = vec![];
     for file in &args.files {
         let sources = tokenizer::sources(std::slice::from_ref(file), &mut Progress::new())?;
@@ -127,7 +127,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-impl Args {
+impl PerplexityArgs {
     /// Windows per batch and tokens per window; `total_bytes` is how much text there is.
     fn shape(&self, gpt: &Gpt, total_bytes: u64) -> Result<(usize, usize)> {
         let seq = self.seq_len.unwrap_or(gpt.config().n_positions);
