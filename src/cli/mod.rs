@@ -153,3 +153,12 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Devices(args) => devices::run(args),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    /// clap finds faults in how it is used, such as two groups of one name, when it checks a command.
+    #[test]
+    fn the_commands_are_well_formed() {
+        super::command().debug_assert();
+    }
+}
