@@ -31,7 +31,7 @@ fn plans(limits: Limits) -> Vec<Arc<Plan>> {
             training: Some(optimizer),
             dropout,
             logits: true,
-            generation: true,
+            generation: Some(1),
             precision: Precision::F32,
             recompute: Recompute::Gelu,
         };

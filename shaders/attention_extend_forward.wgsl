@@ -1,18 +1,19 @@
-// out of new rows: row t of T sees the cached positions up to step.position + t; rows past step.count
-// or past the context are zeroed.
+// out of rows of generation: each sees the cached positions of its slot up to its own; masked rows are zeroed.
 //
 // One workgroup a row, a head and (in z) 256 of the head's channels. Online softmax over 256 positions
 // at a time: an invocation scores one position each; then the invocations share out the channels,
 // several to one where there are more invocations than channels.
 
-@group(0) @binding(1) var<storage, read> qkv: array<qkv_elem>;          // (T, 3C)
-@group(0) @binding(2) var<storage, read> cache: array<cache_elem>;      // (2, S, C)
-@group(0) @binding(3) var<storage, read_write> out: array<out_elem>;    // (T, C)
+@group(0) @binding(1) var<storage, read> rows: array<u32>;              // (T, 2)
+@group(0) @binding(2) var<storage, read> qkv: array<qkv_elem>;          // (T, 3C)
+@group(0) @binding(3) var<storage, read> cache: array<cache_elem>;      // (SLOTS, 2, S, C)
+@group(0) @binding(4) var<storage, read_write> out: array<out_elem>;    // (T, C)
 
 const FAR = -1e30; // a score below any other that still is a number
 
 var<workgroup> weights: array<f32, WG_SIZE>;
 
+// The score of the query of row t with the key at a position of the whole cache.
 fn score(t: u32, head: u32, position: u32) -> f32 {
     let size = dims.C / dims.NH;
     let query = t * 3u * dims.C + head * size;
@@ -36,8 +37,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let shares = WG_SIZE / channels;
     let share = local / channels;
     let column = head * size + group.z * WG_SIZE + local % channels;
-    let position = step.position + t;
-    let seen = select(0u, position + 1u, t < step.count && position < dims.S);
+    let place = place_of(t);
+    let seen = select(0u, place.position + 1u, place.inside);
+    let keys = 2u * dims.S * place.slot;
+    let stored_values = keys + dims.S;
 
     var largest = FAR;
     var sum = 0.0;
@@ -46,7 +49,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let inside = start + local < seen;
         var s = FAR;
         if inside {
-            s = score(t, head, start + local);
+            s = score(t, head, keys + start + local);
         }
         let before = largest;
         largest = max(largest, workgroup_max(local, s));
@@ -56,7 +59,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         sum = sum * rescale + workgroup_sum(local, weight);
         value *= rescale;
         for (var j = share; j < min(WG_SIZE, seen - start) && share < shares; j += shares) {
-            value += weights[j] * f32(cache[(dims.S + start + j) * dims.C + column]);
+            value += weights[j] * f32(cache[(stored_values + start + j) * dims.C + column]);
         }
         workgroupBarrier();
     }

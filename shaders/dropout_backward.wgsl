@@ -8,7 +8,7 @@
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = group_index(group) * 256u + local;
     if i < arrayLength(&dout) {
-        let kept = threefry(vec2(i, dims.ID)) >= step.dropout;
+        let kept = threefry(vec2(step.seed_0, step.seed_1), vec2(i, dims.ID)) >= step.dropout;
         let scale = 1.0 / (1.0 - f32(step.dropout) / 4294967296.0);
         dx[i] = dx_elem(select(0.0, dout[i] * scale, kept));
     }

@@ -1,8 +1,7 @@
-// out[b, t] = wte[tokens[b, t]] + wpe[position + t], for the tokens in a slice of V rows of the table
-// from START; rows past step.count or past the context are zeroed by the first slice, and nothing is read for them.
-// One workgroup per row.
+// out[b, t] = wte[tokens[b, t]] + wpe[t], for the tokens in a slice of V rows of the table from START. One workgroup
+// per row.
 
-@group(0) @binding(1) var<storage, read> tokens: array<u32>;       // (B, T), from position on
+@group(0) @binding(1) var<storage, read> tokens: array<u32>;       // (B, T)
 @group(0) @binding(2) var<storage, read> wte: array<f32>;          // (V, C)
 @group(0) @binding(3) var<storage, read> wpe: array<f32>;          // (S, C)
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;    // (B, T, C)
@@ -13,16 +12,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if row >= dims.B * dims.T {
         return;
     }
-    let t = row % dims.T;
-    let position = step.position + t;
-    let place = step.position + row;
-    if t >= step.count || position >= dims.S || place >= arrayLength(&tokens) {
-        for (var c = local; c < dims.C && dims.START == 0u; c += 128u) {
-            out[row * dims.C + c] = 0.0;
-        }
-        return;
-    }
-    let id = tokens[place] - dims.START;
+    let position = row % dims.T;
+    let id = tokens[row] - dims.START;
     if id >= dims.V {
         return;
     }

@@ -1,9 +1,10 @@
-// logits[START + v] = x[last] · wte[v], last the last valid row, in vectors of four. One workgroup 8 rows of
-// the table, 32 invocations a row: a row is read 512 bytes (256 in half precision) at a time.
+// logits[slot, START + v] = x[row] · wte[v] for every slot that draws a token, after its row, in vectors of four. One
+// workgroup per 8 rows of the table, 32 invocations per row: a row is read 512 bytes (256 in half precision) at a time.
 
-@group(0) @binding(1) var<storage, read> x: array<vec4<x_elem>>;        // (T, C)
-@group(0) @binding(2) var<storage, read> wte: array<vec4<wte_elem>>;    // (V, C)
-@group(0) @binding(3) var<storage, read_write> logits: array<f32>;      // (all slices' V)
+@group(0) @binding(1) var<storage, read> slots: array<u32>;           // (SLOTS, 12)
+@group(0) @binding(2) var<storage, read> x: array<vec4<x_elem>>;            // (T, C)
+@group(0) @binding(3) var<storage, read> wte: array<vec4<wte_elem>>;        // (V, C)
+@group(0) @binding(4) var<storage, read_write> logits: array<f32>;    // (SLOTS, LD)
 
 const ROWS = 8u;
 const LANES = 32u;
@@ -15,21 +16,26 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let v = group_index(group) * ROWS + local / LANES;
     let lane = local % LANES;
     let width = dims.C / 4u;
-    let last = clamp(step.count, 1u, dims.T) - 1u;
-    var sum = 0.0;
-    if v < dims.V {
-        for (var c = lane; c < width; c += LANES) {
-            sum += dot(vec4<f32>(x[last * width + c]), vec4<f32>(wte[v * width + c]));
+    for (var slot = 0u; slot < dims.SLOTS; slot++) {
+        if !draws(slot) {
+            continue;
         }
-    }
-    sums[local] = sum;
-    for (var stride = LANES / 2u; stride > 0u; stride /= 2u) {
-        workgroupBarrier();
-        if lane < stride {
-            sums[local] += sums[local + stride];
+        let row = slot_word(slot, DRAWN_ROW);
+        var sum = 0.0;
+        if v < dims.V {
+            for (var c = lane; c < width; c += LANES) {
+                sum += dot(vec4<f32>(x[row * width + c]), vec4<f32>(wte[v * width + c]));
+            }
         }
-    }
-    if lane == 0u && v < dims.V {
-        logits[dims.START + v] = sums[local];
+        sums[local] = sum;
+        for (var stride = LANES / 2u; stride > 0u; stride /= 2u) {
+            workgroupBarrier();
+            if lane < stride {
+                sums[local] += sums[local + stride];
+            }
+        }
+        if lane == 0u && v < dims.V {
+            logits[slot * dims.LD + dims.START + v] = sums[local];
+        }
     }
 }

@@ -1,11 +1,12 @@
-// Draws the next token: the first, in the order of ids, at which the running sum of the probabilities
-// exceeds u times their sum. It goes into tokens at position + count, unless that is past their end, and into
-// seen. One workgroup: an invocation sums a range of ids; the one in whose range the sum is exceeded finds
-// the token.
+// Draws the next token of every slot that draws one: the first, in the order of ids, at which the running sum of the
+// probabilities exceeds u times their sum. It goes into tokens after its row's position, and into seen. One workgroup per
+// slot: an invocation sums a range of ids; the one in whose range the sum is exceeded finds the token.
 
-@group(0) @binding(1) var<storage, read> probs: array<f32>;           // (V)
-@group(0) @binding(2) var<storage, read_write> tokens: array<u32>;    // (S + 1)
-@group(0) @binding(3) var<storage, read_write> seen: array<u32>;      // (V)
+@group(0) @binding(1) var<storage, read> slots: array<u32>;           // (SLOTS, 12)
+@group(0) @binding(2) var<storage, read> rows: array<u32>;            // (T, 2)
+@group(0) @binding(3) var<storage, read> probs: array<f32>;           // (SLOTS, V)
+@group(0) @binding(4) var<storage, read_write> tokens: array<u32>;    // (SLOTS, S + 1)
+@group(0) @binding(5) var<storage, read_write> seen: array<u32>;      // (SLOTS, V)
 
 var<workgroup> sums: array<f32, WG_SIZE>;
 // The random word, by way of memory: some compilers follow a number's range back to where it comes
@@ -13,18 +14,28 @@ var<workgroup> sums: array<f32, WG_SIZE>;
 var<workgroup> word: u32;
 
 @compute @workgroup_size(WG_SIZE)
-fn main(@builtin(local_invocation_index) local: u32) {
-    let next = step.position + step.count;
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let slot = group_index(group);
+    if !draws(slot) {
+        return;
+    }
+    let place = place_of(slot_word(slot, DRAWN_ROW));
+    if !place.inside {
+        return;
+    }
+    let next = place.position + 1u;
+    let first = slot * dims.V;
     let each = (dims.V + WG_SIZE - 1u) / WG_SIZE;
     let start = min(local * each, dims.V);
     let end = min(start + each, dims.V);
     var sum = 0.0;
     for (var v = start; v < end; v++) {
-        sum += probs[v];
+        sum += probs[first + v];
     }
     sums[local] = sum;
     if local == 0u {
-        word = threefry(vec2(next, 0u));
+        let key = vec2(slot_word(slot, SEED), slot_word(slot, SEED + 1u));
+        word = threefry(key, vec2(next, 0u));
     }
     workgroupBarrier();
     var before = 0.0;
@@ -46,16 +57,14 @@ fn main(@builtin(local_invocation_index) local: u32) {
     var chosen = start;
     var running = before;
     for (var v = start; v < end; v++) {
-        if probs[v] > 0.0 {
+        if probs[first + v] > 0.0 {
             chosen = v;
-            running += probs[v];
+            running += probs[first + v];
             if running > wanted {
                 break;
             }
         }
     }
-    if next < arrayLength(&tokens) {
-        tokens[next] = chosen;
-    }
-    seen[chosen] = 1u;
+    tokens[slot * (dims.S + 1u) + next] = chosen;
+    seen[first + chosen] = 1u;
 }

@@ -1,15 +1,19 @@
-// probs from logits: repetition penalty, temperature, top-k, top-p, min-p, softmax; src/ops/sample.rs
-// has the definitions. One workgroup.
+// probs from logits, of every slot that draws a token: repetition penalty, temperature, top-k, top-p, min-p, softmax;
+// src/ops/sample.rs has the definitions. One workgroup per slot.
 //
 // Nothing is sorted. A logit's bits, put so that their order is the logits' own, are searched from the
 // highest bit down for the largest value that still has k logits, or the mass p, at or above it: exact,
 // whatever ties there are. Among the logits that tie at top-p's value those with the smaller ids stay.
 
-@group(0) @binding(1) var<storage, read> seen: array<u32>;           // (V)
-@group(0) @binding(2) var<storage, read> logits: array<f32>;         // (V)
-@group(0) @binding(3) var<storage, read_write> probs: array<f32>;    // (V); on the way, the logits left
+@group(0) @binding(1) var<storage, read> slots: array<u32>;          // (SLOTS, 12)
+@group(0) @binding(2) var<storage, read> seen: array<u32>;           // (SLOTS, V)
+@group(0) @binding(3) var<storage, read> logits: array<f32>;         // (SLOTS, V)
+@group(0) @binding(4) var<storage, read_write> probs: array<f32>;    // (SLOTS, V); on the way, the logits left
 
 const GONE = -1e38; // a logit that was filtered out
+
+var<private> slot: u32;     // the workgroup's
+var<private> first: u32;    // where its numbers begin
 
 var<workgroup> ties: array<u32, WG_SIZE>;
 
@@ -28,8 +32,8 @@ fn mass(x: f32, largest: f32) -> f32 {
 fn at_or_above(local: u32, bits: u32, weigh: bool, largest: f32) -> f32 {
     var sum = 0.0;
     for (var v = local; v < dims.V; v += WG_SIZE) {
-        if order(probs[v]) >= bits {
-            sum += select(1.0, mass(probs[v], largest), weigh);
+        if order(probs[first + v]) >= bits {
+            sum += select(1.0, mass(probs[first + v], largest), weigh);
         }
     }
     return workgroup_sum(local, sum);
@@ -48,15 +52,17 @@ fn search(local: u32, wanted: f32, weigh: bool, largest: f32) -> u32 {
 
 // Penalty and temperature; returns the largest logit.
 fn scale(local: u32) -> f32 {
-    let temperature = select(1.0, step.temperature, step.temperature > 0.0);
+    let wanted = slot_real(slot, TEMPERATURE);
+    let temperature = select(1.0, wanted, wanted > 0.0);
+    let penalty = slot_real(slot, REPETITION_PENALTY);
     var largest = LOWEST;
     for (var v = local; v < dims.V; v += WG_SIZE) {
-        var x = logits[v];
-        if seen[v] != 0u {
-            x = select(x * step.repetition_penalty, x / step.repetition_penalty, x >= 0.0);
+        var x = logits[first + v];
+        if seen[first + v] != 0u {
+            x = select(x * penalty, x / penalty, x >= 0.0);
         }
         x /= temperature;
-        probs[v] = x;
+        probs[first + v] = x;
         largest = max(largest, x);
     }
     return workgroup_max(local, largest);
@@ -64,29 +70,29 @@ fn scale(local: u32) -> f32 {
 
 // Probability 1 for the first of the largest logits.
 fn greedy(local: u32, largest: f32) {
-    var first = LOWEST;
+    var earliest = LOWEST;
     for (var v = local; v < dims.V; v += WG_SIZE) {
-        if probs[v] == largest {
-            first = max(first, -f32(v));
+        if probs[first + v] == largest {
+            earliest = max(earliest, -f32(v));
         }
     }
-    let chosen = u32(-workgroup_max(local, first));
+    let chosen = u32(-workgroup_max(local, earliest));
     for (var v = local; v < dims.V; v += WG_SIZE) {
-        probs[v] = select(0.0, 1.0, v == chosen);
+        probs[first + v] = select(0.0, 1.0, v == chosen);
     }
 }
 
 fn keep_top_k(local: u32, largest: f32) {
-    let least = search(local, f32(step.top_k), false, largest);
+    let least = search(local, f32(slot_word(slot, TOP_K)), false, largest);
     for (var v = local; v < dims.V; v += WG_SIZE) {
-        if order(probs[v]) < least {
-            probs[v] = GONE;
+        if order(probs[first + v]) < least {
+            probs[first + v] = GONE;
         }
     }
 }
 
 fn keep_top_p(local: u32, largest: f32) {
-    let wanted = step.top_p * at_or_above(local, 0u, true, largest);
+    let wanted = slot_real(slot, TOP_P) * at_or_above(local, 0u, true, largest);
     let cut = min(search(local, wanted, true, largest), order(largest));
     let above = at_or_above(local, cut + 1u, true, largest);
 
@@ -98,7 +104,7 @@ fn keep_top_p(local: u32, largest: f32) {
     workgroupBarrier();
     var count = 0u;
     for (var v = start; v < end; v++) {
-        count += select(0u, 1u, order(probs[v]) == cut);
+        count += select(0u, 1u, order(probs[first + v]) == cut);
     }
     ties[local] = count;
     workgroupBarrier();
@@ -107,12 +113,12 @@ fn keep_top_p(local: u32, largest: f32) {
         rank += ties[i];
     }
     for (var v = start; v < end; v++) {
-        let x = probs[v];
+        let x = probs[first + v];
         if order(x) < cut {
-            probs[v] = GONE;
+            probs[first + v] = GONE;
         } else if order(x) == cut {
             if rank > 0u && above + f32(rank) * mass(x, largest) >= wanted {
-                probs[v] = GONE;
+                probs[first + v] = GONE;
             }
             rank++;
         }
@@ -123,30 +129,37 @@ fn keep_top_p(local: u32, largest: f32) {
 
 // Softmax of what is left, and min-p: a probability is compared with the largest, whose mass is 1.
 fn finish(local: u32, largest: f32) {
+    let min_p = slot_real(slot, MIN_P);
     var sum = 0.0;
     for (var v = local; v < dims.V; v += WG_SIZE) {
-        let p = mass(probs[v], largest);
-        let kept = select(p, 0.0, p < step.min_p);
-        probs[v] = kept;
+        let p = mass(probs[first + v], largest);
+        let kept = select(p, 0.0, p < min_p);
+        probs[first + v] = kept;
         sum += kept;
     }
     sum = workgroup_sum(local, sum);
     for (var v = local; v < dims.V; v += WG_SIZE) {
-        probs[v] /= sum;
+        probs[first + v] /= sum;
     }
 }
 
 @compute @workgroup_size(WG_SIZE)
-fn main(@builtin(local_invocation_index) local: u32) {
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    slot = group_index(group);
+    first = slot * dims.V;
+    if !draws(slot) {
+        return;
+    }
     let largest = scale(local);
-    if step.temperature == 0.0 {
+    if slot_real(slot, TEMPERATURE) == 0.0 {
         greedy(local, largest);
         return;
     }
-    if step.top_k > 0u && step.top_k < dims.V {
+    let top_k = slot_word(slot, TOP_K);
+    if top_k > 0u && top_k < dims.V {
         keep_top_k(local, largest);
     }
-    if step.top_p < 1.0 {
+    if slot_real(slot, TOP_P) < 1.0 {
         keep_top_p(local, largest);
     }
     finish(local, largest);

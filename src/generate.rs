@@ -2,7 +2,8 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, Result, field};
-use crate::kernel::Step;
+use crate::kernel::{Draw, Feed};
+use crate::model::replay_rows;
 use crate::ops::random;
 
 /// How text is continued; the defaults sample from the whole distribution.
@@ -84,18 +85,37 @@ impl GenerateOptions {
         Ok(())
     }
 
-    /// What the sampling kernels read for new token number `index`.
-    fn step(&self, index: usize) -> Step {
-        Step {
+    /// How new token number `index` is drawn.
+    fn draw(&self, index: usize) -> Draw {
+        Draw {
             seed: random::key(self.seed, self.sample, index as u32),
             temperature: self.temperature,
             top_k: self.top_k as u32,
             top_p: self.top_p,
             min_p: self.min_p,
             repetition_penalty: self.repetition_penalty,
-            ..Step::default()
         }
     }
+}
+
+/// A continuation that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// What is continued.
+    pub prompt: &'a [u32],
+    /// How.
+    pub options: &'a GenerateOptions,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Its sequence is about to be fed.
+    Begins,
+    /// A new token.
+    Token(u32),
+    /// There will be no more tokens.
+    Ends,
 }
 
 /// Continues `prompt` by up to `max_tokens` tokens; returns the new ones.
@@ -115,42 +135,185 @@ pub fn generate(
     ends: &[u32],
     mut seen: impl FnMut(u32) -> Result<bool>,
 ) -> Result<Vec<u32>> {
-    options.validate()?;
+    let mut new = generate_all(engine, &[Request { prompt, options }], ends, |_, event| {
+        if let Event::Token(token) = event { seen(token) } else { Ok(true) }
+    })?;
+    Ok(new.pop().expect("one request has one continuation"))
+}
+
+/// Continues several prompts at once, as many as the engine has slots; each that ends makes room for the next. Every one
+/// gets the tokens that [`generate`] gives it alone.
+///
+/// `seen` is called with the index of a request and what becomes of it, and says after a token whether to go on.
+///
+/// # Errors
+///
+/// As [`generate`].
+pub fn generate_all(
+    engine: &mut Engine,
+    requests: &[Request<'_>],
+    ends: &[u32],
+    mut seen: impl FnMut(usize, Event) -> Result<bool>,
+) -> Result<Vec<Vec<u32>>> {
     let vocab = engine.program().config.vocab_size;
-    check_prompt(prompt, vocab)?;
-    let window = engine.program().config.n_positions;
-    engine.begin_sequence();
-    engine.mark_seen(prompt);
-    let mut ids = prompt.to_vec();
-    let mut new = vec![];
-    let mut cached = false;
-    while new.len() < options.max_tokens {
-        let room = window.saturating_sub(ids.len()) + 1;
-        let burst = engine.run_ahead().min(options.max_tokens - new.len()).min(room);
-        for ahead in 0..burst {
-            let len = (ids.len() + ahead).min(window);
-            if cached && ids.len() + ahead <= window {
-                engine.extend(1, len - 1, 1);
-            } else {
-                engine.prefill(&ids[ids.len() - len..]);
-                cached = true;
+    for request in requests {
+        request.options.validate()?;
+        check_prompt(request.prompt, vocab)?;
+    }
+    let mut new = vec![vec![]; requests.len()];
+    let mut waiting = requests.iter().enumerate();
+    let mut free: Vec<usize> = (0..engine.slots()).rev().collect();
+    let mut active: Vec<Sequence<'_>> = vec![];
+    loop {
+        while !free.is_empty()
+            && let Some((index, request)) = waiting.next()
+        {
+            seen(index, Event::Begins)?;
+            match request.options.max_tokens {
+                0 => _ = seen(index, Event::Ends)?,
+                _ => active
+                    .extend(free.pop().map(|slot| Sequence::begin(engine, slot, index, request))),
             }
-            engine.sample(len, &options.step(new.len() + ahead));
         }
-        let start = ids.len().min(window);
-        let mut drawn = vec![0; burst];
-        engine.read_sequence(start, &mut drawn)?;
-        // A number that is not finite stays in the cache, so that the burst's last logits tell of them all.
-        check_logits(&engine.read_last_logits()?)?;
-        for token in drawn {
-            ids.push(token);
-            new.push(token);
-            if !seen(token)? || ends.contains(&token) {
-                return Ok(new);
+        if active.is_empty() {
+            return Ok(new);
+        }
+        burst(engine, &mut active)?;
+        let mut going = vec![];
+        for mut sequence in active {
+            let new = &mut new[sequence.index];
+            if sequence.read(engine, ends, new, &mut seen)? {
+                going.push(sequence);
+            } else {
+                seen(sequence.index, Event::Ends)?;
+                free.push(sequence.slot);
             }
+        }
+        active = going;
+    }
+}
+
+/// A request in a slot.
+struct Sequence<'a> {
+    index: usize,
+    slot: usize,
+    options: &'a GenerateOptions,
+    /// The prompt and the new tokens, as far as they were read.
+    ids: Vec<u32>,
+    /// How many of them are new.
+    new: usize,
+    /// The first token of the window, which is at position 0.
+    first: usize,
+    /// Positions that were fed.
+    fed: usize,
+    /// Tokens that were drawn and not yet read.
+    ahead: usize,
+}
+
+impl<'a> Sequence<'a> {
+    fn begin(
+        engine: &mut Engine,
+        slot: usize,
+        index: usize,
+        request: &Request<'a>,
+    ) -> Sequence<'a> {
+        let Request { prompt, options } = *request;
+        engine.begin_sequence(slot);
+        engine.mark_seen(slot, prompt);
+        let ids = prompt.to_vec();
+        let mut sequence =
+            Sequence { index, slot, options, ids, new: 0, first: 0, fed: 0, ahead: 0 };
+        sequence.write_window(engine);
+        sequence
+    }
+
+    /// Tokens of the window, those that are not read included.
+    fn len(&self) -> usize {
+        self.ids.len() - self.first + self.ahead
+    }
+
+    /// Moves the window so that it ends with the last token, and has its tokens fed anew.
+    fn write_window(&mut self, engine: &mut Engine) {
+        self.first = self.ids.len().saturating_sub(engine.program().config.n_positions);
+        self.fed = 0;
+        engine.write_sequence(self.slot, 0, &self.ids[self.first..]);
+    }
+
+    /// Whether another token may be drawn before those that were are read.
+    fn may_go_on(&self, context: usize) -> bool {
+        self.new + self.ahead < self.options.max_tokens && self.len() <= context
+    }
+
+    /// Feeds up to `room` tokens; draws the next one after the last.
+    fn feed(&mut self, room: usize) -> Feed {
+        let count = (self.len() - self.fed).min(room);
+        let position = self.fed;
+        self.fed += count;
+        let draw = (self.fed == self.len()).then(|| self.options.draw(self.new + self.ahead));
+        self.ahead += usize::from(draw.is_some());
+        Feed { slot: self.slot, position, count, draw }
+    }
+
+    /// Reads the tokens that were drawn into `new`; whether there are more to come.
+    fn read(
+        &mut self,
+        engine: &mut Engine,
+        ends: &[u32],
+        new: &mut Vec<u32>,
+        seen: &mut impl FnMut(usize, Event) -> Result<bool>,
+    ) -> Result<bool> {
+        if self.ahead == 0 {
+            return Ok(true);
+        }
+        let start = self.len() - self.ahead;
+        let mut drawn = vec![0; std::mem::take(&mut self.ahead)];
+        engine.read_sequence(self.slot, start, &mut drawn)?;
+        // A number that is not finite stays in the cache, so that the last logits tell of them all.
+        check_logits(&engine.read_logits(self.slot)?)?;
+        for token in drawn {
+            self.ids.push(token);
+            new.push(token);
+            if !seen(self.index, Event::Token(token))? || ends.contains(&token) {
+                return Ok(false);
+            }
+        }
+        self.new = new.len();
+        if self.len() > engine.program().config.n_positions {
+            self.write_window(engine);
+        }
+        Ok(self.new < self.options.max_tokens)
+    }
+}
+
+/// Replays until the device is far enough ahead, or a sequence's tokens must be read before it can go on.
+fn burst(engine: &mut Engine, active: &mut [Sequence<'_>]) -> Result<()> {
+    let context = engine.program().config.n_positions;
+    let mut replays = 0;
+    while replays < engine.run_ahead() && active.iter().all(|sequence| sequence.may_go_on(context))
+    {
+        // Those that wait for one token alone come first, so that no prompt holds them up.
+        active.sort_by_key(|s| (s.len() - s.fed > 1, s.new + s.ahead, s.index));
+        let pending = active.iter().map(|sequence| sequence.len() - sequence.fed).sum();
+        let mut room = replay_rows(pending);
+        // Sequences that go on must leave room for a prompt.
+        if pending > room && active.len() >= room {
+            room = replay_rows(usize::MAX);
+        }
+        let mut feeds = vec![];
+        for sequence in active.iter_mut() {
+            if room > 0 {
+                let feed = sequence.feed(room);
+                room -= feed.count;
+                feeds.push(feed);
+            }
+        }
+        engine.extend(&feeds);
+        if feeds.iter().any(|feed| feed.draw.is_some()) {
+            engine.sample();
+            replays += 1;
         }
     }
-    Ok(new)
+    Ok(())
 }
 
 fn check_logits(logits: &[f32]) -> Result<()> {

@@ -11,9 +11,9 @@ use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result, field};
 use crate::files;
 use crate::finetune::FineTune;
-use crate::generate::{GenerateOptions, StopText, generate};
+use crate::generate::{Event, GenerateOptions, Request, StopText, generate, generate_all};
 use crate::model::{self, Uses};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{DecodeStream, Tokenizer};
 
 /// Where parameters come from.
 #[derive(Clone, Debug)]
@@ -201,8 +201,27 @@ impl Gpt {
     ///
     /// If the device cannot hold the model, or the parameters cannot be read.
     pub fn engine(&mut self) -> Result<&mut Engine> {
-        let uses = Uses { generation: true, precision: self.precision, ..Uses::default() };
-        self.engine_that(|has| has.generation, uses)
+        self.engine_of(1)
+    }
+
+    /// The engine for generation with `slots` slots, or with as many as the device holds; one that has more will do.
+    fn engine_of(&mut self, slots: usize) -> Result<&mut Engine> {
+        let enough = |has: Uses, slots| has.generation.is_some_and(|has| has >= slots);
+        let mut uses = self.generation(slots);
+        if !self.engine.as_ref().is_some_and(|engine| enough(engine.program().uses, slots)) {
+            let holds = |slots| {
+                let uses = self.generation(slots);
+                Engine::check(&self.config, uses, &FineTune::default(), &self.device).is_ok()
+            };
+            let fewer = std::iter::successors(Some(slots), |slots| Some(slots / 2));
+            let slots = fewer.take_while(|slots| *slots > 1).find(|slots| holds(*slots));
+            uses = self.generation(slots.unwrap_or(1));
+        }
+        self.engine_that(|has| enough(has, uses.generation.unwrap_or(1)), uses)
+    }
+
+    fn generation(&self, slots: usize) -> Uses {
+        Uses { generation: Some(slots), precision: self.precision, ..Uses::default() }
     }
 
     /// The engine for batches of `batch` sequences of `seq` tokens, to evaluate the model; made where there is another.
@@ -247,11 +266,21 @@ impl Gpt {
         options: &GenerateOptions,
         on_text: &mut dyn FnMut(&str),
     ) -> Result<usize> {
+        let ids = self.encode_prompt(prompt)?;
+        self.generate_stream_after(&ids, options, on_text)
+    }
+
+    /// The token ids of a prompt; of an empty one the token that begins a new text: see [`EndOfText::opening`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no tokenizer.
+    pub fn encode_prompt(&self, prompt: &str) -> Result<Vec<u32>> {
         let mut ids = self.need_tokenizer()?.encode_with_special(prompt);
         if ids.is_empty() {
             ids.extend(self.end.opening());
         }
-        self.generate_stream_after(&ids, options, on_text)
+        Ok(ids)
     }
 
     /// [`generate_stream`](Gpt::generate_stream) after a row of token ids.
@@ -265,25 +294,87 @@ impl Gpt {
         options: &GenerateOptions,
         on_text: &mut dyn FnMut(&str),
     ) -> Result<usize> {
-        let (tokenizer, end) = (self.need_tokenizer()?.clone(), self.end.clone());
-        let mut decoder = tokenizer.decode_stream();
-        let mut text = StopText::new(options.stop.clone());
-        let engine = self.engine()?;
-        let mut emit = |piece: &str| {
-            if !piece.is_empty() {
+        let counts = self.sample_texts(ids, options, 1, &mut |_, event| {
+            if let SampleEvent::Text(piece) = event {
                 on_text(piece);
             }
-        };
-        let new = generate(engine, ids, options, end.ids(), |id| {
-            // An id beyond the tokenizer, which a model with a padded vocabulary may draw, is no text.
-            if !end.contains(id) && tokenizer.token_bytes(id).is_some() {
-                emit(&text.push(&decoder.push(id)?));
+        })?;
+        Ok(counts[0])
+    }
+
+    /// Several continuations of a row of token ids at once, each of the text that [`Gpt::generate_stream_after`] gives with
+    /// its number as [`GenerateOptions::sample`]; returns the numbers of new tokens.
+    ///
+    /// `seen` is called with the number of a continuation, from that of `options` on, and what becomes of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpt::generate_stream_after`].
+    pub fn sample_texts(
+        &mut self,
+        ids: &[u32],
+        options: &GenerateOptions,
+        count: u32,
+        seen: &mut dyn FnMut(u32, SampleEvent<'_>),
+    ) -> Result<Vec<usize>> {
+        let (tokenizer, end) = (self.need_tokenizer()?.clone(), self.end.clone());
+        let all = samples(options, count);
+        let requests: Vec<_> = all.iter().map(|options| Request { prompt: ids, options }).collect();
+        let text = |_| (Some(tokenizer.decode_stream()), StopText::new(options.stop.clone()));
+        let mut texts: Vec<(Option<DecodeStream<'_>>, StopText)> = all.iter().map(text).collect();
+        let engine = self.engine_of(requests.len().min(MOST_SLOTS))?;
+        let new = generate_all(engine, &requests, end.ids(), |index, event| {
+            let (decoder, text) = &mut texts[index];
+            let mut emit = |piece: &str| {
+                if !piece.is_empty() {
+                    seen(all[index].sample, SampleEvent::Text(piece));
+                }
+            };
+            match event {
+                // An id beyond the tokenizer, which a model with a padded vocabulary may draw, is no text.
+                Event::Token(id) if !end.contains(id) && tokenizer.token_bytes(id).is_some() => {
+                    if let Some(decoder) = decoder {
+                        emit(&text.push(&decoder.push(id)?));
+                    }
+                }
+                Event::Token(_) => {}
+                Event::Begins => seen(all[index].sample, SampleEvent::Begins),
+                Event::Ends => {
+                    let rest = decoder.take().map(DecodeStream::finish).unwrap_or_default();
+                    emit(&text.push(&rest));
+                    emit(&text.finish());
+                    seen(all[index].sample, SampleEvent::Ends);
+                }
             }
             Ok(!text.stopped())
         })?;
-        emit(&text.push(&decoder.finish()));
-        emit(&text.finish());
-        Ok(new.len())
+        Ok(new.iter().map(Vec::len).collect())
+    }
+
+    /// Several continuations of a row of token ids at once, each as [`Gpt::generate_ids`] gives it with its number as
+    /// [`GenerateOptions::sample`]. `seen` is called as that of [`Gpt::sample_texts`], with ids in the place of text.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpt::generate_ids`].
+    pub fn sample_ids(
+        &mut self,
+        ids: &[u32],
+        options: &GenerateOptions,
+        count: u32,
+        seen: &mut dyn FnMut(u32, SampleEvent<'_>),
+    ) -> Result<Vec<Vec<u32>>> {
+        let (end, all) = (self.end.clone(), samples(options, count));
+        let requests: Vec<_> = all.iter().map(|options| Request { prompt: ids, options }).collect();
+        let engine = self.engine_of(requests.len().min(MOST_SLOTS))?;
+        generate_all(engine, &requests, end.ids(), |index, event| {
+            match event {
+                Event::Begins => seen(all[index].sample, SampleEvent::Begins),
+                Event::Token(id) => seen(all[index].sample, SampleEvent::Id(id)),
+                Event::Ends => seen(all[index].sample, SampleEvent::Ends),
+            }
+            Ok(true)
+        })
     }
 
     fn need_tokenizer(&self) -> Result<&Tokenizer> {
@@ -310,7 +401,7 @@ impl Gpt {
     /// If the device cannot hold the model beside itself, or is lost.
     pub fn merge_adapters(&mut self) -> Result<()> {
         if self.engine.as_ref().is_some_and(Engine::has_adapters) {
-            let uses = Uses { generation: true, precision: self.precision, ..Uses::default() };
+            let uses = self.generation(1);
             self.engine = Some(self.take_engine(uses, &FineTune::default())?);
         }
         Ok(())
@@ -357,6 +448,29 @@ impl Gpt {
             adapter: None,
         }
     }
+}
+
+/// The most continuations that are generated at once: as many as the smaller replays of generation take.
+const MOST_SLOTS: usize = 8;
+
+/// What becomes of one of several continuations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SampleEvent<'a> {
+    /// It is begun.
+    Begins,
+    /// The next piece of its text, in whole characters.
+    Text(&'a str),
+    /// The next token, where ids are wanted and not text.
+    Id(u32),
+    /// It has ended.
+    Ends,
+}
+
+/// The options of `count` continuations, numbered from that of `options` on.
+fn samples(options: &GenerateOptions, count: u32) -> Vec<GenerateOptions> {
+    let first = options.sample;
+    let numbers = (0..count).map(|i| first.wrapping_add(i));
+    numbers.map(|sample| GenerateOptions { sample, ..options.clone() }).collect()
 }
 
 /// What is said of added tokens that a model of `vocab_size` tokens has no row for, if there are some.

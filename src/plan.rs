@@ -158,9 +158,9 @@ pub enum Phase {
     Update,
     /// The logits of every row.
     Logits,
-    /// Extends a sequence by up to this many tokens.
+    /// Extends the sequences of the slots by up to this many tokens in all.
     Extend(u32),
-    /// Draws the next token from the logits of the last row.
+    /// Draws the next token of every slot that draws one from its logits.
     Sample,
 }
 

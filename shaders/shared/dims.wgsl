@@ -26,7 +26,7 @@ struct Dims {
     K_ROW: u32,
     Q_HEAD: u32,
     K_HEAD: u32,
-    PAD: u32,
+    SLOTS: u32,
     FIRST: vec2<u32>,
 }
 

@@ -1,9 +1,9 @@
 // The matrix product of a few rows, bound by the memory that `b` comes from: what generation needs.
 //
-// One workgroup computes 32 columns of up to 8 rows. An invocation owns four columns and every 32nd block
-// of four values of k, so that a row of `b` is read 128 bytes (64 in half precision) at a time and each
-// number once; then the workgroup adds up the parts of a row at a time. Each byte of `b` in f32 costs 4
-// FLOPs, which any device has to spare.
+// One workgroup computes 32 columns of 8 rows, each row in one order whatever the number of rows. An invocation owns
+// four columns and every 32nd block of four values of k, so that a row of `b` is read 128 bytes (64 in half precision)
+// at a time and each number once; then the workgroup adds up the parts of a row at a time. Each byte of `b` in f32 costs
+// 4 FLOPs, which any device has to spare.
 
 const ACROSS = 8u;    // vectors of columns
 const SLICES = 32u;   // shares of k
@@ -28,19 +28,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let fit = strides_fit();
     let tile = group_tile(group);
     let n = 4u * (tile.x * ACROSS + local % ACROSS);
+    let first = tile.y * ROWS;
+    let rows_left = size.x - first;
     var sums: array<vec4<f32>, ROWS>;
     var b_sum = vec4(0.0);
     for (var k = 4u * (local / ACROSS); k < size.y; k += 4u * SLICES) {
         let b = b_block(k, n, size, fit);
-        let a = a_block(0u, k, size, fit);
+        let a = a_block(first, k, size, fit);
         sums[0] += a[0].x * b[0] + a[1].x * b[1] + a[2].x * b[2] + a[3].x * b[3];
-        if size.x > 1u {
+        if rows_left > 1u {
             sums[1] += a[0].y * b[0] + a[1].y * b[1] + a[2].y * b[2] + a[3].y * b[3];
             sums[2] += a[0].z * b[0] + a[1].z * b[1] + a[2].z * b[2] + a[3].z * b[3];
             sums[3] += a[0].w * b[0] + a[1].w * b[1] + a[2].w * b[2] + a[3].w * b[3];
         }
-        if size.x > 4u {
-            let c = a_block(4u, k, size, fit);
+        if rows_left > 4u {
+            let c = a_block(first + 4u, k, size, fit);
             sums[4] += c[0].x * b[0] + c[1].x * b[1] + c[2].x * b[2] + c[3].x * b[3];
             sums[5] += c[0].y * b[0] + c[1].y * b[1] + c[2].y * b[2] + c[3].y * b[3];
             sums[6] += c[0].z * b[0] + c[1].z * b[1] + c[2].z * b[2] + c[3].z * b[3];
@@ -53,11 +55,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     // A copy, so that the sums themselves are never indexed by a variable and stay in registers.
     var rows = sums;
-    for (var m = 0u; m < size.x; m++) {
+    for (var m = 0u; m < min(rows_left, ROWS); m++) {
         parts[local] = rows[m];
         add_up(local);
         if local < ACROSS {
-            store_vector(m, n, size, fit, parts[local]);
+            store_vector(first + m, n, size, fit, parts[local]);
         }
         workgroupBarrier();
     }

@@ -2,12 +2,9 @@
 
 struct Step {
     accumulate: u32,
-    position: u32,
-    count: u32,
     seed_0: u32,
     seed_1: u32,
     dropout: u32,
-    top_k: u32,
     loss_scale: f32,
     learning_rate: f32,
     beta1: f32,
@@ -17,10 +14,6 @@ struct Step {
     eps: f32,
     weight_decay: f32,
     grad_clip: f32,
-    temperature: f32,
-    top_p: f32,
-    min_p: f32,
-    repetition_penalty: f32,
 }
 
 @group(1) @binding(0) var<uniform> step: Step;

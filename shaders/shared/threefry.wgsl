@@ -1,4 +1,4 @@
-// Threefry-2x32 with 20 rounds: the first random word of a counter, under the key of this replay.
+// Threefry-2x32 with 20 rounds: the first random word of a counter under a key.
 
 fn threefry_round(x: vec2<u32>, rotation: u32) -> vec2<u32> {
     let sum = x.x + x.y;
@@ -13,9 +13,9 @@ fn threefry_odd(x: vec2<u32>) -> vec2<u32> {
     return threefry_round(threefry_round(threefry_round(threefry_round(x, 17u), 29u), 16u), 24u);
 }
 
-fn threefry(counter: vec2<u32>) -> u32 {
-    let k0 = step.seed_0;
-    let k1 = step.seed_1;
+fn threefry(key: vec2<u32>, counter: vec2<u32>) -> u32 {
+    let k0 = key.x;
+    let k1 = key.y;
     let k2 = 0x1bd11bdau ^ k0 ^ k1;
     var x = counter + vec2(k0, k1);
     x = threefry_even(x) + vec2(k1, k2 + 1u);

@@ -191,15 +191,16 @@ fn run_variant(
     };
     let mut reference = Cpu::<f32>::new(Arc::clone(reference), Use::Twins);
     fill_random(case, &mut reference, 1);
-    for (range, step) in &case.runs {
-        for index in range.clone() {
+    for run in &case.runs {
+        run.prepare(&mut reference);
+        for index in run.range.clone() {
             reference.set_use(if compared[index] { Use::Twins } else { Use::Kernels });
             if !compared[index] {
-                reference.run(index..index + 1, step);
+                reference.run(index..index + 1, &run.step);
                 continue;
             }
             let (plan, one) = (&case.plan, index..index + 1);
-            lockstep(plan, one, step, &mut reference, &mut *subject, |found| {
+            lockstep(plan, one, &run.step, &mut reference, &mut *subject, |found| {
                 enter(case, found, name, rows);
             })?;
         }

@@ -7,8 +7,8 @@ use crate::backend::Backend;
 use crate::config::{GptConfig, Optimizer};
 use crate::finetune::{FineTune, Lora};
 use crate::graph::{Graph, Var};
-use crate::kernel::{Elem, Step};
-use crate::model::{Program, Uses};
+use crate::kernel::{Draw, Elem, Feed, Step, rows};
+use crate::model::{GenerationViews, Program, Uses};
 use crate::ops::attention::Qkv;
 use crate::ops::cross_entropy::IGNORE;
 use crate::ops::linear::{Form, WeightLayout};
@@ -24,12 +24,41 @@ pub struct Case {
     pub name: String,
     /// Buffers and dispatches.
     pub plan: Arc<Plan>,
-    /// Dispatches, each range with its step, in an order in which each finds its inputs.
-    pub runs: Vec<(Range<usize>, Step)>,
+    /// What is run, in an order in which each finds its inputs.
+    pub runs: Vec<Run>,
     /// Token ids are below this.
     vocab: u32,
     tokens: Vec<View>,
     targets: Vec<View>,
+}
+
+/// Some dispatches of a case, with what the host changes before them.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The dispatches.
+    pub range: Range<usize>,
+    /// Their step.
+    pub step: Step,
+    /// The tables of generation, where they change.
+    pub tables: Vec<(View, Vec<u32>)>,
+}
+
+impl Run {
+    /// Dispatches that need no tables.
+    pub fn new(range: Range<usize>, step: Step) -> Run {
+        Run { range, step, tables: vec![] }
+    }
+
+    /// Writes the tables.
+    pub fn prepare(&self, backend: &mut dyn Backend) {
+        self.tables.iter().for_each(|(view, words)| backend.write_u32(*view, words));
+    }
+
+    /// Writes the tables and runs the dispatches.
+    pub fn on(&self, backend: &mut dyn Backend) {
+        self.prepare(backend);
+        backend.run(self.range.clone(), &self.step);
+    }
 }
 
 /// The tiny models and single ops that together run every kernel, with sizes that are 1, prime, one
@@ -128,7 +157,7 @@ fn model(
     let sizes =
         GptConfig { n_layer, n_head, n_embd, vocab_size, n_positions, ..GptConfig::small() };
     let config = GptConfig { n_inner, ..sizes };
-    let generation = n_embd < 256;
+    let generation = (n_embd < 256).then_some(2);
     let uses =
         Uses { batch, seq, training, dropout: true, logits: true, generation, ..Uses::default() };
     let program = Program::record(&config, uses, limits);
@@ -141,9 +170,7 @@ fn model(
         grad_clip: 0.5,
         ..Step::default()
     };
-    let ranges = |(phase, step)| (program.plan.phase(phase), step);
-    let phases = phases(&program, step).into_iter().map(ranges);
-    let runs = padded_products(&program.plan, step).chain(phases).collect();
+    let runs = padded_products(&program.plan, step).chain(phases(&program, step)).collect();
     let batch = program.batch.expect("it was recorded with batches");
     let sequence = program.generation.map(|g| g.sequence);
     Case {
@@ -157,18 +184,18 @@ fn model(
 }
 
 /// The head's gradients of logits that are logits still: what pads their rows is not yet 0.
-fn padded_products(plan: &Plan, step: Step) -> impl Iterator<Item = (Range<usize>, Step)> + '_ {
+fn padded_products(plan: &Plan, step: Step) -> impl Iterator<Item = Run> + '_ {
     let first = [Phase::Forward, Phase::Evaluate].map(|phase| plan.phase(phase));
     let is_product =
         |i: &usize| ["matmul_nn", "matmul_tn"].contains(&plan.dispatches[*i].kernel.name);
     let products = plan.phase(Phase::Backward).filter(is_product).map(|i| i..i + 1);
-    first.into_iter().chain(products).map(move |range| (range, step))
+    first.into_iter().chain(products).map(move |range| Run::new(range, step))
 }
 
 /// All phases of a program with a step for each.
-fn phases(program: &Program, step: Step) -> Vec<(Phase, Step)> {
+fn phases(program: &Program, step: Step) -> Vec<Run> {
     let second = Step { accumulate: 1, ..step };
-    let mut runs = vec![
+    let runs = [
         (Phase::Forward, step),
         (Phase::Evaluate, step),
         (Phase::Logits, step),
@@ -179,33 +206,63 @@ fn phases(program: &Program, step: Step) -> Vec<(Phase, Step)> {
         // Where epsilon counts for as much as the root that it stands beside.
         (Phase::Update, Step { grad_clip: 0.0, learning_rate: 0.1, eps: 1.0, ..step }),
     ];
-    if program.generation.is_some() {
-        runs.extend(generation(program.config.n_positions as u32, step));
-    }
-    runs
+    let runs = runs.into_iter().map(|(phase, step)| Run::new(program.plan.phase(phase), step));
+    let generation = program.generation.map(|views| generation(program, views));
+    runs.chain(generation.into_iter().flatten()).collect()
 }
 
-/// A prompt, its continuation within `room` positions, and draws with every filter.
-fn generation(room: u32, step: Step) -> Vec<(Phase, Step)> {
-    let (mut runs, mut position, mut last) = (vec![], 0, step);
-    for (n, count) in [(64, 37), (8, 8), (8, 5), (1, 1), (1, 1)] {
-        if position + count <= room {
-            last = Step { position, count, ..step };
-            runs.push((Phase::Extend(n), last));
-            position += count;
+/// Prompts and their continuations in all slots, alone and beside each other, and draws with every filter.
+pub fn generation(program: &Program, views: GenerationViews) -> Vec<Run> {
+    let plan = &program.plan;
+    let slots = views.slots.len / rows::SLOT_WORDS;
+    let replays: [(u32, &[(usize, usize)]); 7] = [
+        (64, &[(0, 37)]),
+        (8, &[(1, 3), (0, 5)]),
+        (8, &[(0, 5)]),
+        (64, &[(0, 1), (1, 20)]),
+        (8, &[(1, 1), (0, 1)]),
+        (1, &[(1, 1)]),
+        (1, &[(0, 1)]),
+    ];
+    let mut lengths = vec![0; slots];
+    let mut runs = vec![];
+    for (n, replay) in replays {
+        let mut feeds = vec![];
+        for &(slot, count) in replay {
+            let length = lengths.get(slot).copied().unwrap_or(usize::MAX - count);
+            if length + count <= program.config.n_positions {
+                // Of the first replay no token is drawn.
+                let draw = (count != 37).then(Draw::default);
+                feeds.push(Feed { slot, position: length, count, draw });
+                lengths[slot] += count;
+            }
+        }
+        if !feeds.is_empty() {
+            let tables = views.tables(n, &feeds);
+            let range = plan.phase(Phase::Extend(n));
+            runs.push(Run { range, step: Step::default(), tables });
         }
     }
-    let top = Step { top_k: 5, top_p: 0.8, min_p: 0.05, temperature: 0.7, ..last };
+    let last = Draw { seed: [3, 4], ..Draw::default() };
+    let top = Draw { top_k: 5, top_p: 0.8, min_p: 0.05, temperature: 0.7, ..last };
     let draws = [
         last,
-        Step { temperature: 0.0, ..last },
-        Step { repetition_penalty: 1.3, ..top },
-        Step { top_p: 1.0, min_p: 0.0, ..top },
-        Step { top_k: 0, min_p: 0.0, top_p: 0.5, ..top },
+        Draw { temperature: 0.0, ..last },
+        Draw { repetition_penalty: 1.3, ..top },
+        Draw { top_p: 1.0, min_p: 0.0, ..top },
+        Draw { top_k: 0, min_p: 0.0, top_p: 0.5, ..top },
         // Without a filter negative logits are left, too.
-        Step { repetition_penalty: 2.0, ..last },
+        Draw { repetition_penalty: 2.0, ..last },
     ];
-    runs.extend(draws.map(|step| (Phase::Sample, step)));
+    for i in 0..draws.len() {
+        let filled = lengths.iter().enumerate().filter(|(_, length)| **length > 0);
+        let feeds = filled.map(|(slot, length)| {
+            let draw = Some(draws[(i + slot) % draws.len()]);
+            Feed { slot, position: length - 1, count: 1, draw }
+        });
+        let tables = views.tables(slots as u32, &feeds.collect::<Vec<_>>());
+        runs.push(Run { range: plan.phase(Phase::Sample), step: Step::default(), tables });
+    }
     runs
 }
 
@@ -284,19 +341,24 @@ fn attention(
     Case { vocab: t as u32, tokens: vec![first_key], ..whole(name, g) }
 }
 
-/// A sequence of NH heads of HS channels that grows to `s` positions, whose cache is read in several blocks.
+/// Sequences of NH heads of HS channels that grow to `s` positions, whose caches are read in several blocks.
 fn extension(name: &str, [s, nh, hs]: [usize; 3]) -> Case {
-    let rows = 8;
+    let (count, slots) = (8, 2);
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
-    g.begin_extend(rows);
-    let qkv = g.input("qkv", rows * 3 * nh * hs);
+    g.begin_extend(count, slots);
+    let qkv = g.input("qkv", count * 3 * nh * hs);
     g.attention("attention", Qkv::packed(qkv, [nh, nh], hs), s);
-    g.record_forward(Phase::Extend(rows as u32));
+    g.record_forward(Phase::Extend(count as u32));
     let all = 0..g.plan.dispatches.len();
-    // The last place of the first block and the first of the second, and an end with masked rows.
-    let ends = [(252, 8), (s as u32 - 5, 5)];
-    let run = |(position, count)| (all.clone(), Step { position, count, ..Step::default() });
-    Case { runs: ends.map(run).into(), ..bare(name, g.plan) }
+    let view = g.rows_table();
+    // The last place of the first block and the first of the second, and an end with masked rows, of either slot.
+    let feed = |slot, position, count| Feed { slot, position, count, draw: None };
+    let replays = [vec![feed(0, 252, 8)], vec![feed(1, 254, 3), feed(0, s - 4, 4)]];
+    let run = |feeds: Vec<Feed>| {
+        let [words, _] = rows::tables(&feeds, count, slots);
+        Run { range: all.clone(), step: Step::default(), tables: vec![(view, words)] }
+    };
+    Case { runs: replays.map(run).into(), ..bare(name, g.plan) }
 }
 
 /// Embeddings of (B,T) tokens in tables of `v` rows and `c` channels, twice: the gradient of the second
@@ -318,7 +380,7 @@ fn whole(name: &str, mut g: Graph) -> Case {
     let step = Step { dropout: dropout::threshold(0.1), seed: [5, 6], ..Step::default() };
     let runs = [step, Step { accumulate: 1, ..step }];
     let all = g.plan.dispatches.len();
-    Case { runs: runs.map(|step| (0..all, step)).into(), ..bare(name, g.plan) }
+    Case { runs: runs.map(|step| Run::new(0..all, step)).into(), ..bare(name, g.plan) }
 }
 
 /// A plan of which nothing is run yet, without tokens.

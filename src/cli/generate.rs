@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use serde_json::json;
-use wgpt::{Error, GenerateOptions, Gpt, Result};
+use serde_json::{Value, json};
+use wgpt::gpt::SampleEvent;
+use wgpt::{Error, GenerateOptions, Result};
 
 use super::options::{ChoiceArgs, DeviceArgs, PrecisionArgs, find_model, load, open, with_default};
 use super::outcome::Outcome;
@@ -104,7 +105,7 @@ impl Args {
 ///
 /// If there is no model, it is damaged, or an option is out of range.
 pub fn run(args: &Args) -> Result<Outcome> {
-    let mut options = args.options();
+    let options = args.options();
     options.validate()?;
     let prompt = args.text()?;
     let dir = find_model(args.model.as_deref())?;
@@ -119,18 +120,25 @@ pub fn run(args: &Args) -> Result<Outcome> {
         ))
         .hint("give token ids instead: --prompt-ids 1,2,3; or put a tokenizer.json there"));
     }
-    let mut samples = vec![];
-    for sample in 0..args.num_samples {
-        options.sample = sample;
-        if args.num_samples > 1 && !args.json {
-            let gap = if sample > 0 { "\n" } else { "" };
-            output::line(&format!("{gap}--- sample {} of {} ---", sample + 1, args.num_samples));
+    let mut printer = Printer::new(prompt.as_deref(), args.num_samples, args.json);
+    let samples = match &prompt {
+        Some(prompt) => {
+            let ids = gpt.encode_prompt(prompt)?;
+            let tokens =
+                gpt.sample_texts(&ids, &options, args.num_samples, &mut |sample, event| {
+                    printer.see(sample, event);
+                })?;
+            printer.report(tokens.into_iter().map(|tokens| (None, tokens)))
         }
-        samples.push(match &prompt {
-            Some(prompt) => continue_text(&mut gpt, prompt, &options, args.json)?,
-            None => continue_ids(&mut gpt, &args.prompt.prompt_ids, &options, args.json)?,
-        });
-    }
+        None => {
+            let prompt = &args.prompt.prompt_ids;
+            let ids =
+                gpt.sample_ids(prompt, &options, args.num_samples, &mut |sample, event| {
+                    printer.see(sample, event);
+                })?;
+            printer.report(ids.into_iter().map(|ids| (Some(json!(ids)), ids.len())))
+        }
+    };
     if args.json {
         let ids = prompt.is_none().then_some(&args.prompt.prompt_ids);
         output::json(&json!({
@@ -144,38 +152,97 @@ pub fn run(args: &Args) -> Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-fn continue_text(
-    gpt: &mut Gpt,
-    prompt: &str,
-    options: &GenerateOptions,
+/// Prints samples that are generated at the same time one after the other: each as it comes, once those before it have
+/// ended.
+struct Printer<'a> {
+    prompt: Option<&'a str>,
     json: bool,
-) -> Result<serde_json::Value> {
-    let began = Instant::now();
-    let mut text = String::new();
-    if !json {
-        output::text(prompt);
-    }
-    let tokens = gpt.generate_stream(prompt, options, &mut |piece| match json {
-        true => text.push_str(piece),
-        false => output::text(piece),
-    })?;
-    if !json {
-        output::line("");
-    }
-    Ok(json!({ "text": text, "tokens": tokens, "seconds": began.elapsed().as_secs_f64() }))
+    samples: Vec<Sample>,
+    /// The one that is being printed.
+    due: usize,
 }
 
-fn continue_ids(
-    gpt: &mut Gpt,
-    prompt: &[u32],
-    options: &GenerateOptions,
-    json: bool,
-) -> Result<serde_json::Value> {
-    let began = Instant::now();
-    let ids = gpt.generate_ids(prompt, options)?;
-    if !json {
-        let words: Vec<String> = ids.iter().map(u32::to_string).collect();
-        output::line(&words.join(","));
+/// What is known of a sample.
+#[derive(Default)]
+struct Sample {
+    began: Option<Instant>,
+    text: String,
+    seconds: Option<f64>,
+}
+
+impl Printer<'_> {
+    fn new(prompt: Option<&str>, count: u32, json: bool) -> Printer<'_> {
+        let samples = (0..count).map(|_| Sample::default()).collect();
+        Printer { prompt, json, samples, due: 0 }
     }
-    Ok(json!({ "ids": ids, "tokens": ids.len(), "seconds": began.elapsed().as_secs_f64() }))
+
+    fn see(&mut self, sample: u32, event: SampleEvent<'_>) {
+        let index = sample as usize;
+        match event {
+            SampleEvent::Begins => {
+                self.samples[index].began = Some(Instant::now());
+                if index == self.due {
+                    self.open();
+                }
+            }
+            SampleEvent::Text(piece) => self.add(index, piece),
+            SampleEvent::Id(id) if self.samples[index].text.is_empty() => {
+                self.add(index, &id.to_string());
+            }
+            SampleEvent::Id(id) => self.add(index, &format!(",{id}")),
+            SampleEvent::Ends => {
+                let sample = &mut self.samples[index];
+                sample.seconds = sample.began.map(|began| began.elapsed().as_secs_f64());
+                if index == self.due {
+                    self.close();
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, index: usize, piece: &str) {
+        self.samples[index].text.push_str(piece);
+        if index == self.due {
+            self.print(piece);
+        }
+    }
+
+    fn print(&self, text: &str) {
+        if !self.json {
+            output::text(text);
+        }
+    }
+
+    /// Prints what there is of the sample that is due.
+    fn open(&self) {
+        let (index, count) = (self.due, self.samples.len());
+        if count > 1 && !self.json {
+            let gap = if index > 0 { "\n" } else { "" };
+            output::line(&format!("{gap}--- sample {} of {count} ---", index + 1));
+        }
+        self.print(self.prompt.unwrap_or_default());
+        self.print(&self.samples[index].text);
+    }
+
+    /// Ends the sample that is due, and goes on with those after it as far as they have come.
+    fn close(&mut self) {
+        while self.samples.get(self.due).is_some_and(|sample| sample.seconds.is_some()) {
+            if !self.json {
+                output::line("");
+            }
+            self.due += 1;
+            if self.samples.get(self.due).is_some_and(|sample| sample.began.is_some()) {
+                self.open();
+            }
+        }
+    }
+
+    /// The samples for a program, by their ids, if those are wanted, and numbers of tokens.
+    fn report(&self, found: impl Iterator<Item = (Option<Value>, usize)>) -> Vec<Value> {
+        let of_one = |(sample, (ids, tokens)): (&Sample, (Option<Value>, usize))| match ids {
+            Some(ids) => json!({ "ids": ids, "tokens": tokens, "seconds": sample.seconds }),
+            None => json!({ "text": sample.text, "tokens": tokens, "seconds": sample.seconds }),
+        };
+        self.samples.iter().zip(found).map(of_one).collect()
+    }
 }

@@ -116,7 +116,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         None => plan.exceeds(limits).is_none(),
     };
     let uses = match args.generation {
-        true => Uses { generation: true, precision, ..Uses::default() },
+        true => Uses { generation: Some(1), precision, ..Uses::default() },
         false => {
             let training = Uses { precision, ..training };
             args.recompute.fit(training, args.batch_size, |uses| fits(&record(uses).plan))
@@ -148,7 +148,7 @@ impl Args {
             seq,
             training: Some(self.optimizer),
             dropout: self.dropout,
-            generation: true,
+            generation: Some(1),
             ..Uses::default()
         })
     }

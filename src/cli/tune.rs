@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         batch,
         seq,
         training: Some(Optimizer::Adamw),
-        generation: true,
+        generation: Some(1),
         precision: args.precision.on(&device),
         ..Uses::default()
     };

@@ -1,6 +1,6 @@
 //! Batches on an engine: updates of training, evaluation, logits.
 
-use super::Engine;
+use super::{Engine, Gradients};
 use crate::error::Result;
 use crate::kernel::Step;
 use crate::model::{BatchViews, UpdateViews};
@@ -97,6 +97,9 @@ impl Engine {
     /// random key and the dropout. Gradients and loss are added up over the micro-batches of an update: each target
     /// counts the same, however they are spread over the micro-batches.
     ///
+    /// Sequences that are being generated are cleared: their keys and values are of other parameters, and lie in the
+    /// memory of the gradients. Before the next one begins, [`Engine::update`] is to use the gradients.
+    ///
     /// # Panics
     ///
     /// If `tokens` or `targets` is not (B,T), a token is not of the vocabulary, or a target is neither of it
@@ -108,6 +111,8 @@ impl Engine {
         (micro, all): (usize, usize),
         step: Step,
     ) {
+        self.gradients = Gradients::InUse;
+        self.lengths.fill(0);
         self.write_batch(tokens, targets);
         let loss_scale = 1.0 / all.max(1) as f64;
         let step = Step { accumulate: u32::from(micro > 0), loss_scale, ..step };
@@ -117,6 +122,7 @@ impl Engine {
 
     /// Norm, clipping and the optimiser.
     pub fn update(&mut self, step: &Step) {
+        self.gradients = Gradients::Free;
         self.run(Phase::Update, step);
     }
 

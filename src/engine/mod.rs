@@ -30,6 +30,18 @@ pub struct Engine {
     profile: Option<Profile>,
     /// Whether parameters changed since [`Phase::Cast`] was run.
     changed: bool,
+    gradients: Gradients,
+    /// How many positions each slot holds.
+    lengths: Vec<usize>,
+}
+
+/// What the gradients' memory is used for: the caches of keys and values lie in it, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gradients {
+    /// No update is to use them.
+    Free,
+    /// Of some micro-batches of an update that is still to come.
+    InUse,
 }
 
 impl Engine {
@@ -58,8 +70,15 @@ impl Engine {
         let program = Program::record_tuning(config, uses, finetune, device.limits());
         device.check(&program.plan)?;
         let backend = device.backend(Arc::new(program.plan.clone()))?;
-        let mut engine =
-            Engine { program, backend, changed: true, device: device.clone(), profile: None };
+        let mut engine = Engine {
+            program,
+            backend,
+            changed: true,
+            device: device.clone(),
+            profile: None,
+            gradients: Gradients::Free,
+            lengths: vec![0; uses.generation.unwrap_or(0)],
+        };
         if engine.program.update.is_some() {
             engine.write_state(&state::first(uses.loss_scale()));
         }

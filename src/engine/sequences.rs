@@ -1,53 +1,90 @@
-//! A sequence on an engine: prefilled, extended, drawn from.
+//! Sequences on an engine, one per slot: prefilled, extended, drawn from.
 
-use super::Engine;
+use super::{Engine, Gradients};
 use crate::error::Result;
-use crate::kernel::Step;
-use crate::model::{EXTENDS, GenerationViews};
-use crate::plan::Phase;
+use crate::kernel::{Draw, Feed, Step};
+use crate::model::{EXTENDS, GenerationViews, replay_rows};
+use crate::plan::{Phase, View};
 
 impl Engine {
     fn generation_views(&self) -> GenerationViews {
         self.program.generation.expect("the program was recorded for generation")
     }
 
-    /// Starts a sequence: forgets which tokens were seen.
-    pub fn begin_sequence(&mut self) {
-        let view = self.generation_views().seen;
-        self.backend.write_u32(view, &vec![0; view.len]);
+    /// How many sequences there may be at once; 0 if the program was not recorded for generation.
+    pub fn slots(&self) -> usize {
+        self.program.uses.generation.unwrap_or(0)
     }
 
-    /// Marks tokens as seen, for the repetition penalty.
+    /// A slot's part of a view that has one per slot.
+    fn of_slot(&self, view: View, slot: usize) -> View {
+        assert!(slot < self.slots(), "slot {slot} of {}", self.slots());
+        let len = view.len / self.slots();
+        view.slice(slot * len, len)
+    }
+
+    /// Panics where gradients are still to be used: the caches of keys and values lie in the same memory.
+    fn check_gradients(&self) {
+        assert!(
+            self.gradients == Gradients::Free,
+            "sequences are kept in the memory of the gradients, which an update is still to use: \
+             call `Engine::update` between `train_batch` and generation"
+        );
+    }
+
+    /// Starts a sequence in a slot: forgets its tokens and which were seen.
     ///
     /// # Panics
     ///
-    /// If an id is not of the vocabulary.
-    pub fn mark_seen(&mut self, ids: &[u32]) {
+    /// If there is no such slot, or between [`Engine::train_batch`] and [`Engine::update`].
+    pub fn begin_sequence(&mut self, slot: usize) {
+        self.check_gradients();
+        let view = self.of_slot(self.generation_views().seen, slot);
+        self.backend.write_u32(view, &vec![0; view.len]);
+        self.lengths[slot] = 0;
+    }
+
+    /// Marks tokens as seen in a slot, for the repetition penalty.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such slot, or an id is not of the vocabulary.
+    pub fn mark_seen(&mut self, slot: usize, ids: &[u32]) {
         self.check_tokens(ids);
-        let view = self.generation_views().seen;
+        let view = self.of_slot(self.generation_views().seen, slot);
         for &id in ids {
             self.backend.write_u32(view.slice(id as usize, 1), &[1]);
         }
     }
 
-    /// Feeds tokens at positions from 0 on, after which [`Engine::sample`] draws the next one.
+    /// Writes tokens of a slot's sequence from `position` on, for [`Engine::extend`] to feed.
     ///
     /// # Panics
     ///
-    /// If there are none, or more than the context, or one is not of the vocabulary.
-    pub fn prefill(&mut self, ids: &[u32]) {
-        assert!(!ids.is_empty(), "there is nothing to begin with");
-        self.check_positions(0, ids.len());
+    /// If there is no such slot, the tokens exceed the context, or one is not of the vocabulary.
+    pub fn write_sequence(&mut self, slot: usize, position: usize, ids: &[u32]) {
+        self.check_positions(position, ids.len());
         self.check_tokens(ids);
-        let sequence = self.generation_views().sequence;
-        self.backend.write_u32(sequence.slice(0, ids.len()), ids);
+        let view = self.of_slot(self.generation_views().sequence, slot);
+        self.backend.write_u32(view.slice(position, ids.len()), ids);
+    }
+
+    /// Feeds tokens to a slot at positions from 0 on, and computes the logits after the last: [`Engine::sample`] then
+    /// draws the next token.
+    ///
+    /// # Panics
+    ///
+    /// If there are none, and as [`Engine::write_sequence`] and [`Engine::extend`].
+    pub fn prefill(&mut self, slot: usize, ids: &[u32], draw: Draw) {
+        assert!(!ids.is_empty(), "there is nothing to begin with");
+        self.write_sequence(slot, 0, ids);
         let mut position = 0;
         while position < ids.len() {
-            let left = (ids.len() - position) as u32;
-            // The smallest replay that takes all that is left, else the largest.
-            let n = EXTENDS.into_iter().rev().find(|n| *n >= left).unwrap_or(EXTENDS[0]);
-            self.extend(n, position, left.min(n));
-            position += left.min(n) as usize;
+            let left = ids.len() - position;
+            let count = left.min(replay_rows(left));
+            let is_last = position + count == ids.len();
+            self.extend(&[Feed { slot, position, count, draw: is_last.then_some(draw) }]);
+            position += count;
         }
     }
 
@@ -58,61 +95,77 @@ impl Engine {
         assert!(fits, "{count} tokens from position {position} on exceed the context of {context}");
     }
 
-    /// Computes the logits after `count` tokens of the sequence from `position` on, in a replay of `n`.
+    /// Feeds tokens to some slots in one replay, the smallest that takes them all, and computes the logits of those that
+    /// draw. The bits of logits and caches do not depend on what else is fed.
     ///
     /// # Panics
     ///
-    /// If `n` is none of [`EXTENDS`], `count` is not within 1 to `n`, or the tokens exceed the context.
-    pub fn extend(&mut self, n: u32, position: usize, count: u32) {
-        assert!((1..=n).contains(&count), "{count} tokens in a replay of {n}");
-        self.check_positions(position, count as usize);
-        let step = Step { position: position as u32, count, ..Step::default() };
-        self.run(Phase::Extend(n), &step);
+    /// If a slot comes twice or does not exist, a feed has no tokens, exceeds the context or leaves positions out that were
+    /// not fed, all together are more than the largest of [`EXTENDS`], or gradients are still to be used: between
+    /// [`Engine::train_batch`] and [`Engine::update`].
+    pub fn extend(&mut self, feeds: &[Feed]) {
+        self.check_gradients();
+        let mut fed = vec![false; self.slots()];
+        for Feed { slot, position, count, .. } in feeds.iter().copied() {
+            assert!(!std::mem::replace(&mut fed[slot], true), "slot {slot} is fed twice");
+            assert!(count > 0, "slot {slot} is fed nothing");
+            self.check_positions(position, count);
+            let length = &mut self.lengths[slot];
+            assert!(
+                position <= *length,
+                "slot {slot} is fed from position {position} on, but holds {length} positions: training \
+                 since then, or a new sequence, has cleared it"
+            );
+            *length = position + count;
+        }
+        let count: usize = feeds.iter().map(|feed| feed.count).sum();
+        let n = EXTENDS.into_iter().rev().find(|n| *n as usize >= count);
+        let n =
+            n.unwrap_or_else(|| panic!("{count} rows in one replay, of {} at most", EXTENDS[0]));
+        for (view, words) in self.generation_views().tables(n, feeds) {
+            self.backend.write_u32(view, &words);
+        }
+        self.run(Phase::Extend(n), &Step::default());
     }
 
-    /// Draws the token at `position` from the last logits and appends it to the sequence.
-    ///
-    /// # Panics
-    ///
-    /// If `position` is 0 or beyond the place after the context.
-    pub fn sample(&mut self, position: usize, step: &Step) {
-        assert!(position > 0, "a token is drawn after another");
-        self.check_positions(position - 1, 1);
-        let step = Step { position: position as u32 - 1, count: 1, ..*step };
-        self.run(Phase::Sample, &step);
+    /// Draws the next token of every slot that the last [`Engine::extend`] computed logits for, and appends it to the slot's
+    /// sequence.
+    pub fn sample(&mut self) {
+        self.run(Phase::Sample, &Step::default());
     }
 
-    /// Tokens of the sequence; waits for the device.
+    /// Tokens of a slot's sequence from `start` on; waits for the device.
     ///
     /// # Errors
     ///
     /// If the device is lost.
-    pub fn read_sequence(&mut self, start: usize, out: &mut [u32]) -> Result<()> {
-        let view = self.generation_views().sequence;
+    pub fn read_sequence(&mut self, slot: usize, start: usize, out: &mut [u32]) -> Result<()> {
+        let view = self.of_slot(self.generation_views().sequence, slot);
         self.backend.read_u32(view.slice(start, out.len()), out)
     }
 
-    /// The logits of the last row (V).
+    /// The logits (V) that a slot drew from last.
     ///
     /// # Errors
     ///
     /// If the device is lost.
-    pub fn read_last_logits(&mut self) -> Result<Vec<f32>> {
-        let view = self.generation_views().logits;
-        let mut logits = vec![0.0; view.len];
-        self.backend.read(view, &mut logits)?;
-        Ok(logits)
+    pub fn read_logits(&mut self, slot: usize) -> Result<Vec<f32>> {
+        self.read_of_slot(self.generation_views().logits, slot)
     }
 
-    /// What the last token was drawn from (V).
+    /// What a slot's last token was drawn from (V).
     ///
     /// # Errors
     ///
     /// If the device is lost.
-    pub fn read_probs(&mut self) -> Result<Vec<f32>> {
-        let view = self.generation_views().probs;
-        let mut probs = vec![0.0; view.len];
-        self.backend.read(view, &mut probs)?;
-        Ok(probs)
+    pub fn read_probs(&mut self, slot: usize) -> Result<Vec<f32>> {
+        self.read_of_slot(self.generation_views().probs, slot)
+    }
+
+    fn read_of_slot(&mut self, view: View, slot: usize) -> Result<Vec<f32>> {
+        let view = self.of_slot(view, slot);
+        let mut numbers = vec![0.0; view.len];
+        self.backend.read(view, &mut numbers)?;
+        Ok(numbers)
     }
 }

@@ -63,7 +63,7 @@ impl Graph {
         self.spare_gradients.sort_by_key(|view| std::cmp::Reverse(view.len));
     }
 
-    /// Keys and values of a sequence for the attention called `name`, `len` numbers.
+    /// Keys and values of all slots for the attention called `name`, `len` numbers.
     ///
     /// Beside training they lie in gradients, which are of single precision.
     pub(crate) fn cache(&mut self, name: &str, len: usize) -> View {

@@ -15,9 +15,9 @@ use std::rc::Rc;
 
 use crate::config::{Precision, Recompute};
 use crate::finetune::FineTune;
-use crate::kernel::{Dims, Elem};
+use crate::kernel::{Dims, Elem, rows};
 use crate::params::Init;
-use crate::plan::{BINDING_ALIGNMENT, Limits, Phase, Plan, View};
+use crate::plan::{BINDING_ALIGNMENT, Limits, Phase, Plan, Role, View};
 
 pub(crate) use memory::Sharing;
 use params::Arena;
@@ -32,7 +32,7 @@ enum Mode {
     Training,
     /// Layers share their activations.
     Inference,
-    /// One sequence grows by some tokens, its past in a cache.
+    /// Sequences grow by some tokens, their past in caches.
     Extend,
 }
 
@@ -55,7 +55,7 @@ pub struct Graph {
     recompute: Recompute,
     finetune: FineTune,
     mode: Mode,
-    /// B, T and NH of what is being built.
+    /// B, T and SLOTS of what is being built.
     dims: Dims,
     ops: Vec<Rc<dyn Op>>,
     block: Option<Block>,
@@ -146,14 +146,27 @@ impl Graph {
         self.begin(Mode::Inference, b, t);
     }
 
-    /// Starts a list of ops that extend one sequence by up to `t` tokens.
+    /// Starts a list of ops that extend the sequences of `slots` slots by up to `t` tokens in all.
     ///
     /// The first such list is the longest: the others use its buffers.
-    pub fn begin_extend(&mut self, t: usize) {
+    pub fn begin_extend(&mut self, t: usize, slots: usize) {
         if self.mode != Mode::Extend {
             self.collect_spare();
         }
         self.begin(Mode::Extend, 1, t);
+        self.dims.SLOTS = slots as u32;
+    }
+
+    /// The table (T,2) of the rows that generation works on: [`crate::kernel::rows`].
+    pub fn rows_table(&mut self) -> View {
+        let len = self.rows() * rows::ROW_WORDS;
+        self.buffer(Role::Staging, "rows", len, Elem::U32)
+    }
+
+    /// The table (SLOTS,12) of what slots draw by: [`crate::kernel::rows`].
+    pub fn slots_table(&mut self) -> View {
+        let len = self.dims.SLOTS as usize * rows::SLOT_WORDS;
+        self.buffer(Role::Staging, "slots", len, Elem::U32)
     }
 
     fn begin(&mut self, mode: Mode, b: usize, t: usize) {
@@ -167,7 +180,7 @@ impl Graph {
         self.dims = Dims { B: b as u32, T: t as u32, EPS: self.epsilon, ..Dims::default() };
     }
 
-    /// Whether one sequence is being extended.
+    /// Whether sequences are being extended.
     pub fn extends(&self) -> bool {
         self.mode == Mode::Extend
     }
@@ -177,7 +190,7 @@ impl Graph {
         self.dims.rows()
     }
 
-    /// B and T of what is being built.
+    /// B, T and SLOTS of what is being built.
     pub fn dims(&self) -> Dims {
         self.dims
     }

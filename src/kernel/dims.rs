@@ -59,8 +59,9 @@ pub struct Dims {
     pub Q_HEAD: u32,
     /// Elements from one head of a key, and of a value, to the next.
     pub K_HEAD: u32,
-    /// Unused: WGSL wants two numbers together at a multiple of 8 bytes, and a uniform's size to be one of 16.
-    pub PAD: u32,
+    /// Sequences that generation works on at once; 0 outside of generation. Where it is not 0, the bits of a row do
+    /// not depend on the rows beside it, nor on their number.
+    pub SLOTS: u32,
     /// Where the part of a grid that a GPU computes at once begins: its first column and its first row.
     pub FIRST: [u32; 2],
 }
@@ -90,11 +91,12 @@ impl Dims {
 impl std::fmt::Display for Dims {
     /// Every size that is not 0, as ` B=2 T=3 EPS=1e-5`. [`Dims::FIRST`] is left out: a plan does not have it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Dims { B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, SCALE, .. } = *self;
+        let Dims { B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, SCALE, SLOTS, .. } =
+            *self;
         let sizes = [("B", B), ("T", T), ("C", C), ("OC", OC), ("NH", NH), ("V", V), ("S", S)];
         let product = [("M", M), ("K", K), ("N", N), ("LD", LD), ("START", START)];
         let words = sizes.into_iter().chain(product).chain([("ACC", ACC), ("ID", ID)]);
-        let words = words.chain(self.heads());
+        let words = words.chain(self.heads()).chain([("SLOTS", SLOTS)]);
         for (name, word) in words.filter(|(_, word)| *word != 0) {
             write!(f, " {name}={word}")?;
         }

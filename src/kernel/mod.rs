@@ -2,6 +2,7 @@
 
 mod dims;
 pub mod grid;
+pub mod rows;
 pub mod shared;
 mod signature;
 mod step;
@@ -9,6 +10,7 @@ mod twin;
 mod variant;
 
 pub use dims::{Accumulate, Decay, Dims, LossScale};
+pub use rows::{Draw, Feed};
 pub use signature::{
     Access, Arg, Elem, adds, changes, changes_u32, reads, reads_u32, writes, writes_part,
     writes_part_u32,

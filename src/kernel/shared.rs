@@ -1,5 +1,9 @@
 //! Texts of `shaders/shared/`, for [`Variant::shared`](super::Variant::shared).
 
+/// Where the rows of generation are.
+pub const ROWS: &str = include_str!("../../shaders/shared/rows.wgsl");
+/// What the slots of generation draw by.
+pub const SLOTS: &str = include_str!("../../shaders/shared/slots.wgsl");
 /// Sums and maxima over a workgroup.
 pub const REDUCE: &str = include_str!("../../shaders/shared/reduce.wgsl");
 /// Rows that are a subgroup's work each.

@@ -11,16 +11,10 @@ use super::dims::{Accumulate, Dims};
 pub struct Step {
     /// 0 in the first micro-batch of an update, else 1: see [`Accumulate::SetFirst`].
     pub accumulate: u32,
-    /// The position of the first row, in generation.
-    pub position: u32,
-    /// Valid rows a sequence; the rest is masked.
-    pub count: u32,
     /// The key of this replay's random numbers.
     pub seed: [u32; 2],
     /// The share of activations that dropout drops, of 2³²; 0: none.
     pub dropout: u32,
-    /// Tokens that top-k keeps; 0: all.
-    pub top_k: u32,
     /// What each row's loss counts: 1 / (targets that count in all micro-batches of an update).
     pub loss_scale: f64,
     /// The learning rate.
@@ -35,25 +29,14 @@ pub struct Step {
     pub weight_decay: f64,
     /// The largest norm of the gradient; 0: no clipping.
     pub grad_clip: f64,
-    /// Divides the logits; 0: greedy.
-    pub temperature: f64,
-    /// Nucleus sampling's mass; 1: all.
-    pub top_p: f64,
-    /// The least probability relative to the largest; 0: all.
-    pub min_p: f64,
-    /// Divides positive and multiplies negative logits of tokens seen before; 1: none.
-    pub repetition_penalty: f64,
 }
 
 impl Default for Step {
     fn default() -> Step {
         Step {
             accumulate: 0,
-            position: 0,
-            count: u32::MAX,
             seed: [0; 2],
             dropout: 0,
-            top_k: 0,
             loss_scale: 1.0,
             learning_rate: 0.0,
             beta1: 0.9,
@@ -61,10 +44,6 @@ impl Default for Step {
             eps: 1e-8,
             weight_decay: 0.0,
             grad_clip: 0.0,
-            temperature: 1.0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
         }
     }
 }
@@ -75,12 +54,9 @@ impl Default for Step {
 #[allow(missing_docs, reason = "the fields are Step's, and two logarithms")]
 pub struct StepWords {
     pub accumulate: u32,
-    pub position: u32,
-    pub count: u32,
     pub seed_0: u32,
     pub seed_1: u32,
     pub dropout: u32,
-    pub top_k: u32,
     pub loss_scale: f32,
     pub learning_rate: f32,
     pub beta1: f32,
@@ -90,10 +66,6 @@ pub struct StepWords {
     pub eps: f32,
     pub weight_decay: f32,
     pub grad_clip: f32,
-    pub temperature: f32,
-    pub top_p: f32,
-    pub min_p: f32,
-    pub repetition_penalty: f32,
 }
 
 impl Step {
@@ -101,12 +73,9 @@ impl Step {
     pub fn words(&self) -> StepWords {
         StepWords {
             accumulate: self.accumulate,
-            position: self.position,
-            count: self.count,
             seed_0: self.seed[0],
             seed_1: self.seed[1],
             dropout: self.dropout,
-            top_k: self.top_k,
             loss_scale: self.loss_scale as f32,
             learning_rate: self.learning_rate as f32,
             beta1: self.beta1 as f32,
@@ -116,10 +85,6 @@ impl Step {
             eps: self.eps as f32,
             weight_decay: self.weight_decay as f32,
             grad_clip: self.grad_clip as f32,
-            temperature: self.temperature as f32,
-            top_p: self.top_p as f32,
-            min_p: self.min_p as f32,
-            repetition_penalty: self.repetition_penalty as f32,
         }
     }
 

@@ -1,27 +1,45 @@
-//! Products of one row, bound by the memory that the matrix comes from.
+//! Products of a few rows, bound by the memory that the matrix comes from.
+//!
+//! The sum of each number of a product runs in one order, whatever the number of rows and of threads, and whatever vectors
+//! the machine has: [`PARTS`] partial sums, each over a run of the weight's rows, in fours from the last of four to the
+//! first; then the partial sums in turn. So a row of generation has the same bits alone and among others.
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::math::simd::{self, vector_fn};
 
-/// Parts of the sum of [`row_product`], each a task.
-const TASKS: usize = 8;
+/// Parts of the sum of a product; of a single row each is a task.
+const PARTS: usize = 8;
 
-/// `out (N) = x (K) · weight (K,N) + bias (N)`.
-///
-/// Every task reads a run of whole rows, so that memory is read in its own order.
+/// The most columns of a task over several rows, whose sums are to stay in the second cache.
+const MOST_COLUMNS: usize = 2048;
+
+/// Rows of the weight that several rows are multiplied by at a time, so that memory is read in runs; a multiple of 4.
+const DEPTH: usize = 32;
+
+/// `out (R,N) += x (R,K) · weight (K,N)`, of as many rows as there are in `x`, each a slice of its own.
 ///
 /// # Panics
 ///
 /// If the lengths do not fit each other.
-pub fn row_product(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32]) {
+pub fn rows_product(out: &mut [f32], x: &[&[f32]], weight: &[f32]) {
+    let (n, k) = (out.len() / x.len(), x[0].len());
+    assert!(x.iter().all(|x| x.len() == k), "the rows of a product are of one length");
+    assert_eq!((out.len(), weight.len()), (x.len() * n, k * n), "the sizes of a product agree");
+    match x {
+        [x] => row_product(out, x, weight),
+        _ => pulp::Arch::new().dispatch(SeveralRows { out, x, weight, n }),
+    }
+}
+
+/// [`rows_product`] of one row: every task reads a run of whole rows, so that memory is read in its own order.
+fn row_product(out: &mut [f32], x: &[f32], weight: &[f32]) {
     let n = out.len();
-    assert_eq!((weight.len(), bias.len()), (x.len() * n, n), "the sizes of a product agree");
-    let rows = x.len().div_ceil(TASKS);
+    let rows = x.len().div_ceil(PARTS);
     let mut sums = vec![0.0; x.len().div_ceil(rows) * n];
     let tasks = sums.par_chunks_mut(n).zip(x.par_chunks(rows)).zip(weight.par_chunks(rows * n));
     tasks.for_each(|((sums, x), weight)| add_rows(sums, x, weight));
-    out.copy_from_slice(bias);
     for sums in sums.chunks_exact(n) {
         out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
     }
@@ -47,24 +65,241 @@ vector_fn! {
     }
 }
 
-/// `out (N) = rows (N,K) · x (K)`: a dot product a row.
+/// [`rows_product`] of several rows: every task has some columns, and reads some rows of their weights at a time.
+struct SeveralRows<'a> {
+    out: &'a mut [f32],
+    x: &'a [&'a [f32]],
+    weight: &'a [f32],
+    n: usize,
+}
+
+impl WithSimd for SeveralRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let SeveralRows { out, x, weight, n } = self;
+        let part = x[0].len().div_ceil(PARTS);
+        // A tile's sums take half of the registers, of which machines with long vectors have 32.
+        let groups: Vec<Group> = match S::F32_LANES {
+            16 => groups::<8>(x, part),
+            _ => groups::<4>(x, part),
+        };
+        let panel = 2 * S::F32_LANES;
+        let each = n.div_ceil(rayon::current_num_threads()).min(MOST_COLUMNS);
+        let width = each.next_multiple_of(panel);
+        let mut blocks: Vec<Vec<&mut [f32]>> = vec![];
+        blocks.resize_with(n.div_ceil(width), || Vec::with_capacity(x.len()));
+        for row in out.chunks_exact_mut(n) {
+            for (block, part) in blocks.iter_mut().zip(row.chunks_mut(width)) {
+                block.push(part);
+            }
+        }
+        let tasks = blocks.into_par_iter().enumerate();
+        tasks.for_each_init(Vec::new, |sums: &mut Vec<f32>, (i, mut out)| {
+            let padded = out[0].len().next_multiple_of(panel);
+            for (part, weight) in weight.chunks(part * n).enumerate() {
+                sums.clear();
+                sums.resize(out.len() * padded, 0.0);
+                let weight = Columns { weight, n, first: i * width, len: out[0].len() };
+                simd.vectorize(AddPart { simd, weight, groups: &groups, part, sums });
+                add_to_rows(&mut out, sums, panel);
+            }
+        });
+    }
+}
+
+/// Some rows, whose numbers of one column are neighbours, part by part of the sum, in its order.
+struct Group {
+    rows: usize,
+    parts: Vec<Vec<f32>>,
+}
+
+/// The rows in groups of `MOST`, and what is left in groups of powers of two.
+fn groups<const MOST: usize>(x: &[&[f32]], part: usize) -> Vec<Group> {
+    let (mut rest, mut groups) = (x, vec![]);
+    while !rest.is_empty() {
+        let rows = if rest.len() >= MOST { MOST } else { 1 << rest.len().ilog2() };
+        let (group, after) = rest.split_at(rows);
+        rest = after;
+        let together = |start: usize| {
+            let end = (start + part).min(group[0].len());
+            in_order(end - start).flat_map(|k| group.iter().map(move |x| x[start + k])).collect()
+        };
+        let parts = (0..group[0].len()).step_by(part).map(together).collect();
+        groups.push(Group { rows, parts });
+    }
+    groups
+}
+
+/// The order of a partial sum of `len` products.
+#[inline(always)]
+fn in_order(len: usize) -> impl Iterator<Item = usize> {
+    let fours = len / 4 * 4;
+    (0..fours).map(|k| k ^ 3).chain(fours..len)
+}
+
+/// Some columns of the rows of a weight that belong to a part of the sum.
+#[derive(Clone, Copy)]
+struct Columns<'a> {
+    weight: &'a [f32],
+    n: usize,
+    first: usize,
+    len: usize,
+}
+
+/// Adds up a part of the sums of some columns: panel by panel of two vectors, group by group of rows.
+struct AddPart<'a, S> {
+    simd: S,
+    weight: Columns<'a>,
+    groups: &'a [Group],
+    part: usize,
+    sums: &'a mut [f32],
+}
+
+impl<S: Simd> pulp::NullaryFnOnce for AddPart<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let AddPart { simd, weight: Columns { weight, n, first, len }, groups, part, sums } = self;
+        let panel = 2 * S::F32_LANES;
+        let panels = S::as_mut_simd_f32s(sums).0.as_chunks_mut::<2>().0;
+        let rows_in_all: usize = groups.iter().map(|group| group.rows).sum();
+        for (block, weight) in weight.chunks(DEPTH * n).enumerate() {
+            let depth = weight.len() / n;
+            for (start, panels) in (0..len).step_by(panel).zip(panels.chunks_exact_mut(rows_in_all))
+            {
+                let wanted = panel.min(len - start);
+                let mut read = [[simd.splat_f32s(0.0); 2]; DEPTH];
+                for (to, k) in read.iter_mut().zip(in_order(depth)) {
+                    let row = &weight[k * n + first + start..][..wanted];
+                    match S::as_simd_f32s(row).0.first_chunk() {
+                        Some(row) => *to = *row,
+                        None => bytemuck::cast_slice_mut(to)[..wanted].copy_from_slice(row),
+                    }
+                }
+                let mut panels = panels;
+                for group in groups {
+                    let (sums, after) = panels.split_at_mut(group.rows);
+                    panels = after;
+                    let x = &group.parts[part][block * DEPTH * group.rows..];
+                    match group.rows {
+                        8 => add_tile::<S, 8>(simd, sums, x, &read[..depth]),
+                        4 => add_tile::<S, 4>(simd, sums, x, &read[..depth]),
+                        2 => add_tile::<S, 2>(simd, sums, x, &read[..depth]),
+                        _ => add_tile::<S, 1>(simd, sums, x, &read[..depth]),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds the products of R rows with some rows of a panel.
+#[inline(always)]
+fn add_tile<S: Simd, const R: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; 2]],
+    x: &[f32],
+    weight: &[[S::f32s; 2]],
+) {
+    let sums = sums.first_chunk_mut::<R>().expect("a group has sums");
+    let mut tile = *sums;
+    for (x, weight) in x.as_chunks::<R>().0.iter().zip(weight) {
+        for (sums, x) in tile.iter_mut().zip(x) {
+            let x = simd.splat_f32s(*x);
+            sums[0] = simd.mul_add_f32s(x, weight[0], sums[0]);
+            sums[1] = simd.mul_add_f32s(x, weight[1], sums[1]);
+        }
+    }
+    *sums = tile;
+}
+
+/// Adds sums, which lie panel by panel and row by row, to columns of rows.
+fn add_to_rows(out: &mut [&mut [f32]], sums: &[f32], panel: usize) {
+    for (i, sums) in sums.chunks_exact(out.len() * panel).enumerate() {
+        for (out, sums) in out.iter_mut().zip(sums.chunks_exact(panel)) {
+            out[i * panel..].iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+        }
+    }
+}
+
+/// `out (R,N) = x (R,K) · table (N,K)ᵀ`: a dot product per row and row of the table; rows of `out` and of `x` are
+/// slices of their own.
 ///
 /// # Panics
 ///
 /// If the lengths do not fit each other.
-pub fn row_dots(out: &mut [f32], rows: &[f32], x: &[f32]) {
-    const ROWS: usize = 128;
-    let k = x.len();
-    assert_eq!(rows.len(), out.len() * k, "the sizes of a product agree");
-    out.par_chunks_mut(ROWS)
-        .zip(rows.par_chunks(ROWS * k))
-        .for_each(|(out, rows)| dots(out, rows, x));
+pub fn rows_dots(out: Vec<&mut [f32]>, x: &[&[f32]], table: &[f32]) {
+    const TASK: usize = 128;
+    let Some(k) = x.first().map(|x| x.len()) else { return };
+    assert_eq!(out.len(), x.len(), "the rows of a product agree");
+    let mut blocks: Vec<Vec<&mut [f32]>> = vec![];
+    blocks.resize_with(table.len() / k.max(1) / TASK + 1, || Vec::with_capacity(x.len()));
+    for (row, x) in out.into_iter().zip(x) {
+        assert_eq!((table.len(), x.len()), (row.len() * k, k), "the sizes of a product agree");
+        for (block, part) in blocks.iter_mut().zip(row.chunks_mut(TASK)) {
+            block.push(part);
+        }
+    }
+    blocks
+        .into_par_iter()
+        .zip(table.par_chunks(TASK * k))
+        .for_each(|(mut out, table)| dots(&mut out, x, table));
 }
 
 vector_fn! {
-    fn dots<'a>(out: &'a mut [f32], rows: &'a [f32], x: &'a [f32]) -> () {
-        for (out, row) in out.iter_mut().zip(rows.chunks_exact(x.len())) {
-            *out = simd::dot(row, x);
+    /// The dot products of rows `x` with the rows of a table, a few of them at a time for the sake of the cache.
+    fn dots<'a>(out: &'a mut [&'a mut [f32]], x: &'a [&'a [f32]], table: &'a [f32]) -> () {
+        const NEAR: usize = 8;
+        let k = x[0].len();
+        for (i, table) in table.chunks(NEAR * k).enumerate() {
+            for (out, x) in out.iter_mut().zip(x) {
+                let out = &mut out[i * NEAR..];
+                for (out, row) in out.iter_mut().zip(table.chunks_exact(k)) {
+                    *out = simd::dot(row, x);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{rows_dots, rows_product};
+
+    fn noise(n: usize, factor: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * factor % 1_013) as f32 - 500.0) * 1e-3).collect()
+    }
+
+    fn bits(x: &[f32]) -> Vec<u32> {
+        x.iter().map(|x| x.to_bits()).collect()
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_alone_and_among_others() {
+        for [k, n] in [[1, 1], [7, 33], [9, 64], [37, 5], [96, 100], [330, 70], [1_030, 17]] {
+            let weight = noise(k * n, 7_919);
+            for rows in [2, 3, 4, 5, 8, 13, 64] {
+                let all = noise(rows * k, 104_729);
+                let x: Vec<&[f32]> = all.chunks(k).collect();
+                let (mut sums, mut dots) = (vec![0.5; rows * n], vec![0.0; rows * n]);
+                rows_product(&mut sums, &x, &weight);
+                rows_dots(dots.chunks_mut(n).collect(), &x, &weight);
+                for (r, x) in x.chunks(1).enumerate() {
+                    let (mut one, mut dot) = (vec![0.5; n], vec![0.0; n]);
+                    rows_product(&mut one, x, &weight);
+                    rows_dots(vec![&mut dot], x, &weight);
+                    let range = r * n..(r + 1) * n;
+                    assert_eq!(
+                        bits(&sums[range.clone()]),
+                        bits(&one),
+                        "{k} {n}, row {r} of {rows}"
+                    );
+                    assert_eq!(bits(&dots[range]), bits(&dot), "{k} {n}, dots of {r} of {rows}");
+                }
+            }
         }
     }
 }

@@ -9,8 +9,8 @@ mod parameters;
 use crate::config::{GptConfig, Optimizer, Precision, Recompute, TrainConfig};
 use crate::finetune::FineTune;
 use crate::graph::{Graph, Op, Param, Slot};
-use crate::kernel::{Dims, Elem, LossScale};
-use crate::ops::head::{Head, HeadLast, row_stride};
+use crate::kernel::{Dims, Elem, Feed, LossScale, rows};
+use crate::ops::head::{Head, HeadExtend, row_stride};
 use crate::ops::{global_norm, optimizer, sample};
 use crate::plan::{Limits, Phase, Plan, Role, View};
 
@@ -19,8 +19,15 @@ pub use parameters::{
     Schema, adapters, check_finetune, moments, open, open_weights, parameters, schema, trained,
 };
 
-/// How many tokens generation adds in one replay, the longest first.
+/// How many rows a replay of generation has, the longest first.
 pub const EXTENDS: [u32; 3] = [64, 8, 1];
+
+/// The most rows that a replay should feed of `pending` tokens: the bits are the same in any, and up to some 24 rows take
+/// less time in the replays of 8.
+pub fn replay_rows(pending: usize) -> usize {
+    let [large, small, _] = EXTENDS.map(|n| n as usize);
+    if pending <= 3 * small { small } else { large }
+}
 
 /// What a program is recorded for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -35,8 +42,8 @@ pub struct Uses {
     pub dropout: bool,
     /// Whether the logits of all rows of a batch are wanted.
     pub logits: bool,
-    /// Whether text is generated.
-    pub generation: bool,
+    /// How many sequences text is generated for at once, if it is: the number of slots.
+    pub generation: Option<usize>,
     /// What activations and the weights of products are held in.
     pub precision: Precision,
     /// What the backward pass computes again.
@@ -52,7 +59,7 @@ impl Uses {
             training: Some(config.optimizer),
             dropout: config.dropout > 0.0,
             logits: false,
-            generation: true,
+            generation: Some(1),
             precision: config.precision,
             recompute: config.recompute,
         }
@@ -94,14 +101,26 @@ pub struct UpdateViews {
 /// The views that generation goes through.
 #[derive(Clone, Copy, Debug)]
 pub struct GenerationViews {
-    /// (S + 1): the tokens of the sequence.
+    /// (R,2): the rows of a replay, of which the shorter ones use the first: [`crate::kernel::rows`].
+    pub rows: View,
+    /// (SLOTS,12): what the slots draw by.
+    pub slots: View,
+    /// (SLOTS,S+1): the tokens of each slot's sequence.
     pub sequence: View,
-    /// (V): 1 for tokens that came so far.
+    /// (SLOTS,V): 1 for tokens that came so far.
     pub seen: View,
-    /// (V): logits of the last row.
+    /// (SLOTS,V): the logits that each slot drew from last.
     pub logits: View,
-    /// (V): what the next token is drawn from.
+    /// (SLOTS,V): what each slot's next token is drawn from.
     pub probs: View,
+}
+
+impl GenerationViews {
+    /// What the tables hold for a replay of `n` rows that feeds the slots so.
+    pub fn tables(&self, n: u32, feeds: &[Feed]) -> Vec<(View, Vec<u32>)> {
+        let [rows, slots] = rows::tables(feeds, n as usize, self.slots.len / rows::SLOT_WORDS);
+        vec![(self.rows.slice(0, rows.len()), rows), (self.slots, slots)]
+    }
 }
 
 /// A model as a plan: recorded once, replayed by any backend.
@@ -153,7 +172,7 @@ impl Program {
         g = g.in_precision(uses.precision).recomputing(uses.recompute).fine_tuning(finetune);
         let batch = (uses.batch > 0).then(|| record_batch(&mut g, config, uses, limits));
         let update = uses.training.map(|optimizer| record_update(&mut g, optimizer, uses, batch));
-        let generation = uses.generation.then(|| record_generation(&mut g, config));
+        let generation = uses.generation.map(|slots| record_generation(&mut g, config, slots));
         g.record_cast();
         let slots = g.slots();
         let (plan, params) = (g.plan, g.params);
@@ -248,26 +267,27 @@ fn record_update(
     UpdateViews { norm, state }
 }
 
-fn record_generation(g: &mut Graph, config: &GptConfig) -> GenerationViews {
-    let (c, v) = (config.n_embd, config.vocab_size);
+fn record_generation(g: &mut Graph, config: &GptConfig, count: usize) -> GenerationViews {
+    let GptConfig { n_embd: c, vocab_size: v, n_positions: s, .. } = *config;
     let mut views = None;
     for n in EXTENDS {
-        g.begin_extend(n as usize);
-        let sequence = g.buffer(Role::Staging, "sequence", config.n_positions + 1, Elem::U32);
+        g.begin_extend(n as usize, count);
+        let (rows, slots) = (g.rows_table(), g.slots_table());
+        let sequence = g.buffer(Role::Staging, "sequence", count * (s + 1), Elem::U32);
         let (x, wte) = decoder(g, config, sequence, false);
-        let logits = g.buffer(Role::Logits, "last_logits", v, Elem::Real);
-        let dims = Dims { C: c as u32, ..g.dims() };
-        g.push(HeadLast { dims, x: x.value, wte, logits });
+        let logits = g.buffer(Role::Logits, "last_logits", count * v, Elem::Real);
+        let dims = Dims { C: c as u32, LD: v as u32, ..g.dims() };
+        g.push(HeadExtend { dims, slots, x: x.value, wte, logits });
         g.record_forward(Phase::Extend(n));
-        views = Some((sequence, logits));
+        let dims = Dims { V: v as u32, S: s as u32, ..g.dims() };
+        views = views.or(Some((dims, rows, slots, sequence, logits)));
     }
-    let (sequence, logits) = views.expect("EXTENDS is not empty");
-    let seen = g.buffer(Role::Staging, "seen", v, Elem::U32);
-    let probs = g.buffer(Role::Logits, "probs", v, Elem::Real);
+    let (dims, rows, slots, sequence, logits) = views.expect("EXTENDS is not empty");
+    let seen = g.buffer(Role::Staging, "seen", count * v, Elem::U32);
+    let probs = g.buffer(Role::Logits, "probs", count * v, Elem::Real);
     let start = g.plan.dispatches.len();
-    let dims = Dims { V: v as u32, ..Dims::default() };
-    g.plan.push(&sample::FILTER, dims, &[seen, logits, probs]);
-    g.plan.push(&sample::DRAW, dims, &[probs, sequence, seen]);
+    g.plan.push(&sample::FILTER, dims, &[slots, seen, logits, probs]);
+    g.plan.push(&sample::DRAW, dims, &[slots, rows, probs, sequence, seen]);
     g.plan.end_phase(Phase::Sample, start);
-    GenerationViews { sequence, seen, logits, probs }
+    GenerationViews { rows, slots, sequence, seen, logits, probs }
 }

@@ -1,17 +1,19 @@
-//! The embedding of a token at its position: `out[b, t] = wte[tokens[b, t]] + wpe[position + t]`.
+//! The embedding of a token at its position: `out[b, t] = wte[tokens[b, t]] + wpe[t]`.
 //!
 //! ```text
 //! dwte[v] += Σ over (b, t) with tokens[b, t] = v of dout[b, t]      dwpe[t] += Σ_b dout[b, t]
 //! ```
 //!
 //! The token table may come in slices of V rows from START; a slice's kernel writes the rows of its
-//! tokens alone. In generation the rows past `step.count` are masked: the first slice writes zeros, and
-//! neither a token nor a position is read for them, since there may be none. A token that is in no slice is an error
-//! of the caller, whose row stays as it is.
+//! tokens alone. A token that is in no slice is an error of the caller, whose row stays as it is.
+//!
+//! In generation a row is a token of any slot at any position ([`crate::kernel::rows`]), and has a kernel of its own.
+//! Rows may be masked: the first slice writes zeros, and neither a token nor a position is read for them.
 
 use rayon::prelude::*;
 
 use crate::graph::{Graph, Op, Recorder, Sharing, Slice, Var, Wanted};
+use crate::kernel::rows::place;
 use crate::kernel::{
     Accumulate, Dims, Elem, Io, Kernel, Needs, Real, Step, accumulate, adds, four_channels, grid,
     reads, reads_u32, twin, writes_part,
@@ -29,6 +31,16 @@ pub const FORWARD: Kernel = Kernel {
     cpu: Some(fast_forward),
     flops: |d| d.rows() as u64 * u64::from(d.C),
     variants: portable!("embedding_forward", [], grid::rows),
+};
+
+/// `out` of rows of generation from a slice of the token table.
+pub const EXTEND_FORWARD: Kernel = Kernel {
+    name: "embedding_extend_forward",
+    args: &[reads_u32("rows"), reads_u32("tokens"), reads("wte"), reads("wpe"), writes_part("out")],
+    twin: twin!(extend_forward),
+    cpu: None,
+    flops: |d| u64::from(d.T) * u64::from(d.C),
+    variants: portable!("embedding_extend_forward", [ROWS], grid::rows),
 };
 
 /// A slice of `dwte`.
@@ -75,7 +87,40 @@ pub struct Embedding {
 
 impl Embedding {
     fn slice_dims(&self, slice: &Slice) -> Dims {
-        Dims { V: slice.rows as u32, START: slice.start as u32, ..self.dims }
+        slice_dims(&self.dims, slice)
+    }
+}
+
+fn slice_dims(dims: &Dims, slice: &Slice) -> Dims {
+    Dims { V: slice.rows as u32, START: slice.start as u32, ..*dims }
+}
+
+/// `out` (T,C) of rows of generation.
+pub struct EmbeddingExtend {
+    /// T, C, S, SLOTS.
+    pub dims: Dims,
+    /// (T,2)
+    pub rows: View,
+    /// (SLOTS,S+1)
+    pub tokens: View,
+    /// (V,C) in slices.
+    pub wte: Vec<Slice>,
+    /// (S,C)
+    pub wpe: View,
+    /// (T,C)
+    pub out: View,
+}
+
+impl Op for EmbeddingExtend {
+    fn forward(&self, plan: &mut Plan) {
+        for slice in &self.wte {
+            let args = [self.rows, self.tokens, slice.var.value, self.wpe, self.out];
+            plan.push(&EXTEND_FORWARD, slice_dims(&self.dims, slice), &args);
+        }
+    }
+
+    fn backward(&self, _: &mut Recorder<'_>) {
+        unreachable!("generation has no backward pass");
     }
 }
 
@@ -85,7 +130,8 @@ impl Graph {
         Wanted { name, shape, role: ParamRole::TokenTable, init: self.matrix_init() }
     }
 
-    /// The embeddings (B,T,C) of `tokens` from tables of tokens (V,C) and of positions (S,C), of these names.
+    /// The embeddings (B,T,C) of `tokens` from tables of tokens (V,C) and of positions (S,C), of these names; in
+    /// generation `tokens` are the sequences.
     pub fn embedding(
         &mut self,
         [tokens_name, positions_name]: [&str; 2],
@@ -102,7 +148,12 @@ impl Graph {
         let grad = if stream { "stream" } else { "embedding" };
         let out = self.var(grad, value, Elem::Real, has_grad);
         let dims = Dims { C: c as u32, S: s as u32, ..self.dims() };
-        self.push(Embedding { dims, tokens, wte, wpe, out });
+        if self.extends() {
+            let (rows, wpe, out) = (self.rows_table(), wpe.value, out.value);
+            self.push(EmbeddingExtend { dims, rows, tokens, wte, wpe, out });
+        } else {
+            self.push(Embedding { dims, tokens, wte, wpe, out });
+        }
         out
     }
 }
@@ -130,23 +181,41 @@ impl Op for Embedding {
     }
 }
 
-fn forward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
+fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     let (([wte, wpe], [out]), [tokens], []) = io.split();
-    let (c, position) = (dims.C as usize, step.position as usize);
+    let c = dims.C as usize;
     for row in 0..dims.rows() {
         let t = row % dims.T as usize;
-        let out = &mut out[row * c..(row + 1) * c];
-        if t >= step.count as usize {
-            if dims.START == 0 {
-                out.fill(F::zero());
-            }
-            continue;
+        embed([wte, wpe], dims, (tokens[row], t), &mut out[row * c..(row + 1) * c]);
+    }
+}
+
+/// `out` of a token at a position, if the slice has the token.
+fn embed<F: Real>(
+    [wte, wpe]: [&[F]; 2],
+    dims: &Dims,
+    (token, position): (u32, usize),
+    out: &mut [F],
+) {
+    let (c, token) = (dims.C as usize, token.wrapping_sub(dims.START));
+    if token < dims.V {
+        for i in 0..c {
+            out[i] = wte[token as usize * c + i] + wpe[position * c + i];
         }
-        let token = tokens[position + row].wrapping_sub(dims.START);
-        if token < dims.V {
-            for i in 0..c {
-                out[i] = wte[token as usize * c + i] + wpe[(position + t) * c + i];
+    }
+}
+
+fn extend_forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let (([wte, wpe], [out]), [rows, tokens], []) = io.split();
+    let (c, length) = (dims.C as usize, dims.S as usize + 1);
+    for row in 0..dims.T as usize {
+        let out = &mut out[row * c..(row + 1) * c];
+        match place(dims, rows, row) {
+            Some((slot, position)) => {
+                embed([wte, wpe], dims, (tokens[slot * length + position], position), out);
             }
+            None if dims.START == 0 => out.fill(F::zero()),
+            None => {}
         }
     }
 }
@@ -180,23 +249,17 @@ fn backward_positions<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     }
 }
 
-fn fast_forward(dims: &Dims, step: &Step, io: Io<'_, f32>) {
+fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     let (([wte, wpe], [out]), [tokens], []) = io.split();
-    let (c, t, position) = (dims.C as usize, dims.T as usize, step.position as usize);
+    let (c, t) = (dims.C as usize, dims.T as usize);
     let task = simd::rows_per_task(c);
     out.par_chunks_mut(task * c).enumerate().for_each(|(first, out)| {
         for (i, out) in out.chunks_exact_mut(c).enumerate() {
             let row = first * task + i;
-            if row % t >= step.count as usize {
-                if dims.START == 0 {
-                    out.fill(0.0);
-                }
-                continue;
-            }
-            let token = tokens[position + row].wrapping_sub(dims.START);
+            let token = tokens[row].wrapping_sub(dims.START);
             if token < dims.V {
                 let wte = &wte[token as usize * c..][..c];
-                let wpe = &wpe[(position + row % t) * c..][..c];
+                let wpe = &wpe[row % t * c..][..c];
                 out.iter_mut().zip(wte).zip(wpe).for_each(|((out, a), b)| *out = a + b);
             }
         }

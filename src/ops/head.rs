@@ -4,28 +4,34 @@
 //! slices of the table; the gradient of a chunk takes the place of its logits, so that (B,T,V) never
 //! stands in memory. Its rows are padded ([`row_stride`]), so that products and loss read and write
 //! vectors whatever V is; what pads them counts for nothing. The kernels are [`matmul`]'s and
-//! [`cross_entropy`]'s. Generation needs the logits of the last valid row alone, which has a kernel of its
-//! own.
+//! [`cross_entropy`]'s. Generation needs the logits of those rows alone after which a slot draws a token
+//! ([`crate::kernel::rows`]), which have a kernel of their own.
 
 use crate::graph::{Op, Recorder, Slice, Var};
 use crate::kernel::{
-    Accumulate, Dims, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, twin, writes_part,
+    Accumulate, Dims, Draw, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, reads_u32,
+    twin, writes_part,
 };
-use crate::math::gemv::row_dots;
+use crate::math::gemv::rows_dots;
 use crate::ops::variants::portable;
 use crate::ops::{cross_entropy, matmul};
 use crate::plan::{Plan, View};
 
-/// Logits of row `step.count - 1` (or the last, if that is less) against a slice of the table.
+/// Logits of the slots that draw a token, each of its row, against a slice of the table.
 pub const FORWARD: Kernel = Kernel {
     name: "head_forward",
-    args: &[reads("x").or_half(), reads("wte").or_half(), writes_part("logits")],
+    args: &[
+        reads_u32("slots"),
+        reads("x").or_half(),
+        reads("wte").or_half(),
+        writes_part("logits"),
+    ],
     twin: twin!(forward),
     cpu: Some(fast_forward),
-    flops: |d| 2 * u64::from(d.V) * u64::from(d.C),
+    flops: |d| 2 * u64::from(d.SLOTS) * u64::from(d.V) * u64::from(d.C),
     variants: portable!(
-        "head_forward", [], |d, _| grid::fold(d.V.div_ceil(8)),
-        "vectors": [], Needs::NOTHING, four_channels, |d, _| grid::fold(d.V.div_ceil(8))
+        "head_forward", [SLOTS], |d, _| grid::fold(d.V.div_ceil(8)),
+        "vectors": [SLOTS], Needs::NOTHING, four_channels, |d, _| grid::fold(d.V.div_ceil(8))
     ),
 };
 
@@ -160,23 +166,25 @@ impl Op for Head {
     }
 }
 
-/// `logits` (V) of the last valid row of `x` (T,C).
-pub struct HeadLast {
-    /// T, C.
+/// `logits` (SLOTS,V) of the rows of `x` (T,C) after which the slots draw.
+pub struct HeadExtend {
+    /// T, C, SLOTS; LD, which is V of the whole vocabulary.
     pub dims: Dims,
+    /// (SLOTS,12)
+    pub slots: View,
     /// (T,C)
     pub x: View,
     /// (V,C) in slices.
     pub wte: Vec<Slice>,
-    /// (V)
+    /// (SLOTS,V)
     pub logits: View,
 }
 
-impl Op for HeadLast {
+impl Op for HeadExtend {
     fn forward(&self, plan: &mut Plan) {
         for slice in &self.wte {
             let dims = Dims { V: slice.rows as u32, START: slice.start as u32, ..self.dims };
-            plan.push(&FORWARD, dims, &[self.x, slice.var.value, self.logits]);
+            plan.push(&FORWARD, dims, &[self.slots, self.x, slice.var.value, self.logits]);
         }
     }
 
@@ -185,19 +193,25 @@ impl Op for HeadLast {
     }
 }
 
-fn forward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
-    let ([x, wte], [logits]) = io.reals();
+fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let (([x, wte], [logits]), [slots], []) = io.split();
     let c = dims.C as usize;
-    let row = dims.T.min(step.count) as usize - 1;
-    let x = &x[row * c..(row + 1) * c];
-    for (v, wte) in wte.chunks(c).enumerate() {
-        logits[dims.START as usize + v] = x.iter().zip(wte).map(|(&x, &w)| x * w).sum();
+    for (slot, logits) in logits.chunks_mut(dims.LD as usize).enumerate() {
+        let Some((row, _)) = Draw::of_slot(slots, slot, dims.T as usize) else { continue };
+        let x = &x[row * c..(row + 1) * c];
+        for (v, wte) in wte.chunks(c).enumerate() {
+            logits[dims.START as usize + v] = x.iter().zip(wte).map(|(&x, &w)| x * w).sum();
+        }
     }
 }
 
-fn fast_forward(dims: &Dims, step: &Step, io: Io<'_, f32>) {
-    let ([x, wte], [logits]) = io.reals();
+fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let (([x, wte], [logits]), [slots], []) = io.split();
     let c = dims.C as usize;
-    let row = dims.T.min(step.count) as usize - 1;
-    row_dots(&mut logits[dims.START as usize..][..wte.len() / c], wte, &x[row * c..][..c]);
+    let drawing = logits.chunks_mut(dims.LD as usize).enumerate().filter_map(|(slot, logits)| {
+        let (row, _) = Draw::of_slot(slots, slot, dims.T as usize)?;
+        Some((&mut logits[dims.START as usize..][..wte.len() / c], &x[row * c..][..c]))
+    });
+    let (logits, x): (Vec<_>, Vec<_>) = drawing.unzip();
+    rows_dots(logits, &x, wte);
 }

@@ -15,7 +15,7 @@ use crate::config::Recompute;
 use crate::graph::{Graph, Op, Recorder, Sharing, Var, Wanted, any_grad};
 use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes};
 use crate::math::gemm::{Into, Matrix, product};
-use crate::math::gemv::row_product;
+use crate::math::gemv::{rows_dots, rows_product};
 use crate::math::simd::vector_fn;
 use crate::ops::lora::Lora;
 use crate::ops::variants::{portable, products};
@@ -168,11 +168,11 @@ impl Linear {
                 plan.push(&FORWARD_OUT_IN, dims, &[x.value, weight.value, bias.value, out.value]);
             }
             (WeightLayout::InOut, None) => {
-                let dims = matmul::whole([rows, c, oc], c);
+                let dims = Dims { SLOTS: dims.SLOTS, ..matmul::whole([rows, c, oc], c) };
                 plan.push(&matmul::NN, dims, &[x.value, weight.value, out.value]);
             }
             (WeightLayout::OutIn, None) => {
-                let dims = matmul::whole([rows, c, oc], oc);
+                let dims = Dims { SLOTS: dims.SLOTS, ..matmul::whole([rows, c, oc], oc) };
                 plan.push(&matmul::NT, dims, &[x.value, weight.value, out.value]);
             }
         }
@@ -428,13 +428,14 @@ fn backward_bias<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     }
 }
 
-/// `out = x · weight + bias`.
+/// `out = x · weight + bias`; in generation so that the bits of a row do not depend on the number of rows.
 fn layer(dims: &Dims, [x, weight, bias]: [&[f32]; 3], out: &mut [f32]) {
     let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
-    if rows == 1 {
-        return row_product(out, x, weight, bias);
-    }
     out.par_chunks_exact_mut(oc).for_each(|row| row.copy_from_slice(bias));
+    if dims.SLOTS > 0 || rows == 1 {
+        let x: Vec<&[f32]> = x.chunks_exact(c).collect();
+        return rows_product(out, &x, weight);
+    }
     product(out, oc, Into::Add, Matrix::new(x, rows, c, c), Matrix::new(weight, c, oc, oc), 1.0);
 }
 
@@ -446,6 +447,12 @@ fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
 fn fast_forward_out_in(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     let ([x, weight, bias], [out]) = io.reals();
     let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
+    if dims.SLOTS > 0 {
+        let x: Vec<&[f32]> = x.chunks_exact(c).collect();
+        rows_dots(out.chunks_exact_mut(oc).collect(), &x, weight);
+        let add = |row: &mut [f32]| row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+        return out.chunks_exact_mut(oc).for_each(add);
+    }
     out.par_chunks_exact_mut(oc).for_each(|row| row.copy_from_slice(bias));
     let (x, weight) = (Matrix::new(x, rows, c, c), Matrix::new(weight, oc, c, c).t());
     product(out, oc, Into::Add, x, weight, 1.0);

@@ -47,9 +47,10 @@ impl Lora {
     pub fn forward(&self, plan: &mut Plan, linear: &Linear) {
         let Lora { a, b, product, low, .. } = self;
         let [rows, c, oc, r] = self.sizes(linear);
-        plan.push(&matmul::NT, dims([rows, c, r], r), &[linear.x.value, a.value, product.value]);
+        let dims = |sizes| Dims { SLOTS: linear.dims.SLOTS, ..dims(sizes, r) };
+        plan.push(&matmul::NT, dims([rows, c, r]), &[linear.x.value, a.value, product.value]);
         self.record_scale(plan, product.value, low.value);
-        plan.push(&matmul::NN, dims([rows, r, oc], r), &[low.value, b.value, linear.out.value]);
+        plan.push(&matmul::NN, dims([rows, r, oc]), &[low.value, b.value, linear.out.value]);
     }
 
     /// Records the gradients of A and B, and what is added to that of the layer's input, after the layer's own;

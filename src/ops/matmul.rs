@@ -15,6 +15,7 @@ use crate::kernel::{
     Accumulate, Arg, Dims, Io, Kernel, Real, Step, accumulate, adds, reads, twin, writes_part,
 };
 use crate::math::gemm::{Into, Matrix, product};
+use crate::math::gemv::{rows_dots, rows_product};
 use crate::ops::variants::products;
 use crate::plan::Plan;
 
@@ -172,6 +173,13 @@ fn tn<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
 fn fast_nn(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     let ([a, b], [out]) = io.reals();
     let [m, k, n, ld, start] = sizes(dims);
+    if dims.SLOTS > 0 {
+        if step.overwrites(dims) {
+            out.fill(0.0);
+        }
+        let a: Vec<&[f32]> = a[start..].chunks(ld).map(|row| &row[..k]).collect();
+        return rows_product(out, &a, b);
+    }
     let (a, b) = (Matrix::new(&a[start..], m, k, ld), Matrix::new(b, k, n, n));
     product(out, n, Into::set_if(step.overwrites(dims)), a, b, 1.0);
 }
@@ -179,6 +187,10 @@ fn fast_nn(dims: &Dims, step: &Step, io: Io<'_, f32>) {
 fn fast_nt(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     let ([a, b], [out]) = io.reals();
     let [m, k, n, ld, start] = sizes(dims);
+    if dims.SLOTS > 0 {
+        let a: Vec<&[f32]> = a.chunks(k).collect();
+        return rows_dots(out[start..].chunks_mut(ld).map(|row| &mut row[..n]).collect(), &a, b);
+    }
     let (a, b) = (Matrix::new(a, m, k, k), Matrix::new(b, n, k, k).t());
     product(&mut out[start..], ld, Into::Set, a, b, 1.0);
 }

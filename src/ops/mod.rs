@@ -40,6 +40,7 @@ pub const ALL: &[&Kernel] = &[
     &dropout::FORWARD,
     &dropout::BACKWARD,
     &embedding::FORWARD,
+    &embedding::EXTEND_FORWARD,
     &embedding::BACKWARD_TOKENS,
     &embedding::BACKWARD_POSITIONS,
     &gelu::FORWARD,

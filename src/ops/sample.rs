@@ -12,33 +12,46 @@
 //! ```
 //!
 //! The draw takes the first token, in the order of ids, at which the running sum of the probabilities
-//! exceeds a number u in [0, 1) times their sum; u comes from the key and the position.
+//! exceeds a number u in [0, 1) times their sum; u comes from the slot's key and the token's position.
+//!
+//! Both kernels work on the slots that draw a token ([`crate::kernel::rows`]), one workgroup per slot, and leave the
+//! others alone.
 
+use rayon::prelude::*;
+
+use crate::kernel::rows::place;
 use crate::kernel::{
-    Dims, Io, Kernel, Real, Step, changes_u32, reads, reads_u32, twin, writes, writes_part_u32,
+    Dims, Draw, Io, Kernel, Real, Step, changes_u32, grid, reads, reads_u32, twin, writes_part,
+    writes_part_u32,
 };
 use crate::math::simd::{self, vector_fn};
 use crate::ops::random;
 use crate::ops::variants::portable;
 
-/// `probs` (V) from `logits` (V) and `seen` (V: 1 for tokens so far).
+/// `probs` (SLOTS,V) from `logits` (SLOTS,V) and `seen` (SLOTS,V: 1 for tokens so far).
 pub const FILTER: Kernel = Kernel {
     name: "sample_filter",
-    args: &[reads_u32("seen"), reads("logits"), writes("probs")],
+    args: &[reads_u32("slots"), reads_u32("seen"), reads("logits"), writes_part("probs")],
     twin: twin!(filter),
     cpu: Some(fast_filter),
-    flops: |d| 40 * u64::from(d.V),
-    variants: portable!("sample_filter", [REDUCE], |_, _| [1, 1, 1]),
+    flops: |d| 40 * u64::from(d.SLOTS) * u64::from(d.V),
+    variants: portable!("sample_filter", [REDUCE, SLOTS], |d, _| grid::fold(d.SLOTS)),
 };
 
-/// The next token into `tokens` at `position + count`, and into `seen`.
+/// The next token into `tokens` (SLOTS,S+1) after its row's position, and into `seen`.
 pub const DRAW: Kernel = Kernel {
     name: "sample_draw",
-    args: &[reads("probs"), writes_part_u32("tokens"), changes_u32("seen")],
+    args: &[
+        reads_u32("slots"),
+        reads_u32("rows"),
+        reads("probs"),
+        writes_part_u32("tokens"),
+        changes_u32("seen"),
+    ],
     twin: twin!(draw),
     cpu: None,
-    flops: |d| u64::from(d.V),
-    variants: portable!("sample_draw", [REDUCE, THREEFRY], |_, _| [1, 1, 1]),
+    flops: |d| u64::from(d.SLOTS) * u64::from(d.V),
+    variants: portable!("sample_draw", [REDUCE, THREEFRY, ROWS, SLOTS], |d, _| grid::fold(d.SLOTS)),
 };
 
 /// The order of tokens from the most probable downwards, equals by id.
@@ -58,50 +71,71 @@ fn softmax<F: Real>(x: &mut [F]) {
     x.iter_mut().for_each(|x| *x = *x / sum);
 }
 
-fn filter<F: Real>(_: &Dims, step: &Step, io: Io<'_, F>) {
-    let (([logits], [probs]), [seen], []) = io.split();
-    let penalty = F::of(step.repetition_penalty);
-    let temperature = F::of(if step.temperature > 0.0 { step.temperature } else { 1.0 });
+fn filter<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let (([logits], [probs]), [slots, seen], []) = io.split();
+    for (slot, probs) in probs.chunks_mut(dims.V as usize).enumerate() {
+        if let Some((_, draw)) = Draw::of_slot(slots, slot, dims.T as usize) {
+            let range = slot * probs.len()..(slot + 1) * probs.len();
+            filter_slot(&draw, &logits[range.clone()], &seen[range], probs);
+        }
+    }
+}
+
+fn filter_slot<F: Real>(draw: &Draw, logits: &[F], seen: &[u32], probs: &mut [F]) {
+    let penalty = F::of(draw.repetition_penalty);
+    let temperature = F::of(if draw.temperature > 0.0 { draw.temperature } else { 1.0 });
     for (v, out) in probs.iter_mut().enumerate() {
         let x = logits[v];
         let penalised = if x >= F::zero() { x / penalty } else { x * penalty };
         *out = if seen[v] != 0 { penalised } else { x } / temperature;
     }
     let order = descending(probs);
-    if step.temperature == 0.0 {
+    if draw.temperature == 0.0 {
         probs.fill(F::zero());
         probs[order[0]] = F::one();
         return;
     }
-    if step.top_k > 0 && (step.top_k as usize) < probs.len() {
-        let least = probs[order[step.top_k as usize - 1]];
+    if draw.top_k > 0 && (draw.top_k as usize) < probs.len() {
+        let least = probs[order[draw.top_k as usize - 1]];
         probs.iter_mut().filter(|x| **x < least).for_each(|x| *x = F::neg_infinity());
     }
-    if step.top_p < 1.0 {
+    if draw.top_p < 1.0 {
         let mut p = probs.to_vec();
         softmax(&mut p);
         let mut before = F::zero();
         for (rank, &v) in order.iter().enumerate() {
-            if rank > 0 && before >= F::of(step.top_p) {
+            if rank > 0 && before >= F::of(draw.top_p) {
                 probs[v] = F::neg_infinity();
             }
             before = before + p[v];
         }
     }
     softmax(probs);
-    if step.min_p > 0.0 {
-        let least = F::of(step.min_p) * probs[order[0]];
+    if draw.min_p > 0.0 {
+        let least = F::of(draw.min_p) * probs[order[0]];
         probs.iter_mut().filter(|p| **p < least).for_each(|p| *p = F::zero());
         let sum: F = probs.iter().copied().sum();
         probs.iter_mut().for_each(|p| *p = *p / sum);
     }
 }
 
-fn draw<F: Real>(_: &Dims, step: &Step, io: Io<'_, F>) {
-    let (([probs], []), [], [tokens, seen]) = io.split();
-    let next = step.position + step.count;
-    let u = F::of(f64::from(random::unit(random::threefry(step.seed, [next, 0])[0])));
-    let target = u * probs.iter().copied().sum();
+fn draw<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let (([probs], []), [slots, rows], [tokens, seen]) = io.split();
+    let (v, length) = (dims.V as usize, dims.S as usize + 1);
+    for slot in 0..dims.SLOTS as usize {
+        let Some((row, draw)) = Draw::of_slot(slots, slot, dims.T as usize) else { continue };
+        let Some((_, position)) = place(dims, rows, row) else { continue };
+        let next = position + 1;
+        let u = random::unit(random::threefry(draw.seed, [next as u32, 0])[0]);
+        let chosen = choose(&probs[slot * v..][..v], u);
+        tokens[slot * length + next] = chosen as u32;
+        seen[slot * v + chosen] = 1;
+    }
+}
+
+/// The first token at which the running sum of the probabilities exceeds `u` times their sum.
+fn choose<F: Real>(probs: &[F], u: f32) -> usize {
+    let target = F::of(f64::from(u)) * probs.iter().copied().sum();
     let mut sum = F::zero();
     let mut chosen = 0;
     for (v, &p) in probs.iter().enumerate().filter(|(_, p)| **p > F::zero()) {
@@ -111,8 +145,7 @@ fn draw<F: Real>(_: &Dims, step: &Step, io: Io<'_, F>) {
             break;
         }
     }
-    tokens[next as usize] = chosen as u32;
-    seen[chosen] = 1;
+    chosen
 }
 
 /// Whether token `a` comes before token `b`: more probable, or equal with the smaller id.
@@ -183,28 +216,38 @@ vector_fn! {
     }
 }
 
-fn fast_filter(_: &Dims, step: &Step, io: Io<'_, f32>) {
-    let (([logits], [probs]), [seen], []) = io.split();
-    let penalty = step.repetition_penalty as f32;
-    let temperature = if step.temperature > 0.0 { step.temperature as f32 } else { 1.0 };
+fn fast_filter(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let (([logits], [probs]), [slots, seen], []) = io.split();
+    let v = dims.V as usize;
+    let all = probs.par_chunks_mut(v).zip(logits.par_chunks(v)).zip(seen.par_chunks(v)).enumerate();
+    all.for_each(|(slot, ((probs, logits), seen))| {
+        if let Some((_, draw)) = Draw::of_slot(slots, slot, dims.T as usize) {
+            fast_filter_slot(&draw, logits, seen, probs);
+        }
+    });
+}
+
+fn fast_filter_slot(draw: &Draw, logits: &[f32], seen: &[u32], probs: &mut [f32]) {
+    let penalty = draw.repetition_penalty as f32;
+    let temperature = if draw.temperature > 0.0 { draw.temperature as f32 } else { 1.0 };
     let max = adjust(logits, seen, penalty, temperature, probs);
-    if step.temperature == 0.0 {
+    if draw.temperature == 0.0 {
         let best = probs.iter().position(|&x| x == max).unwrap_or(0);
         probs.fill(0.0);
         probs[best] = 1.0;
         return;
     }
-    let k = step.top_k as usize;
+    let k = draw.top_k as usize;
     if k > 0 && k < probs.len() {
         let descending = |a: &f32, b: &f32| b.partial_cmp(a).unwrap_or(std::cmp::Ordering::Equal);
         let least = *probs.to_vec().select_nth_unstable_by(k - 1, descending).1;
         probs.iter_mut().filter(|x| **x < least).for_each(|x| *x = f32::NEG_INFINITY);
     }
-    if step.top_p < 1.0 {
-        keep_nucleus(probs, step.top_p as f32);
+    if draw.top_p < 1.0 {
+        keep_nucleus(probs, draw.top_p as f32);
     }
     fast_softmax(probs);
-    if step.min_p > 0.0 {
-        keep_likely(probs, step.min_p as f32);
+    if draw.min_p > 0.0 {
+        keep_likely(probs, draw.min_p as f32);
     }
 }

@@ -6,15 +6,14 @@
 //! bound. Bindings end at whole vectors of 16 bytes, and so does what is let through.
 
 use std::collections::{BTreeSet, HashMap};
-use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use wgpt::GptConfig;
 use wgpt::backend::Backend;
 use wgpt::backend::gpu::{Choice, Gpu, GpuDevice, candidates, choose};
-use wgpt::check::verify_cases;
+use wgpt::check::verify_cases::{self, Run};
 use wgpt::config::Optimizer;
-use wgpt::kernel::{Elem, Kernel, Step, Variant, changes_u32};
+use wgpt::kernel::{Draw, Elem, Feed, Kernel, Step, Variant, changes_u32};
 use wgpt::model::{EXTENDS, Program, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
 use wgpt::plan::{Dispatch, Limits, Phase, Plan, Role, View};
@@ -24,8 +23,8 @@ use crate::common::full_gpu;
 /// The buffers that every device can bind to a shader at once; one of them holds what is noted.
 const MOST_BUFFERS: usize = 8;
 
-/// Dispatches of a plan, each range with its step.
-type Runs = Vec<(Range<usize>, Step)>;
+/// Dispatches of a plan, each range with its step and its tables.
+type Runs = Vec<Run>;
 
 /// Whether a character is of a name.
 fn is_word(c: char) -> bool {
@@ -141,14 +140,14 @@ fn outside(
     let mut watching = Plan { buffers: plan.buffers.clone(), ..Plan::default() };
     let noted = watching.buffer(Role::Staging, "outside", 3, Elem::U32);
     let mut steps = vec![];
-    for (range, step) in runs {
-        for dispatch in &plan.dispatches[range.clone()] {
+    for run in runs {
+        for dispatch in &plan.dispatches[run.range.clone()] {
             let variant = choose(Choice::Named(name), device.has(), dispatch);
             let is_watched = variant.name == name && dispatch.args.len() < MOST_BUFFERS;
             if is_watched && wanted(dispatch, variant) {
                 let args = [&dispatch.args[..], &[noted]].concat();
                 watching.push(watched(dispatch.kernel, variant), dispatch.dims, &args);
-                steps.push(*step);
+                steps.push(run);
             }
         }
     }
@@ -159,8 +158,9 @@ fn outside(
     let mut gpu = Gpu::new(device, Arc::clone(&watching)).expect("the device holds it");
     fill(&mut gpu);
     let mut found = vec![];
-    for (i, step) in steps.iter().enumerate() {
-        gpu.run(i..i + 1, step);
+    for (i, run) in steps.into_iter().enumerate() {
+        run.prepare(&mut gpu);
+        gpu.run(i..i + 1, &run.step);
         let mut words = [0; 3];
         gpu.read_u32(noted, &mut words).expect("the device is there");
         let [count, largest, args] = words;
@@ -170,8 +170,8 @@ fn outside(
             let args: Vec<&str> =
                 all.filter(|(i, _)| args >> i & 1 == 1).map(|(_, a)| a.name).collect();
             found.push(format!(
-                "{} {name}: {count} times in {args:?}, at {largest}; position {}, count {};{}",
-                dispatch.kernel.name, step.position, step.count, dispatch.dims
+                "{} {name}: {count} times in {args:?}, at {largest}; tables {:?};{}",
+                dispatch.kernel.name, run.tables, dispatch.dims
             ));
             gpu.write_u32(noted, &[0; 3]);
         }
@@ -187,7 +187,7 @@ fn all_outside(
     wanted: &mut dyn FnMut(&Dispatch, &Variant) -> bool,
     fill: &dyn Fn(&mut Gpu),
 ) -> Vec<String> {
-    let dispatches = runs.iter().flat_map(|(range, _)| &plan.dispatches[range.clone()]);
+    let dispatches = runs.iter().flat_map(|run| &plan.dispatches[run.range.clone()]);
     let names: BTreeSet<&str> = dispatches
         .flat_map(|dispatch| candidates(device.has(), dispatch))
         .map(|v| v.name)
@@ -230,51 +230,72 @@ fn all_kernels_but_one_are_watched() {
     assert_eq!(names, ["residual_layernorm_forward"]);
 }
 
-/// Whether indices of a kernel follow from what the host writes between replays: ids, a position, a count.
+/// Whether indices of a kernel follow from what the host writes between replays: ids, rows, slots.
 fn follows_the_host(kernel: &Kernel) -> bool {
-    let reads_words = kernel.args.iter().any(|arg| arg.elem == Elem::U32);
-    let text = kernel.variants[0].wgsl;
-    reads_words || ["step.position", "step.count"].iter().any(|word| text.contains(word))
+    kernel.args.iter().any(|arg| arg.elem == Elem::U32)
 }
 
-/// What an engine replays for prompts of every length in a context, and for the token after them.
+/// A replay of `n` rows that feeds the slots so, and the draws after it.
+fn replay(program: &Program, n: u32, feeds: &[Feed]) -> Runs {
+    let tables = program.generation.expect("recorded for generation").tables(n, feeds);
+    let run = |phase| Run {
+        range: program.plan.phase(phase),
+        step: Step::default(),
+        tables: tables.clone(),
+    };
+    vec![run(Phase::Extend(n)), run(Phase::Sample)]
+}
+
+/// What an engine replays for prompts of every length in a context, and for the token after them, in either slot.
 fn sound_runs(program: &Program, context: u32) -> Runs {
-    let plan = &program.plan;
     let mut runs: Runs = [Phase::Forward, Phase::Evaluate, Phase::Backward]
-        .map(|phase| (plan.phase(phase), Step { dropout: 1 << 30, ..Step::default() }))
+        .map(|phase| program.plan.phase(phase))
+        .map(|range| Run::new(range, Step { dropout: 1 << 30, ..Step::default() }))
         .into();
+    let context = context as usize;
     for length in [1, 2, 8, 9, 16, 63, 64, 65].into_iter().filter(|length| *length <= context) {
         let mut position = 0;
         while position < length {
             let left = length - position;
-            let n = EXTENDS.into_iter().rev().find(|n| *n >= left).unwrap_or(EXTENDS[0]);
-            let count = left.min(n);
-            runs.push((plan.phase(Phase::Extend(n)), Step { position, count, ..Step::default() }));
+            let n = EXTENDS.into_iter().rev().find(|n| *n as usize >= left).unwrap_or(EXTENDS[0]);
+            let count = left.min(n as usize);
+            let draw = (count == left).then(Draw::default);
+            runs.extend(replay(program, n, &[Feed { slot: length % 2, position, count, draw }]));
             position += count;
         }
     }
     // The last places of the context, each in the largest replay.
     for count in [1, 7] {
-        let step = Step { position: context - count, count, ..Step::default() };
-        runs.extend(
-            EXTENDS
-                .into_iter()
-                .filter(|n| *n >= count)
-                .map(|n| (plan.phase(Phase::Extend(n)), step)),
-        );
-        runs.push((plan.phase(Phase::Sample), step));
+        let draw = Some(Draw::default());
+        let feeds = [0, 1].map(|slot| Feed { slot, position: context - count, count, draw });
+        for n in EXTENDS.into_iter().filter(|n| *n as usize >= 2 * count) {
+            runs.extend(replay(program, n, &feeds));
+        }
+        runs.extend(EXTENDS[..2].iter().flat_map(|n| replay(program, *n, &feeds[1..])));
     }
     runs
 }
 
-/// The same with positions and counts that are none.
+/// The same with slots, positions and rows that are none.
 fn unsound_runs(program: &Program, context: u32) -> Runs {
     let mut runs = sound_runs(program, context);
-    let places = [(context - 1, 64), (context, 64), (context + 5, 1), (u32::MAX - 3, 8), (0, 0)];
-    for (position, count) in places {
-        let step = Step { position, count, ..Step::default() };
-        let phases = EXTENDS.map(Phase::Extend).into_iter().chain([Phase::Sample, Phase::Forward]);
-        runs.extend(phases.map(|phase| (program.plan.phase(phase), step)));
+    let views = program.generation.expect("recorded for generation");
+    let positions = [context - 1, context, context + 5, 1 << 20, 1 << 31, u32::MAX - 3];
+    let places = positions.into_iter().flat_map(|p| [0, 1, 2, 1 << 30, u32::MAX].map(|s| [s, p]));
+    let rows: Vec<u32> = places.flatten().collect();
+    for (n, at) in [(64, 0), (8, 0), (8, 18), (8, 34), (1, 2), (1, 22)] {
+        for drawn in [0, 1, n - 1, n, 64, u32::MAX] {
+            let mut rows = rows[at..].to_vec();
+            rows.resize(2 * n as usize, 7);
+            let slots = [drawn, drawn / 2].map(|row| Draw::default().words(row)).concat();
+            let tables = vec![(views.rows.slice(0, rows.len()), rows), (views.slots, slots)];
+            let run = |phase| Run {
+                range: program.plan.phase(phase),
+                step: Step::default(),
+                tables: tables.clone(),
+            };
+            runs.extend([Phase::Extend(n), Phase::Sample].map(run));
+        }
     }
     runs
 }
@@ -289,7 +310,7 @@ fn program(context: u32, vocab_size: usize) -> Program {
         ..GptConfig::small()
     };
     let (training, seq) = (Some(Optimizer::Adamw), context as usize);
-    let uses = Uses { batch: 2, seq, training, generation: true, ..Uses::default() };
+    let uses = Uses { batch: 2, seq, training, generation: Some(2), ..Uses::default() };
     // Slices of the token table, the last of them smaller.
     let limits = Limits { binding_bytes: 16 * 8 * 4, buffer_bytes: 64 << 10, ..Limits::NONE };
     let limits = if context == 17 { limits } else { Limits::NONE };
@@ -322,9 +343,9 @@ fn outside_with(
 fn kept(program: &Program, runs: &Runs, keep: impl Fn(&Kernel) -> bool) -> Runs {
     let dispatches = &program.plan.dispatches;
     let mut kept = vec![];
-    for (range, step) in runs {
-        let indices = range.clone().filter(|index| keep(dispatches[*index].kernel));
-        kept.extend(indices.map(|index| (index..index + 1, *step)));
+    for run in runs {
+        let indices = run.range.clone().filter(|index| keep(dispatches[*index].kernel));
+        kept.extend(indices.map(|index| Run { range: index..index + 1, ..run.clone() }));
     }
     kept
 }
@@ -350,14 +371,21 @@ fn unguarded(kernel: &'static Kernel, guard: &str, other: &str) -> &'static Kern
 #[test]
 fn a_missing_guard_is_seen() {
     let Some(device) = full_gpu() else { return };
-    let every = "t >= step.count || position >= dims.S || place >= arrayLength(&tokens)";
     let guards = [
-        ("embedding_forward", every, "t == 0xffffffffu", true),
         ("embedding_forward", "id >= dims.V", "id == 0xffffffffu", false),
+        ("embedding_extend_forward", "!place.inside", "row == 0xffffffffu", true),
+        ("embedding_extend_forward", "id >= dims.V", "id == 0xffffffffu", false),
         ("cross_entropy_forward", "target_id >= dims.V", "target_id == 0xffffffffu", false),
-        ("attention_extend_store", " || position >= dims.S", "", false),
-        ("attention_extend_forward", " && position < dims.S", "", false),
-        ("sample_draw", "if next < arrayLength(&tokens)", "if next > 0u", false),
+        ("attention_extend_store", "!place.inside", "t == 0xffffffffu", true),
+        (
+            "attention_extend_forward",
+            "place.inside)",
+            "place.slot < 2u && place.position < 64u)",
+            false,
+        ),
+        ("head_forward", "!draws(slot)", "slot == 0xffffffffu", true),
+        ("sample_draw", "!draws(slot)", "slot == 0xffffffffu", true),
+        ("sample_draw", "!place.inside", "slot == 0xffffffffu", false),
     ];
     for (name, guard, other, sound) in guards {
         let mut program = program(16, 21);

@@ -7,7 +7,9 @@ use assert_cmd::Command;
 use predicates::prelude::*;
 use serde_json::Value;
 use tempfile::TempDir;
+use wgpt::backend::Device;
 use wgpt::data::Tokens;
+use wgpt::{GenerateOptions, Gpt};
 
 /// The program, in a folder of its own, so that `runs/` is the test's.
 pub fn wgpt(folder: &Path) -> Command {
@@ -525,6 +527,44 @@ fn generate_continues_a_text() {
         .and(predicate::str::contains("--- sample 2 of 2 ---"));
     let two = ["generate", "--prompt=a", "--num-samples=2", "--max-tokens=5"];
     wgpt(run).args(two).assert().success().stdout(separated);
+}
+
+/// More samples than are generated at once, which end early and late.
+#[test]
+fn samples_are_those_of_one_after_the_other_in_their_order() {
+    let run = trained();
+    let mut gpt = Gpt::load(&run.join("runs/tiny/best"), Device::Cpu).expect("a model");
+    let stop = vec!["e".to_owned(), "an".to_owned()];
+    let all = |sample| GenerateOptions {
+        max_tokens: 25,
+        sample,
+        stop: stop.clone(),
+        ..GenerateOptions::default()
+    };
+    let (mut texts, mut ids) = (String::new(), String::new());
+    for sample in 0..11 {
+        let gap = if sample > 0 { "\n" } else { "" };
+        let head = format!("{gap}--- sample {} of 11 ---\n", sample + 1);
+        let text = gpt.generate("The", &all(sample)).expect("a text");
+        texts += &format!("{head}The{text}\n");
+        let new = gpt.generate_ids(&[5, 6], &all(sample)).expect("some ids");
+        let new: Vec<String> = new.iter().map(u32::to_string).collect();
+        ids += &format!("{head}{}\n", new.join(","));
+    }
+    let generate = [
+        "generate",
+        "--model=runs/tiny/best",
+        "--device=cpu",
+        "--max-tokens=25",
+        "--num-samples=11",
+    ];
+    let printed = |prompt: &str| {
+        let mut command = wgpt(run);
+        command.args(generate).args([prompt, "--stop=e", "--stop=an"]);
+        text(&command.assert().success().get_output().stdout)
+    };
+    assert_eq!(printed("--prompt=The"), texts);
+    assert_eq!(printed("--prompt-ids=5,6"), ids);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use wgpt::backend::Backend;
 use wgpt::backend::cpu::{Cpu, Use};
 use wgpt::backend::gpu::{Checks, DeviceChoice, Gpu, GpuDevice, Setup, Wanted, adapters, pick};
-use wgpt::kernel::Step;
+use wgpt::kernel::{Draw, Feed, Step};
 use wgpt::model::{Program, Uses, open as open_model};
 use wgpt::plan::{Limits, Phase, Plan, View};
 use wgpt::{Error, FineTune, GptConfig};
@@ -299,7 +299,7 @@ impl Model {
         self.on.read(view)[0]
     }
 
-    /// Puts tokens into the sequence and extends over all of them, in replays of these lengths.
+    /// Puts tokens into the sequence of the first slot and extends over all of them, in replays of these lengths.
     pub fn extend(&mut self, start: usize, tokens: &[u32], lengths: &[u32]) {
         let sequence = self.program.generation.expect("recorded for generation").sequence;
         self.on.write_u32(sequence.slice(start, tokens.len()), tokens);
@@ -309,9 +309,23 @@ impl Model {
             let fits = lengths.iter().find(|n| **n as usize <= left);
             let n = *fits.unwrap_or_else(|| lengths.last().expect("some length"));
             let count = left.min(n as usize);
-            let step = Step { position: at as u32, count: count as u32, ..Step::default() };
-            self.on.run(Phase::Extend(n), &step);
+            let draw = Some(Draw::default());
+            self.write_tables(n, &[Feed { slot: 0, position: at, count, draw }]);
+            self.on.run(Phase::Extend(n), &Step::default());
             at += count;
+        }
+    }
+
+    /// Draws the token after `position` of the first slot, from the last logits.
+    pub fn sample(&mut self, position: usize, draw: Draw) {
+        self.write_tables(1, &[Feed { slot: 0, position, count: 1, draw: Some(draw) }]);
+        self.on.run(Phase::Sample, &Step::default());
+    }
+
+    fn write_tables(&mut self, n: u32, feeds: &[Feed]) {
+        let views = self.program.generation.expect("recorded for generation");
+        for (view, words) in views.tables(n, feeds) {
+            self.on.write_u32(view, &words);
         }
     }
 }

@@ -6,6 +6,7 @@ use rayon::ThreadPoolBuilder;
 use wgpt::GptConfig;
 use wgpt::backend::Backend;
 use wgpt::backend::cpu::{Cpu, Use};
+use wgpt::check::verify_cases::{self, Run};
 use wgpt::check::{Comparison, lockstep};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::Graph;
@@ -39,7 +40,7 @@ fn case(
         training,
         dropout: true,
         logits: true,
-        generation: true,
+        generation: Some(1),
         precision: Precision::F32,
         recompute: Recompute::Gelu,
     };
@@ -110,10 +111,10 @@ fn fill(backend: &mut dyn Backend, program: &Program) {
 }
 
 /// The phases with a step for each, in an order in which each finds its inputs.
-fn runs(case: &Case) -> Vec<(Phase, Step)> {
+fn runs(case: &Case, program: &Program) -> Vec<Run> {
     let step = case.step;
     let second = Step { accumulate: 1, ..step };
-    let mut runs = vec![
+    let runs = [
         (Phase::Forward, step),
         (Phase::Evaluate, step),
         (Phase::Logits, step),
@@ -123,36 +124,16 @@ fn runs(case: &Case) -> Vec<(Phase, Step)> {
         (Phase::Update, step),
         (Phase::Update, Step { grad_clip: 0.0, learning_rate: 0.1, eps: 1.0, ..step }),
     ];
-    let room = case.config.n_positions as u32;
-    let (mut position, mut length) = (0, 0);
-    for (n, count) in [(64, 37), (8, 8), (8, 5), (1, 1), (1, 1)] {
-        if position + count <= room {
-            runs.push((Phase::Extend(n), Step { position, count, ..step }));
-            position += count;
-            length = count;
-        }
-    }
-    if length > 0 {
-        let last = Step { position: position - length, count: length, ..step };
-        let top = Step { top_k: 5, top_p: 0.8, min_p: 0.05, temperature: 0.7, ..last };
-        let steps = [
-            last,
-            Step { temperature: 0.0, ..last },
-            Step { repetition_penalty: 1.3, ..top },
-            Step { top_p: 1.0, min_p: 0.0, ..top },
-            Step { top_k: 0, min_p: 0.0, top_p: 0.5, ..top },
-            Step { repetition_penalty: 2.0, ..last },
-        ];
-        runs.extend(steps.map(|step| (Phase::Sample, step)));
-    }
-    runs
+    let runs = runs.into_iter().map(|(phase, step)| Run::new(program.plan.phase(phase), step));
+    let views = program.generation.expect("the cases generate");
+    runs.chain(verify_cases::generation(program, views)).collect()
 }
 
 /// Puts numbers where a cache of past positions is read, in place of the marks that show which
 /// positions a dispatch wrote.
 fn past(backend: &mut dyn Backend, dispatch: &Dispatch) {
     if dispatch.kernel.name == "attention_extend_forward" {
-        backend.write(dispatch.args[1], &noise(104, dispatch.args[1].len));
+        backend.write(dispatch.args[2], &noise(104, dispatch.args[2].len));
     }
 }
 
@@ -165,14 +146,14 @@ fn kernels_agree_with_their_twins() {
         let mut kernels = Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels);
         fill(&mut twins, &program);
         fill(&mut kernels, &program);
-        for (phase, step) in runs(&case) {
-            let range = plan.phase(phase);
+        for run in runs(&case, &program) {
+            run.prepare(&mut twins);
             let check = |c: Comparison| {
-                assert!(c.error <= TOLERANCE, "{:?} {phase:?} {c:?}", case.config);
+                assert!(c.error <= TOLERANCE, "{:?} {c:?}", case.config);
             };
-            for index in range {
+            for index in run.range {
                 past(&mut twins, &plan.dispatches[index]);
-                lockstep(&plan, index..index + 1, &step, &mut twins, &mut kernels, check)
+                lockstep(&plan, index..index + 1, &run.step, &mut twins, &mut kernels, check)
                     .expect("a CPU is not lost");
             }
         }
@@ -243,9 +224,7 @@ fn bits(case: &Case, threads: usize) -> Vec<Vec<u32>> {
     fill(&mut cpu, &program);
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
     pool.install(|| {
-        for (phase, step) in runs(case) {
-            cpu.run(plan.phase(phase), &step);
-        }
+        runs(case, &program).iter().for_each(|run| run.on(&mut cpu));
     });
     let mut read = |buffer: usize| {
         let spec = &plan.buffers[buffer];

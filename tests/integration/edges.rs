@@ -2,7 +2,7 @@
 
 use wgpt::config::Optimizer;
 use wgpt::graph::Slot;
-use wgpt::kernel::{Dims, Elem, LossScale, Step};
+use wgpt::kernel::{Dims, Draw, Elem, LossScale, Step, rows};
 use wgpt::ops::global_norm::{self, BLOCK, NormViews};
 use wgpt::ops::optimizer;
 use wgpt::ops::sample;
@@ -122,18 +122,21 @@ fn norms_of_very_large_and_very_small_gradients_are_right() {
 }
 
 /// The probabilities of these logits after a filter.
-fn filtered(on: On, logits: &[f32], step: &Step) -> Vec<f64> {
+fn filtered(on: On, logits: &[f32], draw: &Draw) -> Vec<f64> {
     let v = logits.len();
     let mut plan = Plan::default();
+    let slots = plan.buffer(Role::Staging, "slots", rows::SLOT_WORDS, Elem::U32);
     let seen = plan.buffer(Role::Staging, "seen", v, Elem::U32);
     let [input, probs] =
         ["logits", "probs"].map(|name| plan.buffer(Role::Logits, name, v, Elem::Real));
-    plan.push(&sample::FILTER, Dims { V: v as u32, ..Dims::default() }, &[seen, input, probs]);
+    let dims = Dims { V: v as u32, T: 1, SLOTS: 1, ..Dims::default() };
+    plan.push(&sample::FILTER, dims, &[slots, seen, input, probs]);
     plan.end_phase(Phase::Sample, 0);
     let mut on = on.backend(&plan);
     on.write(input, logits);
     on.write_u32(seen, &vec![0; v]);
-    on.run(Phase::Sample, step);
+    on.write_u32(slots, &draw.words(0));
+    on.run(Phase::Sample, &Step::default());
     on.read(probs)
 }
 
@@ -156,7 +159,7 @@ fn top_p_that_is_met_exactly_keeps_no_token_more() {
     ];
     for on in On::all_variants() {
         for (logits, top_p, kept) in &cases {
-            let probs = filtered(on, logits, &Step { top_p: *top_p, ..Step::default() });
+            let probs = filtered(on, logits, &Draw { top_p: *top_p, ..Draw::default() });
             let what = format!("{on:?}: {kept} of {} by {top_p}", logits.len());
             let equals = (0..logits.len()).filter(|v| logits[*v] > -1e4);
             let want: Vec<usize> = equals.take(*kept).collect();

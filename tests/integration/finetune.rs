@@ -108,7 +108,7 @@ const TRAINING: Uses = Uses {
     training: Some(Optimizer::Adamw),
     dropout: false,
     logits: false,
-    generation: true,
+    generation: Some(1),
     precision: Precision::F32,
     recompute: Recompute::Gelu,
 };

@@ -161,7 +161,7 @@ fn uniforms_have_one_layout() {
         Dims::default(),
         [
             B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, SCALE, HS, KVH, Q_START,
-            K_START, V_START, Q_ROW, K_ROW, Q_HEAD, K_HEAD, PAD, FIRST
+            K_START, V_START, Q_ROW, K_ROW, Q_HEAD, K_HEAD, SLOTS, FIRST
         ]
     );
     assert_eq!((found, span), (rust, size_of::<Dims>()));
@@ -172,12 +172,9 @@ fn uniforms_have_one_layout() {
         wgpt::kernel::Step { eps: 0.5, ..Default::default() }.words(),
         [
             accumulate,
-            position,
-            count,
             seed_0,
             seed_1,
             dropout,
-            top_k,
             loss_scale,
             learning_rate,
             beta1,
@@ -186,11 +183,7 @@ fn uniforms_have_one_layout() {
             ln_beta2,
             eps,
             weight_decay,
-            grad_clip,
-            temperature,
-            top_p,
-            min_p,
-            repetition_penalty
+            grad_clip
         ]
     );
     assert_eq!((found, span), (rust, size_of::<StepWords>()));
@@ -375,7 +368,7 @@ fn a_kernel_that_was_not_run_does_not_pass() {
 fn bits(device: &Arc<GpuDevice>, case: &Case, name: &str) -> Vec<u32> {
     let mut gpu = Gpu::with(device, Arc::clone(&case.plan), Choice::Named(name)).unwrap();
     verify_cases::fill_random(case, &mut gpu, 7);
-    case.runs.iter().for_each(|(range, step)| gpu.run(range.clone(), step));
+    case.runs.iter().for_each(|run| run.on(&mut gpu));
     let mut bits = vec![];
     for (buffer, spec) in case.plan.buffers.iter().enumerate() {
         let view = View { buffer, start: 0, len: spec.len, elem: spec.elem };

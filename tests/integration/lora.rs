@@ -12,7 +12,7 @@ use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::engine::Tensor;
 use wgpt::error::Kind;
 use wgpt::finetune::Lora;
-use wgpt::kernel::{LossScale, Step};
+use wgpt::kernel::{Draw, LossScale, Step};
 use wgpt::model::{EXTENDS, Program, Uses, check_finetune, open as open_model, parameters};
 use wgpt::ops::global_norm::{FIRST_SCALE_LOG2, state};
 use wgpt::ops::random::threefry;
@@ -81,7 +81,7 @@ const TRAINING: Uses = Uses {
     training: Some(Optimizer::Adamw),
     dropout: false,
     logits: true,
-    generation: true,
+    generation: Some(1),
     precision: Precision::F32,
     recompute: Recompute::Gelu,
 };
@@ -265,9 +265,9 @@ impl Adapting {
 /// The last logits of a model after some tokens.
 fn last_logits(gpt: &mut Gpt) -> Vec<f64> {
     let engine = gpt.engine().unwrap();
-    engine.begin_sequence();
-    engine.prefill(&[84, 104, 101, 32]);
-    engine.read_last_logits().unwrap().into_iter().map(f64::from).collect()
+    engine.begin_sequence(0);
+    engine.prefill(0, &[84, 104, 101, 32], Draw::default());
+    engine.read_logits(0).unwrap().into_iter().map(f64::from).collect()
 }
 
 #[test]

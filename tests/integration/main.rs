@@ -27,6 +27,7 @@ mod oracle;
 mod oracle_ops;
 mod peft;
 mod run_folder;
+mod sequences;
 mod synced;
 mod tokenizer;
 mod training;

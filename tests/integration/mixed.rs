@@ -272,7 +272,7 @@ fn copies_are_as_new_as_the_parameters() {
         batch: 1,
         seq: 32,
         training: Some(Optimizer::Sgd),
-        generation: true,
+        generation: Some(1),
         precision: Precision::Mixed,
         ..Uses::default()
     };
@@ -305,8 +305,8 @@ fn extensions_are_near_those_of_f32() {
     let tokens = &expect.ids("tokens")[..seq];
     for on in On::in_half() {
         // Alone, where the cache is of half precision, and beside training, whose memory it uses.
-        let alone = Uses { generation: true, precision: Precision::Mixed, ..Uses::default() };
-        for uses in [alone, Uses { generation: true, ..uses(&expect) }] {
+        let alone = Uses { generation: Some(1), precision: Precision::Mixed, ..Uses::default() };
+        for uses in [alone, Uses { generation: Some(1), ..uses(&expect) }] {
             let mut model = Model::open(&dir, uses, on);
             model.on.run(Phase::Cast, &Step::default());
             model.extend(0, tokens, &EXTENDS);
@@ -320,7 +320,7 @@ fn extensions_are_near_those_of_f32() {
 #[test]
 fn a_device_without_half_precision_refuses() {
     let Some(device) = gpu() else { return };
-    let uses = Uses { generation: true, precision: Precision::Mixed, ..Uses::default() };
+    let uses = Uses { generation: Some(1), precision: Precision::Mixed, ..Uses::default() };
     let program = wgpt::model::Program::record(&tiny(), uses, device.limits());
     let error = Gpu::new(device, Arc::new(program.plan)).err().expect("it has no halves");
     assert!(error.to_string().contains("half precision"), "{error}");

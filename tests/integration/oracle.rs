@@ -7,7 +7,7 @@ use serde_json::Value;
 use wgpt::backend::Device;
 use wgpt::config::Optimizer;
 use wgpt::generate::generate;
-use wgpt::kernel::{Dims, Elem, Step};
+use wgpt::kernel::{Dims, Draw, Elem, Step, rows};
 use wgpt::model::{EXTENDS, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
 use wgpt::ops::{global_norm, sample};
@@ -260,8 +260,7 @@ fn continue_greedily(model: &mut Model, case: &Value) -> Vec<u32> {
         let new = seen[from..].to_vec();
         model.extend(from, &new, &EXTENDS);
         cached = len;
-        let step = Step { position: len as u32 - 1, count: 1, temperature: 0.0, ..Step::default() };
-        model.on.run(Phase::Sample, &step);
+        model.sample(len - 1, Draw { temperature: 0.0, ..Draw::default() });
         let next = model.on.read_u32(generation.sequence)[len];
         tokens.push(next);
         if Some(next) == end {
@@ -287,7 +286,7 @@ fn greedy_generation_by_the_twins() {
     for name in ["generation_a", "generation_b"] {
         let reference = json(&oracle().join(format!("{name}.json")));
         let dir = oracle().join(reference["model"].as_str().expect("a name"));
-        let uses = Uses { generation: true, ..Uses::default() };
+        let uses = Uses { generation: Some(1), ..Uses::default() };
         let mut model = Model::open(&dir, uses, On::Twins64);
         // A cache is of no use once the window moves, and twins are slow: one such case is enough.
         let mut cases = greedy_cases(&reference);
@@ -353,10 +352,12 @@ fn filter_vector(vector: &Value, on: On) -> usize {
         vector["logits"].as_array().expect("logits").iter().map(|x| number(x) as f32).collect();
     let v = logits.len();
     let mut plan = Plan::default();
+    let slots = plan.buffer(Role::Staging, "slots", rows::SLOT_WORDS, Elem::U32);
     let seen = plan.buffer(Role::Staging, "seen", v, Elem::U32);
     let input = plan.buffer(Role::Logits, "logits", v, Elem::Real);
     let probs = plan.buffer(Role::Logits, "probs", v, Elem::Real);
-    plan.push(&sample::FILTER, Dims { V: v as u32, ..Dims::default() }, &[seen, input, probs]);
+    let dims = Dims { V: v as u32, T: 1, SLOTS: 1, ..Dims::default() };
+    plan.push(&sample::FILTER, dims, &[slots, seen, input, probs]);
     plan.end_phase(Phase::Sample, 0);
     let mut subject = on.backend(&plan);
     subject.write(input, &logits);
@@ -367,15 +368,16 @@ fn filter_vector(vector: &Value, on: On) -> usize {
     let cases = vector["cases"].as_array().expect("cases");
     for case in cases {
         let setting = |name: &str, off: f64| case["settings"].get(name).map_or(off, number);
-        let step = Step {
+        let draw = Draw {
             repetition_penalty: setting("repetition_penalty", 1.0),
             temperature: setting("temperature", 1.0),
             top_k: setting("top_k", 0.0) as u32,
             top_p: setting("top_p", 1.0),
             min_p: setting("min_p", 0.0),
-            ..Step::default()
+            ..Draw::default()
         };
-        subject.run(Phase::Sample, &step);
+        subject.write_u32(slots, &draw.words(0));
+        subject.run(Phase::Sample, &Step::default());
         let tol_f32 = vector["tol_f32"].as_f64().expect("a tolerance");
         let what = format!("{} {on:?} {}", vector["name"], case["settings"]);
         let tolerance = on.tolerance(1e-12, tol_f32, 5.0 * tol_f32);

@@ -15,6 +15,7 @@ use wgpt::backend::Device;
 use wgpt::checkpoint::{
     Layout, ModelFiles, TextFiles, has_adapters, is_adapter, model_at, write_model,
 };
+use wgpt::kernel::Draw;
 use wgpt::model::parameters;
 use wgpt::{Error, Gpt, GptConfig};
 
@@ -411,9 +412,9 @@ fn write_adapters(dir: &Path, config: &Value, tensors: &[Stored]) {
 fn logits(model: &Path) -> Result<Vec<f64>, Error> {
     let mut gpt = Gpt::load(&model_at(model)?, Device::Cpu)?;
     let engine = gpt.engine()?;
-    engine.begin_sequence();
-    engine.prefill(&TOKENS);
-    let all = engine.read_last_logits()?;
+    engine.begin_sequence(0);
+    engine.prefill(0, &TOKENS, Draw::default());
+    let all = engine.read_logits(0)?;
     Ok(all.into_iter().take(3).map(f64::from).collect())
 }
 

@@ -269,10 +269,13 @@ impl GpuDevice {
         let measured = self.measured();
         let timing = measured.classes.get(&class(dispatch));
         let ms = timing.and_then(|timing| timing.ms.get(variant.name));
+        // What is measured of generation is one row, for which eight take about as long.
+        let rows = if dispatch.dims.SLOTS > 0 { dispatch.dims.T.max(dispatch.dims.M) } else { 1 };
+        let ms = ms.map(|ms| ms * f64::from(rows.div_ceil(8)));
         // Most kernels do less well than the best one.
         let flops_per_ms = measured.peak.map_or(self.flops_per_ms, |peak| peak.gflops * 1e6 / 8.0);
         let flops = (dispatch.kernel.flops)(&dispatch.dims) as f64;
-        ms.copied().unwrap_or(flops / flops_per_ms)
+        ms.unwrap_or(flops / flops_per_ms)
     }
 
     /// An error of this device.

@@ -53,8 +53,11 @@ pub fn full_name(dispatch: &Dispatch, variant: &Variant) -> String {
 /// What is timed and chosen as one: the kernel, what its arguments hold, each of its sizes up to the next
 /// power of two (of a dispatch without sizes the length of its last argument), and, a digit each, which of
 /// the kernel's variants fit: so that what is chosen for one of a class fits all of them.
+///
+/// All dispatches of generation that differ in the number of rows, or of slots, are of one class: that of one row.
 pub fn class(dispatch: &Dispatch) -> String {
-    let Dims { B, T, C, OC, NH, V, S, M, K, N, .. } = dispatch.dims;
+    let dims = of_one_row(&dispatch.dims);
+    let Dims { B, T, C, OC, NH, V, S, M, K, N, .. } = dims;
     let sizes = [("B", B), ("T", T), ("C", C), ("OC", OC), ("NH", NH), ("V", V), ("S", S)];
     let sizes = sizes.into_iter().chain([("M", M), ("K", K), ("N", N)]);
     let mut class = dispatch.kernel.name.to_owned();
@@ -72,9 +75,18 @@ pub fn class(dispatch: &Dispatch) -> String {
         class += &format!(" n={}", last.next_power_of_two());
     }
     let elems = dispatch.elems();
-    let fits = dispatch.kernel.variants.iter().map(|v| (v.fits)(&dispatch.dims, &elems));
+    let fits = dispatch.kernel.variants.iter().map(|v| (v.fits)(&dims, &elems));
     let digits: String = fits.map(|fits| if fits { '1' } else { '0' }).collect();
     class + " fits=" + &digits
+}
+
+/// Sizes by which a dispatch's variant is chosen: those of generation with one row, whatever the number of rows is. Other
+/// variants sum in another order, and the bits of a row must not depend on the rows beside it.
+fn of_one_row(dims: &Dims) -> Dims {
+    match dims.SLOTS {
+        0 => *dims,
+        _ => Dims { T: dims.T.min(1), M: dims.M.min(1), ..*dims },
+    }
 }
 
 /// The variants that an adapter with `has` can run a dispatch with, the portable one first.
@@ -82,9 +94,9 @@ pub fn candidates<'a>(
     has: &'a Needs,
     dispatch: &'a Dispatch,
 ) -> impl Iterator<Item = &'static Variant> + 'a {
-    let elems = dispatch.elems();
+    let (dims, elems) = (of_one_row(&dispatch.dims), dispatch.elems());
     let variants = dispatch.kernel.variants.iter();
-    variants.filter(move |v| v.needs.within(has) && (v.fits)(&dispatch.dims, &elems))
+    variants.filter(move |v| v.needs.within(has) && (v.fits)(&dims, &elems))
 }
 
 /// The variant that a choice means.

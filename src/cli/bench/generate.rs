@@ -37,7 +37,7 @@ pub struct Args {
 /// Times generation.
 pub fn run(args: &Args) -> Result<()> {
     let (common, prompt, new) = (&args.common, args.prompt_tokens, args.max_tokens);
-    let mut engine = common.engine(Uses { generation: true, ..Uses::default() }, None)?;
+    let mut engine = common.engine(Uses { generation: Some(1), ..Uses::default() }, None)?;
     let ids = random_ids(engine.program().config.vocab_size, prompt as usize);
     let options = GenerateOptions {
         max_tokens: new as usize,

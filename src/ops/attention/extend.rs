@@ -1,61 +1,73 @@
 //! Attention of new positions over all positions so far.
 //!
-//! In generation a cache (2,S,C) holds the keys and the values of all positions so far: rows are
-//! stored at `step.position`, and each new row sees the positions up to its own.
+//! In generation a cache (SLOTS,2,S,C) holds the keys and the values of all positions of every slot so far. The keys
+//! and values of a row ([`crate::kernel::rows`]) are stored at its position of its slot, and it sees the positions of
+//! that slot up to its own. Each row is computed by itself, so that its bits do not depend on the others.
 
 use rayon::prelude::*;
 
-use super::cpu::{Scratch, TILE, attend, column_groups, rows_of};
+use super::cpu::column_groups;
 use super::four_head_channels;
-use super::heads::{Heads, Seen};
 use super::twins::{dot, log_sum_exp, query, root};
 use crate::graph::{Op, Recorder};
-use crate::kernel::{Dims, Io, Kernel, Needs, Real, Step, grid, reads, twin, writes, writes_part};
-use crate::math::gemm::Matrix;
+use crate::kernel::rows::place;
+use crate::kernel::{
+    Dims, Io, Kernel, Needs, Real, Step, grid, reads, reads_u32, twin, writes, writes_part,
+};
+use crate::math::simd::{self, vector_fn};
 use crate::ops::variants::portable;
 use crate::plan::{Plan, View};
 
-/// One workgroup a head of a new row; z counts parts of its channels.
+/// One workgroup per head of a row; z counts parts of its channels.
 fn row_heads(d: &Dims, channels: u32) -> [u32; 3] {
     let [x, y, _] = grid::fold(d.NH * d.T);
     [x, y, (d.C / d.NH).div_ceil(channels)]
 }
 
-/// Keys and values of new rows into the cache.
+/// Keys and values of rows into the cache.
 pub const EXTEND_STORE: Kernel = Kernel {
     name: "attention_extend_store",
-    args: &[reads("qkv").or_half(), writes_part("cache").or_half()],
+    args: &[reads_u32("rows"), reads("qkv").or_half(), writes_part("cache").or_half()],
     twin: twin!(extend_store),
     cpu: None,
     flops: |_| 0,
-    variants: portable!("attention_extend_store", [], |d, _| grid::fold((d.T * d.C).div_ceil(256))),
+    variants: portable!("attention_extend_store", [ROWS], |d, _| {
+        grid::fold((d.T * d.C).div_ceil(256))
+    }),
 };
 
-/// `out` of new rows from their queries and the cache.
+/// `out` of rows from their queries and the cache.
 pub const EXTEND_FORWARD: Kernel = Kernel {
     name: "attention_extend_forward",
-    args: &[reads("qkv").or_half(), reads("cache").or_half(), writes("out").or_half()],
+    args: &[
+        reads_u32("rows"),
+        reads("qkv").or_half(),
+        reads("cache").or_half(),
+        writes("out").or_half(),
+    ],
     twin: twin!(extend_forward),
     cpu: Some(fast_extend_forward),
     flops: |d| 4 * u64::from(d.T) * u64::from(d.S) * u64::from(d.C),
     variants: portable!(
         "attention_extend_forward",
-        [REDUCE],
+        [REDUCE, ROWS],
         |d, _| row_heads(d, 256),
-        "vectors": [REDUCE],
+        "vectors": [REDUCE, ROWS],
         Needs::NOTHING,
         four_head_channels,
         |d, _| row_heads(d, 1024)
     ),
 };
 
-/// `out` (T,C) of T new positions from `qkv` (T,3C) and a cache (2,S,C); one sequence.
+/// `out` (T,C) of T rows from `qkv` (T,3C) and a cache (SLOTS,2,S,C).
 pub struct AttentionExtend {
-    /// B (1), T, C, NH, S.
+    /// T, C, NH, S, SLOTS.
     pub dims: Dims,
+    /// (T,2)
+    pub rows: View,
     /// (T,3C)
     pub qkv: View,
-    /// (2,S,C)
+    /// (SLOTS,2,S,C)
     pub cache: View,
     /// (T,C)
     pub out: View,
@@ -63,8 +75,9 @@ pub struct AttentionExtend {
 
 impl Op for AttentionExtend {
     fn forward(&self, plan: &mut Plan) {
-        plan.push(&EXTEND_STORE, self.dims, &[self.qkv, self.cache]);
-        plan.push(&EXTEND_FORWARD, self.dims, &[self.qkv, self.cache, self.out]);
+        plan.push(&EXTEND_STORE, self.dims, &[self.rows, self.qkv, self.cache]);
+        let args = [self.rows, self.qkv, self.cache, self.out];
+        plan.push(&EXTEND_FORWARD, self.dims, &args);
     }
 
     fn backward(&self, _: &mut Recorder<'_>) {
@@ -72,54 +85,94 @@ impl Op for AttentionExtend {
     }
 }
 
-fn extend_store<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
-    let ([qkv], [cache]) = io.reals();
+/// Keys (0) or values (1) of a slot from a position on, from the first channel of a head on.
+fn cached<'a, F>(dims: &Dims, cache: &'a [F], [slot, side, head]: [usize; 3]) -> &'a [F] {
     let (c, s) = (dims.C as usize, dims.S as usize);
-    for t in 0..dims.T.min(step.count) as usize {
-        for (which, side) in cache.chunks_mut(s * c).enumerate() {
+    let slot = &cache[slot * 2 * s * c..][..2 * s * c];
+    &slot[side * s * c + head * c / dims.NH as usize..]
+}
+
+fn extend_store<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let (([qkv], [cache]), [rows], []) = io.split();
+    let (c, s) = (dims.C as usize, dims.S as usize);
+    for t in 0..dims.T as usize {
+        let Some((slot, position)) = place(dims, rows, t) else { continue };
+        for which in 0..2 {
             let row = &qkv[t * 3 * c + (which + 1) * c..][..c];
-            side[(step.position as usize + t) * c..][..c].copy_from_slice(row);
+            cache[((2 * slot + which) * s + position) * c..][..c].copy_from_slice(row);
         }
     }
 }
 
-fn extend_forward<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
-    let ([qkv, cache], [out]) = io.reals();
+fn extend_forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let (([qkv, cache], [out]), [rows], []) = io.split();
     let (c, hs) = (dims.C as usize, (dims.C / dims.NH) as usize);
-    let (keys, values) = cache.split_at(dims.S as usize * c);
     out.fill(F::zero());
-    for t in 0..dims.T.min(step.count) as usize {
+    for t in 0..dims.T as usize {
+        let Some((slot, position)) = place(dims, rows, t) else { continue };
         for h in 0..dims.NH as usize {
+            let [keys, values] = [0, 1].map(|side| cached(dims, cache, [slot, side, h]));
             let q = query(dims, qkv, t, h);
-            let scores: Vec<F> = (0..=step.position as usize + t)
-                .map(|j| dot(q, &keys[j * c + h * hs..][..hs]) / root(dims))
-                .collect();
+            let scores: Vec<F> =
+                (0..=position).map(|j| dot(q, &keys[j * c..][..hs]) / root(dims)).collect();
             let total = log_sum_exp(&scores);
             let out = &mut out[t * c + h * hs..][..hs];
             for (j, s) in scores.into_iter().enumerate() {
                 let p = (s - total).exp();
-                let v = &values[j * c + h * hs..][..hs];
+                let v = &values[j * c..][..hs];
                 out.iter_mut().zip(v).for_each(|(out, &v)| *out = *out + p * v);
             }
         }
     }
 }
 
-fn fast_extend_forward(dims: &Dims, step: &Step, io: Io<'_, f32>) {
-    let ([qkv, cache], [out]) = io.reals();
-    let [queries, _, _] = Heads::of(dims);
+vector_fn! {
+    /// The output of one query over as many keys and values as there are scores, which are `stride` apart.
+    fn attend_row<'a>(
+        q: &'a [f32],
+        keys: &'a [f32],
+        values: &'a [f32],
+        stride: usize,
+        scores: &'a mut [f32],
+        out: &'a mut [f32],
+    ) -> () {
+        let hs = q.len();
+        let scale = 1.0 / (hs as f32).sqrt();
+        for (j, score) in scores.iter_mut().enumerate() {
+            *score = simd::dot(q, &keys[j * stride..][..hs]) * scale;
+        }
+        let max = simd::max(scores);
+        let scale = 1.0 / simd::exp_sum(scores, max);
+        out.fill(0.0);
+        let (fours, rest) = scores.as_chunks::<4>();
+        for (i, p) in fours.iter().enumerate() {
+            let row = |j: usize| &values[(4 * i + j) * stride..][..hs];
+            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+            for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                let cd = p[2].mul_add(*c, p[3].mul_add(*d, *out));
+                *out = p[0].mul_add(*a, p[1].mul_add(*b, cd));
+            }
+        }
+        for (j, &p) in rest.iter().enumerate() {
+            simd::add_scaled(out, p, &values[(4 * fours.len() + j) * stride..][..hs]);
+        }
+        out.iter_mut().for_each(|out| *out *= scale);
+    }
+}
+
+fn fast_extend_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let (([qkv, cache], [out]), [rows], []) = io.split();
     let (t, c, hs) = (dims.T as usize, dims.C as usize, (dims.C / dims.NH) as usize);
-    let (keys, values) = cache.split_at(dims.S as usize * c);
-    let n = t.min(step.count as usize);
-    let (first, end) = (step.position as usize, step.position as usize + n);
-    let (out, masked) = out.split_at_mut(n * c);
-    masked.fill(0.0);
-    let tasks = column_groups(out, n, c, hs).into_par_iter().enumerate();
-    tasks.for_each_init(Scratch::default, |scratch, (h, mut out)| {
-        let [k, v] = [keys, values].map(|side| Matrix::new(&side[h * hs..], end, hs, c));
-        for (i, out) in out.chunks_mut(TILE).enumerate() {
-            let q = rows_of(dims, qkv, queries, h, i * TILE, out.len());
-            attend([q, k, v], Seen::all(first + i * TILE), out, None, scratch);
+    let tasks = column_groups(out, t, c, hs).into_par_iter().enumerate();
+    tasks.for_each_init(Vec::new, |scores: &mut Vec<f32>, (h, out)| {
+        for (t, out) in out.into_iter().enumerate() {
+            let Some((slot, position)) = place(dims, rows, t) else {
+                out.fill(0.0);
+                continue;
+            };
+            scores.resize(position + 1, 0.0);
+            let [keys, values] = [0, 1].map(|side| cached(dims, cache, [slot, side, h]));
+            attend_row(query(dims, qkv, t, h), keys, values, c, scores, out);
         }
     });
 }

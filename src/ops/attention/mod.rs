@@ -223,9 +223,9 @@ impl Graph {
         let out = self.activation_of(name, dims.C as usize, Sharing::InBlocks, qkv.has_grad());
         if self.extends() {
             assert_eq!(dims.Q_ROW, 3 * dims.C, "generation reads q | k | v of equal heads");
-            let cache = self.cache(name, 2 * s * dims.C as usize);
-            let (qkv, out) = (qkv.value, out.value);
-            self.push(AttentionExtend { dims, qkv, cache, out });
+            let cache = self.cache(name, dims.SLOTS as usize * 2 * s * dims.C as usize);
+            let (rows, qkv, out) = (self.rows_table(), qkv.value, out.value);
+            self.push(AttentionExtend { dims, rows, qkv, cache, out });
         } else {
             let first_key = self.buffer(Role::Staging, "first_key", self.rows(), Elem::U32);
             let rows = self.rows() * dims.NH as usize;
