@@ -182,11 +182,6 @@ impl<'a> Seen<'a> {
         Seen { row, begin: all.min().unwrap_or(row), first_keys }
     }
 
-    /// Of rows from position `row` on that see all keys up to their own.
-    pub(super) fn all(row: usize) -> Seen<'static> {
-        Seen { row, begin: 0, first_keys: &[] }
-    }
-
     /// The position of the first key.
     pub(super) fn begin(&self) -> usize {
         self.begin
