@@ -37,9 +37,8 @@ fn plans(limits: Limits) -> Vec<Arc<Plan>> {
         };
         Program::record(&GptConfig::small(), uses, limits).plan
     };
-    [record(Optimizer::Adamw, true), record(Optimizer::Sgd, false), single_ops(limits)]
-        .map(Arc::new)
-        .into()
+    let ops = Arc::new(single_ops(limits));
+    vec![record(Optimizer::Adamw, true), record(Optimizer::Sgd, false), ops]
 }
 
 /// The ops whose fused forms are the model's.

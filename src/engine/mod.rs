@@ -9,7 +9,7 @@ mod sequences;
 
 use std::sync::Arc;
 
-use crate::backend::{Backend, Device};
+use crate::backend::{Backend, Device, Given};
 use crate::config::GptConfig;
 use crate::error::Result;
 use crate::finetune::FineTune;
@@ -56,30 +56,29 @@ impl Engine {
         config.validate()?;
         check_finetune(config, finetune)?;
         let program = Program::record_tuning(config, uses, finetune, device.limits());
-        device.check(&program.plan)?;
-        let backend = device.backend(Arc::new(program.plan.clone()))?;
-        let mut engine =
-            Engine { program, backend, changed: true, device: device.clone(), profile: None };
-        if engine.program.update.is_some() {
-            engine.write_state(&state::first(uses.loss_scale()));
-        }
-        Ok(engine)
+        Engine::with(program, device)
     }
 
-    /// Checks that a device can hold and bind what [`Engine::tuning`] would make, without making it.
+    /// Makes the buffers of a program that is recorded already on a device with the limits that it was recorded for;
+    /// parameters are zero.
     ///
     /// # Errors
     ///
-    /// As [`Engine::tuning`].
-    pub fn check(
-        config: &GptConfig,
-        uses: Uses,
-        finetune: &FineTune,
-        device: &Device,
-    ) -> Result<()> {
-        config.validate()?;
-        check_finetune(config, finetune)?;
-        device.check(&Program::record_tuning(config, uses, finetune, device.limits()).plan)
+    /// If the device cannot hold or bind what the program needs.
+    pub fn with(program: Program, device: &Device) -> Result<Engine> {
+        Engine::with_buffers(program, device, vec![])
+    }
+
+    /// [`Engine::with`], with some buffers that another engine gave up.
+    fn with_buffers(program: Program, device: &Device, given: Vec<Given>) -> Result<Engine> {
+        device.check(&program.plan)?;
+        let backend = device.backend_with(Arc::clone(&program.plan), given)?;
+        let mut engine =
+            Engine { program, backend, changed: true, device: device.clone(), profile: None };
+        if engine.program.update.is_some() {
+            engine.write_state(&state::first(engine.program.uses.loss_scale()));
+        }
+        Ok(engine)
     }
 
     /// What was recorded.
