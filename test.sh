@@ -45,6 +45,7 @@ fi
 
 lane "formatting" cargo fmt --check
 lane "clippy" cargo clippy --all-targets -- -D warnings
+lane "the library alone" cargo check --lib --no-default-features
 lane "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 lane "build of the tests" cargo test --no-run
 lane "tests" env WGPT_REQUIRE_GPU=1 cargo test

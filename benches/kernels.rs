@@ -12,7 +12,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use wgpt::backend::{Backend, Device};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::Graph;
-use wgpt::kernel::{Dims, Elem, Kernel, Step};
+use wgpt::kernel::{Dims, Draw, Elem, Kernel, Step, rows};
 use wgpt::model::{Program, Uses};
 use wgpt::ops;
 use wgpt::ops::matmul::Layout;
@@ -37,9 +37,8 @@ fn plans(limits: Limits) -> Vec<Arc<Plan>> {
         };
         Program::record(&GptConfig::small(), uses, limits).plan
     };
-    [record(Optimizer::Adamw, true), record(Optimizer::Sgd, false), single_ops(limits)]
-        .map(Arc::new)
-        .into()
+    let ops = Arc::new(single_ops(limits));
+    vec![record(Optimizer::Adamw, true), record(Optimizer::Sgd, false), ops]
 }
 
 /// The ops whose fused forms are the model's.
@@ -113,6 +112,16 @@ fn fill(backend: &mut dyn Backend) {
             }
             // What counts updates and skips must not say that this one is skipped.
             Elem::U32 if spec.name == "state" => backend.write_u32(view, &vec![0; spec.len]),
+            // Generation goes on from here with all rows of a replay, after each of which a slot draws.
+            Elem::U32 if spec.name == "rows" => {
+                let rows = 0..(spec.len / rows::ROW_WORDS) as u32;
+                backend.write_u32(view, &rows.flat_map(|t| [0, 60 + t]).collect::<Vec<_>>());
+            }
+            Elem::U32 if spec.name == "slots" => {
+                let draw = Draw { top_k: 40, top_p: 0.9, ..Draw::default() };
+                let slots = 0..spec.len / rows::SLOT_WORDS;
+                backend.write_u32(view, &slots.flat_map(|_| draw.words(0)).collect::<Vec<_>>());
+            }
             Elem::U32 => backend.write_u32(view, &ids),
             Elem::F16 => panic!("{}: no plan of this benchmark has half precision", spec.name),
         }
@@ -139,8 +148,7 @@ fn device_rows(c: &mut Criterion, name: &str, device: &Device) {
             backend
         })
         .collect();
-    let step =
-        Step { dropout: 1 << 29, learning_rate: 1e-9, top_k: 40, top_p: 0.9, ..Step::default() };
+    let step = Step { dropout: 1 << 29, learning_rate: 1e-9, ..Step::default() };
     let mut group = c.benchmark_group(name);
     group.sample_size(10).warm_up_time(Duration::from_millis(100));
     group.measurement_time(Duration::from_millis(400));
@@ -148,9 +156,6 @@ fn device_rows(c: &mut Criterion, name: &str, device: &Device) {
         let (p, d) = largest(&plans, kernel);
         let dispatch = &plans[p].dispatches[d];
         let (elements, bytes) = (flops(dispatch), bytes(dispatch));
-        // Generation goes on from here with all rows of a replay, or the one whose token is drawn.
-        let position = if dispatch.dims.B <= 1 { 60 } else { 0 };
-        let step = Step { position, count: dispatch.dims.T.max(1), ..step };
         group.throughput(Throughput::ElementsAndBytes { elements, bytes });
         group.bench_function(kernel.name, |b| {
             b.iter_custom(|iters| {

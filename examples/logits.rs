@@ -37,8 +37,8 @@ fn answer(folder: &Path, request: &Request) -> Result<Answer> {
     let (config, weights) = open_model(folder)?;
     let uses = Uses { batch: 1, seq: request.ids.len(), logits: true, ..Uses::default() };
     let mut engine = Engine::new(&config, uses, &Device::Cpu)?;
-    for param in engine.program().params.clone() {
-        engine.write_param(&param, Tensor::Value, |start, out| {
+    for param in engine.program().params.clone().iter() {
+        engine.write_param(param, Tensor::Value, |start, out| {
             weights.read(&param.name, start, out)
         })?;
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ureq::config::RedirectAuthHeaders;
 
 use crate::error::{Error, Result};
+use crate::wait;
 
 /// How long to wait before each further try at a server that has no time now.
 const PAUSES: [Duration; 4] = [
@@ -49,7 +50,7 @@ pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Failure>) -> R
         match attempt() {
             Ok(value) => return Ok(value),
             Err(Failure::Busy(cause)) => match pauses.next() {
-                Some(pause) => std::thread::sleep(*pause),
+                Some(pause) => wait::for_time(*pause),
                 None => return Err(cause),
             },
             Err(Failure::Cut(cause) | Failure::Final(cause)) => return Err(cause),

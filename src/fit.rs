@@ -1,7 +1,9 @@
-//! What fits a device: the least that is computed again, the largest micro-batch.
+//! What fits a device: the least recomputation and the largest micro-batch, by programs that are recorded to see it.
 
-use crate::config::Recompute;
-use crate::model::Uses;
+use crate::config::{GptConfig, Recompute};
+use crate::finetune::FineTune;
+use crate::model::{Program, Uses};
+use crate::plan::Limits;
 
 /// The largest micro-batch that [`largest_batch`] tries, in sequences.
 pub const LARGEST_BATCH: usize = 64;
@@ -13,7 +15,7 @@ pub const LARGEST_BATCH: usize = 64;
 /// let fits = |uses: Uses| uses.recompute != Recompute::None;
 /// assert_eq!(least_recompute(Uses::default(), fits), Recompute::Gelu);
 /// ```
-pub fn least_recompute(uses: Uses, fits: impl Fn(Uses) -> bool) -> Recompute {
+pub fn least_recompute(uses: Uses, mut fits: impl FnMut(Uses) -> bool) -> Recompute {
     let mut all = Recompute::ALL.into_iter();
     all.find(|&recompute| fits(Uses { recompute, ..uses })).unwrap_or(Recompute::Block)
 }
@@ -24,7 +26,55 @@ pub fn least_recompute(uses: Uses, fits: impl Fn(Uses) -> bool) -> Recompute {
 /// use wgpt::{fit::largest_batch, model::Uses};
 /// assert_eq!(largest_batch(Uses::default(), |uses| uses.batch < 20), 16);
 /// ```
-pub fn largest_batch(uses: Uses, fits: impl Fn(Uses) -> bool) -> usize {
+pub fn largest_batch(uses: Uses, mut fits: impl FnMut(Uses) -> bool) -> usize {
     let mut all = (0..=LARGEST_BATCH.ilog2()).rev().map(|log2| 1 << log2);
     all.find(|&batch| fits(Uses { batch, ..uses })).unwrap_or(1)
+}
+
+/// Records programs for a device, and keeps the last one: what was looked at to see whether it fits is then what runs.
+///
+/// ```
+/// use wgpt::plan::Limits;
+/// use wgpt::{FineTune, GptConfig, fit::Programs, model::Uses};
+/// let (config, finetune) = (GptConfig::small(), FineTune::default());
+/// let mut programs = Programs::default();
+/// let mut record = |seq| {
+///     let uses = Uses { batch: 1, seq, ..Uses::default() };
+///     programs.of(&config, uses, &finetune, Limits::NONE).plan.clone()
+/// };
+/// assert!(std::sync::Arc::ptr_eq(&record(8), &record(8)) && record(8).total_bytes() < record(9).total_bytes());
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Programs {
+    last: Option<Program>,
+    recorded: usize,
+}
+
+impl Programs {
+    /// [`Program::record_tuning`], unless the last program was recorded for the very same.
+    ///
+    /// # Panics
+    ///
+    /// As [`Program::record_tuning`].
+    pub fn of(
+        &mut self,
+        config: &GptConfig,
+        uses: Uses,
+        finetune: &FineTune,
+        limits: Limits,
+    ) -> &Program {
+        let is_same = |last: &Program| {
+            (&last.config, last.uses, &last.finetune, last.limits)
+                == (config, uses, finetune, limits)
+        };
+        let last = self.last.take().filter(is_same);
+        self.recorded += usize::from(last.is_none());
+        self.last
+            .insert(last.unwrap_or_else(|| Program::record_tuning(config, uses, finetune, limits)))
+    }
+
+    /// How many programs were recorded.
+    pub fn recorded(&self) -> usize {
+        self.recorded
+    }
 }

@@ -1,6 +1,7 @@
 //! A model in hand: sizes, tokenizer, parameters and a device.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -12,16 +13,17 @@ use crate::error::{Error, Result, field};
 use crate::files;
 use crate::finetune::FineTune;
 use crate::generate::{Event, GenerateOptions, Request, StopText, generate, generate_all};
-use crate::model::{self, Uses};
+use crate::model::{self, Program, Uses};
 use crate::tokenizer::{DecodeStream, Tokenizer};
 
-/// Where parameters come from.
-#[derive(Clone, Debug)]
+/// Where the parameters are, or where they come from.
 enum Origin {
     /// GPT-2's initialisation from a seed.
     Random(u64),
-    /// A model folder, or a weights file.
-    Files(PathBuf),
+    /// Files that are open, their headers checked.
+    Files(Box<Weights>),
+    /// An engine.
+    Engine,
 }
 
 /// A GPT-2 model: create or load it, give it a tokenizer, train it ([`crate::Trainer`]), generate text.
@@ -54,16 +56,20 @@ impl Gpt {
     }
 
     /// A model from a folder of Hugging Face's files, or from a weights file with the others beside it, checked in
-    /// this order: configuration, weights (shapes, then NaN and infinity), where texts end, tokenizer (if there is one).
+    /// this order: configuration, weights (names, types and shapes), where texts end, tokenizer (if there is one).
     /// [`crate::hub::find_model`] finds them by name. Of a folder of adapters
     /// it is the model that they belong to, with the adapters merged.
+    ///
+    /// The weights are read once, when they are first needed, which is also when a NaN or an infinity among them is
+    /// found.
     ///
     /// # Errors
     ///
     /// The first fault.
     pub fn load(folder: &Path, device: Device) -> Result<Gpt> {
-        let (config, _) = model::open(folder)?;
-        let mut gpt = Gpt::with_origin(config, device, Origin::Files(folder.to_owned()));
+        let config = checkpoint::read_config(folder)?;
+        let weights = model::open_weights(folder, &config)?;
+        let mut gpt = Gpt::of_weights(config, weights, device);
         gpt.set_text_files(TextFiles::read(folder, gpt.config.vocab_size)?);
         if let Some(place) = checkpoint::tokenizer_folder(folder)? {
             let (tokenizer, left_out) = Tokenizer::load(&place)?.within(gpt.config.vocab_size)?;
@@ -71,6 +77,11 @@ impl Gpt {
             gpt.notices.extend(without_rows(&left_out, gpt.config.vocab_size));
         }
         Ok(gpt)
+    }
+
+    /// A model of weights that are open already, without a tokenizer.
+    pub(crate) fn of_weights(config: GptConfig, weights: Weights, device: Device) -> Gpt {
+        Gpt::with_origin(config, device, Origin::Files(Box::new(weights)))
     }
 
     fn with_origin(config: GptConfig, device: Device, origin: Origin) -> Gpt {
@@ -132,7 +143,7 @@ impl Gpt {
     /// If the vocabulary is below 257, or the model has parameters already.
     pub fn train_tokenizer(&mut self, text: &str, vocab: usize) -> Result<()> {
         let tokenizer = Tokenizer::train(text.as_bytes(), vocab)?;
-        if self.engine.is_some() || matches!(self.origin, Origin::Files(_)) {
+        if !matches!(self.origin, Origin::Random(_)) {
             return Err(Error::input("the model has parameters for its own vocabulary already")
                 .hint("train a tokenizer before anything else"));
         }
@@ -177,17 +188,37 @@ impl Gpt {
         self.precision = precision;
     }
 
-    /// An engine for other uses, with this model's parameters; the old one is given up.
-    pub(crate) fn take_engine(&mut self, uses: Uses, finetune: &FineTune) -> Result<Engine> {
-        let mut engine = Engine::tuning(&self.config, uses, finetune, &self.device)?;
-        match (self.engine.take(), &self.origin) {
-            (Some(mut old), _) => engine.copy_from(&mut old)?,
-            (None, Origin::Random(seed)) => engine.initialize(*seed),
-            (None, Origin::Files(dir)) => {
-                load_weights(&mut engine, &model::open_weights(dir, &self.config)?)?;
+    /// An engine for a program of this model, with its parameters; the old one, if there is one, is given up.
+    ///
+    /// # Panics
+    ///
+    /// If the engine was taken before and was not given back.
+    pub(crate) fn take_engine(&mut self, program: Program) -> Result<Engine> {
+        if let Some(old) = &mut self.engine {
+            if !Arc::ptr_eq(&old.program().plan, &program.plan) {
+                *old = Engine::with_params_of(old, program)?;
             }
+            return Ok(self.engine.take().expect("it was looked at"));
         }
+        let mut engine = Engine::with(program, &self.device)?;
+        match &self.origin {
+            Origin::Random(seed) => engine.initialize(*seed),
+            Origin::Files(weights) => load_weights(&mut engine, weights)?,
+            Origin::Engine => panic!("the model's engine was taken"),
+        }
+        self.origin = Origin::Engine;
         Ok(engine)
+    }
+
+    /// Reads the parameters into an engine for a program, which stays with the model.
+    pub(crate) fn load_into(&mut self, program: Program) -> Result<&mut Engine> {
+        let engine = self.take_engine(program)?;
+        Ok(self.engine.insert(engine))
+    }
+
+    /// An engine for some uses; the old one is given up.
+    fn renew_engine(&mut self, uses: Uses) -> Result<&mut Engine> {
+        self.load_into(Program::record(&self.config, uses, self.device.limits()))
     }
 
     /// Gives back an engine.
@@ -211,7 +242,8 @@ impl Gpt {
         if !self.engine.as_ref().is_some_and(|engine| enough(engine.program().uses, slots)) {
             let holds = |slots| {
                 let uses = self.generation(slots);
-                Engine::check(&self.config, uses, &FineTune::default(), &self.device).is_ok()
+                let program = Program::record(&self.config, uses, self.device.limits());
+                self.device.check(&program.plan).is_ok()
             };
             let fewer = std::iter::successors(Some(slots), |slots| Some(slots / 2));
             let slots = fewer.take_while(|slots| *slots > 1).find(|slots| holds(*slots));
@@ -224,7 +256,8 @@ impl Gpt {
         Uses { generation: Some(slots), precision: self.precision, ..Uses::default() }
     }
 
-    /// The engine for batches of `batch` sequences of `seq` tokens, to evaluate the model; made where there is another.
+    /// The engine for batches of `batch` sequences of `seq` tokens, to evaluate the model. One that is there already is
+    /// extended, so that from then on one engine both generates and evaluates: the parameters stay where they are.
     ///
     /// # Errors
     ///
@@ -234,12 +267,13 @@ impl Gpt {
         self.engine_that(|has| (has.batch, has.seq) == (batch, seq), uses)
     }
 
-    /// The engine if it will do, else one for `uses`.
+    /// The engine if it will do, else one for `uses` beside what it does.
     fn engine_that(&mut self, does: impl Fn(Uses) -> bool, uses: Uses) -> Result<&mut Engine> {
-        if !self.engine.as_ref().is_some_and(|engine| does(engine.program().uses)) {
-            self.engine = Some(self.take_engine(uses, &FineTune::default())?);
+        match self.engine.as_ref().map(|engine| engine.program().uses) {
+            Some(has) if does(has) => Ok(self.engine.as_mut().expect("it was looked at")),
+            Some(has) => self.renew_engine(uses.beside(has)),
+            None => self.renew_engine(uses),
         }
-        Ok(self.engine.as_mut().expect("just made"))
     }
 
     /// Continues a text.
@@ -402,7 +436,7 @@ impl Gpt {
     pub fn merge_adapters(&mut self) -> Result<()> {
         if self.engine.as_ref().is_some_and(Engine::has_adapters) {
             let uses = self.generation(1);
-            self.engine = Some(self.take_engine(uses, &FineTune::default())?);
+            self.renew_engine(uses)?;
         }
         Ok(())
     }
@@ -426,9 +460,10 @@ impl Gpt {
         write: impl FnOnce(&ModelFiles, &mut Fill) -> Result<T>,
     ) -> Result<T> {
         self.merge_adapters()?;
-        if let (None, Origin::Files(dir)) = (&self.engine, &self.origin) {
-            let weights = model::open_weights(dir, &self.config)?;
-            return write(&self.files(), &mut |name, offset, out| weights.read(name, offset, out));
+        if let Origin::Files(weights) = &self.origin {
+            let fill =
+                &mut |name: &str, offset, out: &mut [f32]| weights.read_finite(name, offset, out);
+            return write(&self.files(), fill);
         }
         self.engine()?;
         let mut engine = self.engine.take().expect("just made");
@@ -494,14 +529,18 @@ pub(crate) fn engine_tensors(
     }
 }
 
-/// Copies a checkpoint's parameters into an engine, piece by piece, each on all threads.
-pub(crate) fn load_weights(engine: &mut Engine, weights: &Weights) -> Result<()> {
+/// Reads a checkpoint's parameters into an engine, piece by piece, each on all threads, and checks that they are finite.
+fn load_weights(engine: &mut Engine, weights: &Weights) -> Result<()> {
     const PART: usize = 1 << 17;
     let params = engine.program().params.clone();
     for param in params.iter().filter(|param| !param.role.is_adapter()) {
         engine.write_param(param, Tensor::Value, |start, out| {
-            let parts = out.par_chunks_mut(PART).enumerate();
-            parts.try_for_each(|(i, part)| weights.read(&param.name, start + i * PART, part))
+            let read = |(i, part): (usize, &mut [f32])| {
+                weights.read_finite(&param.name, start + i * PART, part)
+            };
+            // Of several faults the first one is reported.
+            let faults = out.par_chunks_mut(PART).enumerate().map(read);
+            faults.find_map_first(Result::err).map_or(Ok(()), Err)
         })?;
     }
     Ok(())

@@ -44,6 +44,7 @@ pub mod backend;
 pub mod cache;
 pub mod check;
 pub mod checkpoint;
+pub mod clock;
 pub mod config;
 pub mod data;
 #[cfg(feature = "download")]
@@ -71,6 +72,7 @@ pub mod repository;
 pub mod tokenizer;
 pub mod train;
 pub mod tune;
+mod wait;
 
 pub use config::{GptConfig, TrainConfig};
 pub use error::{Error, Result};

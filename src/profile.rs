@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 use crate::backend::cpu::{Cpu, Use};
 use crate::backend::gpu::{Choice, Gpu, GpuDevice, Peak, candidates};
 use crate::backend::{Backend, Device};
+use crate::clock::Stopwatch;
 use crate::config::GptConfig;
 use crate::error::Result;
 use crate::graph::Graph;
@@ -29,7 +29,7 @@ const RUNS: usize = 3;
 /// The times of all dispatches since profiling began.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    began: Instant,
+    clock: Stopwatch,
     kernels: BTreeMap<&'static str, Sum>,
     spans: Vec<Span>,
     half: bool,
@@ -90,7 +90,7 @@ impl Profile {
     /// Nothing yet, of this plan.
     pub fn new(plan: &Plan) -> Profile {
         let half = plan.dispatches.iter().any(Dispatch::has_half);
-        Profile { began: Instant::now(), kernels: BTreeMap::new(), spans: vec![], half }
+        Profile { clock: Stopwatch::start(), kernels: BTreeMap::new(), spans: vec![], half }
     }
 
     /// Runs a phase and takes its kernels' times.
@@ -102,7 +102,7 @@ impl Profile {
         step: &Step,
     ) {
         let range = plan.phase(phase);
-        let mut start_ms = self.began.elapsed().as_secs_f64() * 1e3;
+        let mut start_ms = self.clock.ms();
         let times = backend.run_timed(range.clone(), step);
         for (dispatch, ms) in plan.dispatches[range].iter().zip(times) {
             let kernel = dispatch.kernel.name;
@@ -202,6 +202,19 @@ pub fn peak(device: &Device) -> Result<Peak> {
     Ok(peak)
 }
 
+/// The best of a device's products, in 10⁹ operations per second, of half precision where `half` is used and faster:
+/// [`Peak::of`], without the time that the CPU's memory would take to measure.
+///
+/// # Errors
+///
+/// As [`peak`].
+pub fn best_gflops(device: &Device, half: bool) -> Result<f64> {
+    match device {
+        Device::Cpu => Ok(cpu_gflops()),
+        Device::Gpu(_) => Ok(peak(device)?.of(half)),
+    }
+}
+
 /// A square product.
 fn product(limits: Limits, edge: usize) -> Plan {
     let mut g = Graph::new(limits, false, 1e-5);
@@ -244,17 +257,21 @@ fn fastest_ms(backend: &mut dyn Backend) -> f64 {
     (0..RUNS).map(run).filter(|ms: &f64| *ms > 0.0).fold(f64::INFINITY, f64::min)
 }
 
-fn cpu_peak() -> Peak {
+fn cpu_gflops() -> f64 {
     const EDGE: usize = 1024;
     let mut cpu = Cpu::<f32>::new(Arc::new(product(Limits::NONE, EDGE)), Use::Kernels);
-    let gflops = product_gflops(EDGE, fastest_ms(&mut cpu));
+    product_gflops(EDGE, fastest_ms(&mut cpu))
+}
+
+fn cpu_peak() -> Peak {
+    let gflops = cpu_gflops();
     let from = vec![1_u8; 64 << 20];
     let mut to = vec![0_u8; from.len()];
     let mut copy = |_| {
-        let began = Instant::now();
+        let clock = Stopwatch::start();
         let pieces = to.par_chunks_mut(1 << 20).zip(from.par_chunks(1 << 20));
         pieces.for_each(|(to, from)| to.copy_from_slice(from));
-        2.0 * from.len() as f64 / began.elapsed().as_secs_f64() * 1e-9
+        2.0 * from.len() as f64 / clock.seconds() * 1e-9
     };
     copy(0);
     Peak { gflops, half_gflops: None, gb_per_s: (0..RUNS).map(copy).fold(0.0, f64::max) }

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::backend::gpu::{Choice, Gpu, GpuDevice, Measured, Notice, candidates, class};
 use crate::backend::{Backend, Device};
 use crate::check::verify::{self, Row};
+use crate::clock::Stopwatch;
 use crate::error::Result;
 use crate::kernel::{Draw, Kernel, Step, Variant, rows};
 use crate::plan::{Dispatch, Plan, Role, View};
@@ -60,9 +61,9 @@ pub fn tune(
     }
     on_notice(Notice::Tuning { device: device.name().to_owned(), classes: classes.len() });
     compare(device, plan, on_notice)?;
-    let began = Instant::now();
+    let clock = Stopwatch::start();
     for dispatch in classes {
-        if effort == Effort::Missing && began.elapsed() > BUDGET {
+        if effort == Effort::Missing && clock.elapsed() > BUDGET {
             break;
         }
         // Where a dispatch cannot be timed by itself, for want of memory, the guess is kept.
@@ -196,8 +197,8 @@ fn median_ms(gpu: &mut Gpu, step: &Step) -> Result<f64> {
     let all = 0..gpu.plan().dispatches.len();
     let mut ms: Vec<f64> = vec![];
     gpu.run_timed(all.clone(), step);
-    let began = Instant::now();
-    while ms.is_empty() || (ms.len() < SAMPLES && began.elapsed() < SAMPLING) {
+    let clock = Stopwatch::start();
+    while ms.is_empty() || (ms.len() < SAMPLES && clock.elapsed() < SAMPLING) {
         ms.push(gpu.run_timed(all.clone(), step).iter().sum());
     }
     gpu.wait()?;

@@ -1,15 +1,20 @@
 //! The CPU backend: calls each kernel's CPU implementation, or its twin, in order.
 
+use std::any::Any;
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use half::f16;
 use rayon::prelude::*;
 
-use super::interface::Backend;
+use super::interface::{
+    Backend, FILLED, Given, Memory, Out, Ticket, answer_bytes, check_request, copy_out,
+    fill_by_writing,
+};
 use crate::error::{Error, Result, field};
 use crate::kernel::{Elem, Io, Real, Step};
-use crate::plan::{Dispatch, Plan, View};
+use crate::plan::{BufferSpec, Dispatch, Plan, View};
 
 /// Bytes of memory that this process may use, swap included; `None` where the system does not say.
 pub fn memory_bytes() -> Option<u64> {
@@ -72,6 +77,32 @@ enum Buffer<F> {
     U32(Vec<u32>),
 }
 
+impl<F: Real> Buffer<F> {
+    fn zeroed(elem: Elem, len: usize) -> Buffer<F> {
+        match elem {
+            Elem::Real => Buffer::Real(bytemuck::zeroed_vec(len)),
+            Elem::U32 => Buffer::U32(bytemuck::zeroed_vec(len)),
+            Elem::F16 => Buffer::F16(bytemuck::zeroed_vec(len)),
+        }
+    }
+
+    fn elem(&self) -> Elem {
+        match self {
+            Buffer::Real(_) => Elem::Real,
+            Buffer::U32(_) => Elem::U32,
+            Buffer::F16(_) => Elem::F16,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Buffer::Real(data) => data.len(),
+            Buffer::U32(data) => data.len(),
+            Buffer::F16(data) => data.len(),
+        }
+    }
+}
+
 /// Runs a plan on the CPU, in f32 for use and in f64 for proofs.
 pub struct Cpu<F> {
     plan: Arc<Plan>,
@@ -82,12 +113,22 @@ pub struct Cpu<F> {
 impl<F: Real> Cpu<F> {
     /// All buffers, zeroed; the system gives memory to what is touched.
     pub fn new(plan: Arc<Plan>, mode: Use) -> Cpu<F> {
-        let make = |spec: &crate::plan::BufferSpec| match spec.elem {
-            Elem::Real => Buffer::Real(bytemuck::zeroed_vec(spec.len)),
-            Elem::U32 => Buffer::U32(bytemuck::zeroed_vec(spec.len)),
-            Elem::F16 => Buffer::F16(bytemuck::zeroed_vec(spec.len)),
+        Cpu::with(plan, mode, vec![])
+    }
+
+    /// [`Cpu::new`], with some buffers that another backend gave up.
+    pub(super) fn with(plan: Arc<Plan>, mode: Use, given: Vec<Given>) -> Cpu<F> {
+        let mut given: HashMap<usize, Memory> =
+            given.into_iter().map(|given| (given.buffer, given.memory)).collect();
+        let make = |(index, spec): (usize, &BufferSpec)| match given.remove(&index) {
+            Some(memory) => {
+                let buffer = memory.downcast::<Buffer<F>>().expect("a buffer of this backend");
+                assert_eq!((buffer.len(), buffer.elem()), (spec.len, spec.elem), "{}", spec.name);
+                *buffer
+            }
+            None => Buffer::zeroed(spec.elem, spec.len),
         };
-        let buffers = plan.buffers.iter().map(make).collect();
+        let buffers = plan.buffers.iter().enumerate().map(make).collect();
         Cpu { plan, buffers, mode }
     }
 
@@ -268,8 +309,58 @@ impl<F: Real> Backend for Cpu<F> {
         });
     }
 
+    /// In single precision the numbers are made where they belong.
+    fn fill(
+        &mut self,
+        view: View,
+        fill: &mut dyn FnMut(usize, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        let buffer: &mut dyn Any = &mut self.buffers[view.buffer];
+        if let Some(Buffer::Real(data)) = buffer.downcast_mut::<Buffer<f32>>() {
+            let pieces = data[view.range()].chunks_mut(FILLED).enumerate();
+            return pieces.into_iter().try_for_each(|(i, piece)| fill(i * FILLED, piece));
+        }
+        fill_by_writing(self, view, fill)
+    }
+
     fn write_u32(&mut self, view: View, data: &[u32]) {
         self.words_mut(view).copy_from_slice(data);
+    }
+
+    /// Everything before has run already, so that the answer is there at once.
+    fn request(&mut self, views: &[View]) -> Ticket {
+        check_request(views);
+        let mut bytes = Vec::with_capacity(views.iter().map(|view| answer_bytes(*view)).sum());
+        for &view in views {
+            match &self.buffers[view.buffer] {
+                Buffer::Real(data) => {
+                    let data = data[view.range()].iter().map(|x| x.f64() as f32);
+                    bytes.extend(data.flat_map(f32::to_ne_bytes));
+                }
+                Buffer::F16(data) => {
+                    bytes.extend_from_slice(bytemuck::cast_slice(&data[view.range()]))
+                }
+                Buffer::U32(data) => {
+                    bytes.extend_from_slice(bytemuck::cast_slice(&data[view.range()]))
+                }
+            }
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        Ticket { views: views.to_vec(), answer: Arc::new(OnceLock::from(bytes)) }
+    }
+
+    fn is_ready(&mut self, _: &Ticket) -> bool {
+        true
+    }
+
+    fn take(&mut self, ticket: Ticket, out: &mut [Out<'_>]) -> Result<()> {
+        copy_out(&ticket.views, ticket.answer.get().expect("it was answered at once"), out);
+        Ok(())
+    }
+
+    fn give_up(&mut self, buffer: usize) -> Memory {
+        let elem = self.buffers[buffer].elem();
+        Box::new(std::mem::replace(&mut self.buffers[buffer], Buffer::<F>::zeroed(elem, 0)))
     }
 
     fn run(&mut self, range: Range<usize>, step: &Step) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::cpu::{self, Cpu, Use};
 use super::gpu::{self, DeviceChoice, Gpu, GpuDevice, Setup};
-use super::interface::Backend;
+use super::interface::{Backend, Given};
 use crate::config::Precision;
 use crate::error::{Error, Result};
 use crate::plan::{Limits, Plan};
@@ -106,9 +106,22 @@ impl Device {
     ///
     /// If the device cannot hold or bind what the plan needs.
     pub fn backend(&self, plan: Arc<Plan>) -> Result<Box<dyn Backend>> {
+        self.backend_with(plan, vec![])
+    }
+
+    /// A backend that runs a plan here, with some of its buffers taken over from another backend of this device.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::backend`].
+    ///
+    /// # Panics
+    ///
+    /// If a buffer that was given is of another device, length or type.
+    pub fn backend_with(&self, plan: Arc<Plan>, given: Vec<Given>) -> Result<Box<dyn Backend>> {
         match self {
-            Device::Cpu => Ok(Box::new(Cpu::<f32>::new(plan, Use::Kernels))),
-            Device::Gpu(device) => Ok(Box::new(Gpu::new(device, plan)?)),
+            Device::Cpu => Ok(Box::new(Cpu::<f32>::with(plan, Use::Kernels, given))),
+            Device::Gpu(device) => Ok(Box::new(Gpu::taking_over(device, plan, given)?)),
         }
     }
 }

@@ -1,13 +1,26 @@
 //! What a backend does.
 
+use std::any::Any;
 use std::ops::Range;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::clock::Stopwatch;
 use crate::error::Result;
-use crate::kernel::Step;
+use crate::kernel::{Elem, Step};
 use crate::plan::{Plan, View};
 
+/// Elements that one request may ask for, at most: 4 MiB of f32.
+pub const MOST_REQUESTED: usize = 1 << 20;
+/// Elements that are filled at a time.
+pub(super) const FILLED: usize = 1 << 20;
+
 /// What runs a plan. Views are the plan's.
+///
+/// A read is a request that completes later: [`Backend::request`] returns before the device is there, and
+/// [`Backend::take`] waits for the answer, unless it has come meanwhile.
 pub trait Backend: Send {
     /// The plan that it runs.
     fn plan(&self) -> &Plan;
@@ -15,36 +28,87 @@ pub trait Backend: Send {
     /// Overwrites a view of real numbers.
     fn write(&mut self, view: View, data: &[f32]);
 
+    /// Overwrites a view of real numbers in pieces: `fill(start, out)` gives the elements from `start` on.
+    ///
+    /// # Errors
+    ///
+    /// The first of `fill`; the view is then overwritten in part.
+    fn fill(
+        &mut self,
+        view: View,
+        fill: &mut dyn FnMut(usize, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        fill_by_writing(self, view, fill)
+    }
+
     /// Overwrites a view of integers.
     fn write_u32(&mut self, view: View, data: &[u32]);
 
     /// Runs some dispatches of the plan, by index; returns before a GPU has done them.
     fn run(&mut self, range: Range<usize>, step: &Step);
 
-    /// Runs some dispatches, waits for them, and tells how many milliseconds each took: fewer, if the device is
-    /// lost, which the next read says.
+    /// Runs some dispatches, waits for them, and returns how many milliseconds each took: fewer, if the device is
+    /// lost, which the next read reports.
     fn run_timed(&mut self, range: Range<usize>, step: &Step) -> Vec<f64> {
         let mut time = |index| {
-            let began = Instant::now();
+            let clock = Stopwatch::start();
             self.run(index..index + 1, step);
-            began.elapsed().as_secs_f64() * 1e3
+            clock.ms()
         };
         range.map(&mut time).collect()
     }
 
-    /// Reads a view of real numbers, after everything before has run.
+    /// Requests what some views hold after everything that was run so far; returns before a GPU has done that.
     ///
-    /// # Errors
+    /// # Panics
     ///
-    /// If the device is lost.
-    fn read(&mut self, view: View, out: &mut [f32]) -> Result<()>;
+    /// If the views have more than [`MOST_REQUESTED`] elements together.
+    fn request(&mut self, views: &[View]) -> Ticket;
 
-    /// Reads a view of integers, after everything before has run.
+    /// Whether [`Backend::take`] would return at once.
+    fn is_ready(&mut self, ticket: &Ticket) -> bool;
+
+    /// Gives what was requested, view by view; waits until it is there.
     ///
     /// # Errors
     ///
     /// If the device is lost.
-    fn read_u32(&mut self, view: View, out: &mut [u32]) -> Result<()>;
+    ///
+    /// # Panics
+    ///
+    /// If `out` does not have the views' number, lengths and types.
+    fn take(&mut self, ticket: Ticket, out: &mut [Out<'_>]) -> Result<()>;
+
+    /// Reads a view of real numbers, after everything before has run; waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    fn read(&mut self, view: View, out: &mut [f32]) -> Result<()> {
+        assert_eq!(out.len(), view.len, "what is read has the view's length");
+        for (i, part) in out.chunks_mut(MOST_REQUESTED).enumerate() {
+            let ticket = self.request(&[view.slice(i * MOST_REQUESTED, part.len())]);
+            self.take(ticket, &mut [Out::Reals(part)])?;
+        }
+        Ok(())
+    }
+
+    /// Reads a view of integers, after everything before has run; waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    fn read_u32(&mut self, view: View, out: &mut [u32]) -> Result<()> {
+        assert_eq!(out.len(), view.len, "what is read has the view's length");
+        for (i, part) in out.chunks_mut(MOST_REQUESTED).enumerate() {
+            let ticket = self.request(&[view.slice(i * MOST_REQUESTED, part.len())]);
+            self.take(ticket, &mut [Out::Words(part)])?;
+        }
+        Ok(())
+    }
+
+    /// Gives up a buffer for a backend of another plan on the same device, which takes it over as it is.
+    fn give_up(&mut self, buffer: usize) -> Memory;
 
     /// What it runs on, in words: `CPU, 2 threads`, or the adapter's name.
     fn describe(&self) -> String;
@@ -52,5 +116,84 @@ pub trait Backend: Send {
     /// Replays to put in flight between two reads: 1 where waiting costs nothing.
     fn run_ahead(&self) -> usize {
         1
+    }
+}
+
+/// The memory of a buffer, as its backend has it.
+pub type Memory = Box<dyn Any + Send>;
+
+/// A buffer that a backend takes over from another one.
+pub struct Given {
+    /// Which of its own buffers it is.
+    pub buffer: usize,
+    /// What [`Backend::give_up`] returned for a buffer of the same length and type.
+    pub memory: Memory,
+}
+
+/// The bytes of a request, once they are there: view after view, each in whole words of 4 bytes.
+pub(super) type Answer = Arc<OnceLock<Vec<u8>>>;
+
+/// A read that was requested of a backend, which alone can take it.
+#[must_use = "what was requested is to be taken"]
+#[derive(Debug)]
+pub struct Ticket {
+    pub(super) views: Vec<View>,
+    pub(super) answer: Answer,
+}
+
+/// Where what was requested of one view goes.
+pub enum Out<'a> {
+    /// Real numbers, of either precision.
+    Reals(&'a mut [f32]),
+    /// Integers.
+    Words(&'a mut [u32]),
+}
+
+/// Bytes that a view takes in an answer.
+pub(super) fn answer_bytes(view: View) -> usize {
+    (view.len * view.elem.bytes() as usize).next_multiple_of(4)
+}
+
+/// [`Backend::fill`] where the host does not see the buffer: each piece is made, then written.
+pub(super) fn fill_by_writing(
+    backend: &mut (impl Backend + ?Sized),
+    view: View,
+    fill: &mut dyn FnMut(usize, &mut [f32]) -> Result<()>,
+) -> Result<()> {
+    let mut piece = vec![0.0; FILLED.min(view.len)];
+    for start in (0..view.len).step_by(FILLED) {
+        let piece = &mut piece[..FILLED.min(view.len - start)];
+        fill(start, piece)?;
+        backend.write(view.slice(start, piece.len()), piece);
+    }
+    Ok(())
+}
+
+/// Checks a request's size.
+pub(super) fn check_request(views: &[View]) {
+    let elements: usize = views.iter().map(|view| view.len).sum();
+    assert!(elements <= MOST_REQUESTED, "a request of {elements} elements");
+}
+
+/// Gives an answer out, view by view.
+pub(super) fn copy_out(views: &[View], answer: &[u8], out: &mut [Out<'_>]) {
+    assert_eq!(views.len(), out.len(), "each view that was requested is taken");
+    let mut rest = answer;
+    for (&view, out) in views.iter().zip(out) {
+        let (part, after) = rest.split_at(answer_bytes(view));
+        rest = after;
+        let part = &part[..view.len * view.elem.bytes() as usize];
+        match (view.elem, out) {
+            (Elem::U32, Out::Words(out)) => {
+                bytemuck::cast_slice_mut(out).copy_from_slice(part);
+            }
+            (Elem::Real, Out::Reals(out)) => {
+                bytemuck::cast_slice_mut(out).copy_from_slice(part);
+            }
+            (Elem::F16, Out::Reals(out)) => {
+                bytemuck::pod_collect_to_vec::<u8, f16>(part).convert_to_f32_slice(out);
+            }
+            (elem, _) => panic!("a view of {elem:?} is taken as another type"),
+        }
     }
 }

@@ -6,4 +6,4 @@ pub mod gpu;
 mod interface;
 
 pub use device::Device;
-pub use interface::Backend;
+pub use interface::{Backend, Given, MOST_REQUESTED, Memory, Out, Ticket};

@@ -1,5 +1,7 @@
 //! What [`super::grad`] checks: a tiny graph for every op that has a gradient, and whole models.
 
+use std::sync::Arc;
+
 use crate::check::grad::{Case, Objective, Perturb, Replay};
 use crate::config::{GptConfig, Optimizer};
 use crate::finetune::{FineTune, Lora};
@@ -400,7 +402,7 @@ impl Model {
         Case {
             what: self.what.into(),
             inputs: parameters(&program.params).collect(),
-            plan: program.plan,
+            plan: Arc::unwrap_or_clone(program.plan),
             replays: (0..self.micro_batches).map(replay).collect(),
             forward: vec![Phase::Forward, Phase::Evaluate],
             backward: vec![Phase::Backward],

@@ -62,12 +62,12 @@ pub fn compare_step(
     let error = (got - want).abs() / want.abs();
     seen(Row { name: "loss".into(), error, tolerance: LOSS_TOLERANCE });
     let [reference, subject] = &mut engines;
-    for param in reference.program().params.clone() {
+    for param in reference.program().params.clone().iter() {
         let theirs = subject.program().param(&param.name).expect("the same model").clone();
-        let want = reference.param_data(&param, Tensor::Gradient)?;
+        let want = reference.param_data(param, Tensor::Gradient)?;
         let got = subject.param_data(&theirs, Tensor::Gradient)?;
         let error = relative_error(&got, &want);
-        seen(Row { name: param.info.name, error, tolerance: GRADIENT_TOLERANCE });
+        seen(Row { name: param.name.clone(), error, tolerance: GRADIENT_TOLERANCE });
     }
     Ok(())
 }

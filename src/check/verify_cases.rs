@@ -179,7 +179,7 @@ fn model(
         vocab: vocab_size as u32,
         tokens: [Some(batch.tokens), sequence].into_iter().flatten().collect(),
         targets: vec![batch.targets],
-        plan: Arc::new(program.plan),
+        plan: program.plan,
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Weights {
     by_name: HashMap<String, usize>,
     /// What is merged into them as they are read.
     adapters: Option<LowRanks>,
+    /// What to do about a fault that is found as they are read, where there is more to say than usual.
+    advice: Option<String>,
 }
 
 /// Whether a folder holds a model's weights.
@@ -125,7 +127,7 @@ impl Weights {
             .hint("config.json and the weights must be of one model"));
         }
         let by_name = places.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
-        let weights = Weights { files, places, by_name, adapters: None };
+        let weights = Weights { files, places, by_name, adapters: None, advice: None };
         if let Some(head) = head {
             weights.check_tied(family, &head).map_err(|e| e.at(dir.display()))?;
         }
@@ -153,25 +155,76 @@ impl Weights {
     ///
     /// If there is no such parameter or range, or the file cannot be read.
     pub fn read(&self, name: &str, offset: usize, out: &mut [f32]) -> Result<()> {
-        let index = *self
-            .by_name
-            .get(name)
-            .ok_or_else(|| Error::input(format!("the model has no parameter {name}")))?;
+        let index = self.index(name)?;
         self.read_place(&self.places[index].1, offset, out)?;
-        if let Some(adapters) = &self.adapters {
-            adapters.merge(name, offset, out);
-            // The weights were checked, and so were the adapters; their sum was not.
-            if let Some(at) = out.iter().position(|x| !x.is_finite()) {
-                let index = coordinates(offset + at, self.shape(&self.places[index].1));
-                return Err(Error::input(format!(
-                    "{name} is infinite at {index:?} once the adapters are merged into it"
-                ))
-                .hint(
-                    "the training that wrote the adapters diverged: take an earlier checkpoint",
-                ));
-            }
+        self.merge(index, offset, out)
+    }
+
+    /// Merges the adapters, if there are any, into elements of a parameter.
+    fn merge(&self, index: usize, offset: usize, out: &mut [f32]) -> Result<()> {
+        let Some(adapters) = &self.adapters else { return Ok(()) };
+        let (name, place) = &self.places[index];
+        adapters.merge(name, offset, out);
+        // The weights are checked, and so are the adapters; their sum was not.
+        match out.iter().position(|x| !x.is_finite()) {
+            None => Ok(()),
+            Some(at) => Err(Error::input(format!(
+                "{name} is infinite at {:?} once the adapters are merged into it",
+                coordinates(offset + at, self.shape(place))
+            ))
+            .hint("the training that wrote the adapters diverged: take an earlier checkpoint")),
         }
-        Ok(())
+    }
+
+    /// Checks that elements of a parameter, as they are in its file, are finite numbers.
+    fn check_numbers(
+        &self,
+        (name, place): &(String, Place),
+        offset: usize,
+        numbers: &[f32],
+    ) -> Result<()> {
+        // A sum of the exponents that are all ones, without a branch, so that it vectorises.
+        let bad = |x: &f32| x.to_bits() & 0x7f80_0000 == 0x7f80_0000;
+        if numbers.iter().map(|x| u32::from(bad(x))).sum::<u32>() == 0 {
+            return Ok(());
+        }
+        let at = numbers.iter().position(bad).unwrap_or_default();
+        let what = if numbers[at].is_nan() { "NaN" } else { "infinite" };
+        let index = coordinates(offset + at, self.shape(place));
+        Err(Error::input(format!(
+            "{}: {name} is {what} at {index:?}, weights must be finite",
+            self.files[place.file].path().display()
+        ))
+        .hint("the training that wrote this file diverged: take an earlier checkpoint"))
+    }
+
+    /// [`Weights::read`], and checks in the same pass that what the file holds are finite numbers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::read`], and names the first index of a NaN or an infinity.
+    pub fn read_finite(&self, name: &str, offset: usize, out: &mut [f32]) -> Result<()> {
+        let mut read = || {
+            let index = self.index(name)?;
+            self.read_place(&self.places[index].1, offset, out)?;
+            self.check_numbers(&self.places[index], offset, out)?;
+            self.merge(index, offset, out)
+        };
+        let advised = |error: Error| match &self.advice {
+            Some(advice) => error.hint(advice),
+            None => error,
+        };
+        read().map_err(advised)
+    }
+
+    /// The same weights, with what to do about a fault that is found as they are read.
+    pub(crate) fn advising(self, advice: String) -> Weights {
+        Weights { advice: Some(advice), ..self }
+    }
+
+    fn index(&self, name: &str) -> Result<usize> {
+        let index = self.by_name.get(name).copied();
+        index.ok_or_else(|| Error::input(format!("the model has no parameter {name}")))
     }
 
     fn read_place(&self, place: &Place, offset: usize, out: &mut [f32]) -> Result<()> {
@@ -188,32 +241,19 @@ impl Weights {
     ///
     /// Names the first parameter with a NaN or an infinity, and the first index of one.
     pub fn check_finite(&self) -> Result<()> {
-        let slices: Vec<(&str, &Place, usize, usize)> = self
+        let slices: Vec<(&(String, Place), usize, usize)> = self
             .places
             .iter()
-            .flat_map(|(name, place)| {
-                let elements = self.shape(place).iter().product::<usize>();
-                (0..elements)
-                    .step_by(SLICE)
-                    .map(move |offset| (name.as_str(), place, offset, SLICE.min(elements - offset)))
+            .flat_map(|named| {
+                let elements = self.shape(&named.1).iter().product::<usize>();
+                let slice = move |offset| (named, offset, SLICE.min(elements - offset));
+                (0..elements).step_by(SLICE).map(slice)
             })
             .collect();
-        let fault = slices.par_iter().map_init(Vec::new, |buffer, &(name, place, offset, n)| {
+        let fault = slices.par_iter().map_init(Vec::new, |buffer, &(named, offset, n)| {
             buffer.resize(n, 0.0f32);
-            self.read_place(place, offset, buffer)?;
-            // A sum of the exponents that are all ones, without a branch, so that it vectorises.
-            let bad = |x: &f32| x.to_bits() & 0x7f80_0000 == 0x7f80_0000;
-            if buffer.iter().map(|x| u32::from(bad(x))).sum::<u32>() == 0 {
-                return Ok(());
-            }
-            let at = buffer.iter().position(bad).unwrap_or_default();
-            let what = if buffer[at].is_nan() { "NaN" } else { "infinite" };
-            let index = coordinates(offset + at, self.shape(place));
-            Err(Error::input(format!(
-                "{}: {name} is {what} at {index:?}, weights must be finite",
-                self.files[place.file].path().display()
-            ))
-            .hint("the training that wrote this file diverged: take an earlier checkpoint"))
+            self.read_place(&named.1, offset, buffer)?;
+            self.check_numbers(named, offset, buffer)
         });
         fault.find_map_first(Result::err).map_or(Ok(()), Err)
     }

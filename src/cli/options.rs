@@ -355,16 +355,21 @@ impl RecomputeArgs {
     ///
     /// Recomputation is chosen first, for the batch in `uses`: it takes time, which a larger batch does
     /// not win back.
-    pub fn fit(&self, uses: Uses, batch: Option<BatchSize>, fits: impl Fn(Uses) -> bool) -> Uses {
+    pub fn fit(
+        &self,
+        uses: Uses,
+        batch: Option<BatchSize>,
+        mut fits: impl FnMut(Uses) -> bool,
+    ) -> Uses {
         let recompute = match self.recompute {
             RecomputeChoice::None => Recompute::None,
             RecomputeChoice::Gelu => Recompute::Gelu,
             RecomputeChoice::Block => Recompute::Block,
-            RecomputeChoice::Auto => least_recompute(uses, &fits),
+            RecomputeChoice::Auto => least_recompute(uses, &mut fits),
         };
         let mut uses = Uses { recompute, ..uses };
         if batch == Some(BatchSize::Auto) {
-            uses.batch = largest_batch(uses, &fits);
+            uses.batch = largest_batch(uses, &mut fits);
         }
         let chosen = self.recompute == RecomputeChoice::Auto && recompute != Recompute::None;
         if (chosen || batch == Some(BatchSize::Auto)) && fits(uses) {

@@ -9,7 +9,8 @@ use clap::parser::ValueSource;
 use wgpt::backend::Device;
 use wgpt::checkpoint;
 use wgpt::config::Optimizer;
-use wgpt::model::{Program, Uses, check_finetune};
+use wgpt::fit::Programs;
+use wgpt::model::{Uses, check_finetune};
 use wgpt::train::{self, Resumed, RunSettings, TokenizerChoice};
 use wgpt::{
     Error, GenerateOptions, Gpt, GptConfig, Result, Summary, Tokenizer, TrainConfig, Trainer,
@@ -252,15 +253,17 @@ impl Args {
         serde_json::from_slice::<RunSettings>(&text).ok()?.threads
     }
 
-    /// Settles what depends on the device: precision, recomputation, the batch.
-    fn fit(&self, settings: &mut RunSettings, device: &Device) {
+    /// Settles what depends on the device: precision, recomputation, the batch. Returns what was recorded to find out.
+    fn fit(&self, settings: &mut RunSettings, device: &Device) -> Programs {
         let RunSettings { model, train, .. } = settings;
         train.precision = self.precision.on(device);
-        let program = |uses| Program::record_tuning(model, uses, &train.finetune, device.limits());
-        let fits = |uses| device.fits(&program(uses).plan);
+        let mut programs = Programs::default();
+        let fits =
+            |uses| device.fits(&programs.of(model, uses, &train.finetune, device.limits()).plan);
         let uses =
             self.recompute.fit(Uses::training(train, model), Some(self.steps.batch_size), fits);
         (train.recompute, train.batch_size) = (uses.recompute, uses.batch);
+        programs
     }
 
     fn settings(&self, threads: Option<usize>) -> Result<RunSettings> {
@@ -343,8 +346,8 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
             let mut settings = args.settings(threads)?;
             set_running(settings.train.out.clone().map_or(Running::Nothing, Running::Preparing));
             let device = open(settings.device)?;
-            args.fit(&mut settings, &device);
-            train::start(&settings, device, &mut |event| progress.show(event))?
+            let mut programs = args.fit(&mut settings, &device);
+            train::start_with(&settings, device, &mut programs, &mut |event| progress.show(event))?
         }
     };
     if args.profile.profile {

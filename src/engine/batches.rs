@@ -1,6 +1,7 @@
 //! Batches on an engine: updates of training, evaluation, logits.
 
 use super::{Engine, Gradients};
+use crate::backend::{Out, Ticket};
 use crate::error::Result;
 use crate::kernel::Step;
 use crate::model::{BatchViews, UpdateViews};
@@ -126,17 +127,42 @@ impl Engine {
         self.run(Phase::Update, step);
     }
 
+    /// Requests what the last update came to, for [`Engine::take_update`]; does not wait for the device, so that
+    /// more updates may be made meanwhile.
+    pub fn request_update(&mut self) -> Ticket {
+        let (UpdateViews { norm, state }, loss) = (self.update_views(), self.batch_views().loss);
+        self.backend.request(&[loss, norm, state])
+    }
+
+    /// Whether [`Engine::take_update`] would return at once.
+    pub fn is_ready(&mut self, ticket: &Ticket) -> bool {
+        self.backend.is_ready(ticket)
+    }
+
+    /// What the update came to that was the last one when it was requested; waits for the device if it must.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    ///
+    /// # Panics
+    ///
+    /// If the ticket is of another engine or of another request.
+    pub fn take_update(&mut self, ticket: Ticket) -> Result<Update> {
+        let (mut loss, mut norm, mut state) = ([0.0], [0.0; 2], [0; state::LEN]);
+        let out = &mut [Out::Reals(&mut loss), Out::Reals(&mut norm), Out::Words(&mut state)];
+        self.backend.take(ticket, out)?;
+        Ok(Update { loss: loss[0], grad_norm: norm[0], state })
+    }
+
     /// What the last update came to; waits for the device.
     ///
     /// # Errors
     ///
     /// If the device is lost.
     pub fn read_update(&mut self) -> Result<Update> {
-        let (views, loss_view) = (self.update_views(), self.batch_views().loss);
-        let (mut loss, mut norm) = ([0.0], [0.0; 2]);
-        self.backend.read(loss_view, &mut loss)?;
-        self.backend.read(views.norm, &mut norm)?;
-        Ok(Update { loss: loss[0], grad_norm: norm[0], state: self.read_state()? })
+        let ticket = self.request_update();
+        self.take_update(ticket)
     }
 
     /// The words that only the device knows.

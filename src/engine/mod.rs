@@ -9,7 +9,7 @@ mod sequences;
 
 use std::sync::Arc;
 
-use crate::backend::{Backend, Device};
+use crate::backend::{Backend, Device, Given};
 use crate::config::GptConfig;
 use crate::error::Result;
 use crate::finetune::FineTune;
@@ -68,8 +68,24 @@ impl Engine {
         config.validate()?;
         check_finetune(config, finetune)?;
         let program = Program::record_tuning(config, uses, finetune, device.limits());
+        Engine::with(program, device)
+    }
+
+    /// Makes the buffers of a program that is recorded already on a device with the limits that it was recorded for;
+    /// parameters are zero.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot hold or bind what the program needs.
+    pub fn with(program: Program, device: &Device) -> Result<Engine> {
+        Engine::with_buffers(program, device, vec![])
+    }
+
+    /// [`Engine::with`], with some buffers that another engine gave up.
+    fn with_buffers(program: Program, device: &Device, given: Vec<Given>) -> Result<Engine> {
         device.check(&program.plan)?;
-        let backend = device.backend(Arc::new(program.plan.clone()))?;
+        let backend = device.backend_with(Arc::clone(&program.plan), given)?;
+        let slots = program.uses.generation.unwrap_or(0);
         let mut engine = Engine {
             program,
             backend,
@@ -77,28 +93,12 @@ impl Engine {
             device: device.clone(),
             profile: None,
             gradients: Gradients::Free,
-            lengths: vec![0; uses.generation.unwrap_or(0)],
+            lengths: vec![0; slots],
         };
         if engine.program.update.is_some() {
-            engine.write_state(&state::first(uses.loss_scale()));
+            engine.write_state(&state::first(engine.program.uses.loss_scale()));
         }
         Ok(engine)
-    }
-
-    /// Checks that a device can hold and bind what [`Engine::tuning`] would make, without making it.
-    ///
-    /// # Errors
-    ///
-    /// As [`Engine::tuning`].
-    pub fn check(
-        config: &GptConfig,
-        uses: Uses,
-        finetune: &FineTune,
-        device: &Device,
-    ) -> Result<()> {
-        config.validate()?;
-        check_finetune(config, finetune)?;
-        device.check(&Program::record_tuning(config, uses, finetune, device.limits()).plan)
     }
 
     /// What was recorded.

@@ -1,11 +1,15 @@
 //! The parameters of an engine: initialised, written, read, copied.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rayon::prelude::*;
 
 use super::Engine;
+use crate::backend::Given;
 use crate::error::Result;
 use crate::finetune::merge;
 use crate::graph::Param;
+use crate::model::Program;
 use crate::ops::random;
 use crate::params::{Init, ParamRole};
 use crate::plan::View;
@@ -69,7 +73,8 @@ impl Engine {
         slices.collect()
     }
 
-    /// Fills a tensor in pieces: `fill(start, out)` gives the elements from `start` on.
+    /// Fills a tensor in pieces: `fill(start, out)` gives the elements from `start` on. On a CPU they are written
+    /// where they belong.
     ///
     /// # Errors
     ///
@@ -80,15 +85,9 @@ impl Engine {
         tensor: Tensor,
         mut fill: impl FnMut(usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
-        const PIECE: usize = 1 << 20;
         self.changed |= tensor == Tensor::Value;
-        let mut piece = vec![];
         for (start, view) in self.views(param, tensor) {
-            for at in (0..view.len).step_by(PIECE) {
-                piece.resize(PIECE.min(view.len - at), 0.0);
-                fill(start + at, &mut piece)?;
-                self.backend.write(view.slice(at, piece.len()), &piece);
-            }
+            self.backend.fill(view, &mut |at, out| fill(start + at, out))?;
         }
         Ok(())
     }
@@ -132,7 +131,33 @@ impl Engine {
         Ok(data)
     }
 
-    /// Takes over the parameters of another engine of the same model, with its adapters merged into them.
+    /// An engine for another program of the same model and device, with the parameters of `old`, its adapters merged
+    /// into them.
+    ///
+    /// Where both programs lay the parameters out alike, as they do unless a part is frozen or adapted, the buffers
+    /// themselves change hands: nothing is copied, and no memory is taken twice. `old` is then of no more use. Elsewhere
+    /// the parameters are copied piece by piece. If it fails, `old` is as before.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot hold what the program needs beside the other's, or is lost.
+    ///
+    /// # Panics
+    ///
+    /// If the models differ.
+    pub fn with_params_of(old: &mut Engine, program: Program) -> Result<Engine> {
+        let device = old.device.clone();
+        let Some(pairs) = same_arenas(&old.program, &program) else {
+            let mut engine = Engine::with(program, &device)?;
+            engine.copy_from(old)?;
+            return Ok(engine);
+        };
+        device.check(&program.plan)?;
+        let give = |(from, to)| Given { buffer: to, memory: old.backend.give_up(from) };
+        Engine::with_buffers(program, &device, pairs.into_iter().map(give).collect())
+    }
+
+    /// Copies the parameters of another engine of the same model piece by piece, its adapters merged into them.
     ///
     /// # Errors
     ///
@@ -177,6 +202,25 @@ impl Engine {
     pub fn has_adapters(&self) -> bool {
         self.program.finetune.lora.is_some()
     }
+}
+
+/// The buffers that hold the parameters of one program, each with the one that holds the same of another; `None` if the
+/// programs do not lay them out alike.
+fn same_arenas(from: &Program, to: &Program) -> Option<BTreeMap<usize, usize>> {
+    let mut pairs = BTreeMap::new();
+    let alike = from.params.iter().zip(to.params.iter()).all(|(a, b)| {
+        let same = (&a.name, &a.shape, a.slices.len()) == (&b.name, &b.shape, b.slices.len());
+        same && a.slices.iter().zip(&b.slices).all(|(a, b)| {
+            let (from, to) = (a.var.value, b.var.value);
+            let place = |view: View| View { buffer: 0, ..view };
+            *pairs.entry(from.buffer).or_insert(to.buffer) == to.buffer && place(from) == place(to)
+        })
+    });
+    let len = |program: &Program, buffer: usize| program.plan.buffers[buffer].len;
+    let targets: BTreeSet<_> = pairs.values().collect();
+    let whole = pairs.iter().all(|(&a, &b)| len(from, a) == len(to, b));
+    (alike && from.params.len() == to.params.len() && targets.len() == pairs.len() && whole)
+        .then_some(pairs)
 }
 
 /// Normal numbers by Box & Muller, number `start + i` of those of a key whatever the pieces.

@@ -6,6 +6,8 @@
 mod decoder;
 mod parameters;
 
+use std::sync::Arc;
+
 use crate::config::{GptConfig, Optimizer, Precision, Recompute, TrainConfig};
 use crate::finetune::FineTune;
 use crate::graph::{Graph, Op, Param, Slot};
@@ -63,6 +65,14 @@ impl Uses {
             precision: config.precision,
             recompute: config.recompute,
         }
+    }
+
+    /// These uses, and of `others` those that can be had beside them: the same engine scores and generates.
+    #[must_use]
+    pub(crate) fn beside(self, others: Uses) -> Uses {
+        let from = if self.batch > 0 { self } else { others };
+        let generation = self.generation.max(others.generation);
+        Uses { batch: from.batch, seq: from.seq, generation, ..self }
     }
 
     /// Whether the loss scale changes: in half precision small gradients would be lost without one.
@@ -132,10 +142,12 @@ pub struct Program {
     pub uses: Uses,
     /// What is trained of the model.
     pub finetune: FineTune,
+    /// What a device allows, to which it keeps.
+    pub limits: Limits,
     /// Buffers, dispatches and phases.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// The parameters and their places.
-    pub params: Vec<Param>,
+    pub params: Arc<[Param]>,
     /// The arenas in slices, with gradients and moments.
     pub slots: Vec<Slot>,
     /// Views of batches, unless generation is all.
@@ -175,9 +187,9 @@ impl Program {
         let generation = uses.generation.map(|slots| record_generation(&mut g, config, slots));
         g.record_cast();
         let slots = g.slots();
-        let (plan, params) = (g.plan, g.params);
+        let (plan, params) = (Arc::new(g.plan), g.params.into());
         let (config, finetune) = (config.clone(), finetune.clone());
-        Program { config, uses, finetune, plan, params, slots, batch, update, generation }
+        Program { config, uses, finetune, limits, plan, params, slots, batch, update, generation }
     }
 
     /// The number of parameters.

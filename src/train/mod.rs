@@ -6,44 +6,42 @@
 mod choice;
 pub mod curve;
 mod encoded;
+mod evaluate;
+mod profiling;
 pub mod report;
 mod saves;
 pub mod settings;
+mod start;
 
+use std::collections::VecDeque;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
-use crate::backend::Device;
-use crate::backend::gpu::Peak;
-use crate::checkpoint::{self, Metrics, RunDir, TrainState};
-use crate::config::{GptConfig, TrainConfig};
+use crate::backend::Ticket;
+use crate::checkpoint::{Metrics, RunDir, TrainState};
+use crate::clock::Stopwatch;
+use crate::config::TrainConfig;
 use crate::data::{self, Place, Tokens};
 use crate::engine::{Engine, MicroBatch, Update};
-use crate::error::{Error, Kind, Result, field};
+use crate::error::{Error, Result, field};
+use crate::fit::Programs;
 use crate::gpt::Gpt;
 use crate::kernel::Step;
-use crate::model::{self, Program, Uses};
+use crate::model::{self, Uses};
 use crate::ops::global_norm::state;
 use crate::ops::{dropout, random};
-use crate::plan::{Dispatch, Limits};
-use crate::profile::{self, Profile, Report};
-use crate::tokenizer::Tokenizer;
-use crate::tune::{Effort, tune};
 
-use saves::{draw_curve, moments};
+use profiling::Profiling;
 
 pub use choice::TokenizerChoice;
 pub use report::{Event, StepReport, Summary};
 pub use settings::{Prepared, RunSettings, prepare};
+pub use start::{Resumed, resume, start, start_with};
 
 /// Skipped updates in a row after which a run stops.
 pub const MAX_SKIPPED: u32 = 10;
-
-/// Sets the batches of evaluations apart from those of training.
-const EVALUATION: u64 = 0x6576_616c;
 
 /// A training run under way.
 pub struct Trainer {
@@ -61,6 +59,8 @@ pub struct Trainer {
     state: TrainState,
     metrics: Vec<Metrics>,
     stop: Arc<AtomicBool>,
+    /// The update after which the run stops.
+    stop_after: usize,
     /// Whether the newest checkpoint is of this very state.
     saved: bool,
     /// The tokens and targets of an evaluation's batch.
@@ -69,172 +69,34 @@ pub struct Trainer {
     micro_batch: MicroBatch,
     /// Seconds and tokens of training alone in this process, what is profiled left out.
     busy: (f64, u64),
-    /// What the device does at its best, where it was measured.
-    peak: Option<Peak>,
+    /// What the device's products do at their best, in 10⁹ operations per second, where it was measured.
+    best_gflops: Option<f64>,
     profiling: Profiling,
+    /// Updates that were made, or are being made on the device, and are not reported yet, the oldest first.
+    unreported: VecDeque<Made>,
 }
 
-/// A profile of some updates.
-#[derive(Default)]
-struct Profiling {
-    /// Updates that are still to be timed.
-    left: u32,
-    /// Updates that were.
-    done: u32,
-    profile: Option<Profile>,
+/// An update that was handed to the device.
+struct Made {
+    /// Its number, from 1.
+    step: usize,
+    /// Tokens trained on with it, since the beginning of the run.
+    tokens: u64,
+    learning_rate: f64,
+    /// Whether it is a line of metrics.jsonl.
+    logged: bool,
+    /// Whether it had a target that counts; else it was left out.
+    applied: bool,
+    /// What it came to, where that is read.
+    ticket: Option<Ticket>,
 }
 
-/// A run that was opened again.
-pub enum Resumed {
-    /// It goes on.
-    Running(Box<Trainer>),
-    /// All its updates were made already.
-    Finished(Summary),
-}
-
-/// Begins a run: makes its folder, its data and tokenizer ready, and the model on the device.
-///
-/// # Errors
-///
-/// If a setting is out of range, the data cannot be had, the folder holds a run already, or the device
-/// cannot hold the model. The folder is then as it was before.
-pub fn start(
-    settings: &RunSettings,
-    device: Device,
-    on_event: &mut dyn FnMut(&Event),
-) -> Result<Trainer> {
-    let settings = &settings.absolute();
-    // The first model's faults come before those of the tokenizer and the data.
-    let sizes = match &settings.init {
-        Some(init) => &model::open(init)?.0,
-        None => &settings.model,
-    };
-    sizes.validate()?;
-    settings.train.validate(sizes)?;
-    model::check_finetune(sizes, &settings.train.finetune)?;
-    settings.check_adapted()?;
-    let Some(path) = &settings.train.out else {
-        return open(settings, None, device, on_event);
-    };
-    let is_new = !path.exists();
-    let run = RunDir::create(path, settings)?;
-    // A run that could not begin leaves nothing, so that the same command can be given again.
-    open(settings, Some(run), device, on_event).inspect_err(|_| {
-        for name in settings::BEFORE_TRAINING {
-            let _ = std::fs::remove_file(path.join(name));
-        }
-        if is_new {
-            let _ = std::fs::remove_dir(path);
-        }
-    })
-}
-
-/// Opens a run's folder again: from its newest checkpoint, or from the beginning before the first.
-///
-/// `device` opens what the settings name, once it is known that there is something to do.
-///
-/// # Errors
-///
-/// If there is no run, another process works on it, or a file of it is damaged.
-pub fn resume(
-    dir: &Path,
-    device: impl FnOnce(&RunSettings) -> Result<Device>,
-    on_event: &mut dyn FnMut(&Event),
-) -> Result<Resumed> {
-    let run = RunDir::open(dir)?;
-    let mut settings: RunSettings = run.settings()?;
-    settings.train.out = Some(dir.to_owned());
-    let newest = run.newest_checkpoint()?;
-    if let Some((step, path)) = newest.filter(|(step, _)| *step >= settings.train.max_iters) {
-        let config = checkpoint::read_config(&path)?;
-        let (state, _) = checkpoint::open_state(&path, &moments(&config, &settings.train))?;
-        if state.unevaluated.is_none() {
-            // The process may have been killed between its last checkpoint and this.
-            draw_curve(&run, &checkpoint::read_metrics(dir)?)?;
-            let summary = summary(&state, step, &settings.train, Some(dir.to_owned()));
-            return Ok(Resumed::Finished(summary));
-        }
-    }
-    check_written(&run, &settings)?;
-    let device = device(&settings)?;
-    let trainer = open(&settings, Some(run), device, on_event)?;
-    Ok(Resumed::Running(Box::new(trainer)))
-}
-
-/// Checks the settings that run.json has, under its names.
-fn check_written(run: &RunDir, settings: &RunSettings) -> Result<()> {
-    let sizes = match run.newest_checkpoint()? {
-        Some((_, path)) => checkpoint::read_config(&path)?,
-        None => settings.model.clone(),
-    };
-    let (train, valid) = (&settings.train, sizes.validate());
-    let valid = valid.and_then(|()| train.validate(&sizes));
-    let checked = valid.and_then(|()| model::check_finetune(&sizes, &train.finetune));
-    let place = run.settings_path();
-    checked.map_err(|error| error.as_written().of_kind(Kind::Input).at(place.display()))
-}
-
-/// The trainer of a run whose folder is made, at its newest checkpoint.
-fn open(
-    settings: &RunSettings,
-    run: Option<RunDir>,
-    device: Device,
-    on_event: &mut dyn FnMut(&Event),
-) -> Result<Trainer> {
-    let dir = run.as_ref().map(RunDir::path);
-    let saved = run.as_ref().map(RunDir::newest_checkpoint).transpose()?.flatten();
-    let saved_path = saved.as_ref().map(|(_, path)| path.as_path());
-    check_fit(settings, saved_path, &device)?;
-    let Prepared { model, tokenizer, text_files, tokens } =
-        prepare(settings, dir, saved_path, on_event)?;
-    let uses = Uses::training(&settings.train, &model);
-    let finetune = &settings.train.finetune;
-    let program = |limits| Program::record_tuning(&model, uses, finetune, limits);
-    let device = settle(device, run.as_ref(), program, on_event)?;
-    // On a GPU it takes a while, and so only where it is kept.
-    let keeps = !matches!(&device, Device::Gpu(gpu) if gpu.cache().is_none());
-    let peak = keeps.then(|| profile::peak(&device)).transpose()?;
-    // Adapters are saved without their model.
-    let whole = saved_path.filter(|_| finetune.lora.is_none());
-    let mut gpt = match (whole, &settings.init) {
-        (Some(saved), _) => {
-            Gpt::load(saved, device).map_err(|error| error.hint(checkpoint::without(saved)))?
-        }
-        (None, Some(init)) => Gpt::load(init, device)?,
-        (None, None) => Gpt::new(model, device, settings.train.seed)?,
-    };
-    gpt.set_text_files(text_files);
-    if let Some(tokenizer) = tokenizer {
-        gpt.set_tokenizer(tokenizer)?;
-    }
-    for notice in gpt.notices() {
-        on_event(&Event::Note(notice.clone()));
-    }
-    let mut trainer = Trainer::new(gpt, tokens, settings.train.clone())?;
-    if let Some(run) = &run {
-        run.truncate_metrics(saved.as_ref().map_or(0, |(step, _)| *step))?;
-        trainer.metrics = checkpoint::read_metrics(run.path())?;
-    }
-    (trainer.run, trainer.base) = (run, settings.init.clone());
-    trainer.peak = peak;
-    if let Some((step, path)) = saved {
-        trainer.restore(step, &path)?;
-    }
-    Ok(trainer)
-}
-
-/// Checks that the device can hold the run, before the data are made ready, which may take long. Of a new model
-/// the least is counted, since its vocabulary is not known yet.
-fn check_fit(settings: &RunSettings, saved: Option<&Path>, device: &Device) -> Result<()> {
-    let model = match saved.or(settings.init.as_deref()) {
-        Some(dir) => checkpoint::read_config(dir)?,
-        None => GptConfig {
-            vocab_size: settings.model.vocab_size.min(Tokenizer::bytes().vocab_size()),
-            ..settings.model.clone()
-        },
-    };
-    let uses = Uses::training(&settings.train, &model);
-    Engine::check(&model, uses, &settings.train.finetune, device)
+/// What is due after an update.
+#[derive(Clone, Copy)]
+struct Due {
+    logs: bool,
+    evaluates: bool,
+    saves: bool,
 }
 
 fn summary(
@@ -256,29 +118,6 @@ fn summary(
     }
 }
 
-/// The device with the variants of kernels that the run takes from its beginning to its end, whatever is measured
-/// later: another variant sums in another order, and a run that goes on must give the same bits.
-fn settle(
-    device: Device,
-    run: Option<&RunDir>,
-    program: impl FnOnce(Limits) -> Program,
-    on_event: &mut dyn FnMut(&Event),
-) -> Result<Device> {
-    let Device::Gpu(gpu) = device else { return Ok(device) };
-    if let Some(choices) = run.map(RunDir::choices).transpose()?.flatten() {
-        return Ok(Device::Gpu(gpu.with_choices(choices)));
-    }
-    let plan = program(gpu.limits()).plan;
-    if gpu.cache().is_some() {
-        tune(&gpu, &plan, Effort::Missing, &mut |notice| on_event(&Event::Tuning(notice)))?;
-    }
-    let choices = gpu.choices(&plan);
-    if let Some(run) = run {
-        run.keep_choices(&choices)?;
-    }
-    Ok(Device::Gpu(gpu.with_choices(choices)))
-}
-
 impl Trainer {
     /// A run over token ids, of which the last ones are for validation: a tenth, but at most `val_tokens`.
     ///
@@ -286,7 +125,17 @@ impl Trainer {
     ///
     /// If a setting is out of range, there are too few tokens, an id is outside the model's vocabulary,
     /// or the device cannot hold the model.
-    pub fn new(mut gpt: Gpt, tokens: Tokens, config: TrainConfig) -> Result<Trainer> {
+    pub fn new(gpt: Gpt, tokens: Tokens, config: TrainConfig) -> Result<Trainer> {
+        Trainer::with(gpt, tokens, config, &mut Programs::default())
+    }
+
+    /// [`Trainer::new`], with programs that were recorded before.
+    fn with(
+        mut gpt: Gpt,
+        tokens: Tokens,
+        config: TrainConfig,
+        programs: &mut Programs,
+    ) -> Result<Trainer> {
         config.validate(gpt.config())?;
         model::check_finetune(gpt.config(), &config.finetune)?;
         tokens.check(gpt.config().vocab_size)?;
@@ -297,7 +146,9 @@ impl Trainer {
         data::check_length(&tokens, &val, 1)?;
         gpt.set_dropout(config.dropout);
         gpt.set_precision(config.precision);
-        let mut engine = gpt.take_engine(uses, &config.finetune)?;
+        let limits = gpt.device().limits();
+        let program = programs.of(gpt.config(), uses, &config.finetune, limits).clone();
+        let mut engine = gpt.take_engine(program)?;
         engine.initialize_adapters(config.seed);
         let rows = shape.0 * shape.1;
         Ok(Trainer {
@@ -316,6 +167,7 @@ impl Trainer {
             tokens,
             metrics: vec![],
             stop: Arc::default(),
+            stop_after: usize::MAX,
             saved: false,
             batch: (vec![0; rows], vec![0; rows]),
             micro_batch: MicroBatch {
@@ -324,16 +176,23 @@ impl Trainer {
                 ..MicroBatch::default()
             },
             busy: (0.0, 0),
-            peak: None,
+            best_gflops: None,
             profiling: Profiling::default(),
+            unreported: VecDeque::new(),
             config,
         })
     }
 
     /// Set it, from any thread, to end the run after the step under way; what is done is saved. An evaluation under way
-    /// is left for the resumed run.
+    /// is left for the resumed run. On a GPU, whose updates are reported when they are done, a few more updates may be
+    /// under way than were reported.
     pub fn stop_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop)
+    }
+
+    /// Ends the run after update number `step`, counted from 1, as the flag would if it were set right then.
+    pub fn stop_after(&mut self, step: usize) {
+        self.stop_after = step;
     }
 
     /// The engine, for a look at the parameters on the way.
@@ -383,6 +242,7 @@ impl Trainer {
             }
             self.step(iter, on_event)?;
         }
+        self.report_made(0, on_event)?;
         if self.stopped() {
             self.save(on_event)?;
         }
@@ -391,48 +251,123 @@ impl Trainer {
     }
 
     fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.load(Ordering::Relaxed) || self.state.step as usize >= self.stop_after
     }
 
     /// One update, and what is due after it.
+    ///
+    /// The report of an update is requested, and taken once it is there: meanwhile the device has the next updates to
+    /// make. Only what is due on the host, an evaluation or a save, waits for it.
     fn step(&mut self, iter: usize, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
-        let (config, done) = (&self.config, iter + 1);
-        let due = |every: usize| config.is_due(every, done);
-        let logged = due(config.log_every) || done == 1;
-        // Reading waits for the device, so a GPU is read only where somebody looks, or where enough is in flight.
-        let full = done.is_multiple_of(self.engine.run_ahead().max(1));
-        let reads = logged || due(config.eval_every) || due(config.save_every) || full;
+        let (step, due) = (iter + 1, self.due_after(iter + 1));
+        let run_ahead = self.engine.run_ahead().max(1);
+        let full = step.is_multiple_of(run_ahead);
+        let reads = due.logs || due.evaluates || due.saves || full;
 
-        let learning_rate = config.learning_rate_at(iter);
+        let learning_rate = self.config.learning_rate_at(iter);
         let profiles = self.profiling.left > 0 && self.busy.1 > 0;
         if profiles && self.profiling.done == 0 {
             self.engine.begin_profile();
         }
-        let began = Instant::now();
+        let clock = Stopwatch::start();
         let applied = self.update(iter, learning_rate)?;
-        let update = if reads && applied { Some(self.engine.read_update()?) } else { None };
+        let ticket = (reads && applied).then(|| self.engine.request_update());
         let tokens = self.tokens_an_update();
-        let seconds = began.elapsed().as_secs_f64();
         if profiles {
             self.profiled();
+            self.state.seconds += clock.seconds();
         } else {
-            self.busy = (self.busy.0 + seconds, self.busy.1 + tokens);
+            self.spend(clock.seconds());
+            self.busy.1 += tokens;
         }
-        self.state.step = done as u64;
-        self.state.data_position = done as u64;
+        self.state.step = step as u64;
+        self.state.data_position = step as u64;
         self.state.tokens += tokens;
-        self.state.seconds += seconds;
-
-        if !applied {
-            on_event(&Event::NothingToLearn { step: done });
+        self.saved = false;
+        let tokens = self.state.tokens;
+        let made = Made { step, tokens, learning_rate, logged: due.logs, applied, ticket };
+        self.unreported.push_back(made);
+        if !due.evaluates && !due.saves {
+            return self.report_made(run_ahead / 2, on_event).map(drop);
         }
-        let report = self.report(update, learning_rate, logged);
+        let metrics = self.report_made(0, on_event)?;
+        self.after_update(metrics.expect("this update is reported"), on_event)
+    }
+
+    /// What is due after update number `step`.
+    fn due_after(&self, step: usize) -> Due {
+        let due = |every: usize| self.config.is_due(every, step);
+        Due {
+            logs: due(self.config.log_every) || step == 1,
+            evaluates: due(self.config.eval_every),
+            saves: due(self.config.save_every),
+        }
+    }
+
+    /// Counts the time of training alone.
+    fn spend(&mut self, seconds: f64) {
+        self.busy.0 += seconds;
+        self.state.seconds += seconds;
+    }
+
+    /// Reports the updates that are done, in order, and waits until at most `most` are unreported. Returns the last one's
+    /// line if it is not written yet, since an evaluation belongs to it.
+    fn report_made(
+        &mut self,
+        most: usize,
+        on_event: &mut dyn FnMut(&Event),
+    ) -> Result<Option<Metrics>> {
+        let mut open = None;
+        while let Some(made) = self.unreported.front() {
+            let is_done = made.ticket.as_ref().is_none_or(|ticket| self.engine.is_ready(ticket));
+            if !is_done && self.unreported.len() <= most {
+                break;
+            }
+            let made = self.unreported.pop_front().expect("it was looked at");
+            open = self.report_one(made, on_event)?;
+        }
+        Ok(open)
+    }
+
+    /// Reports an update; waits for it.
+    fn report_one(
+        &mut self,
+        made: Made,
+        on_event: &mut dyn FnMut(&Event),
+    ) -> Result<Option<Metrics>> {
+        let Made { step, tokens, learning_rate, logged, applied, ticket } = made;
+        let clock = Stopwatch::start();
+        let update = ticket.map(|ticket| self.engine.take_update(ticket)).transpose()?;
+        self.spend(clock.seconds());
+        if !applied {
+            on_event(&Event::NothingToLearn { step });
+        }
+        let tokens_per_s = self.busy.1 as f64 / self.busy.0.max(1e-9);
+        let report = StepReport {
+            step,
+            steps: self.config.max_iters,
+            tokens,
+            loss: update.map(|update| update.loss),
+            learning_rate,
+            grad_norm: update.map(|update| update.grad_norm),
+            tokens_per_s,
+            mfu: self.mfu(tokens_per_s),
+            logged,
+            skipped: update.map_or(0, |update| update.state[state::SKIPPED]),
+        };
         on_event(&Event::Step(report));
         if let Some(update) = update {
             self.state.device_words = update.state.to_vec();
-            self.check(&update)?;
+            self.check(&update, step)?;
         }
-        self.after_update(report.metrics(), on_event)
+        let due = self.due_after(step);
+        if due.evaluates || due.saves {
+            return Ok(Some(report.metrics()));
+        }
+        if logged {
+            self.log(report.metrics())?;
+        }
+        Ok(None)
     }
 
     /// Evaluation, line of the log, save: where they are due. An evaluation that is cut short leaves them for later.
@@ -441,17 +376,16 @@ impl Trainer {
         mut metrics: Metrics,
         on_event: &mut dyn FnMut(&Event),
     ) -> Result<()> {
-        self.saved = false;
-        let (config, done) = (self.config.clone(), self.state.step as usize);
-        let (last, evaluates) = (done == config.max_iters, config.is_due(config.eval_every, done));
-        if evaluates {
+        let done = self.state.step as usize;
+        let (due, last) = (self.due_after(done), done == self.config.max_iters);
+        if due.evaluates {
             metrics.val_loss = self.evaluate(last, on_event)?;
             if metrics.val_loss.is_none() {
                 self.state.unevaluated = Some(metrics);
                 return Ok(());
             }
         }
-        if evaluates || done == 1 || config.is_due(config.log_every, done) {
+        if due.evaluates || due.logs {
             self.log(metrics)?;
         }
         if last && self.state.val_loss.is_none() {
@@ -460,54 +394,14 @@ impl Trainer {
                 metrics.skipped
             )));
         }
-        if config.is_due(config.save_every, done) {
+        if due.saves {
             self.save(on_event)?;
         }
         Ok(())
     }
 
-    /// Counts an update that was profiled; the last one ends the profile.
-    fn profiled(&mut self) {
-        let Profiling { left, done, profile } = &mut self.profiling;
-        (*left, *done) = (*left - 1, *done + 1);
-        if *left == 0 {
-            *profile = self.engine.end_profile();
-        }
-    }
-
-    /// Times every kernel of `updates` updates, after the first one of this process.
-    pub fn begin_profile(&mut self, updates: u32) {
-        self.profiling = Profiling { left: updates, ..Profiling::default() };
-    }
-
-    /// What was profiled, as a time line and as a table; `None` if the run ended before.
-    ///
-    /// # Errors
-    ///
-    /// If the device has no room to measure its best, or is lost.
-    pub fn end_profile(&mut self) -> Result<Option<(Profile, Report)>> {
-        let Profiling { done, profile, .. } = std::mem::take(&mut self.profiling);
-        let Some(profile) = profile.or_else(|| self.engine.end_profile()) else { return Ok(None) };
-        let peak = match self.peak {
-            Some(peak) => peak,
-            None => profile::peak(self.gpt.device())?,
-        };
-        let updates = self.busy.1 as f64 / self.tokens_an_update() as f64;
-        let report = profile.report(done, self.busy.0 * 1e3 / updates, peak);
-        Ok(Some((profile, report)))
-    }
-
     fn tokens_an_update(&self) -> u64 {
         (self.shape.0 * self.shape.1 * self.config.grad_accum) as u64
-    }
-
-    /// The share of the device's best that so many tokens a second come to.
-    fn mfu(&self, tokens_per_s: f64) -> Option<f64> {
-        let program = self.engine.program();
-        let half = program.plan.dispatches.iter().any(Dispatch::has_half);
-        let parameters = program.params.iter().map(|param| &param.info);
-        let flops = profile::flops_per_token(&program.config, parameters, self.shape.1);
-        Some(tokens_per_s * flops / (self.peak?.of(half) * 1e9))
     }
 
     /// Makes an update, unless none of its targets counts; returns whether it did.
@@ -534,32 +428,15 @@ impl Trainer {
         Ok(self.engine.train_update(count, batch, fill, step)? > 0)
     }
 
-    fn report(&self, update: Option<Update>, learning_rate: f64, logged: bool) -> StepReport {
-        let tokens_per_s = self.busy.1 as f64 / self.busy.0.max(1e-9);
-        StepReport {
-            step: self.state.step as usize,
-            steps: self.config.max_iters,
-            tokens: self.state.tokens,
-            loss: update.map(|update| update.loss),
-            learning_rate,
-            grad_norm: update.map(|update| update.grad_norm),
-            tokens_per_s,
-            mfu: self.mfu(tokens_per_s),
-            logged,
-            skipped: update.map_or(0, |update| update.state[state::SKIPPED]),
-        }
-    }
-
     /// Ends a run whose updates are all skipped.
-    fn check(&self, update: &Update) -> Result<()> {
+    fn check(&self, update: &Update, step: usize) -> Result<()> {
         let skipped = update.state[state::SKIPPED_IN_A_ROW];
         if skipped < MAX_SKIPPED {
             return Ok(());
         }
         let what = if update.loss.is_finite() { "gradient" } else { "loss" };
         Err(self.diverged(&format!(
-            "the {what} was not finite in {skipped} updates in a row, up to step {}; the parameters are as before them",
-            self.state.step
+            "the {what} was not finite in {skipped} updates in a row, up to step {step}; the parameters are as before them"
         )))
     }
 
@@ -587,41 +464,5 @@ impl Trainer {
             Some(run) => run.append_metrics(&metrics),
             None => Ok(()),
         }
-    }
-
-    /// The validation loss: of the whole split, or of the same few batches each time; `None` if the run was stopped
-    /// meanwhile. Keeps the best model.
-    fn evaluate(&mut self, whole: bool, on_event: &mut dyn FnMut(&Event)) -> Result<Option<f64>> {
-        let windows = data::windows(self.val.clone(), self.shape.1);
-        let whole = whole || windows.len() <= self.config.eval_iters.saturating_mul(self.shape.0);
-        let total =
-            if whole { windows.len().div_ceil(self.shape.0) } else { self.config.eval_iters };
-        on_event(&Event::Evaluating { done: 0, total });
-        let (mut sum, mut count) = (0.0, 0);
-        for i in 0..total {
-            if self.stopped() {
-                return Ok(None);
-            }
-            let (x, y) = &mut self.batch;
-            if whole {
-                count += windows.fill(&self.tokens, i * self.shape.0, x, y);
-            } else {
-                let place = Place { seed: self.config.seed ^ EVALUATION, step: 0, micro: i as u64 };
-                data::batch(&self.tokens, self.val.clone(), place, self.shape, x, y)?;
-                count += y.len();
-            }
-            sum += self.engine.evaluate(x, y)?;
-            on_event(&Event::Evaluating { done: i + 1, total });
-        }
-        let val_loss = sum / count as f64;
-        let best = val_loss.is_finite() && self.state.best_val_loss.is_none_or(|b| val_loss < b);
-        self.state.val_loss = val_loss.is_finite().then_some(val_loss);
-        if best {
-            self.state.best_val_loss = Some(val_loss);
-            self.state.best_step = Some(self.state.step);
-            self.save_best()?;
-        }
-        on_event(&Event::Evaluated { step: self.state.step as usize, val_loss, best, whole });
-        Ok(Some(val_loss))
     }
 }

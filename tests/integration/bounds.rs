@@ -390,7 +390,9 @@ fn a_missing_guard_is_seen() {
     for (name, guard, other, sound) in guards {
         let mut program = program(16, 21);
         let mut variants = BTreeSet::new();
-        for dispatch in program.plan.dispatches.iter_mut().filter(|d| d.kernel.name == name) {
+        for dispatch in
+            Arc::make_mut(&mut program.plan).dispatches.iter_mut().filter(|d| d.kernel.name == name)
+        {
             variants.extend(candidates(device.has(), dispatch).map(|variant| variant.name));
             dispatch.kernel = unguarded(dispatch.kernel, guard, other);
         }

@@ -572,8 +572,7 @@ fn the_files_parameters_are_the_models() {
         let config = read_config(&oracle().join(folder)).unwrap();
         let uses = Uses { batch: 1, seq: 2, ..Uses::default() };
         let program = Program::record(&config, uses, Limits::WEBGPU);
-        let model: BTreeMap<_, _> =
-            program.params.into_iter().map(|p| p.info.named_shape()).collect();
+        let model: BTreeMap<_, _> = program.params.iter().map(|p| p.info.named_shape()).collect();
         assert_eq!(parameters(&config).into_iter().collect::<BTreeMap<_, _>>(), model);
     }
 }

@@ -267,7 +267,7 @@ impl Model {
 
     /// Fills each parameter, by its name.
     pub fn fill(&mut self, mut fill: impl FnMut(&str, &mut [f32])) {
-        for param in &self.program.params {
+        for param in self.program.params.iter() {
             let mut data = vec![0.0; param.len()];
             fill(&param.name, &mut data);
             let width = param.len() / param.shape[0];

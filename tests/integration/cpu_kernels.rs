@@ -141,7 +141,7 @@ fn past(backend: &mut dyn Backend, dispatch: &Dispatch) {
 fn kernels_agree_with_their_twins() {
     for case in cases() {
         let program = Program::record(&case.config, case.uses, Limits::NONE);
-        let plan = Arc::new(program.plan.clone());
+        let plan = Arc::clone(&program.plan);
         let mut twins = Cpu::<f64>::new(Arc::clone(&plan), Use::Twins);
         let mut kernels = Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels);
         fill(&mut twins, &program);
@@ -219,7 +219,7 @@ fn many_rows_of_layers() {
 /// Every buffer's bits after all phases.
 fn bits(case: &Case, threads: usize) -> Vec<Vec<u32>> {
     let program = Program::record(&case.config, case.uses, Limits::NONE);
-    let plan = Arc::new(program.plan.clone());
+    let plan = Arc::clone(&program.plan);
     let mut cpu = Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels);
     fill(&mut cpu, &program);
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use assert_cmd::Command;
-use wgpt::backend::Backend;
+use wgpt::backend::cpu::{Cpu, Use};
 use wgpt::backend::gpu::{AdapterKind, AdapterReport, Choice, DeviceChoice, Gpu, adapters, pick};
+use wgpt::backend::{Backend, Out};
 use wgpt::error::Kind;
 use wgpt::kernel::{Dims, Elem, Step};
 use wgpt::ops::{matmul, residual};
@@ -158,6 +159,82 @@ fn views_are_read_as_they_were_written_however_long() {
     let part = views[2].slice(len - 3, 3);
     gpu.read(part, &mut out[..3]).unwrap();
     assert_eq!(out[..3], numbers[len - 3..].iter().map(|x| x + 0.5).collect::<Vec<_>>());
+}
+
+/// What was requested is what the views held then, whatever is written later, in whatever order the answers are taken,
+/// and however many there are: more than a device has room for at a time.
+#[test]
+fn requests_are_answered_later_and_in_any_order() {
+    let mut backends: Vec<Box<dyn Backend>> = vec![];
+    let plan = Arc::new(sum(70_000));
+    backends.push(Box::new(Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels)));
+    backends.push(Box::new(Cpu::<f64>::new(Arc::clone(&plan), Use::Twins)));
+    if let Some(device) = gpu() {
+        backends.push(Box::new(Gpu::new(device, Arc::clone(&plan)).unwrap()));
+    }
+    let [a, b, out] = plan.dispatches[0].args[..] else { panic!("two summands and a sum") };
+    for mut backend in backends {
+        let backend = &mut *backend;
+        let name = backend.describe();
+        backend.write(a, &(0..70_000).map(|i| i as f32).collect::<Vec<_>>());
+        // Small ones, of two views, and some that are larger than the small slots of a ring.
+        let views = [a.slice(3, 2), out.slice(69_000, 3)];
+        let mut small = vec![];
+        let mut large = vec![];
+        for round in 0..9 {
+            backend.write(b, &vec![round as f32; 70_000]);
+            backend.run(0..1, &Step::default());
+            small.push((round, backend.request(&views)));
+            if round % 3 == 0 {
+                large.push((round, backend.request(&[out])));
+            }
+            // Nobody waits for this one.
+            drop(backend.request(&views));
+        }
+        backend.write(b, &vec![100.0; 70_000]);
+        backend.run(0..1, &Step::default());
+        for (round, ticket) in small.into_iter().rev() {
+            let (mut first, mut second) = ([0.0; 2], [0.0; 3]);
+            let out = &mut [Out::Reals(&mut first), Out::Reals(&mut second)];
+            backend.take(ticket, out).unwrap();
+            assert_eq!(first, [3.0, 4.0], "{name}, {round}");
+            let want = [69_000, 69_001, 69_002].map(|i| (i + round) as f32);
+            assert_eq!(second, want, "{name}, {round}");
+        }
+        for (round, ticket) in large {
+            let mut sums = vec![0.0; 70_000];
+            backend.take(ticket, &mut [Out::Reals(&mut sums)]).unwrap();
+            let right = |(i, sum): (usize, &f32)| *sum == (i + round as usize) as f32;
+            assert!(sums.iter().enumerate().all(right), "{name}, {round}");
+        }
+        // After a wait it is there, and taking it does not wait.
+        let ticket = backend.request(&[out.slice(0, 1)]);
+        backend.read(out.slice(0, 1), &mut [0.0]).unwrap();
+        assert!(backend.is_ready(&ticket), "{name}");
+        let mut first = [0.0];
+        backend.take(ticket, &mut [Out::Reals(&mut first)]).unwrap();
+        assert_eq!(first, [100.0], "{name}");
+    }
+}
+
+/// A ticket of a device that is lost is an error, and not an endless wait.
+#[test]
+fn a_request_of_a_lost_device_is_an_error_when_it_is_taken() {
+    let Some(device) = new_gpu(None) else { return };
+    let plan = Arc::new(sum(3));
+    let out = plan.dispatches[0].args[2];
+    let mut gpu = Gpu::new(&device, plan).unwrap();
+    let before = gpu.request(&[out]);
+    device.lose();
+    gpu.run(0..1, &Step::default());
+    let tickets: Vec<_> = (0..6).map(|_| gpu.request(&[out])).collect();
+    let mut numbers = [0.0; 3];
+    // What was requested before may have been done before.
+    let _ = gpu.take(before, &mut [Out::Reals(&mut numbers)]);
+    for ticket in tickets {
+        let error = gpu.take(ticket, &mut [Out::Reals(&mut numbers)]).unwrap_err();
+        assert_eq!(error.kind(), Kind::Device, "{error}");
+    }
 }
 
 /// The files of a folder, by name.

@@ -117,7 +117,7 @@ fn assert_part(name: &str, finetune: &FineTune, uses: Uses, on: On, tolerances: 
     let what = format!("{name} {on:?} {:?} {finetune:?}", uses.recompute);
     let mut tuned = Tuned::new(name, finetune, uses, on);
     let config = tuned.model.program.config.clone();
-    for param in &tuned.model.program.params {
+    for param in tuned.model.program.params.iter() {
         assert_eq!(
             param.is_trained(),
             finetune.trains(&param.name, param.role),
@@ -250,8 +250,8 @@ fn a_run_with_frozen_parameters_goes_on_bit_for_bit() {
         open_state(&dir, &moments).unwrap();
         let mut first = wgpt::Gpt::new(config.clone(), device, 1337).unwrap();
         let engine = first.engine().unwrap();
-        for param in engine.program().params.clone() {
-            let want = engine.param_data(&param, wgpt::engine::Tensor::Value).unwrap();
+        for param in engine.program().params.clone().iter() {
+            let want = engine.param_data(param, wgpt::engine::Tensor::Value).unwrap();
             let mut got = vec![0.0; want.len()];
             weights.read(&param.name, 0, &mut got).unwrap();
             assert_eq!(

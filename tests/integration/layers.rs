@@ -9,7 +9,7 @@ use syn::visit::{self, Visit};
 /// From the ground up: a module knows those of the layers below, and those of its own as long as no circle comes of it.
 /// A file belongs to the longest of these that its path begins with.
 const LAYERS: &[&[&str]] = &[
-    &["error", "math", "kernel"],
+    &["error", "math", "kernel", "clock", "wait"],
     &[
         "plan",
         "files",
@@ -38,8 +38,8 @@ const LARGEST_CIRCLE: usize = 6;
 
 /// Crates with the only modules that may name them.
 const OUTSIDE: &[(&str, &[&str])] = &[
-    ("wgpu", &["backend::gpu"]),
-    ("pollster", &["backend::gpu"]),
+    ("wgpu", &["backend::gpu", "wait"]),
+    ("pollster", &["wait"]),
     ("clap", &["cli", "main", "config::model"]),
     ("indicatif", &["cli"]),
     ("comfy_table", &["cli"]),
@@ -47,6 +47,18 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("ureq", &["download", "hub"]),
     ("gemm", &["math"]),
     ("pulp", &["math"]),
+];
+
+/// What only one module may name, beside the command line: the time, and whatever blocks a thread.
+const ONE_PLACE: &[(&str, &str)] = &[
+    ("Instant", "clock"),
+    ("sleep", "wait"),
+    ("park", "wait"),
+    ("block_on", "wait"),
+    ("PollType", "wait"),
+    ("mpsc", "wait"),
+    ("Condvar", "wait"),
+    ("Barrier", "wait"),
 ];
 
 type Uses = BTreeMap<String, BTreeSet<String>>;
@@ -235,6 +247,33 @@ fn crates_are_named_where_they_belong() {
             assert!(homes.iter().any(home), "{module} names {}", path.join("::"));
         }
     }
+}
+
+/// The only module that may name this path, if there is one.
+fn one_place(path: &[String]) -> Option<&'static str> {
+    let named = |(name, _): &&(&str, &str)| path.iter().any(|part| part == name);
+    ONE_PLACE.iter().find(named).map(|(_, home)| *home)
+}
+
+/// In a browser both are another's business, and there nothing may block.
+#[test]
+fn the_time_and_waiting_have_one_place_each() {
+    let mut seen = BTreeSet::new();
+    for (module, text) in sources() {
+        if module == "main" || module.starts_with("cli") {
+            continue;
+        }
+        for path in paths(&module, &text).bare {
+            let Some(home) = one_place(&path) else { continue };
+            assert_eq!(module, home, "{module} names {}", path.join("::"));
+            seen.insert(home);
+        }
+    }
+    assert_eq!(seen, BTreeSet::from(["clock", "wait"]), "they were not found at home");
+    let path = |text: &str| text.split("::").map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(one_place(&path("std::time::Instant::now")), Some("clock"));
+    assert_eq!(one_place(&path("std::thread::sleep")), Some("wait"));
+    assert_eq!(one_place(&path("std::time::Duration")), None);
 }
 
 /// Only what the user runs prints or ends the process.

@@ -72,8 +72,8 @@ fn large_parameters_reach_the_device_as_they_are() {
     write_model(folder.path(), &model, &mut fill).unwrap();
     let mut gpt = Gpt::load(folder.path(), Device::Cpu).unwrap();
     let engine = gpt.engine().unwrap();
-    for param in engine.program().params.clone() {
-        let numbers = engine.param_data(&param, Tensor::Value).unwrap();
+    for param in engine.program().params.clone().iter() {
+        let numbers = engine.param_data(param, Tensor::Value).unwrap();
         let wrong = numbers.iter().enumerate().find(|(i, x)| **x != number(*i));
         assert_eq!(wrong, None, "{}", param.name);
     }
@@ -122,7 +122,12 @@ fn load(folder: &Path) {
     let engine = gpt.engine().unwrap();
     // A read waits until everything is where it belongs.
     let param = engine.program().params.last().unwrap().clone();
-    engine.param_data(&param, Tensor::Value).unwrap();
+    let last = engine.param_data(&param, Tensor::Value).unwrap();
+    // An engine that also scores takes the parameters over as they are.
+    let engine = gpt.batch_engine(1, 4).unwrap();
+    engine.row_losses(&[1, 2, 3, 4], &[2, 3, 4, 5]).unwrap();
+    let param = engine.program().params.last().unwrap().clone();
+    assert_eq!(engine.param_data(&param, Tensor::Value).unwrap(), last);
     println!("\nloaded {}", peak_bytes() - before);
 }
 

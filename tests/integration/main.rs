@@ -23,6 +23,7 @@ mod layers;
 mod loading;
 mod lora;
 mod mixed;
+mod once;
 mod oracle;
 mod oracle_ops;
 mod peft;

@@ -97,7 +97,7 @@ fn gradients_are_near_those_of_f32() {
             assert_relative(&format!("{name} {on:?} loss"), ready.model.loss(), loss, 1e-3);
             let scale = 2_f64.powi(FIRST_SCALE_LOG2 as i32);
             let mut squares = 0.0;
-            for param in ready.model.program.params.clone() {
+            for param in ready.model.program.params.clone().iter() {
                 let want = expect.get(&format!("grad.transformer.{}", param.name));
                 let got: Vec<f64> =
                     ready.model.param(&param.name, true).iter().map(|g| g / scale).collect();
@@ -322,7 +322,7 @@ fn a_device_without_half_precision_refuses() {
     let Some(device) = gpu() else { return };
     let uses = Uses { generation: Some(1), precision: Precision::Mixed, ..Uses::default() };
     let program = wgpt::model::Program::record(&tiny(), uses, device.limits());
-    let error = Gpu::new(device, Arc::new(program.plan)).err().expect("it has no halves");
+    let error = Gpu::new(device, program.plan).err().expect("it has no halves");
     assert!(error.to_string().contains("half precision"), "{error}");
     assert!(error.advice().is_some_and(|hint| hint.contains("precision f32")), "{error:?}");
 }

@@ -42,11 +42,12 @@ fn config([n_embd, n_head, vocab_size]: [usize; 3]) -> GptConfig {
 fn engine(config: &GptConfig, uses: Uses, finetune: &FineTune, device: &Device) -> Engine {
     let mut engine = Engine::tuning(config, uses, finetune, device).expect("the device is there");
     engine.initialize(5);
-    for param in engine.program().params.clone() {
+    let params = Arc::clone(&engine.program().params);
+    for param in params.iter() {
         // What begins as zero or one would hide what it is multiplied with.
         let random = |i: usize| random::unit(random::threefry([9, 9], [i as u32, 3])[0]) - 0.5;
         engine
-            .write_param(&param, wgpt::engine::Tensor::Value, |start, out| {
+            .write_param(param, wgpt::engine::Tensor::Value, |start, out| {
                 out.iter_mut().enumerate().for_each(|(i, out)| *out = 0.6 * random(start + i));
                 Ok(())
             })

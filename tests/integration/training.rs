@@ -28,7 +28,7 @@ use wgpt::backend::Device;
 use wgpt::backend::gpu::DeviceChoice;
 use wgpt::data::stories;
 use wgpt::train::{Resumed, RunSettings, resume, start};
-use wgpt::{Event, GptConfig, Result, Summary, TrainConfig, Trainer};
+use wgpt::{GptConfig, Result, Summary, TrainConfig, Trainer};
 
 use crate::common::gpu;
 
@@ -114,16 +114,11 @@ pub fn go_on(run: &Path, device: &Device) -> Result<Summary> {
     }
 }
 
-/// Runs until `step` updates are made, then stops by the flag.
+/// Runs until `step` updates are made, then stops.
 pub fn run_until(trainer: &mut Trainer, step: usize) -> Result<Summary> {
-    use std::sync::atomic::Ordering::Relaxed;
-    let flag = trainer.stop_flag();
-    let result = trainer.run(&mut |event| {
-        if matches!(event, Event::Step(report) if report.step == step) {
-            flag.store(true, Relaxed);
-        }
-    });
-    flag.store(false, Relaxed);
+    trainer.stop_after(step);
+    let result = trainer.run(&mut |_| {});
+    trainer.stop_after(usize::MAX);
     result
 }
 

@@ -353,7 +353,7 @@ fn a_normalisation_may_be_found_again_by_another_variant() {
         };
         let taken = program.plan.dispatches.iter().map(|d| (class(d), name(d).to_owned()));
         let choices = Choices { taken: taken.collect(), refused: vec![] };
-        let plan = Arc::new(program.plan.clone());
+        let plan = Arc::clone(&program.plan);
         let on = Gpu::with(gpu, plan, Choice::Chosen(&choices)).unwrap();
         let mut model = Model { program: program.clone(), on: Subject::Single(Box::new(on)) };
         fill(&mut model);

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wgpu::{Adapter, Backends, DeviceType, Features};
 
 use crate::error::{Error, Result, field};
+use crate::wait;
 
 /// The device that a run uses: `auto`, `cpu`, `gpu` or `gpu:N`, on the command line and in run.json.
 ///
@@ -170,13 +172,17 @@ impl AdapterReport {
     }
 }
 
-pub(super) fn enumerate() -> Vec<Adapter> {
-    let backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
-    let descriptor = wgpu::InstanceDescriptor {
-        backends,
-        ..wgpu::InstanceDescriptor::new_without_display_handle()
-    };
-    pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
+/// The adapters of this machine. They are looked for once per process, since drivers take long to load.
+pub(super) fn found() -> &'static [Adapter] {
+    static FOUND: OnceLock<Vec<Adapter>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
+        let descriptor = wgpu::InstanceDescriptor {
+            backends,
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        };
+        wait::for_future(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
+    })
 }
 
 /// The hint of errors about a missing adapter.
@@ -186,7 +192,7 @@ pub(super) fn no_adapter() -> String {
 
 /// All adapters, in the order of their numbers, N in `gpu:N`.
 pub fn adapters() -> Vec<AdapterReport> {
-    enumerate().iter().enumerate().map(|(i, adapter)| AdapterReport::new(i, adapter)).collect()
+    found().iter().enumerate().map(|(i, adapter)| AdapterReport::new(i, adapter)).collect()
 }
 
 /// The choice of [`pick`], and its reason.

@@ -1,10 +1,9 @@
 //! How fast a device copies: the measure of its memory.
 
-use std::time::Instant;
-
 use wgpu::BufferUsages;
 
 use super::device::GpuDevice;
+use crate::clock::Stopwatch;
 use crate::error::Result;
 
 /// Bytes of a copy: more than caches hold.
@@ -40,8 +39,8 @@ impl GpuDevice {
             self.wait()
         };
         copy(1)?;
-        let began = Instant::now();
+        let clock = Stopwatch::start();
         copy(COPIES)?;
-        Ok((2 * COPIES * size) as f64 / began.elapsed().as_secs_f64() * 1e-9)
+        Ok((2 * COPIES * size) as f64 / clock.seconds() * 1e-9)
     }
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use wgpu::{Device, DeviceType, Features, Queue};
+use wgpu::{Device, DeviceType, Features, Queue, SubmissionIndex};
 
-use super::adapters::{AdapterKind, enumerate, no_adapter};
+use super::adapters::{AdapterKind, found, no_adapter};
 use super::capabilities::{USED, experimental, has};
 use super::checks::Checks;
 use super::faults::{device_error, lock, reported, watch};
@@ -18,6 +18,7 @@ use super::variants::{Choices, class};
 use crate::error::{Error, Result, field};
 use crate::kernel::{Needs, Variant};
 use crate::plan::{self, Dispatch, Plan};
+use crate::wait;
 
 /// The largest binding that is used of a device: kernels count bytes in 32 bits, some drivers with a
 /// sign.
@@ -108,7 +109,7 @@ impl GpuDevice {
     /// As [`GpuDevice::open`].
     pub fn with(index: usize, setup: Setup) -> Result<Arc<GpuDevice>> {
         let Setup { wanted, checks, cache, submission } = setup;
-        let adapter = enumerate().into_iter().nth(index).ok_or_else(|| {
+        let adapter = found().get(index).ok_or_else(|| {
             Error::device(format!("there is no adapter {index}")).hint(no_adapter())
         })?;
         let info = adapter.get_info();
@@ -139,12 +140,12 @@ impl GpuDevice {
             ..Default::default()
         };
         let (device, queue) =
-            pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
+            wait::for_future(adapter.request_device(&descriptor)).map_err(|e| {
                 Error::device(format!("{name}: {e}"))
                     .hint(format!("run with {} cpu", field("device")))
             })?;
         let fault = watch(&device, &name);
-        let has = has(&adapter, features, &required);
+        let has = has(adapter, features, &required);
         let pipelines = Arc::new(Pipelines::new(&device, checks, cache.as_deref()));
         let flops_per_ms = match info.device_type {
             DeviceType::DiscreteGpu => FAST_FLOPS_PER_MS,
@@ -303,20 +304,29 @@ impl GpuDevice {
     }
 
     /// What went wrong since it was last asked.
-    fn fault(&self) -> Result<()> {
+    pub(super) fn fault(&self) -> Result<()> {
         lock(&self.fault).take().map_or(Ok(()), Err)
     }
 
     /// Lets the device call back, without waiting.
     pub(super) fn poll(&self) -> Result<()> {
-        self.device.poll(wgpu::PollType::Poll).map(drop).map_err(|e| self.error(e))
+        wait::look_at(&self.device).map_err(|e| self.error(e))
     }
 
     /// Waits for everything that was submitted.
     pub(super) fn wait(&self) -> Result<()> {
-        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.wait_until(None)
+    }
+
+    /// Waits for a submission and everything before it.
+    pub(super) fn wait_for(&self, submission: SubmissionIndex) -> Result<()> {
+        self.wait_until(Some(submission))
+    }
+
+    fn wait_until(&self, submission: Option<SubmissionIndex>) -> Result<()> {
+        let waited = wait::for_device(&self.device, submission);
         self.fault()?;
-        waited.map(drop).map_err(|e| self.error(e))
+        waited.map_err(|e| self.error(e))
     }
 
     /// Makes something on the device, and turns what goes wrong into an error.
@@ -326,7 +336,7 @@ impl GpuDevice {
         let made = make();
         let mut errors = vec![];
         for scope in scopes.into_iter().rev() {
-            errors.extend(pollster::block_on(scope.pop()));
+            errors.extend(wait::for_future(scope.pop()));
         }
         // What other threads did wrong meanwhile goes past the scopes, which are a thread's own.
         let fault = self.fault();

@@ -19,7 +19,7 @@ fn out_of_memory() -> String {
 }
 
 /// The hint of errors about a plan that exceeds what a device can bind.
-pub(in crate::backend) fn too_large() -> String {
+pub(crate) fn too_large() -> String {
     format!(
         "take a smaller {} or {}, or {} cpu",
         field("batch_size"),

@@ -14,6 +14,7 @@ use super::checks::Checks;
 use crate::cache;
 use crate::error::Result;
 use crate::kernel::{Elem, Kernel, Variant};
+use crate::wait;
 
 /// A compiled kernel and the layout of its buffers.
 pub struct Pipeline {
@@ -159,7 +160,7 @@ impl Disk {
                 fallback: true,
             })
         };
-        let refused = pollster::block_on(scope.pop()).is_some();
+        let refused = wait::for_future(scope.pop()).is_some();
         (!refused).then_some(Disk { cache, path, kept: Mutex::new(data) })
     }
 

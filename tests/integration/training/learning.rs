@@ -235,7 +235,7 @@ fn every_target_counts_the_same_however_an_update_is_split() {
             let mut split = update(parts);
             let theirs = split.read_update().unwrap().loss;
             assert!((theirs - loss).abs() <= 1e-6 * loss, "{name}, {parts} parts: {theirs} {loss}");
-            for param in whole.program().params.clone() {
+            for param in whole.program().params.clone().iter() {
                 let want = whole.param_data(&param, Tensor::Gradient).unwrap();
                 let param = split.program().param(&param.name).unwrap().clone();
                 let got = split.param_data(&param, Tensor::Gradient).unwrap();
@@ -267,7 +267,7 @@ fn an_update_without_a_target_changes_nothing() {
         assert_eq!(update(&mut engine, 7), 32);
         let state = |engine: &mut Engine| -> Vec<u32> {
             let mut bits = engine.read_state().unwrap().to_vec();
-            for param in engine.program().params.clone() {
+            for param in engine.program().params.clone().iter() {
                 for tensor in [Tensor::Value, Tensor::Moment(0), Tensor::Moment(1)] {
                     let data = engine.param_data(&param, tensor).unwrap();
                     bits.extend(data.into_iter().map(f32::to_bits));
@@ -311,7 +311,7 @@ fn two_half_batches_are_one_batch() {
                 );
                 assert!((a.grad_norm - b.grad_norm).abs() <= 1e-5 * a.grad_norm, "{name}");
             }
-            for param in whole.program().params.clone() {
+            for param in whole.program().params.clone().iter() {
                 let want = whole.param_data(&param, tensor).unwrap();
                 let theirs = halves.program().param(&param.name).unwrap().clone();
                 let got = halves.param_data(&theirs, tensor).unwrap();

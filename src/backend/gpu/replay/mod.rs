@@ -1,30 +1,32 @@
 //! A plan on a device: buffers, pipelines and bind groups are made once, then it is replayed.
 
+mod reads;
 mod timer;
 
+use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytemuck::Pod;
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use wgpu::{BindGroup, Buffer, BufferUsages};
+
+use reads::{Reads, Source};
 
 use crate::backend::gpu::device::GpuDevice;
 use crate::backend::gpu::faults::too_large;
 use crate::backend::gpu::pipelines::Pipeline;
 use crate::backend::gpu::variants::{Choice, choose};
-use crate::backend::interface::Backend;
+use crate::backend::interface::{
+    Backend, Given, Memory, Out, Ticket, answer_bytes, check_request, copy_out,
+};
 use crate::error::{Error, Result, field};
 use crate::kernel::{Dims, Elem, Step, StepWords, Variant, grid};
-use crate::plan::{Dispatch, Plan, View};
+use crate::plan::{BufferSpec, Dispatch, Plan, View};
 
 /// Bytes from one dispatch's sizes to the next: WebGPU's alignment of uniforms.
 const DIMS_STRIDE: u64 = 256;
-/// Bytes that one read moves at a time.
-const READ_BYTES: u64 = 4 << 20;
 /// Bytes that writes move before the device is waited for: until it has them, a second copy is held.
 const WRITE_BYTES: usize = 32 << 20;
 /// Parts of dispatches in one submission, at most.
@@ -39,7 +41,7 @@ pub struct Gpu {
     parts: Vec<Prepared>,
     step: Buffer,
     step_group: BindGroup,
-    staging: Buffer,
+    reads: Reads,
     /// Written since the last submission, with which the copies are given back.
     written_bytes: usize,
 }
@@ -68,8 +70,17 @@ impl Gpu {
     ///
     /// If the plan exceeds the device's limits or memory, or the driver refuses a shader.
     pub fn new(device: &Arc<GpuDevice>, plan: Arc<Plan>) -> Result<Gpu> {
+        Gpu::taking_over(device, plan, vec![])
+    }
+
+    /// [`Gpu::new`], with some buffers that another backend gave up.
+    pub(in crate::backend) fn taking_over(
+        device: &Arc<GpuDevice>,
+        plan: Arc<Plan>,
+        given: Vec<Given>,
+    ) -> Result<Gpu> {
         let choices = device.choices(&plan);
-        Gpu::with(device, plan, Choice::Chosen(&choices))
+        Gpu::make(device, plan, Choice::Chosen(&choices), given)
     }
 
     /// [`Gpu::new`] with the variants that `choice` means.
@@ -78,6 +89,15 @@ impl Gpu {
     ///
     /// As [`Gpu::new`].
     pub fn with(device: &Arc<GpuDevice>, plan: Arc<Plan>, choice: Choice<'_>) -> Result<Gpu> {
+        Gpu::make(device, plan, choice, vec![])
+    }
+
+    fn make(
+        device: &Arc<GpuDevice>,
+        plan: Arc<Plan>,
+        choice: Choice<'_>,
+        given: Vec<Given>,
+    ) -> Result<Gpu> {
         if let Some(what) = plan.exceeds(device.limits()) {
             return Err(Error::device(format!("{}: {what}", device.name())).hint(too_large()));
         }
@@ -91,7 +111,7 @@ impl Gpu {
         let choose = |dispatch| choose(choice, device.has(), dispatch);
         let variants: Vec<_> = plan.dispatches.iter().map(choose).collect();
         check_grids(device, &plan, &variants)?;
-        let buffers = device.checked(|| make_buffers(device, &plan)).map_err(|error| {
+        let buffers = device.checked(|| make_buffers(device, &plan, given)).map_err(|error| {
             let gib = plan.total_bytes() as f64 / f64::from(1 << 30);
             error.at(format_args!("buffers of {gib:.1} GiB"))
         })?;
@@ -109,15 +129,10 @@ impl Gpu {
                 layout: device.pipelines().step_layout(),
                 entries: &[wgpu::BindGroupEntry { binding: 0, resource: step.as_entire_binding() }],
             });
-            let staging = device.device().create_buffer(&wgpu::BufferDescriptor {
-                label: Some("read"),
-                size: READ_BYTES,
-                usage: BufferUsages::MAP_READ | BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
+            let reads = Reads::new(device);
             let parts = prepare(device, &plan, &variants, parts, &buffers, &dims);
             let device = Arc::clone(device);
-            Gpu { device, plan, buffers, parts, step, step_group, staging, written_bytes: 0 }
+            Gpu { device, plan, buffers, parts, step, step_group, reads, written_bytes: 0 }
         })?;
         // A cache that cannot be written costs time at the next start, and nothing else.
         let _ = device.pipelines().save();
@@ -148,34 +163,6 @@ impl Gpu {
                 self.device.catch(self.device.wait());
             }
         }
-    }
-
-    fn read_into<T: Pod>(&mut self, view: View, out: &mut [T]) -> Result<()> {
-        assert_eq!(out.len(), view.len, "what is read has the view's length");
-        let start = view.start as u64 * view.elem.bytes();
-        let out: &mut [u8] = bytemuck::cast_slice_mut(out);
-        for (i, part) in out.chunks_mut(READ_BYTES as usize).enumerate() {
-            let size = whole_words(part.len() as u64);
-            let mut encoder = self.device.device().create_command_encoder(&Default::default());
-            let offset = start + i as u64 * READ_BYTES;
-            let buffer = &self.buffers[view.buffer];
-            encoder.copy_buffer_to_buffer(buffer, offset, &self.staging, 0, size);
-            self.device.queue().submit([encoder.finish()]);
-            self.read_staging(size, |mapped| part.copy_from_slice(&mapped[..part.len()]))?;
-        }
-        Ok(())
-    }
-
-    /// Waits for everything before, and shows the first `size` bytes of what was copied to the host.
-    fn read_staging(&self, size: u64, seen: impl FnOnce(&[u8])) -> Result<()> {
-        let slice = self.staging.slice(..size);
-        slice.map_async(wgpu::MapMode::Read, |_| {});
-        self.device.wait()?;
-        let mapped = slice.get_mapped_range().map_err(|e| self.device.error(e))?;
-        seen(&mapped);
-        drop(mapped);
-        self.staging.unmap();
-        Ok(())
     }
 
     /// The parts of some dispatches.
@@ -228,22 +215,31 @@ fn whole_words(bytes: u64) -> u64 {
     bytes.next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT)
 }
 
-fn make_buffers(device: &GpuDevice, plan: &Plan) -> Vec<Buffer> {
+/// The buffers of a plan, but for those that are there already.
+fn make_buffers(device: &GpuDevice, plan: &Plan, given: Vec<Given>) -> Vec<Buffer> {
     let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
-    let make = |spec: &crate::plan::BufferSpec| {
+    let mut given: HashMap<usize, Memory> =
+        given.into_iter().map(|given| (given.buffer, given.memory)).collect();
+    let make = |(index, spec): (usize, &BufferSpec)| {
+        let size = whole_vectors(spec.bytes().max(1));
+        if let Some(memory) = given.remove(&index) {
+            let buffer = memory.downcast::<Buffer>().expect("a buffer of this backend");
+            assert_eq!(buffer.size(), size, "{}", spec.name);
+            return *buffer;
+        }
         device.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some(&spec.name),
-            size: whole_vectors(spec.bytes().max(1)),
+            size,
             usage,
             mapped_at_creation: false,
         })
     };
-    plan.buffers.iter().map(make).collect()
+    plan.buffers.iter().enumerate().map(make).collect()
 }
 
 /// Whether a device gives the buffers of a plan that is within its limits.
 pub(in crate::backend) fn has_room(device: &GpuDevice, plan: &Plan) -> bool {
-    let made = device.checked(|| make_buffers(device, plan)).is_ok();
+    let made = device.checked(|| make_buffers(device, plan, vec![])).is_ok();
     // What was dropped is given back when the device has been waited for.
     device.wait().is_ok() && made
 }
@@ -375,18 +371,30 @@ impl Backend for Gpu {
         self.device.catch(self.device.poll());
     }
 
-    fn read(&mut self, view: View, out: &mut [f32]) -> Result<()> {
-        if view.elem == Elem::F16 {
-            let mut halves = vec![f16::ZERO; out.len()];
-            self.read_into(view, &mut halves)?;
-            halves.convert_to_f32_slice(out);
-            return Ok(());
-        }
-        self.read_into(view, out)
+    fn request(&mut self, views: &[View]) -> Ticket {
+        check_request(views);
+        let source = |view: &View| Source {
+            buffer: &self.buffers[view.buffer],
+            offset: view.start as u64 * view.elem.bytes(),
+            bytes: answer_bytes(*view) as u64,
+        };
+        let sources: Vec<_> = views.iter().map(source).collect();
+        let encoder = self.device.device().create_command_encoder(&Default::default());
+        let answer = self.reads.begin(&self.device, encoder, &sources);
+        Ticket { views: views.to_vec(), answer }
     }
 
-    fn read_u32(&mut self, view: View, out: &mut [u32]) -> Result<()> {
-        self.read_into(view, out)
+    fn is_ready(&mut self, ticket: &Ticket) -> bool {
+        self.reads.is_ready(&self.device, &ticket.answer)
+    }
+
+    fn take(&mut self, ticket: Ticket, out: &mut [Out<'_>]) -> Result<()> {
+        let Ticket { views, answer } = ticket;
+        self.reads.take(&self.device, &answer, |bytes| copy_out(&views, bytes, out))
+    }
+
+    fn give_up(&mut self, buffer: usize) -> Memory {
+        Box::new(self.buffers[buffer].clone())
     }
 
     fn run_timed(&mut self, range: Range<usize>, step: &Step) -> Vec<f64> {

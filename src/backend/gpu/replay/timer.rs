@@ -1,11 +1,12 @@
 //! How long dispatches take: by the device's clock where it has one, else by the host's.
 
 use std::ops::Range;
-use std::time::Instant;
 
 use wgpu::{BufferUsages, Features};
 
 use super::Gpu;
+use super::reads::Source;
+use crate::clock::Stopwatch;
 use crate::error::Result;
 use crate::kernel::Step;
 
@@ -38,10 +39,10 @@ impl Gpu {
     fn time_on_the_host(&mut self, range: Range<usize>, times_ms: &mut Vec<f64>) -> Result<()> {
         self.wait()?;
         for index in range {
-            let began = Instant::now();
+            let clock = Stopwatch::start();
             self.submit(index..index + 1);
             self.wait()?;
-            times_ms.push(began.elapsed().as_secs_f64() * 1e3);
+            times_ms.push(clock.ms());
         }
         Ok(())
     }
@@ -75,11 +76,11 @@ impl Gpu {
             self.record(&mut pass, index..index + 1);
         }
         encoder.resolve_query_set(&queries, 0..count, &ticks, 0);
-        encoder.copy_buffer_to_buffer(&ticks, 0, &self.staging, 0, bytes);
-        self.device.queue().submit([encoder.finish()]);
+        let source = Source { buffer: &ticks, offset: 0, bytes };
+        let answer = self.reads.begin(&self.device, encoder, &[source]);
         let period_ns = f64::from(self.device.queue().get_timestamp_period());
-        self.read_staging(bytes, |mapped| {
-            let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(mapped);
+        self.reads.take(&self.device, &answer, |answer| {
+            let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(answer);
             let spent = |pair: &[u64]| pair[1].saturating_sub(pair[0]) as f64 * period_ns * 1e-6;
             times_ms.extend(ticks.chunks_exact(2).map(spent));
         })

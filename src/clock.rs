@@ -1,0 +1,36 @@
+//! The one place that knows the time.
+
+use std::time::{Duration, Instant};
+
+/// Measures time from the moment at which it was started.
+///
+/// ```
+/// let watch = wgpt::clock::Stopwatch::start();
+/// assert!(watch.ms() >= 0.0 && watch.seconds() < 60.0);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch {
+    started: Instant,
+}
+
+impl Stopwatch {
+    /// Starts to measure now.
+    pub fn start() -> Stopwatch {
+        Stopwatch { started: Instant::now() }
+    }
+
+    /// The time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The time since the start, in seconds.
+    pub fn seconds(&self) -> f64 {
+        self.elapsed().as_secs_f64()
+    }
+
+    /// The time since the start, in milliseconds.
+    pub fn ms(&self) -> f64 {
+        self.seconds() * 1e3
+    }
+}

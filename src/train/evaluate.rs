@@ -1,0 +1,50 @@
+//! Evaluation: the validation loss on the way and at the end.
+
+use super::{Event, Trainer};
+use crate::data::{self, Place};
+use crate::error::Result;
+
+/// Sets the batches of evaluations apart from those of training.
+const EVALUATION: u64 = 0x6576_616c;
+
+impl Trainer {
+    /// The validation loss: of the whole split, or of the same few batches each time; `None` if the run was stopped
+    /// meanwhile. Keeps the best model.
+    pub(super) fn evaluate(
+        &mut self,
+        whole: bool,
+        on_event: &mut dyn FnMut(&Event),
+    ) -> Result<Option<f64>> {
+        let windows = data::windows(self.val.clone(), self.shape.1);
+        let whole = whole || windows.len() <= self.config.eval_iters.saturating_mul(self.shape.0);
+        let total =
+            if whole { windows.len().div_ceil(self.shape.0) } else { self.config.eval_iters };
+        on_event(&Event::Evaluating { done: 0, total });
+        let (mut sum, mut count) = (0.0, 0);
+        for i in 0..total {
+            if self.stopped() {
+                return Ok(None);
+            }
+            let (x, y) = &mut self.batch;
+            if whole {
+                count += windows.fill(&self.tokens, i * self.shape.0, x, y);
+            } else {
+                let place = Place { seed: self.config.seed ^ EVALUATION, step: 0, micro: i as u64 };
+                data::batch(&self.tokens, self.val.clone(), place, self.shape, x, y)?;
+                count += y.len();
+            }
+            sum += self.engine.evaluate(x, y)?;
+            on_event(&Event::Evaluating { done: i + 1, total });
+        }
+        let val_loss = sum / count as f64;
+        let best = val_loss.is_finite() && self.state.best_val_loss.is_none_or(|b| val_loss < b);
+        self.state.val_loss = val_loss.is_finite().then_some(val_loss);
+        if best {
+            self.state.best_val_loss = Some(val_loss);
+            self.state.best_step = Some(self.state.step);
+            self.save_best()?;
+        }
+        on_event(&Event::Evaluated { step: self.state.step as usize, val_loss, best, whole });
+        Ok(Some(val_loss))
+    }
+}

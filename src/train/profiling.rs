@@ -1,0 +1,53 @@
+//! Where a run's time goes: a profile of some updates, and the share of the device's best that training comes to.
+
+use super::Trainer;
+use crate::error::Result;
+use crate::profile::{self, Profile, Report};
+
+/// A profile of some updates.
+#[derive(Default)]
+pub(super) struct Profiling {
+    /// Updates that are still to be timed.
+    pub left: u32,
+    /// Updates that were.
+    pub done: u32,
+    pub profile: Option<Profile>,
+}
+
+impl Trainer {
+    /// Counts an update that was profiled; the last one ends the profile.
+    pub(super) fn profiled(&mut self) {
+        let Profiling { left, done, profile } = &mut self.profiling;
+        (*left, *done) = (*left - 1, *done + 1);
+        if *left == 0 {
+            *profile = self.engine.end_profile();
+        }
+    }
+
+    /// Times every kernel of `updates` updates, after the first one of this process.
+    pub fn begin_profile(&mut self, updates: u32) {
+        self.profiling = Profiling { left: updates, ..Profiling::default() };
+    }
+
+    /// What was profiled, as a time line and as a table; `None` if the run ended before.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no room to measure its best, or is lost.
+    pub fn end_profile(&mut self) -> Result<Option<(Profile, Report)>> {
+        let Profiling { done, profile, .. } = std::mem::take(&mut self.profiling);
+        let Some(profile) = profile.or_else(|| self.engine.end_profile()) else { return Ok(None) };
+        let peak = profile::peak(self.gpt.device())?;
+        let updates = self.busy.1 as f64 / self.tokens_an_update() as f64;
+        let report = profile.report(done, self.busy.0 * 1e3 / updates, peak);
+        Ok(Some((profile, report)))
+    }
+
+    /// The share of the device's best that so many tokens a second come to.
+    pub(super) fn mfu(&self, tokens_per_s: f64) -> Option<f64> {
+        let program = self.engine.program();
+        let parameters = program.params.iter().map(|param| &param.info);
+        let flops = profile::flops_per_token(&program.config, parameters, self.shape.1);
+        Some(tokens_per_s * flops / (self.best_gflops? * 1e9))
+    }
+}

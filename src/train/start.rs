@@ -1,0 +1,260 @@
+//! How a run begins, and how it is taken up again: its folder, its data, its device, its model.
+
+use std::path::Path;
+
+use super::saves::{draw_curve, moments};
+use super::settings::{self, Prepared, RunSettings, prepare};
+use super::{Event, Summary, Trainer, summary};
+use crate::backend::Device;
+use crate::checkpoint::{self, RunDir, Weights};
+use crate::config::{GptConfig, Precision};
+use crate::error::{Error, Kind, Result};
+use crate::fit::Programs;
+use crate::gpt::Gpt;
+use crate::model::{self, Program, Uses};
+use crate::profile;
+use crate::tokenizer::Tokenizer;
+use crate::tune::{Effort, tune};
+
+/// A run that was opened again.
+pub enum Resumed {
+    /// It goes on.
+    Running(Box<Trainer>),
+    /// All its updates were made already.
+    Finished(Summary),
+}
+
+/// Begins a run: makes its folder, its data and tokenizer ready, and the model on the device.
+///
+/// # Errors
+///
+/// If a setting is out of range, the data cannot be had, the folder holds a run already, or the device
+/// cannot hold the model. The folder is then as it was before.
+pub fn start(
+    settings: &RunSettings,
+    device: Device,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Trainer> {
+    start_with(settings, device, &mut Programs::default(), on_event)
+}
+
+/// [`start`], with the programs that were recorded to find out what fits the device: the one that the run takes is not
+/// recorded again.
+///
+/// # Errors
+///
+/// As [`start`].
+pub fn start_with(
+    settings: &RunSettings,
+    device: Device,
+    programs: &mut Programs,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Trainer> {
+    let settings = &settings.absolute();
+    // The first model's faults take precedence over those of the tokenizer and the data.
+    let first = settings.init.as_ref().map(|init| {
+        let sizes = checkpoint::read_config(init)?;
+        let weights = model::open_weights(init, &sizes)?;
+        Ok::<_, Error>((sizes, weights))
+    });
+    let first = first.transpose()?;
+    let sizes = first.as_ref().map_or(&settings.model, |(sizes, _)| sizes);
+    sizes.validate()?;
+    settings.train.validate(sizes)?;
+    model::check_finetune(sizes, &settings.train.finetune)?;
+    settings.check_adapted()?;
+    let Some(path) = &settings.train.out else {
+        return open(settings, None, first, device, programs, on_event);
+    };
+    let is_new = !path.exists();
+    let run = RunDir::create(path, settings)?;
+    // A run that could not begin leaves nothing, so that the same command can be given again.
+    open(settings, Some(run), first, device, programs, on_event).inspect_err(|_| {
+        for name in settings::BEFORE_TRAINING {
+            let _ = std::fs::remove_file(path.join(name));
+        }
+        if is_new {
+            let _ = std::fs::remove_dir(path);
+        }
+    })
+}
+
+/// Opens a run's folder again: from its newest checkpoint, or from the beginning before the first.
+///
+/// `device` opens what the settings name, once it is known that there is something to do.
+///
+/// # Errors
+///
+/// If there is no run, another process works on it, or a file of it is damaged.
+pub fn resume(
+    dir: &Path,
+    device: impl FnOnce(&RunSettings) -> Result<Device>,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Resumed> {
+    let run = RunDir::open(dir)?;
+    let mut settings: RunSettings = run.settings()?;
+    settings.train.out = Some(dir.to_owned());
+    let newest = run.newest_checkpoint()?;
+    if let Some((step, path)) = newest.filter(|(step, _)| *step >= settings.train.max_iters) {
+        let config = checkpoint::read_config(&path)?;
+        let (state, _) = checkpoint::open_state(&path, &moments(&config, &settings.train))?;
+        if state.unevaluated.is_none() {
+            // The process may have been killed between its last checkpoint and this.
+            draw_curve(&run, &checkpoint::read_metrics(dir)?)?;
+            let summary = summary(&state, step, &settings.train, Some(dir.to_owned()));
+            return Ok(Resumed::Finished(summary));
+        }
+    }
+    check_written(&run, &settings)?;
+    let device = device(&settings)?;
+    let programs = &mut Programs::default();
+    let trainer = open(&settings, Some(run), None, device, programs, on_event)?;
+    Ok(Resumed::Running(Box::new(trainer)))
+}
+
+/// Checks the settings that run.json has, under its names.
+fn check_written(run: &RunDir, settings: &RunSettings) -> Result<()> {
+    let sizes = match run.newest_checkpoint()? {
+        Some((_, path)) => checkpoint::read_config(&path)?,
+        None => settings.model.clone(),
+    };
+    let (train, valid) = (&settings.train, sizes.validate());
+    let valid = valid.and_then(|()| train.validate(&sizes));
+    let checked = valid.and_then(|()| model::check_finetune(&sizes, &train.finetune));
+    let place = run.settings_path();
+    checked.map_err(|error| error.as_written().of_kind(Kind::Input).at(place.display()))
+}
+
+/// The trainer of a run whose folder is made, at its newest checkpoint. `first` is the model that training starts from,
+/// if it is open already.
+fn open(
+    settings: &RunSettings,
+    run: Option<RunDir>,
+    first: Option<(GptConfig, Weights)>,
+    device: Device,
+    programs: &mut Programs,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Trainer> {
+    let (train, dir) = (&settings.train, run.as_ref().map(RunDir::path));
+    let saved = run.as_ref().map(RunDir::newest_checkpoint).transpose()?.flatten();
+    let saved_path = saved.as_ref().map(|(_, path)| path.as_path());
+    check_fit(settings, saved_path, &device, programs)?;
+    let mut settled = |sizes: &GptConfig, on_event: &mut dyn FnMut(&Event)| {
+        let uses = Uses::training(train, sizes);
+        let program = programs.of(sizes, uses, &train.finetune, device.limits());
+        let device = settle(device.clone(), run.as_ref(), program, on_event)?;
+        Ok::<_, Error>((program.clone(), device))
+    };
+    // The faults of parameters take precedence over those of the tokenizer and the data.
+    let loaded = match parameters(settings, saved_path, first)? {
+        Some((sizes, weights)) => {
+            let (program, device) = settled(&sizes, on_event)?;
+            let mut gpt = Gpt::of_weights(sizes, weights, device);
+            gpt.load_into(program)?;
+            Some(gpt)
+        }
+        None => None,
+    };
+    let Prepared { model: sizes, tokenizer, text_files, tokens } =
+        prepare(settings, dir, saved_path, on_event)?;
+    let mut gpt = match loaded {
+        Some(gpt) => gpt,
+        None => {
+            let (_, device) = settled(&sizes, on_event)?;
+            Gpt::new(sizes, device, train.seed)?
+        }
+    };
+    // On a GPU it takes a while, and so only where it is kept.
+    let keeps = !matches!(gpt.device(), Device::Gpu(gpu) if gpu.cache().is_none());
+    let half = train.precision == Precision::Mixed;
+    let best_gflops = keeps.then(|| profile::best_gflops(gpt.device(), half)).transpose()?;
+    gpt.set_text_files(text_files);
+    if let Some(tokenizer) = tokenizer {
+        gpt.set_tokenizer(tokenizer)?;
+    }
+    for notice in gpt.notices() {
+        on_event(&Event::Note(notice.clone()));
+    }
+    let mut trainer = Trainer::with(gpt, tokens, train.clone(), programs)?;
+    if let Some(run) = &run {
+        run.truncate_metrics(saved.as_ref().map_or(0, |(step, _)| *step))?;
+        trainer.metrics = checkpoint::read_metrics(run.path())?;
+    }
+    (trainer.run, trainer.base) = (run, settings.init.clone());
+    trainer.best_gflops = best_gflops;
+    if let Some((step, path)) = saved {
+        trainer.restore(step, &path)?;
+    }
+    Ok(trainer)
+}
+
+/// The sizes and the parameters that a run starts from: those of its checkpoint, or else of its first model; `None` if
+/// they are made.
+fn parameters(
+    settings: &RunSettings,
+    saved: Option<&Path>,
+    first: Option<(GptConfig, Weights)>,
+) -> Result<Option<(GptConfig, Weights)>> {
+    let open = |sizes_of: &Path, folder: &Path| {
+        let sizes = checkpoint::read_config(sizes_of)?;
+        let weights = model::open_weights(folder, &sizes)?;
+        Ok((sizes, weights))
+    };
+    match (saved, &settings.init) {
+        // Adapters are saved without their model.
+        (Some(saved), Some(init)) if settings.train.finetune.lora.is_some() => {
+            open(saved, init).map(Some)
+        }
+        (Some(saved), _) => {
+            let advice = checkpoint::without(saved);
+            let opened = open(saved, saved).map_err(|error: Error| error.hint(&advice));
+            opened.map(|(sizes, weights)| Some((sizes, weights.advising(advice))))
+        }
+        (None, Some(init)) => first.map_or_else(|| open(init, init), Ok).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Checks that the device can hold the run, before the data are made ready, which may take long. Of a new model
+/// the least is counted, since its vocabulary is not known yet.
+fn check_fit(
+    settings: &RunSettings,
+    saved: Option<&Path>,
+    device: &Device,
+    programs: &mut Programs,
+) -> Result<()> {
+    let sizes = match saved.or(settings.init.as_deref()) {
+        Some(dir) => checkpoint::read_config(dir)?,
+        None => GptConfig {
+            vocab_size: settings.model.vocab_size.min(Tokenizer::bytes().vocab_size()),
+            ..settings.model.clone()
+        },
+    };
+    let uses = Uses::training(&settings.train, &sizes);
+    let finetune = &settings.train.finetune;
+    sizes.validate()?;
+    model::check_finetune(&sizes, finetune)?;
+    device.check(&programs.of(&sizes, uses, finetune, device.limits()).plan)
+}
+
+/// The device with the variants of kernels that the run takes from its beginning to its end, whatever is measured
+/// later: another variant sums in another order, and a run that goes on must give the same bits.
+fn settle(
+    device: Device,
+    run: Option<&RunDir>,
+    program: &Program,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Device> {
+    let Device::Gpu(gpu) = device else { return Ok(device) };
+    if let Some(choices) = run.map(RunDir::choices).transpose()?.flatten() {
+        return Ok(Device::Gpu(gpu.with_choices(choices)));
+    }
+    if gpu.cache().is_some() {
+        tune(&gpu, &program.plan, Effort::Missing, &mut |notice| on_event(&Event::Tuning(notice)))?;
+    }
+    let choices = gpu.choices(&program.plan);
+    if let Some(run) = run {
+        run.keep_choices(&choices)?;
+    }
+    Ok(Device::Gpu(gpu.with_choices(choices)))
+}
