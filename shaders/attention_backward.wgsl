@@ -36,7 +36,7 @@ struct Parts {
     q: vec2<u32>,
     k: vec2<u32>,
     v: vec2<u32>,
-    dout: vec2<u32>,
+    gradient: vec2<u32>,
 }
 
 fn parts_of(b: u32, head: u32) -> Parts {
@@ -57,7 +57,7 @@ fn vectors(parts: Parts, t: u32, d: u32, as_query: bool) -> vec2<f32> {
         return vec2(0.0);
     }
     if as_query {
-        return vec2(f32(qkv[channel(parts.q, t, d)]), f32(dout[channel(parts.dout, t, d)]));
+        return vec2(f32(qkv[channel(parts.q, t, d)]), f32(dout[channel(parts.gradient, t, d)]));
     }
     return vec2(f32(qkv[channel(parts.k, t, d)]), f32(qkv[channel(parts.v, t, d)]));
 }

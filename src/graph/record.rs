@@ -27,13 +27,13 @@ impl<'a> Recorder<'a> {
         Recorder { plan, written: HashSet::new() }
     }
 
-    /// [`Dims::ACC`] of the next contribution to an activation's gradient.
+    /// [`Dims::ACC`](crate::kernel::Dims::ACC) of the next contribution to an activation's gradient.
     pub fn contribution(&mut self, grad: View) -> u32 {
         let first = self.written.insert(grad);
         (if first { Accumulate::Set } else { Accumulate::Add }) as u32
     }
 
-    /// [`Dims::ACC`] of the next contribution to the gradients of those parameters that are trained, which
+    /// [`Dims::ACC`](crate::kernel::Dims::ACC) of the next contribution to the gradients of those parameters that are trained, which
     /// live on over the micro-batches of an update; `None` if none is.
     ///
     /// # Panics

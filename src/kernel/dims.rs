@@ -33,7 +33,7 @@ pub struct Dims {
     pub LD: u32,
     /// Where a slice begins: its first row of the token table, or its first column of the logits.
     pub START: u32,
-    /// What happens to what an [`Access::Acc`] holds; one of [`Accumulate`], as a number.
+    /// What happens to what an [`Access::Acc`](crate::kernel::Access::Acc) holds; one of [`Accumulate`], as a number.
     pub ACC: u32,
     /// Tells apart what draws random numbers, or names a [`Decay`] or a [`LossScale`].
     pub ID: u32,
@@ -107,7 +107,7 @@ impl std::fmt::Display for Dims {
     }
 }
 
-/// Whether an [`Access::Acc`] is added to or starts afresh: [`Dims::ACC`].
+/// Whether an [`Access::Acc`](crate::kernel::Access::Acc) is added to or starts afresh: [`Dims::ACC`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Accumulate {
@@ -115,7 +115,7 @@ pub enum Accumulate {
     Add = 0,
     /// Overwrites: the first contribution in a phase.
     Set = 1,
-    /// Overwrites in the first micro-batch of an update ([`Step::accumulate`] 0), adds in the others.
+    /// Overwrites in the first micro-batch of an update ([`Step::accumulate`](crate::kernel::Step::accumulate) 0), adds in the others.
     SetFirst = 2,
 }
 

@@ -30,7 +30,7 @@ pub enum Access {
     Out,
     /// The part that the sizes name is overwritten, the rest stays.
     Part,
-    /// Every element is added to, or overwritten where [`Step::overwrites`] says so.
+    /// Every element is added to, or overwritten where [`Step::overwrites`](crate::kernel::Step::overwrites) says so.
     Acc,
     /// Every element is read and then overwritten.
     Mut,

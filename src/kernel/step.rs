@@ -88,7 +88,7 @@ impl Step {
         }
     }
 
-    /// Whether an [`Access::Acc`] of a dispatch with these sizes is overwritten in this replay.
+    /// Whether an [`Access::Acc`](crate::kernel::Access::Acc) of a dispatch with these sizes is overwritten in this replay.
     pub fn overwrites(&self, dims: &Dims) -> bool {
         dims.ACC == Accumulate::Set as u32
             || (dims.ACC == Accumulate::SetFirst as u32 && self.accumulate == 0)

@@ -1,7 +1,7 @@
 //! Products of a few rows, bound by the memory that the matrix comes from.
 //!
 //! The sum of each number of a product runs in one order, whatever the number of rows and of threads, and whatever vectors
-//! the machine has: [`PARTS`] partial sums, each over a run of the weight's rows, in fours from the last of four to the
+//! the machine has: `PARTS` partial sums, each over a run of the weight's rows, in fours from the last of four to the
 //! first; then the partial sums in turn. So a row of generation has the same bits alone and among others.
 
 use pulp::{Simd, WithSimd};

@@ -1,7 +1,7 @@
 //! A model as a list of ops, and everything that is recorded from it.
 //!
-//! Read [`decoder`] first: it is the model. [`Program::record`] builds it for training, evaluation and
-//! generation over the same memory; [`parameters`] lists what is saved and loaded.
+//! Read [`decoder()`] first: it is the model. [`Program::record`] builds it for training, evaluation and
+//! generation over the same memory; [`parameters()`] lists what is saved and loaded.
 
 mod decoder;
 mod parameters;

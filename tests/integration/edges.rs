@@ -93,6 +93,23 @@ fn a_norm_that_overflows_skips_the_update_though_every_gradient_is_finite() {
     }
 }
 
+/// Below the least normal number some devices have zeros: an update is made all the same.
+#[test]
+fn gradients_that_are_hardly_numbers_skip_no_update() {
+    for on in On::all_variants() {
+        let mut update = Update::new(on);
+        for (i, places) in PAIRS.into_iter().enumerate() {
+            for x in [1e-39_f32, 1e-44] {
+                let norm = update.run(places, x, &Step { learning_rate: 1.0, ..Step::default() });
+                let what = format!("{on:?}, pair {i} of {x:e}: {norm:?}");
+                let want = f64::from(x) * 2_f64.sqrt();
+                assert!(norm[0] == 0.0 || (norm[0] / want - 1.0).abs() < 0.5, "{what}");
+                assert_eq!(update.words(), [1, 0, 0, 0, 0, 0, 0], "{what}: applied");
+            }
+        }
+    }
+}
+
 /// Squares overflow or vanish long before norms do: these are norms like any other.
 #[test]
 fn norms_of_very_large_and_very_small_gradients_are_right() {

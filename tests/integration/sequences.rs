@@ -13,7 +13,7 @@ use wgpt::kernel::{Draw, Feed, Step};
 use wgpt::model::{EXTENDS, Uses};
 use wgpt::ops::random;
 use wgpt::plan::View;
-use wgpt::{FineTune, GptConfig};
+use wgpt::{FineTune, Gpt, GptConfig};
 
 use crate::common::{full_gpu, gpu};
 
@@ -329,4 +329,24 @@ fn several_continuations_are_those_of_one_after_the_other() {
             }
         }
     }
+}
+
+/// The repetition penalty knows the tokens of its own text alone.
+#[test]
+fn a_second_text_is_not_penalised_for_the_first() {
+    let options = GenerateOptions {
+        max_tokens: 12,
+        temperature: 0.0,
+        repetition_penalty: 100.0,
+        ..GenerateOptions::default()
+    };
+    let config = GptConfig { vocab_size: 30, n_positions: 32, ..GptConfig::small() };
+    let new = || Gpt::new(config.clone(), Device::Cpu, 3).unwrap();
+    let mut gpt = new();
+    let first = gpt.generate_ids(&[1, 2, 3], &options).unwrap();
+    let second = gpt.generate_ids(&[1, 2, 3], &options).unwrap();
+    assert_eq!(first, second);
+    assert_eq!(second, new().generate_ids(&[1, 2, 3], &options).unwrap());
+    let different: std::collections::BTreeSet<u32> = first.iter().copied().collect();
+    assert_eq!(different.len(), first.len(), "the penalty is at work: {first:?}");
 }

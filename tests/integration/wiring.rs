@@ -16,6 +16,7 @@ use wgpt::ops::cross_entropy::IGNORE;
 use wgpt::ops::global_norm::state;
 use wgpt::ops::matmul::Layout;
 use wgpt::ops::{attention, gelu, optimizer, residual};
+use wgpt::params::Init;
 use wgpt::plan::{Dispatch, Limits, Phase, Plan, Role, View};
 
 use crate::common::{
@@ -267,6 +268,23 @@ fn what_exceeds_a_device() {
     let sliced = Program::record(&wide, Uses { seq: 4, batch: 1, ..uses }, limits);
     assert_eq!(sliced.plan.exceeds(limits), None);
     assert!(sliced.param("wte.weight").is_some_and(|param| param.slices.len() > 1));
+}
+
+/// As GPT-2's paper has it: what joins the residual stream is smaller by the root of the number of branches.
+#[test]
+fn parameters_begin_as_gpt2s_do() {
+    let config = GptConfig { n_layer: 3, ..config() };
+    let all = wgpt::model::schema(&config, &wgpt::FineTune::default());
+    for param in all.own() {
+        let want = match param.within_block() {
+            "attn.c_proj.weight" | "mlp.c_proj.weight" => Init::Normal(0.02 / 6_f32.sqrt()),
+            name if name.ends_with("bias") => Init::Constant(0.0),
+            "ln_1.weight" | "ln_2.weight" | "ln_f.weight" => Init::Constant(1.0),
+            _ => Init::Normal(0.02),
+        };
+        assert_eq!(param.init, want, "{}", param.name);
+    }
+    assert_eq!(all.own().count(), 2 + 3 * 12 + 2);
 }
 
 /// They are written in pieces of a million.

@@ -93,7 +93,7 @@ impl fmt::Debug for GpuDevice {
 }
 
 impl GpuDevice {
-    /// Opens the adapter with the number `index` in [`adapters`]; nothing is kept of it.
+    /// Opens the adapter with the number `index` in [`adapters`](super::adapters()); nothing is kept of it.
     ///
     /// # Errors
     ///

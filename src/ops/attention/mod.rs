@@ -8,7 +8,7 @@
 //! dq[i] = Σ_j ds[i, j] k[j] / √HS      dk[j] = Σ_i ds[i, j] q[i] / √HS      dv[j] = Σ_i p[i, j] dout[i]
 //! ```
 //!
-//! The sums run over the keys that row i sees: from its first key F[i], which is itself at the latest, up to
+//! The sums run over the keys that row i sees: from its first key, `F[i]`, which is itself at the latest, up to
 //! itself: `F[i] <= j <= i`. F is 0 everywhere unless the host writes it: the start of a window or of a document.
 //!
 //! Queries, keys and values are places in one buffer ([`Qkv`]): GPT-2's (B,T,3C), q | k | v in each row, is one case

@@ -200,7 +200,7 @@ fn a_missing_file_or_server_says_what_to_do() {
         let url = format!("{}/good.txt", server.url);
         assert!(message.contains(cause) && message.contains(&url), "{message}");
         let kept = cache.path().join("good.txt").display().to_string();
-        for part in ["--data PATH", "WGPT_DATA_URL", &kept, &url] {
+        for part in ["data PATH", "WGPT_DATA_URL", &kept, &url] {
             assert!(hint.contains(part), "{part} in {hint}");
         }
         assert!(names(&cache).is_empty());

@@ -236,7 +236,7 @@ fn every_target_counts_the_same_however_an_update_is_split() {
             let theirs = split.read_update().unwrap().loss;
             assert!((theirs - loss).abs() <= 1e-6 * loss, "{name}, {parts} parts: {theirs} {loss}");
             for param in whole.program().params.clone().iter() {
-                let want = whole.param_data(&param, Tensor::Gradient).unwrap();
+                let want = whole.param_data(param, Tensor::Gradient).unwrap();
                 let param = split.program().param(&param.name).unwrap().clone();
                 let got = split.param_data(&param, Tensor::Gradient).unwrap();
                 let most = want.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
@@ -269,7 +269,7 @@ fn an_update_without_a_target_changes_nothing() {
             let mut bits = engine.read_state().unwrap().to_vec();
             for param in engine.program().params.clone().iter() {
                 for tensor in [Tensor::Value, Tensor::Moment(0), Tensor::Moment(1)] {
-                    let data = engine.param_data(&param, tensor).unwrap();
+                    let data = engine.param_data(param, tensor).unwrap();
                     bits.extend(data.into_iter().map(f32::to_bits));
                 }
             }
@@ -312,7 +312,7 @@ fn two_half_batches_are_one_batch() {
                 assert!((a.grad_norm - b.grad_norm).abs() <= 1e-5 * a.grad_norm, "{name}");
             }
             for param in whole.program().params.clone().iter() {
-                let want = whole.param_data(&param, tensor).unwrap();
+                let want = whole.param_data(param, tensor).unwrap();
                 let theirs = halves.program().param(&param.name).unwrap().clone();
                 let got = halves.param_data(&theirs, tensor).unwrap();
                 let most = want.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
