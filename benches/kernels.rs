@@ -15,6 +15,7 @@ use wgpt::graph::Graph;
 use wgpt::kernel::{Dims, Draw, Elem, Kernel, Step, rows};
 use wgpt::model::{Program, Uses};
 use wgpt::ops;
+use wgpt::ops::linear::{Form, WeightLayout};
 use wgpt::ops::matmul::Layout;
 use wgpt::plan::{Dispatch, Limits, Phase, Plan, View};
 use wgpt::{FineTune, GptConfig};
@@ -56,6 +57,8 @@ fn single_ops(limits: Limits) -> Plan {
     let wide = g.linear("wide", normed, 4 * c);
     g.gelu("gelu", wide);
     g.linear("bias_alone", normed, 4 * c);
+    let out_in = Form { channels: 4 * c, layout: WeightLayout::OutIn, bias: true };
+    g.linear("out_in", normed, out_in);
     let scores = g.input("scores", rows * n_head * SHAPE.1);
     g.softmax("softmax", scores, n_head);
     let copy = g.input("copy", rows * c);
