@@ -1,4 +1,4 @@
-// What the host changes between two replays (`StepWords` in src/kernel.rs).
+// What the host changes between two replays (`StepWords` in src/kernel/step.rs).
 
 struct Step {
     accumulate: u32,

@@ -163,18 +163,34 @@ pub fn ops() -> Vec<Case> {
         let branch = g.linear("fc", normed, C);
         g.residual("out", sum, branch)
     });
-    vec![
+    let mut all = vec![
         embedding,
         unary("layernorm", C, |g, x| g.layernorm("ln", x)),
         residual,
         residual_layernorm,
         block,
-        unary("linear", C, |g, x| g.linear("fc", x, 4)),
-        unary_tuning("linear, weight alone", &freeze(&["*.bias"]), C, |g, x| g.linear("fc", x, 4)),
-        unary_tuning("linear, bias alone", &freeze(&["*.weight"]), C, |g, x| g.linear("fc", x, 4)),
         unary_tuning("layernorm, bias alone", &freeze(&["*.weight"]), C, |g, x| {
             g.layernorm("ln", x)
         }),
+        unary("gelu", C, |g, x| g.gelu("gelu", x)),
+        unary("softmax", 2 * T, |g, x| g.softmax("softmax", x, 2)),
+        matmul("matmul nn", Layout::NN),
+        matmul("matmul nt", Layout::NT),
+        matmul("matmul tn", Layout::TN),
+        unary("dropout", C, |g, x| g.dropout("dropout", x, false)),
+        head(),
+        untied_head(),
+    ];
+    all.extend(linear_layers().into_iter().chain(attentions()));
+    all
+}
+
+/// Linear layers in both layouts, alone and with GELU, whole, trained in part and adapted.
+fn linear_layers() -> Vec<Case> {
+    vec![
+        unary("linear", C, |g, x| g.linear("fc", x, 4)),
+        unary_tuning("linear, weight alone", &freeze(&["*.bias"]), C, |g, x| g.linear("fc", x, 4)),
+        unary_tuning("linear, bias alone", &freeze(&["*.weight"]), C, |g, x| g.linear("fc", x, 4)),
         unary("linear, without bias", C, |g, x| {
             g.linear("fc", x, Form { bias: false, ..4.into() })
         }),
@@ -198,7 +214,12 @@ pub fn ops() -> Vec<Case> {
         unary_tuning("linear_gelu, adapted", &adapters(1, &["fc"]), C, |g, x| {
             g.linear_gelu("fc", x, 4)
         }),
-        unary("gelu", C, |g, x| g.gelu("gelu", x)),
+    ]
+}
+
+/// Attention in its layouts.
+fn attentions() -> Vec<Case> {
+    vec![
         attention("attention", 3 * C, |x| Qkv::packed(x, [2, 2], 3), None),
         attention("attention, blocks", 3 * C, |x| Qkv::blocks(x, [2, 2], 3), None),
         attention("attention, interleaved", 22, |x| Qkv::interleaved(x, 2, 3, 2), None),
@@ -211,13 +232,6 @@ pub fn ops() -> Vec<Case> {
             Some([0, 1, 9, 1, 0, 2]),
         ),
         narrow_attention(),
-        unary("softmax", 2 * T, |g, x| g.softmax("softmax", x, 2)),
-        matmul("matmul nn", Layout::NN),
-        matmul("matmul nt", Layout::NT),
-        matmul("matmul tn", Layout::TN),
-        unary("dropout", C, |g, x| g.dropout("dropout", x, false)),
-        head(),
-        untied_head(),
     ]
 }
 

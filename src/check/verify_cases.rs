@@ -192,8 +192,8 @@ fn padded_products(plan: &Plan, step: Step) -> impl Iterator<Item = Run> + '_ {
     first.into_iter().chain(products).map(move |range| Run::new(range, step))
 }
 
-/// All phases of a program with a step for each.
-fn phases(program: &Program, step: Step) -> Vec<Run> {
+/// All phases of a program with a step for each, in an order in which each finds its inputs.
+pub fn phases(program: &Program, step: Step) -> Vec<Run> {
     let second = Step { accumulate: 1, ..step };
     let runs = [
         (Phase::Forward, step),

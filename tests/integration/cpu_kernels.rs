@@ -6,7 +6,7 @@ use rayon::ThreadPoolBuilder;
 use wgpt::GptConfig;
 use wgpt::backend::Backend;
 use wgpt::backend::cpu::{Cpu, Use};
-use wgpt::check::verify_cases::{self, Run};
+use wgpt::check::verify_cases;
 use wgpt::check::{Comparison, lockstep};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::Graph;
@@ -110,25 +110,6 @@ fn fill(backend: &mut dyn Backend, program: &Program) {
     backend.write_u32(generation.sequence, &ids(103, generation.sequence.len));
 }
 
-/// The phases with a step for each, in an order in which each finds its inputs.
-fn runs(case: &Case, program: &Program) -> Vec<Run> {
-    let step = case.step;
-    let second = Step { accumulate: 1, ..step };
-    let runs = [
-        (Phase::Forward, step),
-        (Phase::Evaluate, step),
-        (Phase::Logits, step),
-        (Phase::Backward, step),
-        (Phase::Forward, second),
-        (Phase::Backward, second),
-        (Phase::Update, step),
-        (Phase::Update, Step { grad_clip: 0.0, learning_rate: 0.1, eps: 1.0, ..step }),
-    ];
-    let runs = runs.into_iter().map(|(phase, step)| Run::new(program.plan.phase(phase), step));
-    let views = program.generation.expect("the cases generate");
-    runs.chain(verify_cases::generation(program, views)).collect()
-}
-
 /// Puts numbers where a cache of past positions is read, in place of the marks that show which
 /// positions a dispatch wrote.
 fn past(backend: &mut dyn Backend, dispatch: &Dispatch) {
@@ -146,7 +127,7 @@ fn kernels_agree_with_their_twins() {
         let mut kernels = Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels);
         fill(&mut twins, &program);
         fill(&mut kernels, &program);
-        for run in runs(&case, &program) {
+        for run in verify_cases::phases(&program, case.step) {
             run.prepare(&mut twins);
             let check = |c: Comparison| {
                 assert!(c.error <= TOLERANCE, "{:?} {c:?}", case.config);
@@ -224,7 +205,7 @@ fn bits(case: &Case, threads: usize) -> Vec<Vec<u32>> {
     fill(&mut cpu, &program);
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
     pool.install(|| {
-        runs(case, &program).iter().for_each(|run| run.on(&mut cpu));
+        verify_cases::phases(&program, case.step).iter().for_each(|run| run.on(&mut cpu));
     });
     let mut read = |buffer: usize| {
         let spec = &plan.buffers[buffer];
