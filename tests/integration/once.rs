@@ -158,7 +158,7 @@ fn one_engine_scores_and_generates() {
             let (x, y): (Vec<u32>, Vec<u32>) = ((0..24).collect(), (1..25).collect());
             let ids = gpt.generate_ids(&[1, 2, 3], &options).unwrap();
             let losses = gpt.batch_engine(3, 8).unwrap().row_losses(&x, &y).unwrap();
-            let plan = Arc::clone(&gpt.engine().unwrap().program().plan);
+            let plan = Arc::clone(&gpt.batch_engine(3, 8).unwrap().program().plan);
             for _ in 0..2 {
                 assert_eq!(gpt.generate_ids(&[1, 2, 3], &options).unwrap(), ids, "{name}");
                 let again = gpt.batch_engine(3, 8).unwrap().row_losses(&x, &y).unwrap();
