@@ -12,7 +12,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use wgpt::backend::{Backend, Device};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::Graph;
-use wgpt::kernel::{Dims, Draw, Elem, Kernel, Step, rows};
+use wgpt::kernel::{Dims, Draw, Format, Kernel, Step, rows};
 use wgpt::model::{Program, Uses};
 use wgpt::ops;
 use wgpt::ops::linear::{Form, WeightLayout};
@@ -81,7 +81,7 @@ fn single_ops(limits: Limits) -> Plan {
 
 /// The bytes of a dispatch's arguments.
 fn bytes(dispatch: &Dispatch) -> u64 {
-    dispatch.args.iter().map(|view| view.len as u64 * view.elem.bytes()).sum()
+    dispatch.args.iter().map(|view| view.bytes()).sum()
 }
 
 fn flops(dispatch: &Dispatch) -> u64 {
@@ -106,27 +106,27 @@ fn largest(plans: &[Arc<Plan>], kernel: &Kernel) -> (usize, usize) {
 /// Small numbers and valid ids in every buffer.
 fn fill(backend: &mut dyn Backend) {
     for (buffer, spec) in backend.plan().buffers.clone().iter().enumerate() {
-        let view = View { buffer, start: 0, len: spec.len, elem: spec.elem };
+        let view = View { buffer, start: 0, len: spec.len, format: spec.format };
         let ids = common::ids(spec.len, GptConfig::small().vocab_size);
-        match spec.elem {
-            Elem::Real => {
+        match spec.format {
+            Format::F32 => {
                 let real = |id: &u32| *id as f32 / 1e4 - 0.05;
                 backend.write(view, &ids.iter().map(real).collect::<Vec<_>>());
             }
             // What counts updates and skips must not say that this one is skipped.
-            Elem::U32 if spec.name == "state" => backend.write_u32(view, &vec![0; spec.len]),
+            Format::U32 if spec.name == "state" => backend.write_u32(view, &vec![0; spec.len]),
             // Generation goes on from here with all rows of a replay, after each of which a slot draws.
-            Elem::U32 if spec.name == "rows" => {
+            Format::U32 if spec.name == "rows" => {
                 let rows = 0..(spec.len / rows::ROW_WORDS) as u32;
                 backend.write_u32(view, &rows.flat_map(|t| [0, 60 + t]).collect::<Vec<_>>());
             }
-            Elem::U32 if spec.name == "slots" => {
+            Format::U32 if spec.name == "slots" => {
                 let draw = Draw { top_k: 40, top_p: 0.9, ..Draw::default() };
                 let slots = 0..spec.len / rows::SLOT_WORDS;
                 backend.write_u32(view, &slots.flat_map(|_| draw.words(0)).collect::<Vec<_>>());
             }
-            Elem::U32 => backend.write_u32(view, &ids),
-            Elem::F16 => panic!("{}: no plan of this benchmark has half precision", spec.name),
+            Format::U32 => backend.write_u32(view, &ids),
+            other => panic!("{}: no plan of this benchmark has {other}", spec.name),
         }
     }
 }
@@ -134,8 +134,8 @@ fn fill(backend: &mut dyn Backend) {
 /// Waits for the device, by reading a number that the dispatch wrote.
 fn wait(backend: &mut dyn Backend, dispatch: &Dispatch) {
     let view = dispatch.args.last().expect("a kernel writes").slice(0, 1);
-    match view.elem {
-        Elem::U32 => backend.read_u32(view, &mut [0]),
+    match view.format {
+        Format::U32 => backend.read_u32(view, &mut [0]),
         _ => backend.read(view, &mut [0.0]),
     }
     .expect("the device is there");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-use crate::kernel::{Access, Dims, Elem, Kernel};
+use crate::kernel::{Access, Dims, Format, Kernel};
 
 /// Bytes that WebGPU guarantees of `min_storage_buffer_offset_alignment`.
 pub const BINDING_ALIGNMENT: u64 = 256;
@@ -18,8 +18,8 @@ pub struct View {
     pub start: usize,
     /// The number of elements.
     pub len: usize,
-    /// What the elements are.
-    pub elem: Elem,
+    /// How they are stored; a view begins and ends between blocks.
+    pub format: Format,
 }
 
 impl View {
@@ -32,10 +32,22 @@ impl View {
     ///
     /// # Panics
     ///
-    /// If they reach past its end.
+    /// If they reach past its end, or begin or end within a block.
     pub fn slice(self, start: usize, len: usize) -> View {
         assert!(start + len <= self.len, "slice {start}+{len} of a view of {}", self.len);
+        let whole = self.format.is_whole(start) && self.format.is_whole(len);
+        assert!(whole, "slice {start}+{len} cuts a block of {}", self.format);
         View { start: self.start + start, len, ..self }
+    }
+
+    /// Bytes on a device.
+    pub fn bytes(self) -> u64 {
+        self.format.bytes(self.len)
+    }
+
+    /// The byte of its buffer on a device at which it begins.
+    pub fn offset(self) -> u64 {
+        self.format.bytes(self.start)
     }
 
     /// The same range of another buffer.
@@ -101,8 +113,8 @@ pub struct BufferSpec {
     pub name: String,
     /// Elements.
     pub len: usize,
-    /// What the elements are.
-    pub elem: Elem,
+    /// How they are stored.
+    pub format: Format,
     /// What it is for.
     pub role: Role,
 }
@@ -110,7 +122,7 @@ pub struct BufferSpec {
 impl BufferSpec {
     /// Bytes on a device.
     pub fn bytes(&self) -> u64 {
-        self.len as u64 * self.elem.bytes()
+        self.format.bytes(self.len)
     }
 }
 
@@ -126,9 +138,9 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// What the arguments hold.
-    pub fn elems(&self) -> Vec<Elem> {
-        self.args.iter().map(|view| view.elem).collect()
+    /// The formats of the arguments.
+    pub fn formats(&self) -> Vec<Format> {
+        self.args.iter().map(|view| view.format).collect()
     }
 
     /// The lengths of the arguments.
@@ -138,7 +150,7 @@ impl Dispatch {
 
     /// Whether any argument holds numbers of half precision.
     pub fn has_half(&self) -> bool {
-        self.args.iter().any(|view| view.elem == Elem::F16)
+        self.args.iter().any(|view| view.format == Format::F16)
     }
 }
 
@@ -204,23 +216,33 @@ pub struct Plan {
 
 impl Plan {
     /// Adds a buffer of `len` elements and returns a view of the whole.
-    pub fn buffer(&mut self, role: Role, name: &str, len: usize, elem: Elem) -> View {
-        self.buffers.push(BufferSpec { name: name.to_owned(), len, elem, role });
-        View { buffer: self.buffers.len() - 1, start: 0, len, elem }
+    ///
+    /// # Panics
+    ///
+    /// If the elements are no whole number of blocks.
+    pub fn buffer(&mut self, role: Role, name: &str, len: usize, format: Format) -> View {
+        assert!(format.is_whole(len), "{name}: {len} elements end within a block of {format}");
+        self.buffers.push(BufferSpec { name: name.to_owned(), len, format, role });
+        View { buffer: self.buffers.len() - 1, start: 0, len, format }
     }
 
     /// Where the next tensor of an arena begins: at an offset that every device can bind.
     pub fn next_start(&self, buffer: usize) -> usize {
         let spec = &self.buffers[buffer];
-        spec.len.next_multiple_of((BINDING_ALIGNMENT / spec.elem.bytes()) as usize)
+        spec.len.next_multiple_of(spec.format.elements_per(BINDING_ALIGNMENT))
     }
 
     /// Extends an arena by `len` elements from [`Plan::next_start`].
+    ///
+    /// # Panics
+    ///
+    /// If they are no whole number of blocks.
     pub fn grow(&mut self, buffer: usize, len: usize) -> View {
         let start = self.next_start(buffer);
         let spec = &mut self.buffers[buffer];
+        assert!(spec.format.is_whole(len), "{len} elements end within a block of {}", spec.format);
         spec.len = start + len;
-        View { buffer, start, len, elem: spec.elem }
+        View { buffer, start, len, format: spec.format }
     }
 
     /// Records one dispatch.
@@ -236,8 +258,10 @@ impl Plan {
             let spec = &self.buffers[a.buffer];
             assert!(a.range().end <= spec.len, "{name}: {} reaches past {}", arg.name, spec.name);
             assert!(a.len > 0, "{name}: {} is empty", arg.name);
-            assert_eq!(a.elem, spec.elem, "{name}: type of {} and its buffer", arg.name);
-            assert!(arg.takes(a.elem), "{name}: {} does not take {:?}", arg.name, a.elem);
+            let whole = a.format.is_whole(a.start) && a.format.is_whole(a.len);
+            assert!(whole, "{name}: {} cuts a block of {}", arg.name, a.format);
+            assert_eq!(a.format, spec.format, "{name}: format of {} and its buffer", arg.name);
+            assert!(arg.accepts(a.format), "{name}: {} does not take {}", arg.name, a.format);
             for (b, other) in args.iter().zip(kernel.args).skip(i + 1) {
                 let mixed = a.buffer == b.buffer && arg.is_written() != other.is_written();
                 assert!(
@@ -255,18 +279,17 @@ impl Plan {
     /// The same plan with half precision wherever all kernels of a buffer take it, for proofs.
     pub fn halved(&self) -> Plan {
         let mut plan = self.clone();
-        let mut half: Vec<bool> = plan.buffers.iter().map(|b| b.elem == Elem::Real).collect();
+        let mut half: Vec<bool> = plan.buffers.iter().map(|b| b.format == Format::F32).collect();
         for dispatch in &plan.dispatches {
             for (arg, view) in dispatch.kernel.args.iter().zip(&dispatch.args) {
-                let aligned =
-                    (view.start as u64 * Elem::F16.bytes()).is_multiple_of(BINDING_ALIGNMENT);
-                half[view.buffer] &= arg.half && aligned;
+                let aligned = Format::F16.bytes(view.start).is_multiple_of(BINDING_ALIGNMENT);
+                half[view.buffer] &= arg.accepts(Format::F16) && aligned;
             }
         }
         let buffers = plan.buffers.iter_mut().zip(&half).filter(|(_, half)| **half);
-        buffers.for_each(|(buffer, _)| buffer.elem = Elem::F16);
+        buffers.for_each(|(buffer, _)| buffer.format = Format::F16);
         let views = plan.dispatches.iter_mut().flat_map(|dispatch| &mut dispatch.args);
-        views.filter(|view| half[view.buffer]).for_each(|view| view.elem = Elem::F16);
+        views.filter(|view| half[view.buffer]).for_each(|view| view.format = Format::F16);
         plan
     }
 
@@ -307,8 +330,8 @@ impl Plan {
                 .args
                 .iter()
                 .zip(&d.args)
-                .find(|(_, view)| view.len as u64 * view.elem.bytes() > limits.binding_bytes)?;
-            let bytes = view.len as u64 * view.elem.bytes();
+                .find(|(_, view)| view.bytes() > limits.binding_bytes)?;
+            let bytes = view.bytes();
             Some(format!(
                 "{}.{} binds {bytes} bytes of {}, the device allows {}",
                 d.kernel.name, arg.name, self.buffers[view.buffer].name, limits.binding_bytes
@@ -335,14 +358,11 @@ impl fmt::Display for Plan {
                         Access::Acc => "+",
                         Access::Mut => "!",
                     };
-                    write!(
-                        f,
-                        " {}{mark} {buffer}[{}..{}]{}",
-                        arg.name,
-                        view.start,
-                        view.range().end,
-                        if view.elem == Elem::F16 { ":f16" } else { "" }
-                    )?;
+                    let Range { start, end } = view.range();
+                    write!(f, " {}{mark} {buffer}[{start}..{end}]", arg.name)?;
+                    if view.format != arg.usual_format() {
+                        write!(f, ":{}", view.format)?;
+                    }
                 }
                 writeln!(f)?;
             }

@@ -164,7 +164,7 @@ pub fn moved_bytes(dispatch: &Dispatch) -> u64 {
     let args = dispatch.kernel.args.iter().zip(&dispatch.args);
     args.map(|(arg, view)| {
         let times = if arg.access == Access::Mut { 2 } else { 1 };
-        times * view.len as u64 * view.elem.bytes()
+        times * view.bytes()
     })
     .sum()
 }

@@ -213,7 +213,7 @@ fn alone(dispatch: &Dispatch) -> Plan {
         .args
         .iter()
         .zip(dispatch.kernel.args)
-        .map(|(view, arg)| plan.buffer(Role::Activations, arg.name, view.len, view.elem));
+        .map(|(view, arg)| plan.buffer(Role::Activations, arg.name, view.len, view.format));
     let args: Vec<_> = args.collect();
     plan.push(dispatch.kernel, dispatch.dims, &args);
     plan

@@ -13,7 +13,7 @@ use super::interface::{
     fill_by_writing,
 };
 use crate::error::{Error, Result, field};
-use crate::kernel::{Elem, Io, Real, Step};
+use crate::kernel::{Format, Io, Real, Step};
 use crate::plan::{BufferSpec, Dispatch, Plan, View};
 
 /// Bytes of memory that this process may use, swap included; `None` where the system does not say.
@@ -78,19 +78,20 @@ enum Buffer<F> {
 }
 
 impl<F: Real> Buffer<F> {
-    fn zeroed(elem: Elem, len: usize) -> Buffer<F> {
-        match elem {
-            Elem::Real => Buffer::Real(bytemuck::zeroed_vec(len)),
-            Elem::U32 => Buffer::U32(bytemuck::zeroed_vec(len)),
-            Elem::F16 => Buffer::F16(bytemuck::zeroed_vec(len)),
+    fn zeroed(format: Format, len: usize) -> Buffer<F> {
+        match format {
+            Format::F32 => Buffer::Real(bytemuck::zeroed_vec(len)),
+            Format::U32 => Buffer::U32(bytemuck::zeroed_vec(len)),
+            Format::F16 => Buffer::F16(bytemuck::zeroed_vec(len)),
+            other => panic!("the CPU backend holds no {other}"),
         }
     }
 
-    fn elem(&self) -> Elem {
+    fn format(&self) -> Format {
         match self {
-            Buffer::Real(_) => Elem::Real,
-            Buffer::U32(_) => Elem::U32,
-            Buffer::F16(_) => Elem::F16,
+            Buffer::Real(_) => Format::F32,
+            Buffer::U32(_) => Format::U32,
+            Buffer::F16(_) => Format::F16,
         }
     }
 
@@ -123,10 +124,15 @@ impl<F: Real> Cpu<F> {
         let make = |(index, spec): (usize, &BufferSpec)| match given.remove(&index) {
             Some(memory) => {
                 let buffer = memory.downcast::<Buffer<F>>().expect("a buffer of this backend");
-                assert_eq!((buffer.len(), buffer.elem()), (spec.len, spec.elem), "{}", spec.name);
+                assert_eq!(
+                    (buffer.len(), buffer.format()),
+                    (spec.len, spec.format),
+                    "{}",
+                    spec.name
+                );
                 *buffer
             }
-            None => Buffer::zeroed(spec.elem, spec.len),
+            None => Buffer::zeroed(spec.format, spec.len),
         };
         let buffers = plan.buffers.iter().enumerate().map(make).collect();
         Cpu { plan, buffers, mode }
@@ -145,7 +151,7 @@ impl<F: Real> Cpu<F> {
     pub fn reals(&self, view: View) -> &[F] {
         match &self.buffers[view.buffer] {
             Buffer::Real(data) => &data[view.range()],
-            Buffer::F16(_) | Buffer::U32(_) => panic!("a view of {:?}", view.elem),
+            Buffer::F16(_) | Buffer::U32(_) => panic!("a view of {}", view.format),
         }
     }
 
@@ -157,7 +163,7 @@ impl<F: Real> Cpu<F> {
     pub fn reals_mut(&mut self, view: View) -> &mut [F] {
         match &mut self.buffers[view.buffer] {
             Buffer::Real(data) => &mut data[view.range()],
-            Buffer::F16(_) | Buffer::U32(_) => panic!("a view of {:?}", view.elem),
+            Buffer::F16(_) | Buffer::U32(_) => panic!("a view of {}", view.format),
         }
     }
 
@@ -165,7 +171,7 @@ impl<F: Real> Cpu<F> {
     fn widened(&self, view: View) -> Vec<F> {
         match &self.buffers[view.buffer] {
             Buffer::F16(data) => data[view.range()].iter().map(|x| F::of(x.to_f64())).collect(),
-            Buffer::Real(_) | Buffer::U32(_) => panic!("a view of {:?}", view.elem),
+            Buffer::Real(_) | Buffer::U32(_) => panic!("a view of {}", view.format),
         }
     }
 
@@ -176,21 +182,21 @@ impl<F: Real> Cpu<F> {
                 let out = data[view.range()].iter_mut();
                 out.zip(numbers).for_each(|(out, x)| *out = f16::from_f64(x.f64()));
             }
-            Buffer::Real(_) | Buffer::U32(_) => panic!("a view of {:?}", view.elem),
+            Buffer::Real(_) | Buffer::U32(_) => panic!("a view of {}", view.format),
         }
     }
 
     fn words(&self, view: View) -> &[u32] {
         match &self.buffers[view.buffer] {
             Buffer::U32(data) => &data[view.range()],
-            Buffer::Real(_) | Buffer::F16(_) => panic!("a view of {:?}", view.elem),
+            Buffer::Real(_) | Buffer::F16(_) => panic!("a view of {}", view.format),
         }
     }
 
     fn words_mut(&mut self, view: View) -> &mut [u32] {
         match &mut self.buffers[view.buffer] {
             Buffer::U32(data) => &mut data[view.range()],
-            Buffer::Real(_) | Buffer::F16(_) => panic!("a view of {:?}", view.elem),
+            Buffer::Real(_) | Buffer::F16(_) => panic!("a view of {}", view.format),
         }
     }
 
@@ -198,7 +204,7 @@ impl<F: Real> Cpu<F> {
     /// rounded after.
     fn dispatch(&mut self, dispatch: &Dispatch, step: &Step) {
         let mut halves: Vec<Vec<F>> = vec![];
-        let is_half = |view: &&View| view.elem == Elem::F16;
+        let is_half = |view: &&View| view.format == Format::F16;
         halves.extend(dispatch.args.iter().filter(is_half).map(|view| self.widened(*view)));
         let kernel = dispatch.kernel;
         let io = borrow(&mut self.buffers, &mut halves, dispatch);
@@ -248,7 +254,7 @@ fn borrow<'a, F: Real>(
     let mut halves = halves.iter_mut();
     let mut io = Io { inputs: vec![], outputs: vec![], words: vec![], words_out: vec![] };
     for (arg, view) in signature() {
-        if view.elem == Elem::F16 {
+        if view.format == Format::F16 {
             let half = halves.next().expect("every view of half precision was widened");
             if arg.is_written() {
                 io.outputs.push(half);
@@ -296,7 +302,7 @@ impl<F: Real> Backend for Cpu<F> {
     }
 
     fn write(&mut self, view: View, data: &[f32]) {
-        if view.elem == Elem::F16 {
+        if view.format == Format::F16 {
             let numbers: Vec<F> = data.iter().map(|&x| F::of(f64::from(x))).collect();
             return self.narrow(view, &numbers);
         }
@@ -359,8 +365,8 @@ impl<F: Real> Backend for Cpu<F> {
     }
 
     fn give_up(&mut self, buffer: usize) -> Memory {
-        let elem = self.buffers[buffer].elem();
-        Box::new(std::mem::replace(&mut self.buffers[buffer], Buffer::<F>::zeroed(elem, 0)))
+        let format = self.buffers[buffer].format();
+        Box::new(std::mem::replace(&mut self.buffers[buffer], Buffer::<F>::zeroed(format, 0)))
     }
 
     fn run(&mut self, range: Range<usize>, step: &Step) {
@@ -372,7 +378,7 @@ impl<F: Real> Backend for Cpu<F> {
 
     fn read(&mut self, view: View, out: &mut [f32]) -> Result<()> {
         let widened;
-        let data = if view.elem == Elem::F16 {
+        let data = if view.format == Format::F16 {
             widened = self.widened(view);
             &widened
         } else {

@@ -9,7 +9,7 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::clock::Stopwatch;
 use crate::error::Result;
-use crate::kernel::{Elem, Step};
+use crate::kernel::{Format, Step};
 use crate::plan::{Plan, View};
 
 /// Elements that one request may ask for, at most: 4 MiB of f32.
@@ -151,7 +151,7 @@ pub enum Out<'a> {
 
 /// Bytes that a view takes in an answer.
 pub(super) fn answer_bytes(view: View) -> usize {
-    (view.len * view.elem.bytes() as usize).next_multiple_of(4)
+    (view.bytes() as usize).next_multiple_of(4)
 }
 
 /// [`Backend::fill`] where the host does not see the buffer: each piece is made, then written.
@@ -182,18 +182,18 @@ pub(super) fn copy_out(views: &[View], answer: &[u8], out: &mut [Out<'_>]) {
     for (&view, out) in views.iter().zip(out) {
         let (part, after) = rest.split_at(answer_bytes(view));
         rest = after;
-        let part = &part[..view.len * view.elem.bytes() as usize];
-        match (view.elem, out) {
-            (Elem::U32, Out::Words(out)) => {
+        let part = &part[..view.bytes() as usize];
+        match (view.format, out) {
+            (Format::U32, Out::Words(out)) => {
                 bytemuck::cast_slice_mut(out).copy_from_slice(part);
             }
-            (Elem::Real, Out::Reals(out)) => {
+            (Format::F32, Out::Reals(out)) => {
                 bytemuck::cast_slice_mut(out).copy_from_slice(part);
             }
-            (Elem::F16, Out::Reals(out)) => {
+            (Format::F16, Out::Reals(out)) => {
                 bytemuck::pod_collect_to_vec::<u8, f16>(part).convert_to_f32_slice(out);
             }
-            (elem, _) => panic!("a view of {elem:?} is taken as another type"),
+            (format, _) => panic!("a view of {format} is taken as another type"),
         }
     }
 }

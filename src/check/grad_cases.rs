@@ -7,7 +7,7 @@ use crate::config::{GptConfig, Optimizer};
 use crate::finetune::{FineTune, Lora};
 use crate::graph::Op;
 use crate::graph::{Graph, Recorder, Var};
-use crate::kernel::{Dims, Elem, Step};
+use crate::kernel::{Dims, Format, Step};
 use crate::model::{Program, Uses};
 use crate::ops::attention::Qkv;
 use crate::ops::cross_entropy::IGNORE;
@@ -143,7 +143,7 @@ fn branches(g: &mut Graph, inputs: &mut Vec<(String, Var)>) -> [Var; 2] {
 /// Every op that has a gradient.
 pub fn ops() -> Vec<Case> {
     let embedding = op("embedding", |g, _, words| {
-        let tokens = g.buffer(Role::Staging, "tokens", B * T, Elem::U32);
+        let tokens = g.buffer(Role::Staging, "tokens", B * T, Format::U32);
         words.push((tokens, vec![3, 0, 3, 4, 3, 1]));
         g.embedding(["wte.weight", "wpe"], tokens, [5, T + 1, C], false)
     });
@@ -247,7 +247,7 @@ fn attention(
         let x = g.activation("x", channels);
         inputs.push(("x".into(), x));
         let out = g.attention("attn", heads(x), T);
-        let view = g.buffer(Role::Staging, "first_key", B * T, Elem::U32);
+        let view = g.buffer(Role::Staging, "first_key", B * T, Format::U32);
         words.extend(first_keys.map(|keys| (view, keys.to_vec())));
         out
     })
@@ -279,7 +279,7 @@ fn untied_head() -> Case {
     const V: usize = 7;
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_training(B, T);
-    let tokens = g.buffer(Role::Staging, "tokens", B * T, Elem::U32);
+    let tokens = g.buffer(Role::Staging, "tokens", B * T, Format::U32);
     let x = g.embedding(["wte.weight", "wpe"], tokens, [V, T, C], false);
     let what = "embedding, head of another table";
     let mut case = loss(g, what, x, ("lm_head.weight", V), [6, 0, 3, 3, IGNORE, 1]);
@@ -290,11 +290,11 @@ fn untied_head() -> Case {
 /// What is built so far, and the loss of the logits of `x` against a table of `v` rows.
 fn loss(mut g: Graph, what: &str, x: Var, (table, v): (&str, usize), wanted: [u32; B * T]) -> Case {
     let wte = g.param(g.token_table(table, &[v, C]));
-    let targets = g.buffer(Role::Staging, "targets", B * T, Elem::U32);
-    let row_loss = g.buffer(Role::Staging, "row_loss", B * T, Elem::Real);
-    let loss = g.buffer(Role::Staging, "loss", 1, Elem::Real);
-    let logits = g.buffer(Role::Logits, "logits", 4 * row_stride(v), Elem::Real);
-    let state = Some(g.buffer(Role::Staging, "state", state::LEN, Elem::U32));
+    let targets = g.buffer(Role::Staging, "targets", B * T, Format::U32);
+    let row_loss = g.buffer(Role::Staging, "row_loss", B * T, Format::F32);
+    let loss = g.buffer(Role::Staging, "loss", 1, Format::F32);
+    let logits = g.buffer(Role::Logits, "logits", 4 * row_stride(v), Format::F32);
+    let state = Some(g.buffer(Role::Staging, "state", state::LEN, Format::U32));
     let dims = Dims { C: C as u32, V: v as u32, ..g.dims() };
     let head = Head { dims, x, wte, targets, logits, row_loss, loss, state };
     g.record_forward(Phase::Forward);

@@ -18,7 +18,7 @@ use half::f16;
 
 use crate::backend::Backend;
 use crate::error::Result;
-use crate::kernel::{Access, Arg, Elem, Step};
+use crate::kernel::{Access, Arg, Format, Step};
 use crate::plan::{Dispatch, Plan, View};
 
 /// How one dispatch's outputs compare.
@@ -72,7 +72,7 @@ pub fn lockstep(
 /// What the arguments that a dispatch writes in part hold before it.
 fn keep(dispatch: &Dispatch, reference: &mut dyn Backend) -> Result<Vec<(View, Vec<f32>)>> {
     let partial = signature(dispatch).filter(|(a, _)| a.access == Access::Part);
-    let real = partial.filter(|(a, _)| a.elem != Elem::U32);
+    let real = partial.filter(|(_, view)| view.format != Format::U32);
     real.map(|(_, view)| Ok((view, read(reference, view)?))).collect()
 }
 
@@ -102,7 +102,7 @@ fn prepare(
     subject: &mut dyn Backend,
 ) -> Result<()> {
     for (arg, view) in signature(dispatch) {
-        if arg.elem == Elem::U32 {
+        if view.format == Format::U32 {
             let mut data = vec![0; view.len];
             reference.read_u32(view, &mut data)?;
             subject.write_u32(view, &data);
@@ -131,17 +131,17 @@ fn compare(
     let kernel = dispatch.kernel.name;
     let mut worst = Comparison { kernel, dispatch: index, error: 0.0, place: String::new() };
     for (arg, view) in signature(dispatch).filter(|(arg, _)| arg.is_written()) {
-        let (want, got) = match arg.elem {
-            Elem::U32 => (read_words(reference, view)?, read_words(subject, view)?),
+        let (want, got) = match view.format {
+            Format::U32 => (read_words(reference, view)?, read_words(subject, view)?),
             _ => (read(reference, view)?, read(subject, view)?),
         };
         let touched = want.iter().filter(|x| x.is_finite() && **x != UNTOUCHED);
         let scale = touched.fold(1e-6_f32, |m, x| m.max(x.abs()));
-        let exact = arg.elem == Elem::U32;
+        let exact = view.format == Format::U32;
         // Two sums that differ in their last digits may round to neighbours.
-        let rounding = |x: f32| match view.elem {
-            Elem::F16 => f16::EPSILON.to_f32() * x.abs().max(f16::MIN_POSITIVE.to_f32()),
-            Elem::Real | Elem::U32 => 0.0,
+        let rounding = |x: f32| match view.format {
+            Format::F16 => f16::EPSILON.to_f32() * x.abs().max(f16::MIN_POSITIVE.to_f32()),
+            _ => 0.0,
         };
         for (i, (&w, &g)) in want.iter().zip(&got).enumerate() {
             let error = match (w - g).abs() {

@@ -7,7 +7,7 @@ use crate::backend::Backend;
 use crate::config::{GptConfig, Optimizer};
 use crate::finetune::{FineTune, Lora};
 use crate::graph::{Graph, Var};
-use crate::kernel::{Draw, Elem, Feed, Step, rows};
+use crate::kernel::{Draw, Feed, Format, Step, rows};
 use crate::model::{GenerationViews, Program, Uses};
 use crate::ops::attention::Qkv;
 use crate::ops::cross_entropy::IGNORE;
@@ -112,9 +112,9 @@ pub fn halved(case: &Case) -> Case {
 /// Fills every buffer with random numbers that make sense where they are.
 pub fn fill_random(case: &Case, backend: &mut dyn Backend, seed: u32) {
     for (index, spec) in case.plan.buffers.iter().enumerate() {
-        let view = View { buffer: index, start: 0, len: spec.len, elem: spec.elem };
+        let view = View { buffer: index, start: 0, len: spec.len, format: spec.format };
         let word = |i: usize| threefry([seed, index as u32], [i as u32, 0])[0];
-        if spec.elem == Elem::U32 {
+        if spec.format == Format::U32 {
             let binary: Vec<u32> = (0..spec.len).map(|i| word(i) & 1).collect();
             backend.write_u32(view, &binary);
             continue;
@@ -337,7 +337,7 @@ fn attention(
     g.begin_training(b, t);
     let qkv = g.input("qkv", b * t * channels);
     g.attention("attention", heads(qkv), t);
-    let first_key = g.buffer(Role::Staging, "first_key", b * t, Elem::U32);
+    let first_key = g.buffer(Role::Staging, "first_key", b * t, Format::U32);
     Case { vocab: t as u32, tokens: vec![first_key], ..whole(name, g) }
 }
 
@@ -366,7 +366,7 @@ fn extension(name: &str, [s, nh, hs]: [usize; 3]) -> Case {
 fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_training(b, t);
-    let tokens = ["first", "second"].map(|name| g.buffer(Role::Staging, name, b * t, Elem::U32));
+    let tokens = ["first", "second"].map(|name| g.buffer(Role::Staging, name, b * t, Format::U32));
     for tokens in tokens {
         g.embedding(["wte.weight", "wpe"], tokens, [v, t, c], false);
     }

@@ -3,7 +3,7 @@
 use super::var::Var;
 use super::{Graph, Mode};
 use crate::config::Recompute;
-use crate::kernel::Elem;
+use crate::kernel::Format;
 use crate::plan::{Role, View};
 
 /// Which buffers of activations layers share in training; in every other mode they share them all.
@@ -19,11 +19,11 @@ pub(crate) enum Sharing {
 
 impl Graph {
     /// A buffer of what is being built, made at its first use.
-    pub fn buffer(&mut self, role: Role, name: &str, len: usize, elem: Elem) -> View {
+    pub fn buffer(&mut self, role: Role, name: &str, len: usize, format: Format) -> View {
         if let Some(view) = self.buffers.get(name) {
             return view.slice(0, len);
         }
-        let view = self.place(role, name, len, elem);
+        let view = self.place(role, name, len, format);
         self.buffers.insert(name.to_owned(), view);
         view
     }
@@ -33,7 +33,7 @@ impl Graph {
         &mut self,
         name: &str,
         len: usize,
-        elem: Elem,
+        format: Format,
         sharing: Sharing,
     ) -> View {
         let shared = match sharing {
@@ -43,7 +43,7 @@ impl Graph {
             Sharing::WithBlocks => self.recompute == Recompute::Block,
         };
         let name = if shared { name.to_owned() } else { self.full_name(name) };
-        self.buffer(Role::Activations, &name, len, elem)
+        self.buffer(Role::Activations, &name, len, format)
     }
 
     /// What training leaves unused between two updates: whole activations, and gradients.
@@ -54,7 +54,7 @@ impl Graph {
             buffer,
             start: 0,
             len: spec.len,
-            elem: spec.elem,
+            format: spec.format,
         });
         self.spare = whole.collect();
         self.spare.sort_by_key(|view| std::cmp::Reverse(view.len));
@@ -67,17 +67,17 @@ impl Graph {
     ///
     /// Beside training they lie in gradients, which are of single precision.
     pub(crate) fn cache(&mut self, name: &str, len: usize) -> View {
-        let elem = if self.spare_gradients.is_empty() { self.elem() } else { Elem::Real };
+        let format = if self.spare_gradients.is_empty() { self.format() } else { Format::F32 };
         let name = format!("{}.cache", self.full_name(name));
-        self.buffer(Role::Cache, &name, len, elem)
+        self.buffer(Role::Cache, &name, len, format)
     }
 
     /// A spare place that is large enough, the smallest such, or a new buffer.
     ///
     /// Caches go into gradients and activations into whole buffers of activations, so that no kernel
     /// reads and writes one buffer.
-    fn place(&mut self, role: Role, name: &str, len: usize, elem: Elem) -> View {
-        let fits = |view: &View| view.len >= len && view.elem == elem;
+    fn place(&mut self, role: Role, name: &str, len: usize, format: Format) -> View {
+        let fits = |view: &View| view.len >= len && view.format == format;
         if role == Role::Cache
             && let Some(i) = self.spare_gradients.iter().rposition(fits)
         {
@@ -91,18 +91,18 @@ impl Graph {
         }
         match self.spare.iter().rposition(fits) {
             Some(i) if role == Role::Activations => self.spare.remove(i).slice(0, len),
-            _ => self.plan.buffer(role, name, len, elem),
+            _ => self.plan.buffer(role, name, len, format),
         }
     }
 
     /// An activation with its gradient, if it has one; layers share that of a name, since one is at work
     /// at a time.
-    pub(crate) fn var(&mut self, name: &str, value: View, elem: Elem, has_grad: bool) -> Var {
+    pub(crate) fn var(&mut self, name: &str, value: View, format: Format, has_grad: bool) -> Var {
         if !has_grad {
             return Var::constant(value);
         }
         let name = format!("{name}.grad");
-        Var { value, grad: self.buffer(Role::Activations, &name, value.len, elem) }
+        Var { value, grad: self.buffer(Role::Activations, &name, value.len, format) }
     }
 
     /// An activation (B,T,channels) with a gradient of its slot, both of the graph's precision.
@@ -117,8 +117,8 @@ impl Graph {
         sharing: Sharing,
         has_grad: bool,
     ) -> Var {
-        let value = self.activations(name, self.rows() * channels, self.elem(), sharing);
-        self.var(name, value, value.elem, has_grad)
+        let value = self.activations(name, self.rows() * channels, self.format(), sharing);
+        self.var(name, value, value.format, has_grad)
     }
 
     /// An activation of the residual stream (B,T,C): all of them share one gradient.
@@ -128,8 +128,8 @@ impl Graph {
 
     pub(crate) fn stream_of(&mut self, name: &str, channels: usize, has_grad: bool) -> Var {
         let len = self.rows() * channels;
-        let value = self.activations(name, len, Elem::Real, Sharing::InBlocks);
-        self.var("stream", value, Elem::Real, has_grad)
+        let value = self.activations(name, len, Format::F32, Sharing::InBlocks);
+        self.var("stream", value, Format::F32, has_grad)
     }
 
     /// What joins the residual stream (B,T,C): its gradient is the stream's, and no backward pass reads
@@ -138,17 +138,17 @@ impl Graph {
         &mut self,
         name: &str,
         channels: usize,
-        elem: Elem,
+        format: Format,
         has_grad: bool,
     ) -> Var {
         let len = self.rows() * channels;
-        let value = self.activations(name, len, elem, Sharing::Always);
-        self.var("stream", value, Elem::Real, has_grad)
+        let value = self.activations(name, len, format, Sharing::Always);
+        self.var("stream", value, Format::F32, has_grad)
     }
 
     /// An activation of any length that no op writes: an input.
     pub fn input(&mut self, name: &str, len: usize) -> Var {
-        let value = self.buffer(Role::Activations, name, len, Elem::Real);
-        self.var(name, value, Elem::Real, self.trains())
+        let value = self.buffer(Role::Activations, name, len, Format::F32);
+        self.var(name, value, Format::F32, self.trains())
     }
 }

@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use crate::config::{Precision, Recompute};
 use crate::finetune::FineTune;
-use crate::kernel::{Dims, Elem, rows};
+use crate::kernel::{Dims, Format, rows};
 use crate::params::Init;
 use crate::plan::{BINDING_ALIGNMENT, Limits, Phase, Plan, Role, View};
 
@@ -122,18 +122,18 @@ impl Graph {
         Graph { finetune: finetune.clone(), ..self }
     }
 
-    /// What activations hold that are not of the residual stream.
-    pub fn elem(&self) -> Elem {
+    /// The format of activations that are not of the residual stream.
+    pub fn format(&self) -> Format {
         match self.precision {
-            Precision::F32 => Elem::Real,
-            Precision::Mixed => Elem::F16,
+            Precision::F32 => Format::F32,
+            Precision::Mixed => Format::F16,
         }
     }
 
     /// Parts of a matrix come in multiples of this many rows, so that a part of any width begins at an
     /// offset that every device can bind.
     pub fn slice_rows(&self) -> usize {
-        (BINDING_ALIGNMENT / self.elem().bytes()) as usize
+        self.format().elements_per(BINDING_ALIGNMENT)
     }
 
     /// Starts a list of ops over B sequences of T tokens whose backward pass will be recorded.
@@ -160,13 +160,13 @@ impl Graph {
     /// The table (T,2) of the rows that generation works on: [`crate::kernel::rows`].
     pub fn rows_table(&mut self) -> View {
         let len = self.rows() * rows::ROW_WORDS;
-        self.buffer(Role::Staging, "rows", len, Elem::U32)
+        self.buffer(Role::Staging, "rows", len, Format::U32)
     }
 
     /// The table (SLOTS,12) of what slots draw by: [`crate::kernel::rows`].
     pub fn slots_table(&mut self) -> View {
         let len = self.dims.SLOTS as usize * rows::SLOT_WORDS;
-        self.buffer(Role::Staging, "slots", len, Elem::U32)
+        self.buffer(Role::Staging, "slots", len, Format::U32)
     }
 
     fn begin(&mut self, mode: Mode, b: usize, t: usize) {

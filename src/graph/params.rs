@@ -5,7 +5,7 @@ use std::ops::Deref;
 use super::Graph;
 use super::var::Var;
 use crate::config::Precision;
-use crate::kernel::Elem;
+use crate::kernel::Format;
 use crate::params::{Init, ParamInfo, ParamRole};
 use crate::plan::{Role, View};
 
@@ -145,7 +145,7 @@ impl Graph {
         match arena.and_then(|arena| arena.copy) {
             None => param,
             Some(copy) => {
-                let value = View { elem: Elem::F16, ..param.value.of(copy) };
+                let value = View { format: Format::F16, ..param.value.of(copy) };
                 if param.has_grad() { Var { value, ..param } } else { Var::constant(value) }
             }
         }
@@ -165,8 +165,8 @@ impl Graph {
             Precision::Mixed => len.next_multiple_of(self.slice_rows()),
         };
         let fits = |arena: &Arena| {
-            let end = (self.plan.next_start(arena.params) + room) as u64;
-            end * Elem::Real.bytes() <= self.limits.buffer_bytes
+            let end = self.plan.next_start(arena.params) + room;
+            Format::F32.bytes(end) <= self.limits.buffer_bytes
         };
         let last = self.arenas.iter().rfind(|arena| arena.is_of(decays, trained));
         let arena = match last {
@@ -186,15 +186,15 @@ impl Graph {
         let frozen = if self.trains() && !trained { "frozen." } else { "" };
         let number = self.arenas.iter().filter(|arena| arena.is_of(decays, trained)).count();
         let number = if number == 0 { String::new() } else { format!(".{number}") };
-        let mut open = |role, name, elem| {
-            self.plan.buffer(role, &format!("{name}.{frozen}{kind}{number}"), 0, elem).buffer
+        let mut open = |role, name, format| {
+            self.plan.buffer(role, &format!("{name}.{frozen}{kind}{number}"), 0, format).buffer
         };
-        let params = open(Role::Parameters, "params", Elem::Real);
-        let grads = trained.then(|| open(Role::Gradients, "grads", Elem::Real));
+        let params = open(Role::Parameters, "params", Format::F32);
+        let grads = trained.then(|| open(Role::Gradients, "grads", Format::F32));
         let moments = (trained && self.with_moments)
-            .then(|| ["adam.m", "adam.v"].map(|name| open(Role::Moments, name, Elem::Real)));
+            .then(|| ["adam.m", "adam.v"].map(|name| open(Role::Moments, name, Format::F32)));
         let copy = (decays && self.precision == Precision::Mixed)
-            .then(|| open(Role::Parameters, "halves", Elem::F16));
+            .then(|| open(Role::Parameters, "halves", Format::F16));
         let arena = Arena { params, grads, moments, copy, decays };
         self.arenas.push(arena);
         arena
@@ -208,7 +208,7 @@ impl Graph {
         let (buffer, end) = (arena.params, self.plan.buffers[arena.params].len);
         let slice = move |start| {
             let len = most.min(end - start);
-            View { buffer, start, len, elem: Elem::Real }
+            View { buffer, start, len, format: Format::F32 }
         };
         (0..end).step_by(most).map(slice)
     }

@@ -1,6 +1,7 @@
 //! What a kernel is: a name, a signature, a CPU twin, and the WGSL variants that obey both.
 
 mod dims;
+mod format;
 pub mod grid;
 pub mod rows;
 pub mod shared;
@@ -10,9 +11,10 @@ mod twin;
 mod variant;
 
 pub use dims::{Accumulate, Decay, Dims, LossScale};
+pub use format::Format;
 pub use rows::{Draw, Feed};
 pub use signature::{
-    Access, Arg, Elem, adds, changes, changes_u32, reads, reads_u32, writes, writes_part,
+    Access, Arg, FLOATS, adds, changes, changes_u32, reads, reads_u32, writes, writes_part,
     writes_part_u32,
 };
 pub use step::{Step, StepWords};

@@ -1,25 +1,9 @@
 //! What a kernel asks of its buffers: their names, what they hold, and what happens to them.
 
-/// The element type of a view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Elem {
-    /// A floating-point number: f32, or f64 in the CPU backend's proofs.
-    Real,
-    /// A half-precision number.
-    F16,
-    /// A 32-bit unsigned integer.
-    U32,
-}
+use super::format::Format;
 
-impl Elem {
-    /// Bytes an element on a device.
-    pub fn bytes(self) -> u64 {
-        match self {
-            Elem::Real | Elem::U32 => 4,
-            Elem::F16 => 2,
-        }
-    }
-}
+/// The formats of numbers that a plan keeps in either precision.
+pub const FLOATS: &[Format] = &[Format::F32, Format::F16];
 
 /// What happens to a buffer of a kernel's signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,34 +20,37 @@ pub enum Access {
     Mut,
 }
 
-/// One buffer of a kernel's signature: what it is called, what it holds and what happens to it.
+/// One buffer of a kernel's signature: what it is called, what happens to it and what it may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arg {
     /// The name in the shader.
     pub name: &'static str,
     /// What happens to it.
     pub access: Access,
-    /// What it holds.
-    pub elem: Elem,
-    /// Whether a plan may give it half-precision numbers in the place of real ones.
-    pub half: bool,
+    /// The formats that it may have, the usual one first.
+    pub formats: &'static [Format],
 }
 
 impl Arg {
-    const fn new(name: &'static str, access: Access, elem: Elem) -> Arg {
-        Arg { name, access, elem, half: false }
+    const fn new(name: &'static str, access: Access, formats: &'static [Format]) -> Arg {
+        Arg { name, access, formats }
     }
 
-    /// The same, of half precision too where a plan has it so.
+    /// The same, in any of these formats.
     ///
-    /// In the shader its elements are of the type `NAME_elem`, which is f32 or f16.
-    pub const fn or_half(self) -> Arg {
-        Arg { half: true, ..self }
+    /// In the shader its blocks are of the type `NAME_elem`.
+    pub const fn takes(self, formats: &'static [Format]) -> Arg {
+        Arg { formats, ..self }
     }
 
-    /// Whether a view with these elements fits.
-    pub fn takes(self, elem: Elem) -> bool {
-        elem == self.elem || (self.half && elem == Elem::F16)
+    /// Whether a view in this format fits.
+    pub fn accepts(self, format: Format) -> bool {
+        self.formats.contains(&format)
+    }
+
+    /// The format that it has where a plan does not choose another.
+    pub fn usual_format(self) -> Format {
+        self.formats[0]
     }
 
     /// Whether the kernel writes it.
@@ -74,40 +61,40 @@ impl Arg {
 
 /// Real numbers that are read.
 pub const fn reads(name: &'static str) -> Arg {
-    Arg::new(name, Access::In, Elem::Real)
+    Arg::new(name, Access::In, &[Format::F32])
 }
 
 /// Integers that are read.
 pub const fn reads_u32(name: &'static str) -> Arg {
-    Arg::new(name, Access::In, Elem::U32)
+    Arg::new(name, Access::In, &[Format::U32])
 }
 
 /// Real numbers that are all overwritten.
 pub const fn writes(name: &'static str) -> Arg {
-    Arg::new(name, Access::Out, Elem::Real)
+    Arg::new(name, Access::Out, &[Format::F32])
 }
 
 /// Real numbers of which a part is overwritten.
 pub const fn writes_part(name: &'static str) -> Arg {
-    Arg::new(name, Access::Part, Elem::Real)
+    Arg::new(name, Access::Part, &[Format::F32])
 }
 
 /// Integers of which a part is overwritten.
 pub const fn writes_part_u32(name: &'static str) -> Arg {
-    Arg::new(name, Access::Part, Elem::U32)
+    Arg::new(name, Access::Part, &[Format::U32])
 }
 
 /// Real numbers that are added to: see [`Access::Acc`].
 pub const fn adds(name: &'static str) -> Arg {
-    Arg::new(name, Access::Acc, Elem::Real)
+    Arg::new(name, Access::Acc, &[Format::F32])
 }
 
 /// Real numbers that are changed in place.
 pub const fn changes(name: &'static str) -> Arg {
-    Arg::new(name, Access::Mut, Elem::Real)
+    Arg::new(name, Access::Mut, &[Format::F32])
 }
 
 /// Integers that are changed in place.
 pub const fn changes_u32(name: &'static str) -> Arg {
-    Arg::new(name, Access::Mut, Elem::U32)
+    Arg::new(name, Access::Mut, &[Format::U32])
 }

@@ -1,7 +1,8 @@
 //! The GPU's side of a kernel: WGSL texts, what they need of an adapter, and which dispatches they fit.
 
 use super::dims::Dims;
-use super::signature::{Arg, Elem};
+use super::format::Format;
+use super::signature::Arg;
 
 /// One WGSL implementation of a kernel.
 #[derive(Clone, Copy)]
@@ -15,21 +16,21 @@ pub struct Variant {
     pub shared: &'static [&'static str],
     /// What it needs of an adapter beyond WebGPU's defaults.
     pub needs: Needs,
-    /// Whether it computes a dispatch with these sizes, whose arguments hold these elements.
-    pub fits: fn(&Dims, &[Elem]) -> bool,
+    /// Whether it computes a dispatch with these sizes, whose arguments have these formats.
+    pub fits: fn(&Dims, &[Format]) -> bool,
     /// Workgroups a dispatch, as a function of the sizes and the lengths of the arguments.
     pub grid: fn(&Dims, &[usize]) -> [u32; 3],
 }
 
 impl Variant {
-    /// The whole WGSL text for the arguments `args` of its kernel, which hold `elems`. What is not of the file comes last, so that
+    /// The whole WGSL text for the arguments `args` of its kernel, which have `formats`. What is not of the file comes last, so that
     /// line numbers stay the file's own.
-    pub fn source(&self, args: &[Arg], elems: &[Elem]) -> String {
+    pub fn source(&self, args: &[Arg], formats: &[Format]) -> String {
         const EVERY: &str = concat!(
             include_str!("../../shaders/shared/dims.wgsl"),
             include_str!("../../shaders/shared/step.wgsl"),
         );
-        let half = self.needs.f16 || elems.contains(&Elem::F16);
+        let half = self.needs.f16 || formats.contains(&Format::F16);
         let matrices = self.needs.matrix_tiles != 0;
         let mut text = String::new();
         for (enable, wanted) in [("f16", half), ("wgpu_cooperative_matrix", matrices)] {
@@ -38,9 +39,8 @@ impl Variant {
             }
         }
         text += &format!("{}\n{EVERY}{}\n", self.wgsl, self.shared.concat());
-        for (arg, elem) in args.iter().zip(elems).filter(|(arg, _)| arg.half) {
-            let wgsl = if *elem == Elem::F16 { "f16" } else { "f32" };
-            text += &format!("alias {}_elem = {wgsl};\n", arg.name);
+        for (arg, format) in args.iter().zip(formats).filter(|(arg, _)| arg.formats.len() > 1) {
+            text += &format!("alias {}_elem = {};\n", arg.name, format.wgsl);
         }
         text
     }
@@ -91,12 +91,12 @@ impl Needs {
     }
 }
 
-/// [`Variant::fits`] of what computes any sizes and elements.
-pub fn always(_: &Dims, _: &[Elem]) -> bool {
+/// [`Variant::fits`] of what computes any sizes and formats.
+pub fn always(_: &Dims, _: &[Format]) -> bool {
     true
 }
 
 /// [`Variant::fits`] of what works on four channels at a time.
-pub fn four_channels(dims: &Dims, _: &[Elem]) -> bool {
+pub fn four_channels(dims: &Dims, _: &[Format]) -> bool {
     dims.C > 0 && dims.C.is_multiple_of(4)
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::config::{GptConfig, Optimizer, Precision, Recompute, TrainConfig};
 use crate::finetune::FineTune;
 use crate::graph::{Graph, Op, Param, Slot};
-use crate::kernel::{Dims, Elem, Feed, LossScale, rows};
+use crate::kernel::{Dims, Feed, Format, LossScale, rows};
 use crate::ops::head::{Head, HeadExtend, row_stride};
 use crate::ops::{global_norm, optimizer, sample};
 use crate::plan::{Limits, Phase, Plan, Role, View};
@@ -215,13 +215,13 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
         None => g.begin_inference(b, t),
     }
     let rows = b * t;
-    let tokens = g.buffer(Role::Staging, "tokens", rows, Elem::U32);
-    let targets = g.buffer(Role::Staging, "targets", rows, Elem::U32);
-    let row_loss = g.buffer(Role::Staging, "row_loss", rows, Elem::Real);
-    let loss = g.buffer(Role::Staging, "loss", 1, Elem::Real);
+    let tokens = g.buffer(Role::Staging, "tokens", rows, Format::U32);
+    let targets = g.buffer(Role::Staging, "targets", rows, Format::U32);
+    let row_loss = g.buffer(Role::Staging, "row_loss", rows, Format::F32);
+    let loss = g.buffer(Role::Staging, "loss", 1, Format::F32);
     let (x, wte) = decoder(g, config, tokens, uses.dropout && uses.training.is_some());
     let chunk = chunk_rows(g, rows, v, limits);
-    let logits = g.buffer(Role::Logits, "logits", chunk * row_stride(v), g.elem());
+    let logits = g.buffer(Role::Logits, "logits", chunk * row_stride(v), g.format());
     let dims = Dims { C: config.n_embd as u32, V: v as u32, ..g.dims() };
     let state = uses.training.map(|_| state_view(g));
     let head = Head { dims, x, wte, targets, logits, row_loss, loss, state };
@@ -234,7 +234,7 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
         g.record_backward(Phase::Backward, Some(&head));
     }
     let all = uses.logits.then(|| {
-        let out = g.buffer(Role::Logits, "all_logits", rows * v, Elem::Real);
+        let out = g.buffer(Role::Logits, "all_logits", rows * v, Format::F32);
         let start = g.plan.dispatches.len();
         head.logits(&mut g.plan, out);
         g.plan.end_phase(Phase::Logits, start);
@@ -245,7 +245,7 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
 
 /// How many of `rows` rows of logits stand in memory at once.
 fn chunk_rows(g: &Graph, rows: usize, v: usize, limits: Limits) -> usize {
-    let row_bytes = row_stride(v) as u64 * g.elem().bytes();
+    let row_bytes = g.format().bytes(row_stride(v));
     let most = (limits.logits_bytes.min(limits.binding_bytes) / row_bytes) as usize;
     let unit = g.slice_rows();
     if most >= rows { rows } else { (most / unit * unit).max(unit.min(rows)) }
@@ -253,7 +253,7 @@ fn chunk_rows(g: &Graph, rows: usize, v: usize, limits: Limits) -> usize {
 
 /// What only the device knows: made at the first call.
 fn state_view(g: &mut Graph) -> View {
-    g.buffer(Role::Staging, "state", global_norm::state::LEN, Elem::U32)
+    g.buffer(Role::Staging, "state", global_norm::state::LEN, Format::U32)
 }
 
 fn record_update(
@@ -266,8 +266,8 @@ fn record_update(
     let slots = g.slots();
     let grads: Vec<View> = slots.iter().map(|slot| slot.grads).collect();
     let len = global_norm::partials_len(&grads);
-    let partials = g.buffer(Role::Staging, "norm.partials", len, Elem::Real);
-    let norm = g.buffer(Role::Staging, "norm", 2, Elem::Real);
+    let partials = g.buffer(Role::Staging, "norm.partials", len, Format::F32);
+    let norm = g.buffer(Role::Staging, "norm", 2, Format::F32);
     let state = state_view(g);
     let start = g.plan.dispatches.len();
     let views = global_norm::NormViews { partials, loss, norm, state };
@@ -285,9 +285,9 @@ fn record_generation(g: &mut Graph, config: &GptConfig, count: usize) -> Generat
     for n in EXTENDS {
         g.begin_extend(n as usize, count);
         let (rows, slots) = (g.rows_table(), g.slots_table());
-        let sequence = g.buffer(Role::Staging, "sequence", count * (s + 1), Elem::U32);
+        let sequence = g.buffer(Role::Staging, "sequence", count * (s + 1), Format::U32);
         let (x, wte) = decoder(g, config, sequence, false);
-        let logits = g.buffer(Role::Logits, "last_logits", count * v, Elem::Real);
+        let logits = g.buffer(Role::Logits, "last_logits", count * v, Format::F32);
         let dims = Dims { C: c as u32, LD: v as u32, ..g.dims() };
         g.push(HeadExtend { dims, slots, x: x.value, wte, logits });
         g.record_forward(Phase::Extend(n));
@@ -295,8 +295,8 @@ fn record_generation(g: &mut Graph, config: &GptConfig, count: usize) -> Generat
         views = views.or(Some((dims, rows, slots, sequence, logits)));
     }
     let (dims, rows, slots, sequence, logits) = views.expect("EXTENDS is not empty");
-    let seen = g.buffer(Role::Staging, "seen", count * v, Elem::U32);
-    let probs = g.buffer(Role::Logits, "probs", count * v, Elem::Real);
+    let seen = g.buffer(Role::Staging, "seen", count * v, Format::U32);
+    let probs = g.buffer(Role::Logits, "probs", count * v, Format::F32);
     let start = g.plan.dispatches.len();
     g.plan.push(&sample::FILTER, dims, &[slots, seen, logits, probs]);
     g.plan.push(&sample::DRAW, dims, &[slots, rows, probs, sequence, seen]);

@@ -9,7 +9,7 @@ use crate::config::GptConfig;
 use crate::error::Result;
 use crate::finetune::{FineTune, Lora};
 use crate::graph::Graph;
-use crate::kernel::Elem;
+use crate::kernel::Format;
 use crate::params::{NamedShape, ParamInfo};
 use crate::plan::{Limits, Role};
 
@@ -23,7 +23,7 @@ pub use crate::arch::Schema;
 pub fn schema(config: &GptConfig, finetune: &FineTune) -> Schema {
     let mut g = Graph::new(Limits::NONE, false, config.layer_norm_epsilon).fine_tuning(finetune);
     g.begin_inference(1, 1);
-    let tokens = g.buffer(Role::Staging, "tokens", 1, Elem::U32);
+    let tokens = g.buffer(Role::Staging, "tokens", 1, Format::U32);
     decoder(&mut g, config, tokens, false);
     let parameters = g.params.into_iter().map(|param| param.info).collect();
     Schema { family: Family::of(config), parameters }

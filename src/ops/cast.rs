@@ -5,14 +5,14 @@
 
 use crate::config::Precision;
 use crate::graph::Graph;
-use crate::kernel::{Dims, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::kernel::{Dims, FLOATS, Io, Kernel, Real, Step, grid, reads, twin, writes};
 use crate::ops::variants::portable;
 use crate::plan::{Phase, Plan, View};
 
 /// `out` (N) from `x` (N).
 pub const FORWARD: Kernel = Kernel {
     name: "cast_forward",
-    args: &[reads("x"), writes("out").or_half()],
+    args: &[reads("x"), writes("out").takes(FLOATS)],
     twin: twin!(forward),
     cpu: None,
     flops: |_| 0,

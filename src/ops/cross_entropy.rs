@@ -16,8 +16,8 @@
 use rayon::prelude::*;
 
 use crate::kernel::{
-    Dims, Elem, Io, Kernel, Needs, Real, Step, accumulate, adds, changes, grid, reads, reads_u32,
-    twin, writes,
+    Dims, FLOATS, Format, Io, Kernel, Needs, Real, Step, accumulate, adds, changes, grid, reads,
+    reads_u32, twin, writes,
 };
 use crate::math::simd::{self, vector_fn};
 use crate::ops::global_norm::state;
@@ -32,13 +32,13 @@ pub fn counted(targets: &[u32]) -> usize {
 }
 
 /// Whether rows begin where vectors do.
-fn padded(d: &Dims, _: &[Elem]) -> bool {
+fn padded(d: &Dims, _: &[Format]) -> bool {
     d.LD.is_multiple_of(4)
 }
 
 /// Whether one subgroup is enough for a row: there are too few rows for a wide one's time to hide.
-fn narrow(d: &Dims, elems: &[Elem]) -> bool {
-    padded(d, elems) && d.V <= 8192
+fn narrow(d: &Dims, formats: &[Format]) -> bool {
+    padded(d, formats) && d.V <= 8192
 }
 
 /// A workgroup a row.
@@ -58,7 +58,7 @@ fn flops(d: &Dims) -> u64 {
 /// `row_loss` from `logits` (M,LD).
 pub const FORWARD: Kernel = Kernel {
     name: "cross_entropy_forward",
-    args: &[reads_u32("targets"), reads("logits").or_half(), writes("row_loss")],
+    args: &[reads_u32("targets"), reads("logits").takes(FLOATS), writes("row_loss")],
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops,
@@ -75,7 +75,7 @@ pub const BACKWARD: Kernel = Kernel {
     args: &[
         reads_u32("targets"),
         reads_u32("state"),
-        changes("logits").or_half(),
+        changes("logits").takes(FLOATS),
         writes("row_loss"),
     ],
     twin: twin!(backward),

@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use crate::graph::{Graph, Op, Recorder, Sharing, Var};
-use crate::kernel::{Dims, Elem, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::kernel::{Dims, FLOATS, Format, Io, Kernel, Real, Step, grid, reads, twin, writes};
 use crate::math::simd::{CHUNK, vector_fn};
 use crate::ops::random;
 use crate::ops::variants::portable;
@@ -15,7 +15,7 @@ use crate::plan::Plan;
 /// `out` from `x`.
 pub const FORWARD: Kernel = Kernel {
     name: "dropout_forward",
-    args: &[reads("x").or_half(), writes("out")],
+    args: &[reads("x").takes(FLOATS), writes("out")],
     twin: twin!(mask),
     cpu: Some(fast_mask),
     flops: |d| d.rows() as u64 * u64::from(d.C),
@@ -25,7 +25,7 @@ pub const FORWARD: Kernel = Kernel {
 /// `dx` from `dout`.
 pub const BACKWARD: Kernel = Kernel {
     name: "dropout_backward",
-    args: &[reads("dout"), writes("dx").or_half()],
+    args: &[reads("dout"), writes("dx").takes(FLOATS)],
     twin: twin!(mask),
     cpu: Some(fast_mask),
     flops: |d| d.rows() as u64 * u64::from(d.C),
@@ -47,7 +47,7 @@ impl Graph {
     pub fn dropout(&mut self, name: &str, x: Var, stream: bool) -> Var {
         let c = x.value.len / self.rows();
         let out = match stream {
-            true => self.branch(name, c, Elem::Real, x.has_grad()),
+            true => self.branch(name, c, Format::F32, x.has_grad()),
             false => self.activation_of(name, c, Sharing::InBlocks, x.has_grad()),
         };
         let dims = Dims { C: c as u32, ID: self.next_dropout(), ..self.dims() };

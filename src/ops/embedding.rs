@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::graph::{Graph, Op, Recorder, Sharing, Slice, Var, Wanted};
 use crate::kernel::rows::place;
 use crate::kernel::{
-    Accumulate, Dims, Elem, Io, Kernel, Needs, Real, Step, accumulate, adds, four_channels, grid,
+    Accumulate, Dims, Format, Io, Kernel, Needs, Real, Step, accumulate, adds, four_channels, grid,
     reads, reads_u32, twin, writes_part,
 };
 use crate::math::simd;
@@ -56,7 +56,7 @@ pub const BACKWARD_TOKENS: Kernel = Kernel {
         |d, _| grid::fold(d.V),
         "first": [],
         Needs::SUBGROUPS,
-        |d, elems| d.ACC == Accumulate::Add as u32 && four_channels(d, elems),
+        |d, formats| d.ACC == Accumulate::Add as u32 && four_channels(d, formats),
         grid::rows
     ),
 };
@@ -143,10 +143,10 @@ impl Graph {
         let name = format!("{positions_name}.weight");
         let (role, init) = (ParamRole::PositionTable, self.matrix_init());
         let wpe = self.whole(Wanted { name: &name, shape: &[s, c], role, init });
-        let value = self.activations("embedding", self.rows() * c, Elem::Real, Sharing::InBlocks);
+        let value = self.activations("embedding", self.rows() * c, Format::F32, Sharing::InBlocks);
         let has_grad = wpe.has_grad() || wte.iter().any(|slice| slice.var.has_grad());
         let grad = if stream { "stream" } else { "embedding" };
-        let out = self.var(grad, value, Elem::Real, has_grad);
+        let out = self.var(grad, value, Format::F32, has_grad);
         let dims = Dims { C: c as u32, S: s as u32, ..self.dims() };
         if self.extends() {
             let (rows, wpe, out) = (self.rows_table(), wpe.value, out.value);

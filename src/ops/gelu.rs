@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::graph::{Graph, Op, Recorder, Sharing, Var};
 use crate::kernel::{
-    Dims, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, twin, writes,
+    Dims, FLOATS, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, twin, writes,
 };
 use crate::math::simd::{self, CHUNK, vector_fn};
 use crate::ops::variants::portable;
@@ -22,7 +22,7 @@ const CUBIC: f64 = 0.044_715;
 /// `out` from `x`.
 pub const FORWARD: Kernel = Kernel {
     name: "gelu_forward",
-    args: &[reads("x").or_half(), writes("out").or_half()],
+    args: &[reads("x").takes(FLOATS), writes("out").takes(FLOATS)],
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 8 * d.rows() as u64 * u64::from(d.C),
@@ -35,7 +35,7 @@ pub const FORWARD: Kernel = Kernel {
 /// `dx` from `x` and `dout`.
 pub const BACKWARD: Kernel = Kernel {
     name: "gelu_backward",
-    args: &[reads("x").or_half(), reads("dout").or_half(), writes("dx").or_half()],
+    args: &[reads("x").takes(FLOATS), reads("dout").takes(FLOATS), writes("dx").takes(FLOATS)],
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops: |d| 16 * d.rows() as u64 * u64::from(d.C),

@@ -9,8 +9,8 @@
 
 use crate::graph::{Op, Recorder, Slice, Var};
 use crate::kernel::{
-    Accumulate, Dims, Draw, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, reads_u32,
-    twin, writes_part,
+    Accumulate, Dims, Draw, FLOATS, Io, Kernel, Needs, Real, Step, four_channels, grid, reads,
+    reads_u32, twin, writes_part,
 };
 use crate::math::gemv::rows_dots;
 use crate::ops::variants::portable;
@@ -22,8 +22,8 @@ pub const FORWARD: Kernel = Kernel {
     name: "head_forward",
     args: &[
         reads_u32("slots"),
-        reads("x").or_half(),
-        reads("wte").or_half(),
+        reads("x").takes(FLOATS),
+        reads("wte").takes(FLOATS),
         writes_part("logits"),
     ],
     twin: twin!(forward),

@@ -18,7 +18,8 @@ use rayon::prelude::*;
 
 use crate::graph::{Graph, Op, Recorder, Sharing, Var, Wanted, any_grad};
 use crate::kernel::{
-    Dims, Elem, Io, Kernel, Real, Step, accumulate, adds, four_channels, grid, reads, twin, writes,
+    Dims, FLOATS, Format, Io, Kernel, Real, Step, accumulate, adds, four_channels, grid, reads,
+    twin, writes,
 };
 use crate::math::simd::{self, vector_fn};
 use crate::ops::variants::{portable, rows};
@@ -32,7 +33,7 @@ pub const FORWARD: Kernel = Kernel {
         reads("x"),
         reads("weight"),
         reads("bias"),
-        writes("out").or_half(),
+        writes("out").takes(FLOATS),
         writes("mean"),
         writes("rstd"),
     ],
@@ -50,7 +51,7 @@ pub const BACKWARD_INPUT: Kernel = Kernel {
         reads("weight"),
         reads("mean"),
         reads("rstd"),
-        reads("dout").or_half(),
+        reads("dout").takes(FLOATS),
         adds("dx"),
     ],
     twin: twin!(backward_input),
@@ -66,7 +67,7 @@ pub const BACKWARD_PARAMS: Kernel = Kernel {
         reads("x"),
         reads("mean"),
         reads("rstd"),
-        reads("dout").or_half(),
+        reads("dout").takes(FLOATS),
         adds("dweight"),
         adds("dbias"),
     ],
@@ -110,12 +111,12 @@ impl Graph {
         // A mean has two parts.
         let [mean, rstd] = [("mean", 2 * rows), ("rstd", rows)].map(|(part, len)| {
             let name = format!("{name}.{part}");
-            self.activations(&name, len, Elem::Real, Sharing::WithBlocks)
+            self.activations(&name, len, Format::F32, Sharing::WithBlocks)
         });
         let has_grad = any_grad(&[x, weight, bias]);
         let out = self.activation_of(name, c, Sharing::WithBlocks, has_grad);
         let unused = (weight.has_grad() != bias.has_grad())
-            .then(|| self.buffer(Role::Activations, "unused.grad", c, Elem::Real));
+            .then(|| self.buffer(Role::Activations, "unused.grad", c, Format::F32));
         let dims = Dims { C: c as u32, ..self.dims() };
         LayerNorm { dims, x, weight, bias, out, mean, rstd, unused }
     }

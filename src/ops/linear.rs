@@ -13,7 +13,9 @@ use rayon::prelude::*;
 
 use crate::config::Recompute;
 use crate::graph::{Graph, Op, Recorder, Sharing, Var, Wanted, any_grad};
-use crate::kernel::{Dims, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes};
+use crate::kernel::{
+    Dims, FLOATS, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes,
+};
 use crate::math::gemm::{Into, Matrix, product};
 use crate::math::gemv::{rows_dots, rows_product};
 use crate::math::simd::vector_fn;
@@ -31,10 +33,10 @@ fn flops(d: &Dims) -> u64 {
 pub const FORWARD: Kernel = Kernel {
     name: "linear_forward",
     args: &[
-        reads("x").or_half(),
-        reads("weight").or_half(),
+        reads("x").takes(FLOATS),
+        reads("weight").takes(FLOATS),
         reads("bias"),
-        writes("out").or_half(),
+        writes("out").takes(FLOATS),
     ],
     twin: twin!(forward),
     cpu: Some(fast_forward),
@@ -62,11 +64,11 @@ pub const FORWARD_OUT_IN: Kernel = Kernel {
 pub const GELU_FORWARD: Kernel = Kernel {
     name: "linear_gelu_forward",
     args: &[
-        reads("x").or_half(),
-        reads("weight").or_half(),
+        reads("x").takes(FLOATS),
+        reads("weight").takes(FLOATS),
         reads("bias"),
-        writes("pre").or_half(),
-        writes("out").or_half(),
+        writes("pre").takes(FLOATS),
+        writes("out").takes(FLOATS),
     ],
     twin: twin!(gelu_forward),
     cpu: Some(fast_gelu_forward),
@@ -81,7 +83,7 @@ pub const GELU_FORWARD: Kernel = Kernel {
 /// `dx` from `dout`.
 pub const BACKWARD_INPUT: Kernel = Kernel {
     name: "linear_backward_input",
-    args: &[reads("weight").or_half(), reads("dout").or_half(), writes("dx").or_half()],
+    args: &[reads("weight").takes(FLOATS), reads("dout").takes(FLOATS), writes("dx").takes(FLOATS)],
     twin: twin!(backward_input),
     cpu: Some(fast_backward_input),
     flops,
@@ -91,7 +93,7 @@ pub const BACKWARD_INPUT: Kernel = Kernel {
 /// `dweight` and `dbias` from `dout`.
 pub const BACKWARD_PARAMS: Kernel = Kernel {
     name: "linear_backward_params",
-    args: &[reads("x").or_half(), reads("dout").or_half(), adds("dweight"), adds("dbias")],
+    args: &[reads("x").takes(FLOATS), reads("dout").takes(FLOATS), adds("dweight"), adds("dbias")],
     twin: twin!(backward_params),
     cpu: Some(fast_backward_params),
     flops,
@@ -101,7 +103,7 @@ pub const BACKWARD_PARAMS: Kernel = Kernel {
 /// `dbias` from `dout`, where the weight is not trained.
 pub const BACKWARD_BIAS: Kernel = Kernel {
     name: "linear_backward_bias",
-    args: &[reads("dout").or_half(), adds("dbias")],
+    args: &[reads("dout").takes(FLOATS), adds("dbias")],
     twin: twin!(backward_bias),
     cpu: Some(fast_backward_bias),
     flops: |d| d.rows() as u64 * u64::from(d.OC),
@@ -248,9 +250,9 @@ impl Graph {
         let out = out(self, adapted || trains);
         let dims = Dims { C: c as u32, OC: oc as u32, ..self.dims() };
         // Matrix units take operands of one precision, and the stream's gradient has the other.
-        let differs = out.has_grad() && out.grad.elem != x.value.elem;
+        let differs = out.has_grad() && out.grad.format != x.value.format;
         let rounded_dout = differs
-            .then(|| self.buffer(Role::Activations, "rounded_dout", out.grad.len, x.value.elem));
+            .then(|| self.buffer(Role::Activations, "rounded_dout", out.grad.len, x.value.format));
         Linear { dims, x, layout, weight, bias, out, rounded_dout, lora }
     }
 
@@ -272,8 +274,8 @@ impl Graph {
         x: Var,
         form: impl std::convert::Into<Form>,
     ) -> Var {
-        let (form, elem) = (form.into(), self.elem());
-        let branch = |g: &mut Graph, has_grad| g.branch(name, form.channels, elem, has_grad);
+        let (form, format) = (form.into(), self.format());
+        let branch = |g: &mut Graph, has_grad| g.branch(name, form.channels, format, has_grad);
         let linear = self.linear_into(name, x, form, branch);
         let out = linear.out;
         self.push(linear);

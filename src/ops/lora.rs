@@ -11,7 +11,9 @@
 //! Adam treats them alike.
 
 use crate::graph::{Graph, Recorder, Sharing, Var, Wanted};
-use crate::kernel::{Accumulate, Dims, Elem, Io, Kernel, Real, Step, grid, reads, twin, writes};
+use crate::kernel::{
+    Accumulate, Dims, FLOATS, Format, Io, Kernel, Real, Step, grid, reads, twin, writes,
+};
 use crate::ops::linear::Linear;
 use crate::ops::matmul;
 use crate::ops::variants::portable;
@@ -21,7 +23,7 @@ use crate::plan::{Plan, View};
 /// `out = SCALE · x` (N).
 pub const SCALE: Kernel = Kernel {
     name: "scale_forward",
-    args: &[reads("x"), writes("out").or_half()],
+    args: &[reads("x"), writes("out").takes(FLOATS)],
     twin: twin!(scale),
     cpu: None,
     flops: |d| u64::from(d.N),
@@ -117,13 +119,13 @@ impl Graph {
             let param = self.adapter(wanted, format!("{layer}.weight"));
             self.operand(param)
         });
-        let (len, elem, has_grad) = (self.rows() * r, self.elem(), self.trains());
+        let (len, format, has_grad) = (self.rows() * r, self.format(), self.trains());
         let part = format!("{name}.lora_product");
-        let product = self.activations(&part, len, Elem::Real, Sharing::Always);
-        let product = self.var(&part, product, elem, has_grad);
+        let product = self.activations(&part, len, Format::F32, Sharing::Always);
+        let product = self.var(&part, product, format, has_grad);
         let part = format!("{name}.lora_low");
-        let low = self.activations(&part, len, elem, Sharing::InBlocks);
-        let low = self.var(&part, low, Elem::Real, has_grad);
+        let low = self.activations(&part, len, format, Sharing::InBlocks);
+        let low = self.var(&part, low, Format::F32, has_grad);
         Some(Lora { a, b, product, low, scale })
     }
 }

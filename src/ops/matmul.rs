@@ -12,7 +12,8 @@
 
 use crate::graph::{Graph, Op, Recorder, Var};
 use crate::kernel::{
-    Accumulate, Arg, Dims, Io, Kernel, Real, Step, accumulate, adds, reads, twin, writes_part,
+    Accumulate, Arg, Dims, FLOATS, Io, Kernel, Real, Step, accumulate, adds, reads, twin,
+    writes_part,
 };
 use crate::math::gemm::{Into, Matrix, product};
 use crate::math::gemv::{rows_dots, rows_product};
@@ -26,7 +27,7 @@ fn flops(d: &Dims) -> u64 {
 /// `out += a · b`; `a` is a slice of columns.
 pub const NN: Kernel = Kernel {
     name: "matmul_nn",
-    args: &[reads("a").or_half(), reads("b").or_half(), adds("out").or_half()],
+    args: &[reads("a").takes(FLOATS), reads("b").takes(FLOATS), adds("out").takes(FLOATS)],
     twin: twin!(nn),
     cpu: Some(fast_nn),
     flops,
@@ -36,7 +37,7 @@ pub const NN: Kernel = Kernel {
 /// `out = a · bᵀ`; `out` is a slice of columns.
 pub const NT: Kernel = Kernel {
     name: "matmul_nt",
-    args: &[reads("a").or_half(), reads("b").or_half(), writes_part("out").or_half()],
+    args: &[reads("a").takes(FLOATS), reads("b").takes(FLOATS), writes_part("out").takes(FLOATS)],
     twin: twin!(nt),
     cpu: Some(fast_nt),
     flops,
@@ -46,7 +47,8 @@ pub const NT: Kernel = Kernel {
 /// `out += aᵀ · b`; `a` is a slice of columns.
 pub const TN: Kernel = Kernel {
     name: "matmul_tn",
-    args: &[reads("a").or_half(), reads("b").or_half(), adds("out").or_half()] as &[Arg],
+    args: &[reads("a").takes(FLOATS), reads("b").takes(FLOATS), adds("out").takes(FLOATS)]
+        as &[Arg],
     twin: twin!(tn),
     cpu: Some(fast_tn),
     flops,

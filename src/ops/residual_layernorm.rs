@@ -10,7 +10,9 @@
 use rayon::prelude::*;
 
 use crate::graph::{Graph, Op, Recorder, Var, any_grad};
-use crate::kernel::{Dims, Io, Kernel, Real, Step, four_channels, grid, reads, twin, writes};
+use crate::kernel::{
+    Dims, FLOATS, Io, Kernel, Real, Step, four_channels, grid, reads, twin, writes,
+};
 use crate::math::simd::{self, vector_fn};
 use crate::ops::layernorm::{self, LayerNorm};
 use crate::ops::variants::rows;
@@ -21,11 +23,11 @@ pub const FORWARD: Kernel = Kernel {
     name: "residual_layernorm_forward",
     args: &[
         reads("stream"),
-        reads("branch").or_half(),
+        reads("branch").takes(FLOATS),
         reads("weight"),
         reads("bias"),
         writes("sum"),
-        writes("out").or_half(),
+        writes("out").takes(FLOATS),
         writes("mean"),
         writes("rstd"),
     ],

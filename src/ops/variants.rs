@@ -1,6 +1,6 @@
 //! What several kernels' lists of WGSL variants have in common.
 
-use crate::kernel::{Elem, Needs, grid};
+use crate::kernel::{Format, Needs, grid};
 
 /// The portable [`crate::kernel::Variant`] of the kernel whose file is `$file`, and others in whose
 /// files `_NAME` follows: what they need, what they fit and their grid.
@@ -113,8 +113,8 @@ macro_rules! products {
                 concat!("const SUBGROUP = ", $subgroup, "u; const SLICES = ", $slices, "u;"),
             ],
             needs: coop_needs($edge, $subgroup),
-            fits: |d, elems| {
-                halves_and_size(elems, size(d)) && ($slices == 1 || few_tiles(size(d), 8 * $edge))
+            fits: |d, formats| {
+                halves_and_size(formats, size(d)) && ($slices == 1 || few_tiles(size(d), 8 * $edge))
             },
             grid: |d, _| grid::tiles(size(d), [8 * $edge / $slices; 2]),
             ..PORTABLE
@@ -130,8 +130,8 @@ pub(crate) const fn coop_needs(edge: u32, subgroup: u32) -> Needs {
 }
 
 /// Whether matrix units are worth their while: for operands of half precision that fill some tiles.
-pub(crate) fn halves_and_size(elems: &[Elem], [m, n]: [u32; 2]) -> bool {
-    elems[..2] == [Elem::F16; 2] && m > 8 && n >= 8
+pub(crate) fn halves_and_size(formats: &[Format], [m, n]: [u32; 2]) -> bool {
+    formats[..2] == [Format::F16; 2] && m > 8 && n >= 8
 }
 
 /// Whether tiles of this edge would leave most of a large device idle.

@@ -13,7 +13,7 @@ use wgpt::backend::Backend;
 use wgpt::backend::gpu::{Choice, Gpu, GpuDevice, candidates, choose};
 use wgpt::check::verify_cases::{self, Run};
 use wgpt::config::Optimizer;
-use wgpt::kernel::{Draw, Elem, Feed, Kernel, Step, Variant, changes_u32};
+use wgpt::kernel::{Draw, Feed, Format, Kernel, Step, Variant, changes_u32};
 use wgpt::model::{EXTENDS, Program, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
 use wgpt::plan::{Dispatch, Limits, Phase, Plan, Role, View};
@@ -138,7 +138,7 @@ fn outside(
     fill: &dyn Fn(&mut Gpu),
 ) -> Vec<String> {
     let mut watching = Plan { buffers: plan.buffers.clone(), ..Plan::default() };
-    let noted = watching.buffer(Role::Staging, "outside", 3, Elem::U32);
+    let noted = watching.buffer(Role::Staging, "outside", 3, Format::U32);
     let mut steps = vec![];
     for run in runs {
         for dispatch in &plan.dispatches[run.range.clone()] {
@@ -232,7 +232,7 @@ fn all_kernels_but_one_are_watched() {
 
 /// Whether indices of a kernel follow from what the host writes between replays: ids, rows, slots.
 fn follows_the_host(kernel: &Kernel) -> bool {
-    kernel.args.iter().any(|arg| arg.elem == Elem::U32)
+    kernel.args.iter().any(|arg| arg.accepts(Format::U32))
 }
 
 /// A replay of `n` rows that feeds the slots so, and the draws after it.

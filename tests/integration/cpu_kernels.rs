@@ -10,7 +10,7 @@ use wgpt::check::verify_cases;
 use wgpt::check::{Comparison, lockstep};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::Graph;
-use wgpt::kernel::{Dims, Elem, Kernel, Step};
+use wgpt::kernel::{Dims, Format, Kernel, Step};
 use wgpt::model::{Program, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
 use wgpt::ops::matmul;
@@ -102,7 +102,7 @@ fn fill(backend: &mut dyn Backend, program: &Program) {
     for (buffer, spec) in program.plan.buffers.iter().enumerate() {
         if spec.role == Role::Logits {
             // What pads the rows must not matter.
-            let view = View { buffer, start: 0, len: spec.len, elem: spec.elem };
+            let view = View { buffer, start: 0, len: spec.len, format: spec.format };
             backend.write(view, &vec![f32::NAN; spec.len]);
         }
     }
@@ -147,7 +147,7 @@ fn assert_agrees(plan: Plan, what: &str) {
     let mut twins = Cpu::<f64>::new(Arc::clone(&plan), Use::Twins);
     let mut kernels = Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels);
     for (buffer, spec) in plan.buffers.iter().enumerate() {
-        let view = View { buffer, start: 0, len: spec.len, elem: spec.elem };
+        let view = View { buffer, start: 0, len: spec.len, format: spec.format };
         twins.write(view, &noise(buffer as u64 + 1, spec.len));
     }
     let (all, mut compared) = (0..plan.dispatches.len(), 0);
@@ -171,7 +171,7 @@ fn many_rows_of_a_slice_of_columns() {
     let [m, k, n] = [MANY_ROWS, 3, 5];
     let sized = |kernel: &'static Kernel, ld: usize, lens: [usize; 3]| {
         let mut plan = Plan::default();
-        let args = lens.map(|len| plan.buffer(Role::Activations, "x", len, Elem::Real));
+        let args = lens.map(|len| plan.buffer(Role::Activations, "x", len, Format::F32));
         let [m, k, n, ld, start] = [m, k, n, ld, START].map(|size| size as u32);
         let dims = Dims { M: m, K: k, N: n, LD: ld, START: start, ..Dims::default() };
         plan.push(kernel, dims, &args);
@@ -209,8 +209,8 @@ fn bits(case: &Case, threads: usize) -> Vec<Vec<u32>> {
     });
     let mut read = |buffer: usize| {
         let spec = &plan.buffers[buffer];
-        let view = View { buffer, start: 0, len: spec.len, elem: spec.elem };
-        if spec.elem == Elem::U32 {
+        let view = View { buffer, start: 0, len: spec.len, format: spec.format };
+        if spec.format == Format::U32 {
             let mut data = vec![0; spec.len];
             cpu.read_u32(view, &mut data).expect("a CPU is not lost");
             return data;

@@ -8,7 +8,7 @@ use wgpt::backend::cpu::{Cpu, Use};
 use wgpt::backend::gpu::{AdapterKind, AdapterReport, Choice, DeviceChoice, Gpu, adapters, pick};
 use wgpt::backend::{Backend, Out};
 use wgpt::error::Kind;
-use wgpt::kernel::{Dims, Elem, Step};
+use wgpt::kernel::{Dims, Format, Step};
 use wgpt::ops::{matmul, residual};
 use wgpt::plan::{Limits, Plan, Role};
 
@@ -126,7 +126,7 @@ fn the_tests_device_has_the_limits_of_webgpu() {
 fn sum(len: usize) -> Plan {
     let mut plan = Plan::default();
     let [a, b, out] =
-        ["a", "b", "out"].map(|name| plan.buffer(Role::Activations, name, len, Elem::Real));
+        ["a", "b", "out"].map(|name| plan.buffer(Role::Activations, name, len, Format::F32));
     plan.push(&residual::FORWARD, Dims::default(), &[a, b, out]);
     plan
 }
@@ -276,7 +276,7 @@ fn a_grid_that_no_device_allows_is_refused_in_words() {
     let Some(device) = gpu() else { return };
     let rows = 64 * 65_536;
     let mut plan = Plan::default();
-    let args = [rows, 1, rows].map(|len| plan.buffer(Role::Activations, "x", len, Elem::Real));
+    let args = [rows, 1, rows].map(|len| plan.buffer(Role::Activations, "x", len, Format::F32));
     let dims = Dims { M: rows as u32, K: 1, N: 1, ..Dims::default() };
     plan.push(&matmul::NN, dims, &args);
     let error = Gpu::with(device, Arc::new(plan), Choice::Portable).err().unwrap();

@@ -2,7 +2,7 @@
 
 use wgpt::config::Optimizer;
 use wgpt::graph::Slot;
-use wgpt::kernel::{Dims, Draw, Elem, LossScale, Step, rows};
+use wgpt::kernel::{Dims, Draw, Format, LossScale, Step, rows};
 use wgpt::ops::global_norm::{self, BLOCK, NormViews};
 use wgpt::ops::optimizer;
 use wgpt::ops::sample;
@@ -26,12 +26,12 @@ impl Update {
     fn new(on: On) -> Update {
         let mut plan = Plan::default();
         let mut slices =
-            |role, name| [FIRST, 5].map(|len| plan.buffer(role, name, len, Elem::Real));
+            |role, name| [FIRST, 5].map(|len| plan.buffer(role, name, len, Format::F32));
         let (params, grads) = (slices(Role::Parameters, "w"), slices(Role::Gradients, "w.grad"));
         let len = global_norm::partials_len(&grads);
         let [partials, loss, norm] = [("partials", len), ("loss", 1), ("norm", 2)]
-            .map(|(name, len)| plan.buffer(Role::Staging, name, len, Elem::Real));
-        let state = plan.buffer(Role::Staging, "state", global_norm::state::LEN, Elem::U32);
+            .map(|(name, len)| plan.buffer(Role::Staging, name, len, Format::F32));
+        let state = plan.buffer(Role::Staging, "state", global_norm::state::LEN, Format::U32);
         let views = NormViews { partials, loss, norm, state };
         global_norm::record(&mut plan, &grads, views, LossScale::Fixed);
         for (params, grads) in params.into_iter().zip(grads) {
@@ -142,10 +142,10 @@ fn norms_of_very_large_and_very_small_gradients_are_right() {
 fn filtered(on: On, logits: &[f32], draw: &Draw) -> Vec<f64> {
     let v = logits.len();
     let mut plan = Plan::default();
-    let slots = plan.buffer(Role::Staging, "slots", rows::SLOT_WORDS, Elem::U32);
-    let seen = plan.buffer(Role::Staging, "seen", v, Elem::U32);
+    let slots = plan.buffer(Role::Staging, "slots", rows::SLOT_WORDS, Format::U32);
+    let seen = plan.buffer(Role::Staging, "seen", v, Format::U32);
     let [input, probs] =
-        ["logits", "probs"].map(|name| plan.buffer(Role::Logits, name, v, Elem::Real));
+        ["logits", "probs"].map(|name| plan.buffer(Role::Logits, name, v, Format::F32));
     let dims = Dims { V: v as u32, T: 1, SLOTS: 1, ..Dims::default() };
     plan.push(&sample::FILTER, dims, &[slots, seen, input, probs]);
     plan.end_phase(Phase::Sample, 0);

@@ -13,7 +13,7 @@ use wgpt::backend::{Backend, Device};
 use wgpt::check::verify::{self, Row};
 use wgpt::check::verify_cases::{self, Case};
 use wgpt::check::{Comparison, lockstep};
-use wgpt::kernel::{Dims, Elem, Kernel, Step, StepWords, Twin, Variant, grid};
+use wgpt::kernel::{Arg, Dims, FLOATS, Format, Kernel, Step, StepWords, Twin, Variant, grid};
 use wgpt::ops::{ALL, cast};
 use wgpt::plan::{Plan, Role, View};
 
@@ -34,19 +34,20 @@ fn variants() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant
 }
 
 /// Every variant with what its arguments may hold.
-fn sources() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant, Vec<Elem>)> {
+fn sources() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant, Vec<Format>)> {
     variants().flat_map(|(file, kernel, variant)| {
         let precisions = precisions(kernel, variant).into_iter();
-        precisions.map(move |elems| (file.clone(), kernel, variant, elems))
+        precisions.map(move |formats| (file.clone(), kernel, variant, formats))
     })
 }
 
-/// What the arguments of a kernel may hold: real numbers, and half precision wherever it may be.
-fn precisions(kernel: &Kernel, variant: &Variant) -> Vec<Vec<Elem>> {
-    let elems = |half: bool| -> Vec<Elem> {
-        kernel.args.iter().map(|a| if half && a.half { Elem::F16 } else { a.elem }).collect()
+/// The formats that the arguments of a kernel may have: each of the floats wherever it is taken.
+fn precisions(kernel: &Kernel, variant: &Variant) -> Vec<Vec<Format>> {
+    let wherever_taken = |format: Format| -> Vec<Format> {
+        let of = |arg: &Arg| if arg.accepts(format) { format } else { arg.usual_format() };
+        kernel.args.iter().map(of).collect()
     };
-    let mut all = vec![elems(false), elems(true)];
+    let mut all: Vec<_> = FLOATS.iter().map(|format| wherever_taken(*format)).collect();
     all.dedup();
     let sizes = |rows: u32| Dims {
         B: 1,
@@ -63,7 +64,7 @@ fn precisions(kernel: &Kernel, variant: &Variant) -> Vec<Vec<Elem>> {
         ..Dims::default()
     };
     let any = [Dims { C: 8, NH: 1, HS: 8, ..sizes(8) }, sizes(512)];
-    all.retain(|elems| any.iter().any(|dims| (variant.fits)(dims, elems)));
+    all.retain(|formats| any.iter().any(|dims| (variant.fits)(dims, formats)));
     assert!(!all.is_empty(), "{} {}: it fits nothing", kernel.name, variant.name);
     all
 }
@@ -72,9 +73,9 @@ fn parse(
     file: &str,
     kernel: &Kernel,
     variant: &Variant,
-    elems: &[Elem],
+    formats: &[Format],
 ) -> (naga::Module, ModuleInfo) {
-    let source = variant.source(kernel.args, elems);
+    let source = variant.source(kernel.args, formats);
     let module = naga::front::wgsl::parse_str(&source)
         .unwrap_or_else(|e| panic!("{file}: {}", e.emit_to_string(&source)));
     let info = Validator::new(ValidationFlags::all(), Capabilities::all())
@@ -84,21 +85,21 @@ fn parse(
 }
 
 /// What the elements of a storage variable are.
-fn element(module: &naga::Module, variable: &naga::GlobalVariable) -> Option<Elem> {
+fn element(module: &naga::Module, variable: &naga::GlobalVariable) -> Option<Format> {
     let TypeInner::Array { base, .. } = module.types[variable.ty].inner else { return None };
     let scalar = module.types[base].inner.scalar()?;
     match (scalar.kind, scalar.width) {
-        (ScalarKind::Float, 4) => Some(Elem::Real),
-        (ScalarKind::Float, 2) => Some(Elem::F16),
-        (ScalarKind::Uint, 4) => Some(Elem::U32),
+        (ScalarKind::Float, 4) => Some(Format::F32),
+        (ScalarKind::Float, 2) => Some(Format::F16),
+        (ScalarKind::Uint, 4) => Some(Format::U32),
         _ => None,
     }
 }
 
 #[test]
 fn signatures_match_the_shaders() {
-    for (file, kernel, variant, elems) in sources() {
-        let (module, info) = parse(&file, kernel, variant, &elems);
+    for (file, kernel, variant, formats) in sources() {
+        let (module, info) = parse(&file, kernel, variant, &formats);
         let entry = info.get_entry_point(0);
         let mut found: Vec<_> = module
             .global_variables
@@ -112,8 +113,8 @@ fn signatures_match_the_shaders() {
             })
             .collect();
         found.sort_by_key(|(place, ..)| *place);
-        let declared: Vec<_> = (kernel.args.iter().zip(&elems).zip(1..))
-            .map(|((a, elem), i)| ((0, i), a.name.to_owned(), a.is_written(), Some(*elem)))
+        let declared: Vec<_> = (kernel.args.iter().zip(&formats).zip(1..))
+            .map(|((a, format), i)| ((0, i), a.name.to_owned(), a.is_written(), Some(*format)))
             .collect();
         assert_eq!(found, declared, "{file}");
         assert_eq!(module.entry_points.len(), 1, "{file}");
@@ -132,7 +133,7 @@ fn what_is_read_comes_before_what_is_written() {
 /// The places of a uniform's members: the name, the offset, and whether it is a float.
 fn members(name: &str) -> (Vec<(String, usize, bool)>, usize) {
     let gelu = &wgpt::ops::gelu::FORWARD;
-    let (module, _) = parse(gelu.name, gelu, &gelu.variants[0], &[Elem::Real; 2]);
+    let (module, _) = parse(gelu.name, gelu, &gelu.variants[0], &[Format::F32; 2]);
     let (_, found) = module.types.iter().find(|(_, t)| t.name.as_deref() == Some(name)).unwrap();
     let TypeInner::Struct { members, span } = &found.inner else { panic!("{name}: a struct") };
     let is_float = |ty| module.types[ty].inner.scalar_kind() == Some(ScalarKind::Float);
@@ -207,8 +208,8 @@ fn every_shader_has_a_kernel() {
 
 #[test]
 fn every_shader_translates_to_metal_and_direct3d() {
-    for (file, kernel, variant, elems) in sources() {
-        let (module, info) = parse(&file, kernel, variant, &elems);
+    for (file, kernel, variant, formats) in sources() {
+        let (module, info) = parse(&file, kernel, variant, &formats);
         let (module, info) = naga::back::pipeline_constants::process_overrides(
             &module,
             &info,
@@ -325,7 +326,7 @@ fn a_kernel_that_leaves_out_what_it_writes_does_not_pass() {
         Kernel { twin: Twin { f32: |_, _, _| (), f64: |_, _, _| () }, cpu: None, ..cast::FORWARD };
     let plan_with = |kernel: &'static Kernel| {
         let mut plan = Plan::default();
-        let [x, out] = ["x", "out"].map(|n| plan.buffer(Role::Activations, n, 5, Elem::Real));
+        let [x, out] = ["x", "out"].map(|n| plan.buffer(Role::Activations, n, 5, Format::F32));
         plan.push(kernel, Dims { N: 5, ..Dims::default() }, &[x, out]);
         (Arc::new(plan), x)
     };
@@ -348,7 +349,7 @@ fn more_workgroups_than_one_row_of_a_grid_do_all_their_work() {
     let Some(device) = gpu() else { return };
     let len = 256 * (grid::LARGEST as usize + 3) - 5;
     let mut plan = Plan::default();
-    let [x, out] = ["x", "out"].map(|n| plan.buffer(Role::Activations, n, len, Elem::Real));
+    let [x, out] = ["x", "out"].map(|n| plan.buffer(Role::Activations, n, len, Format::F32));
     plan.push(&cast::FORWARD, Dims { N: len as u32, ..Dims::default() }, &[x, out]);
     let mut gpu = Gpu::new(device, Arc::new(plan)).unwrap();
     let numbers: Vec<f32> = (1..=len).map(|i| i as f32).collect();
@@ -371,10 +372,10 @@ fn bits(device: &Arc<GpuDevice>, case: &Case, name: &str) -> Vec<u32> {
     case.runs.iter().for_each(|run| run.on(&mut gpu));
     let mut bits = vec![];
     for (buffer, spec) in case.plan.buffers.iter().enumerate() {
-        let view = View { buffer, start: 0, len: spec.len, elem: spec.elem };
+        let view = View { buffer, start: 0, len: spec.len, format: spec.format };
         let start = bits.len();
         bits.resize(start + spec.len, 0);
-        if spec.elem == Elem::U32 {
+        if spec.format == Format::U32 {
             gpu.read_u32(view, &mut bits[start..]).unwrap();
         } else {
             gpu.read(view, bytemuck::cast_slice_mut(&mut bits[start..])).unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use wgpt::backend::Backend;
 use wgpt::backend::cpu::{Cpu, Use};
 use wgpt::backend::gpu::{Choice, Gpu};
-use wgpt::kernel::{Accumulate, Dims, Elem, Step};
+use wgpt::kernel::{Accumulate, Dims, Format, Step};
 use wgpt::ops::{layernorm, residual_layernorm};
 use wgpt::plan::{Phase, Plan, Role, View};
 
@@ -40,7 +40,7 @@ struct Rig {
 impl Rig {
     fn new(rows: usize, c: usize) -> Rig {
         let mut plan = Plan::default();
-        let mut real = |name, len| plan.buffer(Role::Activations, name, len, Elem::Real);
+        let mut real = |name, len| plan.buffer(Role::Activations, name, len, Format::F32);
         let [x, out, dout, dx] = ["x", "out", "dout", "dx"].map(|name| real(name, rows * c));
         let [stream, branch, sum, joined] =
             ["stream", "branch", "sum", "joined"].map(|name| real(name, rows * c));

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 use wgpt::config::Optimizer;
 use wgpt::graph::{Graph, Op, Recorder, Slot, Var};
-use wgpt::kernel::{Accumulate, Decay, Dims, Elem, LossScale, Step};
+use wgpt::kernel::{Accumulate, Decay, Dims, Format, LossScale, Step};
 use wgpt::ops::attention::Qkv;
 use wgpt::ops::global_norm::{self, NormViews, state};
 use wgpt::ops::matmul::Layout;
@@ -300,7 +300,7 @@ fn layernorms() {
             let x = g.activation("x", shape[1]);
             let y = g.layernorm("ln", x);
             let kept = [("mean", 2 * shape[0]), ("rstd", shape[0])].map(|(part, len)| {
-                g.buffer(Role::Activations, &format!("ln.{part}"), len, Elem::Real)
+                g.buffer(Role::Activations, &format!("ln.{part}"), len, Format::F32)
             });
             let [mean, rstd] = kept.map(|value| Var { value, grad: value });
             (vec![("x", x), ("mean", mean), ("rstd", rstd)], y)
@@ -435,7 +435,7 @@ fn embeddings() {
         case.covers(&["y"], &["wte", "wpe"]);
         let (wte, wpe, tokens) = (case.shape("wte"), case.shape("wpe"), case.shape("tokens"));
         let mut rig = rig(case, [tokens[0], tokens[1]], 1e-5, |g| {
-            let view = g.buffer(Role::Staging, "tokens", tokens[0] * tokens[1], Elem::U32);
+            let view = g.buffer(Role::Staging, "tokens", tokens[0] * tokens[1], Format::U32);
             let out = g.embedding(["wte.weight", "wpe"], view, [wte[0], wpe[0], wte[1]], false);
             (vec![("tokens", Var { value: view, grad: view })], out)
         });
@@ -464,10 +464,10 @@ fn cross_entropies() {
         case.covers(&["loss", "row_loss"], &["logits"]);
         let [m, v] = case.shape("logits")[..] else { panic!("logits are (M,V)") };
         let mut plan = Plan::default();
-        let targets = plan.buffer(Role::Staging, "targets", m, Elem::U32);
-        let logits = plan.buffer(Role::Logits, "logits", m * v, Elem::Real);
-        let row_loss = plan.buffer(Role::Staging, "row_loss", m, Elem::Real);
-        let loss = plan.buffer(Role::Staging, "loss", 1, Elem::Real);
+        let targets = plan.buffer(Role::Staging, "targets", m, Format::U32);
+        let logits = plan.buffer(Role::Logits, "logits", m * v, Format::F32);
+        let row_loss = plan.buffer(Role::Staging, "row_loss", m, Format::F32);
+        let loss = plan.buffer(Role::Staging, "loss", 1, Format::F32);
         let dims = Dims {
             M: m as u32,
             V: v as u32,
@@ -475,7 +475,7 @@ fn cross_entropies() {
             ACC: Accumulate::Set as u32,
             ..Dims::default()
         };
-        let words = plan.buffer(Role::Staging, "state", state::LEN, Elem::U32);
+        let words = plan.buffer(Role::Staging, "state", state::LEN, Format::U32);
         plan.push(&cross_entropy::FORWARD, dims, &[targets, logits, row_loss]);
         plan.push(&cross_entropy::SUM, dims, &[row_loss, loss]);
         plan.end_phase(Phase::Evaluate, 0);
@@ -507,10 +507,10 @@ fn adamws() {
     each("adamw", |case| {
         let n = case.shape("param")[0];
         let mut plan = Plan::default();
-        let mut buffer = |name| plan.buffer(Role::Moments, name, n, Elem::Real);
+        let mut buffer = |name| plan.buffer(Role::Moments, name, n, Format::F32);
         let [params, grads, m, v] = ["params", "grads", "m", "v"].map(&mut buffer);
-        let norm = plan.buffer(Role::Staging, "norm", 2, Elem::Real);
-        let words = plan.buffer(Role::Staging, "state", state::LEN, Elem::U32);
+        let norm = plan.buffer(Role::Staging, "norm", 2, Format::F32);
+        let words = plan.buffer(Role::Staging, "state", state::LEN, Format::U32);
         let decays = case.attr("weight_decay") > 0.0;
         let slot = Slot { params, grads, moments: Some([m, v]), decays };
         optimizer::record(&mut plan, Optimizer::Adamw, &slot, norm, words);
@@ -555,14 +555,14 @@ fn global_norms() {
         let mut plan = Plan::default();
         let mut gradient = |name: &String| {
             let len = case.shape(name).iter().product();
-            plan.buffer(Role::Gradients, name, len, Elem::Real)
+            plan.buffer(Role::Gradients, name, len, Format::F32)
         };
         let grads: Vec<View> = inputs.keys().map(&mut gradient).collect();
         let len = global_norm::partials_len(&grads);
-        let partials = plan.buffer(Role::Staging, "partials", len, Elem::Real);
-        let loss = plan.buffer(Role::Staging, "loss", 1, Elem::Real);
-        let norm = plan.buffer(Role::Staging, "norm", 2, Elem::Real);
-        let words = plan.buffer(Role::Staging, "state", state::LEN, Elem::U32);
+        let partials = plan.buffer(Role::Staging, "partials", len, Format::F32);
+        let loss = plan.buffer(Role::Staging, "loss", 1, Format::F32);
+        let norm = plan.buffer(Role::Staging, "norm", 2, Format::F32);
+        let words = plan.buffer(Role::Staging, "state", state::LEN, Format::U32);
         let views = NormViews { partials, loss, norm, state: words };
         global_norm::record(&mut plan, &grads, views, LossScale::Fixed);
         plan.end_phase(Phase::Update, 0);
@@ -591,7 +591,7 @@ fn global_norms() {
 fn products_of_slices() {
     for on in On::all() {
         let mut plan = Plan::default();
-        let mut buffer = |name, len| plan.buffer(Role::Activations, name, len, Elem::Real);
+        let mut buffer = |name, len| plan.buffer(Role::Activations, name, len, Format::F32);
         let (a, b) = (buffer("a", 2 * 3), buffer("b", 2 * 3));
         let out = buffer("out", 2 * 5);
         let dims = Dims { M: 2, K: 3, N: 2, LD: 5, START: 2, ..Dims::default() };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use wgpt::backend::gpu::Notice;
 use wgpt::backend::gpu::{Gpu, GpuDevice, Measured, class};
 use wgpt::backend::{Backend, Device};
-use wgpt::kernel::{Dims, Elem, Kernel, Step, Variant};
+use wgpt::kernel::{Dims, Format, Kernel, Step, Variant};
 use wgpt::ops::matmul;
 use wgpt::plan::{Dispatch, Plan, Role};
 use wgpt::profile;
@@ -25,7 +25,7 @@ fn product() -> Plan {
     let [m, k, n] = [300, 40, 300];
     let mut plan = Plan::default();
     let args =
-        [m * k, k * n, m * n].map(|len| plan.buffer(Role::Activations, "x", len, Elem::Real));
+        [m * k, k * n, m * n].map(|len| plan.buffer(Role::Activations, "x", len, Format::F32));
     let dims = Dims { M: m as u32, K: k as u32, N: n as u32, ..Dims::default() };
     plan.push(&matmul::NN, dims, &args);
     plan

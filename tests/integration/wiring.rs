@@ -9,13 +9,13 @@ use wgpt::backend::gpu::{Choice, Choices, Gpu, class};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::engine::{Engine, Tensor};
 use wgpt::graph::{Graph, Slot};
-use wgpt::kernel::{Dims, Draw, Elem, Step};
+use wgpt::kernel::{Dims, Draw, Format, Kernel, Step, reads, writes};
 use wgpt::model::{EXTENDS, Program, Uses, parameters};
 use wgpt::ops::attention::Qkv;
 use wgpt::ops::cross_entropy::IGNORE;
 use wgpt::ops::global_norm::state;
 use wgpt::ops::matmul::Layout;
-use wgpt::ops::{attention, gelu, optimizer, residual};
+use wgpt::ops::{attention, cast, gelu, optimizer, residual};
 use wgpt::params::Init;
 use wgpt::plan::{Dispatch, Limits, Phase, Plan, Role, View};
 
@@ -251,7 +251,7 @@ fn what_exceeds_a_device() {
     let says = whole.exceeds(binding).expect("the token table is too large");
     assert!(says.contains("binds") && says.contains("7199"), "{says}");
     let views = whole.dispatches.iter().flat_map(|dispatch| &dispatch.args);
-    let largest = views.map(|view| view.len as u64 * view.elem.bytes()).max().unwrap();
+    let largest = views.map(|view| view.bytes()).max().unwrap();
     let exactly = |binding_bytes| Limits { binding_bytes, ..Limits::NONE };
     assert_eq!(whole.exceeds(exactly(largest)), None);
     assert!(whole.exceeds(exactly(largest - 1)).is_some());
@@ -518,7 +518,7 @@ fn tokens_that_repeat_add_up() {
     for on in On::all() {
         let mut g = Graph::new(Limits::NONE, false, 1e-5);
         g.begin_training(2, 3);
-        let tokens = g.buffer(Role::Staging, "tokens", 6, Elem::U32);
+        let tokens = g.buffer(Role::Staging, "tokens", 6, Format::U32);
         let out = g.embedding(["wte.weight", "wpe"], tokens, [5, 4, 1], false);
         g.record_forward(Phase::Forward);
         g.record_backward(Phase::Backward, None);
@@ -844,12 +844,63 @@ fn updates_that_are_not_finite_are_skipped() {
     }
 }
 
+/// Blocks of 32 numbers of 8 bits with a scale of 16.
+const BLOCKS: Format = Format { name: "q8_0", block_len: 32, block_bytes: 34, wgsl: "Block" };
+
+/// A kernel one of whose operands may be stored in blocks.
+static OF_BLOCKS: Kernel =
+    Kernel { args: &[reads("x").takes(&[Format::F32, BLOCKS]), writes("out")], ..cast::FORWARD };
+
+#[test]
+fn views_are_whole_blocks() {
+    let mut plan = Plan::default();
+    let arena = plan.buffer(Role::Parameters, "arena", 0, BLOCKS).buffer;
+    let [first, second] = [32, 96].map(|len| plan.grow(arena, len));
+    assert_eq!((first.offset(), first.bytes()), (0, 34));
+    // 34 bytes and the 256 of a binding's offset meet after 128 blocks.
+    assert_eq!((second.start, second.offset(), second.bytes()), (128 * 32, 128 * 34, 3 * 34));
+    assert_eq!(plan.bytes(Role::Parameters), 131 * 34);
+    let last = second.slice(64, 32);
+    assert_eq!((last.offset(), last.bytes()), (130 * 34, 34));
+
+    let out = plan.buffer(Role::Activations, "out", 32, Format::F32);
+    let message = |of: &dyn Fn(&mut Plan)| {
+        let mut plan = plan.clone();
+        let panic = catch_unwind(AssertUnwindSafe(|| of(&mut plan))).expect_err("it is refused");
+        panic.downcast_ref::<String>().expect("a text").clone()
+    };
+    let cut = View { start: last.start + 16, len: 16, ..last };
+    let dims = Dims::default();
+    let refused: [(&str, &dyn Fn(&mut Plan) -> View); 4] = [
+        ("slice 16+32 cuts a block", &|_| second.slice(16, 32)),
+        ("slice 32+16 cuts a block", &|_| second.slice(32, 16)),
+        ("end within a block of q8_0", &|plan| plan.grow(arena, 33)),
+        ("end within a block of q8_0", &|plan| plan.buffer(Role::Cache, "cut", 33, BLOCKS)),
+    ];
+    for (refusal, of) in refused {
+        let got = message(&|plan| _ = of(plan));
+        assert!(got.contains(refusal), "{got}, not {refusal}");
+    }
+    let got = message(&|plan| plan.push(&OF_BLOCKS, dims, &[cut, out]));
+    assert!(got.contains("x cuts a block of q8_0"), "{got}");
+    let got = message(&|plan| plan.push(&cast::FORWARD, dims, &[last, out]));
+    assert!(got.contains("x does not take q8_0"), "{got}");
+
+    plan.push(&OF_BLOCKS, dims, &[last, out]);
+    plan.end_phase(Phase::Forward, 0);
+    assert!(plan.to_string().contains("x arena[4160..4192]:q8_0 out= out[0..32]\n"), "{plan}");
+    let limits = Limits { binding_bytes: 33, ..Limits::NONE };
+    assert!(plan.exceeds(limits).expect("34 are too many").contains("x binds 34 bytes"));
+    let source = OF_BLOCKS.variants[0].source(OF_BLOCKS.args, &plan.dispatches[0].formats());
+    assert!(source.contains("alias x_elem = Block;"), "{source}");
+}
+
 #[test]
 fn a_plan_refuses_bad_dispatches() {
     let mut plan = Plan::default();
-    let a = plan.buffer(Role::Activations, "a", 128, Elem::Real);
-    let b = plan.buffer(Role::Activations, "b", 128, Elem::Real);
-    let words = plan.buffer(Role::Staging, "words", 128, Elem::U32);
+    let a = plan.buffer(Role::Activations, "a", 128, Format::F32);
+    let b = plan.buffer(Role::Activations, "b", 128, Format::F32);
+    let words = plan.buffer(Role::Staging, "words", 128, Format::U32);
     let past = View { start: 100, len: 64, ..a };
     let empty = View { len: 0, ..b };
     let dims = Dims::default();
@@ -877,8 +928,8 @@ fn a_plan_refuses_bad_dispatches() {
     };
     let record = |params: View, m: View| {
         let mut plan = plan.clone();
-        let norm = plan.buffer(Role::Staging, "norm", 2, Elem::Real);
-        let state = plan.buffer(Role::Staging, "state", state::LEN, Elem::U32);
+        let norm = plan.buffer(Role::Staging, "norm", 2, Format::F32);
+        let state = plan.buffer(Role::Staging, "state", state::LEN, Format::U32);
         let push = || {
             optimizer::record(&mut plan, Optimizer::Adam, &slot(params, m), norm, state);
         };

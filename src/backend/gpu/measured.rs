@@ -67,7 +67,7 @@ pub struct Peak {
 /// Tells the texts of some variants of a kernel, as these arguments have them, from all others.
 fn texts<'a>(dispatch: &Dispatch, variants: impl Iterator<Item = &'a Variant>) -> String {
     let mut hash = Sha256::new_with_prefix(env!("CARGO_PKG_VERSION"));
-    variants.for_each(|v| hash.update(v.source(dispatch.kernel.args, &dispatch.elems())));
+    variants.for_each(|v| hash.update(v.source(dispatch.kernel.args, &dispatch.formats())));
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -171,10 +171,10 @@ impl Measured {
     }
 }
 
-/// [`Verdict::texts`] of a variant as it is now: for any elements, since all are compared.
+/// [`Verdict::texts`] of a variant as it is now: for any formats, since all are compared.
 fn text(dispatch: &Dispatch, variant: &Variant) -> String {
     let mut plain = dispatch.clone();
     let args = plain.args.iter_mut().zip(dispatch.kernel.args);
-    args.for_each(|(view, arg)| view.elem = arg.elem);
+    args.for_each(|(view, arg)| view.format = arg.usual_format());
     texts(&plain, [variant].into_iter())
 }

@@ -13,7 +13,7 @@ use wgpu::{
 use super::checks::Checks;
 use crate::cache;
 use crate::error::Result;
-use crate::kernel::{Elem, Kernel, Variant};
+use crate::kernel::{Format, Kernel, Variant};
 use crate::wait;
 
 /// A compiled kernel and the layout of its buffers.
@@ -25,7 +25,7 @@ pub struct Pipeline {
 }
 
 /// What tells pipelines apart: the kernel's name, the variant's, what the arguments hold.
-type Key = (&'static str, &'static str, Vec<Elem>);
+type Key = (&'static str, &'static str, Vec<Format>);
 
 /// The pipelines of one device.
 pub struct Pipelines {
@@ -69,17 +69,17 @@ impl Pipelines {
         &self.step_layout
     }
 
-    /// The pipeline of a kernel's variant for arguments that hold `elems`, compiled at its first use. Threads may
+    /// The pipeline of a kernel's variant for arguments of these formats, compiled at its first use. Threads may
     /// compile different ones at the same time.
     pub fn get(
         &self,
         kernel: &'static Kernel,
         variant: &'static Variant,
-        elems: &[Elem],
+        formats: &[Format],
     ) -> Arc<Pipeline> {
-        let key = (kernel.name, variant.name, elems.to_vec());
+        let key = (kernel.name, variant.name, formats.to_vec());
         let place = Arc::clone(lock(&self.made).entry(key).or_default());
-        Arc::clone(place.get_or_init(|| Arc::new(self.compile(kernel, variant, elems))))
+        Arc::clone(place.get_or_init(|| Arc::new(self.compile(kernel, variant, formats))))
     }
 
     /// Keeps what was compiled for the next process.
@@ -91,7 +91,7 @@ impl Pipelines {
         self.disk.as_ref().map_or(Ok(()), Disk::save)
     }
 
-    fn compile(&self, kernel: &Kernel, variant: &Variant, elems: &[Elem]) -> Pipeline {
+    fn compile(&self, kernel: &Kernel, variant: &Variant, formats: &[Format]) -> Pipeline {
         let label = Some(kernel.name);
         let device = &self.device;
         let storage = |read_only| BufferBindingType::Storage { read_only };
@@ -107,7 +107,7 @@ impl Pipelines {
             bind_group_layouts: &[Some(&layout), Some(&self.step_layout)],
             immediate_size: 0,
         });
-        let source = wgpu::ShaderSource::Wgsl(variant.source(kernel.args, elems).into());
+        let source = wgpu::ShaderSource::Wgsl(variant.source(kernel.args, formats).into());
         let module = self.module(ShaderModuleDescriptor { label, source });
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label,

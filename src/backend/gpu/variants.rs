@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::{Dims, Elem, Needs, Variant};
+use crate::kernel::{Dims, Format, Needs, Variant};
 use crate::plan::{Dispatch, Plan};
 
 /// What decides between the variants of a kernel.
@@ -63,7 +63,7 @@ pub fn class(dispatch: &Dispatch) -> String {
     let mut class = dispatch.kernel.name.to_owned();
     let has_half = dispatch.has_half();
     if has_half {
-        let letter = |view: &crate::plan::View| if view.elem == Elem::F16 { 'h' } else { 'f' };
+        let letter = |view: &crate::plan::View| if view.format == Format::F16 { 'h' } else { 'f' };
         class.extend([' '].into_iter().chain(dispatch.args.iter().map(letter)));
     }
     let bare = class.len();
@@ -74,8 +74,8 @@ pub fn class(dispatch: &Dispatch) -> String {
         let last = dispatch.args.last().map_or(0, |view| view.len);
         class += &format!(" n={}", last.next_power_of_two());
     }
-    let elems = dispatch.elems();
-    let fits = dispatch.kernel.variants.iter().map(|v| (v.fits)(&dims, &elems));
+    let formats = dispatch.formats();
+    let fits = dispatch.kernel.variants.iter().map(|v| (v.fits)(&dims, &formats));
     let digits: String = fits.map(|fits| if fits { '1' } else { '0' }).collect();
     class + " fits=" + &digits
 }
@@ -94,9 +94,9 @@ pub fn candidates<'a>(
     has: &'a Needs,
     dispatch: &'a Dispatch,
 ) -> impl Iterator<Item = &'static Variant> + 'a {
-    let (dims, elems) = (of_one_row(&dispatch.dims), dispatch.elems());
+    let (dims, formats) = (of_one_row(&dispatch.dims), dispatch.formats());
     let variants = dispatch.kernel.variants.iter();
-    variants.filter(move |v| v.needs.within(has) && (v.fits)(&dims, &elems))
+    variants.filter(move |v| v.needs.within(has) && (v.fits)(&dims, &formats))
 }
 
 /// The variant that a choice means.
@@ -133,7 +133,7 @@ mod tests {
     fn product([m, k, n]: [u32; 3]) -> Plan {
         let mut plan = Plan::default();
         let lens = [m * k, k * n, m * n].map(|len| len as usize);
-        let args = lens.map(|len| plan.buffer(Role::Activations, "x", len, Elem::Real));
+        let args = lens.map(|len| plan.buffer(Role::Activations, "x", len, Format::F32));
         plan.push(&matmul::NN, Dims { M: m, K: k, N: n, LD: n, ..Dims::default() }, &args);
         plan
     }

@@ -12,7 +12,7 @@ use super::twins::{dot, log_sum_exp, query, root};
 use crate::graph::{Op, Recorder};
 use crate::kernel::rows::place;
 use crate::kernel::{
-    Dims, Io, Kernel, Needs, Real, Step, grid, reads, reads_u32, twin, writes, writes_part,
+    Dims, FLOATS, Io, Kernel, Needs, Real, Step, grid, reads, reads_u32, twin, writes, writes_part,
 };
 use crate::math::simd::{self, vector_fn};
 use crate::ops::variants::portable;
@@ -27,7 +27,7 @@ fn row_heads(d: &Dims, channels: u32) -> [u32; 3] {
 /// Keys and values of rows into the cache.
 pub const EXTEND_STORE: Kernel = Kernel {
     name: "attention_extend_store",
-    args: &[reads_u32("rows"), reads("qkv").or_half(), writes_part("cache").or_half()],
+    args: &[reads_u32("rows"), reads("qkv").takes(FLOATS), writes_part("cache").takes(FLOATS)],
     twin: twin!(extend_store),
     cpu: None,
     flops: |_| 0,
@@ -41,9 +41,9 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     name: "attention_extend_forward",
     args: &[
         reads_u32("rows"),
-        reads("qkv").or_half(),
-        reads("cache").or_half(),
-        writes("out").or_half(),
+        reads("qkv").takes(FLOATS),
+        reads("cache").takes(FLOATS),
+        writes("out").takes(FLOATS),
     ],
     twin: twin!(extend_forward),
     cpu: Some(fast_extend_forward),

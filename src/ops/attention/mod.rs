@@ -23,8 +23,8 @@ mod twins;
 
 use crate::graph::{Graph, Op, Recorder, Sharing, Var};
 use crate::kernel::{
-    Dims, Elem, Kernel, Needs, Variant, always, grid, reads, reads_u32, shared, twin, writes,
-    writes_part,
+    Dims, FLOATS, Format, Kernel, Needs, Variant, always, grid, reads, reads_u32, shared, twin,
+    writes, writes_part,
 };
 use crate::ops::variants::{coop_needs, portable};
 use crate::plan::{Plan, Role, View};
@@ -51,15 +51,15 @@ fn blocks_twice(d: &Dims, positions: u32, channels: u32) -> [u32; 3] {
 }
 
 /// Whether each head can be read four channels at a time.
-pub(super) fn four_head_channels(d: &Dims, _: &[Elem]) -> bool {
+pub(super) fn four_head_channels(d: &Dims, _: &[Format]) -> bool {
     let starts = [d.Q_START, d.K_START, d.V_START];
     let strides = [d.HS, d.Q_ROW, d.K_ROW, d.Q_HEAD, d.K_HEAD];
     starts.into_iter().chain(strides).all(|n| n.is_multiple_of(4))
 }
 
 /// Whether matrix units compute it: heads of 16 to 128 channels, by fours, in half precision.
-fn fits_matrix_units(d: &Dims, elems: &[Elem]) -> bool {
-    elems[0] == Elem::F16 && four_head_channels(d, elems) && (16..=128).contains(&d.HS)
+fn fits_matrix_units(d: &Dims, formats: &[Format]) -> bool {
+    formats[0] == Format::F16 && four_head_channels(d, formats) && (16..=128).contains(&d.HS)
 }
 
 /// The texts of a variant on matrix units of this kind.
@@ -149,7 +149,12 @@ macro_rules! variants {
 /// `out` and `lse` from `qkv`.
 pub const FORWARD: Kernel = Kernel {
     name: "attention_forward",
-    args: &[reads("qkv").or_half(), reads_u32("first_key"), writes("out").or_half(), writes("lse")],
+    args: &[
+        reads("qkv").takes(FLOATS),
+        reads_u32("first_key"),
+        writes("out").takes(FLOATS),
+        writes("lse"),
+    ],
     twin: twin!(forward),
     cpu: Some(cpu::forward),
     flops: |d| pair_flops(d, 4),
@@ -159,7 +164,7 @@ pub const FORWARD: Kernel = Kernel {
 /// `delta` from `out` and `dout`.
 pub const BACKWARD_DELTA: Kernel = Kernel {
     name: "attention_backward_delta",
-    args: &[reads("out").or_half(), reads("dout").or_half(), writes("delta")],
+    args: &[reads("out").takes(FLOATS), reads("dout").takes(FLOATS), writes("delta")],
     twin: twin!(backward_delta),
     cpu: Some(cpu::backward_delta),
     flops: |d| 2 * d.rows() as u64 * u64::from(d.C),
@@ -178,12 +183,12 @@ pub const BACKWARD_DELTA: Kernel = Kernel {
 pub const BACKWARD: Kernel = Kernel {
     name: "attention_backward",
     args: &[
-        reads("qkv").or_half(),
+        reads("qkv").takes(FLOATS),
         reads_u32("first_key"),
         reads("lse"),
         reads("delta"),
-        reads("dout").or_half(),
-        writes_part("dqkv").or_half(),
+        reads("dout").takes(FLOATS),
+        writes_part("dqkv").takes(FLOATS),
     ],
     twin: twin!(backward),
     cpu: Some(cpu::backward),
@@ -227,12 +232,12 @@ impl Graph {
             let (rows, qkv, out) = (self.rows_table(), qkv.value, out.value);
             self.push(AttentionExtend { dims, rows, qkv, cache, out });
         } else {
-            let first_key = self.buffer(Role::Staging, "first_key", self.rows(), Elem::U32);
+            let first_key = self.buffer(Role::Staging, "first_key", self.rows(), Format::U32);
             let rows = self.rows() * dims.NH as usize;
             let lse = format!("{name}.lse");
-            let lse = self.activations(&lse, rows, Elem::Real, Sharing::InBlocks);
+            let lse = self.activations(&lse, rows, Format::F32, Sharing::InBlocks);
             let delta = match qkv.has_grad() {
-                true => self.buffer(Role::Activations, &format!("{name}.delta"), rows, Elem::Real),
+                true => self.buffer(Role::Activations, &format!("{name}.delta"), rows, Format::F32),
                 false => lse,
             };
             self.push(Attention { dims, qkv, first_key, out, lse, delta });

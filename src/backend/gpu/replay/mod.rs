@@ -22,7 +22,7 @@ use crate::backend::interface::{
     Backend, Given, Memory, Out, Ticket, answer_bytes, check_request, copy_out,
 };
 use crate::error::{Error, Result, field};
-use crate::kernel::{Dims, Elem, Step, StepWords, Variant, grid};
+use crate::kernel::{Dims, Format, Step, StepWords, Variant, grid};
 use crate::plan::{BufferSpec, Dispatch, Plan, View};
 
 /// Bytes from one dispatch's sizes to the next: WebGPU's alignment of uniforms.
@@ -101,7 +101,7 @@ impl Gpu {
         if let Some(what) = plan.exceeds(device.limits()) {
             return Err(Error::device(format!("{}: {what}", device.name())).hint(too_large()));
         }
-        if !device.has().f16 && plan.buffers.iter().any(|buffer| buffer.elem == Elem::F16) {
+        if !device.has().f16 && plan.buffers.iter().any(|buffer| buffer.format == Format::F16) {
             return Err(Error::device(format!(
                 "{}: it has no arithmetic in half precision, which mixed precision needs",
                 device.name()
@@ -149,12 +149,11 @@ impl Gpu {
     }
 
     fn write_bytes(&mut self, view: View, bytes: &[u8]) {
-        let size = view.elem.bytes();
-        let whole = whole_words(view.len as u64 * size);
+        let whole = whole_words(view.bytes());
         assert_eq!(bytes.len() as u64, whole, "what is written has the view's length");
         let buffer = &self.buffers[view.buffer];
         for (i, part) in bytes.chunks(WRITE_BYTES).enumerate() {
-            let offset = view.start as u64 * size + (i * WRITE_BYTES) as u64;
+            let offset = view.offset() + (i * WRITE_BYTES) as u64;
             self.device.queue().write_buffer(buffer, offset, part);
             self.written_bytes += part.len();
             if self.written_bytes >= WRITE_BYTES {
@@ -317,7 +316,7 @@ fn prepare(
         }),
     };
     let compile = |(dispatch, variant): (&Dispatch, &&'static Variant)| {
-        device.pipelines().get(dispatch.kernel, variant, &dispatch.elems())
+        device.pipelines().get(dispatch.kernel, variant, &dispatch.formats())
     };
     let pipelines: Vec<_> = plan.dispatches.par_iter().zip(variants).map(compile).collect();
     let make = |(index, part): (usize, Part)| {
@@ -325,9 +324,8 @@ fn prepare(
         let mut entries =
             vec![binding(0, dims, index as u64 * DIMS_STRIDE, size_of::<Dims>() as u64)];
         entries.extend(dispatch.args.iter().zip(1..).map(|(view, i)| {
-            let size = view.elem.bytes();
-            let (offset, size) = (view.start as u64 * size, view.len as u64 * size);
-            binding(i, &buffers[view.buffer], offset, whole_vectors(size))
+            let size = whole_vectors(view.bytes());
+            binding(i, &buffers[view.buffer], view.offset(), size)
         }));
         let group = device.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(dispatch.kernel.name),
@@ -345,7 +343,7 @@ impl Backend for Gpu {
     }
 
     fn write(&mut self, view: View, data: &[f32]) {
-        if view.elem == Elem::F16 {
+        if view.format == Format::F16 {
             let mut halves: Vec<f16> = data.iter().map(|&x| f16::from_f32(x)).collect();
             halves.resize(data.len().next_multiple_of(2), f16::ZERO);
             return self.write_bytes(view, bytemuck::cast_slice(&halves));
@@ -375,7 +373,7 @@ impl Backend for Gpu {
         check_request(views);
         let source = |view: &View| Source {
             buffer: &self.buffers[view.buffer],
-            offset: view.start as u64 * view.elem.bytes(),
+            offset: view.offset(),
             bytes: answer_bytes(*view) as u64,
         };
         let sources: Vec<_> = views.iter().map(source).collect();

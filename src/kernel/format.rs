@@ -1,0 +1,69 @@
+//! How the numbers of a buffer lie in memory.
+
+use std::fmt;
+
+/// A storage format: blocks of so many elements in so many bytes.
+///
+/// A plain number is a block of one element. A quantised format has several elements in a block, which
+/// share a scale: ranges of them begin and end between blocks. To add a format: a constant here, its arm
+/// in the memory of the CPU backend, and the operands that take it ([`Arg::takes`](super::Arg::takes)).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Format {
+    /// The name in plans and messages.
+    pub name: &'static str,
+    /// Elements per block.
+    pub block_len: usize,
+    /// Bytes per block on a device.
+    pub block_bytes: usize,
+    /// The WGSL type of one block.
+    pub wgsl: &'static str,
+}
+
+impl Format {
+    /// A number of single precision; of double precision in the CPU backend's proofs.
+    pub const F32: Format = Format::plain("f32", 4);
+    /// A number of half precision.
+    pub const F16: Format = Format::plain("f16", 2);
+    /// A 32-bit unsigned integer.
+    pub const U32: Format = Format::plain("u32", 4);
+
+    const fn plain(name: &'static str, bytes: usize) -> Format {
+        Format { name, block_len: 1, block_bytes: bytes, wgsl: name }
+    }
+
+    /// Bytes of `len` elements on a device.
+    ///
+    /// # Panics
+    ///
+    /// If `len` is no whole number of blocks.
+    pub fn bytes(self, len: usize) -> u64 {
+        assert!(self.is_whole(len), "{len} elements of {self} end within a block");
+        (len / self.block_len) as u64 * self.block_bytes as u64
+    }
+
+    /// Whether a range may begin or end after `len` elements: whether they are whole blocks.
+    pub fn is_whole(self, len: usize) -> bool {
+        len.is_multiple_of(self.block_len)
+    }
+
+    /// The fewest elements that are whole blocks and fill a multiple of `bytes`.
+    pub fn elements_per(self, bytes: u64) -> usize {
+        let mut common = (self.block_bytes as u64, bytes);
+        while common.1 > 0 {
+            common = (common.1, common.0 % common.1);
+        }
+        (bytes / common.0) as usize * self.block_len
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl fmt::Debug for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
