@@ -12,7 +12,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use wgpt::backend::{Backend, Device};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::graph::Graph;
-use wgpt::kernel::{Dims, Draw, Format, Kernel, Step, rows};
+use wgpt::kernel::rows::{self, Place};
+use wgpt::kernel::{Dims, Draw, Format, Kernel, Step};
 use wgpt::model::{Program, Uses};
 use wgpt::ops;
 use wgpt::ops::linear::{Form, WeightLayout};
@@ -117,12 +118,13 @@ fn fill(backend: &mut dyn Backend) {
             Format::U32 if spec.name == "state" => backend.write_u32(view, &vec![0; spec.len]),
             // Generation goes on from here with all rows of a replay, after each of which a slot draws.
             Format::U32 if spec.name == "rows" => {
-                let rows = 0..(spec.len / rows::ROW_WORDS) as u32;
-                backend.write_u32(view, &rows.flat_map(|t| [0, 60 + t]).collect::<Vec<_>>());
+                let place = |t| Place { slot: 0, position: 60 + t, first_key: 0 };
+                let rows = 0..spec.len / rows::ROW_WORDS;
+                backend.write_u32(view, &rows.flat_map(|t| place(t).words()).collect::<Vec<_>>());
             }
             Format::U32 if spec.name == "slots" => {
                 let draw = Draw { top_k: 40, top_p: 0.9, ..Draw::default() };
-                let slots = 0..spec.len / rows::SLOT_WORDS;
+                let slots = 0..spec.len / rows::slot::WORDS;
                 backend.write_u32(view, &slots.flat_map(|_| draw.words(0)).collect::<Vec<_>>());
             }
             Format::U32 => backend.write_u32(view, &ids),

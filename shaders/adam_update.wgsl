@@ -10,12 +10,12 @@
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = group_index(group) * 256u + local;
-    if i >= arrayLength(&v) || state[SKIP] != 0u {
+    if i >= arrayLength(&v) || state[STATE_SKIP] != 0u {
         return;
     }
-    let t = f32(state[APPLIED]);
-    let coupled = select(0.0, step.weight_decay, dims.ID == COUPLED);
-    let decoupled = select(0.0, step.learning_rate * step.weight_decay, dims.ID == DECOUPLED);
+    let t = f32(state[STATE_APPLIED]);
+    let coupled = select(0.0, step.weight_decay, dims.ID == DECAY_COUPLED);
+    let decoupled = select(0.0, step.learning_rate * step.weight_decay, dims.ID == DECAY_DECOUPLED);
 
     let g = grads[i] * norm[1] + coupled * params[i];
     let p = params[i] - decoupled * params[i];

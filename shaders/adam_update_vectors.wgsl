@@ -10,12 +10,12 @@
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    if state[SKIP] != 0u {
+    if state[STATE_SKIP] != 0u {
         return;
     }
-    let t = f32(state[APPLIED]);
-    let coupled = select(0.0, step.weight_decay, dims.ID == COUPLED);
-    let decoupled = select(0.0, step.learning_rate * step.weight_decay, dims.ID == DECOUPLED);
+    let t = f32(state[STATE_APPLIED]);
+    let coupled = select(0.0, step.weight_decay, dims.ID == DECAY_COUPLED);
+    let decoupled = select(0.0, step.learning_rate * step.weight_decay, dims.ID == DECAY_DECOUPLED);
     let correction1 = one_minus_exp(t * step.ln_beta1);
     let correction2 = one_minus_exp(t * step.ln_beta2);
 

@@ -1,28 +1,26 @@
-// out of rows of generation: each sees the cached positions of its slot up to its own; masked rows are zeroed.
+// out of rows of generation: each sees the cached positions of its slot from its first key up to its own; masked rows
+// are zeroed.
 //
 // One workgroup a row, a head and (in z) 256 of the head's channels. Online softmax over 256 positions
 // at a time: an invocation scores one position each; then the invocations share out the channels,
 // several to one where there are more invocations than channels.
 
-@group(0) @binding(1) var<storage, read> rows: array<u32>;              // (T, 2)
-@group(0) @binding(2) var<storage, read> qkv: array<qkv_elem>;          // (T, 3C)
-@group(0) @binding(3) var<storage, read> cache: array<cache_elem>;      // (SLOTS, 2, S, C)
+@group(0) @binding(1) var<storage, read> rows: array<u32>;              // (T, ROW_WORDS)
+@group(0) @binding(2) var<storage, read> qkv: array<qkv_elem>;          // where Dims says
+@group(0) @binding(3) var<storage, read> cache: array<cache_elem>;      // (SLOTS, 2, S, KVH·HS)
 @group(0) @binding(4) var<storage, read_write> out: array<out_elem>;    // (T, C)
 
 const FAR = -1e30; // a score below any other that still is a number
 
 var<workgroup> weights: array<f32, WG_SIZE>;
 
-// The score of the query of row t with the key at a position of the whole cache.
-fn score(t: u32, head: u32, position: u32) -> f32 {
-    let size = dims.C / dims.NH;
-    let query = t * 3u * dims.C + head * size;
-    let key = position * dims.C + head * size;
+// The score of the query that begins at `query` with the key that begins at `key` in the cache.
+fn score(query: u32, key: u32) -> f32 {
     var dot = 0.0;
-    for (var d = 0u; d < size; d++) {
+    for (var d = 0u; d < dims.HS; d++) {
         dot += f32(qkv[query + d]) * f32(cache[key + d]);
     }
-    return dot / sqrt(f32(size));
+    return dot / sqrt(f32(dims.HS));
 }
 
 @compute @workgroup_size(WG_SIZE)
@@ -32,24 +30,26 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if t >= dims.T {
         return;
     }
-    let size = dims.C / dims.NH;
-    let channels = min(WG_SIZE, size - group.z * WG_SIZE);
+    let channels = min(WG_SIZE, dims.HS - group.z * WG_SIZE);
     let shares = WG_SIZE / channels;
     let share = local / channels;
-    let column = head * size + group.z * WG_SIZE + local % channels;
+    let column = group.z * WG_SIZE + local % channels;
     let place = place_of(t);
-    let seen = select(0u, place.position + 1u, place.inside);
-    let keys = 2u * dims.S * place.slot;
-    let stored_values = keys + dims.S;
+    let end = select(0u, place.position + 1u, place.inside);
+    // Where the head's first key and first value are in the cache, and how far each is from the next.
+    let width = dims.KVH * dims.HS;
+    let keys = 2u * dims.S * place.slot * width + head / (dims.NH / dims.KVH) * dims.HS;
+    let stored_values = keys + dims.S * width;
+    let query = channel(query_rows(0u, head), t, 0u);
 
     var largest = FAR;
     var sum = 0.0;
     var value = 0.0;
-    for (var start = 0u; start < seen; start += WG_SIZE) {
-        let inside = start + local < seen;
+    for (var start = place.first_key; start < end; start += WG_SIZE) {
+        let inside = start + local < end;
         var s = FAR;
         if inside {
-            s = score(t, head, keys + start + local);
+            s = score(query, keys + (start + local) * width);
         }
         let before = largest;
         largest = max(largest, workgroup_max(local, s));
@@ -58,8 +58,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let rescale = exp(max(before - largest, -80.0));
         sum = sum * rescale + workgroup_sum(local, weight);
         value *= rescale;
-        for (var j = share; j < min(WG_SIZE, seen - start) && share < shares; j += shares) {
-            value += weights[j] * f32(cache[(stored_values + start + j) * dims.C + column]);
+        for (var j = share; j < min(WG_SIZE, end - start) && share < shares; j += shares) {
+            value += weights[j] * f32(cache[stored_values + (start + j) * width + column]);
         }
         workgroupBarrier();
     }
@@ -72,5 +72,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var other = 1u; other < shares; other++) {
         value += weights[other * channels + local];
     }
-    out[t * dims.C + column] = out_elem(select(0.0, value / sum, seen > 0u));
+    out[channel(out_rows(0u, head), t, column)] = out_elem(select(0.0, value / sum, place.inside));
 }

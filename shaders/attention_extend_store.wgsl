@@ -1,15 +1,16 @@
 // The keys and values of rows of generation go into the cache of their slots, at their positions; masked rows go
-// nowhere. One invocation per channel of a row.
+// nowhere. One invocation per channel of a row's key heads.
 
-@group(0) @binding(1) var<storage, read> rows: array<u32>;                  // (T, 2)
-@group(0) @binding(2) var<storage, read> qkv: array<qkv_elem>;              // (T, 3C)
-@group(0) @binding(3) var<storage, read_write> cache: array<cache_elem>;    // (SLOTS, 2, S, C)
+@group(0) @binding(1) var<storage, read> rows: array<u32>;                  // (T, ROW_WORDS)
+@group(0) @binding(2) var<storage, read> qkv: array<qkv_elem>;              // where Dims says
+@group(0) @binding(3) var<storage, read_write> cache: array<cache_elem>;    // (SLOTS, 2, S, KVH·HS)
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = group_index(group) * 256u + local;
-    let t = i / dims.C;
-    let c = i % dims.C;
+    let width = dims.KVH * dims.HS;
+    let t = i / width;
+    let c = i % width;
     if t >= dims.T {
         return;
     }
@@ -17,8 +18,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if !place.inside {
         return;
     }
-    let row = t * 3u * dims.C;
-    let at = (2u * dims.S * place.slot + place.position) * dims.C + c;
-    cache[at] = cache_elem(f32(qkv[row + dims.C + c]));
-    cache[dims.S * dims.C + at] = cache_elem(f32(qkv[row + 2u * dims.C + c]));
+    let kv_head = c / dims.HS;
+    let d = c % dims.HS;
+    let at = (2u * dims.S * place.slot + place.position) * width + c;
+    cache[at] = cache_elem(f32(qkv[channel(key_rows(0u, kv_head), t, d)]));
+    cache[dims.S * width + at] = cache_elem(f32(qkv[channel(value_rows(0u, kv_head), t, d)]));
 }

@@ -35,7 +35,7 @@ fn main(
     let blocks = (dims.T + OWN - 1u) / OWN;
     // `group_index`, whose result naga would take to differ within a workgroup.
     let tile_place = group.xy + dims.FIRST;
-    let index = tile_place.y * 65535u + tile_place.x;
+    let index = tile_place.y * GRID_LARGEST + tile_place.x;
     let head = index / blocks % dims.NH;
     let b = index / blocks / dims.NH;
     // The longest blocks begin first.

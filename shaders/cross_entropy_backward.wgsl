@@ -3,11 +3,9 @@
 // workgroup a row. The invocation that owns the target's column writes the loss, before it overwrites the logit.
 
 @group(0) @binding(1) var<storage, read> targets: array<u32>;                 // (M)
-@group(0) @binding(2) var<storage, read> state: array<u32>;                   // S = 2^state[SCALE_LOG2]
+@group(0) @binding(2) var<storage, read> state: array<u32>;                   // S = 2^state[STATE_SCALE_LOG2]
 @group(0) @binding(3) var<storage, read_write> logits: array<logits_elem>;    // (M, LD), columns 0..V
 @group(0) @binding(4) var<storage, read_write> row_loss: array<f32>;          // (M)
-
-const SCALE_LOG2 = 4u;
 
 @compute @workgroup_size(WG_SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -34,7 +32,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if ignored && local == 0u {
         row_loss[row] = 0.0;
     }
-    let scale = step.loss_scale * f32(1u << state[SCALE_LOG2]);
+    let scale = step.loss_scale * f32(1u << state[STATE_SCALE_LOG2]);
     for (var v = local; v < dims.V; v += WG_SIZE) {
         let x = f32(logits[base + v]) - largest;
         if v == target_id {

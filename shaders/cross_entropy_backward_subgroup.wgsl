@@ -3,7 +3,7 @@
 // shared/subgroup_rows.wgsl, shared/logits.wgsl, shared/logits_gradient.wgsl.
 
 @group(0) @binding(1) var<storage, read> targets: array<u32>;                       // (M)
-@group(0) @binding(2) var<storage, read> state: array<u32>;                         // S = 2^state[SCALE_LOG2]
+@group(0) @binding(2) var<storage, read> state: array<u32>;                         // S = 2^state[STATE_SCALE_LOG2]
 @group(0) @binding(3) var<storage, read_write> logits: array<vec4<logits_elem>>;    // (M, LD), columns 0..V
 @group(0) @binding(4) var<storage, read_write> row_loss: array<f32>;                // (M)
 

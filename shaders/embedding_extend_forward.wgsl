@@ -1,7 +1,7 @@
 // out[row] = wte[token] + wpe[position] of rows of generation, for the tokens in a slice of V rows of the table from
 // START; masked rows are zeroed by the first slice, and nothing is read for them. One workgroup per row.
 
-@group(0) @binding(1) var<storage, read> rows: array<u32>;         // (T, 2)
+@group(0) @binding(1) var<storage, read> rows: array<u32>;         // (T, ROW_WORDS)
 @group(0) @binding(2) var<storage, read> tokens: array<u32>;       // (SLOTS, S + 1)
 @group(0) @binding(3) var<storage, read> wte: array<f32>;          // (V, C)
 @group(0) @binding(4) var<storage, read> wpe: array<f32>;          // (S, C)

@@ -6,57 +6,45 @@
 @group(0) @binding(3) var<storage, read_write> norm: array<f32>;     // norm, coef
 @group(0) @binding(4) var<storage, read_write> state: array<u32>;    // the words below
 
-const APPLIED = 0u;
-const SKIPPED_IN_A_ROW = 1u;
-const SKIPPED = 2u;
-const SKIP = 3u;
-const SCALE_LOG2 = 4u;
-const SCALE_AGE = 5u;
-const OVERFLOWED = 6u;
-
-const DYNAMIC = 1u;
-const GROWTH_INTERVAL = 2000u;
-const LARGEST_SCALE_LOG2 = 24u;
-
 const SMALLEST = 1.2e-38; // below it some devices have no numbers
 const LARGE = 1e30; // far above it some devices have no reciprocals
 
 // What every gradient was multiplied by.
 fn loss_scale() -> f32 {
-    return f32(1u << state[SCALE_LOG2]);
+    return f32(1u << state[STATE_SCALE_LOG2]);
 }
 
 fn count_skip(overflow: bool) {
-    state[SCALE_AGE] = 0u;
+    state[STATE_SCALE_AGE] = 0u;
     if overflow {
-        state[OVERFLOWED] += 1u;
-        state[SCALE_LOG2] -= 1u;
+        state[STATE_OVERFLOWED] += 1u;
+        state[STATE_SCALE_LOG2] -= 1u;
     } else {
-        state[SKIPPED] += 1u;
-        state[SKIPPED_IN_A_ROW] += 1u;
+        state[STATE_SKIPPED] += 1u;
+        state[STATE_SKIPPED_IN_A_ROW] += 1u;
     }
 }
 
 fn count_good() {
-    state[APPLIED] += 1u;
-    state[SKIPPED_IN_A_ROW] = 0u;
-    if dims.ID != DYNAMIC {
+    state[STATE_APPLIED] += 1u;
+    state[STATE_SKIPPED_IN_A_ROW] = 0u;
+    if dims.ID != LOSS_SCALE_DYNAMIC {
         return;
     }
-    state[SCALE_AGE] += 1u;
-    if state[SCALE_AGE] >= GROWTH_INTERVAL {
-        state[SCALE_AGE] = 0u;
-        state[SCALE_LOG2] = min(LARGEST_SCALE_LOG2, state[SCALE_LOG2] + 1u);
+    state[STATE_SCALE_AGE] += 1u;
+    if state[STATE_SCALE_AGE] >= STATE_GROWTH_INTERVAL {
+        state[STATE_SCALE_AGE] = 0u;
+        state[STATE_SCALE_LOG2] = min(STATE_LARGEST_SCALE_LOG2, state[STATE_SCALE_LOG2] + 1u);
     }
 }
 
 fn decide(total: f32, scale: f32, broken: bool) {
     let skip = broken || !is_finite(loss[0]);
-    state[SKIP] = select(0u, 1u, skip);
+    state[STATE_SKIP] = select(0u, 1u, skip);
     if skip {
         norm[0] = -1.0;
         norm[1] = 0.0;
-        count_skip(broken && is_finite(loss[0]) && state[SCALE_LOG2] > 0u);
+        count_skip(broken && is_finite(loss[0]) && state[STATE_SCALE_LOG2] > 0u);
         return;
     }
     let clip = step.grad_clip;

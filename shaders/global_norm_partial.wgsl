@@ -4,18 +4,17 @@
 @group(0) @binding(1) var<storage, read> grads: array<f32>;             // (N)
 @group(0) @binding(2) var<storage, read_write> partials: array<f32>;    // (blocks, 3)
 
-const BLOCK = 16384u;
 const SMALLEST = 1.2e-38; // below it some devices have no numbers
 const LARGE = 1e30; // far above it some devices have no reciprocals
 
 @compute @workgroup_size(WG_SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let block = group_index(group);
-    let start = block * BLOCK;
+    let start = block * NORM_BLOCK;
     if start >= dims.N {
         return;
     }
-    let end = min(start + BLOCK, dims.N);
+    let end = min(start + NORM_BLOCK, dims.N);
 
     var largest = 0.0;
     var broken = 0.0;

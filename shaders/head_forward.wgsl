@@ -1,7 +1,7 @@
 // logits[slot, START + v] = x[row] · wte[v] for every slot that draws a token, after its row. One
 // workgroup per 8 rows of the table, 32 invocations per row.
 
-@group(0) @binding(1) var<storage, read> slots: array<u32>;           // (SLOTS, 12)
+@group(0) @binding(1) var<storage, read> slots: array<u32>;           // (SLOTS, SLOT_WORDS)
 @group(0) @binding(2) var<storage, read> x: array<x_elem>;            // (T, C)
 @group(0) @binding(3) var<storage, read> wte: array<wte_elem>;        // (V, C)
 @group(0) @binding(4) var<storage, read_write> logits: array<f32>;    // (SLOTS, LD)
@@ -19,7 +19,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if !draws(slot) {
             continue;
         }
-        let row = slot_word(slot, DRAWN_ROW);
+        let row = slot_word(slot, SLOT_ROW);
         var sum = 0.0;
         if v < dims.V {
             for (var c = lane; c < dims.C; c += LANES) {

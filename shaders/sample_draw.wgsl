@@ -2,8 +2,8 @@
 // probabilities exceeds u times their sum. It goes into tokens after its row's position, and into seen. One workgroup per
 // slot: an invocation sums a range of ids; the one in whose range the sum is exceeded finds the token.
 
-@group(0) @binding(1) var<storage, read> slots: array<u32>;           // (SLOTS, 12)
-@group(0) @binding(2) var<storage, read> rows: array<u32>;            // (T, 2)
+@group(0) @binding(1) var<storage, read> slots: array<u32>;           // (SLOTS, SLOT_WORDS)
+@group(0) @binding(2) var<storage, read> rows: array<u32>;            // (T, ROW_WORDS)
 @group(0) @binding(3) var<storage, read> probs: array<f32>;           // (SLOTS, V)
 @group(0) @binding(4) var<storage, read_write> tokens: array<u32>;    // (SLOTS, S + 1)
 @group(0) @binding(5) var<storage, read_write> seen: array<u32>;      // (SLOTS, V)
@@ -19,7 +19,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if !draws(slot) {
         return;
     }
-    let place = place_of(slot_word(slot, DRAWN_ROW));
+    let place = place_of(slot_word(slot, SLOT_ROW));
     if !place.inside {
         return;
     }
@@ -34,7 +34,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     sums[local] = sum;
     if local == 0u {
-        let key = vec2(slot_word(slot, SEED), slot_word(slot, SEED + 1u));
+        let key = vec2(slot_word(slot, SLOT_SEED), slot_word(slot, SLOT_SEED + 1u));
         word = threefry(key, vec2(next, 0u));
     }
     workgroupBarrier();

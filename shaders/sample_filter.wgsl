@@ -5,7 +5,7 @@
 // highest bit down for the largest value that still has k logits, or the mass p, at or above it: exact,
 // whatever ties there are. Among the logits that tie at top-p's value those with the smaller ids stay.
 
-@group(0) @binding(1) var<storage, read> slots: array<u32>;          // (SLOTS, 12)
+@group(0) @binding(1) var<storage, read> slots: array<u32>;          // (SLOTS, SLOT_WORDS)
 @group(0) @binding(2) var<storage, read> seen: array<u32>;           // (SLOTS, V)
 @group(0) @binding(3) var<storage, read> logits: array<f32>;         // (SLOTS, V)
 @group(0) @binding(4) var<storage, read_write> probs: array<f32>;    // (SLOTS, V); on the way, the logits left
@@ -52,9 +52,9 @@ fn search(local: u32, wanted: f32, weigh: bool, largest: f32) -> u32 {
 
 // Penalty and temperature; returns the largest logit.
 fn scale(local: u32) -> f32 {
-    let wanted = slot_real(slot, TEMPERATURE);
+    let wanted = slot_real(slot, SLOT_TEMPERATURE);
     let temperature = select(1.0, wanted, wanted > 0.0);
-    let penalty = slot_real(slot, REPETITION_PENALTY);
+    let penalty = slot_real(slot, SLOT_REPETITION_PENALTY);
     var largest = LOWEST;
     for (var v = local; v < dims.V; v += WG_SIZE) {
         var x = logits[first + v];
@@ -83,7 +83,7 @@ fn greedy(local: u32, largest: f32) {
 }
 
 fn keep_top_k(local: u32, largest: f32) {
-    let least = search(local, f32(slot_word(slot, TOP_K)), false, largest);
+    let least = search(local, f32(slot_word(slot, SLOT_TOP_K)), false, largest);
     for (var v = local; v < dims.V; v += WG_SIZE) {
         if order(probs[first + v]) < least {
             probs[first + v] = GONE;
@@ -92,7 +92,7 @@ fn keep_top_k(local: u32, largest: f32) {
 }
 
 fn keep_top_p(local: u32, largest: f32) {
-    let wanted = slot_real(slot, TOP_P) * at_or_above(local, 0u, true, largest);
+    let wanted = slot_real(slot, SLOT_TOP_P) * at_or_above(local, 0u, true, largest);
     let cut = min(search(local, wanted, true, largest), order(largest));
     let above = at_or_above(local, cut + 1u, true, largest);
 
@@ -129,7 +129,7 @@ fn keep_top_p(local: u32, largest: f32) {
 
 // Softmax of what is left, and min-p: a probability is compared with the largest, whose mass is 1.
 fn finish(local: u32, largest: f32) {
-    let min_p = slot_real(slot, MIN_P);
+    let min_p = slot_real(slot, SLOT_MIN_P);
     var sum = 0.0;
     for (var v = local; v < dims.V; v += WG_SIZE) {
         let p = mass(probs[first + v], largest);
@@ -151,15 +151,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let largest = scale(local);
-    if slot_real(slot, TEMPERATURE) == 0.0 {
+    if slot_real(slot, SLOT_TEMPERATURE) == 0.0 {
         greedy(local, largest);
         return;
     }
-    let top_k = slot_word(slot, TOP_K);
+    let top_k = slot_word(slot, SLOT_TOP_K);
     if top_k > 0u && top_k < dims.V {
         keep_top_k(local, largest);
     }
-    if slot_real(slot, TOP_P) < 1.0 {
+    if slot_real(slot, SLOT_TOP_P) < 1.0 {
         keep_top_p(local, largest);
     }
     finish(local, largest);

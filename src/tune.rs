@@ -13,7 +13,8 @@ use crate::backend::{Backend, Device};
 use crate::check::verify::{self, Row};
 use crate::clock::Stopwatch;
 use crate::error::Result;
-use crate::kernel::{Draw, Kernel, Step, Variant, rows};
+use crate::kernel::rows::{self, Place};
+use crate::kernel::{Draw, Kernel, Step, Variant};
 use crate::plan::{Dispatch, Plan, Role, View};
 
 /// How long a start may time kernels; what is left then waits for the next start.
@@ -180,10 +181,11 @@ fn write_rows(gpu: &mut Gpu, dispatch: &Dispatch) {
         let view = View { buffer: index, start: 0, ..dispatch.args[index] };
         let words: Vec<u32> = match arg.name {
             "rows" => {
-                (0..view.len / rows::ROW_WORDS).flat_map(|t| [0, middle + t as u32]).collect()
+                let place = |t| Place { slot: 0, position: middle as usize + t, first_key: 0 };
+                (0..view.len / rows::ROW_WORDS).flat_map(|t| place(t).words()).collect()
             }
             "slots" => {
-                let count = view.len / rows::SLOT_WORDS;
+                let count = view.len / rows::slot::WORDS;
                 (0..count).flat_map(|_| Draw::default().words(0)).collect()
             }
             _ => continue,

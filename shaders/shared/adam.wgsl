@@ -1,10 +1,5 @@
 // What the variants of Adam share.
 
-const APPLIED = 0u;
-const SKIP = 3u;
-const DECOUPLED = 1u;
-const COUPLED = 2u;
-
 // 1 - exp(x) for x <= 0. Near 0 the difference would lose its digits: there a series, whose first
 // term left out is below 2^-24 of the whole.
 fn one_minus_exp(x: f32) -> f32 {

@@ -40,5 +40,5 @@ fn group_tile(group: vec3<u32>) -> vec2<u32> {
 // The number of a workgroup in a grid that `grid::fold` made; the last ones may be past the end.
 fn group_index(group: vec3<u32>) -> u32 {
     let tile = group_tile(group);
-    return tile.y * 65535u + tile.x;
+    return tile.y * GRID_LARGEST + tile.x;
 }

@@ -1,7 +1,5 @@
 // What becomes of a row of logits in cross-entropy's backward pass, in vectors of four.
 
-const SCALE_LOG2 = 4u;
-
 // Turns every `lanes`th vector from `lane` on into its gradient, and what pads the row into zeros. The lane
 // that owns the target's column writes the loss, before it overwrites the logit.
 fn write_gradient(row: u32, lane: u32, lanes: u32, largest: f32, sum: f32) {
@@ -10,7 +8,7 @@ fn write_gradient(row: u32, lane: u32, lanes: u32, largest: f32, sum: f32) {
     if ignored && lane == 0u {
         row_loss[row] = 0.0;
     }
-    let scale = select(step.loss_scale * f32(1u << state[SCALE_LOG2]), 0.0, ignored);
+    let scale = select(step.loss_scale * f32(1u << state[STATE_SCALE_LOG2]), 0.0, ignored);
     for (var v = lane; v < dims.LD / 4u; v += lanes) {
         let x = logits_four(row, v) - largest;
         if !ignored && v == target_id / 4u {

@@ -1,13 +1,16 @@
-// Where the rows of generation are, by the table `rows` (T, 2) of slots and positions (src/kernel/rows.rs).
+// Where the rows of generation are, by the table `rows` (T, ROW_WORDS) of slots, positions and first keys
+// (src/kernel/rows.rs).
 
 struct Place {
     slot: u32,
     position: u32,
-    inside: bool, // else the row is masked
+    first_key: u32, // the first position that the row sees
+    inside: bool,   // else the row is masked
 }
 
 fn place_of(row: u32) -> Place {
-    let slot = rows[2u * row];
-    let position = rows[2u * row + 1u];
-    return Place(slot, position, slot < dims.SLOTS && position < dims.S);
+    let slot = rows[ROW_WORDS * row];
+    let position = rows[ROW_WORDS * row + 1u];
+    let first_key = min(position, rows[ROW_WORDS * row + 2u]);
+    return Place(slot, position, first_key, slot < dims.SLOTS && position < dims.S);
 }

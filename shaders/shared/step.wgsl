@@ -18,12 +18,9 @@ struct Step {
 
 @group(1) @binding(0) var<uniform> step: Step;
 
-const ACC_SET = 1u;
-const ACC_SET_FIRST = 2u;
-
 // Whether what is accumulated starts afresh: then what was there must not be read.
 fn overwrites() -> bool {
-    return dims.ACC == ACC_SET || (dims.ACC == ACC_SET_FIRST && step.accumulate == 0u);
+    return dims.ACC == ACCUMULATE_SET || (dims.ACC == ACCUMULATE_SET_FIRST && step.accumulate == 0u);
 }
 
 // WGSL may assume that there is no NaN and no infinity; their bits are sure.

@@ -98,7 +98,8 @@ pub fn all() -> Vec<Case> {
         single_ops("single ops of primes", [2, 37, 3, 7]),
         single_ops("single ops, 257", [1, 257, 1, 2]),
         single_ops("single ops of fours", [2, 21, 2, 28]),
-        extension("a sequence of 400", [400, 2, 8]),
+        extension("a sequence of 400", 400, 48, |x| Qkv::packed(x, [2, 2], 8)),
+        extension("a sequence of 400, two key heads", 400, 160, |x| Qkv::packed(x, [4, 2], 20)),
         embeddings("embeddings of 8,400 tokens", [4, 2_100], [7, 4]),
     ]
 }
@@ -214,7 +215,7 @@ pub fn phases(program: &Program, step: Step) -> Vec<Run> {
 /// Prompts and their continuations in all slots, alone and beside each other, and draws with every filter.
 pub fn generation(program: &Program, views: GenerationViews) -> Vec<Run> {
     let plan = &program.plan;
-    let slots = views.slots.len / rows::SLOT_WORDS;
+    let slots = views.slots.len / rows::slot::WORDS;
     let replays: [(u32, &[(usize, usize)]); 7] = [
         (64, &[(0, 37)]),
         (8, &[(1, 3), (0, 5)]),
@@ -341,21 +342,25 @@ fn attention(
     Case { vocab: t as u32, tokens: vec![first_key], ..whole(name, g) }
 }
 
-/// Sequences of NH heads of HS channels that grow to `s` positions, whose caches are read in several blocks.
-fn extension(name: &str, [s, nh, hs]: [usize; 3]) -> Case {
+/// Sequences that grow to `s` positions, whose caches are read in several blocks: in rows of `channels`, `heads` finds
+/// the queries, keys and values. The rows of the second replay see a window.
+fn extension(name: &str, s: usize, channels: usize, heads: impl FnOnce(Var) -> Qkv) -> Case {
     let (count, slots) = (8, 2);
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_extend(count, slots);
-    let qkv = g.input("qkv", count * 3 * nh * hs);
-    g.attention("attention", Qkv::packed(qkv, [nh, nh], hs), s);
+    let qkv = g.input("qkv", count * channels);
+    g.attention("attention", heads(qkv), s);
     g.record_forward(Phase::Extend(count as u32));
     let all = 0..g.plan.dispatches.len();
     let view = g.rows_table();
     // The last place of the first block and the first of the second, and an end with masked rows, of either slot.
     let feed = |slot, position, count| Feed { slot, position, count, draw: None };
-    let replays = [vec![feed(0, 252, 8)], vec![feed(1, 254, 3), feed(0, s - 4, 4)]];
-    let run = |feeds: Vec<Feed>| {
-        let [words, _] = rows::tables(&feeds, count, slots);
+    let replays = [(vec![feed(0, 252, 8)], s), (vec![feed(1, 254, 3), feed(0, s - 4, 4)], 300)];
+    let run = |(feeds, window): (Vec<Feed>, usize)| {
+        let [mut words, _] = rows::tables(&feeds, count, slots);
+        for row in words.chunks_exact_mut(rows::ROW_WORDS).filter(|row| row[0] != rows::NONE) {
+            row[2] = (row[1] + 1).saturating_sub(window as u32);
+        }
         Run { range: all.clone(), step: Step::default(), tables: vec![(view, words)] }
     };
     Case { runs: replays.map(run).into(), ..bare(name, g.plan) }

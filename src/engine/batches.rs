@@ -4,9 +4,9 @@ use super::{Engine, Gradients};
 use crate::backend::{Out, Ticket};
 use crate::error::Result;
 use crate::kernel::Step;
+use crate::kernel::state;
 use crate::model::{BatchViews, UpdateViews};
 use crate::ops::cross_entropy::{IGNORE, counted};
-use crate::ops::global_norm::state;
 use crate::plan::Phase;
 
 /// What an update came to, read back from the device.

@@ -14,8 +14,8 @@ use crate::config::GptConfig;
 use crate::error::Result;
 use crate::finetune::FineTune;
 use crate::kernel::Step;
+use crate::kernel::state;
 use crate::model::{Program, Uses, check_finetune};
-use crate::ops::global_norm::state;
 use crate::plan::Phase;
 use crate::profile::Profile;
 

@@ -165,7 +165,7 @@ impl Graph {
 
     /// The table (SLOTS,12) of what slots draw by: [`crate::kernel::rows`].
     pub fn slots_table(&mut self) -> View {
-        let len = self.dims.SLOTS as usize * rows::SLOT_WORDS;
+        let len = self.dims.SLOTS as usize * rows::slot::WORDS;
         self.buffer(Role::Staging, "slots", len, Format::U32)
     }
 

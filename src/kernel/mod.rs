@@ -1,11 +1,13 @@
 //! What a kernel is: a name, a signature, a CPU twin, and the WGSL variants that obey both.
 
+pub mod constants;
 mod dims;
 mod format;
 pub mod grid;
 pub mod rows;
 pub mod shared;
 mod signature;
+pub mod state;
 mod step;
 mod twin;
 mod variant;

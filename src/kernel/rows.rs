@@ -6,20 +6,65 @@
 
 use super::dims::Dims;
 
-/// Words of a row: its slot and its position.
-pub const ROW_WORDS: usize = 2;
+/// Words of a row: its slot, its position, and the first position that it sees.
+pub const ROW_WORDS: usize = 3;
 
-/// Words of a slot: the row that its token is drawn after, the key, top-k; then temperature, top-p, min-p and the
-/// repetition penalty, each as an f32 and what rounding to it left, as another.
-pub const SLOT_WORDS: usize = 12;
+/// The words of a slot. A real number takes two: an f32, and what rounding to it left, as another.
+pub mod slot {
+    /// The row that its token is drawn after.
+    pub const ROW: usize = 0;
+    /// The key of the random number, two words.
+    pub const SEED: usize = 1;
+    /// [`Draw::top_k`](super::Draw::top_k).
+    pub const TOP_K: usize = 3;
+    /// [`Draw::temperature`](super::Draw::temperature).
+    pub const TEMPERATURE: usize = 4;
+    /// [`Draw::top_p`](super::Draw::top_p).
+    pub const TOP_P: usize = 6;
+    /// [`Draw::min_p`](super::Draw::min_p).
+    pub const MIN_P: usize = 8;
+    /// [`Draw::repetition_penalty`](super::Draw::repetition_penalty).
+    pub const REPETITION_PENALTY: usize = 10;
+    /// How many there are.
+    pub const WORDS: usize = 12;
+}
 
 /// The slot of a row that is masked, and the row of a slot that draws nothing.
 pub const NONE: u32 = u32::MAX;
 
-/// Where a row of generation is, by the table `rows` (T,[`ROW_WORDS`]); `None` if it is masked.
-pub fn place(dims: &Dims, rows: &[u32], row: usize) -> Option<(usize, usize)> {
-    let (slot, position) = (rows[row * ROW_WORDS], rows[row * ROW_WORDS + 1]);
-    (slot < dims.SLOTS && position < dims.S).then_some((slot as usize, position as usize))
+/// Where a row of generation is, and what it sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The slot whose sequence it belongs to.
+    pub slot: usize,
+    /// The position in that sequence.
+    pub position: usize,
+    /// The first position that it sees; the last is its own.
+    pub first_key: usize,
+}
+
+impl Place {
+    /// Of row `row`, by the table `rows` (T,[`ROW_WORDS`]); `None` if it is masked. A row sees itself, whatever first
+    /// key the table names.
+    pub fn of_row(dims: &Dims, rows: &[u32], row: usize) -> Option<Place> {
+        let words = &rows[row * ROW_WORDS..][..ROW_WORDS];
+        let (slot, position) = (words[0], words[1]);
+        (slot < dims.SLOTS && position < dims.S).then_some(Place {
+            slot: slot as usize,
+            position: position as usize,
+            first_key: position.min(words[2]) as usize,
+        })
+    }
+
+    /// How many positions it sees.
+    pub fn keys(self) -> usize {
+        self.position + 1 - self.first_key
+    }
+
+    /// The words of a row.
+    pub fn words(self) -> [u32; ROW_WORDS] {
+        [self.slot, self.position, self.first_key].map(|n| n as u32)
+    }
 }
 
 /// What a replay does to one slot: it feeds tokens of the slot's sequence, and may draw the next one.
@@ -35,15 +80,16 @@ pub struct Feed {
     pub draw: Option<Draw>,
 }
 
-/// What both tables hold for a replay of `rows` rows: `rows` (rows,[`ROW_WORDS`]) and `slots` (slots,[`SLOT_WORDS`]).
+/// What both tables hold for a replay of `rows` rows: `rows` (rows,[`ROW_WORDS`]) and `slots` (slots,[`slot::WORDS`]).
 pub fn tables(feeds: &[Feed], rows: usize, slots: usize) -> [Vec<u32>; 2] {
     let mut places = vec![];
-    let mut draws = vec![NONE; slots * SLOT_WORDS];
+    let mut draws = vec![NONE; slots * slot::WORDS];
     for Feed { slot, position, count, draw } in feeds {
-        places.extend((0..*count).flat_map(|i| [*slot as u32, (position + i) as u32]));
+        let place = |i| Place { slot: *slot, position: position + i, first_key: 0 };
+        places.extend((0..*count).flat_map(|i| place(i).words()));
         if let Some(draw) = draw {
             let row = places.len() / ROW_WORDS - 1;
-            draws[slot * SLOT_WORDS..][..SLOT_WORDS].copy_from_slice(&draw.words(row as u32));
+            draws[slot * slot::WORDS..][..slot::WORDS].copy_from_slice(&draw.words(row as u32));
         }
     }
     places.resize(rows * ROW_WORDS, NONE);
@@ -82,25 +128,35 @@ impl Default for Draw {
 
 impl Draw {
     /// The words of a slot that draws so after row `row`.
-    pub fn words(&self, row: u32) -> [u32; SLOT_WORDS] {
-        let [t, p, m, r] =
-            [self.temperature, self.top_p, self.min_p, self.repetition_penalty].map(split);
-        let [seed_0, seed_1] = self.seed;
-        [row, seed_0, seed_1, self.top_k, t[0], t[1], p[0], p[1], m[0], m[1], r[0], r[1]]
+    pub fn words(&self, row: u32) -> [u32; slot::WORDS] {
+        let mut words = [0; slot::WORDS];
+        words[slot::ROW] = row;
+        words[slot::SEED..][..2].copy_from_slice(&self.seed);
+        words[slot::TOP_K] = self.top_k;
+        for (at, real) in [
+            (slot::TEMPERATURE, self.temperature),
+            (slot::TOP_P, self.top_p),
+            (slot::MIN_P, self.min_p),
+            (slot::REPETITION_PENALTY, self.repetition_penalty),
+        ] {
+            words[at..][..2].copy_from_slice(&split(real));
+        }
+        words
     }
 
-    /// What slot `slot` draws by, by the table `slots` (SLOTS,[`SLOT_WORDS`]), and after which of `rows` rows; `None`
+    /// What slot number `of` draws by, by the table `slots` (SLOTS,[`slot::WORDS`]), and after which of `rows` rows; `None`
     /// if it draws nothing.
-    pub fn of_slot(slots: &[u32], slot: usize, rows: usize) -> Option<(usize, Draw)> {
-        let words = &slots[slot * SLOT_WORDS..][..SLOT_WORDS];
-        let row = words[0] as usize;
+    pub fn of_slot(slots: &[u32], of: usize, rows: usize) -> Option<(usize, Draw)> {
+        let words = &slots[of * slot::WORDS..][..slot::WORDS];
+        let real = |at: usize| join(words[at], words[at + 1]);
+        let row = words[slot::ROW] as usize;
         let draw = Draw {
-            seed: [words[1], words[2]],
-            top_k: words[3],
-            temperature: join(words[4], words[5]),
-            top_p: join(words[6], words[7]),
-            min_p: join(words[8], words[9]),
-            repetition_penalty: join(words[10], words[11]),
+            seed: [words[slot::SEED], words[slot::SEED + 1]],
+            top_k: words[slot::TOP_K],
+            temperature: real(slot::TEMPERATURE),
+            top_p: real(slot::TOP_P),
+            min_p: real(slot::MIN_P),
+            repetition_penalty: real(slot::REPETITION_PENALTY),
         };
         (row < rows).then_some((row, draw))
     }

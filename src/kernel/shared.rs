@@ -44,8 +44,10 @@ pub const COOP_NUMBERS: &str = include_str!("../../shaders/shared/coop_numbers.w
 pub const COOP_8X8: &str = include_str!("../../shaders/shared/coop_8x8.wgsl");
 /// Its matrices of 16 x 16.
 pub const COOP_16X16: &str = include_str!("../../shaders/shared/coop_16x16.wgsl");
-/// Where attention's heads lie, and which keys a position sees.
-pub const ATTENTION: &str = include_str!("../../shaders/shared/attention.wgsl");
+/// Where attention's heads lie.
+pub const HEADS: &str = include_str!("../../shaders/shared/heads.wgsl");
+/// Which keys a position sees in training.
+pub const FIRST_KEY: &str = include_str!("../../shaders/shared/first_key.wgsl");
 /// Its online softmax of four keys and four queries at a time.
 pub const ATTENTION_SOFTMAX: &str = include_str!("../../shaders/shared/attention_softmax.wgsl");
 /// Probabilities and the gradients of scores of one position with four others.

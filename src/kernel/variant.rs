@@ -1,5 +1,6 @@
 //! The GPU's side of a kernel: WGSL texts, what they need of an adapter, and which dispatches they fit.
 
+use super::constants;
 use super::dims::Dims;
 use super::format::Format;
 use super::signature::Arg;
@@ -39,6 +40,7 @@ impl Variant {
             }
         }
         text += &format!("{}\n{EVERY}{}\n", self.wgsl, self.shared.concat());
+        text += constants::header();
         for (arg, format) in args.iter().zip(formats).filter(|(arg, _)| arg.formats.len() > 1) {
             text += &format!("alias {}_elem = {};\n", arg.name, format.wgsl);
         }

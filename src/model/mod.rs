@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::config::{GptConfig, Optimizer, Precision, Recompute, TrainConfig};
 use crate::finetune::FineTune;
 use crate::graph::{Graph, Op, Param, Slot};
-use crate::kernel::{Dims, Feed, Format, LossScale, rows};
+use crate::kernel::{Dims, Feed, Format, LossScale, rows, state};
 use crate::ops::head::{Head, HeadExtend, row_stride};
 use crate::ops::{global_norm, optimizer, sample};
 use crate::plan::{Limits, Phase, Plan, Role, View};
@@ -104,7 +104,7 @@ pub struct BatchViews {
 pub struct UpdateViews {
     /// (2): the norm, -1 if not finite, and the factor that clips it.
     pub norm: View,
-    /// What only the device knows: [`global_norm::state`].
+    /// What only the device knows: [`crate::kernel::state`].
     pub state: View,
 }
 
@@ -128,7 +128,7 @@ pub struct GenerationViews {
 impl GenerationViews {
     /// What the tables hold for a replay of `n` rows that feeds the slots so.
     pub fn tables(&self, n: u32, feeds: &[Feed]) -> Vec<(View, Vec<u32>)> {
-        let [rows, slots] = rows::tables(feeds, n as usize, self.slots.len / rows::SLOT_WORDS);
+        let [rows, slots] = rows::tables(feeds, n as usize, self.slots.len / rows::slot::WORDS);
         vec![(self.rows.slice(0, rows.len()), rows), (self.slots, slots)]
     }
 }
@@ -253,7 +253,7 @@ fn chunk_rows(g: &Graph, rows: usize, v: usize, limits: Limits) -> usize {
 
 /// What only the device knows: made at the first call.
 fn state_view(g: &mut Graph) -> View {
-    g.buffer(Role::Staging, "state", global_norm::state::LEN, Format::U32)
+    g.buffer(Role::Staging, "state", state::LEN, Format::U32)
 }
 
 fn record_update(

@@ -15,12 +15,12 @@
 
 use rayon::prelude::*;
 
+use crate::kernel::state;
 use crate::kernel::{
     Dims, FLOATS, Format, Io, Kernel, Needs, Real, Step, accumulate, adds, changes, grid, reads,
     reads_u32, twin, writes,
 };
 use crate::math::simd::{self, vector_fn};
-use crate::ops::global_norm::state;
 use crate::ops::variants::portable;
 
 /// The target of a row without one: PyTorch's -100.

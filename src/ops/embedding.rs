@@ -13,7 +13,7 @@
 use rayon::prelude::*;
 
 use crate::graph::{Graph, Op, Recorder, Sharing, Slice, Var, Wanted};
-use crate::kernel::rows::place;
+use crate::kernel::rows::Place;
 use crate::kernel::{
     Accumulate, Dims, Format, Io, Kernel, Needs, Real, Step, accumulate, adds, four_channels, grid,
     reads, reads_u32, twin, writes_part,
@@ -210,8 +210,8 @@ fn extend_forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     let (c, length) = (dims.C as usize, dims.S as usize + 1);
     for row in 0..dims.T as usize {
         let out = &mut out[row * c..(row + 1) * c];
-        match place(dims, rows, row) {
-            Some((slot, position)) => {
+        match Place::of_row(dims, rows, row) {
+            Some(Place { slot, position, .. }) => {
                 embed([wte, wpe], dims, (tokens[slot * length + position], position), out);
             }
             None if dims.START == 0 => out.fill(F::zero()),

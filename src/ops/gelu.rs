@@ -8,16 +8,13 @@
 use rayon::prelude::*;
 
 use crate::graph::{Graph, Op, Recorder, Sharing, Var};
+use crate::kernel::constants::{GELU_CUBIC, GELU_SCALE};
 use crate::kernel::{
     Dims, FLOATS, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, twin, writes,
 };
 use crate::math::simd::{self, CHUNK, vector_fn};
 use crate::ops::variants::portable;
 use crate::plan::Plan;
-
-/// √(2/π)
-const SCALE: f64 = 0.797_884_560_802_865_4;
-const CUBIC: f64 = 0.044_715;
 
 /// `out` from `x`.
 pub const FORWARD: Kernel = Kernel {
@@ -80,7 +77,7 @@ impl Op for Gelu {
 }
 
 fn tanh<F: Real>(x: F) -> F {
-    (F::of(SCALE) * (x + F::of(CUBIC) * x * x * x)).tanh()
+    (F::of(GELU_SCALE) * (x + F::of(GELU_CUBIC) * x * x * x)).tanh()
 }
 
 /// GELU of one number.
@@ -99,7 +96,7 @@ fn backward<F: Real>(_: &Dims, _: &Step, io: Io<'_, F>) {
     let ([x, dout], [dx]) = io.reals();
     for ((&x, &dout), dx) in x.iter().zip(dout).zip(dx) {
         let (t, half) = (tanh(x), F::of(0.5));
-        let inner = F::of(SCALE) * (F::one() + F::of(3.0 * CUBIC) * x * x);
+        let inner = F::of(GELU_SCALE) * (F::one() + F::of(3.0 * GELU_CUBIC) * x * x);
         *dx = dout * (half * (F::one() + t) + half * x * (F::one() - t * t) * inner);
     }
 }

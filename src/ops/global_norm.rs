@@ -15,61 +15,19 @@
 
 use rayon::prelude::*;
 
+use crate::kernel::constants::{NORM_BLOCK, NORM_PARTIAL_LEN};
+use crate::kernel::state::{self, GROWTH_INTERVAL, LARGEST_SCALE_LOG2};
 use crate::kernel::{Dims, Io, Kernel, LossScale, Real, Step, changes_u32, reads, twin, writes};
 use crate::math::simd::{self, vector_fn};
 use crate::ops::variants::portable;
 use crate::plan::{Plan, View};
 
-/// Gradients a workgroup reduces.
-pub const BLOCK: usize = 1 << 14;
-/// Numbers a block leaves: max, sum, and 1 if something was not finite.
-pub const PARTIAL_LEN: usize = 3;
+/// Gradients that a workgroup reduces.
+const BLOCK: usize = NORM_BLOCK as usize;
+/// Numbers that a block leaves: max, sum, and 1 if something was not finite.
+const PARTIAL_LEN: usize = NORM_PARTIAL_LEN as usize;
 /// Where a slice's partials begin: whole blocks, at an offset that every device can bind.
 const ALIGNMENT: usize = 64 * PARTIAL_LEN;
-
-/// Updates in a row without overflow after which a dynamic loss scale doubles.
-pub const GROWTH_INTERVAL: u32 = 2000;
-/// The logarithm to base 2 of the scale that a dynamic one begins with.
-pub const FIRST_SCALE_LOG2: u32 = 16;
-/// The logarithm to base 2 of the largest scale.
-pub const LARGEST_SCALE_LOG2: u32 = 24;
-
-/// The words of `state`.
-pub mod state {
-    use super::FIRST_SCALE_LOG2;
-    use crate::kernel::{LossScale, Real};
-
-    /// Updates applied.
-    pub const APPLIED: usize = 0;
-    /// Updates skipped since the last that was applied.
-    pub const SKIPPED_IN_A_ROW: usize = 1;
-    /// Updates skipped in all.
-    pub const SKIPPED: usize = 2;
-    /// 1 if the update under way is skipped.
-    pub const SKIP: usize = 3;
-    /// The logarithm to base 2 of the loss scale: of all zeros, as a device makes them, the scale is 1.
-    pub const SCALE_LOG2: usize = 4;
-    /// Updates applied in a row since the scale changed.
-    pub const SCALE_AGE: usize = 5;
-    /// Updates skipped in all since the scale was too large; [`SKIPPED`] does not count them.
-    pub const OVERFLOWED: usize = 6;
-    /// The number of words.
-    pub const LEN: usize = 7;
-
-    /// The words before the first update.
-    pub fn first(scale: LossScale) -> [u32; LEN] {
-        let mut words = [0; LEN];
-        if scale == LossScale::Dynamic {
-            words[SCALE_LOG2] = FIRST_SCALE_LOG2;
-        }
-        words
-    }
-
-    /// What every gradient is multiplied by.
-    pub fn loss_scale<F: Real>(words: &[u32]) -> F {
-        F::of(2_f64.powi(words[SCALE_LOG2] as i32))
-    }
-}
 
 /// `partials` (blocks,3) from a slice of the gradients.
 pub const PARTIAL: Kernel = Kernel {
@@ -79,7 +37,7 @@ pub const PARTIAL: Kernel = Kernel {
     cpu: Some(fast_partial),
     flops: |d| 3 * u64::from(d.N),
     variants: portable!("global_norm_partial", [REDUCE], |d, _| {
-        crate::kernel::grid::fold(d.N.div_ceil(BLOCK as u32))
+        crate::kernel::grid::fold(d.N.div_ceil(NORM_BLOCK))
     }),
 };
 

@@ -63,7 +63,7 @@ pub struct Head {
     pub row_loss: View,
     /// (1)
     pub loss: View,
-    /// The words of [`crate::ops::global_norm::state`], in training.
+    /// The words of [`crate::kernel::state`], in training.
     pub state: Option<View>,
 }
 

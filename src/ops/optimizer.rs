@@ -14,11 +14,11 @@ use rayon::prelude::*;
 
 use crate::config::Optimizer;
 use crate::graph::Slot;
+use crate::kernel::state;
 use crate::kernel::{
     Decay, Dims, Io, Kernel, Needs, Real, Step, changes, grid, reads, reads_u32, twin,
 };
 use crate::math::simd::{CHUNK, vector_fn};
-use crate::ops::global_norm::state;
 use crate::ops::variants::portable;
 use crate::plan::{Plan, View};
 

@@ -19,7 +19,7 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::rows::place;
+use crate::kernel::rows::Place;
 use crate::kernel::{
     Dims, Draw, Io, Kernel, Real, Step, changes_u32, grid, reads, reads_u32, twin, writes_part,
     writes_part_u32,
@@ -124,7 +124,7 @@ fn draw<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     let (v, length) = (dims.V as usize, dims.S as usize + 1);
     for slot in 0..dims.SLOTS as usize {
         let Some((row, draw)) = Draw::of_slot(slots, slot, dims.T as usize) else { continue };
-        let Some((_, position)) = place(dims, rows, row) else { continue };
+        let Some(Place { position, .. }) = Place::of_row(dims, rows, row) else { continue };
         let next = position + 1;
         let u = random::unit(random::threefry(draw.seed, [next as u32, 0])[0]);
         let chosen = choose(&probs[slot * v..][..v], u);

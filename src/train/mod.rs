@@ -29,8 +29,8 @@ use crate::error::{Error, Result, field};
 use crate::fit::Programs;
 use crate::gpt::Gpt;
 use crate::kernel::Step;
+use crate::kernel::state;
 use crate::model::{self, Uses};
-use crate::ops::global_norm::state;
 use crate::ops::{dropout, random};
 
 use profiling::Profiling;

@@ -135,12 +135,17 @@ impl Recorded {
 
 fn assert_close(what: &str, got: &[Vec<f32>; 2], want: &[Vec<f64>; 2]) {
     for (part, (got, want)) in ["out", "dqkv"].iter().zip(got.iter().zip(want)) {
-        let largest = want.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
-        for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
-            // Sums of some dozens of products in single precision.
-            let close = (f64::from(got) - want).abs() <= 1e-5 * largest;
-            assert!(close, "{what}: {part}[{i}]: got {got}, want {want}");
-        }
+        assert_close_to(&format!("{what}: {part}"), got, want);
+    }
+}
+
+fn assert_close_to(what: &str, got: &[f32], want: &[f64]) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let largest = want.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+    for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
+        // Sums of some dozens of products in single precision.
+        let close = (f64::from(got) - want).abs() <= 1e-5 * largest;
+        assert!(close, "{what}[{i}]: got {got}, want {want}");
     }
 }
 
@@ -161,6 +166,47 @@ fn every_layout_and_first_key_is_the_definition() {
                 let mut gpu = Gpu::with(gpu, Arc::clone(&plan), choice).expect("it fits");
                 let got = recorded.run(&mut gpu, &first_keys);
                 assert_close(&format!("GPU {:?}, {what}", variant.name), &got, &want);
+            }
+        }
+    }
+}
+
+/// The same rows in generation, in one replay: a slot per sequence.
+#[test]
+fn generation_reads_every_layout_and_first_key() {
+    for layout in LAYOUTS {
+        let mut graph = Graph::new(Limits::NONE, false, 1e-5);
+        graph.begin_extend(B * T, B);
+        let heads = layout.2(graph.input("x", B * T * layout.1));
+        let out = graph.attention("attn", heads, T);
+        let rows = graph.rows_table();
+        graph.record_forward(Phase::Forward);
+        let plan = Arc::new(graph.plan);
+        let trained = Recorded::new(*layout);
+        for (name, first_key) in FIRST_KEYS {
+            let first_keys: Vec<u32> = (0..B * T).map(|row| first_key(row % T)).collect();
+            let [want, _] = trained.by_definition(&first_keys);
+            let what = format!("{}, {name}", layout.0);
+            let words =
+                (0..B * T).flat_map(|row| [(row / T) as u32, (row % T) as u32, first_keys[row]]);
+            let words: Vec<u32> = words.collect();
+            let run = |backend: &mut dyn Backend| {
+                backend.write(heads.var.value, &noise(1, heads.var.value.len));
+                backend.write_u32(rows, &words);
+                backend.run(plan.phase(Phase::Forward), &Step::default());
+                let mut data = vec![0.0; out.value.len];
+                backend.read(out.value, &mut data).expect("the device is there");
+                data
+            };
+            for of in [Use::Kernels, Use::Twins] {
+                let got = run(&mut Cpu::<f32>::new(Arc::clone(&plan), of));
+                assert_close_to(&format!("{of:?}, {what}: out"), &got, &want);
+            }
+            let Some(gpu) = unchecked_gpu() else { continue };
+            for variant in attention::EXTEND_FORWARD.variants {
+                let choice = Choice::Named(variant.name);
+                let got = run(&mut Gpu::with(gpu, Arc::clone(&plan), choice).expect("it fits"));
+                assert_close_to(&format!("GPU {:?}, {what}: out", variant.name), &got, &want);
             }
         }
     }

@@ -2,13 +2,17 @@
 
 use wgpt::config::Optimizer;
 use wgpt::graph::Slot;
-use wgpt::kernel::{Dims, Draw, Format, LossScale, Step, rows};
-use wgpt::ops::global_norm::{self, BLOCK, NormViews};
+use wgpt::kernel::constants::NORM_BLOCK;
+use wgpt::kernel::{Dims, Draw, Format, LossScale, Step, rows, state};
+use wgpt::ops::global_norm::{self, NormViews};
 use wgpt::ops::optimizer;
 use wgpt::ops::sample;
 use wgpt::plan::{Phase, Plan, Role, View};
 
 use crate::common::{On, Subject, assert_relative};
+
+/// Gradients that one workgroup reduces.
+const BLOCK: usize = NORM_BLOCK as usize;
 
 /// Elements of the first slice: two blocks of partial sums and the beginning of a third.
 const FIRST: usize = 2 * BLOCK + 3;
@@ -31,7 +35,7 @@ impl Update {
         let len = global_norm::partials_len(&grads);
         let [partials, loss, norm] = [("partials", len), ("loss", 1), ("norm", 2)]
             .map(|(name, len)| plan.buffer(Role::Staging, name, len, Format::F32));
-        let state = plan.buffer(Role::Staging, "state", global_norm::state::LEN, Format::U32);
+        let state = plan.buffer(Role::Staging, "state", state::LEN, Format::U32);
         let views = NormViews { partials, loss, norm, state };
         global_norm::record(&mut plan, &grads, views, LossScale::Fixed);
         for (params, grads) in params.into_iter().zip(grads) {
@@ -51,7 +55,7 @@ impl Update {
             self.on.write(view, &data);
         }
         self.params.iter().for_each(|view| self.on.write(*view, &vec![0.25; view.len]));
-        self.on.write_u32(self.state, &[0; global_norm::state::LEN]);
+        self.on.write_u32(self.state, &[0; state::LEN]);
         self.on.run(Phase::Update, step);
         self.on.read(self.norm).try_into().expect("a norm and its factor")
     }
@@ -142,7 +146,7 @@ fn norms_of_very_large_and_very_small_gradients_are_right() {
 fn filtered(on: On, logits: &[f32], draw: &Draw) -> Vec<f64> {
     let v = logits.len();
     let mut plan = Plan::default();
-    let slots = plan.buffer(Role::Staging, "slots", rows::SLOT_WORDS, Format::U32);
+    let slots = plan.buffer(Role::Staging, "slots", rows::slot::WORDS, Format::U32);
     let seen = plan.buffer(Role::Staging, "seen", v, Format::U32);
     let [input, probs] =
         ["logits", "probs"].map(|name| plan.buffer(Role::Logits, name, v, Format::F32));

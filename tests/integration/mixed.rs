@@ -8,9 +8,9 @@ use wgpt::backend::gpu::Gpu;
 use wgpt::config::{Optimizer, Precision};
 use wgpt::data::{Tokens, stories};
 use wgpt::engine::{Engine, Tensor};
+use wgpt::kernel::state::{self, FIRST_SCALE_LOG2, GROWTH_INTERVAL, LARGEST_SCALE_LOG2};
 use wgpt::kernel::{LossScale, Step};
 use wgpt::model::{EXTENDS, Uses};
-use wgpt::ops::global_norm::{FIRST_SCALE_LOG2, GROWTH_INTERVAL, LARGEST_SCALE_LOG2, state};
 use wgpt::plan::Phase;
 use wgpt::{Event, Gpt, GptConfig, TrainConfig, Trainer};
 

@@ -7,10 +7,10 @@ use serde_json::Value;
 use wgpt::backend::Device;
 use wgpt::config::Optimizer;
 use wgpt::generate::generate;
-use wgpt::kernel::{Dims, Draw, Format, Step, rows};
+use wgpt::kernel::{Dims, Draw, Format, Step, rows, state};
 use wgpt::model::{EXTENDS, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
-use wgpt::ops::{global_norm, sample};
+use wgpt::ops::sample;
 use wgpt::plan::{Phase, Plan, Role};
 use wgpt::{GenerateOptions, Gpt};
 
@@ -158,9 +158,9 @@ fn follow(trajectory: &Trajectory, on: On) {
         assert_relative(&what("norm"), norm[0], number("grad_norm"), tolerance);
         assert_relative(&what("coefficient"), norm[1], number("clip_coef"), tolerance);
     }
-    let state = model.on.read_u32(update.state);
-    assert_eq!(state[global_norm::state::APPLIED] as usize, steps.len());
-    assert_eq!(state[global_norm::state::SKIPPED], 0);
+    let words = model.on.read_u32(update.state);
+    assert_eq!(words[state::APPLIED] as usize, steps.len());
+    assert_eq!(words[state::SKIPPED], 0);
     compare_weights(&mut model, &tensors, on, learned);
 
     // The first batch, once more, with the final weights.
@@ -352,7 +352,7 @@ fn filter_vector(vector: &Value, on: On) -> usize {
         vector["logits"].as_array().expect("logits").iter().map(|x| number(x) as f32).collect();
     let v = logits.len();
     let mut plan = Plan::default();
-    let slots = plan.buffer(Role::Staging, "slots", rows::SLOT_WORDS, Format::U32);
+    let slots = plan.buffer(Role::Staging, "slots", rows::slot::WORDS, Format::U32);
     let seen = plan.buffer(Role::Staging, "seen", v, Format::U32);
     let input = plan.buffer(Role::Logits, "logits", v, Format::F32);
     let probs = plan.buffer(Role::Logits, "probs", v, Format::F32);

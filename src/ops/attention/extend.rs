@@ -1,16 +1,18 @@
 //! Attention of new positions over all positions so far.
 //!
-//! In generation a cache (SLOTS,2,S,C) holds the keys and the values of all positions of every slot so far. The keys
-//! and values of a row ([`crate::kernel::rows`]) are stored at its position of its slot, and it sees the positions of
-//! that slot up to its own. Each row is computed by itself, so that its bits do not depend on the others.
+//! In generation a cache (SLOTS,2,S,KVH·HS) holds the keys and the values of all positions of every slot so far. The
+//! keys and values of a row ([`crate::kernel::rows`]) are stored at its position of its slot, and it sees the positions
+//! of that slot from its first key up to its own. Each row is computed by itself, so that its bits do not depend on the
+//! others. Where a row has its queries, keys and values is said as in training ([`Qkv`](super::Qkv)).
 
 use rayon::prelude::*;
 
 use super::cpu::column_groups;
 use super::four_head_channels;
+use super::heads::{Heads, kv_head};
 use super::twins::{dot, log_sum_exp, query, root};
 use crate::graph::{Op, Recorder};
-use crate::kernel::rows::place;
+use crate::kernel::rows::Place;
 use crate::kernel::{
     Dims, FLOATS, Io, Kernel, Needs, Real, Step, grid, reads, reads_u32, twin, writes, writes_part,
 };
@@ -21,7 +23,7 @@ use crate::plan::{Plan, View};
 /// One workgroup per head of a row; z counts parts of its channels.
 fn row_heads(d: &Dims, channels: u32) -> [u32; 3] {
     let [x, y, _] = grid::fold(d.NH * d.T);
-    [x, y, (d.C / d.NH).div_ceil(channels)]
+    [x, y, d.HS.div_ceil(channels)]
 }
 
 /// Keys and values of rows into the cache.
@@ -31,8 +33,8 @@ pub const EXTEND_STORE: Kernel = Kernel {
     twin: twin!(extend_store),
     cpu: None,
     flops: |_| 0,
-    variants: portable!("attention_extend_store", [ROWS], |d, _| {
-        grid::fold((d.T * d.C).div_ceil(256))
+    variants: portable!("attention_extend_store", [HEADS, ROWS], |d, _| {
+        grid::fold((d.T * d.KVH * d.HS).div_ceil(256))
     }),
 };
 
@@ -50,26 +52,26 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     flops: |d| 4 * u64::from(d.T) * u64::from(d.S) * u64::from(d.C),
     variants: portable!(
         "attention_extend_forward",
-        [REDUCE, ROWS],
+        [HEADS, REDUCE, ROWS],
         |d, _| row_heads(d, 256),
-        "vectors": [REDUCE, ROWS],
+        "vectors": [HEADS, REDUCE, ROWS],
         Needs::NOTHING,
         four_head_channels,
         |d, _| row_heads(d, 1024)
     ),
 };
 
-/// `out` (T,C) of T rows from `qkv` (T,3C) and a cache (SLOTS,2,S,C).
+/// `out` (T,NH·HS) of T rows from `qkv` and a cache (SLOTS,2,S,KVH·HS).
 pub struct AttentionExtend {
-    /// T, C, NH, S, SLOTS.
+    /// T, S, SLOTS, C (NH·HS), NH, and where the heads are.
     pub dims: Dims,
-    /// (T,2)
+    /// (T,[`ROW_WORDS`](crate::kernel::rows::ROW_WORDS))
     pub rows: View,
-    /// (T,3C)
+    /// What `dims` says.
     pub qkv: View,
-    /// (SLOTS,2,S,C)
+    /// (SLOTS,2,S,KVH·HS)
     pub cache: View,
-    /// (T,C)
+    /// (T,NH·HS)
     pub out: View,
 }
 
@@ -85,41 +87,52 @@ impl Op for AttentionExtend {
     }
 }
 
-/// Keys (0) or values (1) of a slot from a position on, from the first channel of a head on.
-fn cached<'a, F>(dims: &Dims, cache: &'a [F], [slot, side, head]: [usize; 3]) -> &'a [F] {
-    let (c, s) = (dims.C as usize, dims.S as usize);
-    let slot = &cache[slot * 2 * s * c..][..2 * s * c];
-    &slot[side * s * c + head * c / dims.NH as usize..]
+/// Channels of a position in the keys, or the values, of a cache.
+fn cached_width(dims: &Dims) -> usize {
+    (dims.KVH * dims.HS) as usize
+}
+
+/// The keys and the values that a head of a row may see, from the first channel of the first on: each is
+/// [`cached_width`] from the next.
+fn cached<'a, F>(dims: &Dims, cache: &'a [F], place: Place, head: usize) -> [&'a [F]; 2] {
+    let (width, hs) = (cached_width(dims), dims.HS as usize);
+    let side = dims.S as usize * width;
+    let slot = &cache[place.slot * 2 * side..][..2 * side];
+    let first = place.first_key * width + kv_head(dims, head) * hs;
+    [&slot[first..side], &slot[side + first..]]
 }
 
 fn extend_store<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     let (([qkv], [cache]), [rows], []) = io.split();
-    let (c, s) = (dims.C as usize, dims.S as usize);
+    let (width, hs, s) = (cached_width(dims), dims.HS as usize, dims.S as usize);
+    let [_, keys, values] = Heads::of(dims);
     for t in 0..dims.T as usize {
-        let Some((slot, position)) = place(dims, rows, t) else { continue };
-        for which in 0..2 {
-            let row = &qkv[t * 3 * c + (which + 1) * c..][..c];
-            cache[((2 * slot + which) * s + position) * c..][..c].copy_from_slice(row);
+        let Some(place) = Place::of_row(dims, rows, t) else { continue };
+        for (side, part) in [keys, values].into_iter().enumerate() {
+            let stored = &mut cache[((2 * place.slot + side) * s + place.position) * width..];
+            for (head, stored) in stored[..width].chunks_exact_mut(hs).enumerate() {
+                stored.copy_from_slice(&qkv[part.at(t, head)..][..hs]);
+            }
         }
     }
 }
 
 fn extend_forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     let (([qkv, cache], [out]), [rows], []) = io.split();
-    let (c, hs) = (dims.C as usize, (dims.C / dims.NH) as usize);
+    let (c, hs, width) = (dims.C as usize, dims.HS as usize, cached_width(dims));
     out.fill(F::zero());
     for t in 0..dims.T as usize {
-        let Some((slot, position)) = place(dims, rows, t) else { continue };
+        let Some(place) = Place::of_row(dims, rows, t) else { continue };
         for h in 0..dims.NH as usize {
-            let [keys, values] = [0, 1].map(|side| cached(dims, cache, [slot, side, h]));
+            let [keys, values] = cached(dims, cache, place, h);
             let q = query(dims, qkv, t, h);
-            let scores: Vec<F> =
-                (0..=position).map(|j| dot(q, &keys[j * c..][..hs]) / root(dims)).collect();
+            let score = |j: usize| dot(q, &keys[j * width..][..hs]) / root(dims);
+            let scores: Vec<F> = (0..place.keys()).map(score).collect();
             let total = log_sum_exp(&scores);
             let out = &mut out[t * c + h * hs..][..hs];
             for (j, s) in scores.into_iter().enumerate() {
                 let p = (s - total).exp();
-                let v = &values[j * c..][..hs];
+                let v = &values[j * width..][..hs];
                 out.iter_mut().zip(v).for_each(|(out, &v)| *out = *out + p * v);
             }
         }
@@ -162,17 +175,18 @@ vector_fn! {
 
 fn fast_extend_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     let (([qkv, cache], [out]), [rows], []) = io.split();
-    let (t, c, hs) = (dims.T as usize, dims.C as usize, (dims.C / dims.NH) as usize);
+    let (t, c, hs, width) =
+        (dims.T as usize, dims.C as usize, dims.HS as usize, cached_width(dims));
     let tasks = column_groups(out, t, c, hs).into_par_iter().enumerate();
     tasks.for_each_init(Vec::new, |scores: &mut Vec<f32>, (h, out)| {
         for (t, out) in out.into_iter().enumerate() {
-            let Some((slot, position)) = place(dims, rows, t) else {
+            let Some(place) = Place::of_row(dims, rows, t) else {
                 out.fill(0.0);
                 continue;
             };
-            scores.resize(position + 1, 0.0);
-            let [keys, values] = [0, 1].map(|side| cached(dims, cache, [slot, side, h]));
-            attend_row(query(dims, qkv, t, h), keys, values, c, scores, out);
+            scores.resize(place.keys(), 0.0);
+            let [keys, values] = cached(dims, cache, place, h);
+            attend_row(query(dims, qkv, t, h), keys, values, width, scores, out);
         }
     });
 }

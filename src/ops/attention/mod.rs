@@ -65,7 +65,7 @@ fn fits_matrix_units(d: &Dims, formats: &[Format]) -> bool {
 /// The texts of a variant on matrix units of this kind.
 macro_rules! coop {
     ($matrices:ident, $subgroup:literal) => {
-        &[shared::ATTENTION, shared::ATTENTION_COOP, shared::$matrices, $subgroup]
+        &[shared::HEADS, shared::FIRST_KEY, shared::ATTENTION_COOP, shared::$matrices, $subgroup]
     };
 }
 
@@ -77,7 +77,7 @@ macro_rules! variants {
         const PORTABLE: Variant = Variant {
             name: "",
             wgsl: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, ".wgsl")),
-            shared: &[shared::ATTENTION],
+            shared: &[shared::HEADS, shared::FIRST_KEY],
             needs: Needs::NOTHING,
             fits: always,
             grid: |d, _| $blocks(d, 16, 256),
@@ -105,7 +105,12 @@ macro_rules! variants {
                     $file,
                     "_tiles.wgsl"
                 )),
-                shared: &[shared::ATTENTION, shared::$shared, shared::ATTENTION_TILES],
+                shared: &[
+                    shared::HEADS,
+                    shared::FIRST_KEY,
+                    shared::$shared,
+                    shared::ATTENTION_TILES,
+                ],
                 fits: four_head_channels,
                 grid: |d, _| $blocks(d, $tile, 64),
                 ..PORTABLE
@@ -119,7 +124,8 @@ macro_rules! variants {
                     "_broadcast.wgsl"
                 )),
                 shared: &[
-                    shared::ATTENTION,
+                    shared::HEADS,
+                    shared::FIRST_KEY,
                     shared::$shared,
                     shared::ATTENTION_BROADCAST,
                     shared::BROADCAST,
@@ -216,19 +222,19 @@ impl Graph {
     /// Causal attention: (B,T,NH·HS); `s` positions fit the cache of generation.
     ///
     /// In training and inference the first key that a row may see is in the staging buffer `first_key` (B,T), which is
-    /// 0 unless something writes it.
+    /// 0 unless something writes it; in generation the table of rows has it.
     ///
     /// # Panics
     ///
     /// If the queries' heads are no multiple of the keys', keys and values do not lie alike, any of the three reaches
-    /// beyond the buffer, or two heads share an element; in generation, if they are not packed with equal heads.
+    /// beyond the buffer, or two heads share an element.
     pub fn attention(&mut self, name: &str, qkv: Qkv, s: usize) -> Var {
         let dims = qkv.dims(Dims { S: s as u32, ..self.dims() });
         let Qkv { var: qkv, .. } = qkv;
         let out = self.activation_of(name, dims.C as usize, Sharing::InBlocks, qkv.has_grad());
         if self.extends() {
-            assert_eq!(dims.Q_ROW, 3 * dims.C, "generation reads q | k | v of equal heads");
-            let cache = self.cache(name, dims.SLOTS as usize * 2 * s * dims.C as usize);
+            let cached = (dims.KVH * dims.HS) as usize;
+            let cache = self.cache(name, dims.SLOTS as usize * 2 * s * cached);
             let (rows, qkv, out) = (self.rows_table(), qkv.value, out.value);
             self.push(AttentionExtend { dims, rows, qkv, cache, out });
         } else {

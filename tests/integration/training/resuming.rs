@@ -9,7 +9,7 @@ use wgpt::backend::Device;
 use wgpt::backend::gpu::{Choices, DeviceChoice};
 use wgpt::config::{Optimizer, Precision};
 use wgpt::data::{TokenWriter, Tokens};
-use wgpt::ops::global_norm::{FIRST_SCALE_LOG2, state};
+use wgpt::kernel::state::{self, FIRST_SCALE_LOG2};
 use wgpt::train::{Resumed, RunSettings, TokenizerChoice, resume, start};
 
 use crate::common::full_gpu;

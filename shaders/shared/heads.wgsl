@@ -1,4 +1,4 @@
-// Where attention's heads lie, and which keys a position sees. A kernel declares `first_key`.
+// Where attention's heads lie (`Heads` in src/ops/attention/heads.rs).
 
 // The rows of a head of a sequence: where the first begins and how far each is from the next, in elements.
 fn query_rows(b: u32, head: u32) -> vec2<u32> {
@@ -21,10 +21,4 @@ fn out_rows(b: u32, head: u32) -> vec2<u32> {
 // Channel `d` of position `t`.
 fn channel(rows: vec2<u32>, t: u32, d: u32) -> u32 {
     return rows.x + t * rows.y + d;
-}
-
-// The first key that position `t` sees: itself at the latest. Past the end it is the last position's.
-fn first_seen(b: u32, t: u32) -> u32 {
-    let position = min(t, dims.T - 1u);
-    return min(first_key[b * dims.T + position], position);
 }
