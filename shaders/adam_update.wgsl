@@ -1,3 +1,4 @@
+// uses: adam
 // Adam and AdamW: src/ops/optimizer.rs has the formulas. One invocation a parameter.
 
 @group(0) @binding(1) var<storage, read> grads: array<f32>;           // (N)

@@ -1,3 +1,4 @@
+// uses: adam
 // Adam and AdamW: src/ops/optimizer.rs has the formulas. One workgroup 1024 parameters: an invocation
 // four at a time, so that what all share is found once for sixteen.
 

@@ -1,3 +1,4 @@
+// uses: heads, first_key, attention_coop
 // dqkv from dout, from `p = exp(q · k / √HS - lse)`, `out = Σ_j p v`, on matrix units:
 //     ds[i, j] = p[i, j] (dout[i] · v[j] - delta[i])
 //     dq[i] = Σ_j ds[i, j] k[j] / √HS     dk[j] = Σ_i ds[i, j] q[i] / √HS     dv[j] = Σ_i p[i, j] dout[i]

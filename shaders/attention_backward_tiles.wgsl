@@ -1,3 +1,4 @@
+// uses: heads, first_key, attention_pairs, attention_tiles
 // dqkv from dout, from `p = exp(q · k / √HS - lse)`, `out = Σ_j p v`:
 //     ds[i, j] = p[i, j] (dout[i] · v[j] - delta[i]) / √HS
 //     dq[i] = Σ_j ds[i, j] k[j]        dk[j] = Σ_i ds[i, j] q[i]        dv[j] = Σ_i p[i, j] dout[i]

@@ -1,3 +1,4 @@
+// uses: heads, reduce, rows
 // out of rows of generation: each sees the cached positions of its slot from its first key up to its own; masked rows
 // are zeroed.
 //

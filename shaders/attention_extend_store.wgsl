@@ -1,3 +1,4 @@
+// uses: heads, rows
 // The keys and values of rows of generation go into the cache of their slots, at their positions; masked rows go
 // nowhere. One invocation per channel of a row's key heads.
 

@@ -1,3 +1,4 @@
+// uses: heads, first_key
 // out[i] = Σ_j p[i, j] v[j] and lse[i], p = softmax of q[i] · k[j] / √HS over the keys that i sees.
 //
 // One workgroup 16 queries of a head and (in z) 256 of the head's channels. Online softmax over 32 keys

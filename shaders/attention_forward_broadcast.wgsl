@@ -1,3 +1,4 @@
+// uses: heads, first_key, attention_softmax, attention_broadcast, broadcast
 // out[i] = Σ_j p[i, j] v[j] and lse[i], p = softmax of q[i] · k[j] / √HS over the keys that i sees.
 //
 // One workgroup, which is one subgroup of 8: 8 queries of a head and (in z) 32 of the head's channels.

@@ -1,3 +1,4 @@
+// uses: heads, first_key, attention_coop
 // out[i] = Σ_j p[i, j] v[j] and lse[i], p = softmax of q[i] · k[j] / √HS over the keys that i sees, on matrix units.
 //
 // One workgroup some queries of a head and (in z) 64 of the head's channels: shared/attention_coop.wgsl.

@@ -1,3 +1,4 @@
+// uses: heads, first_key, attention_softmax, attention_tiles
 // out[i] = Σ_j p[i, j] v[j] and lse[i], p = softmax of q[i] · k[j] / √HS over the keys that i sees.
 //
 // One workgroup 64 queries of a head and (in z) 64 of the head's channels. Online softmax over 32 keys at

@@ -1,3 +1,4 @@
+// uses: reduce
 // logits = loss_scale · S · (softmax(logits) - [v = target]) in place, 0 without a target, and row_loss
 // as in the forward pass: `row_loss = log Σ exp(logits) - logits[target]`. What pads a row becomes 0. One
 // workgroup a row. The invocation that owns the target's column writes the loss, before it overwrites the logit.

@@ -1,3 +1,4 @@
+// uses: subgroup_rows, logits, logits_gradient
 // logits = loss_scale · S · (softmax(logits) - [v = target]) in place, 0 without a target, and row_loss
 // as in the forward pass: `row_loss = log Σ exp(logits) - logits[target]`. A subgroup a row:
 // shared/subgroup_rows.wgsl, shared/logits.wgsl, shared/logits_gradient.wgsl.

@@ -1,3 +1,4 @@
+// uses: reduce
 // row_loss = log Σ exp(logits) - logits[target], 0 without a target. One workgroup a row.
 
 @group(0) @binding(1) var<storage, read> targets: array<u32>;           // (M)

@@ -1,3 +1,4 @@
+// uses: subgroup_rows, logits
 // row_loss = log Σ exp(logits) - logits[target], 0 without a target. A subgroup a row, which is read once:
 // shared/subgroup_rows.wgsl, shared/logits.wgsl.
 

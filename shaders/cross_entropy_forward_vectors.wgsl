@@ -1,3 +1,4 @@
+// uses: reduce, logits
 // row_loss = log Σ exp(logits) - logits[target], 0 without a target, in vectors of four. One workgroup a row,
 // which is read once: shared/logits.wgsl.
 

@@ -1,3 +1,4 @@
+// uses: reduce
 // loss += loss_scale · Σ row_loss. One workgroup.
 
 @group(0) @binding(1) var<storage, read> row_loss: array<f32>;      // (M)

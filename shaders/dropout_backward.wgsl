@@ -1,3 +1,4 @@
+// uses: threefry
 // dx = dout / (1 - p) where kept, else 0; the random word of (element, layer) decides, and is drawn
 // again in the other pass. One invocation per element; what is bound of halves may be longer than of floats.
 

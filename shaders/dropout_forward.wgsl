@@ -1,3 +1,4 @@
+// uses: threefry
 // out = x / (1 - p) where kept, else 0; the random word of (element, layer) decides, and is drawn
 // again in the other pass. One invocation an element.
 

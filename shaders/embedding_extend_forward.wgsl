@@ -1,3 +1,4 @@
+// uses: rows
 // out[row] = wte[token] + wpe[position] of rows of generation, for the tokens in a slice of V rows of the table from
 // START; masked rows are zeroed by the first slice, and nothing is read for them. One workgroup per row.
 

@@ -1,3 +1,4 @@
+// uses: gelu
 // dx = dout · gelu'(x), from `out = gelu(x)`. One workgroup 1024 elements: an invocation
 // four at a time.
 

@@ -1,3 +1,4 @@
+// uses: gelu
 // out = gelu(x). One invocation an element.
 
 @group(0) @binding(1) var<storage, read> x: array<x_elem>;              // (B, T, C)

@@ -1,3 +1,4 @@
+// uses: reduce
 // The norm of all gradients from the blocks' parts, the factor that clips it, and whether the update is
 // skipped: src/ops/global_norm.rs has the formulas. One workgroup.
 

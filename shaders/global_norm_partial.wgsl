@@ -1,3 +1,4 @@
+// uses: reduce
 // Of each block of 2^14 gradients: the largest magnitude, Σ (g / largest)², and 1 if something was not
 // finite. One workgroup a block.
 

@@ -1,9 +1,10 @@
-// logits[slot, START + v] = x[row] · wte[v] for every slot that draws a token, after its row. One
+// uses: slots
+// logits[slot, START + v] = x[row] · table[v] for every slot that draws a token, after its row. One
 // workgroup per 8 rows of the table, 32 invocations per row.
 
 @group(0) @binding(1) var<storage, read> slots: array<u32>;           // (SLOTS, SLOT_WORDS)
 @group(0) @binding(2) var<storage, read> x: array<x_elem>;            // (T, C)
-@group(0) @binding(3) var<storage, read> wte: array<wte_elem>;        // (V, C)
+@group(0) @binding(3) var<storage, read> table: array<table_elem>;    // (V, C)
 @group(0) @binding(4) var<storage, read_write> logits: array<f32>;    // (SLOTS, LD)
 
 const ROWS = 8u;
@@ -23,7 +24,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var sum = 0.0;
         if v < dims.V {
             for (var c = lane; c < dims.C; c += LANES) {
-                sum += f32(x[row * dims.C + c]) * f32(wte[v * dims.C + c]);
+                sum += f32(x[row * dims.C + c]) * f32(table[v * dims.C + c]);
             }
         }
         sums[local] = sum;
@@ -36,5 +37,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if lane == 0u && v < dims.V {
             logits[slot * dims.LD + dims.START + v] = sums[local];
         }
+        workgroupBarrier(); // The next slot's sums take the place of these.
     }
 }

@@ -1,9 +1,10 @@
-// logits[slot, START + v] = x[row] · wte[v] for every slot that draws a token, after its row, in vectors of four. One
+// uses: slots
+// logits[slot, START + v] = x[row] · table[v] for every slot that draws a token, after its row, in vectors of four. One
 // workgroup per 8 rows of the table, 32 invocations per row: a row is read 512 bytes (256 in half precision) at a time.
 
 @group(0) @binding(1) var<storage, read> slots: array<u32>;           // (SLOTS, SLOT_WORDS)
 @group(0) @binding(2) var<storage, read> x: array<vec4<x_elem>>;            // (T, C)
-@group(0) @binding(3) var<storage, read> wte: array<vec4<wte_elem>>;        // (V, C)
+@group(0) @binding(3) var<storage, read> table: array<vec4<table_elem>>;    // (V, C)
 @group(0) @binding(4) var<storage, read_write> logits: array<f32>;    // (SLOTS, LD)
 
 const ROWS = 8u;
@@ -24,7 +25,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var sum = 0.0;
         if v < dims.V {
             for (var c = lane; c < width; c += LANES) {
-                sum += dot(vec4<f32>(x[row * width + c]), vec4<f32>(wte[v * width + c]));
+                sum += dot(vec4<f32>(x[row * width + c]), vec4<f32>(table[v * width + c]));
             }
         }
         sums[local] = sum;
@@ -37,5 +38,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if lane == 0u && v < dims.V {
             logits[slot * dims.LD + dims.START + v] = sums[local];
         }
+        workgroupBarrier(); // The next slot's sums take the place of these.
     }
 }

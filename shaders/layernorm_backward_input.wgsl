@@ -1,3 +1,4 @@
+// uses: reduce, norm
 // dx += rstd · (g - mean(g) - n · mean(g · n)), g = weight · dout, n = (x - mean) · rstd, from
 // `out = n · weight + bias`. One workgroup a row. See shared/norm.wgsl.
 

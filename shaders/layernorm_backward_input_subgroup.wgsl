@@ -1,3 +1,4 @@
+// uses: subgroup_rows, norm
 // dx += rstd · (g - mean(g) - n · mean(g · n)), g = weight · dout, n = (x - mean) · rstd, from
 // `out = n · weight + bias`. A subgroup a row: shared/subgroup_rows.wgsl, shared/norm.wgsl.
 

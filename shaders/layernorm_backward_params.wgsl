@@ -1,3 +1,4 @@
+// uses: norm
 // dweight += Σ n · dout and dbias += Σ dout over the rows, n = (x - mean) · rstd, from
 // `out = n · weight + bias`. One workgroup 16 channels: 16 invocations a channel share the rows. See shared/norm.wgsl.
 

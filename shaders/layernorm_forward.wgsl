@@ -1,3 +1,4 @@
+// uses: reduce, norm
 // out = (x - mean) · rstd · weight + bias, over the C channels of each row.
 // One workgroup a row; two passes, so that the variance does not cancel. See shared/norm.wgsl.
 

@@ -1,3 +1,4 @@
+// uses: subgroup_rows, norm
 // out = (x - mean) · rstd · weight + bias, over the C channels of each row.
 // Two passes, so that the variance does not cancel. A subgroup a row: shared/subgroup_rows.wgsl,
 // shared/norm.wgsl.

@@ -1,3 +1,4 @@
+// uses: product_no_sums, product
 // dx = dout · transpose(weight), from `out = x · weight + bias`. Engines: shared/product_*.wgsl.
 
 @group(0) @binding(1) var<storage, read> weight: array<vec4<weight_elem>>;    // (C, OC)

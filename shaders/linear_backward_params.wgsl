@@ -1,3 +1,4 @@
+// uses: product
 // dweight += transpose(x) · dout and dbias += the column sums of dout, from `out = x · weight + bias`.
 // Engines: shared/product_*.wgsl.
 

@@ -1,3 +1,4 @@
+// uses: linear_x, linear_in_out, product_no_sums, gelu, product
 // pre = x · weight + bias, out = gelu(pre), of what is kept of pre, from which gelu_forward may find it
 // again. Operands: shared/linear_*.wgsl. Engines: shared/product_*.wgsl.
 

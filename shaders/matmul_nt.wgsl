@@ -1,3 +1,4 @@
+// uses: product_no_sums, product
 // out (M,N) = a (M,K) · transpose(b (N,K)). Rows of `out` are LD apart and begin at START; what lies
 // between stays. Engines: shared/product_*.wgsl.
 

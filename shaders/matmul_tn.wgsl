@@ -1,3 +1,4 @@
+// uses: product_no_sums, product
 // out (M,N) += transpose(a (K,M)) · b (K,N). Rows of `a` are LD apart and begin at START. Engines:
 // shared/product_*.wgsl.
 

@@ -1,3 +1,4 @@
+// uses: reduce, norm
 // sum = stream + branch, out = (sum - mean) · rstd · weight + bias, over the C channels of each row.
 // One workgroup a row; two passes, so that the variance does not cancel. An invocation reads of `sum`
 // only what it wrote itself. See shared/norm.wgsl.

@@ -1,3 +1,4 @@
+// uses: reduce, threefry, rows, slots
 // Draws the next token of every slot that draws one: the first, in the order of ids, at which the running sum of the
 // probabilities exceeds u times their sum. It goes into tokens after its row's position, and into seen. One workgroup per
 // slot: an invocation sums a range of ids; the one in whose range the sum is exceeded finds the token.

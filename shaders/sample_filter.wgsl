@@ -1,3 +1,4 @@
+// uses: reduce, slots
 // probs from logits, of every slot that draws a token: repetition penalty, temperature, top-k, top-p, min-p, softmax;
 // src/ops/sample.rs has the definitions. One workgroup per slot.
 //

@@ -1,3 +1,4 @@
+// uses: reduce
 // ds = p · (dp - Σ p · dp) over the first i + 1 columns of row i, 0 after them, from
 // `p = exp(s) / Σ exp(s)`. One workgroup a row.
 

@@ -1,3 +1,4 @@
+// uses: subgroup_rows
 // ds = p · (dp - Σ p · dp) over the first i + 1 columns of row i, 0 after them, from
 // `p = exp(s) / Σ exp(s)`. A subgroup a row: shared/subgroup_rows.wgsl.
 

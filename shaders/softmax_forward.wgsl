@@ -1,3 +1,4 @@
+// uses: reduce
 // p = softmax of the first i + 1 scores of row i, 0 after them. One workgroup a row.
 
 @group(0) @binding(1) var<storage, read> s: array<f32>;          // (B, NH, T, T)

@@ -1,3 +1,4 @@
+// uses: subgroup_rows
 // p = softmax of the first i + 1 scores of row i, 0 after them. A subgroup a row:
 // shared/subgroup_rows.wgsl.
 

@@ -1,5 +1,4 @@
-// The first operand of a linear layer's output: x (B, T, C), which is (M, K). A kernel declares `x`, and which
-// neighbours of its weight are neighbours in memory.
+// The first operand of a linear layer's output: x (B, T, C), which is (M, K). A kernel declares `x`.
 
 const A_ALONG_K = true;
 

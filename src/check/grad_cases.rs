@@ -5,8 +5,7 @@ use std::sync::Arc;
 use crate::check::grad::{Case, Objective, Perturb, Replay};
 use crate::config::{GptConfig, Optimizer};
 use crate::finetune::{FineTune, Lora};
-use crate::graph::Op;
-use crate::graph::{Graph, Recorder, Var};
+use crate::graph::{Graph, Joins, Op, Recorder, Var};
 use crate::kernel::state;
 use crate::kernel::{Dims, Format, Step};
 use crate::model::{Program, Uses};
@@ -145,7 +144,7 @@ pub fn ops() -> Vec<Case> {
     let embedding = op("embedding", |g, _, words| {
         let tokens = g.buffer(Role::Staging, "tokens", B * T, Format::U32);
         words.push((tokens, vec![3, 0, 3, 4, 3, 1]));
-        g.embedding(["wte.weight", "wpe"], tokens, [5, T + 1, C], false)
+        g.embedding(["wte.weight", "wpe"], tokens, [5, T + 1, C], Joins::Nothing)
     });
     let residual = op("residual", |g, inputs, _| {
         let (stream, branch) = (g.stream("stream", C), g.activation("branch", C));
@@ -177,7 +176,7 @@ pub fn ops() -> Vec<Case> {
         matmul("matmul nn", Layout::NN),
         matmul("matmul nt", Layout::NT),
         matmul("matmul tn", Layout::TN),
-        unary("dropout", C, |g, x| g.dropout("dropout", x, false)),
+        unary("dropout", C, |g, x| g.dropout("dropout", x, Joins::Nothing)),
         head(),
         untied_head(),
     ];
@@ -280,7 +279,7 @@ fn untied_head() -> Case {
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_training(B, T);
     let tokens = g.buffer(Role::Staging, "tokens", B * T, Format::U32);
-    let x = g.embedding(["wte.weight", "wpe"], tokens, [V, T, C], false);
+    let x = g.embedding(["wte.weight", "wpe"], tokens, [V, T, C], Joins::Nothing);
     let what = "embedding, head of another table";
     let mut case = loss(g, what, x, ("lm_head.weight", V), [6, 0, 3, 3, IGNORE, 1]);
     case.replays[0].words.push((tokens, vec![3, 0, 3, 4, 3, 1]));
@@ -288,15 +287,15 @@ fn untied_head() -> Case {
 }
 
 /// What is built so far, and the loss of the logits of `x` against a table of `v` rows.
-fn loss(mut g: Graph, what: &str, x: Var, (table, v): (&str, usize), wanted: [u32; B * T]) -> Case {
-    let wte = g.param(g.token_table(table, &[v, C]));
+fn loss(mut g: Graph, what: &str, x: Var, (name, v): (&str, usize), wanted: [u32; B * T]) -> Case {
+    let table = g.param(g.token_table(name, &[v, C]));
     let targets = g.buffer(Role::Staging, "targets", B * T, Format::U32);
     let row_loss = g.buffer(Role::Staging, "row_loss", B * T, Format::F32);
     let loss = g.buffer(Role::Staging, "loss", 1, Format::F32);
     let logits = g.buffer(Role::Logits, "logits", 4 * row_stride(v), Format::F32);
     let state = Some(g.buffer(Role::Staging, "state", state::LEN, Format::U32));
     let dims = Dims { C: C as u32, V: v as u32, ..g.dims() };
-    let head = Head { dims, x, wte, targets, logits, row_loss, loss, state };
+    let head = Head { dims, x, table, targets, logits, row_loss, loss, state };
     g.record_forward(Phase::Forward);
     let start = g.plan.dispatches.len();
     head.forward(&mut g.plan);

@@ -9,7 +9,7 @@ use crate::backend::gpu::{Choice, Choices, Gpu, choose, class};
 use crate::backend::{Backend, Device};
 use crate::check::{Comparison, lockstep, sabotage};
 use crate::error::Result;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Variant};
 use crate::ops::ALL;
 use crate::plan::{Dispatch, Plan};
 
@@ -45,26 +45,6 @@ impl Row {
             "" => self.kernel.to_owned(),
             variant => format!("{}_{variant}", self.kernel),
         }
-    }
-}
-
-/// The largest error that a kernel may have: both sum in single precision, in different orders.
-pub fn tolerance(kernel: &str, variant: &str) -> f32 {
-    match kernel {
-        // Matrix units take probabilities and their gradients in half precision: each is off by 2^-12 of
-        // itself on average, and a sum of one of them by as much.
-        "attention_forward" | "attention_backward" if variant.starts_with("coop") => 5e-4,
-        // Differences of sums and exponentials of sums, several of them multiplied.
-        "attention_backward" => 1e-4,
-        // An exponential of a sum of about 20 magnifies its rounding by as much.
-        "attention_forward" | "attention_extend_forward" | "sample_filter" => 5e-5,
-        // In half precision a GPU takes GELU of what it keeps of a number, the twin of the number itself.
-        "linear_gelu_forward" => 1e-4,
-        // A moment is divided by the root of another, which magnifies the rounding of small ones.
-        "adam_update" => 5e-5,
-        // The twin adds 16,384 squares one after the other.
-        "global_norm_partial" => 5e-5,
-        _ => 2e-5,
     }
 }
 
@@ -123,20 +103,20 @@ pub fn rows(device: &Device) -> Vec<Row> {
 }
 
 fn rows_of(kernels: &[&'static Kernel], device: &Device) -> Vec<Row> {
-    let row = |kernel: &'static Kernel, variant: &'static str, available| Row {
+    let row = |kernel: &'static Kernel, variant: Option<&'static Variant>, available| Row {
         kernel: kernel.name,
-        variant,
+        variant: variant.map_or("", |variant| variant.name),
         available,
         dispatches: 0,
         error: 0.0,
-        tolerance: tolerance(kernel.name, variant),
+        tolerance: variant.and_then(|variant| variant.tolerance).unwrap_or(kernel.tolerance),
         place: String::new(),
     };
     let rows = kernels.iter().flat_map(|kernel| match device {
-        Device::Cpu => vec![row(kernel, "", true)],
+        Device::Cpu => vec![row(kernel, None, true)],
         Device::Gpu(gpu) => {
             let variants = kernel.variants.iter();
-            variants.map(|v| row(kernel, v.name, v.needs.within(gpu.has()))).collect()
+            variants.map(|v| row(kernel, Some(v), v.needs.within(gpu.has()))).collect()
         }
     });
     rows.collect()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::backend::Backend;
 use crate::config::{GptConfig, Optimizer};
 use crate::finetune::{FineTune, Lora};
-use crate::graph::{Graph, Var};
+use crate::graph::{Graph, Joins, Var};
 use crate::kernel::{Draw, Feed, Format, Step, rows};
 use crate::model::{GenerationViews, Program, Uses};
 use crate::ops::attention::Qkv;
@@ -315,7 +315,7 @@ fn single_ops(name: &str, [b, t, nh, c]: [usize; 4]) -> Case {
     let [x, y] = ["x", "y"].map(|name| g.input(name, b * t * c));
     g.residual("residual", x, y);
     g.gelu("gelu", x);
-    g.dropout("dropout", y, false);
+    g.dropout("dropout", y, Joins::Nothing);
     g.linear("linear", x, c + 1);
     g.linear("bias_alone", x, c + 1);
     g.layernorm("norm", x);
@@ -373,7 +373,7 @@ fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
     g.begin_training(b, t);
     let tokens = ["first", "second"].map(|name| g.buffer(Role::Staging, name, b * t, Format::U32));
     for tokens in tokens {
-        g.embedding(["wte.weight", "wpe"], tokens, [v, t, c], false);
+        g.embedding(["wte.weight", "wpe"], tokens, [v, t, c], Joins::Nothing);
     }
     Case { vocab: v as u32, tokens: tokens.into(), ..whole(name, g) }
 }

@@ -23,7 +23,7 @@ pub(crate) use memory::Sharing;
 use params::Arena;
 pub use params::{Param, Slice, Slot, Wanted};
 pub use record::{Op, Recorder};
-pub use var::{Var, any_grad};
+pub use var::{Joins, Var, any_grad};
 
 /// What a graph is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

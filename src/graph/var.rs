@@ -2,6 +2,15 @@
 
 use crate::plan::View;
 
+/// Whether what an op computes begins or joins the residual stream, whose values share one gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joins {
+    /// It does.
+    Stream,
+    /// It has a gradient of its own.
+    Nothing,
+}
+
 /// A value and its gradient, of one shape.
 ///
 /// Without a backward pass, and where nothing that a value depends on is trained, the gradient is the

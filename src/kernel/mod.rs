@@ -38,9 +38,17 @@ pub struct Kernel {
     pub cpu: Option<Run<f32>>,
     /// Floating-point operations of one dispatch.
     pub flops: fn(&Dims) -> u64,
+    /// The largest error that an implementation may have beside the twin, relative to the largest value of what is
+    /// written: both sum in single precision, in different orders.
+    pub tolerance: f32,
     /// WGSL implementations: the portable one first, which runs everywhere; without a measurement the
     /// last that an adapter can run is taken.
     pub variants: &'static [Variant],
+}
+
+impl Kernel {
+    /// The tolerance of most kernels.
+    pub const TOLERANCE: f32 = 2e-5;
 }
 
 impl std::fmt::Debug for Kernel {

@@ -18,6 +18,10 @@ pub const LOGITS_GRADIENT: &str = include_str!("../../shaders/shared/logits_grad
 pub const BROADCAST: &str = include_str!("../../shaders/shared/broadcast.wgsl");
 /// The input of a linear layer.
 pub const LINEAR_X: &str = include_str!("../../shaders/shared/linear_x.wgsl");
+/// What comes out of it.
+pub const LINEAR_OUT: &str = include_str!("../../shaders/shared/linear_out.wgsl");
+/// Its weight (OC,C).
+pub const LINEAR_OUT_IN: &str = include_str!("../../shaders/shared/linear_out_in.wgsl");
 /// Its weight (C,OC).
 pub const LINEAR_IN_OUT: &str = include_str!("../../shaders/shared/linear_in_out.wgsl");
 /// The tanh form of GELU.

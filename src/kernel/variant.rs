@@ -19,6 +19,8 @@ pub struct Variant {
     pub needs: Needs,
     /// Whether it computes a dispatch with these sizes, whose arguments have these formats.
     pub fits: fn(&Dims, &[Format]) -> bool,
+    /// The largest error that it may have, where that is not its kernel's.
+    pub tolerance: Option<f32>,
     /// Workgroups a dispatch, as a function of the sizes and the lengths of the arguments.
     pub grid: fn(&Dims, &[usize]) -> [u32; 3],
 }

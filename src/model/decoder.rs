@@ -2,7 +2,7 @@
 
 use crate::arch::Family;
 use crate::config::GptConfig;
-use crate::graph::{Graph, Slice, Var};
+use crate::graph::{Graph, Joins, Slice, Var};
 use crate::ops::attention::Qkv;
 use crate::plan::View;
 
@@ -20,13 +20,14 @@ pub fn decoder(
     let family = Family::of(config);
     let names = &family.names;
     let residual = family.deviation / ((2 * n_layer) as f32).sqrt();
-    let drop =
-        |g: &mut Graph, name: &str, x: Var| if dropout { g.dropout(name, x, true) } else { x };
+    let drop = |g: &mut Graph, name: &str, x: Var| {
+        if dropout { g.dropout(name, x, Joins::Stream) } else { x }
+    };
     let branch = |g: &mut Graph, name: &str, x: Var| {
         g.begin_matrices_with(residual);
         let out = if dropout {
             let out = g.linear(name, x, c);
-            g.dropout(&format!("{name}.dropout"), out, true)
+            g.dropout(&format!("{name}.dropout"), out, Joins::Stream)
         } else {
             g.linear_to_stream(name, x, c)
         };
@@ -37,7 +38,8 @@ pub fn decoder(
     g.begin_matrices_with(family.deviation);
     let table = family.token_table();
     let tables = [table.as_str(), names.positions.name];
-    let embedding = g.embedding(tables, tokens, [vocab_size, n_positions, c], !dropout);
+    let joins = if dropout { Joins::Nothing } else { Joins::Stream };
+    let embedding = g.embedding(tables, tokens, [vocab_size, n_positions, c], joins);
     let mut stream = drop(g, "embedding.dropout", embedding);
     g.enter_layer(names.blocks.name, 0);
     let mut normed = g.layernorm(names.norm_1.name, stream);

@@ -219,12 +219,12 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
     let targets = g.buffer(Role::Staging, "targets", rows, Format::U32);
     let row_loss = g.buffer(Role::Staging, "row_loss", rows, Format::F32);
     let loss = g.buffer(Role::Staging, "loss", 1, Format::F32);
-    let (x, wte) = decoder(g, config, tokens, uses.dropout && uses.training.is_some());
+    let (x, table) = decoder(g, config, tokens, uses.dropout && uses.training.is_some());
     let chunk = chunk_rows(g, rows, v, limits);
     let logits = g.buffer(Role::Logits, "logits", chunk * row_stride(v), g.format());
     let dims = Dims { C: config.n_embd as u32, V: v as u32, ..g.dims() };
     let state = uses.training.map(|_| state_view(g));
-    let head = Head { dims, x, wte, targets, logits, row_loss, loss, state };
+    let head = Head { dims, x, table, targets, logits, row_loss, loss, state };
 
     g.record_forward(Phase::Forward);
     let start = g.plan.dispatches.len();
@@ -286,10 +286,10 @@ fn record_generation(g: &mut Graph, config: &GptConfig, count: usize) -> Generat
         g.begin_extend(n as usize, count);
         let (rows, slots) = (g.rows_table(), g.slots_table());
         let sequence = g.buffer(Role::Staging, "sequence", count * (s + 1), Format::U32);
-        let (x, wte) = decoder(g, config, sequence, false);
+        let (x, table) = decoder(g, config, sequence, false);
         let logits = g.buffer(Role::Logits, "last_logits", count * v, Format::F32);
         let dims = Dims { C: c as u32, LD: v as u32, ..g.dims() };
-        g.push(HeadExtend { dims, slots, x: x.value, wte, logits });
+        g.push(HeadExtend { dims, slots, x: x.value, table, logits });
         g.record_forward(Phase::Extend(n));
         let dims = Dims { V: v as u32, S: s as u32, ..g.dims() };
         views = views.or(Some((dims, rows, slots, sequence, logits)));

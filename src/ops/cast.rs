@@ -16,6 +16,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: None,
     flops: |_| 0,
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("cast_forward", [], grid::elements),
 };
 

@@ -62,6 +62,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops,
+    tolerance: Kernel::TOLERANCE,
     variants: portable!(
         "cross_entropy_forward", [REDUCE], groups,
         "vectors": [REDUCE, LOGITS], Needs::NOTHING, padded, groups,
@@ -81,6 +82,7 @@ pub const BACKWARD: Kernel = Kernel {
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops,
+    tolerance: Kernel::TOLERANCE,
     variants: portable!(
         "cross_entropy_backward", [REDUCE], groups,
         "vectors": [REDUCE, LOGITS, LOGITS_GRADIENT], Needs::NOTHING, padded, groups,
@@ -95,6 +97,7 @@ pub const SUM: Kernel = Kernel {
     twin: twin!(sum),
     cpu: None,
     flops: |d| u64::from(d.M),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("cross_entropy_sum", [REDUCE], |_, _| [1, 1, 1]),
 };
 

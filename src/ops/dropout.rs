@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use crate::graph::{Graph, Op, Recorder, Sharing, Var};
+use crate::graph::{Graph, Joins, Op, Recorder, Sharing, Var};
 use crate::kernel::{Dims, FLOATS, Format, Io, Kernel, Real, Step, grid, reads, twin, writes};
 use crate::math::simd::{CHUNK, vector_fn};
 use crate::ops::random;
@@ -19,6 +19,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(mask),
     cpu: Some(fast_mask),
     flops: |d| d.rows() as u64 * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("dropout_forward", [THREEFRY], grid::elements),
 };
 
@@ -29,6 +30,7 @@ pub const BACKWARD: Kernel = Kernel {
     twin: twin!(mask),
     cpu: Some(fast_mask),
     flops: |d| d.rows() as u64 * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("dropout_backward", [THREEFRY], grid::elements),
 };
 
@@ -43,12 +45,12 @@ pub struct Dropout {
 }
 
 impl Graph {
-    /// `x` with a share of its elements dropped; the output begins or joins the stream if `stream`.
-    pub fn dropout(&mut self, name: &str, x: Var, stream: bool) -> Var {
+    /// `x` with a share of its elements dropped; `joins` says whether the output joins the residual stream.
+    pub fn dropout(&mut self, name: &str, x: Var, joins: Joins) -> Var {
         let c = x.value.len / self.rows();
-        let out = match stream {
-            true => self.branch(name, c, Format::F32, x.has_grad()),
-            false => self.activation_of(name, c, Sharing::InBlocks, x.has_grad()),
+        let out = match joins {
+            Joins::Stream => self.branch(name, c, Format::F32, x.has_grad()),
+            Joins::Nothing => self.activation_of(name, c, Sharing::InBlocks, x.has_grad()),
         };
         let dims = Dims { C: c as u32, ID: self.next_dropout(), ..self.dims() };
         self.push(Dropout { dims, x, out });

@@ -12,7 +12,7 @@
 
 use rayon::prelude::*;
 
-use crate::graph::{Graph, Op, Recorder, Sharing, Slice, Var, Wanted};
+use crate::graph::{Graph, Joins, Op, Recorder, Sharing, Slice, Var, Wanted};
 use crate::kernel::rows::Place;
 use crate::kernel::{
     Accumulate, Dims, Format, Io, Kernel, Needs, Real, Step, accumulate, adds, four_channels, grid,
@@ -30,6 +30,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| d.rows() as u64 * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("embedding_forward", [], grid::rows),
 };
 
@@ -40,6 +41,7 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     twin: twin!(extend_forward),
     cpu: None,
     flops: |d| u64::from(d.T) * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("embedding_extend_forward", [ROWS], grid::rows),
 };
 
@@ -50,6 +52,7 @@ pub const BACKWARD_TOKENS: Kernel = Kernel {
     twin: twin!(backward_tokens),
     cpu: Some(fast_backward_tokens),
     flops: |d| d.rows() as u64 * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!(
         "embedding_backward_tokens",
         [],
@@ -68,6 +71,7 @@ pub const BACKWARD_POSITIONS: Kernel = Kernel {
     twin: twin!(backward_positions),
     cpu: Some(fast_backward_positions),
     flops: |d| d.rows() as u64 * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("embedding_backward_positions", [], grid::elements),
 };
 
@@ -131,13 +135,13 @@ impl Graph {
     }
 
     /// The embeddings (B,T,C) of `tokens` from tables of tokens (V,C) and of positions (S,C), of these names; in
-    /// generation `tokens` are the sequences.
+    /// generation `tokens` are the sequences. `joins` says whether they begin the residual stream.
     pub fn embedding(
         &mut self,
         [tokens_name, positions_name]: [&str; 2],
         tokens: View,
         [v, s, c]: [usize; 3],
-        stream: bool,
+        joins: Joins,
     ) -> Var {
         let wte = self.param(self.token_table(tokens_name, &[v, c]));
         let name = format!("{positions_name}.weight");
@@ -145,7 +149,7 @@ impl Graph {
         let wpe = self.whole(Wanted { name: &name, shape: &[s, c], role, init });
         let value = self.activations("embedding", self.rows() * c, Format::F32, Sharing::InBlocks);
         let has_grad = wpe.has_grad() || wte.iter().any(|slice| slice.var.has_grad());
-        let grad = if stream { "stream" } else { "embedding" };
+        let grad = if joins == Joins::Stream { "stream" } else { "embedding" };
         let out = self.var(grad, value, Format::F32, has_grad);
         let dims = Dims { C: c as u32, S: s as u32, ..self.dims() };
         if self.extends() {

@@ -23,6 +23,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 8 * d.rows() as u64 * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!(
         "gelu_forward", [GELU], grid::elements,
         "vectors": [GELU], Needs::NOTHING, four_channels, grid::vectors
@@ -36,6 +37,7 @@ pub const BACKWARD: Kernel = Kernel {
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops: |d| 16 * d.rows() as u64 * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!(
         "gelu_backward", [GELU], grid::elements,
         "vectors": [GELU], Needs::NOTHING, four_channels, grid::vectors

@@ -36,6 +36,8 @@ pub const PARTIAL: Kernel = Kernel {
     twin: twin!(partial),
     cpu: Some(fast_partial),
     flops: |d| 3 * u64::from(d.N),
+    // The twin adds 16,384 squares one after the other.
+    tolerance: 5e-5,
     variants: portable!("global_norm_partial", [REDUCE], |d, _| {
         crate::kernel::grid::fold(d.N.div_ceil(NORM_BLOCK))
     }),
@@ -48,6 +50,7 @@ pub const FINISH: Kernel = Kernel {
     twin: twin!(finish),
     cpu: None,
     flops: |d| 4 * u64::from(d.N),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("global_norm_finish", [REDUCE], |_, _| [1, 1, 1]),
 };
 

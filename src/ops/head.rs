@@ -23,12 +23,13 @@ pub const FORWARD: Kernel = Kernel {
     args: &[
         reads_u32("slots"),
         reads("x").takes(FLOATS),
-        reads("wte").takes(FLOATS),
+        reads("table").takes(FLOATS),
         writes_part("logits"),
     ],
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 2 * u64::from(d.SLOTS) * u64::from(d.V) * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!(
         "head_forward", [SLOTS], |d, _| grid::fold(d.V.div_ceil(8)),
         "vectors": [SLOTS], Needs::NOTHING, four_channels, |d, _| grid::fold(d.V.div_ceil(8))
@@ -54,7 +55,7 @@ pub struct Head {
     /// (B,T,C)
     pub x: Var,
     /// (V,C) in slices.
-    pub wte: Vec<Slice>,
+    pub table: Vec<Slice>,
     /// (B,T)
     pub targets: View,
     /// (R,LD): the logits of R rows, [`row_stride`] apart.
@@ -101,7 +102,7 @@ impl Head {
 
     /// The logits of some rows, into `out`, whose rows are `stride` apart.
     fn project(&self, plan: &mut Plan, x: View, rows: usize, out: View, stride: usize) {
-        for slice in &self.wte {
+        for slice in &self.table {
             let (start, n) = (slice.start as u32, slice.rows as u32);
             let dims = Dims { M: rows as u32, K: self.dims.C, N: n, ..Dims::default() };
             let dims = Dims { LD: stride as u32, START: start, ..dims };
@@ -147,7 +148,7 @@ impl Op for Head {
             self.project_chunk(recorder.plan, &chunk);
             let args = [chunk.targets, state, chunk.logits, chunk.row_loss];
             recorder.plan.push(&cross_entropy::BACKWARD, self.loss_dims(&chunk), &args);
-            for slice in &self.wte {
+            for slice in &self.table {
                 let (c, rows, v) = (self.dims.C, chunk.rows as u32, slice.rows as u32);
                 let (ld, start) = (self.stride() as u32, slice.start as u32);
                 let part = Dims { N: c, LD: ld, START: start, ..Dims::default() };
@@ -175,14 +176,14 @@ pub struct HeadExtend {
     /// (T,C)
     pub x: View,
     /// (V,C) in slices.
-    pub wte: Vec<Slice>,
+    pub table: Vec<Slice>,
     /// (SLOTS,V)
     pub logits: View,
 }
 
 impl Op for HeadExtend {
     fn forward(&self, plan: &mut Plan) {
-        for slice in &self.wte {
+        for slice in &self.table {
             let dims = Dims { V: slice.rows as u32, START: slice.start as u32, ..self.dims };
             plan.push(&FORWARD, dims, &[self.slots, self.x, slice.var.value, self.logits]);
         }
@@ -194,24 +195,24 @@ impl Op for HeadExtend {
 }
 
 fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
-    let (([x, wte], [logits]), [slots], []) = io.split();
+    let (([x, table], [logits]), [slots], []) = io.split();
     let c = dims.C as usize;
     for (slot, logits) in logits.chunks_mut(dims.LD as usize).enumerate() {
         let Some((row, _)) = Draw::of_slot(slots, slot, dims.T as usize) else { continue };
         let x = &x[row * c..(row + 1) * c];
-        for (v, wte) in wte.chunks(c).enumerate() {
-            logits[dims.START as usize + v] = x.iter().zip(wte).map(|(&x, &w)| x * w).sum();
+        for (v, table) in table.chunks(c).enumerate() {
+            logits[dims.START as usize + v] = x.iter().zip(table).map(|(&x, &w)| x * w).sum();
         }
     }
 }
 
 fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let (([x, wte], [logits]), [slots], []) = io.split();
+    let (([x, table], [logits]), [slots], []) = io.split();
     let c = dims.C as usize;
     let drawing = logits.chunks_mut(dims.LD as usize).enumerate().filter_map(|(slot, logits)| {
         let (row, _) = Draw::of_slot(slots, slot, dims.T as usize)?;
-        Some((&mut logits[dims.START as usize..][..wte.len() / c], &x[row * c..][..c]))
+        Some((&mut logits[dims.START as usize..][..table.len() / c], &x[row * c..][..c]))
     });
     let (logits, x): (Vec<_>, Vec<_>) = drawing.unzip();
-    rows_dots(logits, &x, wte);
+    rows_dots(logits, &x, table);
 }

@@ -40,6 +40,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 8 * d.rows() as u64 * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: rows!("layernorm_forward", [NORM], grid::row_count, four_channels),
 };
 
@@ -57,6 +58,7 @@ pub const BACKWARD_INPUT: Kernel = Kernel {
     twin: twin!(backward_input),
     cpu: Some(fast_backward_input),
     flops: |d| 12 * d.rows() as u64 * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: rows!("layernorm_backward_input", [NORM], grid::row_count, four_channels),
 };
 
@@ -74,6 +76,7 @@ pub const BACKWARD_PARAMS: Kernel = Kernel {
     twin: twin!(backward_params),
     cpu: Some(fast_backward_params),
     flops: |d| 5 * d.rows() as u64 * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("layernorm_backward_params", [NORM], |d, _| grid::fold(d.C.div_ceil(16))),
 };
 

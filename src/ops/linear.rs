@@ -41,10 +41,12 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops,
-    variants: products!("linear_forward", [LINEAR_X, LINEAR_IN_OUT, PRODUCT_NO_SUMS], |d| [
-        d.B * d.T,
-        d.OC
-    ]),
+    tolerance: Kernel::TOLERANCE,
+    variants: products!(
+        "linear_forward",
+        [LINEAR_X, LINEAR_IN_OUT, LINEAR_OUT, PRODUCT_NO_SUMS],
+        |d| [d.B * d.T, d.OC]
+    ),
 };
 
 /// `out = x · weightᵀ + bias`.
@@ -54,10 +56,12 @@ pub const FORWARD_OUT_IN: Kernel = Kernel {
     twin: twin!(forward_out_in),
     cpu: Some(fast_forward_out_in),
     flops,
-    variants: products!("linear_forward_out_in", [LINEAR_X, PRODUCT_NO_SUMS], |d| [
-        d.B * d.T,
-        d.OC
-    ]),
+    tolerance: Kernel::TOLERANCE,
+    variants: products!(
+        "linear_forward_out_in",
+        [LINEAR_X, LINEAR_OUT_IN, LINEAR_OUT, PRODUCT_NO_SUMS],
+        |d| [d.B * d.T, d.OC]
+    ),
 };
 
 /// `pre = x · weight + bias`, `out = gelu(pre)`.
@@ -73,6 +77,8 @@ pub const GELU_FORWARD: Kernel = Kernel {
     twin: twin!(gelu_forward),
     cpu: Some(fast_gelu_forward),
     flops,
+    // In half precision a GPU takes GELU of what it keeps of a number, the twin of the number itself.
+    tolerance: 1e-4,
     variants: products!(
         "linear_gelu_forward",
         [LINEAR_X, LINEAR_IN_OUT, PRODUCT_NO_SUMS, GELU],
@@ -87,6 +93,7 @@ pub const BACKWARD_INPUT: Kernel = Kernel {
     twin: twin!(backward_input),
     cpu: Some(fast_backward_input),
     flops,
+    tolerance: Kernel::TOLERANCE,
     variants: products!("linear_backward_input", [PRODUCT_NO_SUMS], |d| [d.B * d.T, d.C]),
 };
 
@@ -97,6 +104,7 @@ pub const BACKWARD_PARAMS: Kernel = Kernel {
     twin: twin!(backward_params),
     cpu: Some(fast_backward_params),
     flops,
+    tolerance: Kernel::TOLERANCE,
     variants: products!("linear_backward_params", [], |d| [d.C, d.OC]),
 };
 
@@ -107,6 +115,7 @@ pub const BACKWARD_BIAS: Kernel = Kernel {
     twin: twin!(backward_bias),
     cpu: Some(fast_backward_bias),
     flops: |d| d.rows() as u64 * u64::from(d.OC),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("linear_backward_bias", [], |d, _| grid::fold(d.OC.div_ceil(16))),
 };
 

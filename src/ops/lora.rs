@@ -27,6 +27,7 @@ pub const SCALE: Kernel = Kernel {
     twin: twin!(scale),
     cpu: None,
     flops: |d| u64::from(d.N),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("scale_forward", [], grid::elements),
 };
 

@@ -31,6 +31,7 @@ pub const NN: Kernel = Kernel {
     twin: twin!(nn),
     cpu: Some(fast_nn),
     flops,
+    tolerance: Kernel::TOLERANCE,
     variants: products!("matmul_nn", [PRODUCT_NO_SUMS], |d| [d.M, d.N]),
 };
 
@@ -41,6 +42,7 @@ pub const NT: Kernel = Kernel {
     twin: twin!(nt),
     cpu: Some(fast_nt),
     flops,
+    tolerance: Kernel::TOLERANCE,
     variants: products!("matmul_nt", [PRODUCT_NO_SUMS], |d| [d.M, d.N]),
 };
 
@@ -52,6 +54,7 @@ pub const TN: Kernel = Kernel {
     twin: twin!(tn),
     cpu: Some(fast_tn),
     flops,
+    tolerance: Kernel::TOLERANCE,
     variants: products!("matmul_tn", [PRODUCT_NO_SUMS], |d| [d.M, d.N]),
 };
 

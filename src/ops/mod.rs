@@ -1,6 +1,6 @@
 //! The operations of GPT-2, one file each: what it computes, its kernels, its node, its CPU twins.
 //!
-//! To add one: `ops/NAME.rs`, its `shaders/NAME_*.wgsl`, its kernels in [`ALL`].
+//! To add one: `ops/NAME.rs`, its `shaders/NAME_*.wgsl`, its kernels in `every_kernel`.
 //! The tests then demand the rest by name.
 
 pub mod attention;
@@ -26,48 +26,60 @@ mod variants;
 
 use crate::kernel::Kernel;
 
+/// Hands the paths of all kernels to a macro: the one list of them.
+macro_rules! every_kernel {
+    ($of:ident) => {
+        $of! {
+            attention::FORWARD
+            attention::BACKWARD_DELTA
+            attention::BACKWARD
+            attention::EXTEND_STORE
+            attention::EXTEND_FORWARD
+            cast::FORWARD
+            cross_entropy::FORWARD
+            cross_entropy::BACKWARD
+            cross_entropy::SUM
+            dropout::FORWARD
+            dropout::BACKWARD
+            embedding::FORWARD
+            embedding::EXTEND_FORWARD
+            embedding::BACKWARD_TOKENS
+            embedding::BACKWARD_POSITIONS
+            gelu::FORWARD
+            gelu::BACKWARD
+            global_norm::PARTIAL
+            global_norm::FINISH
+            head::FORWARD
+            layernorm::FORWARD
+            layernorm::BACKWARD_INPUT
+            layernorm::BACKWARD_PARAMS
+            linear::FORWARD
+            linear::FORWARD_OUT_IN
+            linear::GELU_FORWARD
+            linear::BACKWARD_INPUT
+            linear::BACKWARD_PARAMS
+            linear::BACKWARD_BIAS
+            lora::SCALE
+            matmul::NN
+            matmul::NT
+            matmul::TN
+            optimizer::ADAM
+            optimizer::SGD
+            residual::FORWARD
+            residual::BACKWARD
+            residual_layernorm::FORWARD
+            sample::FILTER
+            sample::DRAW
+            softmax::FORWARD
+            softmax::BACKWARD
+        }
+    };
+}
+pub(crate) use every_kernel;
+
+macro_rules! references {
+    ($($op:ident :: $kernel:ident)*) => { &[$(&$op::$kernel),*] };
+}
+
 /// Every kernel, for the tests, the benchmarks and the profiler.
-pub const ALL: &[&Kernel] = &[
-    &attention::FORWARD,
-    &attention::BACKWARD_DELTA,
-    &attention::BACKWARD,
-    &attention::EXTEND_STORE,
-    &attention::EXTEND_FORWARD,
-    &cast::FORWARD,
-    &cross_entropy::FORWARD,
-    &cross_entropy::BACKWARD,
-    &cross_entropy::SUM,
-    &dropout::FORWARD,
-    &dropout::BACKWARD,
-    &embedding::FORWARD,
-    &embedding::EXTEND_FORWARD,
-    &embedding::BACKWARD_TOKENS,
-    &embedding::BACKWARD_POSITIONS,
-    &gelu::FORWARD,
-    &gelu::BACKWARD,
-    &global_norm::PARTIAL,
-    &global_norm::FINISH,
-    &head::FORWARD,
-    &layernorm::FORWARD,
-    &layernorm::BACKWARD_INPUT,
-    &layernorm::BACKWARD_PARAMS,
-    &linear::FORWARD,
-    &linear::FORWARD_OUT_IN,
-    &linear::GELU_FORWARD,
-    &linear::BACKWARD_INPUT,
-    &linear::BACKWARD_PARAMS,
-    &linear::BACKWARD_BIAS,
-    &lora::SCALE,
-    &matmul::NN,
-    &matmul::NT,
-    &matmul::TN,
-    &optimizer::ADAM,
-    &optimizer::SGD,
-    &residual::FORWARD,
-    &residual::BACKWARD,
-    &residual_layernorm::FORWARD,
-    &sample::FILTER,
-    &sample::DRAW,
-    &softmax::FORWARD,
-    &softmax::BACKWARD,
-];
+pub const ALL: &[&Kernel] = every_kernel!(references);

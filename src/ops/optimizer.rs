@@ -36,6 +36,8 @@ pub const ADAM: Kernel = Kernel {
     twin: twin!(adam),
     cpu: Some(fast_adam),
     flops: |d| 15 * u64::from(d.N),
+    // A moment is divided by the root of another, which magnifies the rounding of small ones.
+    tolerance: 5e-5,
     variants: portable!(
         "adam_update", [ADAM], grid::elements,
         "vectors": [ADAM], Needs::NOTHING, |d, _| d.N.is_multiple_of(4), grid::vectors
@@ -49,6 +51,7 @@ pub const SGD: Kernel = Kernel {
     twin: twin!(sgd),
     cpu: Some(fast_sgd),
     flops: |d| 4 * u64::from(d.N),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("sgd_update", [], grid::elements),
 };
 

@@ -20,6 +20,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| d.rows() as u64 * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!(
         "residual_forward", [], grid::elements,
         "vectors": [], Needs::NOTHING, four_channels, grid::vectors
@@ -33,6 +34,7 @@ pub const BACKWARD: Kernel = Kernel {
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops: |_| 0,
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("residual_backward", [], grid::elements),
 };
 

@@ -34,6 +34,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 9 * d.rows() as u64 * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: rows!("residual_layernorm_forward", [NORM], grid::row_count, four_channels),
 };
 

@@ -35,6 +35,8 @@ pub const FILTER: Kernel = Kernel {
     twin: twin!(filter),
     cpu: Some(fast_filter),
     flops: |d| 40 * u64::from(d.SLOTS) * u64::from(d.V),
+    // An exponential of a sum of about 20 magnifies its rounding by as much.
+    tolerance: 5e-5,
     variants: portable!("sample_filter", [REDUCE, SLOTS], |d, _| grid::fold(d.SLOTS)),
 };
 
@@ -51,6 +53,7 @@ pub const DRAW: Kernel = Kernel {
     twin: twin!(draw),
     cpu: None,
     flops: |d| u64::from(d.SLOTS) * u64::from(d.V),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("sample_draw", [REDUCE, THREEFRY, ROWS, SLOTS], |d, _| grid::fold(d.SLOTS)),
 };
 

@@ -24,6 +24,7 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| 4 * u64::from(d.B * d.NH) * u64::from(d.T) * u64::from(d.T),
+    tolerance: Kernel::TOLERANCE,
     variants: rows!("softmax_forward", [], row_count, always),
 };
 
@@ -34,6 +35,7 @@ pub const BACKWARD: Kernel = Kernel {
     twin: twin!(backward),
     cpu: Some(fast_backward),
     flops: |d| 4 * u64::from(d.B * d.NH) * u64::from(d.T) * u64::from(d.T),
+    tolerance: Kernel::TOLERANCE,
     variants: rows!("softmax_backward", [], row_count, always),
 };
 

@@ -16,6 +16,7 @@ macro_rules! portable {
                 shared: &[$(crate::kernel::shared::$shared),*],
                 needs: crate::kernel::Needs::NOTHING,
                 fits: crate::kernel::always,
+                tolerance: None,
                 grid: $grid,
             },
             $(crate::kernel::Variant {
@@ -24,6 +25,7 @@ macro_rules! portable {
                 shared: &[$(crate::kernel::shared::$its),*],
                 needs: $needs,
                 fits: $fits,
+                tolerance: None,
                 grid: $its_grid,
             },)*
         ]
@@ -51,6 +53,7 @@ macro_rules! products {
             ],
             needs: Needs::NOTHING,
             fits: always,
+            tolerance: None,
             grid: |d, _| grid::tiles(size(d), [64, 64]),
         };
         &[

@@ -122,6 +122,7 @@ fn watched(kernel: &'static Kernel, variant: &'static Variant) -> &'static Kerne
             twin: kernel.twin,
             cpu: None,
             flops: kernel.flops,
+            tolerance: kernel.tolerance,
             variants: vec![variant].leak(),
         }))
     })
@@ -363,6 +364,7 @@ fn unguarded(kernel: &'static Kernel, guard: &str, other: &str) -> &'static Kern
         twin: kernel.twin,
         cpu: None,
         flops: kernel.flops,
+        tolerance: kernel.tolerance,
         variants: variants.leak(),
     }))
 }

@@ -1,6 +1,6 @@
 //! Do the WGSL kernels do what the twins say? Signatures and translations by naga, results in lockstep.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{offset_of, size_of};
 use std::sync::Arc;
 use std::time::Duration;
@@ -203,6 +203,31 @@ fn every_shader_has_a_kernel() {
     for (file, _, variant) in variants() {
         let text = std::fs::read_to_string(format!("shaders/{file}.wgsl")).unwrap();
         assert_eq!(text, variant.wgsl, "{file} includes another file");
+    }
+}
+
+/// The first line of a shader, `// uses: NAME, NAME`, names what all variants of its file take from `shaders/shared/`;
+/// where that is nothing, there is no such line. What differs between the variants of a file, their engine, is not in it.
+#[test]
+fn shaders_say_in_their_first_line_what_they_use() {
+    let mut texts: BTreeMap<String, String> = BTreeMap::new();
+    for entry in std::fs::read_dir("shaders/shared").unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        texts.insert(std::fs::read_to_string(&path).unwrap(), name);
+    }
+    let mut used: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for (file, _, variant) in variants() {
+        let of = variant.shared.iter().filter_map(|text| texts.get(*text).map(String::as_str));
+        let of: BTreeSet<&str> = of.collect();
+        used.entry(file).and_modify(|all| all.retain(|name| of.contains(name))).or_insert(of);
+    }
+    for (file, used) in used {
+        let text = std::fs::read_to_string(format!("shaders/{file}.wgsl")).unwrap();
+        let first = text.lines().next().and_then(|line| line.strip_prefix("// uses: "));
+        let said: BTreeSet<&str> =
+            first.map_or(BTreeSet::new(), |names| names.split(", ").collect());
+        assert_eq!(said, used, "{file}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 use wgpt::config::Optimizer;
-use wgpt::graph::{Graph, Op, Recorder, Slot, Var};
+use wgpt::graph::{Graph, Joins, Op, Recorder, Slot, Var};
 use wgpt::kernel::{Accumulate, Decay, Dims, Format, LossScale, Step, state};
 use wgpt::ops::attention::Qkv;
 use wgpt::ops::global_norm::{self, NormViews};
@@ -436,7 +436,8 @@ fn embeddings() {
         let (wte, wpe, tokens) = (case.shape("wte"), case.shape("wpe"), case.shape("tokens"));
         let mut rig = rig(case, [tokens[0], tokens[1]], 1e-5, |g| {
             let view = g.buffer(Role::Staging, "tokens", tokens[0] * tokens[1], Format::U32);
-            let out = g.embedding(["wte.weight", "wpe"], view, [wte[0], wpe[0], wte[1]], false);
+            let out =
+                g.embedding(["wte.weight", "wpe"], view, [wte[0], wpe[0], wte[1]], Joins::Nothing);
             (vec![("tokens", Var { value: view, grad: view })], out)
         });
         let words = case.tensors.ids(&format!("{}.tokens", case.name()));

@@ -8,7 +8,7 @@ use wgpt::backend::Device;
 use wgpt::backend::gpu::{Choice, Choices, Gpu, class};
 use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::engine::{Engine, Tensor};
-use wgpt::graph::{Graph, Slot};
+use wgpt::graph::{Graph, Joins, Slot};
 use wgpt::kernel::state;
 use wgpt::kernel::{Dims, Draw, Format, Kernel, Step, reads, writes};
 use wgpt::model::{EXTENDS, Program, Uses, parameters};
@@ -519,7 +519,7 @@ fn tokens_that_repeat_add_up() {
         let mut g = Graph::new(Limits::NONE, false, 1e-5);
         g.begin_training(2, 3);
         let tokens = g.buffer(Role::Staging, "tokens", 6, Format::U32);
-        let out = g.embedding(["wte.weight", "wpe"], tokens, [5, 4, 1], false);
+        let out = g.embedding(["wte.weight", "wpe"], tokens, [5, 4, 1], Joins::Nothing);
         g.record_forward(Phase::Forward);
         g.record_backward(Phase::Backward, None);
         let mut subject = on.backend(&g.plan);

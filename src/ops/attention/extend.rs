@@ -33,6 +33,7 @@ pub const EXTEND_STORE: Kernel = Kernel {
     twin: twin!(extend_store),
     cpu: None,
     flops: |_| 0,
+    tolerance: Kernel::TOLERANCE,
     variants: portable!("attention_extend_store", [HEADS, ROWS], |d, _| {
         grid::fold((d.T * d.KVH * d.HS).div_ceil(256))
     }),
@@ -50,6 +51,8 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     twin: twin!(extend_forward),
     cpu: Some(fast_extend_forward),
     flops: |d| 4 * u64::from(d.T) * u64::from(d.S) * u64::from(d.C),
+    // An exponential of a sum of about 20 magnifies its rounding by as much.
+    tolerance: 5e-5,
     variants: portable!(
         "attention_extend_forward",
         [HEADS, REDUCE, ROWS],

@@ -80,6 +80,7 @@ macro_rules! variants {
             shared: &[shared::HEADS, shared::FIRST_KEY],
             needs: Needs::NOTHING,
             fits: always,
+            tolerance: None,
             grid: |d, _| $blocks(d, 16, 256),
         };
         const COOP_8X8: Variant = Variant {
@@ -93,6 +94,9 @@ macro_rules! variants {
             shared: coop!(COOP_8X8, "const SUBGROUP = 32u;"),
             needs: Needs { workgroup_bytes: $kib_8x8 << 10, ..coop_needs(8, 32) },
             fits: fits_matrix_units,
+            // They take probabilities and their gradients in half precision: each is off by 2^-12 of itself on average,
+            // and a sum of one of them by as much.
+            tolerance: Some(5e-4),
             grid: |d, _| $blocks(d, 32, 64),
         };
         &[
@@ -132,6 +136,7 @@ macro_rules! variants {
                 ],
                 needs: Needs::SUBGROUPS_OF_8,
                 fits: four_head_channels,
+                tolerance: None,
                 grid: |d, _| $blocks(d, 8, 32),
             },
             COOP_8X8,
@@ -164,6 +169,8 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(cpu::forward),
     flops: |d| pair_flops(d, 4),
+    // An exponential of a sum of about 20 magnifies its rounding by as much.
+    tolerance: 5e-5,
     variants: variants!("attention_forward", blocks_of, ATTENTION_SOFTMAX, 64, [16, 23]),
 };
 
@@ -174,6 +181,7 @@ pub const BACKWARD_DELTA: Kernel = Kernel {
     twin: twin!(backward_delta),
     cpu: Some(cpu::backward_delta),
     flops: |d| 2 * d.rows() as u64 * u64::from(d.C),
+    tolerance: Kernel::TOLERANCE,
     variants: portable!(
         "attention_backward_delta",
         [],
@@ -199,6 +207,8 @@ pub const BACKWARD: Kernel = Kernel {
     twin: twin!(backward),
     cpu: Some(cpu::backward),
     flops: |d| pair_flops(d, 10),
+    // Differences of sums and exponentials of sums, several of them multiplied.
+    tolerance: 1e-4,
     variants: variants!("attention_backward", blocks_twice, ATTENTION_PAIRS, 32, [23, 37]),
 };
 

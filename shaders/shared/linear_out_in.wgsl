@@ -1,0 +1,12 @@
+// The second operand of a linear layer's output: its weight (OC, C), which is (N, K). A kernel declares `weight`.
+
+const B_ALONG_K = true;
+
+fn b_at(k: u32, n: u32) -> f32 {
+    let i = n * dims.C + k;
+    return f32(weight[i / 4u][i % 4u]);
+}
+
+fn b_four(k: u32, n: u32) -> vec4<f32> {
+    return vec4<f32>(weight[(n * dims.C + k) / 4u]);
+}
