@@ -280,6 +280,19 @@ fn cpu_peak() -> Peak {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::{Dims, Format, Kernel, changes, reads};
+    use crate::ops::cast;
+    use crate::plan::Role;
+
+    #[test]
+    fn what_is_changed_in_place_is_read_and_written() {
+        let mut plan = Plan::default();
+        let [x, y] = ["x", "y"].map(|name| plan.buffer(Role::Activations, name, 100, Format::F32));
+        let both = [reads("x"), changes("y")];
+        let dispatch = |kernel| Dispatch { kernel, dims: Dims::default(), args: vec![x, y] };
+        let kernel = Box::leak(Box::new(Kernel { args: both.to_vec().leak(), ..cast::FORWARD }));
+        assert_eq!(moved_bytes(&dispatch(kernel)), 100 * 4 * 3);
+    }
 
     #[test]
     fn a_profile_adds_up() {

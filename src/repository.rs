@@ -60,6 +60,7 @@ impl ModelName {
     /// assert_eq!(ModelName::parse("gpt2").unwrap().to_string(), "gpt2");
     /// assert_eq!(ModelName::parse("org/name@v1").unwrap().to_string(), "org/name@v1");
     /// assert_eq!(ModelName::parse("a/b/c"), None);
+    /// assert_eq!(ModelName::parse("a..b"), None);
     /// ```
     pub fn parse(text: &str) -> Option<ModelName> {
         let (repository, revision) = text.split_once('@').unwrap_or((text, MAIN));

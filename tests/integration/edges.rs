@@ -161,6 +161,38 @@ fn filtered(on: On, logits: &[f32], draw: &Draw) -> Vec<f64> {
     on.read(probs)
 }
 
+/// What is no number is seen in a block whose other gradients are 0, too: there no sum shows it.
+#[test]
+fn what_is_no_number_among_zeros_skips_the_update() {
+    for on in On::all_variants() {
+        for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut update = Update::new(on);
+            let norm = update.run(
+                [(0, BLOCK), (0, BLOCK)],
+                x,
+                &Step { learning_rate: 0.5, ..Step::default() },
+            );
+            assert_eq!(norm, [-1.0, 0.0], "{on:?}: {x}");
+            assert_eq!(update.words()[state::SKIPPED], 1, "{on:?}: {x}");
+            assert!(update.params().iter().all(|x| *x == 0.25), "{on:?}: {x}");
+        }
+    }
+}
+
+/// Min-p is a share of the largest probability, whatever the largest logit is.
+#[test]
+fn min_p_is_a_share_of_the_largest_probability() {
+    for on in On::all_variants() {
+        for largest in [-20.0, 0.5, 3.0] {
+            let logits: Vec<f32> = (0..40).map(|i| largest - 0.5 * i as f32).collect();
+            let probs = filtered(on, &logits, &Draw { min_p: 0.3, ..Draw::default() });
+            // e^-1 is above 0.3, e^-1.5 is not.
+            let kept = probs.iter().filter(|p| **p > 0.0).count();
+            assert_eq!(kept, 3, "{on:?}: {largest}: {probs:?}");
+        }
+    }
+}
+
 /// A token stays while the mass before it is below p; where that is exactly p, it goes. Of 512 equals a half is
 /// more than the CPU's kernel sorts at first, and more than one for each invocation of a GPU.
 #[test]

@@ -504,3 +504,11 @@ fn a_gguf_file_ends_texts_where_the_model_does() {
         }
     }
 }
+
+/// Of several stop texts in one piece the one that comes first in the text ends it, wherever it is in the list.
+#[test]
+fn the_first_stop_in_the_text_ends_it() {
+    let mut text = wgpt::generate::StopText::new(vec!["late".into(), "early".into()]);
+    assert_eq!(text.push("some early, some late"), "some ");
+    assert!(text.stopped());
+}

@@ -222,6 +222,15 @@ fn shards_add_up_to_the_model() {
             assert!(held as u64 <= max || file.len() == 1, "{shard} holds {held} bytes");
             assert!(file.names().iter().all(|name| map[*name] == *shard.as_str()));
         }
+        // A shard may be exactly full.
+        let first_two = parameters(&config).iter().take(2).map(|(_, s)| elements(s)).sum::<usize>();
+        let full = Layout { float, max_shard_bytes: (first_two * float.bytes()) as u64 };
+        let exact = folder.path().join(format!("{name}_exact"));
+        export_as(&source, &exact, full).unwrap();
+        let first = names(&exact).into_iter().find(|name| name.starts_with("model-00001")).unwrap();
+        let bytes = fs::read(exact.join(first)).unwrap();
+        assert_eq!(safetensors::SafeTensors::deserialize(&bytes).unwrap().len(), 2, "{name}");
+
         let written = all_bits(&open_weights(&out, &config).unwrap(), &config);
         let wanted = match float {
             Float::F32 => all_bits(&weights, &config),

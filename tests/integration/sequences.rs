@@ -106,6 +106,39 @@ impl Alone {
     }
 }
 
+/// The repetition penalty counts the prompt's tokens: the first token is the largest of the logits after it.
+#[test]
+fn the_prompt_is_penalised() {
+    let config = config([12, 2, 11]);
+    let uses = Uses { generation: Some(1), ..Uses::default() };
+    let mut engine = engine(&config, uses, &FineTune::default(), &Device::Cpu);
+    let (penalty, mut changed) = (5.0, 0);
+    let largest = |logits: &[f32]| {
+        (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("logits") as u32
+    };
+    for left_out in 0..11_u32 {
+        let prompt: Vec<u32> = (0..11).filter(|id| *id != left_out).collect();
+        engine.begin_sequence(0);
+        engine.prefill(0, &prompt, Draw::default());
+        let mut logits = engine.read_logits(0).expect("the device is there");
+        let plain = largest(&logits);
+        for &id in &prompt {
+            let logit = &mut logits[id as usize];
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+        }
+        let options = GenerateOptions {
+            max_tokens: 1,
+            temperature: 0.0,
+            repetition_penalty: f64::from(penalty),
+            ..GenerateOptions::default()
+        };
+        let got = generate(&mut engine, &prompt, &options, &[], |_| Ok(true)).expect("a token");
+        assert_eq!(got, [largest(&logits)], "without {left_out}");
+        changed += usize::from(largest(&logits) != plain);
+    }
+    assert!(changed > 0, "the penalty changes a token");
+}
+
 /// Sequences join and leave slots and are fed in chunks, side by side; returns how many logits were compared.
 fn schedule(engine: &mut Engine, known: &[Alone], seed: u32) -> usize {
     let mut random = Random::new(seed);

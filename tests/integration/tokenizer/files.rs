@@ -148,7 +148,7 @@ fn what_is_not_supported_is_refused_by_name() {
     }
     let twice = sound.to_string().replacen(r#""!":1"#, r#""!":1,"!":1"#, 1);
     let error = Tokenizer::from_json(&twice, "PLACE").unwrap_err().to_string();
-    assert!(error.contains("twice"), "{error}");
+    assert!(error.contains("the token \"!\" is there twice"), "{error}");
 }
 
 #[test]

@@ -60,6 +60,46 @@ fn the_loss_of_the_split_counts_its_tokens_and_no_padding() {
     }
 }
 
+/// Evaluations on the way are of the validation split, and of the same few batches each time.
+#[test]
+fn evaluations_on_the_way_are_of_the_same_batches_of_the_split() {
+    // What is trained on says nothing of the split, in which no two windows are alike.
+    let trained = (0..927).map(|i| 1 + i % 2);
+    let ids: Vec<u32> = trained.chain((0..103).map(|i| 20 + (i * i * 31) % 200)).collect();
+    for (name, device) in devices() {
+        let on_the_way = |learning_rate| {
+            let config = TrainConfig {
+                max_iters: 40,
+                batch_size: 3,
+                learning_rate,
+                eval_every: 10,
+                eval_iters: 1,
+                ..TrainConfig::default()
+            };
+            let gpt = Gpt::new(tiny(), device.clone(), 5).unwrap();
+            let tokens = Tokens::from_ids(ids.clone());
+            let mut losses = vec![];
+            Trainer::new(gpt, tokens, config)
+                .unwrap()
+                .run(&mut |event| {
+                    if let Event::Evaluated { whole: false, val_loss, .. } = event {
+                        losses.push(*val_loss);
+                    }
+                })
+                .unwrap();
+            losses
+        };
+        let of_one_model = on_the_way(0.0);
+        assert!(of_one_model.len() >= 3, "{name}: {of_one_model:?}");
+        assert!(
+            of_one_model.iter().all(|loss| *loss == of_one_model[0]),
+            "{name}: {of_one_model:?}"
+        );
+        let learned = on_the_way(1e-2);
+        assert!(learned.last().is_some_and(|loss| *loss > 4.0), "{name}: {learned:?}");
+    }
+}
+
 #[test]
 fn of_equal_models_the_first_is_the_best() {
     for (name, device) in devices() {
