@@ -871,7 +871,8 @@ fn views_are_whole_blocks() {
     };
     let cut = View { start: last.start + 16, len: 16, ..last };
     let dims = Dims::default();
-    let refused: [(&str, &dyn Fn(&mut Plan) -> View); 4] = [
+    type Make<'a> = &'a dyn Fn(&mut Plan) -> View;
+    let refused: [(&str, Make<'_>); 4] = [
         ("slice 16+32 cuts a block", &|_| second.slice(16, 32)),
         ("slice 32+16 cuts a block", &|_| second.slice(32, 16)),
         ("end within a block of q8_0", &|plan| plan.grow(arena, 33)),
