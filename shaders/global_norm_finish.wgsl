@@ -2,7 +2,7 @@
 // The norm of all gradients from the blocks' parts, the factor that clips it, and whether the update is
 // skipped: src/ops/global_norm.rs has the formulas. One workgroup.
 
-@group(0) @binding(1) var<storage, read> partials: array<f32>;       // (N, 3)
+@group(0) @binding(1) var<storage, read> partials: array<f32>;       // (N, NORM_PARTIAL_LEN)
 @group(0) @binding(2) var<storage, read> loss: array<f32>;           // (1)
 @group(0) @binding(3) var<storage, read_write> norm: array<f32>;     // norm, coef
 @group(0) @binding(4) var<storage, read_write> state: array<u32>;    // the words below
@@ -61,8 +61,8 @@ fn main(@builtin(local_invocation_index) local: u32) {
     var largest = 0.0;
     var broken = 0.0;
     for (var i = local; i < dims.N; i += WG_SIZE) {
-        largest = max(largest, partials[i * 3u]);
-        broken = max(broken, partials[i * 3u + 2u]);
+        largest = max(largest, partials[i * NORM_PARTIAL_LEN]);
+        broken = max(broken, partials[i * NORM_PARTIAL_LEN + 2u]);
     }
     largest = workgroup_max(local, largest);
     broken = workgroup_max(local, broken);
@@ -70,8 +70,8 @@ fn main(@builtin(local_invocation_index) local: u32) {
     let shrink = select(1.0, 1e-20, largest > LARGE);
     var sum = 0.0;
     for (var i = local; i < dims.N && largest > SMALLEST; i += WG_SIZE) {
-        let ratio = partials[i * 3u] * shrink / (largest * shrink);
-        sum += partials[i * 3u + 1u] * ratio * ratio;
+        let ratio = partials[i * NORM_PARTIAL_LEN] * shrink / (largest * shrink);
+        sum += partials[i * NORM_PARTIAL_LEN + 1u] * ratio * ratio;
     }
     sum = workgroup_sum(local, sum);
     if local == 0u {

@@ -3,7 +3,7 @@
 // finite. One workgroup a block.
 
 @group(0) @binding(1) var<storage, read> grads: array<f32>;             // (N)
-@group(0) @binding(2) var<storage, read_write> partials: array<f32>;    // (blocks, 3)
+@group(0) @binding(2) var<storage, read_write> partials: array<f32>;    // (blocks, NORM_PARTIAL_LEN)
 
 const SMALLEST = 1.2e-38; // below it some devices have no numbers
 const LARGE = 1e30; // far above it some devices have no reciprocals
@@ -39,8 +39,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     if local == 0u {
         let finite = broken == 0.0;
-        partials[block * 3u] = select(0.0, largest, finite);
-        partials[block * 3u + 1u] = select(0.0, sum, finite);
-        partials[block * 3u + 2u] = broken;
+        partials[block * NORM_PARTIAL_LEN] = select(0.0, largest, finite);
+        partials[block * NORM_PARTIAL_LEN + 1u] = select(0.0, sum, finite);
+        partials[block * NORM_PARTIAL_LEN + 2u] = broken;
     }
 }

@@ -157,13 +157,13 @@ impl Graph {
         self.dims.SLOTS = slots as u32;
     }
 
-    /// The table (T,2) of the rows that generation works on: [`crate::kernel::rows`].
+    /// The table (T,[`rows::ROW_WORDS`]) of the rows that generation works on: [`crate::kernel::rows`].
     pub fn rows_table(&mut self) -> View {
         let len = self.rows() * rows::ROW_WORDS;
         self.buffer(Role::Staging, "rows", len, Format::U32)
     }
 
-    /// The table (SLOTS,12) of what slots draw by: [`crate::kernel::rows`].
+    /// The table (SLOTS,[`rows::slot::WORDS`]) of what slots draw by: [`crate::kernel::rows`].
     pub fn slots_table(&mut self) -> View {
         let len = self.dims.SLOTS as usize * rows::slot::WORDS;
         self.buffer(Role::Staging, "slots", len, Format::U32)

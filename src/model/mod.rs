@@ -113,7 +113,7 @@ pub struct UpdateViews {
 pub struct GenerationViews {
     /// (R,2): the rows of a replay, of which the shorter ones use the first: [`crate::kernel::rows`].
     pub rows: View,
-    /// (SLOTS,12): what the slots draw by.
+    /// (SLOTS,[`slot::WORDS`](crate::kernel::rows::slot)): what the slots draw by.
     pub slots: View,
     /// (SLOTS,S+1): the tokens of each slot's sequence.
     pub sequence: View,

@@ -103,7 +103,7 @@ fn slice_dims(dims: &Dims, slice: &Slice) -> Dims {
 pub struct EmbeddingExtend {
     /// T, C, S, SLOTS.
     pub dims: Dims,
-    /// (T,2)
+    /// (T,[`ROW_WORDS`](crate::kernel::rows::ROW_WORDS))
     pub rows: View,
     /// (SLOTS,S+1)
     pub tokens: View,

@@ -171,7 +171,7 @@ impl Op for Head {
 pub struct HeadExtend {
     /// T, C, SLOTS; LD, which is V of the whole vocabulary.
     pub dims: Dims,
-    /// (SLOTS,12)
+    /// (SLOTS,[`slot::WORDS`](crate::kernel::rows::slot))
     pub slots: View,
     /// (T,C)
     pub x: View,

@@ -555,3 +555,14 @@ fn adapters_name_the_hub_s_model_and_find_it_again() {
     let text = error_of(&mut wgpt(TempDir::new().unwrap().path(), &generate(best)));
     assert!(text.contains("the model of the adapters in"), "{text}");
 }
+
+/// A name is one or two words, of which none leaves the cache's folder.
+#[test]
+fn what_is_no_name_of_a_model_is_none() {
+    for name in ["gpt2", "org/name", "org/na.me_1-2", "name@main", "name@refs/pr/1"] {
+        assert!(wgpt::hub::ModelName::parse(name).is_some(), "{name}");
+    }
+    for name in ["", "a/b/c", "..", "../a", "a..b", "a/..", ".a", "a--b", "a/", "a b", "a@../b"] {
+        assert_eq!(wgpt::hub::ModelName::parse(name), None, "{name}");
+    }
+}

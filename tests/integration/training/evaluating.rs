@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::Value;
-use wgpt::data::Tokens;
+use wgpt::data::{self, Tokens};
 use wgpt::engine::Engine;
 use wgpt::model::Uses;
 use wgpt::ops::cross_entropy::IGNORE;
@@ -57,6 +57,48 @@ fn the_loss_of_the_split_counts_its_tokens_and_no_padding() {
         assert_eq!(count, 102);
         let (got, want) = (summary.val_loss.unwrap(), sum / f64::from(count as u32));
         assert!((got - want).abs() <= 1e-5 * want, "{name}: got {got}, want {want}");
+    }
+}
+
+/// The loss of an update is that of all its micro-batches, each of which is another text.
+#[test]
+fn every_micro_batch_of_an_update_is_another_text() {
+    const SHAPE: (usize, usize) = (2, 16);
+    let tokens = || Tokens::from_ids((0..1_030).map(|i| i * i * 7 % 257).collect());
+    for (name, device) in devices() {
+        let config = TrainConfig {
+            max_iters: 1,
+            batch_size: SHAPE.0,
+            grad_accum: 3,
+            learning_rate: 0.0,
+            log_every: 1,
+            eval_every: 0,
+            ..TrainConfig::default()
+        };
+        let seed = config.seed;
+        let gpt = Gpt::new(tiny(), device.clone(), 5).unwrap();
+        let mut trainer = Trainer::new(gpt, tokens(), config).unwrap();
+        let mut reported = None;
+        trainer
+            .run(&mut |event| {
+                if let Event::Step(report) = event {
+                    reported = report.loss;
+                }
+            })
+            .unwrap();
+
+        let uses = Uses { batch: SHAPE.0, seq: SHAPE.1, ..Uses::default() };
+        let mut alone = Engine::new(&tiny(), uses, &device).unwrap();
+        alone.copy_from(trainer.engine()).unwrap();
+        let (tokens, mut x, mut y) = (tokens(), vec![0; 32], vec![0; 32]);
+        let losses = [0, 1, 2].map(|micro| {
+            let place = data::Place { seed, step: 0, micro };
+            data::batch(&tokens, tokens.split(None).0, place, SHAPE, &mut x, &mut y).unwrap();
+            alone.evaluate(&x, &y).unwrap() / 32.0
+        });
+        let (got, want) = (f64::from(reported.unwrap()), losses.iter().sum::<f64>() / 3.0);
+        assert!((got - want).abs() <= 1e-5 * want, "{name}: got {got}, want {want}");
+        assert!((losses[0] - want).abs() > 1e-3 * want, "{name}: {losses:?} tell texts apart");
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use wgpt::backend::Device;
 use wgpt::config::Optimizer;
-use wgpt::data::Tokens;
+use wgpt::data::{TokenWriter, Tokens};
 use wgpt::engine::{Engine, Tensor};
 use wgpt::error::Kind;
 use wgpt::model::Uses;
@@ -428,6 +428,20 @@ fn edited_settings_and_data_are_refused() {
     );
     let tokens = |run: &Path| restore(run, "tokens.bin");
     damaged(&["tokens.bin", "remove"], |run| cut(&run.join("tokens.bin")), tokens);
+    // Sound data that are not those of the run.
+    let others = |run: &Path| {
+        let path = run.join("tokens.bin");
+        let tokens = Tokens::open(&path).unwrap();
+        let mut ids = vec![0; tokens.len()];
+        tokens.copy_to(0..tokens.len(), &mut ids);
+        drop(tokens);
+        ids.reverse();
+        let vocab = *ids.iter().max().unwrap() as usize + 1;
+        let mut writer = TokenWriter::create(&path, vocab).unwrap();
+        writer.push(&ids).unwrap();
+        writer.finish().unwrap();
+    };
+    damaged(&["tokens.bin", "was changed"], others, tokens);
     // Data that are missing are encoded again.
     let again = |run: &Path| fs::remove_file(run.join("tokens.bin")).unwrap();
     damaged(&["tokens.bin"], |run| cut(&run.join("tokens.bin")), again);
