@@ -219,8 +219,6 @@ fn a_stopped_run_reports_what_was_under_way() {
             eval_every: 0,
             save_every: 0,
             log_every: 1,
-            // So slow that a GPU has updates under way when it is stopped.
-            batch_size: 48,
             ..settings.train
         };
         let mut trainer = start(&settings, device.clone(), &mut |_| {}).unwrap();
