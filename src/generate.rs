@@ -1,6 +1,9 @@
 //! Generation: tokens drawn one after another, with a cache of keys and values, and the text of them.
 
-use crate::engine::Engine;
+use std::collections::VecDeque;
+
+use crate::config::GptConfig;
+use crate::engine::{Drawn, DrawnTicket, DrawnTokens, Engine};
 use crate::error::{Error, Result, field};
 use crate::kernel::{Draw, Feed};
 use crate::model::replay_rows;
@@ -155,15 +158,16 @@ pub fn generate_all(
     ends: &[u32],
     mut seen: impl FnMut(usize, Event) -> Result<bool>,
 ) -> Result<Vec<Vec<u32>>> {
-    let vocab = engine.program().config.vocab_size;
+    let GptConfig { vocab_size, n_positions: context, .. } = engine.program().config;
     for request in requests {
         request.options.validate()?;
-        check_prompt(request.prompt, vocab)?;
+        check_prompt(request.prompt, vocab_size)?;
     }
     let mut new = vec![vec![]; requests.len()];
     let mut waiting = requests.iter().enumerate();
     let mut free: Vec<usize> = (0..engine.slots()).rev().collect();
     let mut active: Vec<Sequence<'_>> = vec![];
+    let mut unread = VecDeque::new();
     loop {
         while !free.is_empty()
             && let Some((index, request)) = waiting.next()
@@ -178,18 +182,27 @@ pub fn generate_all(
         if active.is_empty() {
             return Ok(new);
         }
-        burst(engine, &mut active)?;
-        let mut going = vec![];
-        for mut sequence in active {
-            let new = &mut new[sequence.index];
-            if sequence.read(engine, ends, new, &mut seen)? {
-                going.push(sequence);
-            } else {
-                seen(sequence.index, Event::Ends)?;
-                free.push(sequence.slot);
+        let go_on = |active: &[Sequence<'_>]| active.iter().all(|one| one.may_go_on(context));
+        if go_on(&active) {
+            burst(engine, &mut active);
+            unread.push_back(request(engine, &mut active));
+        }
+        // While the device is at work on the tokens that it draws now, the host sees to those before them.
+        let late = usize::from(engine.reads_ahead() > 0 && go_on(&active));
+        while unread.len() > late
+            && let Some((of, ticket)) = unread.pop_front()
+        {
+            for (index, drawn) in of.into_iter().zip(engine.take_drawn(ticket)?) {
+                // What has ended meanwhile needs no more tokens.
+                let Some(at) = active.iter().position(|sequence| sequence.index == index) else {
+                    continue;
+                };
+                if !active[at].read(engine, drawn, ends, &mut new[index], &mut seen)? {
+                    seen(index, Event::Ends)?;
+                    free.push(active.remove(at).slot);
+                }
             }
         }
-        active = going;
     }
 }
 
@@ -208,6 +221,8 @@ struct Sequence<'a> {
     fed: usize,
     /// Tokens that were drawn and not yet read.
     ahead: usize,
+    /// How many of them were not requested yet.
+    unrequested: usize,
 }
 
 impl<'a> Sequence<'a> {
@@ -221,8 +236,9 @@ impl<'a> Sequence<'a> {
         engine.begin_sequence(slot);
         engine.mark_seen(slot, prompt);
         let ids = prompt.to_vec();
+        let (new, first, fed, ahead, unrequested) = (0, 0, 0, 0, 0);
         let mut sequence =
-            Sequence { index, slot, options, ids, new: 0, first: 0, fed: 0, ahead: 0 };
+            Sequence { index, slot, options, ids, new, first, fed, ahead, unrequested };
         sequence.write_window(engine);
         sequence
     }
@@ -251,26 +267,29 @@ impl<'a> Sequence<'a> {
         self.fed += count;
         let draw = (self.fed == self.len()).then(|| self.options.draw(self.new + self.ahead));
         self.ahead += usize::from(draw.is_some());
+        self.unrequested += usize::from(draw.is_some());
         Feed { slot: self.slot, position, count, draw }
     }
 
-    /// Reads the tokens that were drawn into `new`; whether there are more to come.
+    /// The tokens that were drawn and not requested yet, which now are.
+    fn unrequested(&mut self) -> Option<Drawn> {
+        let count = std::mem::take(&mut self.unrequested);
+        (count > 0).then(|| Drawn { slot: self.slot, start: self.len() - count, count })
+    }
+
+    /// Takes drawn tokens over into `new`; whether there are more to come.
     fn read(
         &mut self,
         engine: &mut Engine,
+        drawn: DrawnTokens,
         ends: &[u32],
         new: &mut Vec<u32>,
         seen: &mut impl FnMut(usize, Event) -> Result<bool>,
     ) -> Result<bool> {
-        if self.ahead == 0 {
-            return Ok(true);
-        }
-        let start = self.len() - self.ahead;
-        let mut drawn = vec![0; std::mem::take(&mut self.ahead)];
-        engine.read_sequence(self.slot, start, &mut drawn)?;
         // A number that is not finite stays in the cache, so that the last logits tell of them all.
-        check_logits(&engine.read_logits(self.slot)?)?;
-        for token in drawn {
+        check_logits(drawn.finite)?;
+        for token in drawn.ids {
+            self.ahead -= 1;
             self.ids.push(token);
             new.push(token);
             if !seen(self.index, Event::Token(token))? || ends.contains(&token) {
@@ -278,19 +297,27 @@ impl<'a> Sequence<'a> {
             }
         }
         self.new = new.len();
-        if self.len() > engine.program().config.n_positions {
+        if self.ahead == 0 && self.len() > engine.program().config.n_positions {
             self.write_window(engine);
         }
         Ok(self.new < self.options.max_tokens)
     }
 }
 
-/// Replays until the device is far enough ahead, or a sequence's tokens must be read before it can go on.
-fn burst(engine: &mut Engine, active: &mut [Sequence<'_>]) -> Result<()> {
+/// Requests what was drawn in all slots; with it, whose it is.
+fn request(engine: &mut Engine, active: &mut [Sequence<'_>]) -> (Vec<usize>, DrawnTicket) {
+    let drawn = active.iter_mut().filter_map(|one| Some((one.index, one.unrequested()?)));
+    let (of, drawn): (Vec<_>, Vec<_>) = drawn.unzip();
+    (of, engine.request_drawn(&drawn))
+}
+
+/// Draws as many tokens as keep the device busy while those before them are read, or fewer if a sequence's tokens must be
+/// read before it can go on.
+fn burst(engine: &mut Engine, active: &mut [Sequence<'_>]) {
     let context = engine.program().config.n_positions;
+    let most = engine.reads_ahead().max(1);
     let mut replays = 0;
-    while replays < engine.run_ahead() && active.iter().all(|sequence| sequence.may_go_on(context))
-    {
+    while replays < most && active.iter().all(|sequence| sequence.may_go_on(context)) {
         // Those that wait for one token alone come first, so that no prompt holds them up.
         active.sort_by_key(|s| (s.len() - s.fed > 1, s.new + s.ahead, s.index));
         let pending = active.iter().map(|sequence| sequence.len() - sequence.fed).sum();
@@ -313,11 +340,10 @@ fn burst(engine: &mut Engine, active: &mut [Sequence<'_>]) -> Result<()> {
             replays += 1;
         }
     }
-    Ok(())
 }
 
-fn check_logits(logits: &[f32]) -> Result<()> {
-    if logits.iter().all(|logit| logit.is_finite()) {
+fn check_logits(finite: bool) -> Result<()> {
+    if finite {
         return Ok(());
     }
     Err(Error::input("the model's logits are not finite, so that no token can be drawn from them")

@@ -236,20 +236,20 @@ impl Gpt {
     }
 
     /// The engine for generation with `slots` slots, or with as many as the device holds; one that has more will do.
-    fn engine_of(&mut self, slots: usize) -> Result<&mut Engine> {
-        let enough = |has: Uses, slots| has.generation.is_some_and(|has| has >= slots);
-        let mut uses = self.generation(slots);
-        if !self.engine.as_ref().is_some_and(|engine| enough(engine.program().uses, slots)) {
-            let holds = |slots| {
-                let uses = self.generation(slots);
-                let program = Program::record(&self.config, uses, self.device.limits());
-                self.device.check(&program.plan).is_ok()
-            };
-            let fewer = std::iter::successors(Some(slots), |slots| Some(slots / 2));
-            let slots = fewer.take_while(|slots| *slots > 1).find(|slots| holds(*slots));
-            uses = self.generation(slots.unwrap_or(1));
+    fn engine_of(&mut self, mut slots: usize) -> Result<&mut Engine> {
+        let has = self.engine.as_ref().map(|engine| engine.program().uses);
+        loop {
+            if has.is_some_and(|has| has.generation.is_some_and(|has| has >= slots)) {
+                return Ok(self.engine.as_mut().expect("it was looked at"));
+            }
+            let uses = self.generation(slots);
+            let uses = has.map_or(uses, |has| uses.beside(has));
+            let program = Program::record(&self.config, uses, self.device.limits());
+            if slots == 1 || self.device.check(&program.plan).is_ok() {
+                return self.load_into(program);
+            }
+            slots /= 2;
         }
-        self.engine_that(|has| enough(has, uses.generation.unwrap_or(1)), uses)
     }
 
     fn generation(&self, slots: usize) -> Uses {
@@ -264,13 +264,10 @@ impl Gpt {
     /// As [`Gpt::engine`].
     pub fn batch_engine(&mut self, batch: usize, seq: usize) -> Result<&mut Engine> {
         let uses = Uses { batch, seq, precision: self.precision, ..Uses::default() };
-        self.engine_that(|has| (has.batch, has.seq) == (batch, seq), uses)
-    }
-
-    /// The engine if it will do, else one for `uses` beside what it does.
-    fn engine_that(&mut self, does: impl Fn(Uses) -> bool, uses: Uses) -> Result<&mut Engine> {
         match self.engine.as_ref().map(|engine| engine.program().uses) {
-            Some(has) if does(has) => Ok(self.engine.as_mut().expect("it was looked at")),
+            Some(has) if (has.batch, has.seq) == (batch, seq) => {
+                Ok(self.engine.as_mut().expect("it was looked at"))
+            }
             Some(has) => self.renew_engine(uses.beside(has)),
             None => self.renew_engine(uses),
         }

@@ -1,7 +1,7 @@
 //! Batches on an engine: updates of training, evaluation, logits.
 
 use super::{Engine, Gradients};
-use crate::backend::{Out, Ticket};
+use crate::backend::{MOST_REQUESTED, Out, Ticket};
 use crate::error::Result;
 use crate::kernel::Step;
 use crate::kernel::state;
@@ -29,6 +29,16 @@ pub struct MicroBatch {
     pub targets: Vec<u32>,
     /// The key of its random numbers.
     pub seed: [u32; 2],
+}
+
+/// Losses of a batch that were requested of an engine, which alone can take them.
+#[must_use = "what was requested is to be taken"]
+#[derive(Debug)]
+pub struct LossesTicket(Vec<Ticket>);
+
+/// The sum of losses, in their order.
+pub fn sum(losses: &[f32]) -> f64 {
+    losses.iter().copied().map(f64::from).sum()
 }
 
 impl Engine {
@@ -183,37 +193,66 @@ impl Engine {
         self.backend.write_u32(view, words);
     }
 
-    /// The sum of the losses (natural logarithm) of all rows with a target.
-    ///
-    /// # Errors
-    ///
-    /// If the device is lost.
+    /// Computes the loss of each row of a batch, and requests it for [`Engine::take_row_losses`]; does not wait for the
+    /// device, so that the next batch may be made meanwhile.
     ///
     /// # Panics
     ///
     /// As [`Engine::train_batch`].
-    pub fn evaluate(&mut self, tokens: &[u32], targets: &[u32]) -> Result<f64> {
-        Ok(self.row_losses(tokens, targets)?.into_iter().map(f64::from).sum())
-    }
-
-    /// The loss (natural logarithm) of each row (B,T), 0 where there is no target.
-    ///
-    /// # Errors
-    ///
-    /// If the device is lost.
-    ///
-    /// # Panics
-    ///
-    /// As [`Engine::train_batch`].
-    pub fn row_losses(&mut self, tokens: &[u32], targets: &[u32]) -> Result<Vec<f32>> {
+    pub fn request_row_losses(&mut self, tokens: &[u32], targets: &[u32]) -> LossesTicket {
         self.write_batch(tokens, targets);
         let step = Step::default();
         self.run(Phase::Forward, &step);
         self.run(Phase::Evaluate, &step);
         let view = self.batch_views().row_loss;
-        let mut row_loss = vec![0.0; view.len];
-        self.backend.read(view, &mut row_loss)?;
-        Ok(row_loss)
+        let starts = (0..view.len).step_by(MOST_REQUESTED);
+        let piece = |start| view.slice(start, MOST_REQUESTED.min(view.len - start));
+        LossesTicket(starts.map(|start| self.backend.request(&[piece(start)])).collect())
+    }
+
+    /// The loss (natural logarithm) of each row (B,T) that was requested, 0 where there is no target; waits for the device
+    /// if it must.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    ///
+    /// # Panics
+    ///
+    /// If the ticket is of another engine.
+    pub fn take_row_losses(&mut self, ticket: LossesTicket) -> Result<Vec<f32>> {
+        let mut losses = vec![0.0; self.batch_views().row_loss.len];
+        for (ticket, out) in ticket.0.into_iter().zip(losses.chunks_mut(MOST_REQUESTED)) {
+            self.backend.take(ticket, &mut [Out::Reals(out)])?;
+        }
+        Ok(losses)
+    }
+
+    /// The loss of each row of a batch; waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::take_row_losses`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::train_batch`].
+    pub fn row_losses(&mut self, tokens: &[u32], targets: &[u32]) -> Result<Vec<f32>> {
+        let ticket = self.request_row_losses(tokens, targets);
+        self.take_row_losses(ticket)
+    }
+
+    /// The sum of the losses of all rows of a batch that have a target; waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::take_row_losses`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::train_batch`].
+    pub fn evaluate(&mut self, tokens: &[u32], targets: &[u32]) -> Result<f64> {
+        Ok(sum(&self.row_losses(tokens, targets)?))
     }
 
     /// The logits (B,T,V) of a batch.

@@ -19,8 +19,10 @@ use crate::model::{Program, Uses, check_finetune};
 use crate::plan::Phase;
 use crate::profile::Profile;
 
-pub use batches::{MicroBatch, Update};
+pub(crate) use batches::sum;
+pub use batches::{LossesTicket, MicroBatch, Update};
 pub use params::{MOMENTS, Tensor};
+pub use sequences::{Drawn, DrawnTicket, DrawnTokens};
 
 /// A program and the backend that runs it.
 pub struct Engine {
@@ -124,6 +126,12 @@ impl Engine {
     /// Replays that may be in flight between two reads.
     pub fn run_ahead(&self) -> usize {
         self.backend.run_ahead()
+    }
+
+    /// Requests that may be under way while the next replays are submitted, so that the device does not run out of work;
+    /// 0 where waiting costs nothing.
+    pub fn reads_ahead(&self) -> usize {
+        self.run_ahead() / 2
     }
 
     fn run(&mut self, phase: Phase, step: &Step) {

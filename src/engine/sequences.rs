@@ -1,10 +1,42 @@
 //! Sequences on an engine, one per slot: prefilled, extended, drawn from.
 
 use super::{Engine, Gradients};
+use crate::backend::{MOST_REQUESTED, Out, Ticket};
 use crate::error::Result;
 use crate::kernel::{Draw, Feed, Step};
 use crate::model::{EXTENDS, GenerationViews, replay_rows};
 use crate::plan::{Phase, View};
+
+/// Tokens that were drawn in a slot: `count` of its sequence from `start` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drawn {
+    /// The slot.
+    pub slot: usize,
+    /// The position of the first one.
+    pub start: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+/// Drawn tokens that were requested of an engine, which alone can take them.
+#[must_use = "what was requested is to be taken"]
+#[derive(Debug)]
+pub struct DrawnTicket {
+    /// The number of tokens of each slot.
+    counts: Vec<usize>,
+    ids: Ticket,
+    /// Logits, each view with the index of its slot in `counts` and its length.
+    logits: Vec<(Ticket, Vec<(usize, usize)>)>,
+}
+
+/// What was drawn in a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrawnTokens {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// Whether the logits that the last of them was drawn from are all finite.
+    pub finite: bool,
+}
 
 impl Engine {
     fn generation_views(&self) -> GenerationViews {
@@ -134,14 +166,69 @@ impl Engine {
         self.run(Phase::Sample, &Step::default());
     }
 
-    /// Tokens of a slot's sequence from `start` on; waits for the device.
+    /// Requests tokens that were drawn in some slots, and the logits of each slot's last one, for
+    /// [`Engine::take_drawn`]; does not wait for the device, so that more tokens may be drawn meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such slot, or more tokens than a slot holds.
+    pub fn request_drawn(&mut self, drawn: &[Drawn]) -> DrawnTicket {
+        let GenerationViews { sequence, logits, .. } = self.generation_views();
+        let ids = |d: &Drawn| self.of_slot(sequence, d.slot).slice(d.start, d.count);
+        let ids: Vec<View> = drawn.iter().map(ids).collect();
+        let mut pieces: Vec<(usize, View)> = vec![];
+        for (index, drawn) in drawn.iter().enumerate() {
+            let logits = self.of_slot(logits, drawn.slot);
+            let piece = |at| logits.slice(at, MOST_REQUESTED.min(logits.len - at));
+            pieces.extend((0..logits.len).step_by(MOST_REQUESTED).map(|at| (index, piece(at))));
+        }
+        // As few requests as take them all, since a backend has few of one size under way at a time.
+        let mut groups: Vec<Vec<(usize, View)>> = vec![];
+        let mut room = 0;
+        for piece in pieces {
+            if piece.1.len > room {
+                groups.push(vec![]);
+                room = MOST_REQUESTED;
+            }
+            room -= piece.1.len;
+            groups.last_mut().expect("one was begun").push(piece);
+        }
+        let request = |group: Vec<(usize, View)>| {
+            let views: Vec<View> = group.iter().map(|(_, view)| *view).collect();
+            let pieces = group.into_iter().map(|(index, view)| (index, view.len)).collect();
+            (self.backend.request(&views), pieces)
+        };
+        let logits = groups.into_iter().map(request).collect();
+        let counts = drawn.iter().map(|drawn| drawn.count).collect();
+        DrawnTicket { counts, ids: self.backend.request(&ids), logits }
+    }
+
+    /// The tokens that were requested, slot by slot; waits for the device if it must.
     ///
     /// # Errors
     ///
     /// If the device is lost.
-    pub fn read_sequence(&mut self, slot: usize, start: usize, out: &mut [u32]) -> Result<()> {
-        let view = self.of_slot(self.generation_views().sequence, slot);
-        self.backend.read_u32(view.slice(start, out.len()), out)
+    ///
+    /// # Panics
+    ///
+    /// If the ticket is of another engine.
+    pub fn take_drawn(&mut self, ticket: DrawnTicket) -> Result<Vec<DrawnTokens>> {
+        let DrawnTicket { counts, ids, logits } = ticket;
+        let mut tokens: Vec<Vec<u32>> = counts.into_iter().map(|count| vec![0; count]).collect();
+        let out = tokens.iter_mut().map(|ids| Out::Words(ids));
+        self.backend.take(ids, &mut out.collect::<Vec<_>>())?;
+        let mut finite = vec![true; tokens.len()];
+        for (ticket, pieces) in logits {
+            let mut numbers: Vec<Vec<f32>> =
+                pieces.iter().map(|(_, len)| vec![0.0; *len]).collect();
+            let out = numbers.iter_mut().map(|numbers| Out::Reals(numbers));
+            self.backend.take(ticket, &mut out.collect::<Vec<_>>())?;
+            for ((index, _), numbers) in pieces.into_iter().zip(numbers) {
+                finite[index] &= numbers.into_iter().all(f32::is_finite);
+            }
+        }
+        let drawn = |(ids, finite)| DrawnTokens { ids, finite };
+        Ok(tokens.into_iter().zip(finite).map(drawn).collect())
     }
 
     /// The logits (V) that a slot drew from last.

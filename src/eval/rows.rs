@@ -1,7 +1,9 @@
 //! Rows of tokens and targets, scored in batches.
 
+use std::collections::VecDeque;
+
 use crate::backend::Device;
-use crate::engine::Engine;
+use crate::engine::{self, Engine, LossesTicket};
 use crate::error::{Error, Result};
 use crate::fit::LARGEST_BATCH;
 use crate::gpt::Gpt;
@@ -33,6 +35,8 @@ pub(super) struct Rows<Tag> {
     tokens: Vec<u32>,
     targets: Vec<u32>,
     tags: Vec<Tag>,
+    /// Batches whose losses were requested and not taken, with the tags of their rows.
+    unread: VecDeque<(Vec<Tag>, LossesTicket)>,
 }
 
 impl<Tag> Rows<Tag> {
@@ -40,11 +44,11 @@ impl<Tag> Rows<Tag> {
     pub fn new(engine: &Engine) -> Rows<Tag> {
         let Uses { batch, seq, .. } = engine.program().uses;
         assert!(batch > 0, "the engine was recorded with batches");
-        Rows { seq, batch, tokens: vec![], targets: vec![], tags: vec![] }
+        Rows { seq, batch, tokens: vec![], targets: vec![], tags: vec![], unread: VecDeque::new() }
     }
 
-    /// Adds a row: tokens, and the targets of the last ones of them. The batch that it completes is scored: `scored` is given
-    /// the tag of each row and the sum of its negative log-likelihoods.
+    /// Adds a row: tokens, and the targets of the last ones of them. The batch that it completes goes to the device;
+    /// `scored` is given the tag of each row that is done, in order, and the sum of its negative log-likelihoods.
     pub fn push(
         &mut self,
         engine: &mut Engine,
@@ -64,31 +68,55 @@ impl<Tag> Rows<Tag> {
         self.targets.extend_from_slice(targets);
         self.targets.resize(end, IGNORE);
         self.tags.push(tag);
-        if self.tags.len() == self.batch { self.flush(engine, scored) } else { Ok(()) }
-    }
-
-    /// Scores the rows that are left.
-    pub fn flush(&mut self, engine: &mut Engine, scored: &mut dyn FnMut(Tag, f64)) -> Result<()> {
-        if self.tags.is_empty() {
+        if self.tags.len() < self.batch {
             return Ok(());
         }
+        self.submit(engine);
+        self.take(engine, engine.reads_ahead(), scored)
+    }
+
+    /// Scores the rows that are left, and waits for all.
+    pub fn flush(&mut self, engine: &mut Engine, scored: &mut dyn FnMut(Tag, f64)) -> Result<()> {
+        if !self.tags.is_empty() {
+            self.submit(engine);
+        }
+        self.take(engine, 0, scored)
+    }
+
+    /// Gives the device the rows that wait.
+    fn submit(&mut self, engine: &mut Engine) {
         self.tokens.resize(self.batch * self.seq, 0);
         self.targets.resize(self.batch * self.seq, IGNORE);
-        let losses = engine.row_losses(&self.tokens, &self.targets)?;
-        for (tag, losses) in self.tags.drain(..).zip(losses.chunks_exact(self.seq)) {
-            let nll: f64 = losses.iter().copied().map(f64::from).sum();
-            if !nll.is_finite() {
-                return Err(Error::input(
-                    "the model's loss is not finite, so that there is nothing to measure",
-                )
-                .hint(
-                    "its training diverged: take an earlier checkpoint, or the best/ of its run",
-                ));
-            }
-            scored(tag, nll);
-        }
+        let ticket = engine.request_row_losses(&self.tokens, &self.targets);
+        self.unread.push_back((std::mem::take(&mut self.tags), ticket));
         self.tokens.clear();
         self.targets.clear();
+    }
+
+    /// Takes the losses of batches until at most `most` are under way.
+    fn take(
+        &mut self,
+        engine: &mut Engine,
+        most: usize,
+        scored: &mut dyn FnMut(Tag, f64),
+    ) -> Result<()> {
+        while self.unread.len() > most
+            && let Some((tags, ticket)) = self.unread.pop_front()
+        {
+            let losses = engine.take_row_losses(ticket)?;
+            for (tag, losses) in tags.into_iter().zip(losses.chunks_exact(self.seq)) {
+                let nll = engine::sum(losses);
+                if !nll.is_finite() {
+                    return Err(Error::input(
+                        "the model's loss is not finite, so that there is nothing to measure",
+                    )
+                    .hint(
+                        "its training diverged: take an earlier checkpoint, or the best/ of its run",
+                    ));
+                }
+                scored(tag, nll);
+            }
+        }
         Ok(())
     }
 }

@@ -1,7 +1,10 @@
 //! Evaluation: the validation loss on the way and at the end.
 
+use std::collections::VecDeque;
+
 use super::{Event, Trainer};
 use crate::data::{self, Place};
+use crate::engine;
 use crate::error::Result;
 
 /// Sets the batches of evaluations apart from those of training.
@@ -21,6 +24,7 @@ impl Trainer {
             if whole { windows.len().div_ceil(self.shape.0) } else { self.config.eval_iters };
         on_event(&Event::Evaluating { done: 0, total });
         let (mut sum, mut count) = (0.0, 0);
+        let mut unread = VecDeque::new();
         for i in 0..total {
             if self.stopped() {
                 return Ok(None);
@@ -33,8 +37,14 @@ impl Trainer {
                 data::batch(&self.tokens, self.val.clone(), place, self.shape, x, y)?;
                 count += y.len();
             }
-            sum += self.engine.evaluate(x, y)?;
-            on_event(&Event::Evaluating { done: i + 1, total });
+            unread.push_back(self.engine.request_row_losses(x, y));
+            let late = if i + 1 < total { self.engine.reads_ahead() } else { 0 };
+            while unread.len() > late
+                && let Some(ticket) = unread.pop_front()
+            {
+                sum += engine::sum(&self.engine.take_row_losses(ticket)?);
+                on_event(&Event::Evaluating { done: i + 1 - unread.len(), total });
+            }
         }
         let val_loss = sum / count as f64;
         let best = val_loss.is_finite() && self.state.best_val_loss.is_none_or(|b| val_loss < b);

@@ -288,7 +288,7 @@ impl Trainer {
         let made = Made { step, tokens, learning_rate, logged: due.logs, applied, ticket };
         self.unreported.push_back(made);
         if !due.evaluates && !due.saves {
-            return self.report_made(run_ahead / 2, on_event).map(drop);
+            return self.report_made(self.engine.reads_ahead(), on_event).map(drop);
         }
         let metrics = self.report_made(0, on_event)?;
         self.after_update(metrics.expect("this update is reported"), on_event)

@@ -1,12 +1,15 @@
 //! Is the validation split bounded, kept by the run, and shown as it is gone through?
 
 use std::fs;
+use std::sync::Arc;
 
 use assert_cmd::Command;
 use wgpt::backend::Device;
 use wgpt::checkpoint::read_metrics;
 use wgpt::train::{Resumed, RunSettings, resume, start};
 use wgpt::{Event, TrainConfig};
+
+use crate::common::gpu;
 
 use super::{Place, run_until, train};
 
@@ -26,11 +29,19 @@ fn with(place: &Place, val_tokens: Option<usize>) -> RunSettings {
 
 #[test]
 fn the_split_has_its_bound_and_evaluations_tell_how_far_they_are() {
+    let gpu = gpu().map(|gpu| Device::Gpu(Arc::clone(gpu)));
+    let losses = [Device::Cpu].into_iter().chain(gpu).map(split_and_progress);
+    let losses: Vec<f64> = losses.collect();
+    assert!(losses.iter().all(|loss| (loss - losses[0]).abs() < 1e-4), "{losses:?}");
+}
+
+/// Checks both on a device; the loss of the whole split at the end, which a GPU reads late.
+fn split_and_progress(device: Device) -> f64 {
     let place = Place::new();
     let len = fs::read(place.path("text.txt")).unwrap().len();
     let (mut split, mut seen) = (None, vec![]);
-    let mut trainer = start(&with(&place, Some(201)), Device::Cpu, &mut |_| {}).unwrap();
-    trainer
+    let mut trainer = start(&with(&place, Some(201)), device, &mut |_| {}).unwrap();
+    let summary = trainer
         .run(&mut |event| {
             split = split.or(started(event));
             if let Event::Evaluating { done, total } = event {
@@ -45,6 +56,7 @@ fn the_split_has_its_bound_and_evaluations_tell_how_far_they_are() {
     let text = fs::read_to_string(place.run().join("run.json")).unwrap();
     assert!(text.contains("\"val_tokens\": 201"), "{text}");
     assert_eq!(TrainConfig::default().val_tokens, Some(1_000_000));
+    summary.val_loss.expect("it was evaluated at the end")
 }
 
 /// So that the losses of one run can be compared.
