@@ -7,6 +7,7 @@ use std::sync::Arc;
 use wgpt::Event;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{Choices, DeviceChoice};
+use wgpt::checkpoint::{Metrics, read_metrics};
 use wgpt::config::{Optimizer, Precision};
 use wgpt::data::{TokenWriter, Tokens};
 use wgpt::kernel::state::{self, FIRST_SCALE_LOG2};
@@ -432,4 +433,49 @@ fn a_run_of_an_older_version_goes_on() {
     assert!(go_on(&run, &Device::Cpu).unwrap().finished);
     assert_eq!(fs::read_to_string(run.join("run.json")).unwrap(), old);
     assert!(fs::metadata(run.join("model.safetensors")).unwrap().len() > 0);
+}
+
+/// Copies a folder and what is in it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        if path.is_dir() {
+            copy(&path, &to.join(name));
+        } else {
+            fs::copy(&path, to.join(name)).unwrap();
+        }
+    }
+}
+
+/// tests/runs has a run that an older version's command line made to its 10th of 20 updates, and whole.jsonl, the metrics
+/// of the same run as that version made it to the end: two micro-batches per update, dropout, evaluations, AdamW.
+#[test]
+fn a_run_that_an_older_version_saved_goes_on_as_it_did_there() {
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runs/version-0.1.0");
+    for (name, device) in devices() {
+        let place = Place::new();
+        copy(&old, &place.run());
+        let (whole, begun) = ("whole.jsonl", "metrics.jsonl");
+        fs::rename(place.run().join(whole), place.path(begun)).unwrap();
+        let want = read_metrics(&place.path("")).unwrap();
+        assert!(go_on(&place.run(), &device).unwrap().finished, "{name}");
+        let got = read_metrics(&place.run()).unwrap();
+        assert_eq!((got.len(), want.len()), (20, 20), "{name}");
+        for (got, want) in got.iter().zip(&want) {
+            assert_eq!((got.step, got.tokens, got.lr), (want.step, want.tokens, want.lr), "{name}");
+            for (got, want) in numbers(got).into_iter().zip(numbers(want)) {
+                let same = match (got, want) {
+                    (Some(got), Some(want)) => (got - want).abs() <= 1e-4 * want.abs(),
+                    (got, want) => got == want,
+                };
+                assert!(same, "{name}: {got:?} for {want:?}");
+            }
+        }
+    }
+}
+
+/// Loss, norm and validation loss of an update.
+fn numbers(metrics: &Metrics) -> [Option<f64>; 3] {
+    [metrics.loss.map(f64::from), metrics.grad_norm.map(f64::from), metrics.val_loss]
 }
