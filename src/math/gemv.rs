@@ -7,10 +7,16 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::math::simd::{self, vector_fn};
+use crate::math::simd::{self, LANES, vector_fn};
 
-/// Parts of the sum of a product; of a single row each is a task.
+/// Parts of the sum of a product; of a few rows each is a task.
 const PARTS: usize = 8;
+
+/// The most rows that count as few: their product is bound by memory.
+const FEW: usize = 8;
+
+/// Columns that a few rows are multiplied by at a time, so that what is read of the weight stays in the first cache.
+const COLUMNS: usize = 512;
 
 /// The most columns of a task over several rows, whose sums are to stay in the second cache.
 const MOST_COLUMNS: usize = 2048;
@@ -27,40 +33,53 @@ pub fn rows_product(out: &mut [f32], x: &[&[f32]], weight: &[f32]) {
     let (n, k) = (out.len() / x.len(), x[0].len());
     assert!(x.iter().all(|x| x.len() == k), "the rows of a product are of one length");
     assert_eq!((out.len(), weight.len()), (x.len() * n, k * n), "the sizes of a product agree");
-    match x {
-        [x] => row_product(out, x, weight),
+    match x.len() {
+        ..=FEW => few_rows_product(out, x, weight),
         _ => pulp::Arch::new().dispatch(SeveralRows { out, x, weight, n }),
     }
 }
 
-/// [`rows_product`] of one row: every task reads a run of whole rows, so that memory is read in its own order.
-fn row_product(out: &mut [f32], x: &[f32], weight: &[f32]) {
-    let n = out.len();
-    let rows = x.len().div_ceil(PARTS);
-    let mut sums = vec![0.0; x.len().div_ceil(rows) * n];
-    let tasks = sums.par_chunks_mut(n).zip(x.par_chunks(rows)).zip(weight.par_chunks(rows * n));
-    tasks.for_each(|((sums, x), weight)| add_rows(sums, x, weight));
-    for sums in sums.chunks_exact(n) {
+/// [`rows_product`] of a few rows: every task reads a run of whole rows, so that memory is read in its own order.
+fn few_rows_product(out: &mut [f32], x: &[&[f32]], weight: &[f32]) {
+    let (n, k) = (out.len() / x.len(), x[0].len());
+    let part = k.div_ceil(PARTS);
+    let mut sums = vec![0.0; k.div_ceil(part) * out.len()];
+    let tasks = sums.par_chunks_mut(out.len()).zip(weight.par_chunks(part * n)).enumerate();
+    tasks.for_each(|(i, (sums, weight))| add_part(sums, x, i * part, weight));
+    for sums in sums.chunks_exact(out.len()) {
         out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
     }
 }
 
 vector_fn! {
-    /// `sums += x · weight`, four rows of the weight at a time.
-    fn add_rows<'a>(sums: &'a mut [f32], x: &'a [f32], weight: &'a [f32]) -> () {
-        let n = sums.len();
-        let (fours, rest) = x.as_chunks::<4>();
-        for (x, rows) in fours.iter().zip(weight.chunks_exact(4 * n)) {
-            let (a, bcd) = rows.split_at(n);
-            let (b, cd) = bcd.split_at(n);
-            let (c, d) = cd.split_at(n);
-            for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-                let sum_cd = x[2].mul_add(*c, x[3].mul_add(*d, *sum));
-                *sum = x[0].mul_add(*a, x[1].mul_add(*b, sum_cd));
+    /// `sums += x · weight`, where the weight's rows are those from `first` on: four of them at a time.
+    fn add_part<'a>(
+        sums: &'a mut [f32], x: &'a [&'a [f32]], first: usize, weight: &'a [f32],
+    ) -> () {
+        let n = sums.len() / x.len();
+        let columns = if x.len() == 1 { n } else { COLUMNS };
+        let fours = weight.chunks_exact(4 * n);
+        let rest = fours.remainder().chunks_exact(n);
+        let mut k = first;
+        for rows in fours {
+            for start in (0..n).step_by(columns) {
+                let len = columns.min(n - start);
+                let row = |i: usize| &rows[i * n + start..][..len];
+                let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+                for (sums, x) in sums.chunks_exact_mut(n).zip(x) {
+                    let sums = &mut sums[start..][..len];
+                    let x: &[f32; 4] = x[k..].first_chunk().expect("a factor for each row");
+                    for j in 0..len {
+                        let sum_cd = x[2].mul_add(c[j], x[3].mul_add(d[j], sums[j]));
+                        sums[j] = x[0].mul_add(a[j], x[1].mul_add(b[j], sum_cd));
+                    }
+                }
             }
+            k += 4;
         }
-        for (&x, row) in rest.iter().zip(weight[fours.len() * 4 * n..].chunks_exact(n)) {
-            simd::add_scaled(sums, x, row);
+        for row in rest {
+            sums.chunks_exact_mut(n).zip(x).for_each(|(sums, x)| simd::add_scaled(sums, x[k], row));
+            k += 1;
         }
     }
 }
@@ -246,28 +265,105 @@ pub fn rows_dots(out: Vec<&mut [f32]>, x: &[&[f32]], table: &[f32]) {
     blocks
         .into_par_iter()
         .zip(table.par_chunks(TASK * k))
-        .for_each(|(mut out, table)| dots(&mut out, x, table));
+        .for_each(|(mut out, table)| pulp::Arch::new().dispatch(Dots { out: &mut out, x, table }));
 }
 
-vector_fn! {
-    /// The dot products of rows `x` with the rows of a table, a few of them at a time for the sake of the cache.
-    fn dots<'a>(out: &'a mut [&'a mut [f32]], x: &'a [&'a [f32]], table: &'a [f32]) -> () {
-        const NEAR: usize = 8;
-        let k = x[0].len();
-        for (i, table) in table.chunks(NEAR * k).enumerate() {
-            for (out, x) in out.iter_mut().zip(x) {
-                let out = &mut out[i * NEAR..];
-                for (out, row) in out.iter_mut().zip(table.chunks_exact(k)) {
-                    *out = simd::dot(row, x);
+/// The dot products of rows with the rows of a table: some rows of either at a time, so that what is read from the cache
+/// is used several times, and several sums are under way at once.
+struct Dots<'a, 'b> {
+    out: &'a mut [&'b mut [f32]],
+    x: &'a [&'a [f32]],
+    table: &'a [f32],
+}
+
+impl WithSimd for Dots<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // A tile's sums take half of the registers, of which machines with long vectors have 32.
+        match S::F32_LANES {
+            16 => self.in_tiles::<S, 4>(simd),
+            _ => self.in_tiles::<S, 2>(simd),
+        }
+    }
+}
+
+impl Dots<'_, '_> {
+    /// T rows of the table by four rows, as long as there are so many.
+    #[inline(always)]
+    fn in_tiles<S: Simd, const T: usize>(self, simd: S) {
+        let k = self.x[0].len();
+        for (i, table) in self.table.chunks(T * k).enumerate() {
+            for (out, x) in self.out.chunks_mut(4).zip(self.x.chunks(4)) {
+                if table.len() == T * k && x.len() == 4 {
+                    dot_tile::<S, T, 4>(simd, out, x, table, i * T);
+                    continue;
+                }
+                for (out, x) in out.chunks_mut(1).zip(x.chunks(1)) {
+                    if table.len() == T * k {
+                        dot_tile::<S, T, 1>(simd, out, x, table, i * T);
+                        continue;
+                    }
+                    for (t, row) in table.chunks(k).enumerate() {
+                        dot_tile::<S, 1, 1>(simd, out, x, row, i * T + t);
+                    }
                 }
             }
         }
     }
 }
 
+/// The dot products of T rows of a table with R rows, each as [`simd::dot`] sums it; they go to `out` from `at` on.
+#[inline(always)]
+fn dot_tile<S: Simd, const T: usize, const R: usize>(
+    simd: S,
+    out: &mut [&mut [f32]],
+    x: &[&[f32]],
+    table: &[f32],
+    at: usize,
+) {
+    let k = x[0].len();
+    let x: [&[f32]; R] = std::array::from_fn(|r| x[r]);
+    let table: [&[f32]; T] = std::array::from_fn(|t| &table[t * k..][..k]);
+    let (x_blocks, table_blocks) = (x.map(|x| blocks(x, k)), table.map(|row| blocks(row, k)));
+    let mut lanes = [[[0.0_f32; LANES]; R]; T];
+    for first in (0..LANES).step_by(S::F32_LANES) {
+        let vector = |block: &[f32; LANES]| S::as_simd_f32s(&block[first..]).0[0];
+        let mut sums = [[simd.splat_f32s(0.0); R]; T];
+        for i in 0..k / LANES {
+            let x = x_blocks.map(|x| vector(&x[i]));
+            for (sums, row) in sums.iter_mut().zip(&table_blocks) {
+                let row = vector(&row[i]);
+                for (sum, x) in sums.iter_mut().zip(x) {
+                    *sum = simd.mul_add_f32s(row, x, *sum);
+                }
+            }
+        }
+        for (lanes, sums) in lanes.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+            S::as_mut_simd_f32s(&mut lanes[first..]).0[0] = *sums;
+        }
+    }
+    for (t, lanes) in lanes.iter_mut().enumerate() {
+        for (r, lanes) in lanes.iter_mut().enumerate() {
+            for (lane, j) in lanes.iter_mut().zip(k / LANES * LANES..k) {
+                *lane = table[t][j].mul_add(x[r][j], *lane);
+            }
+            out[r][at + t] = simd::join_lanes(*lanes, |a, b| a + b);
+        }
+    }
+}
+
+/// The whole blocks of a row of `k` numbers.
+#[inline(always)]
+fn blocks(row: &[f32], k: usize) -> &[[f32; LANES]] {
+    &row.as_chunks().0[..k / LANES]
+}
+
 #[cfg(test)]
 mod tests {
     use super::{rows_dots, rows_product};
+    use crate::math::simd;
 
     fn noise(n: usize, factor: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * factor % 1_013) as f32 - 500.0) * 1e-3).collect()
@@ -279,14 +375,20 @@ mod tests {
 
     #[test]
     fn a_row_has_the_same_bits_alone_and_among_others() {
-        for [k, n] in [[1, 1], [7, 33], [9, 64], [37, 5], [96, 100], [330, 70], [1_030, 17]] {
+        for [k, n] in
+            [[1, 1], [7, 33], [9, 64], [37, 5], [96, 100], [330, 70], [1_030, 17], [40, 700]]
+        {
             let weight = noise(k * n, 7_919);
-            for rows in [2, 3, 4, 5, 8, 13, 64] {
+            for rows in [2, 3, 4, 5, 8, 9, 13, 64] {
                 let all = noise(rows * k, 104_729);
                 let x: Vec<&[f32]> = all.chunks(k).collect();
                 let (mut sums, mut dots) = (vec![0.5; rows * n], vec![0.0; rows * n]);
                 rows_product(&mut sums, &x, &weight);
                 rows_dots(dots.chunks_mut(n).collect(), &x, &weight);
+                for (i, dot) in dots.iter().enumerate() {
+                    let want = simd::dot(&weight[i % n * k..][..k], x[i / n]);
+                    assert_eq!(dot.to_bits(), want.to_bits(), "{k} {n}, dot {i} of {rows} rows");
+                }
                 for (r, x) in x.chunks(1).enumerate() {
                     let (mut one, mut dot) = (vec![0.5; n], vec![0.0; n]);
                     rows_product(&mut one, x, &weight);

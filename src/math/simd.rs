@@ -46,7 +46,7 @@ pub fn rows_per_task(width: usize) -> usize {
 
 /// Joins lanes in a fixed order.
 #[inline(always)]
-fn join_lanes(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+pub fn join_lanes(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = LANES;
     while width > 1 {
         width /= 2;
