@@ -32,6 +32,7 @@ fn plans(limits: Limits) -> Vec<Arc<Plan>> {
             seq: SHAPE.1,
             training: Some(optimizer),
             dropout,
+            nodes: 1,
             logits: true,
             generation: Some(1),
             precision: Precision::F32,

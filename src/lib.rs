@@ -47,6 +47,7 @@ pub mod checkpoint;
 pub mod clock;
 pub mod config;
 pub mod data;
+pub mod dist;
 #[cfg(feature = "download")]
 mod download;
 pub mod engine;
@@ -71,6 +72,7 @@ pub mod profile;
 pub mod repository;
 pub mod tokenizer;
 pub mod train;
+pub mod tree;
 pub mod tune;
 mod wait;
 

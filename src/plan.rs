@@ -166,6 +166,10 @@ pub enum Phase {
     Evaluate,
     /// Head, loss and the gradients of everything.
     Backward,
+    /// Keeps gradients and loss as this node of the sum over an update's micro-batches.
+    Keep(u32),
+    /// Adds to gradients and loss those that this node keeps.
+    Join(u32),
     /// Norm, clipping and the optimiser.
     Update,
     /// The logits of every row.

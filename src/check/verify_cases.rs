@@ -7,14 +7,14 @@ use crate::backend::Backend;
 use crate::config::{GptConfig, Optimizer};
 use crate::finetune::{FineTune, Lora};
 use crate::graph::{Graph, Joins, Var};
-use crate::kernel::{Draw, Feed, Format, Step, rows};
+use crate::kernel::{Accumulate, Draw, Feed, Format, Step, rows};
 use crate::model::{GenerationViews, Program, Uses};
 use crate::ops::attention::Qkv;
 use crate::ops::cross_entropy::IGNORE;
 use crate::ops::linear::{Form, WeightLayout};
 use crate::ops::matmul::Layout;
 use crate::ops::random::{threefry, unit};
-use crate::ops::{cast, dropout};
+use crate::ops::{cast, dropout, gradient_sum};
 use crate::plan::{Limits, Phase, Plan, Role, View};
 
 /// A plan with what is run over it, and what its numbers must be.
@@ -323,6 +323,10 @@ fn single_ops(name: &str, [b, t, nh, c]: [usize; 4]) -> Case {
     g.softmax("softmax", scores, nh);
     let copy = g.input("copy", x.value.len);
     cast::record(&mut g.plan, x.value, copy.value);
+    let sum = g.input("sum", x.value.len);
+    for how in [Accumulate::Set, Accumulate::Add] {
+        gradient_sum::record(&mut g.plan, x.value, sum.value, how);
+    }
     whole(name, g)
 }
 

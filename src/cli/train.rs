@@ -8,7 +8,8 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::parser::ValueSource;
 use wgpt::backend::Device;
 use wgpt::checkpoint;
-use wgpt::config::Optimizer;
+use wgpt::config::{Optimizer, Sum};
+use wgpt::dist::World;
 use wgpt::fit::Programs;
 use wgpt::model::{Uses, check_finetune};
 use wgpt::train::{self, Resumed, RunSettings, TokenizerChoice};
@@ -24,6 +25,7 @@ use super::options::{
 use super::outcome::Outcome;
 use super::profile::{self, ProfileArgs};
 use super::progress::Progress;
+use super::ranks::{self, Ranks};
 use super::{flags, number, output};
 
 const EXAMPLES: &str = "\
@@ -98,9 +100,13 @@ struct StepArgs {
     /// Tokens per sequence [default: the model's context]
     #[arg(long, value_name = "N")]
     seq_len: Option<usize>,
-    /// Batches per update
-    #[arg(long, value_name = "N", default_value_t = TrainConfig::default().grad_accum)]
-    grad_accum: usize,
+    /// Batches per update, of all ranks together [default: one per rank]
+    #[arg(long, value_name = "N")]
+    grad_accum: Option<usize>,
+    /// Add the batches of an update in this order: fast (in place) or exact (along a tree, for the same bits on any number
+    /// of ranks) [default: fast on one rank, always exact on several]
+    #[arg(long, value_name = "ORDER", value_enum, hide_possible_values = true)]
+    sum: Option<Sum>,
     /// Highest learning rate; with --init about 3e-5, with --lora-rank about 3e-4 [default: 0.4 / the width, 6e-4 for gpt2]
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
@@ -152,13 +158,15 @@ struct StepArgs {
 }
 
 impl StepArgs {
-    fn config(&self, model: &GptConfig, out: PathBuf) -> TrainConfig {
+    fn config(&self, model: &GptConfig, out: PathBuf, ranks: usize) -> TrainConfig {
         let default = TrainConfig::for_model(model);
         TrainConfig {
             max_iters: self.max_iters,
             batch_size: self.batch_size.or(default.batch_size),
             seq_len: self.seq_len.or(default.seq_len),
-            grad_accum: self.grad_accum,
+            grad_accum: self.grad_accum.unwrap_or(ranks),
+            sum: self.sum.unwrap_or(if ranks > 1 { Sum::Exact } else { Sum::Fast }),
+            ranks,
             learning_rate: self.lr.unwrap_or(default.learning_rate),
             min_learning_rate: self.min_lr.or(default.min_learning_rate),
             warmup: self.warmup.or(default.warmup),
@@ -266,7 +274,7 @@ impl Args {
         programs
     }
 
-    fn settings(&self, threads: Option<usize>) -> Result<RunSettings> {
+    fn settings(&self, threads: Option<usize>, ranks: usize) -> Result<RunSettings> {
         let data = match self.data.as_slice() {
             [] => vec!["stories".to_owned()],
             data => data.to_vec(),
@@ -279,7 +287,7 @@ impl Args {
         let size = if init.is_some() { "tuned" } else { self.model.size() };
         let out = self.out.clone().unwrap_or_else(|| new_run(&data[0], size));
         let finetune = self.finetune.config();
-        let train = TrainConfig { finetune, ..self.steps.config(&model, out) };
+        let train = TrainConfig { finetune, ..self.steps.config(&model, out, ranks) };
         train.validate(&model)?;
         check_finetune(&model, &train.finetune)?;
         check_given(self, &train)?;
@@ -288,7 +296,7 @@ impl Args {
             tokenizer: self.tokenizer.clone().unwrap_or_default(),
             model,
             train,
-            device: resolve(self.device.device)?,
+            device: resolve(ranks::device(self.device.device))?,
             threads,
             init,
             // Without a home the data are encoded for each run, that is all.
@@ -320,36 +328,49 @@ const PROFILED: u32 = 5;
 ///
 /// As [`train::start`] and [`Trainer::run`].
 pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
+    let ranks = Ranks::begin()?;
+    let world = ranks.world();
+    let several = world.size() > 1;
+    let result = match world.rank() {
+        0 => run_first(args, threads, world),
+        _ => run_other(args, world),
+    };
+    if several && let Err(error) = result {
+        // The other ranks must not be waited for: the launcher ends them.
+        output::error(&error);
+        std::process::exit(1);
+    }
+    ranks.end();
+    result
+}
+
+/// Trains as a rank that is not the first: it shows nothing and writes nothing.
+fn run_other(args: &Args, world: Box<dyn World>) -> Result<Outcome> {
+    interrupt::catch()?;
+    let device = |_: &TrainConfig| open(ranks::device(args.device.device));
+    let Some(mut trainer) = train::join(world, device)? else { return Ok(Outcome::Good) };
+    set_running(Running::Training(trainer.stop_flag()));
+    trainer.run(&mut |_| {})?;
+    Ok(Outcome::Good)
+}
+
+/// Trains as the first rank, or as the only one.
+fn run_first(args: &Args, threads: Option<usize>, mut world: Box<dyn World>) -> Result<Outcome> {
     interrupt::catch()?;
     let mut progress = Progress::new();
-    let mut trainer = match &args.resume {
-        Some(dir) => {
-            set_running(Running::Preparing(dir.clone()));
-            if checkpoint::has_adapters(dir) {
-                // Their model may be one of the hub that is no longer on this machine.
-                find_model(Some(dir))?;
-            }
-            let device = |settings: &RunSettings| open(settings.device);
-            match train::resume(dir, device, &mut |event| progress.show(event))? {
-                Resumed::Running(trainer) => *trainer,
-                Resumed::Finished(summary) => {
-                    let (dir, steps) = (output::path(dir), summary.steps);
-                    output::log(&format!(
-                        "the run in {dir} is finished: all its {steps} updates were made"
-                    ));
-                    finish(&summary, args.json);
-                    return Ok(Outcome::Good);
-                }
-            }
+    let opened = open_run(args, threads, world.size(), &mut progress);
+    let mut trainer = match opened {
+        Ok(Some(trainer)) => trainer,
+        Ok(None) => {
+            train::finished(&mut *world)?;
+            return Ok(Outcome::Good);
         }
-        None => {
-            let mut settings = args.settings(threads)?;
-            set_running(settings.train.out.clone().map_or(Running::Nothing, Running::Preparing));
-            let device = open(settings.device)?;
-            let mut programs = args.fit(&mut settings, &device);
-            train::start_with(&settings, device, &mut programs, &mut |event| progress.show(event))?
+        Err(error) => {
+            train::give_up(&mut *world);
+            return Err(error);
         }
     };
+    trainer.lead(world)?;
     if args.profile.profile {
         trainer.begin_profile(PROFILED);
     }
@@ -375,6 +396,44 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     }
     finish(&summary, args.json);
     Ok(Outcome::Good)
+}
+
+/// Opens the run that the arguments name; `None` if it is finished, which is said.
+fn open_run(
+    args: &Args,
+    threads: Option<usize>,
+    ranks: usize,
+    progress: &mut Progress,
+) -> Result<Option<Trainer>> {
+    let trainer = match &args.resume {
+        Some(dir) => {
+            set_running(Running::Preparing(dir.clone()));
+            if checkpoint::has_adapters(dir) {
+                // Their model may be one of the hub that is no longer on this machine.
+                find_model(Some(dir))?;
+            }
+            let device = |settings: &RunSettings| open(settings.device);
+            match train::resume_on(dir, ranks, device, &mut |event| progress.show(event))? {
+                Resumed::Running(trainer) => *trainer,
+                Resumed::Finished(summary) => {
+                    let (dir, steps) = (output::path(dir), summary.steps);
+                    output::log(&format!(
+                        "the run in {dir} is finished: all its {steps} updates were made"
+                    ));
+                    finish(&summary, args.json);
+                    return Ok(None);
+                }
+            }
+        }
+        None => {
+            let mut settings = args.settings(threads, ranks)?;
+            set_running(settings.train.out.clone().map_or(Running::Nothing, Running::Preparing));
+            let device = open(settings.device)?;
+            let mut programs = args.fit(&mut settings, &device);
+            train::start_with(&settings, device, &mut programs, &mut |event| progress.show(event))?
+        }
+    };
+    Ok(Some(trainer))
 }
 
 /// Says how to go on with a run that was stopped.

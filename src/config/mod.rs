@@ -3,5 +3,5 @@
 pub(crate) mod model;
 mod train;
 
-pub use model::{GptConfig, Optimizer, Precision, Recompute, SIZES};
+pub use model::{GptConfig, Optimizer, Precision, Recompute, SIZES, Sum};
 pub use train::TrainConfig;

@@ -209,6 +209,33 @@ impl Recompute {
     }
 }
 
+/// In which order the gradients of an update's micro-batches are added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum Sum {
+    /// Each is added to the sum of those before it, in place.
+    #[default]
+    Fast,
+    /// Along a binary tree over the micro-batches, for the same bits on any number of ranks.
+    Exact,
+}
+
+impl Sum {
+    /// Whether this is the default.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Sum::default()
+    }
+
+    /// The name, as options and files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sum::Fast => "fast",
+            Sum::Exact => "exact",
+        }
+    }
+}
+
 /// How the parameters are updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{GptConfig, LARGEST, Optimizer, Precision, Recompute};
+use super::model::{GptConfig, LARGEST, Optimizer, Precision, Recompute, Sum};
 use crate::error::{Error, Result, field};
 use crate::finetune::FineTune;
 
@@ -20,7 +20,7 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Tokens per sequence; `None`: the model's context.
     pub seq_len: Option<usize>,
-    /// Micro-batches per update.
+    /// Micro-batches per update, of all ranks together.
     pub grad_accum: usize,
     /// The highest learning rate, reached after the warm-up.
     pub learning_rate: f64,
@@ -62,6 +62,12 @@ pub struct TrainConfig {
     pub precision: Precision,
     /// What the backward pass recomputes.
     pub recompute: Recompute,
+    /// In which order the gradients of an update's micro-batches are added.
+    #[serde(default, skip_serializing_if = "Sum::is_default")]
+    pub sum: Sum,
+    /// How many ranks share the micro-batches of an update. It is of a process, not of a run: no file keeps it.
+    #[serde(skip)]
+    pub ranks: usize,
     /// Which part of the model is trained.
     pub finetune: FineTune,
     /// The run's folder; `None`: the run stays in memory and writes nothing.
@@ -94,6 +100,8 @@ impl Default for TrainConfig {
             optimizer: Optimizer::Adamw,
             precision: Precision::F32,
             recompute: Recompute::Gelu,
+            sum: Sum::default(),
+            ranks: 1,
             finetune: FineTune::default(),
             out: None,
         }
@@ -162,6 +170,15 @@ impl TrainConfig {
             if value == 0 {
                 return Err(Error::usage(format!("{name} is 0, must be at least 1")));
             }
+        }
+        if self.grad_accum < self.ranks {
+            return Err(Error::usage(format!(
+                "{} is {}, must be at least the number of ranks, {}",
+                field("grad_accum"),
+                self.grad_accum,
+                self.ranks
+            ))
+            .hint("it counts the micro-batches of all ranks together"));
         }
         if let Some(tokens) = self.val_tokens.filter(|tokens| *tokens < 2) {
             return Err(Error::usage(format!(

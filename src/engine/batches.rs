@@ -1,5 +1,7 @@
 //! Batches on an engine: updates of training, evaluation, logits.
 
+use std::ops::Range;
+
 use super::{Engine, Gradients};
 use crate::backend::{MOST_REQUESTED, Out, Ticket};
 use crate::error::Result;
@@ -8,6 +10,7 @@ use crate::kernel::state;
 use crate::model::{BatchViews, UpdateViews};
 use crate::ops::cross_entropy::{IGNORE, counted};
 use crate::plan::Phase;
+use crate::tree::Nodes;
 
 /// What an update came to, read back from the device.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,6 +42,24 @@ pub struct LossesTicket(Vec<Ticket>);
 /// The sum of losses, in their order.
 pub fn sum(losses: &[f32]) -> f64 {
     losses.iter().copied().map(f64::from).sum()
+}
+
+/// How many targets count in some micro-batches.
+///
+/// # Errors
+///
+/// The first of `fill`.
+pub(crate) fn count_targets(
+    range: Range<usize>,
+    batch: &mut MicroBatch,
+    fill: &mut dyn FnMut(usize, &mut MicroBatch) -> Result<()>,
+) -> Result<usize> {
+    let mut all = 0;
+    for micro in range {
+        fill(micro, batch)?;
+        all += counted(&batch.targets);
+    }
+    Ok(all)
 }
 
 impl Engine {
@@ -85,23 +106,98 @@ impl Engine {
         mut fill: impl FnMut(usize, &mut MicroBatch) -> Result<()>,
         step: Step,
     ) -> Result<usize> {
-        let mut all = 0;
-        for micro in 0..count {
-            fill(micro, batch)?;
-            all += counted(&batch.targets);
+        let all = count_targets(0..count, batch, &mut fill)?;
+        if all > 0 {
+            self.train_micro_batches(0..count, all, batch, &mut fill, step)?;
+            self.join_rest();
+            self.update(&step);
         }
-        if all == 0 {
-            return Ok(0);
-        }
-        for micro in 0..count {
-            if count > 1 {
+        Ok(all)
+    }
+
+    /// Forward and backward over some micro-batches of an update in which `all` targets count.
+    ///
+    /// Their gradients are added in place, or if the program was recorded with nodes ([`Uses::nodes`]) along the
+    /// [tree](crate::tree), as far as it lies within the range: the last complete node is then in the gradients, those
+    /// before it are kept.
+    ///
+    /// # Errors
+    ///
+    /// The first of `fill`, which makes a micro-batch by its number in the place of the one before; if there is but one, it
+    /// is there already.
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::train_batch`], or if the range needs more nodes than were recorded.
+    ///
+    /// [`Uses::nodes`]: crate::model::Uses::nodes
+    pub fn train_micro_batches(
+        &mut self,
+        range: Range<usize>,
+        all: usize,
+        batch: &mut MicroBatch,
+        fill: &mut dyn FnMut(usize, &mut MicroBatch) -> Result<()>,
+        step: Step,
+    ) -> Result<()> {
+        let in_tree = self.program.uses.nodes > 0;
+        let mut nodes = Nodes::default();
+        self.kept = 0;
+        for micro in range.clone() {
+            if range.len() > 1 {
                 fill(micro, batch)?;
             }
             let step = Step { seed: batch.seed, ..step };
-            self.train_batch(&batch.tokens, &batch.targets, (micro, all), step);
+            let before = if in_tree { 0 } else { micro - range.start };
+            self.train_batch(&batch.tokens, &batch.targets, (before, all), step);
+            if in_tree {
+                for _ in 0..nodes.push(micro) {
+                    self.join();
+                }
+                if micro + 1 < range.end {
+                    self.replay(Phase::Keep(self.kept as u32), &step);
+                    self.kept += 1;
+                }
+            }
         }
-        self.update(&step);
-        Ok(all)
+        Ok(())
+    }
+
+    /// Adds the newest node that is kept to the gradients.
+    fn join(&mut self) {
+        self.kept -= 1;
+        self.replay(Phase::Join(self.kept as u32), &Step::default());
+    }
+
+    /// Adds all nodes that are kept to the gradients, the newest first: the end of the sum where one rank has all
+    /// micro-batches.
+    pub(crate) fn join_rest(&mut self) {
+        while self.kept > 0 {
+            self.join();
+        }
+    }
+
+    /// Reads a part of what is summed of a complete node: of those that are kept, the oldest first, and of the last one,
+    /// which is in the gradients.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub(crate) fn read_node(
+        &mut self,
+        node: usize,
+        view: usize,
+        start: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let views = if node < self.kept { &self.program.nodes[node] } else { &self.program.summed };
+        let view = views[view].slice(start, out.len());
+        self.backend.read(view, out)
+    }
+
+    /// Overwrites a part of what is summed: of the gradients, or of the loss.
+    pub(crate) fn write_summed(&mut self, view: usize, start: usize, numbers: &[f32]) {
+        let view = self.program.summed[view].slice(start, numbers.len());
+        self.backend.write(view, numbers);
     }
 
     /// Forward and backward over micro-batch number `micro` of an update in which `all` targets count; `step` has the

@@ -19,8 +19,8 @@ use crate::model::{Program, Uses, check_finetune};
 use crate::plan::Phase;
 use crate::profile::Profile;
 
-pub(crate) use batches::sum;
 pub use batches::{LossesTicket, MicroBatch, Update};
+pub(crate) use batches::{count_targets, sum};
 pub use params::{MOMENTS, Tensor};
 pub use sequences::{Drawn, DrawnTicket, DrawnTokens};
 
@@ -35,6 +35,8 @@ pub struct Engine {
     gradients: Gradients,
     /// How many positions each slot holds.
     lengths: Vec<usize>,
+    /// How many nodes of the sum over an update's micro-batches are kept.
+    kept: usize,
 }
 
 /// What the gradients' memory is used for: the caches of keys and values lie in it, too.
@@ -96,6 +98,7 @@ impl Engine {
             profile: None,
             gradients: Gradients::Free,
             lengths: vec![0; slots],
+            kept: 0,
         };
         if engine.program.update.is_some() {
             engine.write_state(&state::first(engine.program.uses.loss_scale()));

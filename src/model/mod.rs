@@ -8,13 +8,14 @@ mod parameters;
 
 use std::sync::Arc;
 
-use crate::config::{GptConfig, Optimizer, Precision, Recompute, TrainConfig};
+use crate::config::{GptConfig, Optimizer, Precision, Recompute, Sum, TrainConfig};
 use crate::finetune::FineTune;
 use crate::graph::{Graph, Op, Param, Slot};
 use crate::kernel::{Dims, Feed, Format, LossScale, rows, state};
 use crate::ops::head::{Head, HeadExtend, row_stride};
 use crate::ops::{global_norm, optimizer, sample};
 use crate::plan::{Limits, Phase, Plan, Role, View};
+use crate::tree;
 
 pub use decoder::decoder;
 pub use parameters::{
@@ -40,6 +41,9 @@ pub struct Uses {
     pub seq: usize,
     /// Whether and how parameters are updated.
     pub training: Option<Optimizer>,
+    /// How many nodes of the sum over an update's micro-batches wait for others at once: 0 where micro-batches are added to
+    /// each other in place.
+    pub nodes: usize,
     /// Whether training drops activations.
     pub dropout: bool,
     /// Whether the logits of all rows of a batch are wanted.
@@ -59,6 +63,7 @@ impl Uses {
             batch: config.batch_size,
             seq: config.seq_len.unwrap_or(model.n_positions),
             training: Some(config.optimizer),
+            nodes: nodes(config),
             dropout: config.dropout > 0.0,
             logits: false,
             generation: Some(1),
@@ -82,6 +87,17 @@ impl Uses {
             Precision::Mixed => LossScale::Dynamic,
         }
     }
+}
+
+/// How many nodes of the sum over an update's micro-batches wait at once, on the rank where they are most. Several ranks
+/// always add along the tree.
+fn nodes(config: &TrainConfig) -> usize {
+    let TrainConfig { sum, ranks, grad_accum, .. } = *config;
+    if sum == Sum::Fast && ranks == 1 {
+        return 0;
+    }
+    let shares = (0..ranks).map(|rank| tree::share(grad_accum, rank, ranks));
+    shares.map(tree::most_open).max().unwrap_or(0)
 }
 
 /// The views that batches go through.
@@ -154,6 +170,10 @@ pub struct Program {
     pub batch: Option<BatchViews>,
     /// Views of updates, in training.
     pub update: Option<UpdateViews>,
+    /// Gradients and loss, which nodes of the sum over an update's micro-batches keep.
+    pub summed: Vec<View>,
+    /// Where each node keeps them: [`Uses::nodes`].
+    pub nodes: Vec<Vec<View>>,
     /// Views of generation, if text is generated.
     pub generation: Option<GenerationViews>,
 }
@@ -184,12 +204,27 @@ impl Program {
         g = g.in_precision(uses.precision).recomputing(uses.recompute).fine_tuning(finetune);
         let batch = (uses.batch > 0).then(|| record_batch(&mut g, config, uses, limits));
         let update = uses.training.map(|optimizer| record_update(&mut g, optimizer, uses, batch));
+        let summed = summed(&g, batch.filter(|_| uses.training.is_some()));
+        let nodes = g.record_nodes(&summed, uses.nodes);
         let generation = uses.generation.map(|slots| record_generation(&mut g, config, slots));
         g.record_cast();
         let slots = g.slots();
         let (plan, params) = (Arc::new(g.plan), g.params.into());
         let (config, finetune) = (config.clone(), finetune.clone());
-        Program { config, uses, finetune, limits, plan, params, slots, batch, update, generation }
+        Program {
+            config,
+            uses,
+            finetune,
+            limits,
+            plan,
+            params,
+            slots,
+            batch,
+            update,
+            summed,
+            nodes,
+            generation,
+        }
     }
 
     /// The number of parameters.
@@ -277,6 +312,12 @@ fn record_update(
     }
     g.plan.end_phase(Phase::Update, start);
     UpdateViews { norm, state }
+}
+
+/// What is summed over the micro-batches of an update.
+fn summed(g: &Graph, batch: Option<BatchViews>) -> Vec<View> {
+    let grads = g.slots().into_iter().map(|slot| slot.grads);
+    batch.map_or(vec![], |batch| grads.chain([batch.loss]).collect())
 }
 
 fn record_generation(g: &mut Graph, config: &GptConfig, count: usize) -> GenerationViews {

@@ -10,6 +10,7 @@ pub mod dropout;
 pub mod embedding;
 pub mod gelu;
 pub mod global_norm;
+pub mod gradient_sum;
 pub mod head;
 pub mod layernorm;
 pub mod linear;
@@ -49,6 +50,7 @@ macro_rules! every_kernel {
             gelu::BACKWARD
             global_norm::PARTIAL
             global_norm::FINISH
+            gradient_sum::ADD
             head::FORWARD
             layernorm::FORWARD
             layernorm::BACKWARD_INPUT

@@ -23,28 +23,44 @@ impl Trainer {
         let total =
             if whole { windows.len().div_ceil(self.shape.0) } else { self.config.eval_iters };
         on_event(&Event::Evaluating { done: 0, total });
-        let (mut sum, mut count) = (0.0, 0);
+        let (rank, size) = (self.world.rank(), self.world.size());
         let mut unread = VecDeque::new();
-        for i in 0..total {
+        // Whether this rank was told to stop, then the sum of the losses and the targets of each of its batches.
+        let mut words = vec![0];
+        for i in (rank..total).step_by(size) {
             if self.stopped() {
-                return Ok(None);
+                words[0] = 1;
+                break;
             }
             let (x, y) = &mut self.batch;
-            if whole {
-                count += windows.fill(&self.tokens, i * self.shape.0, x, y);
+            let count = if whole {
+                windows.fill(&self.tokens, i * self.shape.0, x, y)
             } else {
                 let place = Place { seed: self.config.seed ^ EVALUATION, step: 0, micro: i as u64 };
                 data::batch(&self.tokens, self.val.clone(), place, self.shape, x, y)?;
-                count += y.len();
-            }
-            unread.push_back(self.engine.request_row_losses(x, y));
-            let late = if i + 1 < total { self.engine.reads_ahead() } else { 0 };
+                y.len()
+            };
+            unread.push_back((count, self.engine.request_row_losses(x, y)));
+            let late = if i + size < total { self.engine.reads_ahead() } else { 0 };
             while unread.len() > late
-                && let Some(ticket) = unread.pop_front()
+                && let Some((count, ticket)) = unread.pop_front()
             {
-                sum += engine::sum(&self.engine.take_row_losses(ticket)?);
-                on_event(&Event::Evaluating { done: i + 1 - unread.len(), total });
+                let sum = engine::sum(&self.engine.take_row_losses(ticket)?);
+                words.extend([sum.to_bits(), count as u64]);
+                let done = (words.len() / 2 * size).min(total);
+                on_event(&Event::Evaluating { done, total });
             }
+        }
+        let all = self.world.gather(&words)?;
+        if all.iter().any(|words| words[0] == 1) {
+            return Ok(None);
+        }
+        // In the order of the batches, whoever had them.
+        let batch = |i: usize| &all[i % size][1 + i / size * 2..][..2];
+        let (mut sum, mut count) = (0.0, 0);
+        for i in 0..total {
+            sum += f64::from_bits(batch(i)[0]);
+            count += batch(i)[1];
         }
         let val_loss = sum / count as f64;
         let best = val_loss.is_finite() && self.state.best_val_loss.is_none_or(|b| val_loss < b);

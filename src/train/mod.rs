@@ -8,6 +8,7 @@ pub mod curve;
 mod encoded;
 mod evaluate;
 mod profiling;
+mod ranks;
 pub mod report;
 mod saves;
 pub mod settings;
@@ -24,7 +25,8 @@ use crate::checkpoint::{Metrics, RunDir, TrainState};
 use crate::clock::Stopwatch;
 use crate::config::TrainConfig;
 use crate::data::{self, Place, Tokens};
-use crate::engine::{Engine, MicroBatch, Update};
+use crate::dist::{self, Alone, World};
+use crate::engine::{self, Engine, MicroBatch, Update};
 use crate::error::{Error, Result, field};
 use crate::fit::Programs;
 use crate::gpt::Gpt;
@@ -32,13 +34,15 @@ use crate::kernel::Step;
 use crate::kernel::state;
 use crate::model::{self, Uses};
 use crate::ops::{dropout, random};
+use crate::tree;
 
 use profiling::Profiling;
 
 pub use choice::TokenizerChoice;
+pub use ranks::{finished, give_up, join};
 pub use report::{Event, StepReport, Summary};
 pub use settings::{Prepared, RunSettings, prepare};
-pub use start::{Resumed, resume, start, start_with};
+pub use start::{Resumed, resume, resume_on, start, start_with};
 
 /// Skipped updates in a row after which a run stops.
 pub const MAX_SKIPPED: u32 = 10;
@@ -74,6 +78,8 @@ pub struct Trainer {
     profiling: Profiling,
     /// Updates that were made, or are being made on the device, and are not reported yet, the oldest first.
     unreported: VecDeque<Made>,
+    /// The ranks that train together.
+    world: Box<dyn World>,
 }
 
 /// An update that was handed to the device.
@@ -179,6 +185,7 @@ impl Trainer {
             best_gflops: None,
             profiling: Profiling::default(),
             unreported: VecDeque::new(),
+            world: Box::new(Alone),
             config,
         })
     }
@@ -237,13 +244,13 @@ impl Trainer {
             self.after_update(metrics, on_event)?;
         }
         for iter in first_step..self.config.max_iters {
-            if self.stopped() {
+            if self.agree_to_stop()? {
                 break;
             }
             self.step(iter, on_event)?;
         }
         self.report_made(0, on_event)?;
-        if self.stopped() {
+        if self.agree_to_stop()? {
             self.save(on_event)?;
         }
         let path = self.run.as_ref().map(|run| run.path().to_owned());
@@ -252,6 +259,12 @@ impl Trainer {
 
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed) || self.state.step as usize >= self.stop_after
+    }
+
+    /// Whether a rank was told to stop: all of them then stop, after the same update.
+    fn agree_to_stop(&mut self) -> Result<bool> {
+        let flags = self.world.gather(&[u64::from(self.stopped())])?;
+        Ok(flags.iter().any(|flag| *flag != [0]))
     }
 
     /// One update, and what is due after it.
@@ -351,7 +364,7 @@ impl Trainer {
             learning_rate,
             grad_norm: update.map(|update| update.grad_norm),
             tokens_per_s,
-            mfu: self.mfu(tokens_per_s),
+            mfu: self.mfu(tokens_per_s / self.world.size() as f64),
             logged,
             skipped: update.map_or(0, |update| update.state[state::SKIPPED]),
         };
@@ -418,14 +431,23 @@ impl Trainer {
             ..Step::default()
         };
         let (seed, range, shape) = (config.seed, self.train.clone(), self.shape);
-        let fill = |micro: usize, batch: &mut MicroBatch| {
+        let mut fill = |micro: usize, batch: &mut MicroBatch| {
             let place = Place { seed, step: iter as u64, micro: micro as u64 };
             let MicroBatch { tokens, targets, .. } = batch;
             batch.seed = random::key(seed, iter as u32, micro as u32);
             data::batch(&self.tokens, range.clone(), place, shape, tokens, targets)
         };
-        let (count, batch) = (config.grad_accum, &mut self.micro_batch);
-        Ok(self.engine.train_update(count, batch, fill, step)? > 0)
+        let (batch, world, engine) = (&mut self.micro_batch, &mut *self.world, &mut self.engine);
+        let share = tree::share(config.grad_accum, world.rank(), world.size());
+        let own = engine::count_targets(share.clone(), batch, &mut fill)? as u64;
+        let all: u64 = world.gather(&[own])?.iter().flatten().sum();
+        if all == 0 {
+            return Ok(false);
+        }
+        engine.train_micro_batches(share, all as usize, batch, &mut fill, step)?;
+        dist::add_up(engine, world, config.grad_accum)?;
+        engine.update(&step);
+        Ok(true)
     }
 
     /// Ends a run whose updates are all skipped.

@@ -91,9 +91,23 @@ pub fn resume(
     device: impl FnOnce(&RunSettings) -> Result<Device>,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Resumed> {
+    resume_on(dir, 1, device, on_event)
+}
+
+/// [`resume`], for `ranks` ranks to go on with together: on the first one, before [`Trainer::lead`].
+///
+/// # Errors
+///
+/// As [`resume`].
+pub fn resume_on(
+    dir: &Path,
+    ranks: usize,
+    device: impl FnOnce(&RunSettings) -> Result<Device>,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Resumed> {
     let run = RunDir::open(dir)?;
     let mut settings: RunSettings = run.settings()?;
-    settings.train.out = Some(dir.to_owned());
+    (settings.train.out, settings.train.ranks) = (Some(dir.to_owned()), ranks);
     let newest = run.newest_checkpoint()?;
     if let Some((step, path)) = newest.filter(|(step, _)| *step >= settings.train.max_iters) {
         let config = checkpoint::read_config(&path)?;

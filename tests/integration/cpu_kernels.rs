@@ -39,6 +39,7 @@ fn case(
         seq,
         training,
         dropout: true,
+        nodes: 0,
         logits: true,
         generation: Some(1),
         precision: Precision::F32,

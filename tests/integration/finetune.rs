@@ -107,6 +107,7 @@ const TRAINING: Uses = Uses {
     seq: 0,
     training: Some(Optimizer::Adamw),
     dropout: false,
+    nodes: 0,
     logits: false,
     generation: Some(1),
     precision: Precision::F32,

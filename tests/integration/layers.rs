@@ -9,7 +9,7 @@ use syn::visit::{self, Visit};
 /// From the ground up: a module knows those of the layers below, and those of its own as long as no circle comes of it.
 /// A file belongs to the longest of these that its path begins with.
 const LAYERS: &[&[&str]] = &[
-    &["error", "math", "kernel", "clock", "wait"],
+    &["error", "math", "kernel", "clock", "wait", "tree"],
     &[
         "plan",
         "files",
@@ -26,7 +26,7 @@ const LAYERS: &[&[&str]] = &[
     &["ops", "checkpoint", "backend"],
     &["model", "hub", "data"],
     &["profile", "fit", "engine"],
-    &["check", "generate"],
+    &["check", "generate", "dist"],
     &["tune", "gpt"],
     &["train", "eval"],
     &["export"],
@@ -46,6 +46,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("ctrlc", &["cli"]),
     ("ureq", &["download", "hub"]),
     ("gemm", &["math"]),
+    ("mpi", &["dist::mpi"]),
     ("pulp", &["math"]),
 ];
 

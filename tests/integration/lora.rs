@@ -80,6 +80,7 @@ const TRAINING: Uses = Uses {
     seq: 0,
     training: Some(Optimizer::Adamw),
     dropout: false,
+    nodes: 0,
     logits: true,
     generation: Some(1),
     precision: Precision::F32,

@@ -27,6 +27,7 @@ mod once;
 mod oracle;
 mod oracle_ops;
 mod peft;
+mod ranks;
 mod run_folder;
 mod sequences;
 mod synced;

@@ -41,6 +41,7 @@ const TRAINING: Uses = Uses {
     seq: 35,
     training: Some(Optimizer::Adamw),
     dropout: false,
+    nodes: 0,
     logits: true,
     generation: None,
     precision: Precision::F32,

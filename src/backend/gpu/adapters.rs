@@ -90,7 +90,7 @@ pub enum AdapterKind {
 
 impl AdapterKind {
     /// Whether it is hardware.
-    pub(super) fn is_real(self) -> bool {
+    pub fn is_real(self) -> bool {
         self >= AdapterKind::Virtual
     }
 }

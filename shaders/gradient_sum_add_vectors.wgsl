@@ -1,0 +1,17 @@
+// out = x, or out += x. One workgroup per 1024 elements: an invocation takes four at a time.
+
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;            // (N)
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;    // (N)
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let start = group_index(group) * 256u;
+    let end = min(start + 256u, arrayLength(&out));
+    for (var i = start + local; i < end; i += 64u) {
+        if overwrites() {
+            out[i] = x[i];
+        } else {
+            out[i] += x[i];
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! How several ranks become one run: rank 0 opens the run, and the others get from it all that they need.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::Trainer;
+use crate::backend::Device;
+use crate::backend::gpu::Choices;
+use crate::checkpoint::TrainState;
+use crate::config::{GptConfig, TrainConfig};
+use crate::data::{TokenWriter, Tokens};
+use crate::dist::World;
+use crate::engine::{Engine, Tensor};
+use crate::error::{Error, Result};
+use crate::fit::Programs;
+use crate::gpt::Gpt;
+
+/// What rank 0 says where there is nothing to do.
+const FINISHED: &[u8] = b"finished";
+
+/// Token ids that go through the ranks at a time.
+const IDS: usize = 1 << 20;
+
+/// What rank 0 tells the others of the run: everything but the token ids and the tensors.
+#[derive(Serialize, Deserialize)]
+struct Opening {
+    version: String,
+    model: GptConfig,
+    train: TrainConfig,
+    state: TrainState,
+    /// The adapter of rank 0, and the variants of kernels that the run takes on it.
+    choices: Option<(String, Choices)>,
+    /// Token ids, and those of training and of validation.
+    tokens: usize,
+    splits: [Range<usize>; 2],
+}
+
+impl Trainer {
+    /// Makes this trainer, which rank 0 has opened, the run of all ranks: the others call [`join`] meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// If a rank is gone or cannot join, or the device is lost.
+    ///
+    /// # Panics
+    ///
+    /// If the settings are for another number of ranks.
+    pub fn lead(&mut self, mut world: Box<dyn World>) -> Result<()> {
+        assert_eq!(self.config.ranks, world.size(), "the run is for this many ranks");
+        self.state.device_words = self.engine.read_state()?.to_vec();
+        let opening = Opening {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model: self.gpt.config().clone(),
+            train: TrainConfig { out: None, ..self.config.clone() },
+            state: self.state.clone(),
+            choices: self.choices(),
+            tokens: self.tokens.len(),
+            splits: [self.train.clone(), self.val.clone()],
+        };
+        let mut bytes = serde_json::to_vec(&opening).expect("settings are JSON");
+        world.broadcast(&mut bytes)?;
+        check_all(&mut *world, Ok(()))?;
+        for start in (0..self.tokens.len()).step_by(IDS) {
+            let mut ids = vec![0; IDS.min(self.tokens.len() - start)];
+            self.tokens.copy_to(start..start + ids.len(), &mut ids);
+            world.broadcast(&mut bytemuck::cast_slice(&ids).to_vec())?;
+        }
+        check_all(&mut *world, Ok(()))?;
+        share_tensors(&mut self.engine, &mut *world)?;
+        self.world = world;
+        Ok(())
+    }
+
+    /// The variants that this run takes, on a GPU, with the adapter's name.
+    fn choices(&self) -> Option<(String, Choices)> {
+        let Device::Gpu(gpu) = self.gpt.device() else { return None };
+        Some((gpu.name().to_owned(), gpu.choices(&self.engine.program().plan)))
+    }
+}
+
+/// The trainer of a rank that is not the first, in the run that rank 0 [leads](Trainer::lead); `None` if the run is
+/// finished. It reads no file and writes
+/// none; `device` opens its device for the run's settings.
+///
+/// # Errors
+///
+/// If rank 0 did not open the run, is another version, or this rank cannot hold the model; all ranks then end.
+pub fn join(
+    mut world: Box<dyn World>,
+    device: impl FnOnce(&TrainConfig) -> Result<Device>,
+) -> Result<Option<Trainer>> {
+    let mut bytes = vec![];
+    world.broadcast(&mut bytes)?;
+    if bytes == FINISHED {
+        return Ok(None);
+    }
+    let opened = read_opening(&bytes, world.size());
+    let opened =
+        opened.and_then(|opening| Ok((settle(device(&opening.train)?, &opening), opening)));
+    let (device, opening) = check_all(&mut *world, opened)?;
+    let ids = receive_tokens(&mut *world, &opening)?;
+    let made = ids.and_then(|tokens| {
+        let gpt = Gpt::new(opening.model, device, opening.train.seed)?;
+        let mut trainer = Trainer::with(gpt, tokens, opening.train, &mut Programs::default())?;
+        [trainer.train, trainer.val] = opening.splits;
+        let words = opening.state.device_words.as_slice().try_into();
+        trainer.engine.write_state(&words.map_err(|_| other_version("other counters"))?);
+        trainer.state = opening.state;
+        Ok(trainer)
+    });
+    let mut trainer = check_all(&mut *world, made)?;
+    share_tensors(&mut trainer.engine, &mut *world)?;
+    trainer.world = world;
+    Ok(Some(trainer))
+}
+
+/// The device with the variants that rank 0 takes, where it is of the same kind: another variant sums in another order.
+fn settle(device: Device, opening: &Opening) -> Device {
+    match (device, &opening.choices) {
+        (Device::Gpu(gpu), Some((name, choices))) if gpu.name() == name => {
+            Device::Gpu(gpu.with_choices(choices.clone()))
+        }
+        (device, _) => device,
+    }
+}
+
+/// Tells the other ranks, which wait in [`join`], that rank 0 could not open the run.
+pub fn give_up(world: &mut dyn World) {
+    // They end in either case.
+    let _ = world.broadcast(&mut vec![]);
+}
+
+/// Tells the other ranks, which wait in [`join`], that the run is finished.
+///
+/// # Errors
+///
+/// If a rank is gone.
+pub fn finished(world: &mut dyn World) -> Result<()> {
+    world.broadcast(&mut FINISHED.to_vec())
+}
+
+fn read_opening(bytes: &[u8], ranks: usize) -> Result<Opening> {
+    if bytes.is_empty() {
+        return Err(Error::training("rank 0 could not open the run: see its message"));
+    }
+    let mut opening: Opening =
+        serde_json::from_slice(bytes).map_err(|_| other_version("other settings"))?;
+    if opening.version != env!("CARGO_PKG_VERSION") {
+        return Err(other_version(&opening.version));
+    }
+    opening.train.ranks = ranks;
+    Ok(opening)
+}
+
+fn other_version(what: &str) -> Error {
+    Error::input(format!(
+        "rank 0 is another version of the program ({what}) than this rank, {}",
+        env!("CARGO_PKG_VERSION")
+    ))
+    .hint("install the same version on every machine")
+}
+
+/// What a rank has made, if all ranks could make theirs.
+fn check_all<T>(world: &mut dyn World, made: Result<T>) -> Result<T> {
+    let failed = world.gather(&[u64::from(made.is_err())])?;
+    let made = made?;
+    let ranks: Vec<String> = (0..)
+        .zip(&failed)
+        .filter(|(_, f)| **f != [0])
+        .map(|(i, _): (usize, _)| i.to_string())
+        .collect();
+    if ranks.is_empty() {
+        return Ok(made);
+    }
+    let message = format!("the run cannot begin on rank {}: see its message", ranks.join(", "));
+    Err(Error::training(message))
+}
+
+/// Receives the token ids into a file of this machine that is gone with the process.
+fn receive_tokens(world: &mut dyn World, opening: &Opening) -> Result<Result<Tokens>> {
+    let path = tempfile::Builder::new().prefix("wgpt-tokens-").tempdir();
+    let path = path.map_err(|e| Error::input(format!("a temporary folder: {e}")));
+    let mut writer = path.and_then(|dir| {
+        let writer = TokenWriter::create(&dir.path().join("tokens.bin"), opening.model.vocab_size)?;
+        Ok((dir, writer))
+    });
+    for _ in (0..opening.tokens).step_by(IDS) {
+        let mut bytes = vec![];
+        world.broadcast(&mut bytes)?;
+        let ids: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
+        writer = writer.and_then(|(dir, mut writer)| {
+            writer.push(&ids)?;
+            Ok((dir, writer))
+        });
+    }
+    // The file stays readable while it is mapped, though it has no name any more.
+    Ok(writer.and_then(|(_dir, writer)| writer.finish()))
+}
+
+/// Gives every rank the parameters and moments of rank 0.
+fn share_tensors(engine: &mut Engine, world: &mut dyn World) -> Result<()> {
+    let program = engine.program();
+    let (params, moments) =
+        (program.params.clone(), program.slots.iter().all(|s| s.moments.is_some()));
+    for param in params.iter() {
+        let moments = if param.is_trained() && moments { 2 } else { 0 };
+        let tensors = [Tensor::Value].into_iter().chain((0..moments).map(Tensor::Moment));
+        for tensor in tensors {
+            let mut bytes = vec![];
+            if world.rank() == 0 {
+                bytes = bytemuck::cast_slice(&engine.param_data(param, tensor)?).to_vec();
+            }
+            world.broadcast(&mut bytes)?;
+            if world.rank() > 0 {
+                let numbers: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+                engine.write_param(param, tensor, |start, out| {
+                    out.copy_from_slice(&numbers[start..start + out.len()]);
+                    Ok(())
+                })?;
+            }
+        }
+    }
+    Ok(())
+}

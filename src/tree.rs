@@ -1,0 +1,169 @@
+//! The binary tree along which the gradients of an update's micro-batches are added.
+//!
+//! The micro-batches 0..n of an update are the leaves. A node is an aligned block of 2^k of them: it begins at a multiple
+//! of 2^k. Its sum is that of its left half plus that of its right half, where a half without micro-batches is left out.
+//! So the order of all additions follows from n alone, and whoever has a range of the micro-batches can add those nodes
+//! that lie within the range.
+
+use std::ops::Range;
+
+/// An aligned block of micro-batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Node {
+    /// The first micro-batch; a multiple of `len`.
+    pub start: usize,
+    /// How many there are: a power of two.
+    pub len: usize,
+}
+
+impl Node {
+    /// The root of the tree over `n` micro-batches.
+    pub fn root(n: usize) -> Node {
+        Node { start: 0, len: n.next_power_of_two() }
+    }
+
+    /// The two halves; `None` for a single micro-batch.
+    pub fn halves(self) -> Option<[Node; 2]> {
+        let len = self.len / 2;
+        (len > 0).then(|| [self.start, self.start + len].map(|start| Node { start, len }))
+    }
+
+    /// Whether this is the left half and `right` is the other.
+    fn is_before(self, right: Node) -> bool {
+        self.len == right.len
+            && self.start + self.len == right.start
+            && self.start.is_multiple_of(2 * self.len)
+    }
+}
+
+/// The nodes that are complete so far, while the micro-batches of a range come one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Nodes {
+    open: Vec<Node>,
+}
+
+impl Nodes {
+    /// Adds the next micro-batch; returns how many of the nodes before it are joined to it, the newest first.
+    pub fn push(&mut self, micro: usize) -> usize {
+        let mut node = Node { start: micro, len: 1 };
+        let before = self.open.len();
+        while let Some(left) = self.open.pop_if(|left| left.is_before(node)) {
+            node = Node { start: left.start, len: 2 * left.len };
+        }
+        self.open.push(node);
+        before + 1 - self.open.len()
+    }
+
+    /// The complete nodes, the oldest first.
+    pub fn open(&self) -> &[Node] {
+        &self.open
+    }
+}
+
+/// How many nodes wait at once, at most, while the micro-batches of a range are added: all but the one that is being
+/// computed.
+pub fn most_open(range: Range<usize>) -> usize {
+    let mut nodes = Nodes::default();
+    let waiting = range.map(|micro| {
+        let joined = nodes.push(micro);
+        nodes.open.len() - 1 + joined
+    });
+    waiting.max().unwrap_or(0)
+}
+
+/// The sum over `n` micro-batches, of which `take` gives the nodes that somebody has added, and `add` adds the right half
+/// to the left one.
+///
+/// # Panics
+///
+/// If a micro-batch is in none of the nodes.
+pub fn sum<T>(
+    n: usize,
+    take: &mut impl FnMut(Node) -> Option<T>,
+    add: &mut impl FnMut(T, T) -> T,
+) -> T {
+    sum_node(Node::root(n), n, take, add)
+}
+
+fn sum_node<T>(
+    node: Node,
+    n: usize,
+    take: &mut impl FnMut(Node) -> Option<T>,
+    add: &mut impl FnMut(T, T) -> T,
+) -> T {
+    if let Some(whole) = take(node) {
+        return whole;
+    }
+    let [left, right] = node.halves().unwrap_or_else(|| panic!("nobody has {node:?} of {n}"));
+    let sum = sum_node(left, n, take, add);
+    match right.start < n {
+        true => {
+            let right = sum_node(right, n, take, add);
+            add(sum, right)
+        }
+        false => sum,
+    }
+}
+
+/// The micro-batches of rank `rank` of `size`: as even a part of 0..n as there is, in the order of the ranks.
+pub fn share(n: usize, rank: usize, size: usize) -> Range<usize> {
+    n * rank / size..n * (rank + 1) / size
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Node, Nodes, most_open, share, sum};
+
+    /// The sum as text, so that its order shows.
+    fn text(n: usize, size: usize) -> String {
+        let mut all = vec![];
+        for rank in 0..size {
+            let mut nodes = Nodes::default();
+            let mut kept: Vec<String> = vec![];
+            for micro in share(n, rank, size) {
+                let mut own = micro.to_string();
+                for _ in 0..nodes.push(micro) {
+                    own = format!("({}+{own})", kept.pop().expect("a node that waits"));
+                }
+                kept.push(own);
+                assert_eq!(kept.len(), nodes.open().len());
+            }
+            all.extend(nodes.open().iter().copied().zip(kept));
+        }
+        let mut take = |node: Node| {
+            let at = all.iter().position(|(of, _)| *of == node)?;
+            Some(all.swap_remove(at).1)
+        };
+        let total = sum(n, &mut take, &mut |a, b| format!("({a}+{b})"));
+        assert!(all.is_empty(), "{all:?} of {n} on {size} ranks is left");
+        total
+    }
+
+    #[test]
+    fn the_order_does_not_depend_on_the_ranks() {
+        assert_eq!(text(1, 1), "0");
+        assert_eq!(text(3, 1), "((0+1)+2)");
+        assert_eq!(text(7, 1), "(((0+1)+(2+3))+((4+5)+6))");
+        for n in 1..=40 {
+            let alone = text(n, 1);
+            for size in 2..=n.min(9) {
+                assert_eq!(text(n, size), alone, "{n} micro-batches on {size} ranks");
+            }
+        }
+    }
+
+    #[test]
+    fn few_nodes_wait_at_once() {
+        assert_eq!([1, 2, 3, 4, 7, 8, 9, 1024].map(|n| most_open(0..n)), [0, 1, 1, 2, 2, 3, 3, 10]);
+        assert_eq!(most_open(1..7), 3);
+        assert_eq!(most_open(5..5), 0);
+    }
+
+    #[test]
+    fn every_micro_batch_has_one_rank() {
+        for (n, size) in [(1, 1), (5, 3), (8, 3), (64, 7)] {
+            let all: Vec<usize> = (0..size).flat_map(|rank| share(n, rank, size)).collect();
+            assert_eq!(all, (0..n).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Several ranks train one model: do they give the same bits as one, whatever their number, and go on from each other's
+//! saves? Ranks are threads here, which talk through channels.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use wgpt::backend::Device;
+use wgpt::checkpoint::read_metrics;
+use wgpt::config::{Precision, Sum};
+use wgpt::dist::World;
+use wgpt::fit::Programs;
+use wgpt::model::Uses;
+use wgpt::plan::Role;
+use wgpt::train::{Resumed, RunSettings, give_up, join, resume_on, start_with};
+use wgpt::{Error, Result, Summary, Trainer};
+
+use crate::common::{full_gpu, gpu};
+use crate::training::{Place, assert_same, tiny, train};
+
+/// A rank that is a thread: what it sends to each other rank, and what it hears from each.
+struct Thread {
+    rank: usize,
+    to: Vec<Sender<Vec<u8>>>,
+    from: Vec<Receiver<Vec<u8>>>,
+}
+
+/// As many ranks as are wanted.
+fn ranks(size: usize) -> Vec<Thread> {
+    let mut to: Vec<Vec<Sender<Vec<u8>>>> = (0..size).map(|_| vec![]).collect();
+    let mut all = vec![];
+    for rank in 0..size {
+        let (senders, from) = (0..size).map(|_| channel()).unzip::<_, _, Vec<_>, Vec<_>>();
+        to.iter_mut().zip(senders).for_each(|(to, sender)| to.push(sender));
+        all.push((rank, from));
+    }
+    let rank = |((rank, from), to)| Thread { rank, to, from };
+    all.into_iter().zip(to).map(rank).collect()
+}
+
+impl Thread {
+    fn each_to_each(&mut self, out: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
+        let gone = || Error::training("another rank is gone");
+        for (to, out) in self.to.iter().zip(out) {
+            to.send(out.clone()).map_err(|_| gone())?;
+        }
+        self.from.iter().map(|from| from.recv().map_err(|_| gone())).collect()
+    }
+}
+
+impl World for Thread {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.to.len()
+    }
+
+    fn gather(&mut self, own: &[u64]) -> Result<Vec<Vec<u64>>> {
+        let bytes: Vec<u8> = own.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let all = self.each_to_each(&vec![bytes; self.size()])?;
+        let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+        Ok(all.iter().map(|bytes| bytes.as_chunks().0.iter().map(word).collect()).collect())
+    }
+
+    fn exchange(&mut self, out: &[Vec<f32>], lens: &[usize]) -> Result<Vec<Vec<f32>>> {
+        let bytes = |out: &Vec<f32>| out.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let all = self.each_to_each(&out.iter().map(bytes).collect::<Vec<_>>())?;
+        let number = |bytes: &[u8; 4]| f32::from_le_bytes(*bytes);
+        let all: Vec<Vec<f32>> =
+            all.iter().map(|bytes| bytes.as_chunks().0.iter().map(number).collect()).collect();
+        assert!(all.iter().zip(lens).all(|(got, len)| got.len() == *len), "lengths that are known");
+        Ok(all)
+    }
+
+    fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
+        let out = if self.rank == 0 { bytes.clone() } else { vec![] };
+        *bytes = self.each_to_each(&vec![out; self.size()])?.swap_remove(0);
+        Ok(())
+    }
+}
+
+/// A run on `size` ranks: `open` makes the first one's trainer. Returns what came out on the first.
+fn on_ranks(
+    size: usize,
+    device: &Device,
+    open: impl Fn() -> Result<Trainer> + Sync,
+    stop_after: Option<usize>,
+) -> Result<Summary> {
+    let go = |mut trainer: Trainer| {
+        if let Some(step) = stop_after {
+            trainer.stop_after(step);
+        }
+        trainer.run(&mut |_| {})
+    };
+    let mut all = ranks(size).into_iter();
+    let mut first = all.next().expect("a rank");
+    thread::scope(|scope| {
+        for rank in all {
+            scope.spawn(|| {
+                let joined = join(Box::new(rank), |_| Ok(device.clone()));
+                joined.map(|trainer| trainer.map(|trainer| go(trainer).map(drop)))
+            });
+        }
+        let mut trainer = open().inspect_err(|_| give_up(&mut first))?;
+        trainer.lead(Box::new(first))?;
+        go(trainer)
+    })
+}
+
+/// Begins a run on `size` ranks.
+fn begin(settings: &RunSettings, size: usize, device: &Device) -> Result<Summary> {
+    let mut settings = settings.clone();
+    settings.train.ranks = size;
+    let open = || start_with(&settings, device.clone(), &mut Programs::default(), &mut |_| {});
+    on_ranks(size, device, open, None)
+}
+
+/// Goes on with a run on `size` ranks.
+fn go_on(run: &Path, size: usize, device: &Device, stop_after: Option<usize>) -> Result<Summary> {
+    let open = || match resume_on(run, size, |_| Ok(device.clone()), &mut |_| {})? {
+        Resumed::Running(trainer) => Ok(*trainer),
+        Resumed::Finished(_) => panic!("the run is finished"),
+    };
+    on_ranks(size, device, open, stop_after)
+}
+
+/// A run with dropout, evaluations and saves, whose updates have `n` micro-batches.
+fn settings(place: &Place, n: usize) -> RunSettings {
+    let mut settings = place.settings();
+    (settings.train.grad_accum, settings.train.sum) = (n, Sum::Exact);
+    settings
+}
+
+#[test]
+fn any_number_of_ranks_gives_the_same_bits() {
+    for (n, sizes) in [(7, vec![2, 3, 7]), (4, vec![4])] {
+        let alone = Place::new();
+        assert!(train(&settings(&alone, n), &Device::Cpu).unwrap().finished);
+        for size in sizes {
+            let place = Place::new();
+            let summary = begin(&settings(&place, n), size, &Device::Cpu).unwrap();
+            assert!(summary.finished && summary.val_loss.is_some());
+            assert_same(&place.run(), &alone.run(), &format!("{n} micro-batches on {size} ranks"));
+        }
+    }
+}
+
+#[test]
+fn also_on_a_gpu_and_in_half_precision() {
+    let devices =
+        [(gpu(), Precision::F32), (full_gpu().filter(|gpu| gpu.has().f16), Precision::Mixed)];
+    for (gpu, precision) in devices {
+        let Some(gpu) = gpu else { continue };
+        let device = Device::Gpu(Arc::clone(gpu));
+        let with = |place: &Place| {
+            let mut settings = settings(place, 3);
+            (settings.train.precision, settings.train.max_iters) = (precision, 6);
+            settings
+        };
+        let alone = Place::new();
+        train(&with(&alone), &device).unwrap();
+        for size in [2, 3] {
+            let place = Place::new();
+            begin(&with(&place), size, &device).unwrap();
+            // Not every rank adds nodes, and so not every number of ranks needs a variant for that.
+            fs::copy(alone.run().join("variants.json"), place.run().join("variants.json")).unwrap();
+            assert_same(&place.run(), &alone.run(), &format!("{precision:?} on {size} ranks"));
+        }
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_other_ranks() {
+    let (whole, parts) = (Place::new(), Place::new());
+    train(&settings(&whole, 4), &Device::Cpu).unwrap();
+    let mut begun = settings(&parts, 4);
+    begun.train.ranks = 4;
+    let open = || start_with(&begun, Device::Cpu, &mut Programs::default(), &mut |_| {});
+    assert_eq!(on_ranks(4, &Device::Cpu, open, Some(3)).unwrap().steps, 3);
+    for (size, stop_after, steps) in [(2, Some(5), 5), (1, Some(8), 8), (3, None, 12)] {
+        let summary = go_on(&parts.run(), size, &Device::Cpu, stop_after).unwrap();
+        assert_eq!(summary.steps, steps, "{size} ranks");
+    }
+    assert_same(&parts.run(), &whole.run(), "4, 2, 1 and 3 ranks");
+}
+
+/// The sum along the tree is the sum in place, but for rounding.
+#[test]
+fn both_sums_learn_alike() {
+    let (exact, fast) = (Place::new(), Place::new());
+    train(&settings(&exact, 5), &Device::Cpu).unwrap();
+    let mut in_place = settings(&fast, 5);
+    in_place.train.sum = Sum::Fast;
+    train(&in_place, &Device::Cpu).unwrap();
+    let losses = [&exact, &fast].map(|place| read_metrics(&place.run()).unwrap());
+    for (a, b) in losses[0].iter().zip(&losses[1]) {
+        let (a, b) = (a.loss.unwrap(), b.loss.unwrap());
+        assert!((a - b).abs() <= 1e-4 * b, "{a} along the tree, {b} in place");
+    }
+}
+
+#[test]
+fn a_rank_that_cannot_begin_ends_all() {
+    let place = Place::new();
+    // There are fewer micro-batches than ranks.
+    let error = begin(&settings(&place, 2), 3, &Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("number of ranks, 3"), "{error}");
+    assert!(!place.run().exists());
+}
+
+#[test]
+fn the_plan_has_room_for_the_nodes_that_wait() {
+    let mut train = settings(&Place::new(), 8).train;
+    let bytes = |train: &wgpt::TrainConfig| {
+        let uses = Uses { generation: None, ..Uses::training(train, &tiny()) };
+        let limits = Device::Cpu.limits();
+        wgpt::model::Program::record(&tiny(), uses, limits).plan.bytes(Role::Gradients)
+    };
+    let eight = bytes(&train);
+    train.sum = Sum::Fast;
+    let none = bytes(&train);
+    train.ranks = 8;
+    assert_eq!(bytes(&train), none, "a rank with one micro-batch has no node to wait");
+    // Each node keeps the loss, too.
+    assert_eq!(eight, 4 * none + 3 * 4);
+}
