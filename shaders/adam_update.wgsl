@@ -1,9 +1,9 @@
 // uses: adam
-// Adam and AdamW: src/ops/optimizer.rs has the formulas. One invocation a parameter.
+// Adam and AdamW: src/ops/optimizer.rs has the formulas. One invocation per parameter.
 
 @group(0) @binding(1) var<storage, read> grads: array<f32>;           // (N)
 @group(0) @binding(2) var<storage, read> norm: array<f32>;            // norm, coef
-@group(0) @binding(3) var<storage, read> state: array<u32>;           // applied, skipped twice, skip
+@group(0) @binding(3) var<storage, read> state: array<u32>;           // applied, skipped in a row, skipped, skip
 @group(0) @binding(4) var<storage, read_write> params: array<f32>;    // (N)
 @group(0) @binding(5) var<storage, read_write> m: array<f32>;         // (N)
 @group(0) @binding(6) var<storage, read_write> v: array<f32>;         // (N)

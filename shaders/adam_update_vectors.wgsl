@@ -1,10 +1,10 @@
 // uses: adam
-// Adam and AdamW: src/ops/optimizer.rs has the formulas. One workgroup 1024 parameters: an invocation
-// four at a time, so that what all share is found once for sixteen.
+// Adam and AdamW: src/ops/optimizer.rs has the formulas. One workgroup per 1024 parameters: each invocation
+// processes four at a time, so that the shared constants are computed once per sixteen.
 
 @group(0) @binding(1) var<storage, read> grads: array<vec4<f32>>;           // (N)
 @group(0) @binding(2) var<storage, read> norm: array<f32>;                  // norm, coef
-@group(0) @binding(3) var<storage, read> state: array<u32>;                 // applied, skipped twice, skip
+@group(0) @binding(3) var<storage, read> state: array<u32>;                 // applied, skipped in a row, skipped, skip
 @group(0) @binding(4) var<storage, read_write> params: array<vec4<f32>>;    // (N)
 @group(0) @binding(5) var<storage, read_write> m: array<vec4<f32>>;         // (N)
 @group(0) @binding(6) var<storage, read_write> v: array<vec4<f32>>;         // (N)

@@ -1,14 +1,14 @@
 // uses: heads, first_key
-// dqkv from dout, from `p = exp(q · k / √HS - lse)`, `out = Σ_j p v`:
+// Computes dqkv from dout, for `p = exp(q · k / √HS - lse)`, `out = Σ_j p v`:
 //     ds[i, j] = p[i, j] (dout[i] · v[j] - delta[i]) / √HS
 //     dq[i] = Σ_j ds[i, j] k[j]        dk[j] = Σ_i ds[i, j] q[i]        dv[j] = Σ_i p[i, j] dout[i]
 //
-// One workgroup 16 positions of a head and 256 of the head's channels. The first half of z finds dq of
-// its positions as queries, over 32 keys at a time; the second half finds dk and dv of its positions as
-// keys, over 32 queries at a time of each head that reads them, one head after the other. So nothing is added
-// up by two workgroups, and the first KVH heads alone have work there. 16 invocations a position:
-// each with p and ds of two of the pairs, whose products go through workgroup memory 16 channels at a
-// time, and with every 16th channel of the output.
+// One workgroup per 16 positions of a head and 256 of the head's channels. The first half of z computes dq of
+// its positions as queries, over 32 keys at a time; the second half computes dk and dv of its positions as
+// keys, over 32 queries at a time of each head that reads them, one head after the other. So no sum is shared
+// by two workgroups, and in the second half only the first KVH heads have work. There are 16 invocations per
+// position: each computes p and ds of two of the pairs, whose products go through workgroup memory 16
+// channels at a time, and every 16th channel of the output.
 
 @group(0) @binding(1) var<storage, read> qkv: array<qkv_elem>;            // by Q_START, K_START, V_START
 @group(0) @binding(2) var<storage, read> first_key: array<u32>;           // (B, T)
@@ -24,13 +24,13 @@ const DEPTH = 16u;
 const PITCH = DEPTH + 1u; // so that neighbouring positions fall into different banks
 const CHANNELS = 256u;
 
-// Of a position, the vectors of its two products: as a query q and dout, as a key k and v.
+// For each position, the vectors of its two products: as a query q and dout, as a key k and v.
 var<workgroup> row_tile: array<vec2<f32>, ROWS * PITCH>;
 var<workgroup> other_tile: array<vec2<f32>, OTHERS * PITCH>;
-// ds and p of a position and another.
+// ds and p of each pair of positions.
 var<workgroup> pairs: array<vec2<f32>, ROWS * (OTHERS + 1u)>;
 
-// What a workgroup reads: the sequence, the head of the queries, and where the rows of its parts are.
+// The inputs of a workgroup: the sequence, the head of the queries, and the rows of its parts.
 struct Parts {
     b: u32,
     head: u32,
@@ -52,7 +52,7 @@ fn parts_of(b: u32, head: u32) -> Parts {
     );
 }
 
-// Channel `d` of a position's two vectors, 0 outside.
+// Returns channel `d` of a position's two vectors, 0 outside.
 fn vectors(parts: Parts, t: u32, d: u32, as_query: bool) -> vec2<f32> {
     if t >= dims.T || d >= dims.HS {
         return vec2(0.0);
@@ -63,7 +63,7 @@ fn vectors(parts: Parts, t: u32, d: u32, as_query: bool) -> vec2<f32> {
     return vec2(f32(qkv[channel(parts.k, t, d)]), f32(qkv[channel(parts.v, t, d)]));
 }
 
-// ds and p of one query and one key from their two products.
+// Computes ds and p of one query and one key from their two products.
 fn pair(parts: Parts, query: u32, key: u32, products: vec2<f32>) -> vec2<f32> {
     if key > query || query >= dims.T || key < first_seen(parts.b, query) {
         return vec2(0.0);
@@ -74,7 +74,7 @@ fn pair(parts: Parts, query: u32, key: u32, products: vec2<f32>) -> vec2<f32> {
     return vec2(p * (products.y - delta[at]) / root, p);
 }
 
-// Leaves ds and p of the positions from `row0` on with the others from `other0` on.
+// Stores ds and p of the positions from `row0` on with the others from `other0` on in `pairs`.
 fn find_pairs(parts: Parts, row0: u32, other0: u32, rows_are_queries: bool, local: u32) {
     let row = local / LANES;
     let lane = local % LANES;

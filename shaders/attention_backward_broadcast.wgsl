@@ -1,16 +1,16 @@
 // uses: heads, first_key, attention_pairs, attention_broadcast, broadcast
-// dqkv from dout, from `p = exp(q · k / √HS - lse)`, `out = Σ_j p v`:
+// Computes dqkv from dout, for `p = exp(q · k / √HS - lse)`, `out = Σ_j p v`:
 //     ds[i, j] = p[i, j] (dout[i] · v[j] - delta[i]) / √HS
 //     dq[i] = Σ_j ds[i, j] k[j]        dk[j] = Σ_i ds[i, j] q[i]        dv[j] = Σ_i p[i, j] dout[i]
 //
-// One workgroup, which is one subgroup of 8: 8 positions of a head and 32 of the head's channels. The
-// first half of z finds dq of its positions as queries, over 32 keys at a time; the second half finds dk
-// and dv of its positions as keys, over 32 queries at a time of each head that reads them, one head after the
-// other. So nothing is added up by two workgroups, and the first KVH heads alone have work there.
+// One workgroup, which is one subgroup of 8, per 8 positions of a head and 32 of the head's channels. The
+// first half of z computes dq of its positions as queries, over 32 keys at a time; the second half computes
+// dk and dv of its positions as keys, over 32 queries at a time of each head that reads them, one head after
+// the other. So no sum is shared by two workgroups, and in the second half only the first KVH heads have work.
 // A position has two vectors: as a query q and dout, as a key k and v. Both halves do the same with them:
-// products of the positions' own with those of the others, s and dp; then sums of the others' first
-// vectors weighed by ds and of their second ones weighed by p. How matrices and lanes go together:
-// attention_forward_broadcast.wgsl.
+// first the products of the own positions with the others, s and dp; then the sums of the others' first
+// vectors weighted by ds and of their second vectors weighted by p. The layout of matrices over lanes is
+// described in attention_forward_broadcast.wgsl.
 
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<qkv_elem>>;            // by Q_START, K_START, V_START
 @group(0) @binding(2) var<storage, read> first_key: array<u32>;                 // (B, T)
@@ -19,7 +19,7 @@
 @group(0) @binding(5) var<storage, read> dout: array<vec4<dout_elem>>;          // (B, T, C)
 @group(0) @binding(6) var<storage, read_write> dqkv: array<vec4<dqkv_elem>>;    // as qkv
 
-// The second vectors of 4 positions from `t` on, 4 channels from `d` on: a column per position.
+// Returns the second vectors of 4 positions from `t` on, 4 channels from `d` on: a column per position.
 fn second_block(rows: vec2<u32>, t: u32, d: u32, as_queries: bool) -> mat4x4<f32> {
     if !as_queries {
         return block(rows, t, d);
@@ -54,7 +54,7 @@ fn main(
     let own_d = group.z % chunks * 32u + 4u * lane;
     let as_queries = group.z < chunks;
     let as_keys = !as_queries;
-    // The second half's heads are those of keys, each with the heads of the queries that read it.
+    // The heads of the second half are those of the keys, each with the query heads that read it.
     let heads = dims.NH / dims.KVH;
     if as_keys & (head >= dims.KVH) {
         return;
@@ -66,7 +66,7 @@ fn main(
     let v_rows = value_rows(b, kv_head) / 4u;
     let end = select(dims.T, min(own + 8u, dims.T), as_queries);
 
-    // Of positions 0 to 3 (l) and 4 to 7 (h): the sums of the others' first and second vectors.
+    // For positions 0 to 3 (l) and 4 to 7 (h): the sums of the others' first and second vectors.
     var l_first = mat4x4<f32>(); var h_first = mat4x4<f32>();
     var l_second = mat4x4<f32>(); var h_second = mat4x4<f32>();
     var query_head = first_head;
@@ -85,7 +85,7 @@ fn main(
             var l_dp = mat4x4<f32>(); var h_dp = mat4x4<f32>();
             var d = 0u;
             loop {
-                // Lanes 0 to 3 have the first positions, the others the rest: each 4 of 16 channels.
+                // Lanes 0 to 3 load the first positions, the others the rest: each loads 4 of 16 channels.
                 let t = own + lane / 4u * 4u;
                 let d_of_own = d + lane % 4u * 4u;
                 let inside = select(0.0, 1.0, d_of_own < dims.HS);

@@ -1,13 +1,13 @@
 // uses: heads, first_key, attention_coop
-// dqkv from dout, from `p = exp(q · k / √HS - lse)`, `out = Σ_j p v`, on matrix units:
+// Computes dqkv from dout, for `p = exp(q · k / √HS - lse)`, `out = Σ_j p v`, on matrix units:
 //     ds[i, j] = p[i, j] (dout[i] · v[j] - delta[i])
 //     dq[i] = Σ_j ds[i, j] k[j] / √HS     dk[j] = Σ_i ds[i, j] q[i] / √HS     dv[j] = Σ_i p[i, j] dout[i]
 //
-// One workgroup some positions of a head and 64 of the head's channels: shared/attention_coop.wgsl. The
-// halves of z and the two vectors of a position are those of attention_backward_tiles.wgsl: the first half
-// finds dq of its positions as queries, the second dk and dv of its positions as keys, of each head of the
-// queries that reads them, one after the other. Of larger heads
-// the products take 64 channels at a time, the workgroup's own last, so that the others' are there then.
+// One workgroup per OWN positions of a head and 64 of the head's channels: shared/attention_coop.wgsl. The
+// halves of z and the two vectors of a position are the same as in attention_backward_tiles.wgsl: the first
+// half computes dq of its positions as queries, the second half dk and dv of its positions as keys, over the
+// query heads that read them, one after the other. For larger heads the products take 64 channels at a time,
+// the workgroup's own channels last, so that the others' vectors for them are then in the tile.
 
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<qkv_elem>>;            // by Q_START, K_START, V_START
 @group(0) @binding(2) var<storage, read> first_key: array<u32>;                 // (B, T)
@@ -29,12 +29,12 @@ fn four(part: Part, t: u32, d: u32) -> vec4<f16> {
     return vec4<f16>(qkv[at]);
 }
 
-// The second where `which`, else the first.
+// Returns the second part if `which`, else the first.
 fn either(first: Part, second: Part, which: bool) -> Part {
     return Part(select(first.rows, second.rows, which), select(first.of_dout, second.of_dout, which));
 }
 
-// ds and p of a pair from its products; `earliest` is the first key that the query sees.
+// Computes ds and p of a pair from its products; `earliest` is the first key that the query sees.
 fn pair(s: f32, dp: f32, row: u32, query: u32, key: u32, earliest: u32) -> vec2<f32> {
     if key < earliest || key > query || query >= dims.T {
         return vec2(0.0);
@@ -51,7 +51,7 @@ fn main(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let blocks = (dims.T + OWN - 1u) / OWN;
-    // `group_index`, whose result naga would take to differ within a workgroup.
+    // This is `group_index`, written out: naga would consider its result non-uniform within a workgroup.
     let tile_place = group.xy + dims.FIRST;
     let index = tile_place.y * GRID_LARGEST + tile_place.x;
     let head = index / blocks % dims.NH;
@@ -63,7 +63,7 @@ fn main(
     let size = dims.HS;
     let chunks = (size + CHANNELS - 1u) / CHANNELS;
     let as_query = group.z < chunks;
-    // The second half's heads are those of keys, each with the heads of the queries that read it.
+    // The heads of the second half are those of the keys, each with the query heads that read it.
     let heads = dims.NH / dims.KVH;
     if (!as_query) & (head >= dims.KVH) {
         return;
@@ -82,7 +82,7 @@ fn main(
 
     var own_first: array<MatrixA, PARTS>;
     var own_second: array<MatrixA, PARTS>;
-    // Of the others' first vectors weighed by ds, and of their second ones weighed by p.
+    // The sums of the others' first vectors weighted by ds, and of their second vectors weighted by p.
     var first_sums: array<MatrixC, PARTS>;
     var second_sums: array<MatrixC, PARTS>;
     for (var query_head = first_head; query_head <= last_head; query_head++) {

@@ -1,4 +1,4 @@
-// delta[i] = dout[i] · out[i] of each head, which every pair of query i wants. One invocation a head of
+// delta[i] = dout[i] · out[i] of each head, which every pair with query i needs. One invocation per head of
 // a position.
 
 @group(0) @binding(1) var<storage, read> out: array<out_elem>;          // (B, T, C)

@@ -1,17 +1,17 @@
 // uses: heads, first_key, attention_pairs, attention_tiles
-// dqkv from dout, from `p = exp(q · k / √HS - lse)`, `out = Σ_j p v`:
+// Computes dqkv from dout, for `p = exp(q · k / √HS - lse)`, `out = Σ_j p v`:
 //     ds[i, j] = p[i, j] (dout[i] · v[j] - delta[i]) / √HS
 //     dq[i] = Σ_j ds[i, j] k[j]        dk[j] = Σ_i ds[i, j] q[i]        dv[j] = Σ_i p[i, j] dout[i]
 //
-// One workgroup 32 positions of a head and 64 of the head's channels. The first half of z finds dq of its
-// positions as queries, over 32 keys at a time; the second half finds dk and dv of its positions as keys,
-// over 32 queries at a time of each head that reads them, one head after the other. So nothing is added up
-// by two workgroups, and the first KVH heads alone have work there. A position has two vectors: as a
-// query q and dout, as a key k and v. Both halves do the same with them: products of the positions' own
-// with those of the others, s and dp; then sums of the others' first vectors weighed by ds and of their
-// second ones weighed by p. 8 invocations, the lanes, share 4 positions: a lane has the pairs with 4
-// others, which is a matrix with a column a position, and then 8 channels of the sums. How they go
-// through workgroup memory: shared/attention_tiles.wgsl.
+// One workgroup per 32 positions of a head and 64 of the head's channels. The first half of z computes dq of
+// its positions as queries, over 32 keys at a time; the second half computes dk and dv of its positions as
+// keys, over 32 queries at a time of each head that reads them, one head after the other. So no sum is shared
+// by two workgroups, and in the second half only the first KVH heads have work. A position has two vectors:
+// as a query q and dout, as a key k and v. Both halves do the same with them: first the products of the own
+// positions with the others, s and dp; then the sums of the others' first vectors weighted by ds and of their
+// second vectors weighted by p. 8 invocations, the lanes, share 4 positions: a lane has their pairs with 4
+// others, as a matrix with a column per position, and then 8 channels of the sums. Their way through
+// workgroup memory is described in shared/attention_tiles.wgsl.
 
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<qkv_elem>>;            // by Q_START, K_START, V_START
 @group(0) @binding(2) var<storage, read> first_key: array<u32>;                 // (B, T)
@@ -22,18 +22,18 @@
 
 const SIZE = 64u;
 const ROWS = 32u;
-// Where the tiles of 16 channels begin: vectors of the others, and the positions' own.
+// Where the tiles of 16 channels begin: the vectors of the others, and those of the own positions.
 const OTHER_FIRST = 0u;
 const OTHER_SECOND = ROWS * 4u;
 const OWN_FIRST = ROWS * 8u;
 const OWN_SECOND = ROWS * 12u;
 
-// Those four, or one vector of the others of 64 channels.
+// Those four tiles, or one vector of each of the others with 64 channels.
 var<workgroup> tile: array<vec4<f32>, ROWS * 16u>;
-// Of each position and lane, ds of the pairs with the lane's others, and then p.
+// For each position and lane, ds of the pairs with the lane's others, followed by p.
 var<workgroup> weights: array<vec4<f32>, ROWS * 16u>;
 
-// Four channels from `d` on of the second vector of position `t`; outside it the last position's, and no channels.
+// Returns four channels from `d` on of the second vector of position `t`, or of the last one past the end; 0 past HS.
 fn second_vector(rows: vec2<u32>, t: u32, d: u32, as_query: bool) -> vec4<f32> {
     if !as_query {
         return vector_of(rows, t, d);
@@ -44,7 +44,7 @@ fn second_vector(rows: vec2<u32>, t: u32, d: u32, as_query: bool) -> vec4<f32> {
     return vec4<f32>(dout[channel(rows, min(t, dims.T - 1u), d) / 4u]);
 }
 
-// Leaves ds of a position and the four others that the lane has, and p ROWS * 8 further on.
+// Stores ds of a position and the lane's four others in `weights`, and p ROWS * 8 further on.
 fn store_pairs(position: u32, lane: u32, pairs: mat2x4<f32>) {
     let at = weights_place(position, lane);
     weights[at] = pairs[1];
@@ -72,7 +72,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let chunks = (dims.HS + 63u) / 64u;
     let d0 = group.z % chunks * 64u;
     let as_query = group.z < chunks;
-    // The second half's heads are those of keys, each with the heads of the queries that read it.
+    // The heads of the second half are those of the keys, each with the query heads that read it.
     let heads = dims.NH / dims.KVH;
     if (!as_query) & (head >= dims.KVH) {
         return;
@@ -87,7 +87,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let lane = local % 8u;
     let t = own + position;
 
-    // Sums of the others' first and second vectors, channels 4 lane to 4 lane + 3 (0), and 32 more (1).
+    // The sums of the others' first and second vectors: channels 4 lane to 4 lane + 3 (0), and 32 more (1).
     var first0 = mat4x4<f32>(); var first1 = mat4x4<f32>();
     var second0 = mat4x4<f32>(); var second1 = mat4x4<f32>();
     for (var query_head = first_head; query_head <= last_head; query_head++) {

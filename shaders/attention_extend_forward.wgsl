@@ -1,21 +1,21 @@
 // uses: heads, reduce, rows
-// out of rows of generation: each sees the cached positions of its slot from its first key up to its own; masked rows
-// are zeroed.
+// Computes out of rows of generation: each row sees the cached positions of its slot from its first key up to its
+// own; masked rows are zeroed.
 //
-// One workgroup a row, a head and (in z) 256 of the head's channels. Online softmax over 256 positions
-// at a time: an invocation scores one position each; then the invocations share out the channels,
-// several to one where there are more invocations than channels.
+// One workgroup per row, head and (in z) 256 of the head's channels. It uses online softmax over 256 positions
+// at a time: each invocation scores one position; then the invocations are distributed over the channels,
+// several per channel if there are more invocations than channels.
 
 @group(0) @binding(1) var<storage, read> rows: array<u32>;              // (T, ROW_WORDS)
-@group(0) @binding(2) var<storage, read> qkv: array<qkv_elem>;          // where Dims says
+@group(0) @binding(2) var<storage, read> qkv: array<qkv_elem>;          // layout: see Dims
 @group(0) @binding(3) var<storage, read> cache: array<cache_elem>;      // (SLOTS, 2, S, KVH·HS)
 @group(0) @binding(4) var<storage, read_write> out: array<out_elem>;    // (T, C)
 
-const FAR = -1e30; // a score below any other that still is a number
+const FAR = -1e30; // below any other finite score
 
 var<workgroup> weights: array<f32, WG_SIZE>;
 
-// The score of the query that begins at `query` with the key that begins at `key` in the cache.
+// Computes the score of the query that begins at `query` with the key that begins at `key` in the cache.
 fn score(query: u32, key: u32) -> f32 {
     var dot = 0.0;
     for (var d = 0u; d < dims.HS; d++) {
@@ -37,7 +37,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let column = group.z * WG_SIZE + local % channels;
     let place = place_of(t);
     let end = select(0u, place.position + 1u, place.inside);
-    // Where the head's first key and first value are in the cache, and how far each is from the next.
+    // The places of the head's first key and first value in the cache, and the distance from each to the next.
     let width = dims.KVH * dims.HS;
     let keys = 2u * dims.S * place.slot * width + head / (dims.NH / dims.KVH) * dims.HS;
     let stored_values = keys + dims.S * width;

@@ -1,22 +1,22 @@
 // uses: heads, reduce, rows
-// out of rows of generation: each sees the cached positions of its slot from its first key up to its own; masked rows
-// are zeroed.
+// Computes out of rows of generation: each row sees the cached positions of its slot from its first key up to its
+// own; masked rows are zeroed.
 //
-// One workgroup a row, a head and (in z) 1024 of the head's channels: attention_extend_forward.wgsl, four
-// channels at a time. The invocations share out the values' vectors, and with them the positions, so that
-// a head of 64 channels is read by rows of 16 neighbours.
+// One workgroup per row, head and (in z) 1024 of the head's channels, as in attention_extend_forward.wgsl, but four
+// channels at a time. The invocations are distributed over the values' vectors and over the positions, so that
+// a head of 64 channels is read in rows by 16 neighbouring invocations.
 
 @group(0) @binding(1) var<storage, read> rows: array<u32>;                    // (T, ROW_WORDS)
-@group(0) @binding(2) var<storage, read> qkv: array<vec4<qkv_elem>>;          // where Dims says
+@group(0) @binding(2) var<storage, read> qkv: array<vec4<qkv_elem>>;          // layout: see Dims
 @group(0) @binding(3) var<storage, read> cache: array<vec4<cache_elem>>;      // (SLOTS, 2, S, KVH·HS)
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<out_elem>>;    // (T, C)
 
-const FAR = -1e30; // a score below any other that still is a number
+const FAR = -1e30; // below any other finite score
 
 var<workgroup> weights: array<f32, WG_SIZE>;
 var<workgroup> values: array<vec4<f32>, WG_SIZE>;
 
-// The score of the query that begins at vector `query` with the key that begins at vector `key` in the cache.
+// Computes the score of the query that begins at vector `query` with the key that begins at vector `key` in the cache.
 fn score(query: u32, key: u32) -> f32 {
     var products = vec4(0.0);
     for (var d = 0u; d < dims.HS / 4u; d++) {
@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let column = group.z * WG_SIZE + local % columns;
     let place = place_of(t);
     let end = select(0u, place.position + 1u, place.inside);
-    // Where the head's first key and first value are in the cache, and how far each is from the next, in vectors.
+    // The places of the head's first key and first value in the cache, and the distance to the next, in vectors.
     let width = dims.KVH * dims.HS / 4u;
     let keys = 2u * dims.S * place.slot * width + head / (dims.NH / dims.KVH) * dims.HS / 4u;
     let stored_values = keys + dims.S * width;

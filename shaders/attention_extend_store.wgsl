@@ -1,9 +1,9 @@
 // uses: heads, rows
-// The keys and values of rows of generation go into the cache of their slots, at their positions; masked rows go
-// nowhere. One invocation per channel of a row's key heads.
+// Stores the keys and values of rows of generation in the cache of their slots, at their positions; those of masked
+// rows are not stored. One invocation per channel of a row's key heads.
 
 @group(0) @binding(1) var<storage, read> rows: array<u32>;                  // (T, ROW_WORDS)
-@group(0) @binding(2) var<storage, read> qkv: array<qkv_elem>;              // where Dims says
+@group(0) @binding(2) var<storage, read> qkv: array<qkv_elem>;              // layout: see Dims
 @group(0) @binding(3) var<storage, read_write> cache: array<cache_elem>;    // (SLOTS, 2, S, KVH·HS)
 
 @compute @workgroup_size(256)

@@ -1,9 +1,9 @@
 // uses: heads, first_key
 // out[i] = Σ_j p[i, j] v[j] and lse[i], p = softmax of q[i] · k[j] / √HS over the keys that i sees.
 //
-// One workgroup 16 queries of a head and (in z) 256 of the head's channels. Online softmax over 32 keys
-// at a time: 16 invocations a query, each with two of the scores, whose products go through workgroup
-// memory 32 channels at a time, and with every 16th channel of the output.
+// One workgroup per 16 queries of a head and (in z) 256 of the head's channels. It uses online softmax over 32
+// keys at a time, with 16 invocations per query: each has two of the scores, whose products go through workgroup
+// memory 32 channels at a time, and every 16th channel of the output.
 
 @group(0) @binding(1) var<storage, read> qkv: array<qkv_elem>;          // by Q_START, K_START, V_START
 @group(0) @binding(2) var<storage, read> first_key: array<u32>;         // (B, T)
@@ -16,13 +16,13 @@ const KEYS = 32u;
 const DEPTH = 32u;
 const PITCH = DEPTH + 1u; // so that neighbouring keys fall into different banks
 const CHANNELS = 256u;
-const FAR = -1e30; // a score below any other that still is a number
+const FAR = -1e30; // below any other finite score
 
 var<workgroup> q_tile: array<f32, ROWS * PITCH>;
 var<workgroup> k_tile: array<f32, KEYS * PITCH>;
 var<workgroup> weights: array<f32, ROWS * PITCH>;
 
-// This invocation's two scores, of keys `lane` and `lane + 16` of the tile from `key` on.
+// Computes this invocation's two scores, of keys `lane` and `lane + 16` of the tile from `key` on.
 fn scores(q_rows: vec2<u32>, k_rows: vec2<u32>, query: u32, key: u32, local: u32) -> vec2<f32> {
     let size = dims.HS;
     let row = local / LANES;

@@ -1,11 +1,11 @@
 // uses: heads, first_key, attention_softmax, attention_broadcast, broadcast
 // out[i] = Σ_j p[i, j] v[j] and lse[i], p = softmax of q[i] · k[j] / √HS over the keys that i sees.
 //
-// One workgroup, which is one subgroup of 8: 8 queries of a head and (in z) 32 of the head's channels.
-// Online softmax over 32 keys at a time, of which each lane has 4, so that what a lane knows of 4 keys
-// and 4 queries is a matrix: a column a query. The lanes read the queries together, each a part, and
-// hand them on by subgroupBroadcast; so they do with the probabilities, for which they then have 4
-// channels each. Nothing goes through workgroup memory, and there is no barrier.
+// One workgroup, which is one subgroup of 8, per 8 queries of a head and (in z) 32 of the head's channels.
+// It uses online softmax over 32 keys at a time. Each lane has 4 of them, so that its values for 4 keys and
+// 4 queries are a matrix with a column per query. The lanes read the queries together, each a part, and pass
+// them on by subgroupBroadcast; they do the same with the probabilities, for which each lane then has 4
+// channels. Nothing goes through workgroup memory, and there is no barrier.
 
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<qkv_elem>>;          // by Q_START, K_START, V_START
 @group(0) @binding(2) var<storage, read> first_key: array<u32>;               // (B, T)
@@ -44,7 +44,7 @@ fn main(
     let no_early_key = max(last_first_seen(b, query), last_first_seen(b, query + 4u));
     let end = min(query + 8u, dims.T);
 
-    // Of queries 0 to 3 (l) and 4 to 7 (h).
+    // For queries 0 to 3 (l) and 4 to 7 (h).
     var l_max = vec4(FAR); var h_max = vec4(FAR);
     var l_sum = vec4(0.0); var h_sum = vec4(0.0);
     var l_out = mat4x4<f32>(); var h_out = mat4x4<f32>();
@@ -55,7 +55,7 @@ fn main(
         var h = mat4x4<f32>();
         var d = 0u;
         loop {
-            // Lanes 0 to 3 have the first queries, the others the rest: each 4 of 16 channels.
+            // Lanes 0 to 3 load the first queries, the others the rest: each loads 4 of 16 channels.
             let q_d = d + lane % 4u * 4u;
             let q = block(q_rows, query + lane / 4u * 4u, q_d) * select(0.0, 1.0, q_d < dims.HS);
             let k0 = transpose(block(k_rows, key, d));

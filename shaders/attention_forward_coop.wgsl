@@ -1,10 +1,10 @@
 // uses: heads, first_key, attention_coop
 // out[i] = Σ_j p[i, j] v[j] and lse[i], p = softmax of q[i] · k[j] / √HS over the keys that i sees, on matrix units.
 //
-// One workgroup some queries of a head and (in z) 64 of the head's channels: shared/attention_coop.wgsl.
-// Sums in matrices cannot be rescaled row by row, so the keys are gone through twice: first for the
-// largest score and the sum of exponentials of each query, then for the outputs. Of larger heads the
-// products take 64 channels at a time, the workgroup's own last, so that its values are there then.
+// One workgroup per OWN queries of a head and (in z) 64 of the head's channels: shared/attention_coop.wgsl.
+// Sums in matrices cannot be rescaled row by row, so there are two passes over the keys: the first for the
+// largest score and the sum of exponentials of each query, the second for the outputs. For larger heads the
+// products take 64 channels at a time, the workgroup's own last, so that their values are then in the tile.
 
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<qkv_elem>>;          // by Q_START, K_START, V_START
 @group(0) @binding(2) var<storage, read> first_key: array<u32>;               // (B, T)
@@ -12,7 +12,7 @@
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;               // (B, NH, T)
 
 const STAGES = 1u;
-const FAR = -1e30; // a score below any other that still is a number
+const FAR = -1e30; // below any other finite score
 
 fn four(part: Part, t: u32, d: u32) -> vec4<f16> {
     if t >= dims.T || d >= dims.HS {
@@ -21,7 +21,7 @@ fn four(part: Part, t: u32, d: u32) -> vec4<f16> {
     return vec4<f16>(qkv[channel(part.rows, t, d) / 4u]);
 }
 
-// exp(x), for x <= 0.
+// Computes exp(x), for x <= 0.
 fn shrink(x: f32) -> f32 {
     return exp(max(x, -80.0));
 }
@@ -34,12 +34,12 @@ fn main(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let blocks = (dims.T + OWN - 1u) / OWN;
-    // `group_index`, whose result naga would take to differ within a workgroup.
+    // This is `group_index`, written out: naga would consider its result non-uniform within a workgroup.
     let tile_place = group.xy + dims.FIRST;
     let index = tile_place.y * GRID_LARGEST + tile_place.x;
     let head = index / blocks % dims.NH;
     let b = index / blocks / dims.NH;
-    // The longest blocks begin first.
+    // The blocks with the most keys start first.
     let first = (blocks - 1u - index % blocks) * OWN;
     if b >= dims.B {
         return;
@@ -112,7 +112,7 @@ fn main(
                 }
             }
         }
-        // After the first round the lanes of a row tell each other what they found.
+        // After the first round the lanes of a row combine their results.
         for (var apart = EDGE; apart < SUBGROUP && round == 0u; apart *= 2u) {
             let other_largest = subgroupShuffleXor(largest, apart);
             let other_total = subgroupShuffleXor(total, apart);

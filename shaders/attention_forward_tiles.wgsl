@@ -1,10 +1,10 @@
 // uses: heads, first_key, attention_softmax, attention_tiles
 // out[i] = Σ_j p[i, j] v[j] and lse[i], p = softmax of q[i] · k[j] / √HS over the keys that i sees.
 //
-// One workgroup 64 queries of a head and (in z) 64 of the head's channels. Online softmax over 32 keys at
-// a time. 8 invocations, the lanes, share 8 queries: a lane has the scores of 4 keys, which is a matrix
-// with a column a query for each half of the queries, and then 8 channels of the outputs. What it
-// multiplies goes through workgroup memory 16 channels at a time, the probabilities as a whole:
+// One workgroup per 64 queries of a head and (in z) 64 of the head's channels. It uses online softmax over 32 keys
+// at a time. 8 invocations, the lanes, share 8 queries: a lane has the scores of 4 keys, as a matrix with a column
+// per query for each half of the queries, and then 8 channels of the outputs. The factors go through workgroup
+// memory 16 channels at a time, the probabilities all at once:
 // shared/attention_tiles.wgsl.
 
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<qkv_elem>>;          // by Q_START, K_START, V_START
@@ -16,9 +16,9 @@ const SIZE = 64u;
 const QUERIES = 64u;
 const KEYS = 32u;
 
-// Keys and queries of 16 channels, or maxima, or values of 64 channels.
+// Keys and queries with 16 channels, or maxima, or values with 64 channels.
 var<workgroup> tile: array<vec4<f32>, KEYS * 16u>;
-// Of each query and lane, the probabilities of the lane's keys.
+// For each query and lane, the probabilities of the lane's keys.
 var<workgroup> weights: array<vec4<f32>, QUERIES * 8u>;
 
 fn store_weights(q: u32, lane: u32, p: mat4x4<f32>) {
@@ -28,7 +28,7 @@ fn store_weights(q: u32, lane: u32, p: mat4x4<f32>) {
     weights[weights_place(q + 24u, lane)] = p[3];
 }
 
-// Leaves keys and queries from channel `d` on in the tile.
+// Loads keys and queries from channel `d` on into the tile.
 fn load_products(q_rows: vec2<u32>, k_rows: vec2<u32>, query: u32, key: u32, d: u32, local: u32) {
     workgroupBarrier();
     for (var i = local; i < KEYS * 4u; i += SIZE) {
@@ -62,7 +62,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let blocks = (dims.T + QUERIES - 1u) / QUERIES;
     let head = group_index(group) / blocks % dims.NH;
     let b = group_index(group) / blocks / dims.NH;
-    // The longest blocks begin first.
+    // The blocks with the most keys start first.
     let first = (blocks - 1u - group_index(group) % blocks) * QUERIES;
     if b >= dims.B {
         return;
@@ -76,8 +76,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let lane = local % 8u;
     let no_early_key = max(last_first_seen(b, first + q), last_first_seen(b, first + q + 32u));
 
-    // Queries q to q + 24 (l) and q + 32 to q + 56 (h); of their outputs channels 4 lane to 4 lane + 3
-    // (0), and 32 more (1).
+    // For queries q to q + 24 (l) and q + 32 to q + 56 (h); channels 4 lane to 4 lane + 3 of their outputs (0),
+    // and 32 more (1).
     var l_max = vec4(FAR); var h_max = vec4(FAR);
     var l_sum = vec4(0.0); var h_sum = vec4(0.0);
     var l0 = mat4x4<f32>(); var h0 = mat4x4<f32>();

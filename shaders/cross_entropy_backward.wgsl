@@ -1,7 +1,7 @@
 // uses: reduce
-// logits = loss_scale · S · (softmax(logits) - [v = target]) in place, 0 without a target, and row_loss
-// as in the forward pass: `row_loss = log Σ exp(logits) - logits[target]`. What pads a row becomes 0. One
-// workgroup a row. The invocation that owns the target's column writes the loss, before it overwrites the logit.
+// logits = loss_scale · S · (softmax(logits) - [v = target]) in place, 0 without a target, and row_loss as in
+// the forward pass: `row_loss = log Σ exp(logits) - logits[target]`. The padding of a row becomes 0. One
+// workgroup per row. The invocation that owns the target's column writes the loss before it overwrites the logit.
 
 @group(0) @binding(1) var<storage, read> targets: array<u32>;                 // (M)
 @group(0) @binding(2) var<storage, read> state: array<u32>;                   // S = 2^state[STATE_SCALE_LOG2]
@@ -16,7 +16,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let base = row * dims.LD;
     let target_id = targets[row];
-    let ignored = target_id >= dims.V; // IGNORE is one such
+    let ignored = target_id >= dims.V; // also true for IGNORE
 
     var largest = LOWEST;
     for (var v = local; v < dims.V; v += WG_SIZE) {

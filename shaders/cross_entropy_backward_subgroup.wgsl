@@ -1,6 +1,6 @@
 // uses: subgroup_rows, logits, logits_gradient
 // logits = loss_scale · S · (softmax(logits) - [v = target]) in place, 0 without a target, and row_loss
-// as in the forward pass: `row_loss = log Σ exp(logits) - logits[target]`. A subgroup a row:
+// as in the forward pass: `row_loss = log Σ exp(logits) - logits[target]`. One subgroup per row:
 // shared/subgroup_rows.wgsl, shared/logits.wgsl, shared/logits_gradient.wgsl.
 
 @group(0) @binding(1) var<storage, read> targets: array<u32>;                       // (M)

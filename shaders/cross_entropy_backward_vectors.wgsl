@@ -1,6 +1,6 @@
 // uses: reduce, logits, logits_gradient
 // logits = loss_scale · S · (softmax(logits) - [v = target]) in place, 0 without a target, and row_loss
-// as in the forward pass: `row_loss = log Σ exp(logits) - logits[target]`; in vectors of four. One workgroup a
+// as in the forward pass: `row_loss = log Σ exp(logits) - logits[target]`; in vectors of four. One workgroup per
 // row, which is read once for the sum and once more for the gradient: shared/logits.wgsl,
 // shared/logits_gradient.wgsl.
 

@@ -1,5 +1,5 @@
 // uses: reduce
-// row_loss = log Σ exp(logits) - logits[target], 0 without a target. One workgroup a row.
+// row_loss = log Σ exp(logits) - logits[target], 0 without a target. One workgroup per row.
 
 @group(0) @binding(1) var<storage, read> targets: array<u32>;           // (M)
 @group(0) @binding(2) var<storage, read> logits: array<logits_elem>;    // (M, LD), columns 0..V
@@ -27,7 +27,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     if local == 0u {
         let target_id = targets[row];
-        if target_id >= dims.V { // IGNORE is one such
+        if target_id >= dims.V { // also true for IGNORE
             row_loss[row] = 0.0;
         } else {
             row_loss[row] = log(sum) - (f32(logits[base + target_id]) - largest);

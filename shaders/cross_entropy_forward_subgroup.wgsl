@@ -1,5 +1,5 @@
 // uses: subgroup_rows, logits
-// row_loss = log Σ exp(logits) - logits[target], 0 without a target. A subgroup a row, which is read once:
+// row_loss = log Σ exp(logits) - logits[target], 0 without a target. One subgroup per row, which is read once:
 // shared/subgroup_rows.wgsl, shared/logits.wgsl.
 
 @group(0) @binding(1) var<storage, read> targets: array<u32>;                 // (M)
@@ -17,7 +17,7 @@ fn work(row: u32, lane: u32, lanes: u32) {
 
     if lane == 0u {
         let target_id = targets[row];
-        if target_id >= dims.V { // IGNORE is one such
+        if target_id >= dims.V { // also true for IGNORE
             row_loss[row] = 0.0;
         } else {
             row_loss[row] = log(sum) - (logits_four(row, target_id / 4u)[target_id % 4u] - largest);

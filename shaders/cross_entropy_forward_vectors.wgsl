@@ -1,5 +1,5 @@
 // uses: reduce, logits
-// row_loss = log Σ exp(logits) - logits[target], 0 without a target, in vectors of four. One workgroup a row,
+// row_loss = log Σ exp(logits) - logits[target], 0 without a target, in vectors of four. One workgroup per row,
 // which is read once: shared/logits.wgsl.
 
 @group(0) @binding(1) var<storage, read> targets: array<u32>;                 // (M)
@@ -18,7 +18,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     if local == 0u {
         let target_id = targets[row];
-        if target_id >= dims.V { // IGNORE is one such
+        if target_id >= dims.V { // also true for IGNORE
             row_loss[row] = 0.0;
         } else {
             row_loss[row] = log(sum) - (logits_four(row, target_id / 4u)[target_id % 4u] - largest);

@@ -1,6 +1,6 @@
 // uses: threefry
-// dx = dout / (1 - p) where kept, else 0; the random word of (element, layer) decides, and is drawn
-// again in the other pass. One invocation per element; what is bound of halves may be longer than of floats.
+// dx = dout / (1 - p) where kept, else 0, depending on the random word of (element, layer), which the forward pass
+// draws as well. One invocation per element; a binding of halves may be longer than one of floats.
 
 @group(0) @binding(1) var<storage, read> dout: array<f32>;            // (B, T, C)
 @group(0) @binding(2) var<storage, read_write> dx: array<dx_elem>;    // (B, T, C)

@@ -1,6 +1,6 @@
 // uses: threefry
-// out = x / (1 - p) where kept, else 0; the random word of (element, layer) decides, and is drawn
-// again in the other pass. One invocation an element.
+// out = x / (1 - p) where kept, else 0, depending on the random word of (element, layer), which the backward pass
+// draws again. One invocation per element.
 
 @group(0) @binding(1) var<storage, read> x: array<x_elem>;         // (B, T, C)
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;    // (B, T, C)

@@ -1,5 +1,5 @@
-// dwpe[t] += Σ over the batch of dout[b, t], from `out = wte[token] + wpe[t]`; positions past T get
-// nothing. One invocation an element of the table.
+// dwpe[t] += Σ over the batch of dout[b, t], for `out = wte[token] + wpe[t]`; positions past T get
+// no contribution. One invocation per element of the table.
 
 @group(0) @binding(1) var<storage, read> dout: array<f32>;          // (B, T, C)
 @group(0) @binding(2) var<storage, read_write> dwpe: array<f32>;    // (S, C)

@@ -1,20 +1,20 @@
-// dwte[v] += Σ of dout over the rows whose token is v, from `out = wte[token] + wpe[position]`.
+// dwte[v] += Σ of dout over the rows whose token is v, for `out = wte[token] + wpe[position]`.
 //
-// One workgroup a row of the table. It looks for its token in 8192 tokens at a time: every invocation
-// notes in 32 bits which of its own match, then all go through the matches together, each adding its
-// channels. The order is always the same, and no number is added by two invocations.
+// One workgroup per row of the table. It searches 8192 tokens at a time for its own: every invocation
+// records in 32 bits which of its tokens match, then all go through the matches together, each adding its
+// channels. The order is always the same, and no element is added to by two invocations.
 
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;        // (B, T)
 @group(0) @binding(2) var<storage, read> dout: array<f32>;          // (B, T, C)
 @group(0) @binding(3) var<storage, read_write> dwte: array<f32>;    // (V, C)
 
 const SIZE = 256u;
-const TOKENS = 32u; // an invocation
+const TOKENS = 32u; // per invocation
 
 var<workgroup> matches: array<u32, SIZE>;
 var<workgroup> owners: array<atomic<u32>, SIZE / 32u>;
 
-// Which of this invocation's tokens from `start` on are `id`.
+// Returns a bit for each of this invocation's tokens from `start` on that equals `id`.
 fn find(start: u32, local: u32, id: u32) -> u32 {
     var found = 0u;
     for (var i = 0u; i < TOKENS; i++) {

@@ -1,15 +1,15 @@
-// dwte[v] += Σ of dout over the rows whose token is v, from `out = wte[token] + wpe[position]`; the rows
-// of dwte whose token is absent stay as they are.
+// dwte[v] += Σ of dout over the rows whose token is v, for `out = wte[token] + wpe[position]`; the rows
+// of dwte whose token does not occur stay unchanged.
 //
-// One workgroup, and of it one subgroup, a row of dout. Only the first row of a token goes on: it adds
-// all rows of its token, in their order, each lane four channels at a time. So no row of dwte is changed
-// by two workgroups, and only tokens are compared that are there.
+// One workgroup, of which one subgroup works, per row of dout. Only the first row of a token continues: it
+// adds all rows of its token, in order, each lane four channels at a time. So no row of dwte is changed by
+// two workgroups, and only tokens that occur are compared.
 
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;              // (B, T)
 @group(0) @binding(2) var<storage, read> dout: array<vec4<f32>>;          // (B, T, C)
 @group(0) @binding(3) var<storage, read_write> dwte: array<vec4<f32>>;    // (V, C)
 
-// Whether a row before `row` has its token.
+// Whether a row before `row` has the same token.
 fn came_before(row: u32, id: u32, lane: u32, lanes: u32) -> bool {
     for (var start = 0u; start < row; start += lanes) {
         let other = start + lane;
@@ -20,7 +20,7 @@ fn came_before(row: u32, id: u32, lane: u32, lanes: u32) -> bool {
     return false;
 }
 
-// Adds to row `v` of dwte the rows of dout from `start` on that `bits` name.
+// Adds to row `v` of dwte the rows of dout from `start` on whose bits are set in `bits`.
 fn add_rows(v: u32, start: u32, bits: u32, lane: u32, lanes: u32) {
     let width = dims.C / 4u;
     for (var rest = bits; rest != 0u; rest &= rest - 1u) {

@@ -1,6 +1,6 @@
 // uses: rows
 // out[row] = wte[token] + wpe[position] of rows of generation, for the tokens in a slice of V rows of the table from
-// START; masked rows are zeroed by the first slice, and nothing is read for them. One workgroup per row.
+// START; the first slice zeroes masked rows, for which nothing is read. One workgroup per row.
 
 @group(0) @binding(1) var<storage, read> rows: array<u32>;         // (T, ROW_WORDS)
 @group(0) @binding(2) var<storage, read> tokens: array<u32>;       // (SLOTS, S + 1)

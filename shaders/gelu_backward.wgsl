@@ -1,5 +1,5 @@
 // uses: gelu
-// dx = dout · gelu'(x), from `out = gelu(x)`. One invocation an element.
+// dx = dout · gelu'(x), for `out = gelu(x)`. One invocation per element.
 
 @group(0) @binding(1) var<storage, read> x: array<x_elem>;            // (B, T, C)
 @group(0) @binding(2) var<storage, read> dout: array<dout_elem>;      // (B, T, C)

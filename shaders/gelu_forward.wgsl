@@ -1,5 +1,5 @@
 // uses: gelu
-// out = gelu(x). One invocation an element.
+// out = gelu(x). One invocation per element.
 
 @group(0) @binding(1) var<storage, read> x: array<x_elem>;              // (B, T, C)
 @group(0) @binding(2) var<storage, read_write> out: array<out_elem>;    // (B, T, C)

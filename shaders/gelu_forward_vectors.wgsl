@@ -1,5 +1,5 @@
 // uses: gelu
-// out = gelu(x). One workgroup 1024 elements: an invocation
+// out = gelu(x). One workgroup per 1024 elements: each invocation processes
 // four at a time.
 
 @group(0) @binding(1) var<storage, read> x: array<vec4<x_elem>>;              // (B, T, C)

@@ -1,16 +1,16 @@
 // uses: reduce
-// The norm of all gradients from the blocks' parts, the factor that clips it, and whether the update is
-// skipped: src/ops/global_norm.rs has the formulas. One workgroup.
+// Computes the norm of all gradients from the partials of the blocks, the clipping factor, and whether the update
+// is skipped: src/ops/global_norm.rs has the formulas. One workgroup.
 
 @group(0) @binding(1) var<storage, read> partials: array<f32>;       // (N, NORM_PARTIAL_LEN)
 @group(0) @binding(2) var<storage, read> loss: array<f32>;           // (1)
 @group(0) @binding(3) var<storage, read_write> norm: array<f32>;     // norm, coef
 @group(0) @binding(4) var<storage, read_write> state: array<u32>;    // the words below
 
-const SMALLEST = 1.2e-38; // below it some devices have no numbers
-const LARGE = 1e30; // far above it some devices have no reciprocals
+const SMALLEST = 1.2e-38; // some devices have no numbers below it
+const LARGE = 1e30; // some devices have no reciprocals of numbers far above it
 
-// What every gradient was multiplied by.
+// Returns the factor by which every gradient was multiplied.
 fn loss_scale() -> f32 {
     return f32(1u << state[STATE_SCALE_LOG2]);
 }

@@ -1,12 +1,12 @@
 // uses: reduce
-// Of each block of 2^14 gradients: the largest magnitude, Σ (g / largest)², and 1 if something was not
-// finite. One workgroup a block.
+// For each block of 2^14 gradients: the largest magnitude, Σ (g / largest)², and 1 if some gradient was not
+// finite. One workgroup per block.
 
 @group(0) @binding(1) var<storage, read> grads: array<f32>;             // (N)
 @group(0) @binding(2) var<storage, read_write> partials: array<f32>;    // (blocks, NORM_PARTIAL_LEN)
 
-const SMALLEST = 1.2e-38; // below it some devices have no numbers
-const LARGE = 1e30; // far above it some devices have no reciprocals
+const SMALLEST = 1.2e-38; // some devices have no numbers below it
+const LARGE = 1e30; // some devices have no reciprocals of numbers far above it
 
 @compute @workgroup_size(WG_SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {

@@ -37,6 +37,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if lane == 0u && v < dims.V {
             logits[slot * dims.LD + dims.START + v] = sums[local];
         }
-        workgroupBarrier(); // The next slot's sums take the place of these.
+        workgroupBarrier(); // The next slot's sums overwrite these.
     }
 }

@@ -1,6 +1,6 @@
 // uses: reduce, norm
-// dx += rstd · (g - mean(g) - n · mean(g · n)), g = weight · dout, n = (x - mean) · rstd, from
-// `out = n · weight + bias`. One workgroup a row. See shared/norm.wgsl.
+// dx += rstd · (g - mean(g) - n · mean(g · n)), g = weight · dout, n = (x - mean) · rstd, for
+// `out = n · weight + bias`. One workgroup per row. See shared/norm.wgsl.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;             // (B, T, C)
 @group(0) @binding(2) var<storage, read> weight: array<f32>;        // (C)

@@ -1,6 +1,6 @@
 // uses: subgroup_rows, norm
-// dx += rstd · (g - mean(g) - n · mean(g · n)), g = weight · dout, n = (x - mean) · rstd, from
-// `out = n · weight + bias`. A subgroup a row: shared/subgroup_rows.wgsl, shared/norm.wgsl.
+// dx += rstd · (g - mean(g) - n · mean(g · n)), g = weight · dout, n = (x - mean) · rstd, for
+// `out = n · weight + bias`. One subgroup per row: shared/subgroup_rows.wgsl, shared/norm.wgsl.
 
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;             // (B, T, C)
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;        // (C)

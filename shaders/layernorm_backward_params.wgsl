@@ -1,6 +1,6 @@
 // uses: norm
-// dweight += Σ n · dout and dbias += Σ dout over the rows, n = (x - mean) · rstd, from
-// `out = n · weight + bias`. One workgroup 16 channels: 16 invocations a channel share the rows. See shared/norm.wgsl.
+// dweight += Σ n · dout and dbias += Σ dout over the rows, n = (x - mean) · rstd, for `out = n · weight + bias`.
+// One workgroup per 16 channels: the 16 invocations of a channel share the rows. See shared/norm.wgsl.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;                // (B, T, C)
 @group(0) @binding(2) var<storage, read> mean: array<vec2<f32>>;       // (B, T): m, rest

@@ -1,6 +1,6 @@
 // uses: reduce, norm
 // out = (x - mean) · rstd · weight + bias, over the C channels of each row.
-// One workgroup a row; two passes, so that the variance does not cancel. See shared/norm.wgsl.
+// One workgroup per row; two passes, so that the variance does not cancel. See shared/norm.wgsl.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;                 // (B, T, C)
 @group(0) @binding(2) var<storage, read> weight: array<f32>;            // (C)

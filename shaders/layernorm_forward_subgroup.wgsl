@@ -1,6 +1,6 @@
 // uses: subgroup_rows, norm
 // out = (x - mean) · rstd · weight + bias, over the C channels of each row.
-// Two passes, so that the variance does not cancel. A subgroup a row: shared/subgroup_rows.wgsl,
+// Two passes, so that the variance does not cancel. One subgroup per row: shared/subgroup_rows.wgsl,
 // shared/norm.wgsl.
 
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;                 // (B, T, C)

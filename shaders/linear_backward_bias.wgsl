@@ -1,4 +1,4 @@
-// dbias += Σ dout over the rows. One workgroup 16 channels: 16 invocations a channel share the rows.
+// dbias += Σ dout over the rows. One workgroup per 16 channels: the 16 invocations of a channel share the rows.
 
 @group(0) @binding(1) var<storage, read> dout: array<dout_elem>;       // (B, T, OC)
 @group(0) @binding(2) var<storage, read_write> dbias: array<f32>;      // (OC)

@@ -1,5 +1,5 @@
 // uses: product_no_sums, product
-// dx = dout · transpose(weight), from `out = x · weight + bias`. Engines: shared/product_*.wgsl.
+// dx = dout · transpose(weight), for `out = x · weight + bias`. Engines: shared/product_*.wgsl.
 
 @group(0) @binding(1) var<storage, read> weight: array<vec4<weight_elem>>;    // (C, OC)
 @group(0) @binding(2) var<storage, read> dout: array<vec4<dout_elem>>;        // (B, T, OC)

@@ -1,5 +1,5 @@
 // uses: product
-// dweight += transpose(x) · dout and dbias += the column sums of dout, from `out = x · weight + bias`.
+// dweight += transpose(x) · dout and dbias += the column sums of dout, for `out = x · weight + bias`.
 // Engines: shared/product_*.wgsl.
 
 @group(0) @binding(1) var<storage, read> x: array<vec4<x_elem>>;             // (B, T, C)

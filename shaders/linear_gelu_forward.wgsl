@@ -1,6 +1,6 @@
 // uses: linear_x, linear_in_out, product_no_sums, gelu, product
-// pre = x · weight + bias, out = gelu(pre), of what is kept of pre, from which gelu_forward may find it
-// again. Operands: shared/linear_*.wgsl. Engines: shared/product_*.wgsl.
+// pre = x · weight + bias, out = gelu(pre), computed from the stored value of pre, from which gelu_forward may
+// recompute it. Operands: shared/linear_*.wgsl. Engines: shared/product_*.wgsl.
 
 @group(0) @binding(1) var<storage, read> x: array<vec4<x_elem>>;              // (B, T, C)
 @group(0) @binding(2) var<storage, read> weight: array<vec4<weight_elem>>;    // (C, OC)

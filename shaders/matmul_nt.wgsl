@@ -1,6 +1,6 @@
 // uses: product_no_sums, product
-// out (M,N) = a (M,K) · transpose(b (N,K)). Rows of `out` are LD apart and begin at START; what lies
-// between stays. Engines: shared/product_*.wgsl.
+// out (M,N) = a (M,K) · transpose(b (N,K)). Rows of `out` are LD apart and begin at START; the elements between
+// them stay unchanged. Engines: shared/product_*.wgsl.
 
 @group(0) @binding(1) var<storage, read> a: array<vec4<a_elem>>;              // (M, K)
 @group(0) @binding(2) var<storage, read> b: array<vec4<b_elem>>;              // (N, K)

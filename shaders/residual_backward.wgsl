@@ -1,5 +1,5 @@
-// dbranch = dout, from `out = stream + branch`; the stream's gradient is dout itself. One invocation
-// an element.
+// dbranch = dout, for `out = stream + branch`; the stream's gradient is dout itself. One invocation
+// per element.
 
 @group(0) @binding(1) var<storage, read> dout: array<f32>;             // (B, T, C)
 @group(0) @binding(2) var<storage, read_write> dbranch: array<f32>;    // (B, T, C)

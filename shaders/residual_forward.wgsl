@@ -1,4 +1,4 @@
-// out = stream + branch. One invocation an element.
+// out = stream + branch. One invocation per element.
 
 @group(0) @binding(1) var<storage, read> stream: array<f32>;       // (B, T, C)
 @group(0) @binding(2) var<storage, read> branch: array<f32>;       // (B, T, C)

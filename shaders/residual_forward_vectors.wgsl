@@ -1,4 +1,4 @@
-// out = stream + branch. One workgroup 1024 elements: an invocation
+// out = stream + branch. One workgroup per 1024 elements: each invocation processes
 // four at a time.
 
 @group(0) @binding(1) var<storage, read> stream: array<vec4<f32>>;       // (B, T, C)

@@ -1,7 +1,7 @@
 // uses: reduce, norm
 // sum = stream + branch, out = (sum - mean) · rstd · weight + bias, over the C channels of each row.
-// One workgroup a row; two passes, so that the variance does not cancel. An invocation reads of `sum`
-// only what it wrote itself. See shared/norm.wgsl.
+// One workgroup per row; two passes, so that the variance does not cancel. An invocation reads only those
+// elements of `sum` that it wrote itself. See shared/norm.wgsl.
 
 @group(0) @binding(1) var<storage, read> stream: array<f32>;            // (B, T, C)
 @group(0) @binding(2) var<storage, read> branch: array<branch_elem>;    // (B, T, C)

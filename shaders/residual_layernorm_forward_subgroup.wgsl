@@ -1,7 +1,7 @@
 // uses: subgroup_rows, norm
 // sum = stream + branch, out = (sum - mean) · rstd · weight + bias, over the C channels of each row.
-// Two passes, so that the variance does not cancel. A subgroup a row: shared/subgroup_rows.wgsl,
-// shared/norm.wgsl. A lane reads of `sum` only what it wrote itself.
+// Two passes, so that the variance does not cancel. One subgroup per row: shared/subgroup_rows.wgsl,
+// shared/norm.wgsl. A lane reads only those elements of `sum` that it wrote itself.
 
 @group(0) @binding(1) var<storage, read> stream: array<vec4<f32>>;            // (B, T, C)
 @group(0) @binding(2) var<storage, read> branch: array<vec4<branch_elem>>;    // (B, T, C)

@@ -1,7 +1,7 @@
 // uses: reduce, threefry, rows, slots
 // Draws the next token of every slot that draws one: the first, in the order of ids, at which the running sum of the
-// probabilities exceeds u times their sum. It goes into tokens after its row's position, and into seen. One workgroup per
-// slot: an invocation sums a range of ids; the one in whose range the sum is exceeded finds the token.
+// probabilities exceeds u times their sum. It is written to tokens, after its row's position, and to seen. One
+// workgroup per slot: an invocation sums a range of ids; the one in whose range the limit is exceeded finds the token.
 
 @group(0) @binding(1) var<storage, read> slots: array<u32>;           // (SLOTS, SLOT_WORDS)
 @group(0) @binding(2) var<storage, read> rows: array<u32>;            // (T, ROW_WORDS)
@@ -10,8 +10,8 @@
 @group(0) @binding(5) var<storage, read_write> seen: array<u32>;      // (SLOTS, V)
 
 var<workgroup> sums: array<f32, WG_SIZE>;
-// The random word, by way of memory: some compilers follow a number's range back to where it comes
-// from, which takes minutes through 20 rounds.
+// The random word goes through memory: some compilers trace the range of a number back to its origin, which takes
+// minutes through 20 rounds.
 var<workgroup> word: u32;
 
 @compute @workgroup_size(WG_SIZE)
@@ -47,7 +47,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let wanted = f32(word >> 8u) / 16777216.0 * total;
 
-    // The first range that exceeds it; if rounding left none, the last with anything in it.
+    // The first range that exceeds it; if there is none because of rounding, the last range that is not empty.
     let exceeds = sum > 0.0 && before + sum > wanted;
     let exceeding = workgroup_max(local, select(LOWEST, -f32(local), exceeds));
     let filled = workgroup_max(local, select(LOWEST, f32(local), sum > 0.0));

@@ -1,35 +1,35 @@
 // uses: reduce, slots
-// probs from logits, of every slot that draws a token: repetition penalty, temperature, top-k, top-p, min-p, softmax;
-// src/ops/sample.rs has the definitions. One workgroup per slot.
+// Computes probs from logits for every slot that draws a token: repetition penalty, temperature, top-k, top-p, min-p,
+// softmax; src/ops/sample.rs has the definitions. One workgroup per slot.
 //
-// Nothing is sorted. A logit's bits, put so that their order is the logits' own, are searched from the
-// highest bit down for the largest value that still has k logits, or the mass p, at or above it: exact,
-// whatever ties there are. Among the logits that tie at top-p's value those with the smaller ids stay.
+// Nothing is sorted. A logit's bits are mapped so that their order is that of the logits. A search from the
+// highest bit down finds the largest value that still has k logits, or the mass p, at or above it: this is exact
+// even with ties. Among the logits that tie at top-p's value those with the smaller ids stay.
 
 @group(0) @binding(1) var<storage, read> slots: array<u32>;          // (SLOTS, SLOT_WORDS)
 @group(0) @binding(2) var<storage, read> seen: array<u32>;           // (SLOTS, V)
 @group(0) @binding(3) var<storage, read> logits: array<f32>;         // (SLOTS, V)
-@group(0) @binding(4) var<storage, read_write> probs: array<f32>;    // (SLOTS, V); on the way, the logits left
+@group(0) @binding(4) var<storage, read_write> probs: array<f32>;    // (SLOTS, V); during the kernel, the remaining logits
 
 const GONE = -1e38; // a logit that was filtered out
 
-var<private> slot: u32;     // the workgroup's
-var<private> first: u32;    // where its numbers begin
+var<private> slot: u32;     // the workgroup's slot
+var<private> first: u32;    // where the slot's numbers begin
 
 var<workgroup> ties: array<u32, WG_SIZE>;
 
-// Bits whose order as integers is the order of the numbers; 0 and -0 are equal.
+// Returns bits whose order as integers is the order of the numbers; 0 and -0 are equal.
 fn order(x: f32) -> u32 {
     let bits = bitcast<u32>(select(x, 0.0, x == 0.0));
     return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
 }
 
-// exp(x - largest), 0 for what is gone.
+// Computes exp(x - largest), 0 for logits that were filtered out.
 fn mass(x: f32, largest: f32) -> f32 {
     return select(exp(max(x - largest, -100.0)), 0.0, x <= GONE);
 }
 
-// How many logits are at or above `bits`, or with `weigh` their mass.
+// Returns how many logits are at or above `bits`, or with `weigh` their mass.
 fn at_or_above(local: u32, bits: u32, weigh: bool, largest: f32) -> f32 {
     var sum = 0.0;
     for (var v = local; v < dims.V; v += WG_SIZE) {
@@ -40,7 +40,7 @@ fn at_or_above(local: u32, bits: u32, weigh: bool, largest: f32) -> f32 {
     return workgroup_sum(local, sum);
 }
 
-// The largest bits at or above which there is `wanted`.
+// Returns the largest bits at or above which the number of logits, or their mass, is at least `wanted`.
 fn search(local: u32, wanted: f32, weigh: bool, largest: f32) -> u32 {
     var bits = 0u;
     for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
@@ -51,7 +51,7 @@ fn search(local: u32, wanted: f32, weigh: bool, largest: f32) -> u32 {
     return bits;
 }
 
-// Penalty and temperature; returns the largest logit.
+// Applies penalty and temperature; returns the largest logit.
 fn scale(local: u32) -> f32 {
     let wanted = slot_real(slot, SLOT_TEMPERATURE);
     let temperature = select(1.0, wanted, wanted > 0.0);
@@ -69,7 +69,7 @@ fn scale(local: u32) -> f32 {
     return workgroup_max(local, largest);
 }
 
-// Probability 1 for the first of the largest logits.
+// Sets probability 1 for the first of the largest logits.
 fn greedy(local: u32, largest: f32) {
     var earliest = LOWEST;
     for (var v = local; v < dims.V; v += WG_SIZE) {
@@ -128,7 +128,7 @@ fn keep_top_p(local: u32, largest: f32) {
     workgroupBarrier();
 }
 
-// Softmax of what is left, and min-p: a probability is compared with the largest, whose mass is 1.
+// Applies softmax to the remaining logits, and min-p: a probability is compared with the largest, whose mass is 1.
 fn finish(local: u32, largest: f32) {
     let min_p = slot_real(slot, SLOT_MIN_P);
     var sum = 0.0;

@@ -1,4 +1,4 @@
-// out = SCALE x, rounded to what `out` holds. One invocation an element.
+// out = SCALE x, rounded to the format of `out`. One invocation per element.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;                 // (N)
 @group(0) @binding(2) var<storage, read_write> out: array<out_elem>;    // (N)

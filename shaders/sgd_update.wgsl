@@ -1,8 +1,8 @@
-// params -= learning rate · gradient (clipped, with coupled decay). One invocation a parameter.
+// params -= learning rate · gradient (clipped, with coupled decay). One invocation per parameter.
 
 @group(0) @binding(1) var<storage, read> grads: array<f32>;           // (N)
 @group(0) @binding(2) var<storage, read> norm: array<f32>;            // norm, coef
-@group(0) @binding(3) var<storage, read> state: array<u32>;           // applied, skipped twice, skip
+@group(0) @binding(3) var<storage, read> state: array<u32>;           // applied, skipped in a row, skipped, skip
 @group(0) @binding(4) var<storage, read_write> params: array<f32>;    // (N)
 
 @compute @workgroup_size(256)

@@ -1,6 +1,6 @@
 // uses: reduce
-// ds = p · (dp - Σ p · dp) over the first i + 1 columns of row i, 0 after them, from
-// `p = exp(s) / Σ exp(s)`. One workgroup a row.
+// ds = p · (dp - Σ p · dp) over the first i + 1 columns of row i, 0 after them, for
+// `p = exp(s) / Σ exp(s)`. One workgroup per row.
 
 @group(0) @binding(1) var<storage, read> p: array<f32>;           // (B, NH, T, T)
 @group(0) @binding(2) var<storage, read> dp: array<f32>;          // (B, NH, T, T)

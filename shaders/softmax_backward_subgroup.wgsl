@@ -1,6 +1,6 @@
 // uses: subgroup_rows
-// ds = p · (dp - Σ p · dp) over the first i + 1 columns of row i, 0 after them, from
-// `p = exp(s) / Σ exp(s)`. A subgroup a row: shared/subgroup_rows.wgsl.
+// ds = p · (dp - Σ p · dp) over the first i + 1 columns of row i, 0 after them, for
+// `p = exp(s) / Σ exp(s)`. One subgroup per row: shared/subgroup_rows.wgsl.
 
 @group(0) @binding(1) var<storage, read> p: array<f32>;           // (B, NH, T, T)
 @group(0) @binding(2) var<storage, read> dp: array<f32>;          // (B, NH, T, T)

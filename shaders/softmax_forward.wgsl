@@ -1,5 +1,5 @@
 // uses: reduce
-// p = softmax of the first i + 1 scores of row i, 0 after them. One workgroup a row.
+// p = softmax of the first i + 1 scores of row i, 0 after them. One workgroup per row.
 
 @group(0) @binding(1) var<storage, read> s: array<f32>;          // (B, NH, T, T)
 @group(0) @binding(2) var<storage, read_write> p: array<f32>;    // (B, NH, T, T)

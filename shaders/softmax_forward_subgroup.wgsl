@@ -1,5 +1,5 @@
 // uses: subgroup_rows
-// p = softmax of the first i + 1 scores of row i, 0 after them. A subgroup a row:
+// p = softmax of the first i + 1 scores of row i, 0 after them. One subgroup per row:
 // shared/subgroup_rows.wgsl.
 
 @group(0) @binding(1) var<storage, read> s: array<f32>;          // (B, NH, T, T)

@@ -1,4 +1,4 @@
-//! The user's cache folder: downloads, encoded data, compiled shaders, timings of kernels. All of it can be made again.
+//! The user's cache folder: downloads, encoded data, compiled shaders, timings of kernels. All of it can be recreated.
 
 use std::path::{Path, PathBuf};
 
@@ -7,14 +7,14 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Bytes of the SHA-256 that a kept file begins with.
+/// The size of the SHA-256 at the beginning of a cached file, in bytes.
 const SUM_BYTES: usize = 32;
 
-/// The folder that the variable `WGPT_CACHE` names, else the system's folder for such files.
+/// Returns the folder that the variable `WGPT_CACHE` names, or else the system's cache folder.
 ///
 /// # Errors
 ///
-/// If the system names no home folder for the user.
+/// If the system provides no home folder for the user.
 pub fn folder() -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os("WGPT_CACHE").filter(|value| !value.is_empty()) {
         return Ok(PathBuf::from(folder));
@@ -26,28 +26,28 @@ pub fn folder() -> Result<PathBuf> {
     Ok(dirs.cache_dir().to_owned())
 }
 
-/// What was kept in a file of the cache; `None` if there is none, or not as [`keep`] wrote it.
+/// Returns the bytes that [`keep`] stored in a file; `None` if there is no such file or it is damaged.
 pub fn kept(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = std::fs::read(path).ok()?;
     let data = bytes.split_off(bytes.len().min(SUM_BYTES));
     (bytes == Sha256::digest(&data).as_slice()).then_some(data)
 }
 
-/// Keeps bytes in a file, which begins with their SHA-256: what a driver is given back must be what it gave.
+/// Stores bytes in a file after their SHA-256, since a driver must get back exactly the bytes that it returned.
 ///
 /// # Errors
 ///
-/// What the system refused.
+/// If a file operation fails.
 pub fn keep(path: &Path, data: &[u8]) -> Result<()> {
     make_parent(path)?;
     files::write_bytes(path, &[Sha256::digest(data).as_slice(), data].concat())
 }
 
-/// Makes the folder of a file in the cache.
+/// Creates the folder of a file in the cache.
 ///
 /// # Errors
 ///
-/// What the system refused.
+/// If a file operation fails.
 pub fn make_parent(path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|e| Error::io("making the cache folder", folder, &e))

@@ -1,8 +1,8 @@
-//! The one place that knows the time.
+//! The only place that reads the time.
 
 use std::time::{Duration, Instant};
 
-/// Measures time from the moment at which it was started.
+/// Measures time from the moment when it was started.
 ///
 /// ```
 /// let watch = wgpt::clock::Stopwatch::start();
@@ -19,17 +19,17 @@ impl Stopwatch {
         Stopwatch { started: Instant::now() }
     }
 
-    /// The time since the start.
+    /// Returns the time since the start.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// The time since the start, in seconds.
+    /// Returns the time since the start, in seconds.
     pub fn seconds(&self) -> f64 {
         self.elapsed().as_secs_f64()
     }
 
-    /// The time since the start, in milliseconds.
+    /// Returns the time since the start, in milliseconds.
     pub fn ms(&self) -> f64 {
         self.seconds() * 1e3
     }

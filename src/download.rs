@@ -1,4 +1,4 @@
-//! One file from a server: a connection that breaks off is gone on with where it stopped.
+//! Downloads one file from a server; an interrupted download is resumed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,7 +10,7 @@ use ureq::config::RedirectAuthHeaders;
 use crate::error::{Error, Result};
 use crate::wait;
 
-/// How long to wait before each further try at a server that has no time now.
+/// The pauses before each further attempt at a busy server.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(200),
     Duration::from_secs(1),
@@ -18,32 +18,32 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(8),
 ];
 
-/// Hears how many bytes are on this machine, and how many there will be, if the server said.
+/// Progress callback: the bytes on this machine, and the total bytes, if the server announced them.
 pub(crate) type OnBytes<'a> = dyn FnMut(u64, Option<u64>) + 'a;
 
-/// Why one try did not bring the whole file.
+/// The reason why one attempt did not complete the file.
 pub(crate) enum Failure {
-    /// The connection broke off; the next try goes on from there.
+    /// The connection was interrupted; the next attempt resumes there.
     Cut(String),
-    /// The server has no time now.
+    /// The server is busy.
     Busy(String),
-    /// No second try will do better.
+    /// Further attempts will not succeed.
     Final(String),
 }
 
 impl Failure {
-    /// What an answer means that is neither the file nor a part of it.
+    /// Returns the failure for a status that means neither the file nor a part of it.
     pub(crate) fn of_status(status: u16) -> Failure {
         let cause = format!("the server answered {status}");
         if matches!(status, 429 | 500..) { Failure::Busy(cause) } else { Failure::Final(cause) }
     }
 }
 
-/// Tries again, a few times and ever later, while the server has no time.
+/// Repeats an attempt a few times, with growing pauses, while the server is busy.
 ///
 /// # Errors
 ///
-/// The cause of the last try, in words.
+/// The cause of the last failure, in words.
 pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, String> {
     let mut pauses = PAUSES.iter();
     loop {
@@ -58,18 +58,18 @@ pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Failure>) -> R
     }
 }
 
-/// A file of a server, and what it takes to get it.
+/// A file on a server, and the data needed to download it.
 pub(crate) struct Remote<'a> {
-    /// Who asks.
+    /// The HTTP client.
     pub agent: &'a ureq::Agent,
-    /// Where it is.
+    /// The URL of the file.
     pub url: &'a str,
-    /// The value of the header Authorization, which no other host hears.
+    /// The value of the header Authorization, which is never sent to another host.
     pub authorization: Option<&'a str>,
 }
 
 impl Remote<'_> {
-    /// Brings what `part` does not have of the file, as long as every try brings some of it.
+    /// Downloads the rest of the file to `part`, as long as every attempt makes progress.
     ///
     /// # Errors
     ///
@@ -89,7 +89,7 @@ impl Remote<'_> {
         })
     }
 
-    /// One request, for what `part` does not have yet.
+    /// Makes one request for the bytes that `part` does not have yet.
     fn attempt(&self, part: &mut File, on_bytes: &mut OnBytes) -> Result<(), Failure> {
         let unwritable =
             |cause: std::io::Error| Failure::Final(format!("the file in the cache: {cause}"));
@@ -107,7 +107,7 @@ impl Remote<'_> {
             (200, _) => (0, response.body().content_length()),
             (206, Some(Some((Some(first), total)))) if first <= done_bytes => (first, total),
             (416, Some(Some((None, total)))) if total == Some(done_bytes) => return Ok(()),
-            // What we have is no part of what is there: from the beginning.
+            // The local part does not match the file on the server: restart from the beginning.
             (206 | 416, _) if done_bytes > 0 => {
                 part.set_len(0).map_err(unwritable)?;
                 return self.attempt(part, on_bytes);
@@ -140,7 +140,7 @@ impl Remote<'_> {
     }
 }
 
-/// The first byte and the length of the whole in a Content-Range: `bytes 5-9/10`, `bytes 5-9/*` or `bytes */10`.
+/// Returns the first byte and the total length in a Content-Range: `bytes 5-9/10`, `bytes 5-9/*` or `bytes */10`.
 fn content_range(value: &str) -> Option<(Option<u64>, Option<u64>)> {
     let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
     let total = if total == "*" { None } else { Some(total.parse().ok()?) };
@@ -151,30 +151,30 @@ fn content_range(value: &str) -> Option<(Option<u64>, Option<u64>)> {
     Some((first, total))
 }
 
-/// The HTTP client: patient with long files, not with silence.
+/// Creates the HTTP client. Its timeout is for silence, not for the duration of a download.
 pub(crate) fn agent(url: &str) -> ureq::Agent {
     let silence = Some(Duration::from_secs(30));
     let mut config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .user_agent(concat!("wgpt/", env!("CARGO_PKG_VERSION")))
-        // A range of a compressed file would not be a range of the file.
+        // A range of a compressed file would not be a range of the file itself.
         .accept_encoding("identity")
         .redirect_auth_headers(RedirectAuthHeaders::SameHost)
         .timeout_connect(silence)
         .timeout_recv_response(silence)
         .timeout_per_read(silence);
     if url.starts_with("http://127.0.0.1") || url.starts_with("http://localhost") {
-        // A proxy does not reach this machine's own servers.
+        // A proxy cannot reach servers on this machine.
         config = config.proxy(None);
     }
     config.build().new_agent()
 }
 
-/// Opens the file of a download that is not whole yet, of the thing called `name`, for this process alone.
+/// Opens the incomplete file of the download called `name` exclusively for this process.
 ///
 /// # Errors
 ///
-/// If another process is at it, or what the system refused.
+/// If another process is downloading it, or a file operation fails.
 pub(crate) fn open_alone(name: &str, path: &Path) -> Result<File> {
     let refused = |cause| Error::io("writing", path, &cause);
     let mut options = OpenOptions::new();

@@ -1,26 +1,27 @@
-//! The one error type: what went wrong, and what to do about it.
+//! The crate's only error type: a description of the error, and advice.
 //!
-//! A message names a setting by [`field`]. Who shows the error decides how the setting is called: the library by its field,
-//! the command line by its flag ([`Error::with_names`]), what reads a file by the name in the file ([`Error::as_written`]).
+//! A message names a setting by [`field`]. The code that shows the error decides the setting's name: the library uses
+//! its field, the command line its flag ([`Error::with_names`]), and file readers the name in the file
+//! ([`Error::as_written`]).
 
 use std::fmt;
 use std::path::Path;
 
-/// What an error is about; `main` derives the exit code from it.
+/// The kind of an error; `main` derives the exit code from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The command line or an option's value is wrong (exit code 2).
     Usage,
     /// A file, a text or a setting is wrong (exit code 1).
     Input,
-    /// The device cannot do what is asked (exit code 1).
+    /// The device does not support the request (exit code 1).
     Device,
-    /// Training cannot go on, for example after several non-finite losses (exit code 1).
+    /// Training cannot continue, for example after several non-finite losses (exit code 1).
     Training,
 }
 
-/// The characters around the name of a field in a message. Both are among Unicode's noncharacters, which no text has and a
-/// program may use within itself.
+/// The characters around the name of a field in a message. Both are Unicode noncharacters, which do not occur in texts
+/// and may be used internally by a program.
 const OPEN: char = '\u{fdd0}';
 const CLOSE: char = '\u{fdd1}';
 
@@ -28,7 +29,7 @@ const CLOSE: char = '\u{fdd1}';
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field(&'static str);
 
-/// The setting that the library calls `name`, for the text of a message or of a hint: a field, an argument or a function.
+/// Returns the setting that the library calls `name`, for a message or a hint: a field, an argument or a function.
 ///
 /// ```
 /// use wgpt::error::{Error, field};
@@ -46,7 +47,7 @@ impl fmt::Display for Field {
     }
 }
 
-/// A text with its fields under the names that `name` gives them.
+/// Replaces the fields in a text by the names that `name` returns for them.
 fn named(text: &str, name: impl Fn(&str) -> String) -> String {
     let mut parts = text.split(OPEN);
     let mut shown = parts.next().unwrap_or_default().to_owned();
@@ -59,7 +60,8 @@ fn named(text: &str, name: impl Fn(&str) -> String) -> String {
     shown
 }
 
-/// An error for people: one sentence with what, where, got and wanted, and a hint with the way out.
+/// An error for people: one sentence with the problem, its place, the actual and the expected value, and a hint that
+/// says what to do.
 ///
 /// ```
 /// let error = wgpt::Error::input("config.json: n_head is 0").hint("give a model at least one head");
@@ -76,58 +78,58 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of the given kind.
+    /// Creates an error of the given kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
         Error { kind, message: message.into(), hint: None }
     }
 
-    /// A wrong file, text or setting.
+    /// Creates an error about a wrong file, text or setting.
     pub fn input(message: impl Into<String>) -> Error {
         Error::new(Kind::Input, message)
     }
 
-    /// A wrong command line.
+    /// Creates an error about a wrong command line.
     pub fn usage(message: impl Into<String>) -> Error {
         Error::new(Kind::Usage, message)
     }
 
-    /// A device that cannot do what is asked.
+    /// Creates an error about a device that does not support the request.
     pub fn device(message: impl Into<String>) -> Error {
         Error::new(Kind::Device, message)
     }
 
-    /// A training run that cannot go on.
+    /// Creates an error about a training run that cannot continue.
     pub fn training(message: impl Into<String>) -> Error {
         Error::new(Kind::Training, message)
     }
 
-    /// An operation on `path` that the system refused: `reading PATH: No such file or directory`.
+    /// Creates an error about a failed operation on `path`: `reading PATH: No such file or directory`.
     pub fn io(doing: &str, path: &Path, cause: &std::io::Error) -> Error {
         Error::input(format!("{doing} {}: {cause}", path.display()))
     }
 
-    /// The same error with what to do about it.
+    /// Adds advice to the error.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same error, its message led by where it happened: `WHERE: message`.
+    /// Puts the place of the error in front of its message: `WHERE: message`.
     #[must_use]
     pub fn at(mut self, place: impl fmt::Display) -> Error {
         self.message = format!("{place}: {}", self.message);
         self
     }
 
-    /// The same error about something else.
+    /// Changes the kind of the error.
     #[must_use]
     pub fn of_kind(mut self, kind: Kind) -> Error {
         self.kind = kind;
         self
     }
 
-    /// The same error, with its fields under the names that `name` gives them.
+    /// Replaces the fields in the error by the names that `name` returns for them.
     #[must_use]
     pub fn with_names(&self, name: impl Fn(&str) -> String) -> Error {
         Error {
@@ -137,18 +139,18 @@ impl Error {
         }
     }
 
-    /// The same error, with its fields under their own names for good: those of the file that has the settings.
+    /// Replaces the fields in the error by their own names for good: these are the names in the file with the settings.
     #[must_use]
     pub fn as_written(self) -> Error {
         self.with_names(str::to_owned)
     }
 
-    /// What the error is about.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What to do about it, if there is something to say.
+    /// Returns the advice, if there is some.
     pub fn advice(&self) -> Option<String> {
         self.hint.as_deref().map(|hint| named(hint, str::to_owned))
     }

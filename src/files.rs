@@ -1,9 +1,9 @@
-//! Files and folders that are whole or absent, whenever the process is killed.
+//! Writes files and folders that are complete or absent, even if the process is killed at any time.
 //!
 //! A file is written under a temporary name in the same folder, forced to the disk, renamed, and
 //! then its folder is forced to the disk. A folder is written as a temporary sibling in the same
-//! way; where one of that name exists, the two change places in one step, where the system can.
-//! What a killed process leaves behind has a name that [`clean`] knows.
+//! way; if a folder of that name exists, the two are exchanged in one step, if the system supports it.
+//! A killed process leaves temporary names behind that [`clean`] recognises.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,16 +15,16 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-/// Between a file's name and the process that writes it, in the name of a temporary.
+/// The part of a temporary's name between the file's name and the id of the process that writes it.
 const TEMPORARY: &str = ".wgpt-tmp-";
-/// The same, for a folder that was moved aside in order to be replaced.
+/// The same part for a folder that was moved aside in order to be replaced.
 const REPLACED: &str = ".wgpt-old-";
 
-/// Writes the file `path` as a whole: what `write` does is seen when it has succeeded, or never.
+/// Writes the file `path` as a whole: the output of `write` becomes visible only after `write` succeeds.
 ///
 /// # Errors
 ///
-/// What `write` returns, or what the system refused; the file is then as it was before.
+/// If `write` or a file operation fails; the file is then unchanged.
 pub fn write_file(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
@@ -41,21 +41,21 @@ pub fn write_file(
     sync_parent(path)
 }
 
-/// [`write_file`] of bytes at hand.
+/// Writes the given bytes with [`write_file`].
 ///
 /// # Errors
 ///
-/// What the system refused.
+/// If a file operation fails.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write_file(path, |out| out.write_all(bytes).map_err(|e| Error::io("writing", path, &e)))
 }
 
-/// Writes the folder `path` as a whole: `write` fills the folder that it is given, which then
-/// takes the place of `path`; an existing folder is replaced.
+/// Writes the folder `path` as a whole: `write` fills a temporary folder, which then
+/// replaces `path`, even if that exists.
 ///
 /// # Errors
 ///
-/// What `write` returns, or what the system refused; an existing folder is then as it was.
+/// If `write` or a file operation fails; an existing folder is then unchanged.
 pub fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let temporary = Temporary { path: beside(path, TEMPORARY)? };
     let failed = |doing: &'static str| move |e| Error::io(doing, path, &e);
@@ -66,11 +66,11 @@ pub fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Res
         fs::rename(&temporary.path, path).map_err(failed("renaming to"))?;
     } else if exchange(&temporary.path, path).is_err() {
         // The system cannot exchange two names: between these two renames there is no folder of
-        // this name, and `clean` puts the old one back if the process dies there.
+        // this name, and `clean` restores the old one if the process is killed there.
         let old = beside(path, REPLACED)?;
         fs::rename(path, &old).map_err(failed("replacing"))?;
         if let Err(e) = fs::rename(&temporary.path, path) {
-            // If this fails too, the old folder still lies there for `clean`.
+            // If this fails too, the old folder is still there for `clean`.
             let _ = fs::rename(&old, path);
             return Err(Error::io("replacing", path, &e));
         }
@@ -79,23 +79,23 @@ pub fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Res
     sync_parent(path)
 }
 
-/// Removes a folder so that it is never seen half removed.
+/// Removes a folder so that it is never visible in a half-removed state.
 ///
 /// # Errors
 ///
-/// What the system refused.
+/// If a file operation fails.
 pub fn remove_folder(path: &Path) -> Result<()> {
     let temporary = beside(path, TEMPORARY)?;
     fs::rename(path, &temporary).map_err(|e| Error::io("removing", path, &e))?;
     fs::remove_dir_all(&temporary).map_err(|e| Error::io("removing", path, &e))
 }
 
-/// Removes what killed processes left in the folder `dir`, and puts back a folder that one of
-/// them had moved aside. Only for a folder in which no other process writes now.
+/// Removes leftovers of killed processes in the folder `dir`, and restores a folder that one of
+/// them had moved aside. No other process may be writing in the folder.
 ///
 /// # Errors
 ///
-/// What the system refused.
+/// If a file operation fails.
 pub fn clean(dir: &Path) -> Result<()> {
     let entries = fs::read_dir(dir).map_err(|e| Error::io("reading", dir, &e))?;
     for entry in entries {
@@ -116,7 +116,7 @@ pub fn clean(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A name beside `path` under which to write what will be renamed to `path`; [`clean`] knows it.
+/// Returns a temporary name beside `path`, to be renamed to `path` later; [`clean`] recognises it.
 ///
 /// # Errors
 ///
@@ -125,17 +125,17 @@ pub fn temporary_beside(path: &Path) -> Result<PathBuf> {
     beside(path, TEMPORARY)
 }
 
-/// Whether `name` is a temporary's, left by a killed process or being written now.
+/// Whether `name` is the name of a temporary, which was left by a killed process or is being written.
 pub fn is_temporary(name: &str) -> bool {
     original_name(name, TEMPORARY).or_else(|| original_name(name, REPLACED)).is_some()
 }
 
-/// Gives the file `from` a second name `to`, replacing what is there in one step; where the
-/// file system has no hard links, copies it. Right for files that are only ever replaced.
+/// Gives the file `from` a second name `to`, replacing an existing file in one step. If the
+/// file system has no hard links, copies the file. Use it only for files that are replaced and never modified.
 ///
 /// # Errors
 ///
-/// What the system refused.
+/// If a file operation fails.
 pub fn link_file(from: &Path, to: &Path) -> Result<()> {
     let temporary = Temporary { path: beside(to, TEMPORARY)? };
     if fs::hard_link(from, &temporary.path).is_err() {
@@ -146,14 +146,14 @@ pub fn link_file(from: &Path, to: &Path) -> Result<()> {
     sync_parent(to)
 }
 
-/// A temporary file or folder: whatever bears its name at the end is removed.
+/// A temporary file or folder. When this is dropped, the path is removed if it still exists.
 struct Temporary {
     path: PathBuf,
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // After a rename there is nothing here, and `clean` removes what cannot be removed now.
+        // After a rename nothing is left here, and `clean` removes the rest if this fails.
         let _ = remove(&self.path);
     }
 }
@@ -166,7 +166,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// A hidden name in the folder of `path` that no other thread or process uses.
+/// Returns a hidden name in the folder of `path` that no other thread or process uses.
 fn beside(path: &Path, mark: &str) -> Result<PathBuf> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().ok_or_else(|| {
@@ -177,7 +177,7 @@ fn beside(path: &Path, mark: &str) -> Result<PathBuf> {
     Ok(path.with_file_name(hidden))
 }
 
-/// The name that a temporary called `name` stands for: `.NAME<mark>PID-COUNT`.
+/// Returns the original name for a temporary called `name`: `.NAME<mark>PID-COUNT`.
 fn original_name<'a>(name: &'a str, mark: &str) -> Option<&'a str> {
     let (original, writer) = name.strip_prefix('.')?.rsplit_once(mark)?;
     let (process, count) = writer.split_once('-')?;
@@ -197,11 +197,11 @@ fn exchange(_: &Path, _: &Path) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
-/// Forces the entry of `path` in its folder to the disk, after something was renamed to it.
+/// Forces the entry of `path` in its folder to the disk, after a rename to `path`.
 ///
 /// # Errors
 ///
-/// What the system refused.
+/// If a file operation fails.
 pub fn sync_parent(path: &Path) -> Result<()> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -222,14 +222,14 @@ fn sync_tree(dir: &Path) -> std::io::Result<()> {
         if path.is_dir() {
             sync_tree(&path)?;
         } else {
-            // Windows forces only handles that may write.
+            // Windows needs a handle with write access for this.
             File::options().read(true).write(true).open(&path)?.sync_all()?;
         }
     }
     sync_folder(dir)
 }
 
-/// Writes a value as indented JSON with a newline at the end, as a whole.
+/// Writes a value as a whole file of indented JSON with a newline at the end.
 pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value)
         .map_err(|e| Error::input(format!("writing {}: {e}", path.display())))?;
@@ -237,7 +237,7 @@ pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(
     write_bytes(path, text.as_bytes())
 }
 
-/// The SHA-256 of a file in hexadecimal.
+/// Returns the SHA-256 of a file in hexadecimal.
 ///
 /// # Errors
 ///

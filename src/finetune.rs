@@ -1,4 +1,4 @@
-//! Which part of a model is trained: everything, the parameters that patterns of names select, or low-rank adapters.
+//! The part of a model that is trained: everything, the parameters that name patterns select, or low-rank adapters.
 
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
@@ -8,11 +8,11 @@ use crate::config::model::GptConfig;
 use crate::error::{Error, Result, field};
 use crate::params::{ParamInfo, ParamRole};
 
-/// Which part of a model is trained; by default everything.
+/// The part of a model that is trained; by default everything.
 ///
-/// A pattern is a shell's pattern over the parameters' names, with or without Hugging Face's prefix `transformer.`:
-/// `*` is any text, `?` any character, `[0-5]` one of these. A frozen parameter has no gradient and no moments,
-/// and does not count in the gradient's norm.
+/// A pattern is a shell pattern over the parameters' names, with or without Hugging Face's prefix `transformer.`: `*`
+/// is any text, `?` any character, `[0-5]` one of these. A frozen parameter has no gradient and no moments, and is left
+/// out of the gradient's norm.
 ///
 /// ```
 /// use wgpt::{FineTune, params::ParamRole::LinearWeight};
@@ -23,7 +23,7 @@ use crate::params::{ParamInfo, ParamRole};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FineTune {
-    /// Parameters that stay as they are.
+    /// Parameters that are not trained.
     pub freeze: Vec<String>,
     /// Unless it is empty, only these parameters are trained.
     pub train_only: Vec<String>,
@@ -37,25 +37,25 @@ pub struct FineTune {
 pub struct Lora {
     /// Rows of A and of B.
     pub rank: usize,
-    /// The adapters are scaled by this, divided by the rank.
+    /// The adapters are scaled by `alpha` divided by the rank.
     pub alpha: f64,
     /// The adapted layers, by the ends of their names: `c_attn`, `mlp.c_proj`, `h.0.attn.c_proj`.
     pub targets: Vec<String>,
 }
 
 impl Lora {
-    /// Adapters with PEFT's usual settings: of attention's queries, keys and values, with an alpha of
+    /// Creates adapters with PEFT's usual settings: they adapt attention's queries, keys and values, and `alpha` is
     /// twice the rank.
     pub fn of_rank(rank: usize) -> Lora {
         Lora { rank, alpha: 2.0 * rank as f64, targets: vec!["c_attn".to_owned()] }
     }
 
-    /// alpha / rank.
+    /// Returns alpha / rank.
     pub fn scale(&self) -> f32 {
         (self.alpha / self.rank as f64) as f32
     }
 
-    /// Whether the linear layer `h.L.NAME` is adapted.
+    /// Returns whether the linear layer `h.L.NAME` is adapted.
     pub fn adapts(&self, layer: &str) -> bool {
         self.targets.iter().any(|target| is_end(target, layer))
     }
@@ -74,7 +74,7 @@ impl Lora {
                 model.n_embd
             )));
         }
-        // Of a scale of 0 there would be nothing to learn.
+        // With a scale of 0 nothing could be learned.
         if !(alpha.is_finite() && *alpha > 0.0) {
             return Err(Error::usage(format!(
                 "{} is {alpha}, must be above 0 and finite",
@@ -97,15 +97,15 @@ impl Lora {
     }
 }
 
-/// Whether a name ends with all of `end`, from a dot or the beginning on.
+/// Returns whether a name ends with `end`, which must begin at a dot or at the start of the name.
 fn is_end(end: &str, name: &str) -> bool {
     let end = end.strip_prefix("transformer.").unwrap_or(end);
     name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         && !end.is_empty()
 }
 
-/// Adds `scale` · Aᵀ · B to elements of a weight (in, out), the first of which is element `start` of it; A and B
-/// are (R,in) and (R,out).
+/// Adds `scale` · Aᵀ · B to a run of elements of a weight (in, out) that begins at its element `start`; A and B are
+/// (R,in) and (R,out).
 pub(crate) fn merge(scale: f32, [a, b]: [&[f32]; 2], width: usize, start: usize, out: &mut [f32]) {
     let rank = b.len() / width;
     let rows = a.len() / rank;
@@ -123,7 +123,7 @@ pub(crate) fn merge(scale: f32, [a, b]: [&[f32]; 2], width: usize, start: usize,
 }
 
 impl FineTune {
-    /// Whether the parameter called `name` is trained.
+    /// Returns whether the parameter called `name` is trained.
     pub fn trains(&self, name: &str, role: ParamRole) -> bool {
         if self.lora.is_some() {
             return role.is_adapter();
@@ -136,8 +136,8 @@ impl FineTune {
     ///
     /// # Errors
     ///
-    /// Names the pattern that is invalid, matches no parameter or matches all of them; reports that nothing is
-    /// left to train, or what is wrong with the adapters.
+    /// Names the pattern that is invalid, matches no parameter or matches all of them; reports that nothing is left to
+    /// train, or the fault of the adapters.
     pub fn validate(&self, model: &GptConfig, parameters: &[ParamInfo]) -> Result<()> {
         if *self == FineTune::default() {
             return Ok(());
@@ -186,7 +186,7 @@ impl FineTune {
     }
 }
 
-/// Whether `pattern` matches `name`; an invalid pattern matches nothing.
+/// Returns whether `pattern` matches `name`; an invalid pattern matches nothing.
 fn matches(pattern: &str, name: &str) -> bool {
     let pattern = pattern.strip_prefix("transformer.").unwrap_or(pattern);
     Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name))

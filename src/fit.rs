@@ -1,4 +1,4 @@
-//! What fits a device: the least recomputation and the largest micro-batch, by programs that are recorded to see it.
+//! Settings that fit a device: the least recomputation and the largest micro-batch, found by recording programs.
 
 use crate::config::{GptConfig, Recompute};
 use crate::finetune::FineTune;
@@ -8,7 +8,7 @@ use crate::plan::Limits;
 /// The largest micro-batch that [`largest_batch`] tries, in sequences.
 pub const LARGEST_BATCH: usize = 64;
 
-/// The least recomputation with which these uses fit; the most if none does.
+/// Returns the least recomputation with which these uses fit; the most if they never fit.
 ///
 /// ```
 /// use wgpt::{config::Recompute, fit::least_recompute, model::Uses};
@@ -20,7 +20,8 @@ pub fn least_recompute(uses: Uses, mut fits: impl FnMut(Uses) -> bool) -> Recomp
     all.find(|&recompute| fits(Uses { recompute, ..uses })).unwrap_or(Recompute::Block)
 }
 
-/// The largest power of two of sequences, up to [`LARGEST_BATCH`], with which these uses fit; 1 if none does.
+/// Returns the largest power of two of sequences, up to [`LARGEST_BATCH`], with which these uses fit; 1 if they never
+/// fit.
 ///
 /// ```
 /// use wgpt::{fit::largest_batch, model::Uses};
@@ -31,7 +32,8 @@ pub fn largest_batch(uses: Uses, mut fits: impl FnMut(Uses) -> bool) -> usize {
     all.find(|&batch| fits(Uses { batch, ..uses })).unwrap_or(1)
 }
 
-/// Records programs for a device, and keeps the last one: what was looked at to see whether it fits is then what runs.
+/// Records programs for a device, and keeps the last one: the program that was recorded to see whether it fits is then
+/// run.
 ///
 /// ```
 /// use wgpt::plan::Limits;
@@ -51,7 +53,8 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// [`Program::record_tuning`], unless the last program was recorded for the very same.
+    /// Returns a program as [`Program::record_tuning`] does; the last one again if it was recorded with the same
+    /// arguments.
     ///
     /// # Panics
     ///
@@ -73,7 +76,7 @@ impl Programs {
             .insert(last.unwrap_or_else(|| Program::record_tuning(config, uses, finetune, limits)))
     }
 
-    /// How many programs were recorded.
+    /// Returns the number of recorded programs.
     pub fn recorded(&self) -> usize {
         self.recorded
     }

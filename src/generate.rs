@@ -1,4 +1,4 @@
-//! Generation: tokens drawn one after another, with a cache of keys and values, and the text of them.
+//! Generation: tokens drawn one after another, with a cache of keys and values, and their text.
 
 use std::collections::VecDeque;
 
@@ -20,19 +20,19 @@ use crate::ops::random;
 pub struct GenerateOptions {
     /// The most tokens to add.
     pub max_tokens: usize,
-    /// Divides the logits; 0: always the most probable token.
+    /// The logits are divided by this; 0: always take the most probable token.
     pub temperature: f64,
-    /// How many tokens to choose from; 0: all.
+    /// The number of most probable tokens to choose from; 0: all.
     pub top_k: usize,
-    /// The mass to choose from; 1: all.
+    /// The probability mass to choose from; 1: all.
     pub top_p: f64,
-    /// The least probability relative to the largest; 0: all.
+    /// The least probability of a token to choose from, relative to the largest; 0: all.
     pub min_p: f64,
-    /// Makes tokens that came before less probable; 1: no change.
+    /// A penalty that makes tokens that came before less probable; 1: no change.
     pub repetition_penalty: f64,
-    /// What is drawn.
+    /// The seed of the random draws.
     pub seed: u64,
-    /// Which of several continuations of the same prompt this is.
+    /// The number of this continuation among several of the same prompt.
     pub sample: u32,
     /// Texts that end the continuation; they are not part of it.
     pub stop: Vec<String>,
@@ -88,7 +88,7 @@ impl GenerateOptions {
         Ok(())
     }
 
-    /// How new token number `index` is drawn.
+    /// Returns the settings with which new token number `index` is drawn.
     fn draw(&self, index: usize) -> Draw {
         Draw {
             seed: random::key(self.seed, self.sample, index as u32),
@@ -101,16 +101,16 @@ impl GenerateOptions {
     }
 }
 
-/// A continuation that is asked for.
+/// A requested continuation.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// What is continued.
+    /// The token ids to continue.
     pub prompt: &'a [u32],
-    /// How.
+    /// The options of the continuation.
     pub options: &'a GenerateOptions,
 }
 
-/// What becomes of a request.
+/// An event of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Its sequence is about to be fed.
@@ -123,8 +123,8 @@ pub enum Event {
 
 /// Continues `prompt` by up to `max_tokens` tokens; returns the new ones.
 ///
-/// Any of `ends` that is drawn is the last token. `seen` is called with each new token and says
-/// whether to go on. Beyond the context each step feeds the last `n_positions` tokens, at positions
+/// Generation ends after a token of `ends` is drawn, which is the last one returned. `seen` is called with each new
+/// token and returns whether to go on. Beyond the context each step feeds the last `n_positions` tokens, at positions
 /// from 0 again.
 ///
 /// # Errors
@@ -144,10 +144,10 @@ pub fn generate(
     Ok(new.pop().expect("one request has one continuation"))
 }
 
-/// Continues several prompts at once, as many as the engine has slots; each that ends makes room for the next. Every one
+/// Continues several prompts at once, as many as the engine has slots; when one ends, the next takes its slot. Each
 /// gets the tokens that [`generate`] gives it alone.
 ///
-/// `seen` is called with the index of a request and what becomes of it, and says after a token whether to go on.
+/// `seen` is called with the index of a request and its event; after a token it returns whether to go on.
 ///
 /// # Errors
 ///
@@ -187,13 +187,13 @@ pub fn generate_all(
             burst(engine, &mut active);
             unread.push_back(request(engine, &mut active));
         }
-        // While the device is at work on the tokens that it draws now, the host sees to those before them.
+        // While the device draws these tokens, the host processes those before them.
         let late = usize::from(engine.reads_ahead() > 0 && go_on(&active));
         while unread.len() > late
             && let Some((of, ticket)) = unread.pop_front()
         {
             for (index, drawn) in of.into_iter().zip(engine.take_drawn(ticket)?) {
-                // What has ended meanwhile needs no more tokens.
+                // A sequence that has ended meanwhile needs no more tokens.
                 let Some(at) = active.iter().position(|sequence| sequence.index == index) else {
                     continue;
                 };
@@ -211,17 +211,17 @@ struct Sequence<'a> {
     index: usize,
     slot: usize,
     options: &'a GenerateOptions,
-    /// The prompt and the new tokens, as far as they were read.
+    /// The prompt and the new tokens that have been read.
     ids: Vec<u32>,
-    /// How many of them are new.
+    /// The number of new tokens in `ids`.
     new: usize,
     /// The first token of the window, which is at position 0.
     first: usize,
-    /// Positions that were fed.
+    /// The number of positions that were fed.
     fed: usize,
-    /// Tokens that were drawn and not yet read.
+    /// The number of tokens that were drawn and not yet read.
     ahead: usize,
-    /// How many of them were not requested yet.
+    /// The number of drawn tokens that were not yet requested.
     unrequested: usize,
 }
 
@@ -243,24 +243,24 @@ impl<'a> Sequence<'a> {
         sequence
     }
 
-    /// Tokens of the window, those that are not read included.
+    /// Returns the number of tokens in the window, including those that are not read yet.
     fn len(&self) -> usize {
         self.ids.len() - self.first + self.ahead
     }
 
-    /// Moves the window so that it ends with the last token, and has its tokens fed anew.
+    /// Moves the window so that it ends with the last token; its tokens are then fed again.
     fn write_window(&mut self, engine: &mut Engine) {
         self.first = self.ids.len().saturating_sub(engine.program().config.n_positions);
         self.fed = 0;
         engine.write_sequence(self.slot, 0, &self.ids[self.first..]);
     }
 
-    /// Whether another token may be drawn before those that were are read.
+    /// Returns whether another token may be drawn before the tokens drawn so far are read.
     fn may_go_on(&self, context: usize) -> bool {
         self.new + self.ahead < self.options.max_tokens && self.len() <= context
     }
 
-    /// Feeds up to `room` tokens; draws the next one after the last.
+    /// Feeds up to `room` tokens; the next token is drawn if no more are left to feed.
     fn feed(&mut self, room: usize) -> Feed {
         let count = (self.len() - self.fed).min(room);
         let position = self.fed;
@@ -271,13 +271,13 @@ impl<'a> Sequence<'a> {
         Feed { slot: self.slot, position, count, draw }
     }
 
-    /// The tokens that were drawn and not requested yet, which now are.
+    /// Returns the drawn tokens that were not requested yet, and counts them as requested.
     fn unrequested(&mut self) -> Option<Drawn> {
         let count = std::mem::take(&mut self.unrequested);
         (count > 0).then(|| Drawn { slot: self.slot, start: self.len() - count, count })
     }
 
-    /// Takes drawn tokens over into `new`; whether there are more to come.
+    /// Appends drawn tokens to `new`; returns whether there are more to come.
     fn read(
         &mut self,
         engine: &mut Engine,
@@ -286,7 +286,7 @@ impl<'a> Sequence<'a> {
         new: &mut Vec<u32>,
         seen: &mut impl FnMut(usize, Event) -> Result<bool>,
     ) -> Result<bool> {
-        // A number that is not finite stays in the cache, so that the last logits tell of them all.
+        // A number that is not finite stays in the cache, so the last logits reveal it for all tokens before.
         check_logits(drawn.finite)?;
         for token in drawn.ids {
             self.ahead -= 1;
@@ -304,25 +304,25 @@ impl<'a> Sequence<'a> {
     }
 }
 
-/// Requests what was drawn in all slots; with it, whose it is.
+/// Requests the drawn tokens of all slots; returns the indices of their requests and the ticket.
 fn request(engine: &mut Engine, active: &mut [Sequence<'_>]) -> (Vec<usize>, DrawnTicket) {
     let drawn = active.iter_mut().filter_map(|one| Some((one.index, one.unrequested()?)));
     let (of, drawn): (Vec<_>, Vec<_>) = drawn.unzip();
     (of, engine.request_drawn(&drawn))
 }
 
-/// Draws as many tokens as keep the device busy while those before them are read, or fewer if a sequence's tokens must be
-/// read before it can go on.
+/// Draws enough tokens to keep the device busy while those before them are read, or fewer if a sequence's tokens must
+/// be read before it can go on.
 fn burst(engine: &mut Engine, active: &mut [Sequence<'_>]) {
     let context = engine.program().config.n_positions;
     let most = engine.reads_ahead().max(1);
     let mut replays = 0;
     while replays < most && active.iter().all(|sequence| sequence.may_go_on(context)) {
-        // Those that wait for one token alone come first, so that no prompt holds them up.
+        // Sequences that wait for a single token come first, so that no prompt delays them.
         active.sort_by_key(|s| (s.len() - s.fed > 1, s.new + s.ahead, s.index));
         let pending = active.iter().map(|sequence| sequence.len() - sequence.fed).sum();
         let mut room = replay_rows(pending);
-        // Sequences that go on must leave room for a prompt.
+        // Sequences that decode must leave room for a prompt.
         if pending > room && active.len() >= room {
             room = replay_rows(usize::MAX);
         }
@@ -363,7 +363,7 @@ fn check_prompt(prompt: &[u32], vocab: usize) -> Result<()> {
     }
 }
 
-/// Text that comes in pieces, up to the first of some stop texts.
+/// Text that comes in pieces and ends before the first of some stop texts.
 ///
 /// ```
 /// use wgpt::generate::StopText;
@@ -380,12 +380,12 @@ pub struct StopText {
 }
 
 impl StopText {
-    /// Text until one of `stops`.
+    /// Creates a text that ends before the first of `stops`.
     pub fn new(stops: Vec<String>) -> StopText {
         StopText { stops, held: String::new(), stopped: false }
     }
 
-    /// The text that is now certain to come before any stop.
+    /// Adds a piece; returns the text that now certainly comes before any stop.
     pub fn push(&mut self, piece: &str) -> String {
         if self.stopped {
             return String::new();
@@ -405,12 +405,12 @@ impl StopText {
         std::mem::replace(&mut self.held, rest)
     }
 
-    /// What was held back, once no more comes.
+    /// Returns the text that was held back, when no more pieces come.
     pub fn finish(&mut self) -> String {
         if self.stopped { String::new() } else { std::mem::take(&mut self.held) }
     }
 
-    /// Whether a stop has come.
+    /// Returns whether a stop was found.
     pub fn stopped(&self) -> bool {
         self.stopped
     }

@@ -1,4 +1,4 @@
-//! A model in hand: sizes, tokenizer, parameters and a device.
+//! A model ready for use: sizes, tokenizer, parameters and a device.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::generate::{Event, GenerateOptions, Request, StopText, generate, gener
 use crate::model::{self, Program, Uses};
 use crate::tokenizer::{DecodeStream, Tokenizer};
 
-/// Where the parameters are, or where they come from.
+/// The current place or the source of the parameters.
 enum Origin {
     /// GPT-2's initialisation from a seed.
     Random(u64),
-    /// Files that are open, their headers checked.
+    /// Open files whose headers were checked.
     Files(Box<Weights>),
     /// An engine.
     Engine,
@@ -28,12 +28,12 @@ enum Origin {
 
 /// A GPT-2 model: create or load it, give it a tokenizer, train it ([`crate::Trainer`]), generate text.
 ///
-/// Nothing is allocated on the device before it is needed.
+/// Memory on the device is allocated only when it is needed.
 pub struct Gpt {
     config: GptConfig,
     tokenizer: Option<Tokenizer>,
     text_files: TextFiles,
-    /// What follows from the tokenizer and the files.
+    /// The tokens that end and begin texts, derived from the tokenizer and the files.
     end: EndOfText,
     notices: Vec<String>,
     device: Device,
@@ -44,28 +44,27 @@ pub struct Gpt {
 }
 
 impl Gpt {
-    /// A model with random parameters.
+    /// Creates a model with random parameters.
     ///
     /// # Errors
     ///
-    /// If the sizes do not make a model.
+    /// If the sizes do not form a valid model.
     pub fn new(config: GptConfig, device: Device, seed: u64) -> Result<Gpt> {
         config.validate()?;
         let origin = Origin::Random(seed);
         Ok(Gpt::with_origin(config, device, origin))
     }
 
-    /// A model from a folder of Hugging Face's files, or from a weights file with the others beside it, checked in
-    /// this order: configuration, weights (names, types and shapes), where texts end, tokenizer (if there is one).
-    /// [`crate::hub::find_model`] finds them by name. Of a folder of adapters
-    /// it is the model that they belong to, with the adapters merged.
+    /// Loads a model from a folder of Hugging Face files, or from a weights file with the other files beside it. The
+    /// parts are checked in this order: configuration, weights (names, types and shapes), end of text, tokenizer (if
+    /// there is one). [`crate::hub::find_model`] finds a model by its name. For a folder of adapters, the result is the
+    /// model that they belong to, with the adapters merged.
     ///
-    /// The weights are read once, when they are first needed, which is also when a NaN or an infinity among them is
-    /// found.
+    /// The weights are read once, when they are first needed; a NaN or an infinity among them is only found then.
     ///
     /// # Errors
     ///
-    /// The first fault.
+    /// The first fault that is found.
     pub fn load(folder: &Path, device: Device) -> Result<Gpt> {
         let config = checkpoint::read_config(folder)?;
         let weights = model::open_weights(folder, &config)?;
@@ -79,7 +78,7 @@ impl Gpt {
         Ok(gpt)
     }
 
-    /// A model of weights that are open already, without a tokenizer.
+    /// Creates a model from weights that are already open, without a tokenizer.
     pub(crate) fn of_weights(config: GptConfig, weights: Weights, device: Device) -> Gpt {
         Gpt::with_origin(config, device, Origin::Files(Box::new(weights)))
     }
@@ -99,48 +98,49 @@ impl Gpt {
         }
     }
 
-    /// The sizes.
+    /// Returns the sizes of the model.
     pub fn config(&self) -> &GptConfig {
         &self.config
     }
 
-    /// The device.
+    /// Returns the device.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The tokenizer, if it has one.
+    /// Returns the tokenizer, if the model has one.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.tokenizer.as_ref()
     }
 
-    /// Where texts end and begin: what the model's files say, or else the tokenizer's `<|endoftext|>`.
+    /// Returns the tokens that end and begin texts: those that the model's files name, or else the tokenizer's
+    /// `<|endoftext|>`.
     pub fn end_of_text(&self) -> &EndOfText {
         &self.end
     }
 
-    /// What is odd about the model's files, though it can be used: a sentence each, for people.
+    /// Returns a sentence for the user about each oddity of the model's files that does not prevent their use.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
 
-    /// Takes over what files say of where texts end.
+    /// Sets the end of text from the model's files.
     pub(crate) fn set_text_files(&mut self, files: TextFiles) {
         self.text_files = files;
         (self.end, self.notices) = self.text_files.end_of_text(self.tokenizer.as_ref());
     }
 
-    /// Takes a tokenizer that fits, and with it where texts end.
+    /// Sets a tokenizer that fits the model, and updates the end of text.
     fn take_tokenizer(&mut self, tokenizer: Tokenizer) {
         self.tokenizer = Some(tokenizer);
         (self.end, self.notices) = self.text_files.end_of_text(self.tokenizer.as_ref());
     }
 
-    /// Trains a tokenizer of up to `vocab` tokens on a text; the model takes its vocabulary's size.
+    /// Trains a tokenizer of up to `vocab` tokens on a text; the model's vocabulary gets the size of the tokenizer's.
     ///
     /// # Errors
     ///
-    /// If the vocabulary is below 257, or the model has parameters already.
+    /// If `vocab` is below 257, or the model already has parameters.
     pub fn train_tokenizer(&mut self, text: &str, vocab: usize) -> Result<()> {
         let tokenizer = Tokenizer::train(text.as_bytes(), vocab)?;
         if !matches!(self.origin, Origin::Random(_)) {
@@ -152,7 +152,7 @@ impl Gpt {
         Ok(())
     }
 
-    /// Gives the model a tokenizer.
+    /// Sets the model's tokenizer.
     ///
     /// # Errors
     ///
@@ -170,29 +170,29 @@ impl Gpt {
         Ok(())
     }
 
-    /// The share of activations that training dropped, for config.json.
+    /// Sets the dropout of the training, which config.json records.
     pub(crate) fn set_dropout(&mut self, dropout: f64) {
         self.dropout = dropout;
     }
 
-    /// What generation and evaluation multiply by.
+    /// Returns the precision of products in generation and evaluation.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// What generation and evaluation multiply by from now on: weights as they are, or copies of half the size. A model
-    /// that was trained keeps the precision of its training.
+    /// Sets the precision of products in generation and evaluation: full-precision weights, or copies of half the size.
+    /// A trained model keeps the precision of its training.
     ///
-    /// Parameters are saved as they are in either.
+    /// Saved parameters are the same with either precision.
     pub fn set_precision(&mut self, precision: Precision) {
         self.precision = precision;
     }
 
-    /// An engine for a program of this model, with its parameters; the old one, if there is one, is given up.
+    /// Returns an engine for a program of this model, with its parameters; an older engine is dropped.
     ///
     /// # Panics
     ///
-    /// If the engine was taken before and was not given back.
+    /// If the engine was already taken and was not put back.
     pub(crate) fn take_engine(&mut self, program: Program) -> Result<Engine> {
         if let Some(old) = &mut self.engine {
             if !Arc::ptr_eq(&old.program().plan, &program.plan) {
@@ -210,23 +210,23 @@ impl Gpt {
         Ok(engine)
     }
 
-    /// Reads the parameters into an engine for a program, which stays with the model.
+    /// Reads the parameters into an engine for a program; the engine stays with the model.
     pub(crate) fn load_into(&mut self, program: Program) -> Result<&mut Engine> {
         let engine = self.take_engine(program)?;
         Ok(self.engine.insert(engine))
     }
 
-    /// An engine for some uses; the old one is given up.
+    /// Makes an engine for these uses; the old one is dropped.
     fn renew_engine(&mut self, uses: Uses) -> Result<&mut Engine> {
         self.load_into(Program::record(&self.config, uses, self.device.limits()))
     }
 
-    /// Gives back an engine.
+    /// Puts an engine back.
     pub(crate) fn put_engine(&mut self, engine: Engine) {
         self.engine = Some(engine);
     }
 
-    /// The engine, made at its first use, for generation.
+    /// Returns the engine for generation; it is made at the first call.
     ///
     /// # Errors
     ///
@@ -235,7 +235,7 @@ impl Gpt {
         self.engine_of(1)
     }
 
-    /// The engine for generation with `slots` slots, or with as many as the device holds; one that has more will do.
+    /// Returns an engine for generation with at least `slots` slots, or with as many as the device can hold.
     fn engine_of(&mut self, mut slots: usize) -> Result<&mut Engine> {
         let has = self.engine.as_ref().map(|engine| engine.program().uses);
         loop {
@@ -256,8 +256,8 @@ impl Gpt {
         Uses { generation: Some(slots), precision: self.precision, ..Uses::default() }
     }
 
-    /// The engine for batches of `batch` sequences of `seq` tokens, to evaluate the model. One that is there already is
-    /// extended, so that from then on one engine both generates and evaluates: the parameters stay where they are.
+    /// Returns the engine for batches of `batch` sequences of `seq` tokens, to evaluate the model. An existing engine
+    /// is extended so that one engine both generates and evaluates: the parameters stay in place.
     ///
     /// # Errors
     ///
@@ -286,7 +286,7 @@ impl Gpt {
 
     /// Continues a text piece by piece, in whole characters; returns the number of new tokens.
     ///
-    /// An empty prompt is the token that begins a new text: see [`EndOfText::opening`].
+    /// An empty prompt is replaced by the token that begins a new text: see [`EndOfText::opening`].
     ///
     /// # Errors
     ///
@@ -301,7 +301,8 @@ impl Gpt {
         self.generate_stream_after(&ids, options, on_text)
     }
 
-    /// The token ids of a prompt; of an empty one the token that begins a new text: see [`EndOfText::opening`].
+    /// Returns the token ids of a prompt; for an empty prompt, the token that begins a new text: see
+    /// [`EndOfText::opening`].
     ///
     /// # Errors
     ///
@@ -314,7 +315,7 @@ impl Gpt {
         Ok(ids)
     }
 
-    /// [`generate_stream`](Gpt::generate_stream) after a row of token ids.
+    /// Runs [`generate_stream`](Gpt::generate_stream) after a sequence of token ids.
     ///
     /// # Errors
     ///
@@ -333,10 +334,12 @@ impl Gpt {
         Ok(counts[0])
     }
 
-    /// Several continuations of a row of token ids at once, each of the text that [`Gpt::generate_stream_after`] gives with
-    /// its number as [`GenerateOptions::sample`]; returns the numbers of new tokens.
+    /// Generates several continuations of a sequence of token ids at once; returns the numbers of new tokens. Each text
+    /// is the one that [`Gpt::generate_stream_after`] gives when [`GenerateOptions::sample`] is the continuation's
+    /// number.
     ///
-    /// `seen` is called with the number of a continuation, from that of `options` on, and what becomes of it.
+    /// `seen` is called with the number of a continuation and its event; the numbers start at the `sample` of
+    /// `options`.
     ///
     /// # Errors
     ///
@@ -362,7 +365,7 @@ impl Gpt {
                 }
             };
             match event {
-                // An id beyond the tokenizer, which a model with a padded vocabulary may draw, is no text.
+                // An id beyond the tokenizer, which a model with a padded vocabulary may draw, has no text.
                 Event::Token(id) if !end.contains(id) && tokenizer.token_bytes(id).is_some() => {
                     if let Some(decoder) = decoder {
                         emit(&text.push(&decoder.push(id)?));
@@ -382,8 +385,9 @@ impl Gpt {
         Ok(new.iter().map(Vec::len).collect())
     }
 
-    /// Several continuations of a row of token ids at once, each as [`Gpt::generate_ids`] gives it with its number as
-    /// [`GenerateOptions::sample`]. `seen` is called as that of [`Gpt::sample_texts`], with ids in the place of text.
+    /// Generates several continuations of a sequence of token ids at once. Each is the one that [`Gpt::generate_ids`]
+    /// gives when [`GenerateOptions::sample`] is its number. `seen` is called as in [`Gpt::sample_texts`], with ids
+    /// instead of text.
     ///
     /// # Errors
     ///
@@ -415,7 +419,7 @@ impl Gpt {
         })
     }
 
-    /// Continues a row of token ids; returns the new ones, of which the last may be one that ends a text.
+    /// Continues a sequence of token ids; returns the new ones, the last of which may be a token that ends a text.
     ///
     /// # Errors
     ///
@@ -425,11 +429,11 @@ impl Gpt {
         generate(self.engine()?, ids, options, end.ids(), |_| Ok(true))
     }
 
-    /// Makes the adapters that the model was trained with, if any, a part of its weights.
+    /// Merges the adapters that the model was trained with, if any, into its weights.
     ///
     /// # Errors
     ///
-    /// If the device cannot hold the model beside itself, or is lost.
+    /// If the device has no room for a second copy of the model, or is lost.
     pub fn merge_adapters(&mut self) -> Result<()> {
         if self.engine.as_ref().is_some_and(Engine::has_adapters) {
             let uses = self.generation(1);
@@ -438,8 +442,8 @@ impl Gpt {
         Ok(())
     }
 
-    /// Writes the model's files, as Hugging Face's `save_pretrained` does, as a whole folder; adapters are merged
-    /// first.
+    /// Writes the model's folder with the same files as Hugging Face's `save_pretrained`, whole or not at all; adapters
+    /// are merged first.
     ///
     /// # Errors
     ///
@@ -450,8 +454,8 @@ impl Gpt {
         })
     }
 
-    /// Calls `write` with what the model's folder says and with the parameters, adapters merged, wherever they are: on
-    /// the device, or still in the folder that they come from, which are then streamed without a device.
+    /// Calls `write` with the contents of the model's folder and with the parameters, adapters merged. The parameters
+    /// are read from the device, or streamed without a device from the folder that they come from.
     pub(crate) fn with_parameters<T>(
         &mut self,
         write: impl FnOnce(&ModelFiles, &mut Fill) -> Result<T>,
@@ -469,7 +473,7 @@ impl Gpt {
         written
     }
 
-    /// What the model's folder says beside its weights.
+    /// Returns the contents of the model's folder, except its weights.
     pub(crate) fn files(&self) -> ModelFiles<'_> {
         ModelFiles {
             config: &self.config,
@@ -482,37 +486,38 @@ impl Gpt {
     }
 }
 
-/// The most continuations that are generated at once: as many as the smaller replays of generation take.
+/// The most continuations that are generated at once: as many as the smaller replays of generation have rows.
 const MOST_SLOTS: usize = 8;
 
-/// What becomes of one of several continuations.
+/// An event of one of several continuations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SampleEvent<'a> {
-    /// It is begun.
+    /// It has begun.
     Begins,
     /// The next piece of its text, in whole characters.
     Text(&'a str),
-    /// The next token, where ids are wanted and not text.
+    /// The next token, where ids are requested instead of text.
     Id(u32),
     /// It has ended.
     Ends,
 }
 
-/// The options of `count` continuations, numbered from that of `options` on.
+/// Returns the options of `count` continuations; their numbers start at the `sample` of `options`.
 fn samples(options: &GenerateOptions, count: u32) -> Vec<GenerateOptions> {
     let first = options.sample;
     let numbers = (0..count).map(|i| first.wrapping_add(i));
     numbers.map(|sample| GenerateOptions { sample, ..options.clone() }).collect()
 }
 
-/// What is said of added tokens that a model of `vocab_size` tokens has no row for, if there are some.
+/// Returns a note about added tokens that have no row in a model of `vocab_size` tokens, if there are any.
 pub(crate) fn without_rows(tokens: &[String], vocab_size: usize) -> Option<String> {
     (!tokens.is_empty()).then(|| {
         format!("the model has no row for the added tokens {tokens:?}, since its vocab_size is {vocab_size}: they are left out")
     })
 }
 
-/// Gives an engine's tensors to a file: parameters by name, moments as [`MOMENTS`] call them.
+/// Returns a function that fills tensors of a file from an engine: parameters by name, moments under the prefixes of
+/// [`MOMENTS`].
 pub(crate) fn engine_tensors(
     engine: &mut Engine,
 ) -> impl FnMut(&str, usize, &mut [f32]) -> Result<()> + '_ {
@@ -526,7 +531,7 @@ pub(crate) fn engine_tensors(
     }
 }
 
-/// Reads a checkpoint's parameters into an engine, piece by piece, each on all threads, and checks that they are finite.
+/// Reads a checkpoint's parameters into an engine, each in parts on all threads, and checks that they are finite.
 fn load_weights(engine: &mut Engine, weights: &Weights) -> Result<()> {
     const PART: usize = 1 << 17;
     let params = engine.program().params.clone();
@@ -535,7 +540,7 @@ fn load_weights(engine: &mut Engine, weights: &Weights) -> Result<()> {
             let read = |(i, part): (usize, &mut [f32])| {
                 weights.read_finite(&param.name, start + i * PART, part)
             };
-            // Of several faults the first one is reported.
+            // If there are several faults, the first one is reported.
             let faults = out.par_chunks_mut(PART).enumerate().map(read);
             faults.find_map_first(Result::err).map_or(Ok(()), Err)
         })?;

@@ -1,4 +1,4 @@
-//! Train and run GPT-2-class language models on any GPU that wgpu reaches, or on the CPU.
+//! Trains and runs GPT-2-class language models on any GPU that wgpu supports, or on the CPU.
 //!
 //! ```
 //! use wgpt::backend::Device;

@@ -1,22 +1,22 @@
-//! What is known about a parameter, beside where it lies.
+//! The description of a parameter, except for its place in memory.
 
 /// A tensor's name and shape.
 pub type NamedShape = (String, Vec<usize>);
 
-/// What a parameter is for.
+/// The purpose of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamRole {
-    /// A row per token.
+    /// The token table, with a row per token.
     TokenTable,
-    /// A row per position.
+    /// The position table, with a row per position.
     PositionTable,
-    /// What a normalisation multiplies by.
+    /// The factors of a normalisation.
     NormWeight,
-    /// What a normalisation adds.
+    /// The offsets of a normalisation.
     NormBias,
     /// The matrix of a linear layer.
     LinearWeight,
-    /// What a linear layer adds.
+    /// The bias of a linear layer.
     LinearBias,
     /// The first matrix of a low-rank adapter, (rank, in).
     LoraA,
@@ -25,30 +25,30 @@ pub enum ParamRole {
 }
 
 impl ParamRole {
-    /// Whether weight decay applies: to matrices.
+    /// Whether weight decay applies: it applies to matrices.
     pub fn decays(self) -> bool {
         !matches!(self, ParamRole::NormWeight | ParamRole::NormBias | ParamRole::LinearBias)
     }
 
-    /// Whether it is a part of an adapter, and not of the model itself.
+    /// Whether it is a part of an adapter and not of the model itself.
     pub fn is_adapter(self) -> bool {
         matches!(self, ParamRole::LoraA | ParamRole::LoraB)
     }
 
-    /// Whether it is a bias, be it of a normalisation.
+    /// Whether it is a bias, including that of a normalisation.
     pub fn is_bias(self) -> bool {
         matches!(self, ParamRole::NormBias | ParamRole::LinearBias)
     }
 }
 
-/// What a parameter begins as.
+/// The initial values of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// The same number everywhere.
     Constant(f32),
-    /// Normal numbers of this deviation.
+    /// Normal numbers with this standard deviation.
     Normal(f32),
-    /// Uniform numbers between the negative of this and this.
+    /// Uniform numbers between the negative of this number and this number.
     Uniform(f64),
 }
 
@@ -59,20 +59,20 @@ pub struct ParamInfo {
     pub name: String,
     /// For example (C,3C).
     pub shape: Vec<usize>,
-    /// What it is for.
+    /// Its purpose.
     pub role: ParamRole,
     /// The number of its block; `None` outside of the blocks.
     pub layer: Option<usize>,
-    /// What it begins as.
+    /// Its initial values.
     pub init: Init,
-    /// Of a part of an adapter, the name of the weight that it is added to.
+    /// For a part of an adapter, the name of the weight that it is added to.
     pub adapts: Option<String>,
-    /// How many bytes of the name come before its name within the block.
+    /// The number of bytes of the name before its name within the block.
     pub(crate) outer: usize,
 }
 
 impl ParamInfo {
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
@@ -82,22 +82,22 @@ impl ParamInfo {
         self.len() == 0
     }
 
-    /// The name within its block: for example `attn.c_attn.weight`.
+    /// Returns the name within its block: for example `attn.c_attn.weight`.
     pub fn within_block(&self) -> &str {
         &self.name[self.outer..]
     }
 
-    /// The name of the op that it belongs to, which is the parameter's without the last part.
+    /// Returns the name of its op, which is the parameter's name without the last part.
     pub fn module(&self) -> &str {
         self.name.rsplit_once('.').map_or(&self.name, |(module, _)| module)
     }
 
-    /// The same within its block: for example `attn.c_attn`.
+    /// Returns the name of its op within its block: for example `attn.c_attn`.
     pub fn module_within_block(&self) -> &str {
         &self.module()[self.outer..]
     }
 
-    /// Name and shape.
+    /// Returns name and shape.
     pub fn named_shape(&self) -> NamedShape {
         (self.name.clone(), self.shape.clone())
     }

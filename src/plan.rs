@@ -6,10 +6,10 @@ use std::ops::Range;
 
 use crate::kernel::{Access, Dims, Format, Kernel};
 
-/// Bytes that WebGPU guarantees of `min_storage_buffer_offset_alignment`.
+/// The `min_storage_buffer_offset_alignment` that WebGPU guarantees, in bytes.
 pub const BINDING_ALIGNMENT: u64 = 256;
 
-/// A range of one buffer, in elements: what one binding sees.
+/// A range of one buffer, in elements: the range of one binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// Index into [`Plan::buffers`].
@@ -18,21 +18,21 @@ pub struct View {
     pub start: usize,
     /// The number of elements.
     pub len: usize,
-    /// How they are stored; a view begins and ends between blocks.
+    /// The storage format; a view begins and ends at block boundaries.
     pub format: Format,
 }
 
 impl View {
-    /// The elements within the buffer.
+    /// Returns the range of elements within the buffer.
     pub fn range(self) -> Range<usize> {
         self.start..self.start + self.len
     }
 
-    /// The `len` elements from `start`, counted within this view.
+    /// Returns the `len` elements from `start`, counted within this view.
     ///
     /// # Panics
     ///
-    /// If they reach past its end, or begin or end within a block.
+    /// If they reach beyond its end, or begin or end within a block.
     pub fn slice(self, start: usize, len: usize) -> View {
         assert!(start + len <= self.len, "slice {start}+{len} of a view of {}", self.len);
         let whole = self.format.is_whole(start) && self.format.is_whole(len);
@@ -40,17 +40,17 @@ impl View {
         View { start: self.start + start, len, ..self }
     }
 
-    /// Bytes on a device.
+    /// Returns the bytes on a device.
     pub fn bytes(self) -> u64 {
         self.format.bytes(self.len)
     }
 
-    /// The byte of its buffer on a device at which it begins.
+    /// Returns the byte offset in its buffer on a device.
     pub fn offset(self) -> u64 {
         self.format.bytes(self.start)
     }
 
-    /// The same range of another buffer.
+    /// Returns the same range of another buffer.
     pub fn of(self, buffer: usize) -> View {
         View { buffer, ..self }
     }
@@ -61,7 +61,7 @@ impl View {
     }
 }
 
-/// What a buffer is for: the rows of `wgpt plan`.
+/// The purpose of a buffer: the rows of `wgpt plan`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// The parameters.
@@ -70,13 +70,13 @@ pub enum Role {
     Gradients,
     /// The optimiser's moments.
     Moments,
-    /// What the forward pass keeps for the backward pass, and the gradients of activations.
+    /// The values that the forward pass keeps for the backward pass, and the gradients of activations.
     Activations,
     /// The logits of one row chunk, and their gradients.
     Logits,
-    /// Keys and values of past positions, and what else generation keeps.
+    /// Keys and values of past positions, and other data of generation.
     Cache,
-    /// Tokens, targets, statistics and what else moves between host and device.
+    /// Tokens, targets, statistics and other data that moves between host and device.
     Staging,
 }
 
@@ -92,7 +92,7 @@ impl Role {
         Role::Staging,
     ];
 
-    /// The name in tables and JSON.
+    /// Returns the name in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Role::Parameters => "parameters",
@@ -106,21 +106,21 @@ impl Role {
     }
 }
 
-/// A buffer that the backend will make.
+/// A buffer that the backend will create.
 #[derive(Clone, Debug)]
 pub struct BufferSpec {
     /// Its label.
     pub name: String,
-    /// Elements.
+    /// The number of elements.
     pub len: usize,
-    /// How they are stored.
+    /// The storage format.
     pub format: Format,
-    /// What it is for.
+    /// Its purpose.
     pub role: Role,
 }
 
 impl BufferSpec {
-    /// Bytes on a device.
+    /// Returns the bytes on a device.
     pub fn bytes(&self) -> u64 {
         self.format.bytes(self.len)
     }
@@ -138,12 +138,12 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// The formats of the arguments.
+    /// Returns the formats of the arguments.
     pub fn formats(&self) -> Vec<Format> {
         self.args.iter().map(|view| view.format).collect()
     }
 
-    /// The lengths of the arguments.
+    /// Returns the lengths of the arguments.
     pub fn lens(&self) -> Vec<usize> {
         self.args.iter().map(|view| view.len).collect()
     }
@@ -157,14 +157,14 @@ impl Dispatch {
 /// A range of a plan that is run as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Copies of the parameters in the precision that products read, where that is not their own: to be
-    /// run between a change of the parameters and whatever reads them.
+    /// Copies of the parameters in the precision that products read, if that differs from their own: to be
+    /// run after a change of the parameters, before they are read.
     Cast,
-    /// Tokens to the last layer normalisation.
+    /// From the tokens to the last layer normalisation.
     Forward,
     /// Head and loss, without gradients.
     Evaluate,
-    /// Head, loss and the gradients of everything.
+    /// Head, loss and all gradients.
     Backward,
     /// Keeps gradients and loss as this node of the sum over an update's micro-batches.
     Keep(u32),
@@ -174,35 +174,35 @@ pub enum Phase {
     Update,
     /// The logits of every row.
     Logits,
-    /// Extends the sequences of the slots by up to this many tokens in all.
+    /// Extends the sequences of the slots by up to this many tokens in total.
     Extend(u32),
-    /// Draws the next token of every slot that draws one from its logits.
+    /// Draws the next token of every slot that draws one, from its logits.
     Sample,
 }
 
-/// What a device allows.
+/// The limits of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The largest binding, in bytes.
     pub binding_bytes: u64,
     /// The largest buffer, in bytes.
     pub buffer_bytes: u64,
-    /// The most bytes of logits worth having at once: the fewer chunks, the more rarely the token table
-    /// and its gradient are gone through; the smaller, the less memory.
+    /// The largest useful amount of logits in memory at once, in bytes: with fewer chunks, the token table and its
+    /// gradient are read fewer times; with smaller ones, less memory is used.
     pub logits_bytes: u64,
 }
 
 impl Limits {
-    /// Bytes of logits on a GPU: the head of GPT-2 then does 240 FLOPs (in mixed precision 640) a byte of the
-    /// token table and its gradient, about as many as GPUs have to spare.
+    /// Bytes of logits on a GPU: the head of GPT-2 then does 240 FLOPs (in mixed precision 640) per byte of the
+    /// token table and its gradient, about the ratio of a GPU's arithmetic to its memory bandwidth.
     pub const GPU_LOGITS_BYTES: u64 = 128 << 20;
-    /// What every WebGPU device allows.
+    /// The limits that every WebGPU device supports.
     pub const WEBGPU: Limits = Limits {
         binding_bytes: 128 << 20,
         buffer_bytes: 256 << 20,
         logits_bytes: Limits::GPU_LOGITS_BYTES,
     };
-    /// The host's memory; a CPU has some 10 FLOPs a byte to spare.
+    /// The limits of host memory; a CPU can do about 10 FLOPs per byte of memory traffic.
     pub const NONE: Limits =
         Limits { binding_bytes: u64::MAX, buffer_bytes: u64::MAX, logits_bytes: 16 << 20 };
 }
@@ -210,11 +210,11 @@ impl Limits {
 /// Buffers, dispatches and phases.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// The buffers, in the order of their making.
+    /// The buffers, in the order of their creation.
     pub buffers: Vec<BufferSpec>,
     /// The dispatches of all phases.
     pub dispatches: Vec<Dispatch>,
-    /// Which dispatches a phase runs.
+    /// The dispatches that each phase runs.
     pub phases: BTreeMap<Phase, Range<usize>>,
 }
 
@@ -223,14 +223,14 @@ impl Plan {
     ///
     /// # Panics
     ///
-    /// If the elements are no whole number of blocks.
+    /// If the elements are not a whole number of blocks.
     pub fn buffer(&mut self, role: Role, name: &str, len: usize, format: Format) -> View {
         assert!(format.is_whole(len), "{name}: {len} elements end within a block of {format}");
         self.buffers.push(BufferSpec { name: name.to_owned(), len, format, role });
         View { buffer: self.buffers.len() - 1, start: 0, len, format }
     }
 
-    /// Where the next tensor of an arena begins: at an offset that every device can bind.
+    /// Returns where the next tensor of an arena begins: at an offset that every device can bind.
     pub fn next_start(&self, buffer: usize) -> usize {
         let spec = &self.buffers[buffer];
         spec.len.next_multiple_of(spec.format.elements_per(BINDING_ALIGNMENT))
@@ -240,7 +240,7 @@ impl Plan {
     ///
     /// # Panics
     ///
-    /// If they are no whole number of blocks.
+    /// If they are not a whole number of blocks.
     pub fn grow(&mut self, buffer: usize, len: usize) -> View {
         let start = self.next_start(buffer);
         let spec = &mut self.buffers[buffer];
@@ -280,7 +280,7 @@ impl Plan {
         self.dispatches.push(Dispatch { kernel, dims, args: args.to_vec() });
     }
 
-    /// The same plan with half precision wherever all kernels of a buffer take it, for proofs.
+    /// Returns the same plan with half precision in every buffer whose kernels all accept it, for tests.
     pub fn halved(&self) -> Plan {
         let mut plan = self.clone();
         let mut half: Vec<bool> = plan.buffers.iter().map(|b| b.format == Format::F32).collect();
@@ -297,31 +297,31 @@ impl Plan {
         plan
     }
 
-    /// Makes the dispatches from `start` on a phase.
+    /// Makes a phase of the dispatches from `start` on.
     pub fn end_phase(&mut self, phase: Phase, start: usize) {
         self.phases.insert(phase, start..self.dispatches.len());
     }
 
-    /// The dispatches of a phase.
+    /// Returns the dispatches of a phase.
     ///
     /// # Panics
     ///
-    /// If the plan was recorded without it.
+    /// If the plan was recorded without this phase.
     pub fn phase(&self, phase: Phase) -> Range<usize> {
         self.phases.get(&phase).unwrap_or_else(|| panic!("no {phase:?} was recorded")).clone()
     }
 
-    /// Bytes of all buffers of a role.
+    /// Returns the bytes of all buffers of a role.
     pub fn bytes(&self, role: Role) -> u64 {
         self.buffers.iter().filter(|b| b.role == role).map(BufferSpec::bytes).sum()
     }
 
-    /// Bytes of all buffers.
+    /// Returns the bytes of all buffers.
     pub fn total_bytes(&self) -> u64 {
         self.buffers.iter().map(BufferSpec::bytes).sum()
     }
 
-    /// The first argument of any dispatch that a device with these limits cannot bind, as text.
+    /// Describes the first argument of any dispatch that a device with these limits cannot bind.
     pub fn exceeds(&self, limits: Limits) -> Option<String> {
         let too_large = self.buffers.iter().find(|b| b.bytes() > limits.buffer_bytes);
         if let Some(b) = too_large {
@@ -345,7 +345,7 @@ impl Plan {
 }
 
 impl fmt::Display for Plan {
-    /// One line per dispatch, the kernel, its sizes and its arguments: the whole graph, as text.
+    /// Writes one line per dispatch with the kernel, its sizes and its arguments: the whole graph, as text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut phases: Vec<_> = self.phases.iter().collect();
         phases.sort_by_key(|(_, range)| range.start);

@@ -1,4 +1,4 @@
-//! Where the time of a step goes: every kernel's time, and what share that is of the device's best.
+//! Profiles of a step: every kernel's time, and its share of the device's best speed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use crate::ops::matmul::Layout;
 use crate::params::{ParamInfo, ParamRole};
 use crate::plan::{Dispatch, Limits, Phase, Plan};
 
-/// Edges of the products that are tried for the device's best: the first that takes long enough, or the last.
+/// Edges of the square products that measure the device's best: the first that takes long enough is used, or the last.
 const EDGES: [usize; 4] = [512, 1024, 2048, 4096];
-/// How long a product must take for its time to mean something.
+/// The least time of a product for its measurement to be reliable.
 const LONG_ENOUGH_MS: f64 = 5.0;
 /// Runs of each product; the fastest counts.
 const RUNS: usize = 3;
@@ -35,7 +35,7 @@ pub struct Profile {
     half: bool,
 }
 
-/// What all dispatches of a kernel came to.
+/// The totals of all dispatches of a kernel.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     calls: u64,
@@ -57,28 +57,28 @@ struct Span {
 pub struct Row {
     /// The kernel.
     pub kernel: &'static str,
-    /// Dispatches a step.
+    /// Dispatches per step.
     pub calls: f64,
-    /// Milliseconds a step.
+    /// Milliseconds per step.
     pub ms: f64,
-    /// Of the step's time on the clock.
+    /// The share of the step's time on the clock.
     pub share: f64,
-    /// Floating-point operations a second, in 10⁹.
+    /// Floating-point operations per second, in 10⁹.
     pub gflops: f64,
-    /// Bytes read and written a second, each element once, in 10⁹.
+    /// Bytes read and written per second, each element once, in 10⁹.
     pub gb_per_s: f64,
-    /// Of the device's measured best: of its products' or its memory's, whichever is nearer.
+    /// The share of the device's measured best: of its products or of its memory, whichever share is larger.
     pub of_peak: f64,
 }
 
-/// The table: what a step takes.
+/// The table: the times of a step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// Milliseconds of a step on the clock, when nothing is timed.
+    /// Milliseconds per step on the clock, without timing of kernels.
     pub step_ms: f64,
-    /// The sum of its kernels.
+    /// The sum of the kernels' times.
     pub kernels_ms: f64,
-    /// What is left: dispatching, waiting, the host's own work.
+    /// The rest of the time: dispatching, waiting, the host's own work.
     pub overhead_ms: f64,
     /// The device's measured best.
     pub peak: Peak,
@@ -87,13 +87,13 @@ pub struct Report {
 }
 
 impl Profile {
-    /// Nothing yet, of this plan.
+    /// Creates an empty profile of a plan.
     pub fn new(plan: &Plan) -> Profile {
         let half = plan.dispatches.iter().any(Dispatch::has_half);
         Profile { clock: Stopwatch::start(), kernels: BTreeMap::new(), spans: vec![], half }
     }
 
-    /// Runs a phase and takes its kernels' times.
+    /// Runs a phase and records the times of its kernels.
     pub(crate) fn run(
         &mut self,
         backend: &mut dyn Backend,
@@ -116,7 +116,8 @@ impl Profile {
         }
     }
 
-    /// What `steps` profiled steps came to, each of which takes `step_ms` on the clock when nothing is timed.
+    /// Returns the table of `steps` profiled steps, each of which takes `step_ms` on the clock without timing of
+    /// kernels.
     pub fn report(&self, steps: u32, step_ms: f64, peak: Peak) -> Report {
         let steps = f64::from(steps.max(1));
         let best = peak.of(self.half);
@@ -139,7 +140,7 @@ impl Profile {
         Report { step_ms, kernels_ms, overhead_ms: step_ms - kernels_ms, peak, rows }
     }
 
-    /// The time line in the Trace Event Format, which Perfetto and Chrome's tracing show.
+    /// Returns the time line in the Trace Event Format, which Perfetto and Chrome's tracing show.
     pub fn trace(&self) -> Value {
         let event = |span: &Span| {
             json!({
@@ -153,13 +154,14 @@ impl Profile {
 }
 
 impl Peak {
-    /// The best of products, in 10⁹ operations a second; of half precision where it is used and faster.
+    /// Returns the best speed of products, in 10⁹ operations per second; in half precision if `half` and if that is
+    /// faster.
     pub fn of(&self, half: bool) -> f64 {
         self.half_gflops.filter(|_| half).map_or(self.gflops, |half| half.max(self.gflops))
     }
 }
 
-/// Bytes that a dispatch reads and writes, each element once.
+/// Returns the bytes that a dispatch reads and writes, each element once.
 pub fn moved_bytes(dispatch: &Dispatch) -> u64 {
     let args = dispatch.kernel.args.iter().zip(&dispatch.args);
     args.map(|(arg, view)| {
@@ -169,8 +171,8 @@ pub fn moved_bytes(dispatch: &Dispatch) -> u64 {
     .sum()
 }
 
-/// Floating-point operations that training on a token takes: 6 a parameter that a product uses, and the causal half of
-/// attention's products. What is computed again to save memory does not count.
+/// Returns the floating-point operations that training on a token takes: 6 per parameter that a product uses, and the
+/// causal half of attention's products. Recomputation to save memory does not count.
 pub fn flops_per_token<'a>(
     config: &GptConfig,
     parameters: impl Iterator<Item = &'a ParamInfo>,
@@ -181,12 +183,12 @@ pub fn flops_per_token<'a>(
     6.0 * used as f64 + 6.0 * (config.n_layer * config.n_embd * seq) as f64
 }
 
-/// The best that a device does, measured once for a GPU with a cache folder: a large product of each precision by its
-/// fastest variant, and a copy.
+/// Returns the best speeds of a device: those of a large product in each precision with its fastest variant, and of a
+/// copy. A GPU with a cache folder is measured only once.
 ///
 /// # Errors
 ///
-/// If the device has no room for it, or is lost.
+/// If the device has no room for the measurement, or is lost.
 pub fn peak(device: &Device) -> Result<Peak> {
     let Device::Gpu(gpu) = device else { return Ok(cpu_peak()) };
     if let Some(peak) = gpu.measured().peak {
@@ -197,13 +199,13 @@ pub fn peak(device: &Device) -> Result<Peak> {
     let gflops = gpu_gflops(gpu, |edge| product(gpu.limits(), edge))?;
     let peak = Peak { gflops, half_gflops, gb_per_s: gpu.copy_gb_per_s()? };
     gpu.measured().peak = Some(peak);
-    // Without a file it is measured again at the next start, and nothing else.
+    // If the file cannot be written, the speeds are measured again at the next start, and nothing else is lost.
     let _ = gpu.save_measured();
     Ok(peak)
 }
 
-/// The best of a device's products, in 10⁹ operations per second, of half precision where `half` is used and faster:
-/// [`Peak::of`], without the time that the CPU's memory would take to measure.
+/// Returns the best speed of a device's products, in 10⁹ operations per second, in half precision if `half` and if that
+/// is faster: [`Peak::of`], without the time that measuring the CPU's memory would take.
 ///
 /// # Errors
 ///
@@ -215,7 +217,7 @@ pub fn best_gflops(device: &Device, half: bool) -> Result<f64> {
     }
 }
 
-/// A square product.
+/// Returns the plan of a square product.
 fn product(limits: Limits, edge: usize) -> Plan {
     let mut g = Graph::new(limits, false, 1e-5);
     let [a, b] = ["a", "b"].map(|name| g.input(name, edge * edge));
@@ -224,7 +226,7 @@ fn product(limits: Limits, edge: usize) -> Plan {
     g.plan
 }
 
-/// Operations a second of products by the fastest variant, in 10⁹.
+/// Returns the operations per second of products with the fastest variant, in 10⁹.
 fn gpu_gflops(device: &Arc<GpuDevice>, plan: impl Fn(usize) -> Plan) -> Result<f64> {
     let mut best: f64 = 0.0;
     for edge in EDGES {
@@ -250,7 +252,7 @@ fn product_gflops(edge: usize, ms: f64) -> f64 {
     2.0 * (edge as f64).powi(3) / (ms * 1e6)
 }
 
-/// The fastest of some runs of a plan's one dispatch, after one that warms up; infinite if there was none.
+/// Returns the fastest time of a plan's only dispatch, after a warm-up run; infinite if no time was measured.
 fn fastest_ms(backend: &mut dyn Backend) -> f64 {
     let mut run = |_| backend.run_timed(0..1, &Step::default()).into_iter().sum();
     run(0);
@@ -322,7 +324,7 @@ mod tests {
 
     #[test]
     fn gpt2_takes_what_its_paper_says() {
-        // 85 million parameters in blocks and 38.6 million in the head, of 124 million with the positions.
+        // The blocks have 85 million parameters and the head has 38.6 million, of 124 million with the positions.
         let config = GptConfig::gpt2();
         let all = crate::model::schema(&config, &crate::FineTune::default());
         let flops = flops_per_token(&config, all.own(), 1024);

@@ -1,6 +1,6 @@
-//! Repositories of Hugging Face's hub: their names, and where their files lie on this machine.
+//! Repositories of Hugging Face's hub: their names, and the places of their files on this machine.
 //!
-//! The layout of the cache is that of Hugging Face's own tools, see [`crate::hub`], which brings the files there.
+//! The layout of the cache is that of Hugging Face's own tools, see [`crate::hub`], which downloads the files to it.
 
 use std::fmt;
 use std::fs;
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The branch that is meant where no revision is named.
+/// The default branch if no revision is given.
 const MAIN: &str = "main";
 /// The longest name of a repository, in bytes.
 const LONGEST_NAME: usize = 96;
-/// Whether this is written as a path, or stands in a folder that is there, so that no repository is meant.
+/// Whether the text is written as a path, or lies in an existing folder, so that it does not mean a repository.
 pub(crate) fn is_path(named: &Path) -> bool {
     let text = named.to_string_lossy();
     let parent = named.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -23,12 +23,12 @@ pub(crate) fn is_path(named: &Path) -> bool {
         || !text.contains('@') && parent.is_some_and(Path::is_dir)
 }
 
-/// A name on the hub, if this is one and no path.
+/// Returns the name on the hub, if the text is one and not a path.
 pub(crate) fn hub_name(text: &str) -> Option<ModelName> {
     if is_path(Path::new(text)) { None } else { ModelName::parse(text) }
 }
 
-/// The repository and the commit whose files lie in this folder of the cache, if it is one.
+/// Returns the repository and the commit whose files are in this folder of the cache, if it is such a folder.
 ///
 /// ```
 /// use std::path::Path;
@@ -53,7 +53,7 @@ pub struct ModelName {
 }
 
 impl ModelName {
-    /// `NAME`, `ORG/NAME`, either with `@REVISION`: a branch, a tag or a commit. `None` if it cannot be one.
+    /// Parses `NAME` or `ORG/NAME`, with an optional `@REVISION`: a branch, a tag or a commit. `None` if it is invalid.
     ///
     /// ```
     /// use wgpt::hub::ModelName;
@@ -86,12 +86,12 @@ impl ModelName {
         good.then_some(name)
     }
 
-    /// The repository's folder within the cache.
+    /// Returns the repository's folder within the cache.
     pub(crate) fn folder(&self, cache: &Path) -> PathBuf {
         cache.join(format!("models--{}", self.repository.replace('/', "--")))
     }
 
-    /// The commit that the revision is, or was when it was last asked for; `folder` is the repository's.
+    /// Returns the commit of the revision, as it was when last requested; `folder` is the repository's.
     pub(crate) fn commit(&self, folder: &Path) -> Option<String> {
         if is_commit(&self.revision) {
             return Some(self.revision.clone());
@@ -110,12 +110,12 @@ impl fmt::Display for ModelName {
     }
 }
 
-/// Whether this is a commit's name, and so one that always means the same, and a safe name of a folder.
+/// Whether this is a commit hash, which never changes its meaning and is a safe folder name.
 pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// The folder of a repository's files in the cache, if its configuration is there.
+/// Returns the folder of a repository's files in the cache, if its configuration is there.
 ///
 /// # Errors
 ///
@@ -127,11 +127,11 @@ pub(crate) fn cached(name: &ModelName) -> Result<Option<PathBuf>> {
     Ok(snapshot.filter(|snapshot| snapshot.join("config.json").is_file()))
 }
 
-/// The home folder of Hugging Face's tools, if there is one, and the folder where they keep models.
+/// Returns the home folder of Hugging Face's tools, if there is one, and the folder where they store models.
 ///
 /// # Errors
 ///
-/// If the user has no home folder and no variable says where the cache is.
+/// If the user has no home folder and no variable sets the cache folder.
 pub(crate) fn folders() -> Result<(Option<PathBuf>, PathBuf)> {
     let folder = |name| variable(name).map(PathBuf::from);
     let cache_home =
@@ -145,7 +145,7 @@ pub(crate) fn folders() -> Result<(Option<PathBuf>, PathBuf)> {
     Ok((home, cache))
 }
 
-/// An environment variable that is set to something.
+/// Returns an environment variable if it is set and not empty.
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var_os(name)
         .map(|value| value.to_string_lossy().into_owned())

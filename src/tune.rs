@@ -1,8 +1,8 @@
-//! Tuning: which variant of each kernel is the fastest on this adapter, by measurement.
+//! Tuning: finds the fastest variant of each kernel on this adapter by measurement.
 //!
-//! Dispatches are timed by class ([`class`]): each variant that the adapter can run, alone, on buffers of
-//! the dispatch's own sizes. Before that each variant is compared with its twin; one that differs is never used. What is
-//! found is kept in the device's cache folder ([`Measured`]), so that the next start finds it.
+//! Dispatches are timed by class ([`class`]): each variant that the adapter can run, alone, on buffers of the
+//! dispatch's own sizes. Before that each variant is compared with its twin; one that differs is never used. The
+//! results are kept in the device's cache folder ([`Measured`]) for the next start.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,25 +17,25 @@ use crate::kernel::rows::{self, Place};
 use crate::kernel::{Draw, Kernel, Step, Variant};
 use crate::plan::{Dispatch, Plan, Role, View};
 
-/// How long a start may time kernels; what is left then waits for the next start.
+/// The longest time that a start may spend on timing; the rest is left for the next start.
 pub const BUDGET: Duration = Duration::from_secs(3);
 
-/// How long the runs of one variant may take, beyond the first two.
+/// The longest time of the runs of one variant, beyond the first two.
 const SAMPLING: Duration = Duration::from_millis(100);
-/// Runs of a variant, at most, after one that warms up.
+/// The most timed runs of a variant, after a warm-up run.
 const SAMPLES: usize = 7;
 
-/// How much is timed.
+/// The amount of tuning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effort {
-    /// What is not known yet, within [`BUDGET`].
+    /// Only classes that are not measured yet, within [`BUDGET`].
     Missing,
-    /// Everything, however long it takes.
+    /// All classes, without a time limit.
     All,
 }
 
-/// Measures which variants of a plan's kernels are fast on a device, and keeps it in the device's cache folder. On a
-/// device whose choices are made already ([`GpuDevice::with_choices`]) there is nothing to find out.
+/// Measures which variants of a plan's kernels are fast on a device, and keeps the result in the device's cache folder.
+/// Does nothing on a device whose choices are already fixed ([`GpuDevice::with_choices`]).
 ///
 /// # Errors
 ///
@@ -67,7 +67,7 @@ pub fn tune(
         if effort == Effort::Missing && clock.elapsed() > BUDGET {
             break;
         }
-        // Where a dispatch cannot be timed by itself, for want of memory, the guess is kept.
+        // If a dispatch cannot be timed alone, for lack of memory, the default variant is kept.
         if let Ok(ms) = time(device, dispatch) {
             device.measured().learn(dispatch, device.has(), ms);
         }
@@ -78,7 +78,7 @@ pub fn tune(
     Ok(())
 }
 
-/// A dispatch of each class that has several sound variants and was not timed, the most work first.
+/// Returns a dispatch of each class that has several sound variants and was not timed, the most work first.
 fn unknown<'a>(device: &GpuDevice, plan: &'a Plan) -> Vec<&'a Dispatch> {
     let measured = device.measured();
     let mut classes: BTreeMap<String, (u64, &Dispatch)> = BTreeMap::new();
@@ -86,7 +86,8 @@ fn unknown<'a>(device: &GpuDevice, plan: &'a Plan) -> Vec<&'a Dispatch> {
     {
         let work = classes.entry(class(dispatch)).or_insert((0, dispatch));
         work.0 += (dispatch.kernel.flops)(&dispatch.dims);
-        // Of generation with few rows and many, which take the same, that with one is timed: it is replayed the most.
+        // Replays of generation with few rows and with many share a class; the one with the fewest is timed: it is
+        // replayed most.
         if (dispatch.dims.T, dispatch.dims.M) < (work.1.dims.T, work.1.dims.M) {
             work.1 = dispatch;
         }
@@ -112,7 +113,7 @@ fn compare(device: &Arc<GpuDevice>, plan: &Plan, on_notice: &mut dyn FnMut(Notic
         let all: Vec<&'static Kernel> = kernels.values().map(|(d, _)| d.kernel).collect();
         let together = verified(device, name, &all)?;
         for (kernel, (dispatch, variant)) in kernels {
-            // Where one does not compile, the others are still compared.
+            // If one does not compile, the others are still compared.
             let found = match &together {
                 Err(_) if all.len() > 1 => &verified(device, name, &[dispatch.kernel])?,
                 found => found,
@@ -131,11 +132,11 @@ fn compare(device: &Arc<GpuDevice>, plan: &Plan, on_notice: &mut dyn FnMut(Notic
     Ok(())
 }
 
-/// What comparing the variant `name` of some kernels finds, or why it cannot be compared.
+/// Compares the variant `name` of some kernels; returns the results, or the reason why it cannot be compared.
 ///
 /// # Errors
 ///
-/// If the device is lost, for which no variant is to blame.
+/// If the device is lost, which is no variant's fault.
 fn verified(
     device: &Arc<GpuDevice>,
     name: &str,
@@ -148,7 +149,7 @@ fn verified(
     }
 }
 
-/// What is wrong with a variant, if something is; one that was not compared is not known to be right.
+/// Returns the fault of a variant, if it has one; a variant that was not compared is not known to be right.
 fn fault(row: Option<&Row>) -> Option<String> {
     match row {
         Some(row) if row.passes() => None,
@@ -159,7 +160,7 @@ fn fault(row: Option<&Row>) -> Option<String> {
     }
 }
 
-/// How many milliseconds each sound variant takes on a dispatch, by name.
+/// Returns the milliseconds that each sound variant takes for a dispatch, by name.
 fn time(device: &Arc<GpuDevice>, dispatch: &Dispatch) -> Result<BTreeMap<String, f64>> {
     let mut times = BTreeMap::new();
     let plan = Arc::new(alone(dispatch));
@@ -174,7 +175,7 @@ fn time(device: &Arc<GpuDevice>, dispatch: &Dispatch) -> Result<BTreeMap<String,
     Ok(times)
 }
 
-/// Puts the rows of generation into the middle of a context, where it is half of the time; every slot draws a token.
+/// Places the rows of generation in the middle of a context, their average position; every slot draws a token.
 fn write_rows(gpu: &mut Gpu, dispatch: &Dispatch) {
     let middle = dispatch.dims.S.saturating_sub(dispatch.dims.T) / 2;
     for (arg, index) in dispatch.kernel.args.iter().zip(0..) {
@@ -194,7 +195,7 @@ fn write_rows(gpu: &mut Gpu, dispatch: &Dispatch) {
     }
 }
 
-/// The median of some runs of a plan, after one that warms up.
+/// Returns the median time of some runs of a plan, after a warm-up run.
 fn median_ms(gpu: &mut Gpu, step: &Step) -> Result<f64> {
     let all = 0..gpu.plan().dispatches.len();
     let mut ms: Vec<f64> = vec![];
@@ -208,7 +209,7 @@ fn median_ms(gpu: &mut Gpu, step: &Step) -> Result<f64> {
     Ok(ms[ms.len() / 2])
 }
 
-/// A plan of one dispatch, with a buffer for each argument.
+/// Returns a plan with one dispatch, with a buffer for each argument.
 fn alone(dispatch: &Dispatch) -> Plan {
     let mut plan = Plan::default();
     let args = dispatch

@@ -1,7 +1,7 @@
-//! The one place where the host waits: for a device, for a future, or for a while.
+//! The only place where the host waits: for a device, for a future, or for some time.
 //!
-//! Nothing above this module is async. Where a thread must not block, as in a browser, these functions are what hands the
-//! thread back until the time has come.
+//! Nothing above this module is async. Where a thread must not block, as in a browser, these functions return control
+//! to the environment until the wait is over.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use wgpu::{Device, PollError, PollType, SubmissionIndex};
 
 use crate::clock::Stopwatch;
 
-/// Waits for a future, which wgpu returns where it asks a driver for something.
+/// Waits for a future, which wgpu returns when it makes a request to a driver.
 pub(crate) fn for_future<T>(future: impl Future<Output = T>) -> T {
     pollster::block_on(future)
 }
 
-/// Waits for a while.
+/// Waits for some time.
 #[cfg_attr(not(feature = "download"), expect(dead_code, reason = "only a download waits its turn"))]
 pub(crate) fn for_time(pause: Duration) {
     std::thread::sleep(pause);
 }
 
-/// Waits until something is so that another thread is about to bring about; returns whether it came so far.
+/// Waits until a condition holds that another thread will make true; returns whether it did before `patience` ended.
 pub(crate) fn until(is_so: impl Fn() -> bool, patience: Duration) -> bool {
     let clock = Stopwatch::start();
     while !is_so() && clock.elapsed() < patience {
@@ -29,8 +29,8 @@ pub(crate) fn until(is_so: impl Fn() -> bool, patience: Duration) -> bool {
     is_so()
 }
 
-/// Waits until a device has completed a submission, or without one everything that was submitted, and has called
-/// back whoever waits for that.
+/// Waits until a device has completed a submission, or without one all submitted work, and has run the callbacks for
+/// it.
 ///
 /// # Errors
 ///
@@ -43,7 +43,7 @@ pub(crate) fn for_device(
     device.poll(until).map(drop)
 }
 
-/// Lets a device call back whoever waits for what it has completed, and returns at once.
+/// Lets a device run the callbacks for completed work, and returns at once.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
-// What the variants of Adam share.
+// The constants that the variants of Adam share.
 
-// 1 - exp(x) for x <= 0. Near 0 the difference would lose its digits: there a series, whose first
-// term left out is below 2^-24 of the whole.
+// Computes 1 - exp(x) for x <= 0. Near 0 the difference would lose digits; there a series is used, whose first
+// omitted term is below 2^-24 of the whole.
 fn one_minus_exp(x: f32) -> f32 {
     if x < -0.5 {
         return 1.0 - exp(max(x, -80.0));

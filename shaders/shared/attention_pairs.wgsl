@@ -1,8 +1,8 @@
-// What the backward pass makes of the products of one position with four others, which are APART from each other. A
+// The backward pass's formulas for the products of one position with four others, which are APART from each other. A
 // kernel declares APART, `lse` and `delta`.
 
-// p and ds of position `own` with four others from `other` on, from q · k (s) and dout · v (dp); `head_row` is where
-// the head's positions begin in lse and delta.
+// Computes p and ds of position `own` with four others from `other` on, from q · k (s) and dout · v (dp); `head_row`
+// is where the head's positions begin in lse and delta.
 fn pairs_of(
     s: vec4<f32>,
     dp: vec4<f32>,

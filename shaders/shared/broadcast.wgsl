@@ -1,4 +1,4 @@
-// What a lane of a subgroup of 8 has, to all of them: a lane has to be a constant there.
+// Broadcasts a matrix from one lane of a subgroup of 8 to all of them: the lane must be a constant there.
 
 fn lane0(m: mat4x4<f32>) -> mat4x4<f32> {
     return mat4x4(

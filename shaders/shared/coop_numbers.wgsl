@@ -1,4 +1,4 @@
-// Tiles for cooperative matrices number by number: Metal loads matrices from nothing else.
+// Tiles for cooperative matrices as scalars: Metal loads matrices from nothing else.
 
 const WIDTH = 1u;
 alias TileElement = f16;

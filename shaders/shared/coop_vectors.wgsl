@@ -1,4 +1,4 @@
-// Tiles for cooperative matrices as vectors of four: one store a vector.
+// Tiles for cooperative matrices as vectors of four: one store per vector.
 
 const WIDTH = 4u;
 alias TileElement = vec4<f16>;

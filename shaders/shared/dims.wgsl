@@ -32,12 +32,12 @@ struct Dims {
 
 @group(0) @binding(0) var<uniform> dims: Dims;
 
-// The column and the row of a workgroup in its grid, of which a dispatch may be a part.
+// Returns the column and the row of a workgroup in its grid; a dispatch may be a part of the grid.
 fn group_tile(group: vec3<u32>) -> vec2<u32> {
     return group.xy + dims.FIRST;
 }
 
-// The number of a workgroup in a grid that `grid::fold` made; the last ones may be past the end.
+// Returns the number of a workgroup in a grid from `grid::fold`; the last ones may be past the end.
 fn group_index(group: vec3<u32>) -> u32 {
     let tile = group_tile(group);
     return tile.y * GRID_LARGEST + tile.x;

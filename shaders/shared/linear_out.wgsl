@@ -1,4 +1,4 @@
-// What comes out of a linear layer: out (B, T, OC), which is (M, N), with its bias. A kernel declares both.
+// The output of a linear layer: out (B, T, OC), which is (M, N), with its bias. A kernel declares both.
 
 fn store(m: u32, n: u32, value: f32) {
     let i = m * dims.OC + n;

@@ -1,12 +1,12 @@
-// Rows of logits in vectors of four: they begin LD apart, a multiple of four, and what pads them past V counts
-// for nothing.
+// Rows of logits in vectors of four: they begin LD apart, a multiple of four, and the padding past V does not
+// affect the results.
 
-// The columns of vector `v`.
+// Returns the columns of vector `v`.
 fn columns(v: u32) -> vec4<u32> {
     return vec4(4u * v) + vec4(0u, 1u, 2u, 3u);
 }
 
-// The logits of vector `v` of a row, the lowest in the place of what pads it.
+// Returns the logits of vector `v` of a row, with the lowest number in place of the padding.
 fn logits_four(row: u32, v: u32) -> vec4<f32> {
     let x = vec4<f32>(logits[row * (dims.LD / 4u) + v]);
     return select(vec4(LOWEST), x, columns(v) < vec4(dims.V));
@@ -17,7 +17,7 @@ struct Statistics {
     sum: f32, // of the exponentials relative to the largest
 }
 
-// Of every `lanes`th vector of a row from `lane` on, in one read.
+// Returns the statistics of every `lanes`th vector of a row from `lane` on, in one read.
 fn statistics(row: u32, lane: u32, lanes: u32) -> Statistics {
     var found = Statistics(LOWEST, 0.0);
     for (var v = lane; v < (dims.V + 3u) / 4u; v += lanes) {

@@ -1,10 +1,10 @@
-// What becomes of a row of logits in cross-entropy's backward pass, in vectors of four.
+// The gradient of a row of logits in cross-entropy's backward pass, in vectors of four.
 
-// Turns every `lanes`th vector from `lane` on into its gradient, and what pads the row into zeros. The lane
-// that owns the target's column writes the loss, before it overwrites the logit.
+// Turns every `lanes`th vector from `lane` on into its gradient, and the padding of the row into zeros. The lane
+// that owns the target's column writes the loss before it overwrites the logit.
 fn write_gradient(row: u32, lane: u32, lanes: u32, largest: f32, sum: f32) {
     let target_id = targets[row];
-    let ignored = target_id >= dims.V; // IGNORE is one such
+    let ignored = target_id >= dims.V; // also true for IGNORE
     if ignored && lane == 0u {
         row_loss[row] = 0.0;
     }

@@ -1,4 +1,4 @@
-// What every engine of a matrix product reads its operands by: four neighbours in memory, 0 outside.
+// How every engine of a matrix product reads its operands: four neighbours in memory, 0 outside.
 //
 // The product is out (M,N) = a (M,K) · b (K,N). A kernel declares
 //     sizes()                     M, K, N
@@ -6,14 +6,14 @@
 //     strides_fit()               whether all rows begin at multiples of four
 //     a_at(m, k), b_at(k, n)      one element
 //     a_four(m, k), b_four(k, n)  four neighbours from there on, where a multiple of four begins
-//     store(m, n, x), store_four  the same of what comes out, with whatever else the kernel does to it
-//     B_SUMS, store_sum(n, x)     whether the sum of each column of b is wanted, and where it goes
+//     store(m, n, x), store_four  the same for the output, with any further operation of the kernel
+//     B_SUMS, store_sum(n, x)     whether the sum of each column of b is needed, and its destination
 // and an engine has `main`: it computes the sums in tiles and stores each once.
 
-// There are no loops here that could do without: Mesa's drivers that run on a CPU end a shader's loops,
-// silently, after 65,535 rounds of all of them.
+// Loops are avoided where possible: Mesa's drivers that run on a CPU end a shader's loops silently after 65,535
+// iterations of all of them.
 
-// Neighbour `i` of a (m, k), one by one.
+// Returns neighbour `i` of a (m, k), reading single elements.
 fn a_near(m: u32, k: u32, i: u32, inside: u32) -> f32 {
     if i >= inside {
         return 0.0;
@@ -21,7 +21,7 @@ fn a_near(m: u32, k: u32, i: u32, inside: u32) -> f32 {
     return a_at(m + select(i, 0u, A_ALONG_K), k + select(0u, i, A_ALONG_K));
 }
 
-// Neighbour `i` of b (k, n), one by one.
+// Returns neighbour `i` of b (k, n), reading single elements.
 fn b_near(k: u32, n: u32, i: u32, inside: u32) -> f32 {
     if i >= inside {
         return 0.0;
@@ -29,7 +29,7 @@ fn b_near(k: u32, n: u32, i: u32, inside: u32) -> f32 {
     return b_at(k + select(0u, i, B_ALONG_K), n + select(i, 0u, B_ALONG_K));
 }
 
-// a (m, k..k+4) or a (m..m+4, k).
+// Returns a (m, k..k+4) or a (m..m+4, k).
 fn a_vector(m: u32, k: u32, size: vec3<u32>, fit: bool) -> vec4<f32> {
     if m >= size.x || k >= size.y {
         return vec4(0.0);
@@ -41,7 +41,7 @@ fn a_vector(m: u32, k: u32, size: vec3<u32>, fit: bool) -> vec4<f32> {
     return vec4(a_near(m, k, 0u, inside), a_near(m, k, 1u, inside), a_near(m, k, 2u, inside), a_near(m, k, 3u, inside));
 }
 
-// b (k..k+4, n) or b (k, n..n+4).
+// Returns b (k..k+4, n) or b (k, n..n+4).
 fn b_vector(k: u32, n: u32, size: vec3<u32>, fit: bool) -> vec4<f32> {
     if n >= size.z || k >= size.y {
         return vec4(0.0);
@@ -53,7 +53,7 @@ fn b_vector(k: u32, n: u32, size: vec3<u32>, fit: bool) -> vec4<f32> {
     return vec4(b_near(k, n, 0u, inside), b_near(k, n, 1u, inside), b_near(k, n, 2u, inside), b_near(k, n, 3u, inside));
 }
 
-// a (m..m+4, k..k+4): row i holds four neighbours in m, of k + i.
+// Returns a (m..m+4, k..k+4): row i holds four neighbours in m, of k + i.
 fn a_block(m: u32, k: u32, size: vec3<u32>, fit: bool) -> mat4x4<f32> {
     if A_ALONG_K {
         return transpose(mat4x4(
@@ -71,7 +71,7 @@ fn a_block(m: u32, k: u32, size: vec3<u32>, fit: bool) -> mat4x4<f32> {
     );
 }
 
-// b (k..k+4, n..n+4): row i holds four neighbours in n, of k + i.
+// Returns b (k..k+4, n..n+4): row i holds four neighbours in n, of k + i.
 fn b_block(k: u32, n: u32, size: vec3<u32>, fit: bool) -> mat4x4<f32> {
     if B_ALONG_K {
         return transpose(mat4x4(
@@ -89,7 +89,7 @@ fn b_block(k: u32, n: u32, size: vec3<u32>, fit: bool) -> mat4x4<f32> {
     );
 }
 
-// Stores out (m, n..n+4), what lies inside of it.
+// Stores the elements of out (m, n..n+4) that lie inside of it.
 fn store_vector(m: u32, n: u32, size: vec3<u32>, fit: bool, value: vec4<f32>) {
     if m >= size.x || n >= size.z {
         return;

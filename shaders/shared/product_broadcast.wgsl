@@ -1,13 +1,13 @@
-// The matrix product of one subgroup of 8: 16 rows and 128 columns, without workgroup memory.
+// The matrix product by one subgroup of 8: 16 rows and 128 columns, without workgroup memory.
 //
-// Every invocation keeps 16 rows of 16 columns in registers. Four values of k at a time: the subgroup
-// reads its part of `a` once, two vectors an invocation, and hands each number to all by a broadcast;
-// each invocation reads its own columns of `b`. Where a load costs as much as many multiply-adds (a GPU
-// that a CPU plays), that is the least of them: 18 vectors for 1024 multiply-adds. Rows and columns past
+// Every invocation keeps 16 rows of 16 columns in registers. For four values of k at a time, the subgroup reads
+// its part of `a` once, two vectors per invocation, and passes each number to all lanes by a broadcast; each
+// invocation reads its own columns of `b`. This is for devices where a load costs as much as many multiply-adds
+// (a GPU emulated by a CPU): it needs the fewest loads, 18 vectors per 1024 multiply-adds. Rows and columns past
 // the end read the last ones instead, and are not stored.
 
 const ROWS = 16u;
-const COLUMNS = 16u; // an invocation
+const COLUMNS = 16u; // per invocation
 
 // Adds the products of 16 numbers of one column of `a` and an invocation's columns of one row of `b`.
 fn multiply(sums: ptr<function, array<mat4x4<f32>, ROWS>>, low: f32, high: f32, b: mat4x4<f32>) {
@@ -29,7 +29,7 @@ fn multiply(sums: ptr<function, array<mat4x4<f32>, ROWS>>, low: f32, high: f32, 
     (*sums)[15] += subgroupBroadcast(high, 7u) * b;
 }
 
-// a (m, k..k+4)
+// Returns a (m, k..k+4).
 fn a_row(m: u32, k: u32) -> vec4<f32> {
     if A_ALONG_K {
         return a_four(m, k);
@@ -37,7 +37,7 @@ fn a_row(m: u32, k: u32) -> vec4<f32> {
     return vec4(a_at(m, k), a_at(m, k + 1u), a_at(m, k + 2u), a_at(m, k + 3u));
 }
 
-// Four columns of b (k..k+4, n..n+4), as rows of k, where neighbours in k are neighbours in memory.
+// Returns four columns of b (k..k+4, n..n+4), as rows of k, where neighbours in k are neighbours in memory.
 fn b_along_k(k: u32, n: u32, last: u32) -> mat4x4<f32> {
     return transpose(mat4x4(
         b_four(k, min(n, last)),
@@ -47,7 +47,7 @@ fn b_along_k(k: u32, n: u32, last: u32) -> mat4x4<f32> {
     ));
 }
 
-// An invocation's columns of one row of `b`, where neighbours in n are neighbours in memory.
+// Returns an invocation's columns of one row of `b`, where neighbours in n are neighbours in memory.
 fn b_along_n(k: u32, n: u32, last: u32) -> mat4x4<f32> {
     return mat4x4(
         b_four(k, min(n, last - 3u)),
@@ -57,7 +57,7 @@ fn b_along_n(k: u32, n: u32, last: u32) -> mat4x4<f32> {
     );
 }
 
-// An invocation's columns of one row of `b`, one by one.
+// Returns an invocation's columns of one row of `b`, reading single elements.
 fn b_row(k: u32, n: u32, last: u32) -> mat4x4<f32> {
     return mat4x4(
         b_each(k, n, last),
@@ -76,7 +76,7 @@ fn b_each(k: u32, n: u32, last: u32) -> vec4<f32> {
     );
 }
 
-// The sums of an invocation's columns of `b`.
+// Computes the sums of an invocation's columns of `b`.
 fn sum_columns(n: u32, size: vec3<u32>) {
     var sums: mat4x4<f32>;
     for (var k = 0u; k < size.y; k++) {

@@ -1,37 +1,37 @@
 // The matrix product on matrix units: operands in half precision, sums in single.
 //
 // One workgroup of 8 subgroups computes a tile of matrices of EDGE x EDGE. With one slice the tile is 8 x 8
-// matrices, 2 x 4 a subgroup; with two, for products that would leave most of a device idle, it is 4 x 4,
-// and each half of the subgroups has 2 x 2 of all of them and every other EDGE of k. What lies along 2 or 4
-// EDGE of k at a time goes through workgroup memory, in the order in which it lies in memory, so that
-// nothing is transposed: a matrix is loaded by rows or by columns. The next step's vectors are read while
-// this one's are multiplied. The sums have no elements that could be reached, so each matrix goes through
+// matrices, 2 x 4 per subgroup; with two, for products that would leave most of a device idle, it is 4 x 4,
+// and each half of the subgroups computes all of it, 2 x 2 per subgroup, for every other EDGE of k. The operands
+// of 2 or 4 EDGE of k at a time go through workgroup memory, in their order in global memory, so that nothing is
+// transposed: a matrix is loaded by rows or by columns. The vectors of the next step are read while those of this
+// step are multiplied. The elements of the sums cannot be accessed in the matrices, so each matrix goes through
 // workgroup memory once more before it is stored; there the slices are added up.
 //
-// With EDGE 16 and one slice a step of 32 moves 16 KiB for 1 MFLOP: 64 FLOPs a byte of global memory, 21 a
+// With EDGE 16 and one slice a step of 32 moves 16 KiB for 1 MFLOP: 64 FLOPs per byte of global memory, 21 per
 // byte of workgroup memory; with two slices 32 and 16.
 
 const TILE = 8u * EDGE / SLICES;
 const TILE_K = 2u * EDGE * SLICES;
-const DOWN = 2u;                             // matrices of a subgroup, one below the other
-const ACROSS = 4u / SLICES;                  // and side by side
-const SUBGROUPS = 8u / SLICES;               // of a slice
+const DOWN = 2u;                             // matrices of a subgroup, vertically
+const ACROSS = 4u / SLICES;                  // and horizontally
+const SUBGROUPS = 8u / SLICES;               // per slice
 const INVOCATIONS = 8u * SUBGROUP;
-const VECTORS = TILE * TILE_K / 4u;          // of a tile of either operand
-const FETCHED = VECTORS / INVOCATIONS;       // of them, by one invocation
-const PAD = 2u;                              // vectors, so that rows fall into different banks
+const VECTORS = TILE * TILE_K / 4u;          // per tile of either operand
+const FETCHED = VECTORS / INVOCATIONS;       // of these, per invocation
+const PAD = 2u;                              // in vectors, so that rows fall into different banks
 const TILE_LENGTH = TILE * (TILE_K / 4u + PAD);
 
 // The tile of `a` and then that of `b`, as vectors or as numbers: shared/coop_vectors.wgsl.
 var<workgroup> tiles: array<TileElement, 2u * TILE_LENGTH * 4u / WIDTH>;
 var<workgroup> stage: array<f32, 8u * EDGE * EDGE>;
 
-// Vectors of a row of a tile as it lies in memory: along k, or along the tile's side.
+// Returns the vectors of a row of a tile in global memory: along k, or along the tile's side.
 fn row_vectors(along_k: bool) -> u32 {
     return select(TILE, TILE_K, along_k) / 4u;
 }
 
-// Where vector `i` of a tile lies in workgroup memory.
+// Returns the place of vector `i` of a tile in workgroup memory.
 fn tile_index(i: u32, along_k: bool) -> u32 {
     let width = row_vectors(along_k);
     return i / width * (width + PAD) + i % width;
@@ -75,7 +75,7 @@ fn load_b(k: u32, n: u32) -> MatrixB {
     return coopLoadT<MatrixB>(&tiles[at * 4u / WIDTH], pitch * 4u / WIDTH);
 }
 
-// Four neighbours of a sum.
+// Returns four neighbours of a sum.
 fn staged(at: u32) -> vec4<f32> {
     return vec4(stage[at], stage[at + 1u], stage[at + 2u], stage[at + 3u]);
 }

@@ -1,4 +1,4 @@
-// For kernels that do not want the sums of b's columns.
+// For kernels that do not need the sums of b's columns.
 
 const B_SUMS = false;
 

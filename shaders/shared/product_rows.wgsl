@@ -1,9 +1,9 @@
-// The matrix product of a few rows, bound by the memory that `b` comes from: what generation needs.
+// The matrix product of a few rows, limited by the memory that holds `b`: generation uses it.
 //
-// One workgroup computes 32 columns of 8 rows, each row in one order whatever the number of rows. An invocation owns
-// four columns and every 32nd block of four values of k, so that a row of `b` is read 128 bytes (64 in half precision)
-// at a time and each number once; then the workgroup adds up the parts of a row at a time. Each byte of `b` in f32 costs
-// 4 FLOPs, which any device has to spare.
+// One workgroup computes 32 columns of 8 rows; the order of each row's sums does not depend on the number of rows. An
+// invocation owns four columns and every 32nd block of four values of k, so that a row of `b` is read 128 bytes (64 in
+// half precision) at a time and each number once; then the workgroup adds up the parts, one row at a time. Each byte of
+// `b` in f32 costs 4 FLOPs, which any device can do in that time.
 
 const ACROSS = 8u;    // vectors of columns
 const SLICES = 32u;   // shares of k
@@ -11,7 +11,7 @@ const ROWS = 8u;
 
 var<workgroup> parts: array<vec4<f32>, ACROSS * SLICES>;
 
-// Leaves the sum of the parts of each vector of columns in the first ACROSS of them.
+// Stores the sum of the parts of each vector of columns in the first ACROSS of them.
 fn add_up(local: u32) {
     for (var stride = SLICES / 2u; stride > 0u; stride /= 2u) {
         workgroupBarrier();

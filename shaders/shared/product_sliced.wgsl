@@ -1,12 +1,12 @@
-// The matrix product whose tiles of 64 would be too few to fill a device: smaller tiles, and each sum in
-// SLICES parts, which the workgroup adds up, in the same order always.
+// The matrix product for which tiles of 64 would be too few to fill a device: it has smaller tiles, and computes
+// each sum in SLICES parts, which the workgroup adds up, always in the same order.
 //
 // One workgroup computes a tile of 32 x 32. Of each 64 columns of `a` and rows of `b` that go through
 // workgroup memory, a slice of 64 invocations multiplies 16, and every invocation keeps 4 x 4 sums. This
-// makes 4 workgroups of 256 where the tiles of 64 make one of 64: 16 times the invocations.
+// gives 4 workgroups of 256 where the tiles of 64 give one of 64: 16 times the invocations.
 //
-// Each k costs an invocation 2 vectors of workgroup memory and 16 multiply-adds; a tile moves 16 FLOPs a
-// byte of memory in f32, which the caches have to provide.
+// Each k costs an invocation 2 vectors of workgroup memory and 16 multiply-adds; a tile does 16 FLOPs per
+// byte of memory in f32, which the caches have to deliver.
 
 const TILE = 32u;
 const SLICES = 4u;
@@ -16,10 +16,10 @@ const SIDE = TILE / 4u;              // invocations of a slice along a side of t
 const SLICE = SIDE * SIDE;           // invocations of a slice
 const B_START = STEP * SIDE;         // where the tile of `b` begins
 
-// A tile of `a` and one of `b`; in the end the sums of each slice and row of an invocation's four.
+// A tile of `a` and one of `b`; at the end the sums of each slice and row of an invocation's four.
 var<workgroup> tiles: array<vec4<f32>, 2u * STEP * SIDE>;
 
-// The place of block `i` of a tile: vectors along its side, blocks along k. Neighbours read neighbours.
+// Returns the place of block `i` of a tile: vectors along its side, blocks along k. Neighbours read neighbours.
 fn block_place(i: u32, along_k: bool) -> vec2<u32> {
     if along_k {
         return vec2(i / (STEP / 4u), i % (STEP / 4u));
@@ -35,7 +35,7 @@ fn store_block(start: u32, place: vec2<u32>, block: mat4x4<f32>) {
     tiles[at + 3u * SIDE] = block[3];
 }
 
-// One block an invocation: the first half of them loads `a`, the other half `b`.
+// Loads one block per invocation: the first half of them loads `a`, the other half `b`.
 fn load_tiles(local: u32, m0: u32, n0: u32, k0: u32, size: vec3<u32>, fit: bool) {
     let i = local % (2u * SLICE);
     if local < 2u * SLICE {
@@ -47,7 +47,7 @@ fn load_tiles(local: u32, m0: u32, n0: u32, k0: u32, size: vec3<u32>, fit: bool)
     }
 }
 
-// The sum over all slices of what each left at `at`.
+// Returns the sum over all slices of the values that each stored at `at`.
 fn add_up(at: u32, pitch: u32) -> vec4<f32> {
     return tiles[at] + tiles[at + pitch] + tiles[at + 2u * pitch] + tiles[at + 3u * pitch];
 }

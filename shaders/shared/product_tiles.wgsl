@@ -2,11 +2,11 @@
 //
 // One workgroup computes one tile; 16 columns of `a` and 16 rows of `b` at a time go through workgroup
 // memory in blocks of 4 x 4, and every invocation keeps 8 x 8 sums in registers, as four blocks of 4 x 4
-// that lie half a tile apart, so that neighbours read neighbouring words. The sums are written out one
-// by one, since not every compiler keeps an array that a loop indexes in registers.
+// that are half a tile apart, so that neighbours read neighbouring words. The sums are declared one by
+// one, since not every compiler keeps an array that a loop indexes in registers.
 //
-// Each k costs an invocation 4 vectors of workgroup memory and 64 multiply-adds; a tile of 64 moves 32
-// FLOPs a byte of memory in f32, one of 128 moves 64.
+// Each k costs an invocation 4 vectors of workgroup memory and 64 multiply-adds; a tile of 64 does 32
+// FLOPs per byte of memory in f32, one of 128 does 64.
 
 const TILE_K = 16u;
 const SIDE = TILE / 8u;      // invocations along a side of the tile
@@ -16,7 +16,7 @@ const HALF = TILE / 8u;      // vectors from one block of sums to the next
 var<workgroup> a_tile: array<vec4<f32>, TILE_K * VECTORS>;
 var<workgroup> b_tile: array<vec4<f32>, TILE_K * VECTORS>;
 
-// The place of block `i` of a tile: vectors along its side, blocks along k. Neighbours read neighbours.
+// Returns the place of block `i` of a tile: vectors along its side, blocks along k. Neighbours read neighbours.
 fn block_place(i: u32, along_k: bool) -> vec2<u32> {
     if along_k {
         return vec2(i / (TILE_K / 4u), i % (TILE_K / 4u));
@@ -56,12 +56,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let y = local / SIDE;
     let sums_b = B_SUMS && tile.y == 0u;
 
-    // Sums of row r, of this invocation's first four columns (l) and of those half a tile on (h).
+    // Sums of row r: of this invocation's first four columns (l) and of those half a tile further (h).
     var l0 = vec4(0.0); var l1 = vec4(0.0); var l2 = vec4(0.0); var l3 = vec4(0.0);
     var l4 = vec4(0.0); var l5 = vec4(0.0); var l6 = vec4(0.0); var l7 = vec4(0.0);
     var h0 = vec4(0.0); var h1 = vec4(0.0); var h2 = vec4(0.0); var h3 = vec4(0.0);
     var h4 = vec4(0.0); var h5 = vec4(0.0); var h6 = vec4(0.0); var h7 = vec4(0.0);
-    var sum = vec4(0.0); // of the columns of b, four an invocation
+    var sum = vec4(0.0); // of the columns of b, four per invocation
 
     for (var k0 = 0u; k0 < size.y; k0 += TILE_K) {
         load_tiles(local, m0, n0, k0, size, fit);

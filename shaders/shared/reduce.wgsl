@@ -6,7 +6,7 @@ const LOWEST = -3.4e38;
 var<workgroup> reduced: array<f32, WG_SIZE>;
 var<workgroup> reduced_pairs: array<vec2<f32>, WG_SIZE>;
 
-// The sum of every invocation's `value`, returned to all of them.
+// Returns the sum of every invocation's `value` to all of them.
 fn workgroup_sum(local: u32, value: f32) -> f32 {
     reduced[local] = value;
     for (var stride = WG_SIZE / 2u; stride > 0u; stride /= 2u) {
@@ -21,7 +21,7 @@ fn workgroup_sum(local: u32, value: f32) -> f32 {
     return total;
 }
 
-// The sums of every invocation's pair, returned to all of them.
+// Returns the sums of every invocation's pair to all of them.
 fn workgroup_sums(local: u32, values: vec2<f32>) -> vec2<f32> {
     reduced_pairs[local] = values;
     for (var stride = WG_SIZE / 2u; stride > 0u; stride /= 2u) {
@@ -36,7 +36,7 @@ fn workgroup_sums(local: u32, values: vec2<f32>) -> vec2<f32> {
     return totals;
 }
 
-// The largest of every invocation's `value`, returned to all of them.
+// Returns the largest of every invocation's `value` to all of them.
 fn workgroup_max(local: u32, value: f32) -> f32 {
     reduced[local] = value;
     for (var stride = WG_SIZE / 2u; stride > 0u; stride /= 2u) {

@@ -1,11 +1,11 @@
-// Where the rows of generation are, by the table `rows` (T, ROW_WORDS) of slots, positions and first keys
+// The places of the rows of generation, from the table `rows` (T, ROW_WORDS) of slots, positions and first keys
 // (src/kernel/rows.rs).
 
 struct Place {
     slot: u32,
     position: u32,
     first_key: u32, // the first position that the row sees
-    inside: bool,   // else the row is masked
+    inside: bool,   // if false, the row is masked
 }
 
 fn place_of(row: u32) -> Place {

@@ -1,4 +1,4 @@
-// What the slots of generation draw by, by the table `slots` (SLOTS, SLOT_WORDS) (`Draw::words` in src/kernel/rows.rs).
+// How the slots of generation draw, from the table `slots` (SLOTS, SLOT_WORDS) (`Draw::words` in src/kernel/rows.rs).
 
 fn slot_word(slot: u32, word: u32) -> u32 {
     return slots[slot * SLOT_WORDS + word];

@@ -1,4 +1,4 @@
-// What the host changes between two replays (`StepWords` in src/kernel/step.rs).
+// The values that the host changes between two replays (`StepWords` in src/kernel/step.rs).
 
 struct Step {
     accumulate: u32,
@@ -18,12 +18,12 @@ struct Step {
 
 @group(1) @binding(0) var<uniform> step: Step;
 
-// Whether what is accumulated starts afresh: then what was there must not be read.
+// Whether accumulated buffers are overwritten: then the old values must not be read.
 fn overwrites() -> bool {
     return dims.ACC == ACCUMULATE_SET || (dims.ACC == ACCUMULATE_SET_FIRST && step.accumulate == 0u);
 }
 
-// WGSL may assume that there is no NaN and no infinity; their bits are sure.
+// WGSL may assume that there are no NaNs and infinities; testing the bits is reliable.
 fn is_finite(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u;
 }

@@ -1,16 +1,16 @@
-// Rows of a matrix, each the work of one subgroup, of whatever size. One workgroup 8 rows.
+// Rows of a matrix, each processed by one subgroup of any size. One workgroup per 8 rows.
 //
 // A kernel declares `row_count()` and `work(row, lane, lanes)`, where `lanes` is the subgroup's size.
 
 const ROWS = 8u;
 const LOWEST = -3.4e38;
 
-// The sum of all numbers of all lanes, returned to all of them.
+// Returns the sum of all numbers of all lanes to all of them.
 fn row_sum(values: vec4<f32>) -> f32 {
     return subgroupAdd(dot(values, vec4(1.0)));
 }
 
-// The largest of all numbers of all lanes, returned to all of them.
+// Returns the largest of all numbers of all lanes to all of them.
 fn row_max(values: vec4<f32>) -> f32 {
     return subgroupMax(max(max(values.x, values.y), max(values.z, values.w)));
 }

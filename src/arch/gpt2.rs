@@ -1,4 +1,4 @@
-//! GPT-2 (Radford et al. 2019) as Hugging Face's files have it.
+//! GPT-2 (Radford et al. 2019), as in Hugging Face's files.
 
 use serde_json::{Map, Value, json};
 
@@ -54,7 +54,7 @@ fn gguf_sizes(config: &GptConfig) -> Vec<(&'static str, GgufSize)> {
 /// Settings of GPT-2's configuration that change the arithmetic, each with the values supported
 /// (the first is the default).
 const SETTINGS: &[(&str, &[&str])] = &[
-    // Two names of one function.
+    // Two names for one function.
     ("activation_function", &["\"gelu_new\"", "\"gelu_pytorch_tanh\""]),
     ("scale_attn_weights", &["true"]),
     ("scale_attn_by_inverse_layer_idx", &["false"]),
@@ -77,14 +77,14 @@ fn refuse_unsupported(fields: &Map<String, Value>) -> Result<()> {
     Ok(())
 }
 
-/// The sizes by config.json.
+/// Reads the sizes from config.json.
 ///
 /// # Errors
 ///
 /// Names the field that is missing or out of range, or the setting that is not supported.
 fn read_config(fields: &Map<String, Value>) -> Result<GptConfig> {
     refuse_unsupported(fields)?;
-    // n_ctx is what early files call n_positions.
+    // Early files call n_positions n_ctx.
     let positions = if fields.contains_key("n_positions") { "n_positions" } else { "n_ctx" };
     let positions = if fields.contains_key(positions) { positions } else { "n_positions" };
     let size = |name: &str| whole(name, fields.get(name).unwrap_or(&Value::Null));
@@ -109,7 +109,7 @@ fn read_config(fields: &Map<String, Value>) -> Result<GptConfig> {
     Ok(config)
 }
 
-/// A size: a whole number from 1 to 2^24 - 1, so that no product of a few sizes overflows.
+/// Reads a size: a whole number from 1 to 2^24 - 1, so that no product of a few sizes overflows.
 fn whole(name: &str, value: &Value) -> Result<usize> {
     if value.is_null() {
         return Err(Error::input(format!("{name} is missing")));
@@ -122,9 +122,9 @@ fn whole(name: &str, value: &Value) -> Result<usize> {
     }
 }
 
-/// config.json as Hugging Face's library saves it: every setting of GPT-2, sorted by name.
+/// Returns config.json as Hugging Face's library saves it: every setting of GPT-2, sorted by name.
 ///
-/// Attention's own dropout is 0: dropout works in the embedding and before the residual sums.
+/// Attention's own dropout is 0: dropout is applied in the embedding and before the residual sums.
 fn write_config(config: &GptConfig, dropout: f64) -> Value {
     json!({
         "activation_function": "gelu_new",

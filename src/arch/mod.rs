@@ -1,8 +1,8 @@
-//! Families of models: what is written down of each once, as data.
+//! Families of models: each is described once, as data.
 //!
-//! A family's file says how config.json spells the sizes, what the parts of the model are called in Hugging Face's files and
-//! in GGUF, and how parameters begin. Which parameters there are, with their shapes and roles, follows from the list of ops
-//! ([`crate::model::decoder`]) that these names go into, and everything else from that.
+//! A family's file says how config.json spells the sizes, how Hugging Face's files and GGUF name the parts of the
+//! model, and how parameters are initialised. The parameters, with their shapes and roles, follow from the list of ops
+//! ([`crate::model::decoder`]) that uses these names, and everything else follows from the parameters.
 
 mod gpt2;
 
@@ -14,65 +14,65 @@ use crate::params::{ParamInfo, ParamRole};
 
 pub use gpt2::GPT2;
 
-/// All families, by which config.json's `model_type` is looked up.
+/// All families; config.json's `model_type` selects one.
 pub const FAMILIES: &[&Family] = &[&GPT2];
 
-/// What tells a family of decoder-only models from others.
+/// The data that distinguishes a family of decoder-only models from others.
 pub struct Family {
     /// config.json's `model_type`.
     pub model_type: &'static str,
-    /// The family in words, as messages have it.
+    /// The name of the family, as messages show it.
     pub title: &'static str,
     /// The names of the parts.
     pub names: Names,
-    /// What Hugging Face's files put before the parameters' names.
+    /// The prefix of the parameters' names in Hugging Face's files.
     pub prefix: &'static str,
-    /// The output head in files, without the prefix: where it is tied it is the token table once more.
+    /// The name of the output head in files, without the prefix: if it is tied, it repeats the token table.
     pub head: &'static str,
-    /// Buffers of a block that older files hold and that are no parameters, as names within the block.
+    /// Buffers of a block in older files that are not parameters, as names within the block.
     pub buffers: &'static [&'static str],
-    /// The deviation of the normal numbers that matrices begin with.
+    /// The standard deviation of the normal numbers that initialise matrices.
     pub deviation: f32,
-    /// The part that PEFT adapts where nothing is named.
+    /// The part that PEFT adapts if none is named.
     pub adapted: Part,
-    /// The class of Hugging Face's library.
+    /// The name of the class in Hugging Face's library.
     pub class: &'static str,
-    /// GGUF's `general.architecture`, which its keys begin with.
+    /// GGUF's `general.architecture`, the prefix of its keys.
     pub gguf: &'static str,
-    /// Reads the sizes from config.json; refuses settings that change what the model computes and are not supported.
+    /// Reads the sizes from config.json; refuses unsupported settings that change what the model computes.
     pub read_config: fn(&Map<String, Value>) -> Result<GptConfig>,
-    /// config.json of these sizes and this dropout, without what is said of tokens and of the weights' type.
+    /// Returns config.json for these sizes and this dropout, without the fields on tokens and on the weights' type.
     pub write_config: fn(&GptConfig, f64) -> Value,
-    /// The sizes as GGUF has them: keys without the architecture.
+    /// Returns the sizes as GGUF has them: keys without the architecture.
     pub gguf_sizes: fn(&GptConfig) -> Vec<(&'static str, GgufSize)>,
 }
 
-/// What the files of a model hold: its parameters, in the order of the forward pass.
+/// The contents of a model's files: its parameters, in the order of the forward pass.
 #[derive(Clone)]
 pub struct Schema {
-    /// The family, whose conventions the files follow.
+    /// The family; the files follow its conventions.
     pub family: &'static Family,
     /// The parameters.
     pub parameters: Vec<ParamInfo>,
 }
 
 impl Schema {
-    /// The model's own parameters, without adapters.
+    /// Returns the model's own parameters, without adapters.
     pub fn own(&self) -> impl Iterator<Item = &ParamInfo> {
         self.parameters.iter().filter(|param| !param.role.is_adapter())
     }
 
-    /// The parts of adapters.
+    /// Returns the parameters of adapters.
     pub fn adapters(&self) -> impl Iterator<Item = &ParamInfo> {
         self.parameters.iter().filter(|param| param.role.is_adapter())
     }
 
-    /// The number of blocks.
+    /// Returns the number of blocks.
     pub fn blocks(&self) -> usize {
         self.parameters.iter().filter_map(|param| param.layer).max().map_or(0, |last| last + 1)
     }
 
-    /// The names within a block of its linear layers, which adapters may be trained of.
+    /// Returns the names, within a block, of its linear layers, for which adapters may be trained.
     pub fn linear_layers(parameters: &[ParamInfo]) -> Vec<&str> {
         let first = parameters.iter().filter(|param| param.layer == Some(0));
         let weights = first.filter(|param| param.role == ParamRole::LinearWeight);
@@ -94,12 +94,12 @@ pub enum GgufSize {
     Real(f64),
 }
 
-/// A part of a model: what Hugging Face's files call it, and what GGUF files do.
+/// A part of a model: its name in Hugging Face's files and in GGUF files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// In Hugging Face's files; within its block for a part of a block.
+    /// The name in Hugging Face's files; for a part of a block, the name within the block.
     pub name: &'static str,
-    /// In GGUF.
+    /// The name in GGUF.
     pub gguf: &'static str,
 }
 
@@ -110,7 +110,7 @@ pub struct Names {
     pub tokens: Part,
     /// The table of positions.
     pub positions: Part,
-    /// What block number L is called: this name, a dot and L.
+    /// The prefix of a block: block number L is called this name, a dot and L.
     pub blocks: Part,
     /// The normalisation before attention.
     pub norm_1: Part,
@@ -149,12 +149,12 @@ impl Names {
 }
 
 impl Family {
-    /// The family of a model.
+    /// Returns the family of a model.
     pub fn of(_: &GptConfig) -> &'static Family {
         &GPT2
     }
 
-    /// The family that config.json names, the first if it names none.
+    /// Returns the family that config.json names; the first if it names none.
     ///
     /// # Errors
     ///
@@ -169,12 +169,12 @@ impl Family {
         })
     }
 
-    /// The name of a parameter of the token table.
+    /// Returns the name of the token table's parameter.
     pub fn token_table(&self) -> String {
         format!("{}.weight", self.names.tokens.name)
     }
 
-    /// A parameter's name in GGUF files.
+    /// Returns a parameter's name in GGUF files.
     ///
     /// # Panics
     ///
@@ -189,7 +189,7 @@ impl Family {
         }
     }
 
-    /// Whether a tensor of a file, named without the prefix, is a buffer and no parameter.
+    /// Whether a tensor of a file, named without the prefix, is a buffer and not a parameter.
     pub fn is_buffer(&self, name: &str) -> bool {
         let inner =
             name.strip_prefix(self.names.blocks.name).and_then(|rest| rest.strip_prefix('.'));

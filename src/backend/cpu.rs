@@ -16,7 +16,7 @@ use crate::error::{Error, Result, field};
 use crate::kernel::{Format, Io, Real, Step};
 use crate::plan::{BufferSpec, Dispatch, Plan, View};
 
-/// Bytes of memory that this process may use, swap included; `None` where the system does not say.
+/// Returns the bytes of memory that this process may use, swap included; `None` if the system does not report it.
 pub fn memory_bytes() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let kib = |name: &str| -> Option<u64> {
@@ -29,14 +29,14 @@ pub fn memory_bytes() -> Option<u64> {
     Some(machine.min(container.unwrap_or(u64::MAX)))
 }
 
-/// Bytes of memory that are free or can be made so; `None` where the system does not say.
+/// Returns the bytes of memory that are free or can be freed; `None` if the system does not report it.
 pub fn available_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
-/// Refuses what the host cannot hold: the system would end the process later, without a word.
+/// Refuses a size that the host cannot hold: otherwise the system would kill the process later, without a message.
 ///
 /// # Errors
 ///
@@ -58,16 +58,16 @@ pub fn check_memory(bytes: u64) -> Result<()> {
     )))
 }
 
-/// What the CPU backend runs.
+/// The implementations that the CPU backend runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// CPU kernels where there are some.
+    /// CPU kernels where they exist.
     Kernels,
-    /// Twins alone: the specification.
+    /// Only twins: the specification.
     Twins,
 }
 
-/// Elements that one thread writes at a time.
+/// The number of elements that one thread writes at a time.
 const WRITE_PART: usize = 1 << 17;
 
 /// A plan's buffers in the host's memory.
@@ -104,7 +104,7 @@ impl<F: Real> Buffer<F> {
     }
 }
 
-/// Runs a plan on the CPU, in f32 for use and in f64 for proofs.
+/// Runs a plan on the CPU, in f32 for use and in f64 for tests.
 pub struct Cpu<F> {
     plan: Arc<Plan>,
     buffers: Vec<Buffer<F>>,
@@ -112,12 +112,12 @@ pub struct Cpu<F> {
 }
 
 impl<F: Real> Cpu<F> {
-    /// All buffers, zeroed; the system gives memory to what is touched.
+    /// Creates all buffers, zeroed; the system allocates memory when it is first accessed.
     pub fn new(plan: Arc<Plan>, mode: Use) -> Cpu<F> {
         Cpu::with(plan, mode, vec![])
     }
 
-    /// [`Cpu::new`], with some buffers that another backend gave up.
+    /// Does the same as [`Cpu::new`], with some buffers that another backend gave up.
     pub(super) fn with(plan: Arc<Plan>, mode: Use, given: Vec<Given>) -> Cpu<F> {
         let mut given: HashMap<usize, Memory> =
             given.into_iter().map(|given| (given.buffer, given.memory)).collect();
@@ -138,12 +138,12 @@ impl<F: Real> Cpu<F> {
         Cpu { plan, buffers, mode }
     }
 
-    /// Runs CPU kernels, or twins alone, from now on.
+    /// Sets whether CPU kernels or only twins run from now on.
     pub fn set_use(&mut self, mode: Use) {
         self.mode = mode;
     }
 
-    /// A view of real numbers.
+    /// Returns a view of real numbers.
     ///
     /// # Panics
     ///
@@ -155,7 +155,7 @@ impl<F: Real> Cpu<F> {
         }
     }
 
-    /// A view of real numbers, to change.
+    /// Returns a view of real numbers, to be changed.
     ///
     /// # Panics
     ///
@@ -167,7 +167,7 @@ impl<F: Real> Cpu<F> {
         }
     }
 
-    /// The numbers of a view of half precision, as kernels compute with them.
+    /// Returns the numbers of a view of half precision, in the precision in which kernels compute.
     fn widened(&self, view: View) -> Vec<F> {
         match &self.buffers[view.buffer] {
             Buffer::F16(data) => data[view.range()].iter().map(|x| F::of(x.to_f64())).collect(),
@@ -200,7 +200,7 @@ impl<F: Real> Cpu<F> {
         }
     }
 
-    /// Runs one dispatch. Kernels compute in F alone: what is of half precision is widened before and
+    /// Runs one dispatch. Kernels compute only in F: numbers of half precision are widened before and
     /// rounded after.
     fn dispatch(&mut self, dispatch: &Dispatch, step: &Step) {
         let mut halves: Vec<Vec<F>> = vec![];
@@ -221,10 +221,10 @@ impl<F: Real> Cpu<F> {
     }
 }
 
-/// The slices that a dispatch reads and writes; those of half precision are in `halves`, in order.
+/// Returns the slices that a dispatch reads and writes; those of half precision are in `halves`, in order.
 ///
-/// A plan's dispatch reads or writes a buffer, never both, and what it writes is disjoint; so the
-/// borrow checker can be shown that all slices may live at once.
+/// A dispatch of a plan either reads or writes a buffer, never both, and the ranges that it writes are
+/// disjoint; so the borrow checker accepts that all slices exist at once.
 fn borrow<'a, F: Real>(
     buffers: &'a mut [Buffer<F>],
     halves: &'a mut [Vec<F>],
@@ -283,7 +283,7 @@ enum WrittenSlice<'a, F> {
     U32(&'a mut [u32]),
 }
 
-/// Disjoint slices of one buffer, for views in ascending order.
+/// Returns disjoint slices of one buffer, for views in ascending order.
 fn split<'a, T>(mut rest: &'a mut [T], views: &[View]) -> Vec<(View, &'a mut [T])> {
     let mut at = 0;
     let mut slices = vec![];
@@ -308,14 +308,14 @@ impl<F: Real> Backend for Cpu<F> {
         }
         let out = self.reals_mut(view);
         assert_eq!(out.len(), data.len(), "what is written has the view's length");
-        // On all threads, for the sake of a model's parameters: it is there that the system gives memory to them.
+        // On all threads, because the first write to a model's parameters is when the system allocates their memory.
         let parts = out.par_chunks_mut(WRITE_PART).zip(data.par_chunks(WRITE_PART));
         parts.for_each(|(out, data)| {
             out.iter_mut().zip(data).for_each(|(out, &x)| *out = F::of(f64::from(x)));
         });
     }
 
-    /// In single precision the numbers are made where they belong.
+    /// In single precision the numbers are produced directly in the buffer.
     fn fill(
         &mut self,
         view: View,
@@ -333,7 +333,7 @@ impl<F: Real> Backend for Cpu<F> {
         self.words_mut(view).copy_from_slice(data);
     }
 
-    /// Everything before has run already, so that the answer is there at once.
+    /// All earlier work has already run, so the answer is available at once.
     fn request(&mut self, views: &[View]) -> Ticket {
         check_request(views);
         let mut bytes = Vec::with_capacity(views.iter().map(|view| answer_bytes(*view)).sum());

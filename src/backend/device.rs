@@ -1,4 +1,4 @@
-//! The CPU or a GPU.
+//! A device: the CPU or a GPU.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::config::Precision;
 use crate::error::{Error, Result};
 use crate::plan::{Limits, Plan};
 
-/// Where a model lives.
+/// The device that a model is on.
 #[derive(Clone)]
 pub enum Device {
     /// The host.
@@ -20,7 +20,7 @@ pub enum Device {
 }
 
 impl Device {
-    /// What it allows.
+    /// Returns its limits.
     pub fn limits(&self) -> Limits {
         match self {
             Device::Cpu => Limits::NONE,
@@ -33,7 +33,7 @@ impl Device {
         matches!(self, Device::Gpu(device) if device.has().f16)
     }
 
-    /// The precision that suits it: mixed where half precision is arithmetic of the hardware.
+    /// Returns the precision that suits it: mixed if the hardware has half-precision arithmetic.
     pub fn best_precision(&self) -> Precision {
         match self {
             Device::Gpu(device) if device.is_real() && device.has().f16 => Precision::Mixed,
@@ -41,10 +41,10 @@ impl Device {
         }
     }
 
-    /// Whether a plan's buffers fit here, now: within the limits and into the memory.
+    /// Whether a plan's buffers fit now: within the limits and in memory.
     ///
-    /// No API tells how much memory a GPU has left, so one that is hardware is asked for all of the
-    /// buffers at once, which are given back.
+    /// No API reports how much memory a GPU has left, so all buffers are allocated at once on a hardware GPU
+    /// and then freed.
     pub fn fits(&self, plan: &Plan) -> bool {
         let host = || cpu::available_bytes().is_none_or(|free| plan.total_bytes() <= free);
         match self {
@@ -55,7 +55,7 @@ impl Device {
         }
     }
 
-    /// The device that a choice means, opened; nothing is kept of it.
+    /// Opens the device that a choice selects; nothing is stored on disk.
     ///
     /// # Errors
     ///
@@ -64,7 +64,8 @@ impl Device {
         Device::with(choice, Setup::default())
     }
 
-    /// [`Device::open`] with compiled shaders and timings kept in a folder, usually [`crate::cache::folder`]'s.
+    /// Does the same as [`Device::open`], with compiled shaders and timings kept in a folder, usually
+    /// [`crate::cache::folder`]'s.
     ///
     /// # Errors
     ///
@@ -83,11 +84,11 @@ impl Device {
         }
     }
 
-    /// Checks that a plan can be held and bound here, as far as that is known before it is tried.
+    /// Checks that a plan can be held and bound here, as far as that is known before an attempt.
     ///
     /// # Errors
     ///
-    /// Names what is too large.
+    /// Names the part that is too large.
     pub fn check(&self, plan: &Plan) -> Result<()> {
         match self {
             Device::Cpu => cpu::check_memory(plan.total_bytes()),
@@ -100,16 +101,16 @@ impl Device {
         }
     }
 
-    /// A backend that runs a plan here.
+    /// Creates a backend that runs a plan here.
     ///
     /// # Errors
     ///
-    /// If the device cannot hold or bind what the plan needs.
+    /// If the device cannot hold or bind the buffers of the plan.
     pub fn backend(&self, plan: Arc<Plan>) -> Result<Box<dyn Backend>> {
         self.backend_with(plan, vec![])
     }
 
-    /// A backend that runs a plan here, with some of its buffers taken over from another backend of this device.
+    /// Creates a backend that runs a plan here, with some buffers taken over from another backend of this device.
     ///
     /// # Errors
     ///
@@ -117,7 +118,7 @@ impl Device {
     ///
     /// # Panics
     ///
-    /// If a buffer that was given is of another device, length or type.
+    /// If a buffer in `given` belongs to another device, or has another length or type.
     pub fn backend_with(&self, plan: Arc<Plan>, given: Vec<Given>) -> Result<Box<dyn Backend>> {
         match self {
             Device::Cpu => Ok(Box::new(Cpu::<f32>::with(plan, Use::Kernels, given))),

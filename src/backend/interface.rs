@@ -1,4 +1,4 @@
-//! What a backend does.
+//! The interface of a backend.
 
 use std::any::Any;
 use std::ops::Range;
@@ -12,27 +12,27 @@ use crate::error::Result;
 use crate::kernel::{Format, Step};
 use crate::plan::{Plan, View};
 
-/// Elements that one request may ask for, at most: 4 MiB of f32.
+/// The largest number of elements in one request: 4 MiB of f32.
 pub const MOST_REQUESTED: usize = 1 << 20;
-/// Elements that are filled at a time.
+/// The number of elements that are filled at a time.
 pub(super) const FILLED: usize = 1 << 20;
 
-/// What runs a plan. Views are the plan's.
+/// Runs a plan. Views are those of the plan.
 ///
-/// A read is a request that completes later: [`Backend::request`] returns before the device is there, and
-/// [`Backend::take`] waits for the answer, unless it has come meanwhile.
+/// A read is a request that completes later: [`Backend::request`] returns before the device has finished, and
+/// [`Backend::take`] waits for the answer, unless it has already arrived.
 pub trait Backend: Send {
-    /// The plan that it runs.
+    /// Returns the plan that it runs.
     fn plan(&self) -> &Plan;
 
     /// Overwrites a view of real numbers.
     fn write(&mut self, view: View, data: &[f32]);
 
-    /// Overwrites a view of real numbers in pieces: `fill(start, out)` gives the elements from `start` on.
+    /// Overwrites a view of real numbers in pieces: `fill(start, out)` writes the elements from `start` on to `out`.
     ///
     /// # Errors
     ///
-    /// The first of `fill`; the view is then overwritten in part.
+    /// Returns the first error of `fill`; the view is then overwritten in part.
     fn fill(
         &mut self,
         view: View,
@@ -44,11 +44,11 @@ pub trait Backend: Send {
     /// Overwrites a view of integers.
     fn write_u32(&mut self, view: View, data: &[u32]);
 
-    /// Runs some dispatches of the plan, by index; returns before a GPU has done them.
+    /// Runs some dispatches of the plan, by index; returns before a GPU has completed them.
     fn run(&mut self, range: Range<usize>, step: &Step);
 
-    /// Runs some dispatches, waits for them, and returns how many milliseconds each took: fewer, if the device is
-    /// lost, which the next read reports.
+    /// Runs some dispatches, waits for them, and returns how many milliseconds each took; fewer times if the device
+    /// is lost, which the next read reports.
     fn run_timed(&mut self, range: Range<usize>, step: &Step) -> Vec<f64> {
         let mut time = |index| {
             let clock = Stopwatch::start();
@@ -58,17 +58,17 @@ pub trait Backend: Send {
         range.map(&mut time).collect()
     }
 
-    /// Requests what some views hold after everything that was run so far; returns before a GPU has done that.
+    /// Requests the contents of some views after all work so far; returns before a GPU has completed it.
     ///
     /// # Panics
     ///
-    /// If the views have more than [`MOST_REQUESTED`] elements together.
+    /// If the views have more than [`MOST_REQUESTED`] elements in total.
     fn request(&mut self, views: &[View]) -> Ticket;
 
     /// Whether [`Backend::take`] would return at once.
     fn is_ready(&mut self, ticket: &Ticket) -> bool;
 
-    /// Gives what was requested, view by view; waits until it is there.
+    /// Writes the requested data to `out`, view by view; waits until it is available.
     ///
     /// # Errors
     ///
@@ -76,10 +76,10 @@ pub trait Backend: Send {
     ///
     /// # Panics
     ///
-    /// If `out` does not have the views' number, lengths and types.
+    /// If `out` does not match the views in number, lengths and types.
     fn take(&mut self, ticket: Ticket, out: &mut [Out<'_>]) -> Result<()>;
 
-    /// Reads a view of real numbers, after everything before has run; waits for the device.
+    /// Reads a view of real numbers after all earlier work has run; waits for the device.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ pub trait Backend: Send {
         Ok(())
     }
 
-    /// Reads a view of integers, after everything before has run; waits for the device.
+    /// Reads a view of integers after all earlier work has run; waits for the device.
     ///
     /// # Errors
     ///
@@ -107,33 +107,33 @@ pub trait Backend: Send {
         Ok(())
     }
 
-    /// Gives up a buffer for a backend of another plan on the same device, which takes it over as it is.
+    /// Gives up a buffer to a backend of another plan on the same device, which takes it over unchanged.
     fn give_up(&mut self, buffer: usize) -> Memory;
 
-    /// What it runs on, in words: `CPU, 2 threads`, or the adapter's name.
+    /// Returns a description of its device: `CPU, 2 threads`, or the adapter's name.
     fn describe(&self) -> String;
 
-    /// Replays to put in flight between two reads: 1 where waiting costs nothing.
+    /// Returns the number of replays to keep in flight between two reads: 1 if waiting costs nothing.
     fn run_ahead(&self) -> usize {
         1
     }
 }
 
-/// The memory of a buffer, as its backend has it.
+/// The memory of a buffer, in the backend's own type.
 pub type Memory = Box<dyn Any + Send>;
 
 /// A buffer that a backend takes over from another one.
 pub struct Given {
-    /// Which of its own buffers it is.
+    /// The index of the buffer in the backend's plan.
     pub buffer: usize,
-    /// What [`Backend::give_up`] returned for a buffer of the same length and type.
+    /// The return value of [`Backend::give_up`] for a buffer of the same length and type.
     pub memory: Memory,
 }
 
-/// The bytes of a request, once they are there: view after view, each in whole words of 4 bytes.
+/// The bytes of a request, once they are available: view after view, each in whole words of 4 bytes.
 pub(super) type Answer = Arc<OnceLock<Vec<u8>>>;
 
-/// A read that was requested of a backend, which alone can take it.
+/// A read that was requested from a backend; only that backend can complete it.
 #[must_use = "what was requested is to be taken"]
 #[derive(Debug)]
 pub struct Ticket {
@@ -141,7 +141,7 @@ pub struct Ticket {
     pub(super) answer: Answer,
 }
 
-/// Where what was requested of one view goes.
+/// The destination of the requested data of one view.
 pub enum Out<'a> {
     /// Real numbers, of either precision.
     Reals(&'a mut [f32]),
@@ -149,12 +149,12 @@ pub enum Out<'a> {
     Words(&'a mut [u32]),
 }
 
-/// Bytes that a view takes in an answer.
+/// Returns the bytes that a view takes in an answer.
 pub(super) fn answer_bytes(view: View) -> usize {
     (view.bytes() as usize).next_multiple_of(4)
 }
 
-/// [`Backend::fill`] where the host does not see the buffer: each piece is made, then written.
+/// Implements [`Backend::fill`] where the host cannot access the buffer: each piece is produced, then written.
 pub(super) fn fill_by_writing(
     backend: &mut (impl Backend + ?Sized),
     view: View,
@@ -175,7 +175,7 @@ pub(super) fn check_request(views: &[View]) {
     assert!(elements <= MOST_REQUESTED, "a request of {elements} elements");
 }
 
-/// Gives an answer out, view by view.
+/// Copies an answer to `out`, view by view.
 pub(super) fn copy_out(views: &[View], answer: &[u8], out: &mut [Out<'_>]) {
     assert_eq!(views.len(), out.len(), "each view that was requested is taken");
     let mut rest = answer;

@@ -1,4 +1,4 @@
-//! Backends: the same plan, replayed on the CPU or on a GPU. They know no op.
+//! Backends: they replay the same plan on the CPU or on a GPU. They do not depend on any op.
 
 pub mod cpu;
 mod device;

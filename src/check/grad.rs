@@ -1,14 +1,14 @@
 //! Finite differences against backpropagation: is the mathematics of every gradient right?
 //!
-//! A [`Case`] is a plan that computes one number from some inputs, and that number's gradient. In
-//! double precision the twins' gradient is compared with differences of the number itself,
+//! A [`Case`] is a plan that computes one number from some inputs, and that number's gradient. In double precision the
+//! twins' gradient is compared with differences of the number itself,
 //!
 //! ```text
 //! f' = (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h + O(h⁴)
 //! ```
 //!
-//! element by element for tiny cases, along random directions for larger ones. What the twins are
-//! found to compute is then what a device's gradients are compared with.
+//! element by element for tiny cases, along random directions for larger ones. A device's gradients are then compared
+//! with those of the twins.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::plan::{Limits, Phase, Plan, View};
 /// The largest relative error of a gradient in double precision.
 pub const BOUND: f64 = 1e-6;
 
-/// The largest error of a device's gradient in single precision, relative to its tensor's largest.
+/// The largest error of a device's gradient in single precision, relative to the largest element of its tensor.
 pub const DEVICE_BOUND: f64 = 1e-4;
 
 /// The step h of the differences.
@@ -37,24 +37,24 @@ const FLOOR: f64 = 1e-2;
 /// No gradient is compared as if it were smaller than this: some are exactly zero.
 const LEAST: f64 = 1e-5;
 
-/// What one case came to: a row of the table of `wgpt grad-check`.
+/// The result of one case: a row of the table of `wgpt grad-check`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// The op, or the model.
     pub what: String,
-    /// Elements, or random directions, that were perturbed or compared.
+    /// The number of elements, or random directions, that were perturbed or compared.
     pub checked: usize,
-    /// The largest relative error; infinite if something is not a number.
+    /// The largest relative error; infinite if a value is not a number.
     pub worst: f64,
-    /// Where it is: `tensor[index]: got …, want …`.
+    /// The place of that error: `tensor[index]: got …, want …`.
     pub place: String,
-    /// What `worst` may be.
+    /// The largest error allowed.
     pub bound: f64,
-    /// Whether it is no more than that.
+    /// Whether the error is within the bound.
     pub passed: bool,
 }
 
-/// How a case is perturbed.
+/// The way a case is perturbed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Perturb {
     /// Every element of every input.
@@ -63,7 +63,7 @@ pub enum Perturb {
     Directions(usize),
 }
 
-/// What a case's number is.
+/// The definition of a case's number.
 #[derive(Clone, Debug)]
 pub enum Objective {
     /// The dot product of this output with fixed random numbers, which are the output's gradient.
@@ -77,7 +77,7 @@ pub enum Objective {
 pub struct Replay {
     /// Tokens and targets.
     pub words: Vec<(View, Vec<u32>)>,
-    /// What else it reads.
+    /// The other values that it reads.
     pub step: Step,
 }
 
@@ -88,7 +88,7 @@ pub struct Case {
     pub what: String,
     /// The recording; a test may exchange a dispatch's kernel.
     pub plan: Plan,
-    /// What is perturbed, where it has a gradient: names and places. Sliced tensors have an entry a slice.
+    /// The tensors to perturb, where they have a gradient: names and places. Sliced tensors have one entry per slice.
     pub inputs: Vec<(String, Var)>,
     /// The micro-batches.
     pub replays: Vec<Replay>,
@@ -98,13 +98,13 @@ pub struct Case {
     pub backward: Vec<Phase>,
     /// The number.
     pub objective: Objective,
-    /// What is perturbed.
+    /// The way the inputs are perturbed.
     pub perturb: Perturb,
 }
 
-/// Checks every op and some whole models, on the twins in double precision.
+/// Checks every op and some whole models, with the twins in double precision.
 ///
-/// With `spoil`, that kernel's twin is made wrong first ([`sabotage()`]): for tests of the check.
+/// If `spoil` names a kernel, that kernel's twin is made wrong first ([`sabotage()`]), to test this check.
 ///
 /// # Errors
 ///
@@ -122,7 +122,7 @@ pub fn grad_check(spoil: Option<&str>) -> Result<Vec<Row>> {
 
 /// Compares a device's gradients of tiny models with those of the twins in double precision.
 ///
-/// With `spoil`, that kernel's twin is made wrong first ([`sabotage()`]): for tests of the check.
+/// If `spoil` names a kernel, that kernel's twin is made wrong first ([`sabotage()`]), to test this check.
 ///
 /// # Errors
 ///
@@ -140,7 +140,7 @@ pub fn grad_check_device(device: &Device, spoil: Option<&str>) -> Result<Vec<Row
     cases.iter().map(compare).collect()
 }
 
-/// The worst error so far.
+/// The largest error so far.
 struct Worst {
     error: f64,
     place: String,
@@ -164,20 +164,20 @@ impl Worst {
     }
 }
 
-/// Numbers without a pattern, of mean 0 and deviation 1: number `i` of tensor `tensor`.
+/// Returns numbers without a pattern, of mean 0 and deviation 1: number `i` of tensor `tensor`.
 pub(super) fn noise(tensor: usize, i: usize) -> f64 {
     let [word, _] = threefry([0x6772_6164, tensor as u32], [i as u32, 0]);
     (f64::from(word) / f64::from(u32::MAX) * 2.0 - 1.0) * 3f64.sqrt()
 }
 
-/// What an input starts from, large enough that a mistake in any of them shows.
+/// Returns an input's initial value, large enough that a mistake in any input shows.
 fn initial(name: &str, tensor: usize, i: usize) -> f32 {
     let is_gain = name.contains("ln") && name.ends_with(".weight");
     (if is_gain { 1.0 + 0.3 * noise(tensor, i) } else { 0.4 * noise(tensor, i) }) as f32
 }
 
 impl Case {
-    /// A backend in double precision with the inputs in place.
+    /// Returns a backend in double precision with the inputs in place.
     fn twins(&self) -> Cpu<f64> {
         let mut twins = Cpu::<f64>::new(Arc::new(self.plan.clone()), Use::Twins);
         self.fill(&mut twins);
@@ -201,12 +201,12 @@ impl Case {
         }
     }
 
-    /// Element `i` of what an output is multiplied by.
+    /// Returns the factor of an output's element `i`.
     fn upstream(i: usize) -> f64 {
         noise(usize::MAX, i)
     }
 
-    /// The number.
+    /// Computes the number.
     fn value(&self, twins: &mut Cpu<f64>) -> f64 {
         let mut total = 0.0;
         for replay in &self.replays {
@@ -222,7 +222,7 @@ impl Case {
         total
     }
 
-    /// Runs forward and backward over all replays, on any backend.
+    /// Runs forward and backward over all replays, on the given backend.
     fn backpropagate(&self, backend: &mut dyn Backend) {
         for replay in &self.replays {
             self.run(backend, &self.forward, replay);
@@ -234,7 +234,7 @@ impl Case {
         }
     }
 
-    /// The gradient of every input that has one, by backpropagation in double precision.
+    /// Computes the gradient of every input that has one, by backpropagation in double precision.
     fn gradients(&self, twins: &mut Cpu<f64>) -> Vec<Vec<f64>> {
         for replay in &self.replays {
             self.run(twins, &self.forward, replay);
@@ -248,7 +248,7 @@ impl Case {
         self.inputs.iter().map(|(_, var)| gradient(var).unwrap_or_default()).collect()
     }
 
-    /// Finite differences against backpropagation.
+    /// Compares finite differences with backpropagation.
     pub fn check(&self) -> Row {
         let mut twins = self.twins();
         let gradients = self.gradients(&mut twins);
@@ -258,7 +258,7 @@ impl Case {
         }
     }
 
-    /// The number's derivative, `at(x)` being the number with the perturbation x.
+    /// Returns the number's derivative; `at(x)` is the number with the perturbation x.
     fn difference(h: f64, mut at: impl FnMut(f64) -> f64) -> f64 {
         (8.0 * (at(h) - at(-h)) - (at(2.0 * h) - at(-2.0 * h))) / (12.0 * h)
     }
@@ -312,7 +312,7 @@ impl Case {
         worst.row(&self.what, n, BOUND)
     }
 
-    /// Compares the gradients of any backend that runs this case's plan with the twins'.
+    /// Compares the twins' gradients with those of a backend that runs this case's plan.
     ///
     /// # Errors
     ///
@@ -336,7 +336,7 @@ impl Case {
     }
 }
 
-/// The largest magnitude; NaN if there is one.
+/// Returns the largest magnitude; NaN if there is a NaN.
 fn largest(x: &[f64]) -> f64 {
     x.iter().fold(0.0, |m: f64, x| if x.is_nan() || m.is_nan() { f64::NAN } else { m.max(x.abs()) })
 }

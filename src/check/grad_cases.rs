@@ -1,4 +1,4 @@
-//! What [`super::grad`] checks: a tiny graph for every op that has a gradient, and whole models.
+//! The cases of [`super::grad`]: a tiny graph for every op that has a gradient, and whole models.
 
 use std::sync::Arc;
 
@@ -22,12 +22,12 @@ const B: usize = 2;
 const T: usize = 3;
 const C: usize = 6;
 
-/// Every case.
+/// Returns every case.
 pub fn all(limits: Limits) -> Vec<Case> {
     ops().into_iter().chain(models(limits)).collect()
 }
 
-/// The output's gradient is written from outside: what else adds to it must not overwrite it.
+/// Marks the output's gradient as written from outside: later contributions to it must add, not overwrite.
 struct Seed(Var);
 
 impl Op for Seed {
@@ -38,12 +38,12 @@ impl Op for Seed {
     }
 }
 
-/// Tokens, or targets, below `v`; some come twice.
+/// Returns tokens, or targets, below `v`; some occur twice.
 fn ids(start: usize, n: usize, v: usize) -> Vec<u32> {
     (0..n).map(|i| ((start + i * i * 5 + i / 3) % v) as u32).collect()
 }
 
-/// A graph of one op, or a few: `build` names the inputs that are not parameters.
+/// Makes a case of one op, or a few: `build` names the inputs that are not parameters.
 fn op(
     what: &str,
     build: impl FnOnce(&mut Graph, &mut Vec<(String, Var)>, &mut Vec<(View, Vec<u32>)>) -> Var,
@@ -51,7 +51,7 @@ fn op(
     op_tuning(what, &FineTune::default(), build)
 }
 
-/// The same, with a part of the parameters alone trained.
+/// Makes the same case as `op`, with only a part of the parameters trained.
 fn op_tuning(
     what: &str,
     finetune: &FineTune,
@@ -77,7 +77,7 @@ fn op_tuning(
     }
 }
 
-/// The slices of parameters, by name.
+/// Returns the slices of parameters, by name.
 fn parameters(params: &[crate::graph::Param]) -> impl Iterator<Item = (String, Var)> + '_ {
     params.iter().flat_map(|param| {
         let named = |slice: &crate::graph::Slice| match param.slices.len() {
@@ -88,7 +88,7 @@ fn parameters(params: &[crate::graph::Param]) -> impl Iterator<Item = (String, V
     })
 }
 
-/// An op of one activation of `channels`.
+/// Makes a case of an op on one activation of `channels`.
 fn unary(what: &str, channels: usize, build: impl FnOnce(&mut Graph, Var) -> Var) -> Case {
     unary_tuning(what, &FineTune::default(), channels, build)
 }
@@ -106,19 +106,19 @@ fn unary_tuning(
     })
 }
 
-/// A training of adapters of these layers.
+/// Returns settings that train adapters of these layers.
 fn adapters(rank: usize, targets: &[&str]) -> FineTune {
     let targets = targets.iter().map(|target| (*target).to_owned()).collect();
     FineTune { lora: Some(Lora { rank, alpha: 3.0, targets }), ..FineTune::default() }
 }
 
-/// A training that leaves these parameters as they are.
+/// Returns settings that freeze these parameters.
 fn freeze(patterns: &[&str]) -> FineTune {
     let freeze = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
     FineTune { freeze, ..FineTune::default() }
 }
 
-/// A linear layer whose weight is (OC,C).
+/// Returns the form of a linear layer whose weight is (OC,C).
 fn out_in(channels: usize, bias: bool) -> Form {
     Form { channels, layout: WeightLayout::OutIn, bias }
 }
@@ -132,14 +132,14 @@ fn matmul(what: &str, layout: Layout) -> Case {
     })
 }
 
-/// Two summands that have the stream's gradient.
+/// Makes two summands that have the gradient of the residual stream.
 fn branches(g: &mut Graph, inputs: &mut Vec<(String, Var)>) -> [Var; 2] {
     let vars = ["stream", "branch"].map(|name| (name.to_owned(), g.stream(name, C)));
     inputs.extend(vars.clone());
     vars.map(|(_, var)| var)
 }
 
-/// Every op that has a gradient.
+/// Returns the cases of every op that has a gradient.
 pub fn ops() -> Vec<Case> {
     let embedding = op("embedding", |g, _, words| {
         let tokens = g.buffer(Role::Staging, "tokens", B * T, Format::U32);
@@ -155,7 +155,7 @@ pub fn ops() -> Vec<Case> {
         let [stream, branch] = branches(g, inputs);
         g.residual_layernorm("ln", stream, branch).1
     });
-    // The sum goes two ways, as it does in every block.
+    // The sum is used twice, as in every block.
     let block = op("residual_layernorm, linear, residual", |g, inputs, _| {
         let [stream, branch] = branches(g, inputs);
         let (sum, normed) = g.residual_layernorm("ln", stream, branch);
@@ -184,7 +184,7 @@ pub fn ops() -> Vec<Case> {
     all
 }
 
-/// Linear layers in both layouts, alone and with GELU, whole, trained in part and adapted.
+/// Returns cases of linear layers in both layouts: alone and with GELU, fully trained, partly trained and adapted.
 fn linear_layers() -> Vec<Case> {
     vec![
         unary("linear", C, |g, x| g.linear("fc", x, 4)),
@@ -216,7 +216,7 @@ fn linear_layers() -> Vec<Case> {
     ]
 }
 
-/// Attention in its layouts.
+/// Returns cases of attention in its layouts.
 fn attentions() -> Vec<Case> {
     vec![
         attention("attention", 3 * C, |x| Qkv::packed(x, [2, 2], 3), None),
@@ -234,8 +234,8 @@ fn attentions() -> Vec<Case> {
     ]
 }
 
-/// Attention over an activation of `channels`, in which `heads` finds its queries, keys and values; with the first
-/// keys that its rows may see.
+/// Makes a case of attention over an activation of `channels`, in which `heads` finds its queries, keys and values; the
+/// rows may be given the first keys that they see.
 fn attention(
     what: &str,
     channels: usize,
@@ -252,7 +252,7 @@ fn attention(
     })
 }
 
-/// Heads that are not as wide together as the stream: 2 of 2 channels, of 6.
+/// Makes a case whose heads together are narrower than the stream: 2 heads of 2 channels, of 6.
 fn narrow_attention() -> Case {
     unary("linear, attention, linear", C, |g, x| {
         let qkv = g.linear("c_attn", x, 8);
@@ -261,7 +261,7 @@ fn narrow_attention() -> Case {
     })
 }
 
-/// The head over two chunks of rows and two slices of the table, one target ignored.
+/// Makes a case of the head over two chunks of rows and two slices of the table, with one target ignored.
 fn head() -> Case {
     const V: usize = 70;
     let limits = Limits { binding_bytes: (64 * C * 4) as u64, ..Limits::NONE };
@@ -273,7 +273,7 @@ fn head() -> Case {
     case
 }
 
-/// Tokens from one table, and their logits against another.
+/// Makes a case of tokens from one table, and their logits against another.
 fn untied_head() -> Case {
     const V: usize = 7;
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
@@ -286,7 +286,7 @@ fn untied_head() -> Case {
     case
 }
 
-/// What is built so far, and the loss of the logits of `x` against a table of `v` rows.
+/// Completes a graph with the loss of the logits of `x` against a table of `v` rows, and makes a case of it.
 fn loss(mut g: Graph, what: &str, x: Var, (name, v): (&str, usize), wanted: [u32; B * T]) -> Case {
     let table = g.param(g.token_table(name, &[v, C]));
     let targets = g.buffer(Role::Staging, "targets", B * T, Format::U32);
@@ -316,7 +316,7 @@ fn loss(mut g: Graph, what: &str, x: Var, (name, v): (&str, usize), wanted: [u32
     }
 }
 
-/// What a case of a model is.
+/// The description of a model's case.
 #[derive(Clone)]
 struct Model {
     what: &'static str,
@@ -329,7 +329,7 @@ struct Model {
     finetune: FineTune,
 }
 
-/// Whole models: every element of tiny ones, random directions of one with row chunks and slices.
+/// Returns cases of whole models: every element of tiny ones, random directions of one with row chunks and slices.
 pub fn models(limits: Limits) -> Vec<Case> {
     let tiny = GptConfig {
         n_layer: 2,

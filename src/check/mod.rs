@@ -1,6 +1,6 @@
-//! Lockstep comparison of two backends over one plan: what each kernel got wrong, and where.
+//! Lockstep comparison of two backends over one plan: it finds the wrong results of each kernel, and their places.
 //!
-//! Beside it: [`grad`], finite differences against backpropagation, and [`sabotage()`], which makes a
+//! Two more checks are here: [`grad`], finite differences against backpropagation, and [`sabotage()`], which makes a
 //! kernel wrong so that a test can see these checks fail.
 
 pub mod grad;
@@ -21,30 +21,30 @@ use crate::error::Result;
 use crate::kernel::{Access, Arg, Format, Step};
 use crate::plan::{Dispatch, Plan, View};
 
-/// How one dispatch's outputs compare.
+/// The comparison of one dispatch's outputs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
     /// The kernel.
     pub kernel: &'static str,
     /// The index of the dispatch.
     pub dispatch: usize,
-    /// The largest difference, relative to the largest value of its argument; infinite if one of
-    /// both is not a number where the other is.
+    /// The largest difference, relative to the largest value of its argument; infinite if only one of the two values is
+    /// a number.
     pub error: f32,
-    /// Where it is: `argument[index]: got …, want …`.
+    /// The place of that difference: `argument[index]: got …, want …`.
     pub place: String,
 }
 
-/// What a kernel leaves where it should not write, or must write: a value that no kernel computes, and
-/// that half precision has too.
+/// The mark in elements that a kernel may leave alone: a value that no kernel computes, and that half precision has
+/// too.
 const UNTOUCHED: f32 = -12_344.0;
 
 /// Runs dispatches one by one on both backends and compares what each one wrote.
 ///
-/// Both start every dispatch from the reference's inputs, so an error is blamed on the kernel that
-/// made it. What a kernel must overwrite is poisoned with NaN first, so that an element that it left
-/// out shows; what it may leave alone is marked, so that an element that it should have left alone
-/// shows too. `seen` is called with the result of each dispatch.
+/// Both start every dispatch from the reference's inputs, so an error is attributed to the kernel that made it. Outputs
+/// that a kernel must overwrite are poisoned with NaN first, so that an element that it left out shows; outputs that it
+/// may leave alone are marked, so that an element that it should have left alone shows too. `seen` is called with the
+/// result of each dispatch.
 ///
 /// # Errors
 ///
@@ -69,14 +69,14 @@ pub fn lockstep(
     Ok(())
 }
 
-/// What the arguments that a dispatch writes in part hold before it.
+/// Reads the arguments that a dispatch only writes in part, before it runs.
 fn keep(dispatch: &Dispatch, reference: &mut dyn Backend) -> Result<Vec<(View, Vec<f32>)>> {
     let partial = signature(dispatch).filter(|(a, _)| a.access == Access::Part);
     let real = partial.filter(|(_, view)| view.format != Format::U32);
     real.map(|(_, view)| Ok((view, read(reference, view)?))).collect()
 }
 
-/// Puts back what a dispatch left alone, where [`prepare`] marked it: later ones read it.
+/// Restores the elements that a dispatch left alone, where [`prepare`] marked them: later dispatches read them.
 fn restore(kept: Vec<(View, Vec<f32>)>, reference: &mut dyn Backend) -> Result<()> {
     for (view, mut data) in kept {
         let now = read(reference, view)?;
@@ -90,7 +90,7 @@ fn restore(kept: Vec<(View, Vec<f32>)>, reference: &mut dyn Backend) -> Result<(
     Ok(())
 }
 
-/// The signature and the views of a dispatch.
+/// Returns the arguments of a dispatch, each with its view.
 fn signature(dispatch: &Dispatch) -> impl Iterator<Item = (Arg, View)> + '_ {
     dispatch.kernel.args.iter().copied().zip(dispatch.args.iter().copied())
 }
@@ -138,7 +138,7 @@ fn compare(
         let touched = want.iter().filter(|x| x.is_finite() && **x != UNTOUCHED);
         let scale = touched.fold(1e-6_f32, |m, x| m.max(x.abs()));
         let exact = view.format == Format::U32;
-        // Two sums that differ in their last digits may round to neighbours.
+        // Two sums that differ in their last digits may round to adjacent values.
         let rounding = |x: f32| match view.format {
             Format::F16 => f16::EPSILON.to_f32() * x.abs().max(f16::MIN_POSITIVE.to_f32()),
             _ => 0.0,
@@ -164,7 +164,7 @@ fn read(backend: &mut dyn Backend, view: View) -> Result<Vec<f32>> {
     Ok(data)
 }
 
-/// Integers as numbers: those of a test are small, and compared exactly.
+/// Reads integers as numbers: those of a test are small, and compared exactly.
 fn read_words(backend: &mut dyn Backend, view: View) -> Result<Vec<f32>> {
     let mut data = vec![0; view.len];
     backend.read_u32(view, &mut data)?;

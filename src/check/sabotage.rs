@@ -1,13 +1,12 @@
-//! Kernels that are wrong on purpose: how the tests see that the checks can fail.
+//! Kernels that are wrong on purpose, to test that the checks can fail.
 
 use crate::kernel::{Dims, Io, Kernel, Real, Run, Step, Twin};
 use crate::ops::{self, ALL};
 use crate::plan::Plan;
 
-/// Makes the twin of every dispatch of `kernel` wrong, and returns how many there are.
+/// Makes the twin of every dispatch of `kernel` wrong, and returns the number of such dispatches.
 ///
-/// Only the twin changes: a plan for the subject of a comparison is left as it is, and the sabotaged
-/// one goes to the reference.
+/// Only the twin changes: in a comparison the subject's plan stays as it is, and the reference gets the sabotaged one.
 pub fn sabotage(plan: &mut Plan, kernel: &str) -> usize {
     let Some(index) = ALL.iter().position(|known| known.name == kernel) else {
         return 0;
@@ -26,7 +25,7 @@ pub fn sabotage(plan: &mut Plan, kernel: &str) -> usize {
     dispatches.map(|dispatch| dispatch.kernel = wrong).count()
 }
 
-/// Does what a twin does, and then spoils its first output.
+/// Runs a twin, and then spoils its first output.
 fn spoil<F: Real>(twin: Run<F>, dims: &Dims, step: &Step, mut io: Io<'_, F>) {
     let right = Io {
         inputs: io.inputs.clone(),

@@ -1,4 +1,4 @@
-//! One whole training step on two devices: loss, norm and every gradient, compared.
+//! One whole training step on two devices: compares the loss and every gradient.
 
 use crate::backend::Device;
 use crate::config::{GptConfig, Optimizer};
@@ -13,26 +13,26 @@ pub const GRADIENT_TOLERANCE: f32 = 1e-4;
 /// The largest relative difference of the loss.
 pub const LOSS_TOLERANCE: f32 = 1e-5;
 
-/// How one number or tensor compares.
+/// The comparison of one number or tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// `loss`, or the name of a parameter.
     pub name: String,
-    /// The relative difference; NaN if one of both is not finite.
+    /// The relative difference; NaN if one of the two is not finite.
     pub error: f32,
     /// The largest difference allowed.
     pub tolerance: f32,
 }
 
 impl Row {
-    /// Whether the difference is within the tolerance; NaN is not.
+    /// Returns whether the difference is within the tolerance; NaN is not.
     pub fn passed(&self) -> bool {
         self.error <= self.tolerance
     }
 }
 
-/// Makes the same step of a model with random parameters on both devices, over random tokens, and
-/// compares the loss and the gradient of every parameter. `seen` is called with each row.
+/// Runs the same step of a model with random parameters on both devices, over random tokens, and compares the loss and
+/// the gradient of every parameter. `seen` is called with each row.
 ///
 /// # Errors
 ///
@@ -72,7 +72,7 @@ pub fn compare_step(
     Ok(())
 }
 
-/// The largest difference, relative to the largest element of `want`; NaN if there is one anywhere.
+/// Returns the largest difference, relative to the largest element of `want`; NaN if there is a NaN in either.
 fn relative_error(got: &[f32], want: &[f32]) -> f32 {
     let largest = |max: f32, x: f32| if x.is_nan() || x > max { x } else { max };
     let scale = want.iter().fold(0.0, |max, x| largest(max, x.abs()));

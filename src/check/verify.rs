@@ -1,4 +1,4 @@
-//! Every kernel of a device against its twin, over tiny models and single ops: `wgpt verify`.
+//! Compares every kernel of a device with its twin, over tiny models and single ops: `wgpt verify`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::kernel::{Kernel, Variant};
 use crate::ops::ALL;
 use crate::plan::{Dispatch, Plan};
 
-/// How one kernel fared over all its dispatches.
+/// The result of one kernel over all its dispatches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// The kernel.
@@ -22,24 +22,24 @@ pub struct Row {
     pub variant: &'static str,
     /// Whether the device can run the variant.
     pub available: bool,
-    /// Dispatches that were compared.
+    /// The number of dispatches that were compared.
     pub dispatches: usize,
     /// The largest difference from the twin, relative to the largest value of the argument.
     pub error: f32,
-    /// What the error may be.
+    /// The largest error allowed.
     pub tolerance: f32,
-    /// Where the largest error is; empty if there is none.
+    /// The place of the largest error; empty if there is none.
     pub place: String,
 }
 
 impl Row {
-    /// Whether the kernel was run and does what its twin does; an error that is not a number is not.
-    /// What the device cannot run is never taken, and so passes.
+    /// Returns whether the kernel was run and agrees with its twin; an error that is not a number fails. A variant that
+    /// the device cannot run is never used, and so passes.
     pub fn passes(&self) -> bool {
         !self.available || (self.dispatches > 0 && self.error <= self.tolerance)
     }
 
-    /// The name of the shader's file.
+    /// Returns the name of the shader's file.
     pub fn name(&self) -> String {
         match self.variant {
             "" => self.kernel.to_owned(),
@@ -50,7 +50,7 @@ impl Row {
 
 /// Compares every kernel and variant on a device with its twin: the rows of [`rows`].
 ///
-/// `spoil` names a kernel whose twin is made wrong first, to see it found.
+/// `spoil` names a kernel whose twin is made wrong first, to see that the error is found.
 ///
 /// # Errors
 ///
@@ -61,7 +61,7 @@ pub fn verify(device: &Device, spoil: Option<&str>) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Compares the variant `name` of some kernels with their twins: a row for each that has it.
+/// Compares the variant `name` of some kernels with their twins; returns a row for each kernel that has it.
 ///
 /// # Errors
 ///
@@ -79,7 +79,7 @@ pub fn verify_variant(
     Ok(rows)
 }
 
-/// A case with these kernels where it has others of their names.
+/// Replaces kernels of a case by those of the same names in `kernels`.
 fn of_kernels(mut case: Case, kernels: &[&'static Kernel]) -> Case {
     for dispatch in &mut Arc::make_mut(&mut case.plan).dispatches {
         let same = kernels.iter().find(|kernel| kernel.name == dispatch.kernel.name);
@@ -88,7 +88,7 @@ fn of_kernels(mut case: Case, kernels: &[&'static Kernel]) -> Case {
     case
 }
 
-/// The cases, in half precision too where a device has it.
+/// Returns the cases, also in half precision where a device has it.
 fn all_cases(device: &Device) -> Vec<Case> {
     let mut cases = verify_cases::all();
     if matches!(device, Device::Gpu(gpu) if gpu.has().f16) {
@@ -97,7 +97,7 @@ fn all_cases(device: &Device) -> Vec<Case> {
     cases
 }
 
-/// A row for each kernel of [`ALL`] and each of its variants, none of them run yet.
+/// Returns a row for each kernel of [`ALL`] and each of its variants; none of them has been run.
 pub fn rows(device: &Device) -> Vec<Row> {
     rows_of(ALL, device)
 }
@@ -122,8 +122,7 @@ fn rows_of(kernels: &[&'static Kernel], device: &Device) -> Vec<Row> {
     rows.collect()
 }
 
-/// Runs one case against the twins, once for each name of a variant, and enters what it found into
-/// `rows`.
+/// Runs one case against the twins, once for each name of a variant, and adds the results to `rows`.
 ///
 /// # Errors
 ///
@@ -143,7 +142,7 @@ pub fn run(case: &Case, device: &Device, spoil: Option<&str>, rows: &mut [Row]) 
     Ok(())
 }
 
-/// Which dispatches of a case run the variant `name` where it is wanted, and have a row.
+/// Marks the dispatches of a case that have a row and run the variant `name` when it is requested.
 fn compared(case: &Case, device: &Device, name: &str, rows: &[Row]) -> Vec<bool> {
     let runs = |dispatch: &Dispatch| match device {
         Device::Cpu => true,
@@ -154,7 +153,7 @@ fn compared(case: &Case, device: &Device, name: &str, rows: &[Row]) -> Vec<bool>
     dispatches.map(|dispatch| has_row(dispatch.kernel.name) && runs(dispatch)).collect()
 }
 
-/// Compares the dispatches that are to be compared, of the variant `name`; the others run on the reference alone.
+/// Compares the marked dispatches, with the variant `name`; the others run on the reference alone.
 fn run_variant(
     case: &Case,
     reference: &Arc<Plan>,
@@ -188,8 +187,8 @@ fn run_variant(
     Ok(())
 }
 
-/// The variant `name` for the dispatches that are compared, and the portable one for all others, so that
-/// nothing else need compile.
+/// Chooses the variant `name` for the compared dispatches, and the portable one for all others, so that no other
+/// variant has to compile.
 fn only(plan: &Plan, name: &str, compared: &[bool]) -> Choices {
     let all = plan.dispatches.iter().map(|dispatch| (class(dispatch), String::new()));
     let compared = plan.dispatches.iter().zip(compared).filter(|(_, compared)| **compared);

@@ -1,4 +1,4 @@
-//! What [`super::verify`] runs: tiny models and single ops that together run every kernel.
+//! The cases of [`super::verify`]: tiny models and single ops that together run every kernel.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::ops::random::{threefry, unit};
 use crate::ops::{cast, dropout, gradient_sum};
 use crate::plan::{Limits, Phase, Plan, Role, View};
 
-/// A plan with what is run over it, and what its numbers must be.
+/// A plan with the runs over it and the kinds of its inputs.
 #[derive(Clone)]
 pub struct Case {
-    /// What it covers, in words.
+    /// A description of what the case covers.
     pub name: String,
     /// Buffers and dispatches.
     pub plan: Arc<Plan>,
-    /// What is run, in an order in which each finds its inputs.
+    /// The runs, in an order in which each finds its inputs.
     pub runs: Vec<Run>,
     /// Token ids are below this.
     vocab: u32,
@@ -32,24 +32,24 @@ pub struct Case {
     targets: Vec<View>,
 }
 
-/// Some dispatches of a case, with what the host changes before them.
+/// Some dispatches of a case, with the values that the host changes before them.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// The dispatches.
     pub range: Range<usize>,
     /// Their step.
     pub step: Step,
-    /// The tables of generation, where they change.
+    /// The tables of generation, if they change.
     pub tables: Vec<(View, Vec<u32>)>,
 }
 
 impl Run {
-    /// Dispatches that need no tables.
+    /// Creates a run of dispatches that need no tables.
     pub fn new(range: Range<usize>, step: Step) -> Run {
         Run { range, step, tables: vec![] }
     }
 
-    /// Writes the tables.
+    /// Writes the tables of generation.
     pub fn prepare(&self, backend: &mut dyn Backend) {
         self.tables.iter().for_each(|(view, words)| backend.write_u32(*view, words));
     }
@@ -61,8 +61,8 @@ impl Run {
     }
 }
 
-/// The tiny models and single ops that together run every kernel, with sizes that are 1, prime, one
-/// more than a power of two, and real.
+/// Returns the tiny models and single ops that together run every kernel, with sizes that are 1, prime, one more than a
+/// power of two, and typical of real models.
 pub fn all() -> Vec<Case> {
     let adamw = Some(Optimizer::Adamw);
     let small = Limits { binding_bytes: 8 << 10, buffer_bytes: 16 << 10, ..Limits::NONE };
@@ -104,13 +104,13 @@ pub fn all() -> Vec<Case> {
     ]
 }
 
-/// A case with half precision wherever it may be.
+/// Returns a case with half precision wherever it is allowed.
 pub fn halved(case: &Case) -> Case {
     let name = format!("{}, in half precision", case.name);
     Case { name, plan: Arc::new(case.plan.halved()), ..case.clone() }
 }
 
-/// Fills every buffer with random numbers that make sense where they are.
+/// Fills every buffer with random numbers in a range that suits its role.
 pub fn fill_random(case: &Case, backend: &mut dyn Backend, seed: u32) {
     for (index, spec) in case.plan.buffers.iter().enumerate() {
         let view = View { buffer: index, start: 0, len: spec.len, format: spec.format };
@@ -120,9 +120,8 @@ pub fn fill_random(case: &Case, backend: &mut dyn Backend, seed: u32) {
             backend.write_u32(view, &binary);
             continue;
         }
-        // Parameters stay small, as trained ones are; second moments are not negative; what lies between
-        // the partial sums of a norm is zero, or every update would be a skipped one. What pads rows of
-        // logits must not matter.
+        // Parameters stay small, like trained ones; second moments are not negative; the gaps between the partial sums
+        // of a norm are zero, or every update would be skipped. The padding of rows of logits must not matter.
         let (low, high) = match spec.role {
             Role::Parameters => (-0.3, 0.3),
             Role::Moments => (0.0, 0.01),
@@ -146,7 +145,7 @@ pub fn fill_random(case: &Case, backend: &mut dyn Backend, seed: u32) {
     }
 }
 
-/// A model of [n_layer, n_head, n_embd, vocab_size, n_positions] over [B, T].
+/// Makes a case of a model of [n_layer, n_head, n_embd, vocab_size, n_positions] over [B, T].
 fn model(
     name: &str,
     [n_layer, n_head, n_embd, vocab_size, n_positions]: [usize; 5],
@@ -184,7 +183,7 @@ fn model(
     }
 }
 
-/// The head's gradients of logits that are logits still: what pads their rows is not yet 0.
+/// Returns runs of the head's gradient products over the logits themselves: the padding of their rows is not yet 0.
 fn padded_products(plan: &Plan, step: Step) -> impl Iterator<Item = Run> + '_ {
     let first = [Phase::Forward, Phase::Evaluate].map(|phase| plan.phase(phase));
     let is_product =
@@ -193,7 +192,7 @@ fn padded_products(plan: &Plan, step: Step) -> impl Iterator<Item = Run> + '_ {
     first.into_iter().chain(products).map(move |range| Run::new(range, step))
 }
 
-/// All phases of a program with a step for each, in an order in which each finds its inputs.
+/// Returns all phases of a program with a step for each, in an order in which each finds its inputs.
 pub fn phases(program: &Program, step: Step) -> Vec<Run> {
     let second = Step { accumulate: 1, ..step };
     let runs = [
@@ -204,7 +203,7 @@ pub fn phases(program: &Program, step: Step) -> Vec<Run> {
         (Phase::Forward, second),
         (Phase::Backward, second),
         (Phase::Update, step),
-        // Where epsilon counts for as much as the root that it stands beside.
+        // Here epsilon is as large as the root that it is added to.
         (Phase::Update, Step { grad_clip: 0.0, learning_rate: 0.1, eps: 1.0, ..step }),
     ];
     let runs = runs.into_iter().map(|(phase, step)| Run::new(program.plan.phase(phase), step));
@@ -212,7 +211,7 @@ pub fn phases(program: &Program, step: Step) -> Vec<Run> {
     runs.chain(generation.into_iter().flatten()).collect()
 }
 
-/// Prompts and their continuations in all slots, alone and beside each other, and draws with every filter.
+/// Returns runs of prompts and their continuations in all slots, alone and together, and of draws with every filter.
 pub fn generation(program: &Program, views: GenerationViews) -> Vec<Run> {
     let plan = &program.plan;
     let slots = views.slots.len / rows::slot::WORDS;
@@ -232,7 +231,7 @@ pub fn generation(program: &Program, views: GenerationViews) -> Vec<Run> {
         for &(slot, count) in replay {
             let length = lengths.get(slot).copied().unwrap_or(usize::MAX - count);
             if length + count <= program.config.n_positions {
-                // Of the first replay no token is drawn.
+                // No token is drawn after the first replay.
                 let draw = (count != 37).then(Draw::default);
                 feeds.push(Feed { slot, position: length, count, draw });
                 lengths[slot] += count;
@@ -252,7 +251,7 @@ pub fn generation(program: &Program, views: GenerationViews) -> Vec<Run> {
         Draw { repetition_penalty: 1.3, ..top },
         Draw { top_p: 1.0, min_p: 0.0, ..top },
         Draw { top_k: 0, min_p: 0.0, top_p: 0.5, ..top },
-        // Without a filter negative logits are left, too.
+        // Without a filter, negative logits are left too.
         Draw { repetition_penalty: 2.0, ..last },
     ];
     for i in 0..draws.len() {
@@ -267,7 +266,7 @@ pub fn generation(program: &Program, views: GenerationViews) -> Vec<Run> {
     runs
 }
 
-/// The three layouts of a product with m, k, n, forward and backward.
+/// Makes a case of the three layouts of a product with m, k, n, forward and backward.
 fn products(name: &str, [m, k, n]: [usize; 3]) -> Case {
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_training(1, 1);
@@ -279,7 +278,7 @@ fn products(name: &str, [m, k, n]: [usize; 3]) -> Case {
     whole(name, g)
 }
 
-/// A linear layer of `rows` rows from `c` into `oc` channels, alone and with GELU.
+/// Makes a case of a linear layer of `rows` rows from `c` into `oc` channels, alone and with GELU.
 fn layers(name: &str, [rows, c, oc]: [usize; 3]) -> Case {
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_training(1, rows);
@@ -294,7 +293,8 @@ fn layers(name: &str, [rows, c, oc]: [usize; 3]) -> Case {
     whole(name, g)
 }
 
-/// Linear layers with adapters of rank `r`, of `rows` rows from `c` into `oc` channels, alone and with GELU.
+/// Makes a case of linear layers with adapters of rank `r`, of `rows` rows from `c` into `oc` channels, alone and with
+/// GELU.
 fn adapters(name: &str, [rows, c, oc, r]: [usize; 4]) -> Case {
     let lora = Lora { targets: vec!["adapted".into()], ..Lora::of_rank(r) };
     let finetune = FineTune { lora: Some(lora), ..FineTune::default() };
@@ -306,7 +306,7 @@ fn adapters(name: &str, [rows, c, oc, r]: [usize; 4]) -> Case {
     whole(name, g)
 }
 
-/// Residual sums, GELU, dropout, linear layers and softmax over (B,T,C) and NH heads.
+/// Makes a case of residual sums, GELU, dropout, linear layers and softmax over (B,T,C) and NH heads.
 fn single_ops(name: &str, [b, t, nh, c]: [usize; 4]) -> Case {
     let freeze = vec!["bias_alone.weight".to_owned()];
     let mut g = Graph::new(Limits::NONE, false, 1e-5)
@@ -330,8 +330,8 @@ fn single_ops(name: &str, [b, t, nh, c]: [usize; 4]) -> Case {
     whole(name, g)
 }
 
-/// Attention over (B,T) rows of `channels`, in which `heads` finds its queries, keys and values; the first keys that
-/// rows may see are anywhere in their sequence, also behind the row.
+/// Makes a case of attention over (B,T) rows of `channels`, in which `heads` finds its queries, keys and values; the
+/// first keys that rows may see are anywhere in their sequence, also behind the row.
 fn attention(
     name: &str,
     [b, t]: [usize; 2],
@@ -346,8 +346,8 @@ fn attention(
     Case { vocab: t as u32, tokens: vec![first_key], ..whole(name, g) }
 }
 
-/// Sequences that grow to `s` positions, whose caches are read in several blocks: in rows of `channels`, `heads` finds
-/// the queries, keys and values. The rows of the second replay see a window.
+/// Makes a case of sequences that grow to `s` positions, whose caches are read in several blocks: in rows of
+/// `channels`, `heads` finds the queries, keys and values. The rows of the second replay see a window.
 fn extension(name: &str, s: usize, channels: usize, heads: impl FnOnce(Var) -> Qkv) -> Case {
     let (count, slots) = (8, 2);
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
@@ -357,7 +357,7 @@ fn extension(name: &str, s: usize, channels: usize, heads: impl FnOnce(Var) -> Q
     g.record_forward(Phase::Extend(count as u32));
     let all = 0..g.plan.dispatches.len();
     let view = g.rows_table();
-    // The last place of the first block and the first of the second, and an end with masked rows, of either slot.
+    // The last place of the first block, the first of the second, and an end with masked rows, in both slots.
     let feed = |slot, position, count| Feed { slot, position, count, draw: None };
     let replays = [(vec![feed(0, 252, 8)], s), (vec![feed(1, 254, 3), feed(0, s - 4, 4)], 300)];
     let run = |(feeds, window): (Vec<Feed>, usize)| {
@@ -370,8 +370,8 @@ fn extension(name: &str, s: usize, channels: usize, heads: impl FnOnce(Var) -> Q
     Case { runs: replays.map(run).into(), ..bare(name, g.plan) }
 }
 
-/// Embeddings of (B,T) tokens in tables of `v` rows and `c` channels, twice: the gradient of the second
-/// overwrites, that of the first is added, which another variant does.
+/// Makes a case of embeddings of (B,T) tokens in tables of `v` rows and `c` channels, twice: the gradient of the second
+/// overwrites, the gradient of the first is added, which another variant does.
 fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_training(b, t);
@@ -382,7 +382,7 @@ fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
     Case { vocab: v as u32, tokens: tokens.into(), ..whole(name, g) }
 }
 
-/// A graph's forward and backward pass, without a model.
+/// Makes a case of a graph's forward and backward pass, without a model.
 fn whole(name: &str, mut g: Graph) -> Case {
     g.record_forward(Phase::Forward);
     g.record_backward(Phase::Backward, None);
@@ -392,7 +392,7 @@ fn whole(name: &str, mut g: Graph) -> Case {
     Case { runs: runs.map(|step| Run::new(0..all, step)).into(), ..bare(name, g.plan) }
 }
 
-/// A plan of which nothing is run yet, without tokens.
+/// Makes a case of a plan without runs and tokens.
 fn bare(name: &str, plan: Plan) -> Case {
     Case {
         name: name.to_owned(),

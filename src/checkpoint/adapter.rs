@@ -1,13 +1,14 @@
-//! A folder of low-rank adapters in PEFT's format, which names the model that they belong to.
+//! A folder of low-rank adapters in PEFT's format. It names the model that the adapters belong to.
 //!
 //! ```text
 //! adapter_config.json  adapter_model.safetensors  [tokenizer.json  tokenizer_config.json]
 //! ```
 //!
-//! A run that trains adapters writes such folders and not whole models: they are small, and others' tools
-//! take them as they are. Read as a model, the folder is the model that it names with the adapters merged
-//! into its weights, so that whatever takes a model takes it. Where a whole model lies beside the adapters, it is that
-//! model. Parameters of the model that were trained with the adapters (`modules_to_save`, biases) take the place of its own.
+//! A run that trains adapters writes such folders and not whole models: they are small, and other tools read them
+//! as they are. Read as a model, the folder means the model that it names, with the adapters merged into its
+//! weights, so every function that takes a model takes it. If a whole model lies beside the adapters, they belong to
+//! that model. Parameters of the model that were trained with the adapters (`modules_to_save`, biases) replace the
+//! model's own.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -28,15 +29,15 @@ use crate::repository::{self, ModelName};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
-/// The names of the files of a folder of adapters.
+/// The names of the files in a folder of adapters.
 pub(super) const ADAPTER_FILES: [&str; 2] = [CONFIG, WEIGHTS];
-/// The adapters' weights in Python's own format.
+/// Files with the adapters' weights in Python's own format.
 const PICKLED: [&str; 3] = ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth"];
-/// What PEFT puts before the names of the model's modules.
+/// The prefix that PEFT adds to the names of the model's modules.
 const PEFT_PREFIX: &str = "base_model.model.";
 const TOGETHER: &str = "adapter_config.json, the adapters and the model must belong together";
 
-/// What a folder of adapters says beside their weights.
+/// The contents of a folder of adapters besides their weights.
 #[derive(Clone, Copy, Debug)]
 pub struct AdapterFiles<'a> {
     /// The adapters.
@@ -45,38 +46,38 @@ pub struct AdapterFiles<'a> {
     pub base: &'a Path,
 }
 
-/// The adapters of a folder, and what of the model itself was trained with them.
+/// The adapters of a folder, and the model's own parameters that were trained with them.
 pub struct Adapter {
-    /// What is added to weights.
+    /// The low-rank updates that are added to weights.
     pub(super) low_rank: LowRanks,
-    /// Parameters that take the place of the model's: their names, and those in the file.
+    /// Parameters that replace the model's: their names in the model and in the file.
     pub(super) whole: Vec<(String, String)>,
-    /// The file that they are in.
+    /// The file that holds these parameters.
     pub(super) file: TensorFile,
 }
 
 /// Low-rank adapters, by the names of the weights that they are added to.
 pub(super) struct LowRanks(HashMap<String, LowRank>);
 
-/// An adapter of one weight: `scale` · Aᵀ · B is added to it.
+/// The adapter of one weight: `scale` · Aᵀ · B is added to the weight.
 struct LowRank {
     scale: f32,
     /// (rank, in).
     a: Vec<f32>,
     /// (rank, out).
     b: Vec<f32>,
-    /// Columns of the weight.
+    /// The number of columns of the weight.
     width: usize,
 }
 
 impl Adapter {
-    /// Reads the adapters of a folder, for a model of these parameters: the low-rank ones at once, whole parameters when
-    /// they are asked for.
+    /// Reads the adapters of a folder for a model with these parameters: the low-rank ones at once, whole parameters
+    /// when they are requested.
     ///
     /// # Errors
     ///
-    /// Names the setting that is not supported, or the tensor that is missing, of another shape or type, not finite,
-    /// or one too many.
+    /// Names the setting that is not supported, or the tensor that is missing, has another shape or type, is not
+    /// finite, or does not belong to the adapters.
     pub fn open(dir: &Path, model: &Schema) -> Result<Adapter> {
         let config = read_config(dir)?;
         let layers = config.adapted(model).map_err(|e| e.at(dir.join(CONFIG).display()))?;
@@ -112,11 +113,11 @@ impl Adapter {
         Ok(Adapter { low_rank: LowRanks(low_rank), whole, file })
     }
 
-    /// Reads elements of a part of an adapter.
+    /// Reads elements of one part of an adapter.
     ///
     /// # Errors
     ///
-    /// If there is no such part, or it ends before.
+    /// If there is no such part, or the range exceeds it.
     pub fn read(&self, part: &ParamInfo, start: usize, out: &mut [f32]) -> Result<()> {
         let low_rank = part.adapts.as_ref().and_then(|weight| self.low_rank.0.get(weight));
         let data = low_rank.map(|low_rank| match part.role {
@@ -131,7 +132,7 @@ impl Adapter {
 }
 
 impl LowRank {
-    /// Reads A and B, and strikes them off what is stored.
+    /// Reads A and B, and removes their names from `stored`.
     fn read(
         layer: &Adapted,
         file: &TensorFile,
@@ -158,7 +159,7 @@ impl LowRank {
 }
 
 impl LowRanks {
-    /// Adds what adapts the parameter called `name` to its elements from `start` on.
+    /// Adds the adapter of the parameter called `name` to the parameter's elements from `start` on.
     pub(super) fn merge(&self, name: &str, start: usize, out: &mut [f32]) {
         if let Some(LowRank { scale, a, b, width }) = self.0.get(name) {
             merge(*scale, [a, b], *width, start, out);
@@ -166,11 +167,12 @@ impl LowRanks {
     }
 }
 
-/// The names of a file's tensors, by the names that they have whatever wrote them: without what PEFT puts around the
-/// model and its layers, and without the name of the adapters, which PEFT leaves out and others do not.
+/// Returns the names of a file's tensors, keyed by canonical names that do not depend on the program that wrote them:
+/// without PEFT's prefixes of the model and its layers, and without the name of the adapters, which PEFT omits and
+/// other programs write.
 ///
-/// With all biases PEFT stores those of a module in `modules_to_save` three times: the model's own (`original_module`),
-/// and the trained ones by two names, of which it reads the shorter.
+/// With all biases, PEFT stores the biases of a module in `modules_to_save` three times: the model's own
+/// (`original_module`), and the trained ones under two names, of which PEFT reads the shorter.
 fn by_canonical_name(family: &Family, file: &TensorFile) -> Result<HashMap<String, String>> {
     let mut stored: HashMap<String, String> = HashMap::new();
     let is_copy = |name: &str| name.split('.').any(|part| part == "modules_to_save");
@@ -181,7 +183,7 @@ fn by_canonical_name(family: &Family, file: &TensorFile) -> Result<HashMap<Strin
         let inner = name.strip_prefix(PEFT_PREFIX).unwrap_or(name);
         let parts = inner.split('.').filter_map(|part| match part {
             "base_layer" | "modules_to_save" | "default" => None,
-            // Those of an embedding.
+            // The adapters of an embedding.
             "lora_embedding_A" => Some("lora_A"),
             "lora_embedding_B" => Some("lora_B"),
             part => Some(part),
@@ -208,7 +210,7 @@ fn by_canonical_name(family: &Family, file: &TensorFile) -> Result<HashMap<Strin
     Ok(stored)
 }
 
-/// The model's own parameters in the adapters' file, with their names there, which are struck off what is stored.
+/// Returns the model's own parameters in the adapters' file with their names there, which are removed from `stored`.
 fn whole_parameters(
     config: &PeftConfig,
     model: &Schema,
@@ -234,7 +236,7 @@ fn whole_parameters(
     Ok(whole)
 }
 
-/// The name of a tensor that `modules_to_save` promises, which is struck off what is stored.
+/// Returns the name of a tensor that `modules_to_save` requires, and removes it from `stored`.
 fn need(stored: &mut HashMap<String, String>, name: &str) -> Result<String> {
     stored.remove(name).ok_or_else(|| {
         let what = format!("{PEFT_PREFIX}{name} is missing, which modules_to_save names");
@@ -242,11 +244,11 @@ fn need(stored: &mut HashMap<String, String>, name: &str) -> Result<String> {
     })
 }
 
-/// The name of the tensor that takes the place of the token table, which is the output head, too; struck off what is
-/// stored, under either name.
+/// Returns the name of the tensor that replaces the token table, which is also the output head, and removes it from
+/// `stored`, where it may have either name.
 ///
-/// Of a module in `modules_to_save` PEFT makes a copy of its own, which is no longer the other's. Elsewhere the
-/// table is there because somebody asked PEFT to save it, and loading either name changes both.
+/// For a module in `modules_to_save`, PEFT makes a separate copy, which is no longer tied to the other one. Otherwise
+/// the table is in the file because the user asked PEFT to save it, and loading either name changes both.
 fn the_table(
     config: &PeftConfig,
     family: &Family,
@@ -286,7 +288,7 @@ fn check_shape(file: &TensorFile, name: &str, wanted: &[usize]) -> Result<()> {
     }
 }
 
-/// The adapters' weights are not there: says so, and what to do with those in another format.
+/// Returns the error for missing adapter weights, with advice if they are there in another format.
 fn no_weights(dir: &Path) -> Error {
     if let Some(other) = PICKLED.iter().map(|name| dir.join(name)).find(|path| path.exists()) {
         return pickled(&other);
@@ -298,7 +300,7 @@ fn no_weights(dir: &Path) -> Error {
     })
 }
 
-/// A matrix of `columns` columns, with rows and columns exchanged.
+/// Transposes a matrix of `columns` columns.
 fn transposed(data: &[f32], columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|c| data.iter().skip(c).step_by(columns)).copied().collect()
 }
@@ -313,17 +315,17 @@ pub(super) fn is_adapter(dir: &Path) -> bool {
     is_there(dir) && !weights::is_there(dir)
 }
 
-/// Where the model of some adapters is to be found.
+/// The place of the model that adapters belong to.
 enum Base {
     Folder(PathBuf),
     OnHub(ModelName),
 }
 
-/// Where the model of the adapters in `dir` is, by what their configuration says.
+/// Finds the model of the adapters in `dir`, as their configuration names it.
 ///
 /// # Errors
 ///
-/// If it names no model that is there.
+/// If the configuration names no model that exists.
 fn base(dir: &Path) -> Result<Base> {
     let name = read_config(dir)?.base.ok_or_else(|| {
         let what = format!("base_model_name_or_path is null, must be {BASE}");
@@ -331,7 +333,7 @@ fn base(dir: &Path) -> Result<Base> {
             .at(dir.join(CONFIG).display())
             .hint("name the folder of the model that the adapters were trained on there")
     })?;
-    // A name that is not absolute may be meant from here, or from the adapters' folder.
+    // A relative name may be relative to the working directory or to the adapters' folder.
     let places = [PathBuf::from(&name), dir.join(&name)];
     let is_model = |place: &PathBuf| folder_of(place).join("config.json").is_file();
     let known = places.iter().find(|place| is_model(place));
@@ -349,11 +351,12 @@ fn base(dir: &Path) -> Result<Base> {
     })
 }
 
-/// The name on the hub of the model that the adapters in `dir` belong to; `None` if there are none, or it is a folder.
+/// Returns the hub name of the model that the adapters in `dir` belong to; `None` if there are none, or for a
+/// local folder.
 ///
 /// # Errors
 ///
-/// If adapters name no model that is there.
+/// If the adapters name no model that exists.
 pub fn base_on_hub(dir: &Path) -> Result<Option<ModelName>> {
     if !is_adapter(dir) {
         return Ok(None);
@@ -364,13 +367,13 @@ pub fn base_on_hub(dir: &Path) -> Result<Option<ModelName>> {
     })
 }
 
-/// The folder whose files have a model's sizes: `dir` itself, or that of the model which its adapters belong to,
-/// which may be one on the hub that was downloaded before. Adapters beside a model belong to that, whatever their
-/// configuration says, as for Hugging Face's `from_pretrained`.
+/// Returns the folder whose files have a model's sizes: `dir` itself, or the folder of the model that its adapters
+/// belong to, which may be a hub model that was downloaded before. Adapters beside a model belong to that model,
+/// even if their configuration names another one, as for Hugging Face's `from_pretrained`.
 ///
 /// # Errors
 ///
-/// If adapters name no model that is there.
+/// If the adapters name no model that exists.
 pub(crate) fn model_folder(dir: &Path) -> Result<PathBuf> {
     if !is_adapter(dir) {
         return Ok(dir.to_owned());
@@ -404,15 +407,15 @@ fn read_config(dir: &Path) -> Result<PeftConfig> {
     PeftConfig::parse(&fields).map_err(|e| e.at(path.display()))
 }
 
-/// adapter_config.json as PEFT saves it.
+/// Returns adapter_config.json as PEFT saves it.
 fn config_json(adapter: &AdapterFiles, family: &Family) -> Value {
     let Lora { rank, alpha, targets } = adapter.lora;
-    // PEFT has a whole number there.
+    // PEFT expects a whole number here.
     let alpha = match alpha.fract() == 0.0 && *alpha < 1e15 {
         true => json!(*alpha as u64),
         false => json!(alpha),
     };
-    // What came from the hub is found there by others, too.
+    // A model from the hub is named by its hub name, so that other users find it too.
     let (base, revision) = match repository::name_of(adapter.base) {
         Some((repository, commit)) => (repository, Some(commit)),
         None => (adapter.base.to_string_lossy().into_owned(), None),
@@ -434,7 +437,7 @@ fn config_json(adapter: &AdapterFiles, family: &Family) -> Value {
         "r": rank,
         "rank_pattern": {},
         "revision": revision,
-        // PEFT looks for the ends of names that have a prefix of its own.
+        // PEFT matches the ends of names, which have PEFT's own prefix.
         "target_modules": targets.iter().map(|t| t.trim_start_matches(family.prefix)).collect::<Vec<_>>(),
         "task_type": "CAUSAL_LM",
         "use_dora": false,
@@ -442,7 +445,7 @@ fn config_json(adapter: &AdapterFiles, family: &Family) -> Value {
     })
 }
 
-/// Writes the two files; `fill` gives the parts of the adapters.
+/// Writes the two files; `fill` provides the parts of the adapters.
 pub(super) fn write_adapter(
     dir: &Path,
     adapter: &AdapterFiles,
@@ -450,7 +453,7 @@ pub(super) fn write_adapter(
     fill: &mut Fill,
 ) -> Result<()> {
     write_json(&dir.join(CONFIG), &config_json(adapter, schema.family))?;
-    // B is (out, rank) in the file.
+    // In the file, B is (out, rank).
     let is_turned = |part: &&ParamInfo| part.role == ParamRole::LoraB;
     let stored = |part: &ParamInfo| {
         let (name, mut shape) = part.named_shape();

@@ -1,5 +1,5 @@
-//! Hugging Face's config.json: read strictly, since a setting that is passed over in silence
-//! gives a model that computes something else.
+//! Hugging Face's config.json. It is read strictly, since a model with a silently ignored setting
+//! computes something else.
 
 use std::path::Path;
 
@@ -14,8 +14,8 @@ use crate::arch::Family;
 use crate::config::GptConfig;
 use crate::error::{Error, Result};
 
-/// Reads the sizes from the config.json of a model folder, or beside a weights file, or of the model that the adapters in
-/// the folder belong to.
+/// Reads the sizes from the config.json of a model folder, of the folder of a weights file, or of the model that the
+/// adapters in the folder belong to.
 ///
 /// # Errors
 ///
@@ -39,10 +39,10 @@ pub fn read_config(model: &Path) -> Result<GptConfig> {
     config.map_err(|e| e.as_written().at(path.display()))
 }
 
-/// The version of Hugging Face's library whose files these are like.
+/// The version of Hugging Face's library whose file format these files follow.
 const VERSION: &str = "5.23.0";
 
-/// config.json as Hugging Face's library saves it: every setting, sorted by name.
+/// Returns config.json as Hugging Face's library saves it: every setting, sorted by name.
 pub(super) fn config_json(model: &ModelFiles, end: &EndOfText, float: Float) -> Value {
     let mut fields = (model.schema.family.write_config)(model.config, model.dropout);
     fields["dtype"] = json!(float.name());
@@ -53,7 +53,7 @@ pub(super) fn config_json(model: &ModelFiles, end: &EndOfText, float: Float) -> 
     fields
 }
 
-/// generation_config.json, which tells Hugging Face's `generate` where a text ends.
+/// Returns generation_config.json, which tells Hugging Face's `generate` where a text ends.
 pub(super) fn generation_config_json(end_of_text: &EndOfText) -> Value {
     json!({
         "_from_model_config": true,

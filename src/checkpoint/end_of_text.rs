@@ -1,4 +1,4 @@
-//! Where texts end and begin, by what the files of a model say.
+//! The tokens that end and begin texts, as the files of a model define them.
 //!
 //! | file | ends | begins |
 //! |---|---|---|
@@ -8,7 +8,7 @@
 //! | special_tokens_map.json | `eos_token` | `bos_token` |
 //! | the tokenizer | `<|endoftext|>` | |
 //!
-//! The first that says something decides; one below that names another token is reported. `null` says nothing.
+//! The first file that names a token decides; a later file that names another token is reported. `null` names no token.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -28,20 +28,20 @@ pub struct EndOfText {
 }
 
 impl EndOfText {
-    /// Texts that end at any of `ids`, the first of which stands between two texts, and begin with `bos` if there is one.
-    /// An id that is there twice counts once.
+    /// Texts end at any of `ids`, the first of which separates two texts, and begin with `bos` if there is one.
+    /// Duplicate ids are removed.
     pub fn new(mut ids: Vec<u32>, bos: Option<u32>) -> EndOfText {
         let mut seen = HashSet::new();
         ids.retain(|id| seen.insert(*id));
         EndOfText { ids, bos }
     }
 
-    /// What a tokenizer without any other file says: its `<|endoftext|>`, if it has one.
+    /// Returns the default for a tokenizer without any other file: its `<|endoftext|>`, if it has one.
     pub fn of(tokenizer: &Tokenizer) -> EndOfText {
         EndOfText::new(tokenizer.end_of_text().into_iter().collect(), None)
     }
 
-    /// All ids at which generation ends.
+    /// Returns all ids at which generation ends.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
@@ -51,17 +51,17 @@ impl EndOfText {
         self.ids.contains(&id)
     }
 
-    /// What stands between two texts, and wherever one id is wanted.
+    /// Returns the token between two texts. It is also used wherever a single id is needed.
     pub fn separator(&self) -> Option<u32> {
         self.ids.first().copied()
     }
 
-    /// What a new text begins with: the token that the files name, or else the one that ends the text before it.
+    /// Returns the token that begins a new text: the one named by the files, or else the one between two texts.
     pub fn opening(&self) -> Option<u32> {
         self.bos.or(self.separator())
     }
 
-    /// The ids as `eos_token_id` has them: a number, a list or null.
+    /// Returns the ids as `eos_token_id` stores them: a number, a list or null.
     pub(super) fn to_json(&self) -> Value {
         match self.ids.as_slice() {
             [] => Value::Null,
@@ -76,20 +76,21 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 
-/// The default of Hugging Face's `GPT2Config`, which a model of another vocabulary has in its files if nobody chose its ids.
+/// The default of Hugging Face's `GPT2Config`. The files of a model with another vocabulary have it if nobody
+/// set its ids.
 const GPT2_DEFAULT: u64 = 50256;
 
 /// A JSON object in a file.
 #[derive(Clone, Debug, PartialEq)]
 struct JsonFile {
     path: PathBuf,
-    /// The file as it is; `None` where its tokens alone count.
+    /// The unchanged contents of the file; `None` if only its tokens are used.
     bytes: Option<Vec<u8>>,
     fields: Map<String, Value>,
 }
 
 impl JsonFile {
-    /// Reads the first of these folders' files of this name; `None` if there is none.
+    /// Reads the file of this name from the first of these folders that has it; `None` if there is none.
     fn read(folders: &[&Path], name: &str) -> Result<Option<JsonFile>> {
         let mut files = folders.iter().map(|folder| folder.join(name));
         let Some(path) = files.find(|file| file.is_file()) else { return Ok(None) };
@@ -113,24 +114,24 @@ impl JsonFile {
     }
 }
 
-/// What the files of a model say of its texts, beside the tokenizer's own file. What is saved of the model says the same.
+/// The settings for texts in a model's files, apart from the tokenizer's own file. A saved model keeps them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TextFiles {
     config: Option<JsonFile>,
     generation_config: Option<JsonFile>,
     tokenizer_config: Option<JsonFile>,
     special_tokens_map: Option<JsonFile>,
-    /// Ids that mean nothing for this model, and were passed over: a sentence each.
+    /// A sentence about each ignored id, which is outside this model's vocabulary.
     passed_over: Vec<String>,
 }
 
 impl TextFiles {
-    /// Reads what the folder of a model of `vocab_size` tokens says; of adapters, what their folder does not say is what the
-    /// folder of their model does.
+    /// Reads the settings in the folder of a model of `vocab_size` tokens. For adapters, the folder of their model
+    /// provides the files that their own folder does not have.
     ///
     /// # Errors
     ///
-    /// Names the file that is damaged, or the field that is no token of the vocabulary.
+    /// Names the file that is damaged, or the field that names no token of the vocabulary.
     pub fn read(model: &Path, vocab_size: usize) -> Result<TextFiles> {
         let dir = folder_of(model);
         let base = adapter::model_folder(dir)?;
@@ -151,8 +152,8 @@ impl TextFiles {
         Ok(files)
     }
 
-    /// What the folder of a tokenizer says, for a new model: it takes the tokens over, and no other setting of a model that
-    /// may be there.
+    /// Reads the settings in the folder of a tokenizer, for a new model. Only the tokens are used, and no other setting
+    /// of a model that may be there.
     ///
     /// # Errors
     ///
@@ -167,7 +168,7 @@ impl TextFiles {
         Ok(files)
     }
 
-    /// The same where the tokenizer comes from a folder of its own: what that says of it counts.
+    /// Replaces the tokenizer's settings by those in `folder`, for a tokenizer that comes from its own folder.
     ///
     /// # Errors
     ///
@@ -183,7 +184,7 @@ impl TextFiles {
         Ok(files)
     }
 
-    /// Checks that the files with tokens' texts have texts.
+    /// Checks that the files that name tokens by their texts contain texts.
     fn check_named(&self) -> Result<()> {
         let roles = ["eos_token", "bos_token"];
         self.named().try_for_each(|file| {
@@ -191,17 +192,17 @@ impl TextFiles {
         })
     }
 
-    /// The files with ids, in the order in which they count.
+    /// Returns the files with ids, in order of precedence.
     fn numbered(&self) -> impl Iterator<Item = &JsonFile> {
         [&self.generation_config, &self.config].into_iter().flatten()
     }
 
-    /// The files with tokens' texts, in the order in which they count, after those with ids.
+    /// Returns the files with tokens' texts, in order of precedence. They come after the files with ids.
     fn named(&self) -> impl Iterator<Item = &JsonFile> {
         [&self.tokenizer_config, &self.special_tokens_map].into_iter().flatten()
     }
 
-    /// Where texts end, and what is odd about the files: a sentence each.
+    /// Returns the tokens that end and begin texts, and a sentence about each inconsistency between the files.
     pub fn end_of_text(&self, tokenizer: Option<&Tokenizer>) -> (EndOfText, Vec<String>) {
         let mut notices = self.passed_over.clone();
         let mut said: Vec<(String, Vec<u32>)> = vec![];
@@ -235,14 +236,14 @@ impl TextFiles {
         (EndOfText::new(ids, bos), notices)
     }
 
-    /// generation_config.json and tokenizer_config.json as they were, if they were there.
+    /// Returns the original generation_config.json and tokenizer_config.json, if they exist.
     pub(super) fn kept(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
         [(GENERATION_CONFIG, &self.generation_config), (TOKENIZER_CONFIG, &self.tokenizer_config)]
             .into_iter()
             .filter_map(|(name, file)| Some((name, file.as_ref()?.bytes.as_deref()?)))
     }
 
-    /// What config.json says of ids, or where it says nothing, what all files together say.
+    /// Returns the ids in config.json; where it names none, the ids that all files together define.
     pub(super) fn config_ids(&self, end: &EndOfText) -> [(&'static str, Value); 3] {
         let all = [
             ("bos_token_id", json!(end.opening())),
@@ -254,7 +255,7 @@ impl TextFiles {
     }
 }
 
-/// The ids that a field names: a number, a list or null; `None` if it is something else.
+/// Returns the ids that a field names: a number, a list or null; `None` if it is something else.
 fn ids(value: &Value) -> Option<Vec<u32>> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     match value {
@@ -264,8 +265,8 @@ fn ids(value: &Value) -> Option<Vec<u32>> {
     }
 }
 
-/// Checks that a field names ids of the vocabulary. GPT-2's default beyond it is removed, alone or of a list, and reported:
-/// nobody meant it.
+/// Checks that a field names ids of the vocabulary. If GPT-2's default is beyond the vocabulary, it is removed, alone
+/// or from a list, and reported, since nobody chose it.
 fn check_ids(file: &mut JsonFile, name: &str, vocab_size: usize) -> Result<Option<String>> {
     let is_default = |id: &Value| id.as_u64() == Some(GPT2_DEFAULT);
     let place = file.path.display().to_string();
@@ -298,7 +299,7 @@ fn check_ids(file: &mut JsonFile, name: &str, vocab_size: usize) -> Result<Optio
     Err(file.fault(name, &format!("{wanted}{more}")))
 }
 
-/// The text of a token that a field names: a string, or an object with its `content`.
+/// Returns the text of a token that a field names: a string, or an object with its `content`.
 fn token_text<'a>(file: &'a JsonFile, name: &str) -> Result<Option<&'a str>> {
     let value = file.field(name);
     match value.get("content").unwrap_or(value) {
@@ -308,7 +309,7 @@ fn token_text<'a>(file: &'a JsonFile, name: &str) -> Result<Option<&'a str>> {
     }
 }
 
-/// The id of a token by its text, added or learned.
+/// Returns the id of a token by its text. The token may be added or learned.
 fn token_id(tokenizer: &Tokenizer, text: &str) -> Option<u32> {
     let added = tokenizer.special_tokens().find(|(added, _)| *added == text);
     let learned = || {
@@ -318,7 +319,7 @@ fn token_id(tokenizer: &Tokenizer, text: &str) -> Option<u32> {
     added.map(|(_, id)| id).or_else(learned)
 }
 
-/// Says that a file names an end that the first of them does not.
+/// Returns a notice if a file names an end of text that the first file does not.
 fn contradiction(said: &[(String, Vec<u32>)]) -> Option<String> {
     let [(first, ids), rest @ ..] = said else { return None };
     let others = rest.iter().filter(|(_, other)| other.iter().any(|id| !ids.contains(id)));

@@ -1,8 +1,8 @@
-//! Where the files of a model are.
+//! Finds the files of a model.
 
 use std::path::Path;
 
-/// The folder with what belongs to a model beside its weights: the model folder itself, or that of a weights file.
+/// Returns the folder of a model's other files: the model folder itself, or the folder that contains a weights file.
 pub(crate) fn folder_of(model: &Path) -> &Path {
     if !model.is_file() {
         return model;

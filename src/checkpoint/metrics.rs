@@ -1,4 +1,4 @@
-//! metrics.jsonl: what each logged update of a run came to, a JSON object per line.
+//! metrics.jsonl: the results of each logged update of a run, one JSON object per line.
 
 use std::path::Path;
 
@@ -22,24 +22,24 @@ pub struct Metrics {
     pub lr: f64,
     /// The norm of the gradient before clipping; absent where it was not finite.
     pub grad_norm: Option<f32>,
-    /// Tokens a second.
+    /// Tokens per second.
     pub tokens_per_s: f64,
-    /// The share of the device's measured best that training's operations come to, where that is known.
+    /// Model FLOPs utilisation: training's operations as a share of the device's measured peak, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mfu: Option<f64>,
-    /// Updates skipped so far, since a loss or a gradient was not finite.
+    /// Updates skipped so far because a loss or a gradient was not finite.
     #[serde(default)]
     pub skipped: u32,
-    /// The validation loss, where it was evaluated.
+    /// The validation loss, if it was evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
 }
 
-/// The lines of a run's metrics.jsonl; none if there is no such file yet.
+/// Reads the lines of a run's metrics.jsonl; returns none if there is no such file yet.
 ///
 /// # Errors
 ///
-/// If the file cannot be read or a line is not of this kind.
+/// If the file cannot be read or a line has another format.
 pub fn read_metrics(run_dir: &Path) -> Result<Vec<Metrics>> {
     let path = run_dir.join(METRICS);
     let text = match std::fs::read_to_string(&path) {

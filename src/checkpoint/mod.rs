@@ -1,4 +1,4 @@
-//! Files of a model and of a run: Hugging Face model folders, train states, run folders.
+//! Files of a model and of a run: Hugging Face model folders, train states and run folders.
 //!
 //! ```text
 //! model folder   config.json  generation_config.json  model.safetensors  [tokenizer.json  tokenizer_config.json]
@@ -8,9 +8,9 @@
 //!                checkpoints/step-N/ (a model folder, train_state.json, train_state.safetensors)
 //! ```
 //!
-//! Reading trusts nothing: a header is checked against the file's length before anything of its
-//! size is allocated, and every tensor against the configuration. Writing is whole or not at all:
-//! see [`crate::files`]. Tensors pass through here in slices, so that no second copy of a model is held.
+//! Nothing in a file is trusted: a header is checked against the file's length before memory of its size is allocated,
+//! and every tensor is checked against the configuration. Files and folders are written completely or not at all: see
+//! [`crate::files`]. Tensors are processed in slices, so no second copy of a model is held in memory.
 
 mod adapter;
 mod config_json;
@@ -46,12 +46,12 @@ pub use weights::{
 use crate::error::{Error, Result, field};
 use crate::tokenizer::Tokenizer;
 
-/// The model at a path that is there: a model folder, a run's folder (its best model, or else its last), or a weights
-/// file, which is taken for its folder if it bears the usual name.
+/// Returns the model at an existing path: a model folder, a run's folder (its best model, or else its last), or a
+/// weights file. A weights file with the usual name stands for its folder.
 ///
 /// # Errors
 ///
-/// If it is a run that has no model yet.
+/// If it is a run without a model.
 pub fn model_at(path: &Path) -> Result<PathBuf> {
     let is_usual = |name: &OsStr| name == WEIGHTS || name == adapter::ADAPTER_FILES[1];
     if path.file_name().is_some_and(is_usual) && path.is_file() {
@@ -72,17 +72,17 @@ pub fn is_adapter(dir: &Path) -> bool {
     adapter::is_adapter(dir)
 }
 
-/// Whether a folder holds adapters, be it of the model beside them or of another one.
+/// Whether a folder holds adapters, for the model beside them or for another one.
 pub fn has_adapters(dir: &Path) -> bool {
     adapter::is_there(dir)
 }
 
-/// The folder of a model's tokenizer, if it has one: the model's own, or else, of adapters, that of the model
-/// which they belong to.
+/// Returns the folder of a model's tokenizer, if there is one: the model's own folder, or for adapters without a
+/// tokenizer the folder of the model that they belong to.
 ///
 /// # Errors
 ///
-/// If adapters name no model that is there.
+/// If the adapters name no model that exists.
 pub fn tokenizer_folder(model: &Path) -> Result<Option<PathBuf>> {
     let dir = folder_of(model);
     let base = adapter::model_folder(dir)?;

@@ -1,8 +1,8 @@
-//! What PEFT's adapter_config.json says: which layers are adapted, at which rank and scale, and what else of
-//! the model is in the adapters' file.
+//! The settings in PEFT's adapter_config.json: the adapted layers, their ranks and scales, and the model's own
+//! parameters in the adapters' file.
 //!
-//! The rules are those of PEFT 0.21 (`check_target_module_exists`, `get_pattern_key`, `_set_trainable`), over the
-//! names that PEFT gives to the modules of a GPT-2: `transformer.h.0.attn.c_attn`, `transformer.wpe`, `lm_head`.
+//! The rules are those of PEFT 0.21 (`check_target_module_exists`, `get_pattern_key`, `_set_trainable`), applied to
+//! PEFT's names of a GPT-2's modules: `transformer.h.0.attn.c_attn`, `transformer.wpe`, `lm_head`.
 
 use fancy_regex::Regex;
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::params::{ParamInfo, ParamRole};
 use crate::repository::hub_name;
 
-/// Settings that change the arithmetic and are not read here, each with the values supported.
+/// Settings that change the arithmetic and are not read elsewhere, each with its supported values.
 const SETTINGS: &[(&str, &[&str])] = &[
     ("peft_type", &["\"LORA\""]),
     ("bias", &["\"none\"", "\"all\"", "\"lora_only\""]),
@@ -21,7 +21,7 @@ const SETTINGS: &[(&str, &[&str])] = &[
     ("layer_replication", &["null", "[]"]),
     ("target_parameters", &["null", "[]"]),
     ("trainable_token_indices", &["null", "[]", "{}"]),
-    // The others change the model that the adapters belong to, or where and when they apply.
+    // The others change the base model of the adapters, or restrict where and when they apply.
     ("init_lora_weights", &["true", "false", "\"gaussian\"", "\"eva\"", "\"orthogonal\"", "null"]),
     ("alora_invocation_tokens", &["null", "[]"]),
     ("use_qalora", &["false", "null"]),
@@ -31,21 +31,21 @@ const SETTINGS: &[(&str, &[&str])] = &[
     ("arrow_config", &["null"]),
 ];
 
-/// Instead of names: every linear layer but the output head.
+/// The value that selects every linear layer except the output head, instead of a list of names.
 const ALL_LINEAR: &str = "all-linear";
 
-/// adapter_config.json, read.
+/// The parsed adapter_config.json.
 #[derive(Debug)]
 pub(super) struct PeftConfig {
     /// The model that the adapters belong to: a path, or a name on the hub with its revision.
     pub(super) base: Option<String>,
     rank: usize,
     alpha: f64,
-    /// The scale is alpha over the root of the rank, and not over the rank.
+    /// Whether the scale is alpha divided by the square root of the rank, and not by the rank.
     root: bool,
     ranks: Vec<(Pattern, usize)>,
     alphas: Vec<(Pattern, f64)>,
-    /// `None`: what PEFT adapts of the family.
+    /// The adapted modules; `None`: PEFT's default for the model family.
     targets: Option<Modules>,
     excluded: Option<Modules>,
     saved: Vec<Saved>,
@@ -53,7 +53,7 @@ pub(super) struct PeftConfig {
     biases: bool,
 }
 
-/// A layer with an adapter.
+/// An adapted layer.
 #[derive(Debug)]
 pub(super) struct Adapted {
     /// The name of its weight among the model's parameters.
@@ -64,16 +64,16 @@ pub(super) struct Adapted {
     pub(super) module: String,
     /// Rows of A.
     pub(super) rank: usize,
-    /// What B A is multiplied by.
+    /// The factor of B A.
     pub(super) scale: f64,
 }
 
-/// Which modules a setting is about.
+/// The modules that a setting selects.
 #[derive(Debug)]
 enum Modules {
-    /// Those of these names, or of names that end so from a dot on.
+    /// Modules with one of these names, or whose names end with a dot and one of them.
     Ends(Vec<String>),
-    /// Those whose whole name matches.
+    /// Modules whose whole name matches.
     Whole(Pattern),
     /// All linear layers.
     AllLinear,
@@ -83,18 +83,18 @@ enum Modules {
 #[derive(Debug)]
 struct Saved {
     end: String,
-    /// What PEFT leaves without adapters for its sake.
+    /// The pattern of the modules that PEFT leaves without adapters because of this entry.
     around: Pattern,
 }
 
-/// `layers_to_transform`, and where a layer's number stands in a name.
+/// `layers_to_transform`, and the position of a layer's number in a name.
 #[derive(Debug)]
 struct Layers {
     numbers: Vec<i64>,
     patterns: Vec<Pattern>,
 }
 
-/// One of Python's regular expressions, with the text that the user knows it by.
+/// A Python regular expression, with its text as the user wrote it.
 #[derive(Debug)]
 struct Pattern {
     setting: &'static str,
@@ -115,7 +115,7 @@ impl Pattern {
         self.regex.is_match(name).map_err(|e| self.gave_up(name, &e))
     }
 
-    /// The number that the group `idx` has in a name.
+    /// Returns the number that the group `idx` matches in a name.
     fn index(&self, name: &str) -> Result<Option<i64>> {
         let found = self.regex.captures(name).map_err(|e| self.gave_up(name, &e))?;
         let digits = found.and_then(|found| found.name("idx").map(|m| m.as_str().parse().ok()));
@@ -150,7 +150,7 @@ impl Layers {
     }
 }
 
-/// Whether a module's name ends with all of `end`, from a dot or the beginning on.
+/// Whether a module's name is `end`, or ends with a dot and `end`.
 fn ends_with(module: &str, end: &str) -> bool {
     module
         .strip_suffix(end)
@@ -193,11 +193,11 @@ impl PeftConfig {
         })
     }
 
-    /// The layers of a model that have adapters.
+    /// Returns the layers of a model that have adapters.
     ///
     /// # Errors
     ///
-    /// If the token table is one of them, a pattern cannot be matched, or there is none.
+    /// If the token table is one of them, a pattern cannot be matched, or there are no such layers.
     pub(super) fn adapted(&self, model: &Schema) -> Result<Vec<Adapted>> {
         let family = model.family;
         let family_targets = || Modules::Ends(vec![last_name(family.adapted.name).to_owned()]);
@@ -239,7 +239,7 @@ impl PeftConfig {
         }
     }
 
-    /// Whether `targets` name a module; `linear`: whether it is a linear layer of a block.
+    /// Whether `targets` select a module; `linear` says whether it is a linear layer of a block.
     fn adapts(&self, targets: &Modules, module: &str, linear: bool) -> Result<bool> {
         if let Some(excluded) = &self.excluded
             && excluded.contains(module, linear)?
@@ -254,7 +254,7 @@ impl PeftConfig {
         if !targets.contains(module, linear)? {
             return Ok(false);
         }
-        // What is named in full is adapted in whatever layer it is.
+        // A module named in full is adapted in any layer.
         let in_full = |ends: &Vec<String>| ends.iter().any(|end| end == module);
         match (&self.layers, targets) {
             (Some(layers), Modules::Ends(ends)) if !in_full(ends) => layers.contain(module),
@@ -272,7 +272,7 @@ impl PeftConfig {
         Ok(alpha / if self.root { rank.sqrt() } else { rank })
     }
 
-    /// Whether `modules_to_save` says that this parameter, by PEFT's name of it, is in the adapters' file as a whole.
+    /// Whether `modules_to_save` puts this parameter, given by PEFT's name, into the adapters' file as a whole.
     pub(super) fn saves(&self, parameter: &str) -> bool {
         let mut modules = parameter.match_indices('.').map(|(at, _)| &parameter[..at]);
         modules.any(|module| self.saved.iter().any(|saved| module.ends_with(&saved.end)))
@@ -289,12 +289,12 @@ fn is_linear(param: &ParamInfo) -> bool {
     param.role == ParamRole::LinearWeight && param.layer.is_some()
 }
 
-/// The last part of a name.
+/// Returns the last part of a name.
 fn last_name(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(_, last)| last)
 }
 
-/// What the first pattern that matches a module gives it.
+/// Returns the value of the first pattern that matches a module.
 fn first<T: Copy>(patterns: &[(Pattern, T)], module: &str) -> Result<Option<T>> {
     for (pattern, value) in patterns {
         if pattern.matches(module)? {
@@ -310,7 +310,7 @@ fn rank(value: &Value) -> Option<usize> {
     value.as_u64().filter(|rank| *rank > 0).and_then(|rank| usize::try_from(rank).ok())
 }
 
-/// The fields of adapter_config.json; what is absent is null.
+/// The fields of adapter_config.json. A missing field is null.
 struct Fields<'a>(&'a Map<String, Value>);
 
 impl Fields<'_> {
@@ -349,7 +349,7 @@ impl Fields<'_> {
         }))
     }
 
-    /// A list of texts, or nothing.
+    /// Returns a list of texts; an empty one if the field is null.
     fn texts(&self, name: &str, wanted: &str) -> Result<Vec<String>> {
         let wrong = || self.wrong(name, wanted);
         let text = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(wrong);
@@ -368,7 +368,7 @@ impl Fields<'_> {
             {
                 Ok(Some(Modules::AllLinear))
             }
-            // PEFT leaves nothing out for the sake of an empty text.
+            // For PEFT, an empty text excludes nothing.
             Value::String(text) if name == "exclude_modules" && text.is_empty() => Ok(None),
             Value::String(text) => {
                 let whole = format!(r"\A(?:{text})\z");
@@ -418,7 +418,7 @@ impl Fields<'_> {
         Ok(Some(Layers { numbers, patterns }))
     }
 
-    /// An object of patterns of modules' names, in their order.
+    /// Reads an object that maps patterns of module names to values, in file order.
     fn by_pattern<T>(
         &self,
         name: &'static str,
@@ -440,5 +440,5 @@ impl Fields<'_> {
     }
 }
 
-/// What `base_model_name_or_path` must be.
+/// The expected value of `base_model_name_or_path`.
 pub(super) const BASE: &str = "a model's folder or name";

@@ -18,25 +18,25 @@ use crate::files::{self, write_json};
 use crate::params::NamedShape;
 
 const SETTINGS: &str = "run.json";
-/// The file in which a run on a GPU keeps the variants of kernels that it uses.
+/// The file in which a GPU run stores the kernel variants that it uses.
 pub const CHOICES: &str = "variants.json";
 const LOCK: &str = ".lock";
 
-/// The folder of a training run. No other process can open it until this is dropped.
+/// The folder of a training run. No other process can open it until this value is dropped.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    /// Locked; the system unlocks it when the process ends, however it ends.
+    /// The lock. The system releases it when the process ends for any reason.
     _lock: File,
 }
 
 impl RunDir {
-    /// Makes a run folder and writes the run's settings, so that it can be resumed from its
+    /// Creates a run folder and writes the run's settings, so that the run can be resumed from its
     /// first moment on.
     ///
     /// # Errors
     ///
-    /// If the folder holds a run, or anything else.
+    /// If the folder holds a run or other files.
     pub fn create(path: &Path, settings: &impl Serialize) -> Result<RunDir> {
         if path.join(SETTINGS).exists() {
             return Err(Error::usage(format!("{} holds a run already", path.display())).hint(
@@ -50,7 +50,7 @@ impl RunDir {
         }
         fs::create_dir_all(path).map_err(|e| Error::io("creating", path, &e))?;
         let entries = fs::read_dir(path).map_err(|e| Error::io("reading", path, &e))?;
-        // Hidden files may be those of a run that was killed in this very function.
+        // Hidden files may come from a run that was killed in this very function.
         let visible = |name: std::ffi::OsString| !name.to_string_lossy().starts_with('.');
         if entries.flatten().any(|entry| visible(entry.file_name())) {
             return Err(Error::usage(format!("{} is not empty", path.display()))
@@ -61,11 +61,11 @@ impl RunDir {
         Ok(run)
     }
 
-    /// Opens a run folder, and tidies up after a process that was killed.
+    /// Opens a run folder, and removes the leftovers of a killed process.
     ///
     /// # Errors
     ///
-    /// If there is no run, or another process trains in it.
+    /// If there is no run, or another process is training in it.
     pub fn open(path: &Path) -> Result<RunDir> {
         if !is_run(path) {
             return Err(Error::usage(format!("{} holds no run: no {SETTINGS}", path.display()))
@@ -73,7 +73,7 @@ impl RunDir {
         }
         let run = RunDir::hold(path)?;
         if let Some((_, checkpoint)) = run.newest_checkpoint()? {
-            // The process may have been killed between its last checkpoint and this.
+            // The process may have been killed after its last checkpoint and before this step.
             run.publish(&checkpoint)?;
         }
         Ok(run)
@@ -89,7 +89,7 @@ impl RunDir {
                 return Err(Error::usage(format!("another process trains in {}", path.display()))
                     .hint(format!("wait for it to end, or give another {}", field("out"))));
             }
-            // A file system without locks is no reason not to train.
+            // Training continues on a file system without locks.
             Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(e)) => return Err(Error::io("locking", &name, &e)),
         }
@@ -101,12 +101,12 @@ impl RunDir {
         Ok(run)
     }
 
-    /// The folder.
+    /// Returns the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the best model is, once there is one.
+    /// Returns the path of the best model. The folder exists once there is a best model.
     pub fn best(&self) -> PathBuf {
         self.path.join("best")
     }
@@ -115,27 +115,27 @@ impl RunDir {
         self.path.join("checkpoints")
     }
 
-    /// Where the settings are that the run was made with.
+    /// Returns the path of the run's settings.
     pub fn settings_path(&self) -> PathBuf {
         self.path.join(SETTINGS)
     }
 
-    /// The settings that the run was made with.
+    /// Reads the settings that the run was created with.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or is not of this kind.
+    /// If the file cannot be read or has another format.
     pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
         let path = self.settings_path();
         let text = fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
         serde_json::from_slice(&text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
     }
 
-    /// The variants of kernels that the run began with; `None` if it did not keep them.
+    /// Reads the kernel variants that the run started with; `None` if it did not store them.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or is not of this kind.
+    /// If the file cannot be read or has another format.
     pub fn choices<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         let path = self.path.join(CHOICES);
         let text = match fs::read(&path) {
@@ -150,16 +150,16 @@ impl RunDir {
         })
     }
 
-    /// Keeps the variants of kernels that the run takes.
+    /// Stores the kernel variants that the run uses.
     ///
     /// # Errors
     ///
-    /// What the system refused.
+    /// If the file cannot be written.
     pub fn keep_choices(&self, choices: &impl Serialize) -> Result<()> {
         write_json(&self.path.join(CHOICES), choices)
     }
 
-    /// The whole checkpoints, oldest first: step and folder. Anything else in the folder is ignored.
+    /// Returns the complete checkpoints (step and folder), oldest first. Other entries in the folder are ignored.
     fn all_checkpoints(&self) -> Result<Vec<(usize, PathBuf)>> {
         let dir = self.checkpoints();
         let entries = match fs::read_dir(&dir) {
@@ -174,7 +174,7 @@ impl RunDir {
             let Some(step) = name.strip_prefix("step-").and_then(|n| n.parse().ok()) else {
                 continue;
             };
-            // Only the name that this program gives: "step-07" and "step-+7" are somebody else's.
+            // Only the names that this program writes: "step-07" and "step-+7" belong to someone else.
             if name == format!("step-{step}") && is_model(&path) && state::is_there(&path) {
                 list.push((step, path));
             }
@@ -183,23 +183,23 @@ impl RunDir {
         Ok(list)
     }
 
-    /// The newest whole checkpoint: step and folder.
+    /// Returns the newest complete checkpoint (step and folder).
     ///
     /// # Errors
     ///
-    /// What the system refused.
+    /// If the folder cannot be read.
     pub fn newest_checkpoint(&self) -> Result<Option<(usize, PathBuf)>> {
         Ok(self.all_checkpoints()?.pop())
     }
 
-    /// Writes `checkpoints/step-N/`, makes its model files the folder's own, and removes all but
-    /// the newest `keep` checkpoints (at least this one stays).
+    /// Writes `checkpoints/step-N/`, puts its model files into the run folder, and removes all but
+    /// the newest `keep` checkpoints (at least this one is kept).
     ///
-    /// `fill` gives the parameters and then the train state's `tensors`.
+    /// `fill` provides the parameters and then the train state's `tensors`.
     ///
     /// # Errors
     ///
-    /// What `fill` returns, or what the system refused; the checkpoints before are still there.
+    /// If `fill` or a file operation fails; the earlier checkpoints still exist.
     pub fn save_checkpoint(
         &self,
         model: &ModelFiles,
@@ -225,7 +225,7 @@ impl RunDir {
         Ok(checkpoint)
     }
 
-    /// Makes a checkpoint's model files the folder's own.
+    /// Puts a checkpoint's model files into the run folder.
     fn publish(&self, checkpoint: &Path) -> Result<()> {
         for name in MODEL_FILES {
             let file = checkpoint.join(name);
@@ -236,38 +236,38 @@ impl RunDir {
         Ok(())
     }
 
-    /// Writes `best/`, which replaces the best model before it. Call it before writing the checkpoint whose
-    /// state names this loss as the best, so that no state ever names a best model that is not there.
+    /// Writes `best/`, which replaces the previous best model. Call it before writing the checkpoint whose
+    /// state names this loss as the best, so that no state ever names a best model that does not exist.
     ///
     /// # Errors
     ///
-    /// What `fill` returns, or what the system refused; the best model before is still there.
+    /// If `fill` or a file operation fails; the previous best model still exists.
     pub fn save_best(&self, model: &ModelFiles, fill: &mut Fill) -> Result<()> {
         files::write_folder(&self.best(), |dir| write_model(dir, model, fill))
     }
 
-    /// Adds a line to metrics.jsonl.
+    /// Appends a line to metrics.jsonl.
     ///
     /// # Errors
     ///
-    /// What the system refused.
+    /// If the file cannot be written.
     pub fn append_metrics(&self, line: &impl Serialize) -> Result<()> {
         let path = self.path.join(METRICS);
         let mut text = serde_json::to_string(line)
             .map_err(|e| Error::input(format!("writing {}: {e}", path.display())))?;
         text.push('\n');
-        // One call, so that a killed process leaves a whole line or none.
+        // A single call, so that a killed process leaves a whole line or none.
         let file = File::options().create(true).append(true).open(&path);
         file.and_then(|mut file| file.write_all(text.as_bytes()))
             .map_err(|e| Error::io("writing", &path, &e))
     }
 
-    /// Drops the lines of metrics.jsonl after `step`, which a resumed run will write again, and
+    /// Removes the lines of metrics.jsonl after `step`, which a resumed run will write again, and
     /// any broken line.
     ///
     /// # Errors
     ///
-    /// What the system refused.
+    /// If the file cannot be read or written.
     pub fn truncate_metrics(&self, step: usize) -> Result<()> {
         let path = self.path.join(METRICS);
         if !path.exists() {
@@ -288,37 +288,37 @@ impl RunDir {
     }
 }
 
-/// Whether a folder holds a model or adapters of one, by its files' names.
+/// Whether a folder holds a model or adapters, judged by its file names.
 fn is_model(dir: &Path) -> bool {
     let files = [["config.json", WEIGHTS[0]], ["adapter_config.json", WEIGHTS[1]]];
     files.iter().any(|names| names.iter().all(|name| dir.join(name).is_file()))
 }
 
-/// The model folders of a run: the best model's, then the last one's, each if it is there.
+/// Returns the existing model folders of a run: the best model's first, then the last model's.
 fn models(run: &Path) -> Vec<PathBuf> {
     let folders = [run.join("best"), run.to_owned()];
     folders.into_iter().filter(|dir| is_model(dir)).collect()
 }
 
-/// Whether a folder is a run's.
+/// Whether a folder is a run folder.
 pub(super) fn is_run(dir: &Path) -> bool {
     dir.join(SETTINGS).is_file()
 }
 
-/// The model folder of a run: of the best model, or else the last one.
+/// Returns the model folder of a run: the best model's, or else the last one's.
 pub(super) fn model_of(run: &Path) -> Option<PathBuf> {
     models(run).into_iter().next()
 }
 
-/// The files of which a model folder has one.
+/// The weights files. Each model folder has one of them.
 const WEIGHTS: [&str; 2] = ["model.safetensors", "adapter_model.safetensors"];
 
-/// The model folder of the newest run under `runs` (usually `runs`): of the run that wrote a
-/// model last, the best model, or else the last one. `None` if there is no run with a model.
+/// Returns the model folder of the newest run in the folder `runs` (usually named `runs`). The newest run is the one
+/// that last wrote a model; its best model is preferred to its last one. `None` if no run has a model.
 ///
 /// # Errors
 ///
-/// If the folder is there and cannot be read.
+/// If the folder exists and cannot be read.
 pub fn newest_run(runs: &Path) -> Result<Option<PathBuf>> {
     let entries = match fs::read_dir(runs) {
         Ok(entries) => entries,

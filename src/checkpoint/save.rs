@@ -1,4 +1,4 @@
-//! A model folder as Hugging Face's `save_pretrained` writes it.
+//! Writes a model folder like Hugging Face's `save_pretrained`.
 
 use std::path::Path;
 
@@ -16,24 +16,24 @@ use crate::files::{self, write_json};
 use crate::params::{NamedShape, ParamInfo};
 use crate::tokenizer::Tokenizer;
 
-/// What a model folder says beside its weights.
+/// The contents of a model folder besides its weights.
 #[derive(Clone, Debug)]
 pub struct ModelFiles<'a> {
     /// The sizes.
     pub config: &'a GptConfig,
     /// The parameters.
     pub schema: Schema,
-    /// The dropout that it was trained with.
+    /// The dropout rate of the training.
     pub dropout: f64,
     /// `None`: a model of bare token ids.
     pub tokenizer: Option<&'a Tokenizer>,
-    /// What the files that it came from say of where texts end and begin: it is kept.
+    /// The settings of the original files for where texts end and begin. They are kept.
     pub text_files: &'a TextFiles,
-    /// `None`: the whole model; else the folder holds these adapters of another one.
+    /// The adapters that the folder holds for another model; `None`: the folder holds the whole model.
     pub adapter: Option<AdapterFiles<'a>>,
 }
 
-/// The names of the files of a model folder.
+/// The names of the files in a model folder.
 pub(super) const MODEL_FILES: [&str; 7] = [
     "config.json",
     "generation_config.json",
@@ -44,41 +44,41 @@ pub(super) const MODEL_FILES: [&str; 7] = [
     "tokenizer_config.json",
 ];
 
-/// How the weights of a model folder lie on the disk.
+/// The layout of a model folder's weights on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// What they are held in.
+    /// The number format of the weights.
     pub float: Float,
-    /// The largest file of weights in bytes, as far as tensors fit; more of them make several files and an index.
+    /// The maximum size of a weights file in bytes; a single larger tensor may exceed it. Several files get an index.
     pub max_shard_bytes: u64,
 }
 
 impl Default for Layout {
-    /// One file of f32.
+    /// Returns the layout with one file of f32.
     fn default() -> Layout {
         Layout { float: Float::F32, max_shard_bytes: u64::MAX }
     }
 }
 
-/// Writes a model folder, each file as a whole; `fill` gives the parameters, named as in
-/// the schema (of adapters, their parts alone), in slices of at most
+/// Writes a model folder, each file as a whole. `fill` provides the parameters, named as in
+/// the schema (for adapters, only their parts), in slices of at most
 /// 4 MiB, so that no second copy of the model is held.
 ///
-/// The folder is made if it is not there. The weights come last but for the tokenizer, so an
-/// existing model of another size is best replaced with [`files::write_folder`] around this.
+/// The folder is created if it does not exist. The weights are written last, except for the tokenizer. To replace an
+/// existing model of another size, call this inside [`files::write_folder`].
 ///
 /// # Errors
 ///
-/// What `fill` returns, or what the system refused.
+/// If `fill` or a file operation fails.
 pub fn write_model(dir: &Path, model: &ModelFiles, fill: &mut Fill) -> Result<()> {
     write_model_as(dir, model, Layout::default(), fill)
 }
 
-/// [`write_model`] in a layout of one's own.
+/// Like [`write_model`], in the given layout.
 ///
 /// # Errors
 ///
-/// As [`write_model`]; names the parameter with a number that the layout's floats do not hold.
+/// As [`write_model`]; names the parameter with a number that does not fit the layout's number format.
 pub fn write_model_as(
     dir: &Path,
     model: &ModelFiles,
@@ -108,7 +108,7 @@ pub fn write_model_as(
     Ok(())
 }
 
-/// Writes model.safetensors; or, where that would be larger than a shard may be, shards and their index.
+/// Writes model.safetensors, or several shards and their index if it would exceed the maximum file size.
 fn write_weights(
     dir: &Path,
     family: &Family,
@@ -140,8 +140,8 @@ fn write_weights(
     write_json(&dir.join(INDEX), &index)
 }
 
-/// The parameters in their order, cut before each that a file would grow too large with. One that is too large for any
-/// file has a file of its own.
+/// Divides the parameters into consecutive files, starting a new one before each parameter that would make the file
+/// too large. A parameter that is too large for any file gets its own file.
 fn shards(parameters: &[NamedShape], layout: Layout) -> Vec<&[NamedShape]> {
     let (mut shards, mut start, mut bytes) = (Vec::new(), 0, 0);
     for (i, (_, shape)) in parameters.iter().enumerate() {
@@ -156,9 +156,9 @@ fn shards(parameters: &[NamedShape], layout: Layout) -> Vec<&[NamedShape]> {
     shards
 }
 
-/// tokenizer_config.json, by which Hugging Face's AutoTokenizer finds its class. Its roles are played by added tokens alone:
-/// a text there is an added token when it is read again, so that a learned token would no longer be found within others, and
-/// one whose spelling is not its text would be new.
+/// Returns tokenizer_config.json, which tells Hugging Face's AutoTokenizer the class. Only added tokens are written as
+/// special tokens: a text there is read back as an added token, so a learned token would no longer be found within
+/// others, and a token whose spelling differs from its text would become a new one.
 fn tokenizer_config(model: &GptConfig, tokenizer: &Tokenizer, end: &EndOfText) -> Value {
     let mut config = json!({
         "clean_up_tokenization_spaces": false,

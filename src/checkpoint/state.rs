@@ -1,4 +1,4 @@
-//! The train state: what a checkpoint holds beside the model, so that a run goes on bit for bit.
+//! The train state: the part of a checkpoint besides the model that a run needs to continue bit for bit.
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ use crate::params::NamedShape;
 
 const NUMBERS: &str = "train_state.json";
 const TENSORS: &str = "train_state.safetensors";
-/// What this version writes; a change of meaning counts it up.
+/// The format version that is written. It is incremented when the meaning changes.
 const FORMAT: u32 = 1;
 
-/// Where a training run stands, beside its parameters and moments.
+/// The progress of a training run, besides its parameters and moments.
 ///
-/// Floats are written so that they read back to the same bits.
+/// Floats are written so that they are read back with the same bits.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainState {
@@ -27,9 +27,9 @@ pub struct TrainState {
     pub tokens: u64,
     /// Batches drawn: the position in the sequence of batches that the seed gives.
     pub data_position: u64,
-    /// What initialisation, batches and dropout are drawn from.
+    /// The seed of initialisation, batches and dropout.
     pub seed: u64,
-    /// A number that the data follow: whether they are still the same.
+    /// A number computed from the data, to check that they have not changed.
     pub data_fingerprint: u64,
     /// The lowest validation loss so far.
     pub best_val_loss: Option<f64>,
@@ -41,14 +41,14 @@ pub struct TrainState {
     pub val_loss: Option<f64>,
     /// Training time so far, in seconds.
     pub seconds: f64,
-    /// The device's own counters, as it holds them: updates applied, skipped in a row, ...
+    /// The device's own counters as it holds them: updates applied, skipped in a row, ...
     pub device_words: Vec<u32>,
-    /// The last update's line, if the evaluation that belongs to it was cut short and is yet to be made.
+    /// The metrics of the last update, if its evaluation was interrupted and must still be made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unevaluated: Option<Metrics>,
 }
 
-/// The file's form: a version, then the fields.
+/// The format of the file: a version, then the fields.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     format: u32,
@@ -56,7 +56,7 @@ struct Stored {
     state: TrainState,
 }
 
-/// The moments that Adam keeps of these parameters: `adam.m.NAME` and `adam.v.NAME`.
+/// Returns the tensors of Adam's moments of these parameters: `adam.m.NAME` and `adam.v.NAME`.
 pub fn moments(trained: &[NamedShape]) -> Vec<NamedShape> {
     let of = |which: &str| {
         let named = |(name, shape): &NamedShape| (format!("adam.{which}.{name}"), shape.clone());
@@ -65,11 +65,11 @@ pub fn moments(trained: &[NamedShape]) -> Vec<NamedShape> {
     [of("m"), of("v")].concat()
 }
 
-/// Writes the train state into a folder; `fill` gives the tensors in slices of at most 4 MiB.
+/// Writes the train state into a folder; `fill` provides the tensors in slices of at most 4 MiB.
 ///
 /// # Errors
 ///
-/// What `fill` returns, or what the system refused.
+/// If `fill` or a file operation fails.
 pub fn write_state(
     dir: &Path,
     state: &TrainState,
@@ -80,16 +80,16 @@ pub fn write_state(
     write_json(&dir.join(NUMBERS), &Stored { format: FORMAT, state: state.clone() })
 }
 
-/// What to do about a damaged checkpoint.
+/// Returns the advice for a damaged checkpoint.
 pub(crate) fn without(dir: &Path) -> String {
     format!("remove the folder {} to go on from the checkpoint before it", dir.display())
 }
 
-/// Reads the train state of a checkpoint, whose tensors must be exactly these, in name and shape.
+/// Reads the train state of a checkpoint. Its tensors must have exactly these names and shapes.
 ///
 /// # Errors
 ///
-/// Names the file that is missing, damaged, or of another model, and says what to do.
+/// Names the file that is missing, damaged, or belongs to another model, and gives advice.
 pub fn open_state(dir: &Path, tensors: &[NamedShape]) -> Result<(TrainState, TensorFile)> {
     let hint = without(dir);
     let path = dir.join(NUMBERS);

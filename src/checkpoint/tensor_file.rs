@@ -1,7 +1,7 @@
-//! One safetensors file: its header checked, its tensors read and written in slices.
+//! A safetensors file. Its header is checked; its tensors are read and written in slices.
 //!
-//! Tensors are read at their place in the file, not mapped: a mapping ends the process when
-//! somebody shortens the file, counts as resident memory, and needs unsafe code.
+//! Tensors are read from the file and not memory-mapped: with a mapping, the process crashes if
+//! somebody shortens the file, the mapping counts as resident memory, and it needs unsafe code.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -15,12 +15,12 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::params::NamedShape;
 
-/// Gives a tensor's data: fills the slice with the elements from the given offset on.
+/// Provides a tensor's data: fills the slice with the elements from the given offset on.
 pub type Fill<'a> = dyn FnMut(&str, usize, &mut [f32]) -> Result<()> + 'a;
 
-/// Elements that pass through memory at a time: 4 MiB of f32.
+/// The number of elements that are processed at a time: 4 MiB of f32.
 pub(crate) const SLICE: usize = 1 << 20;
-/// The format's own limit of the header's length, in bytes.
+/// The format's own limit on the header's length, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
 const AGAIN: &str = "the file is damaged or incomplete: copy or download it again";
 
@@ -28,20 +28,20 @@ const AGAIN: &str = "the file is damaged or incomplete: copy or download it agai
 pub struct TensorFile {
     path: PathBuf,
     file: File,
-    /// Where the tensors' data begins, in bytes.
+    /// The offset of the tensors' data, in bytes.
     start: u64,
     tensors: HashMap<String, TensorInfo>,
 }
 
 impl TensorFile {
-    /// Opens a file and checks its header: lengths, offsets without overlap or hole, sizes.
+    /// Opens a file and checks its header: lengths, sizes, and offsets without overlaps or gaps.
     ///
     /// # Errors
     ///
     /// If the file cannot be read, or its header does not describe exactly this file.
     pub fn open(path: &Path) -> Result<TensorFile> {
         let failed = |e| Error::io("reading", path, &e);
-        // Asked before opening, since opening a pipe waits for its other end.
+        // Checked before opening, since opening a pipe waits for its other end.
         let about = std::fs::metadata(path).map_err(failed)?;
         if !about.is_file() {
             return Err(Error::input(format!("{} is not a file", path.display())));
@@ -53,17 +53,17 @@ impl TensorFile {
         Ok(TensorFile { path: path.to_path_buf(), file, start, tensors })
     }
 
-    /// The file's path.
+    /// Returns the file's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The names of the tensors, in no order.
+    /// Returns the names of the tensors, in no particular order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// The shape of a tensor, if the file has it.
+    /// Returns the shape of a tensor, if the file has it.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|info| info.shape.as_slice())
     }
@@ -72,11 +72,11 @@ impl TensorFile {
         self.tensors.get(name)
     }
 
-    /// Reads the elements of a tensor from `offset` on into `out`; F16 and BF16 are widened.
+    /// Reads the elements of a tensor from `offset` on into `out`; F16 and BF16 are converted to f32.
     ///
     /// # Errors
     ///
-    /// If there is no such tensor or range, it is of another type, or the file cannot be read.
+    /// If there is no such tensor or range, its type is not supported, or the file cannot be read.
     pub fn read(&self, name: &str, offset: usize, out: &mut [f32]) -> Result<()> {
         let fault = |what: String| Error::input(what).at(self.path.display());
         let info = self.info(name).ok_or_else(|| fault(format!("no tensor {name}")))?;
@@ -108,11 +108,11 @@ impl TensorFile {
         Ok(())
     }
 
-    /// Checks that a tensor is of a type that is read.
+    /// Checks that a tensor has a supported type.
     ///
     /// # Errors
     ///
-    /// If it is not there, or is of another type.
+    /// If it does not exist or has another type.
     pub(super) fn check_float(&self, name: &str) -> Result<()> {
         let dtype = self.info(name).map(|info| info.dtype);
         match dtype {
@@ -125,11 +125,11 @@ impl TensorFile {
         }
     }
 
-    /// Whether a tensor is the same as one of another file: its shape, its type, its bits.
+    /// Whether a tensor equals a tensor of another file in shape, type and bits.
     ///
     /// # Errors
     ///
-    /// If there is no such tensor, it is of a type that is not read, or a file cannot be read.
+    /// If there is no such tensor, its type is not supported, or a file cannot be read.
     pub(super) fn has_same(&self, name: &str, other: &TensorFile, its: &str) -> Result<bool> {
         let kind = |info: &TensorInfo| (info.shape.clone(), info.dtype);
         if self.info(name).map(kind) != other.info(its).map(kind) {
@@ -154,7 +154,7 @@ impl TensorFile {
     }
 }
 
-/// Half-precision numbers, as they lie in a file, to f32.
+/// Converts half-precision numbers, as they are stored in a file, to f32.
 fn widen(dtype: Dtype, halves: &mut [u16], out: &mut [f32]) {
     if cfg!(target_endian = "big") {
         halves.iter_mut().for_each(|h| *h = h.swap_bytes());
@@ -182,7 +182,7 @@ fn read_at(file: &File, mut offset: u64, mut out: &mut [u8]) -> std::io::Result<
     Ok(())
 }
 
-/// Reads and checks the header of a file of `length` bytes; gives where the data begins, and
+/// Reads and checks the header of a file of `length` bytes; returns the offset of the data, and
 /// the tensors.
 fn read_header(file: &mut File, length: u64) -> Result<(u64, HashMap<String, TensorInfo>)> {
     if length < 8 {
@@ -194,7 +194,7 @@ fn read_header(file: &mut File, length: u64) -> Result<(u64, HashMap<String, Ten
     let mut header_length = [0; 8];
     file.read_exact(&mut header_length).map_err(unreadable)?;
     let header_length = u64::from_le_bytes(header_length);
-    // Before anything of that size is allocated.
+    // Checked before memory of that size is allocated.
     if header_length > LONGEST_HEADER || header_length > length - 8 {
         return Err(Error::input(format!(
             "the header says that it is {header_length} bytes long, the file has {length}"
@@ -204,7 +204,7 @@ fn read_header(file: &mut File, length: u64) -> Result<(u64, HashMap<String, Ten
     file.read_exact(&mut header).map_err(unreadable)?;
     let header = std::str::from_utf8(&header)
         .map_err(|e| Error::input(format!("the header is not UTF-8: {e}")))?;
-    // This checks offsets, holes, overlaps, and shape times size against the bytes given.
+    // This checks offsets, gaps, overlaps, and shape times element size against the number of bytes.
     let metadata: Metadata =
         serde_json::from_str(header).map_err(|e| Error::input(format!("the header: {e}")))?;
     let (start, data) = (8 + header_length, metadata.data_len() as u64);
@@ -223,25 +223,25 @@ fn read_header(file: &mut File, length: u64) -> Result<(u64, HashMap<String, Ten
     Ok((start, tensors.collect()))
 }
 
-/// What the numbers of a file are held in.
+/// The format of the numbers in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Float {
-    /// 32 bits, as they are.
+    /// 32 bits, unchanged.
     #[default]
     F32,
-    /// 16 bits, 11 of them of precision, up to 65504; rounded to the nearest, ties to even.
+    /// 16 bits with 11 bits of precision, up to 65504; rounded to the nearest, ties to even.
     F16,
-    /// 16 bits, 8 of them of precision, with the range of f32; rounded in the same way.
+    /// 16 bits with 8 bits of precision and the range of f32; rounded in the same way.
     Bf16,
 }
 
 impl Float {
-    /// Bytes of a number.
+    /// Returns the size of a number in bytes.
     pub fn bytes(self) -> usize {
         if self == Float::F32 { 4 } else { 2 }
     }
 
-    /// The name in config.json: that of PyTorch.
+    /// Returns the name in config.json, which is PyTorch's name.
     pub fn name(self) -> &'static str {
         match self {
             Float::F32 => "float32",
@@ -258,11 +258,11 @@ impl Float {
         }
     }
 
-    /// Numbers as they lie in a file, little endian; `out` is overwritten.
+    /// Encodes numbers for a file, in little-endian order; `out` is overwritten.
     ///
     /// # Errors
     ///
-    /// Gives the index of the first number that is finite and does not fit.
+    /// Returns the index of the first finite number that does not fit.
     pub(crate) fn encode(self, values: &[f32], out: &mut Vec<u8>) -> Result<(), usize> {
         out.clear();
         let halves = match self {
@@ -294,7 +294,7 @@ impl Float {
         Ok(())
     }
 
-    /// That a number of a parameter does not fit.
+    /// Returns the error for a parameter's number that does not fit.
     pub(crate) fn does_not_fit(self, name: &str, index: &[usize], x: f32) -> Error {
         let (kind, most, remedy) = match self {
             Float::F16 => ("f16", "65504", "write it in bf16, which has the range of f32"),
@@ -305,13 +305,13 @@ impl Float {
     }
 }
 
-/// Writes a safetensors file, whole, as Hugging Face's writer lays it out.
+/// Writes a safetensors file as a whole, with the layout of Hugging Face's writer.
 ///
-/// The tensors are called `prefix` + name in the file, and name to `fill`.
+/// The tensors are called `prefix` + name in the file; `fill` is called with the name alone.
 ///
 /// # Errors
 ///
-/// If a number does not fit `float`; what `fill` returns, or what the system refused.
+/// If a number does not fit `float`, or if `fill` or a file operation fails.
 pub(super) fn write_tensors(
     path: &Path,
     prefix: &str,
@@ -355,7 +355,7 @@ pub(super) fn write_tensors(
     })
 }
 
-/// The coordinates of an element of a tensor in row-major order.
+/// Returns the coordinates of an element of a tensor in row-major order.
 pub(crate) fn coordinates(mut element: usize, shape: &[usize]) -> Vec<usize> {
     let mut index: Vec<usize> = shape
         .iter()
@@ -370,7 +370,7 @@ pub(crate) fn coordinates(mut element: usize, shape: &[usize]) -> Vec<usize> {
     index
 }
 
-/// Up to four names, and how many more there are.
+/// Lists up to four names, and the number of the others.
 pub(super) fn list(names: &[String]) -> String {
     let shown = names.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
     match names.len() {

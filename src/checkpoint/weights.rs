@@ -1,4 +1,4 @@
-//! The weights of a model folder: found, checked against the configuration, read in slices.
+//! The weights of a model folder: found, checked against the configuration, and read in slices.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
@@ -12,33 +12,33 @@ use super::tensor_file::{SLICE, TensorFile, coordinates, list};
 use crate::arch::{Family, Schema};
 use crate::error::{Error, Result};
 
-/// The file of weights that are in one.
+/// The weights file of a model that is not sharded.
 pub const SINGLE: &str = "model.safetensors";
-/// The file that says which shard each tensor is in.
+/// The file that maps each tensor to its shard.
 pub const INDEX: &str = "model.safetensors.index.json";
-/// What to do with weights in Python's own format.
+/// Advice for weights in Python's own format.
 pub const SAVE_AS_SAFETENSORS: &str = "save the model as safetensors: in Python, GPT2LMHeadModel.from_pretrained(MODEL)\
      .save_pretrained(NEW_DIR)";
-/// The same for adapters.
+/// The same advice for adapters.
 const SAVE_ADAPTERS_AS_SAFETENSORS: &str = "save the adapters as safetensors: in Python, PeftModel.from_pretrained(\
      GPT2LMHeadModel.from_pretrained(MODEL), ADAPTERS).save_pretrained(NEW_DIR)";
 
-/// Where a tensor lies: which of the files, and under which name there.
+/// The location of a tensor: the number of its file, and its name there.
 #[derive(Clone)]
 struct Place {
     file: usize,
     name: String,
 }
 
-/// The weights of a model folder: open, every parameter there with its shape.
+/// The opened weights of a model folder; every parameter exists and has the right shape.
 pub struct Weights {
     files: Vec<TensorFile>,
-    /// By the parameters' names, without a prefix, in the order of the model.
+    /// The parameters' names without the prefix and their places, in the order of the model.
     places: Vec<(String, Place)>,
     by_name: HashMap<String, usize>,
-    /// What is merged into them as they are read.
+    /// The adapters that are merged into the weights when they are read.
     adapters: Option<LowRanks>,
-    /// What to do about a fault that is found as they are read, where there is more to say than usual.
+    /// Advice about an error that is found while reading, if there is more to say than usual.
     advice: Option<String>,
 }
 
@@ -50,23 +50,23 @@ pub(super) fn is_there(dir: &Path) -> bool {
 /// The names of tensors, each with the number of the file that it is in.
 type Names = Vec<(String, usize)>;
 
-/// The files of a model's weights, opened: their headers are sound, and not yet compared with a model.
+/// The opened files of a model's weights. Their headers are valid, and not yet compared with a model.
 pub struct WeightFiles {
     model: PathBuf,
     dir: PathBuf,
     files: Vec<TensorFile>,
     names: Names,
-    /// The file that says what is where.
+    /// The file that maps tensors to files.
     index: PathBuf,
 }
 
 impl WeightFiles {
-    /// Opens model.safetensors, or the shards of model.safetensors.index.json, in the folder `model`; or the
-    /// weights file `model`; of adapters, those of the model that they belong to.
+    /// Opens model.safetensors, or the shards of model.safetensors.index.json, in the folder `model`, or opens the
+    /// weights file `model`. For adapters, opens the weights of the model that they belong to.
     ///
     /// # Errors
     ///
-    /// If there are no such files or a header is wrong.
+    /// If there are no such files or a header is invalid.
     pub fn open(model: &Path) -> Result<WeightFiles> {
         let dir = adapter::model_folder(model)?;
         if dir.is_file() && is_pickled(&dir) {
@@ -86,22 +86,22 @@ impl WeightFiles {
         Ok(WeightFiles { model: model.to_owned(), dir, files, names, index })
     }
 
-    /// How many tensors there are.
+    /// Returns the number of tensors.
     pub fn tensor_count(&self) -> usize {
         self.names.len()
     }
 }
 
 impl Weights {
-    /// The weights of a model in opened files.
+    /// Finds the weights of a model in opened files.
     ///
-    /// Names may bear the family's prefix; its buffers are ignored, and a head is accepted if it is
-    /// the token table, there again or in its place. Types are F32, F16 or BF16. Where the files belong to adapters, they
-    /// are merged into what is read.
+    /// Names may have the family's prefix; the family's buffers are ignored. An output head is accepted if it equals
+    /// the token table or replaces it. The supported types are F32, F16 and BF16. If the files belong to adapters, the
+    /// adapters are merged when the weights are read.
     ///
     /// # Errors
     ///
-    /// Names the parameter that is missing, of another shape or type, and tensors that the model does not have.
+    /// Names the parameter that is missing or has another shape or type, and tensors that the model does not have.
     pub fn open(opened: WeightFiles, schema: Schema) -> Result<Weights> {
         let WeightFiles { model, dir, files, names, index } = opened;
         let family = schema.family;
@@ -137,7 +137,7 @@ impl Weights {
         }
     }
 
-    /// The same weights with adapters.
+    /// Adds adapters to the weights.
     fn adapted(mut self, adapter: Adapter) -> Weights {
         let file = self.files.len();
         for (name, stored) in adapter.whole {
@@ -149,7 +149,7 @@ impl Weights {
     }
 
     /// Reads the elements of a parameter (named without the prefix) from `offset` on into `out`,
-    /// widened to f32.
+    /// converted to f32.
     ///
     /// # Errors
     ///
@@ -165,7 +165,7 @@ impl Weights {
         let Some(adapters) = &self.adapters else { return Ok(()) };
         let (name, place) = &self.places[index];
         adapters.merge(name, offset, out);
-        // The weights are checked, and so are the adapters; their sum was not.
+        // The weights and the adapters are checked elsewhere; their sum is checked here.
         match out.iter().position(|x| !x.is_finite()) {
             None => Ok(()),
             Some(at) => Err(Error::input(format!(
@@ -176,14 +176,14 @@ impl Weights {
         }
     }
 
-    /// Checks that elements of a parameter, as they are in its file, are finite numbers.
+    /// Checks that elements of a parameter, as stored in its file, are finite numbers.
     fn check_numbers(
         &self,
         (name, place): &(String, Place),
         offset: usize,
         numbers: &[f32],
     ) -> Result<()> {
-        // A sum of the exponents that are all ones, without a branch, so that it vectorises.
+        // A sum of flags for exponents of all ones, without a branch, so that the loop is vectorised.
         let bad = |x: &f32| x.to_bits() & 0x7f80_0000 == 0x7f80_0000;
         if numbers.iter().map(|x| u32::from(bad(x))).sum::<u32>() == 0 {
             return Ok(());
@@ -198,7 +198,7 @@ impl Weights {
         .hint("the training that wrote this file diverged: take an earlier checkpoint"))
     }
 
-    /// [`Weights::read`], and checks in the same pass that what the file holds are finite numbers.
+    /// Like [`Weights::read`], and checks in the same pass that the numbers in the file are finite.
     ///
     /// # Errors
     ///
@@ -217,7 +217,7 @@ impl Weights {
         read().map_err(advised)
     }
 
-    /// The same weights, with what to do about a fault that is found as they are read.
+    /// Sets the advice about errors that are found while reading.
     pub(crate) fn advising(self, advice: String) -> Weights {
         Weights { advice: Some(advice), ..self }
     }
@@ -235,7 +235,7 @@ impl Weights {
         self.files[place.file].shape(&place.name).unwrap_or_default()
     }
 
-    /// Checks that every weight is a finite number, on all threads.
+    /// Checks that every weight is a finite number, using all threads.
     ///
     /// # Errors
     ///
@@ -258,7 +258,7 @@ impl Weights {
         fault.find_map_first(Result::err).map_or(Ok(()), Err)
     }
 
-    /// Checks that a head of its own is the token table, bit for bit.
+    /// Checks that a separate output head equals the token table bit for bit.
     fn check_tied(&self, family: &Family, head: &Place) -> Result<()> {
         let (table, head_name) = (family.token_table(), family.head);
         let refused = |what: &str| {
@@ -280,16 +280,16 @@ impl Weights {
     }
 }
 
-/// The names of the shards that the index in `dir` names.
+/// Returns the names of the shards that the index in `dir` lists.
 ///
 /// # Errors
 ///
-/// If the index cannot be read, or names anything but files of the folder itself.
+/// If the index cannot be read, or names anything other than files in the folder itself.
 pub fn shards(dir: &Path) -> Result<BTreeSet<String>> {
     Ok(read_index(dir)?.into_iter().map(|(_, shard)| shard).collect())
 }
 
-/// The tensors that the index names, each with its shard, a file of the folder itself.
+/// Reads the tensors that the index lists, each with its shard, a file in the folder itself.
 fn read_index(dir: &Path) -> Result<Vec<(String, String)>> {
     let path = dir.join(INDEX);
     let fault = |what: String| Error::input(what).at(path.display());
@@ -313,11 +313,11 @@ fn read_index(dir: &Path) -> Result<Vec<(String, String)>> {
     map.iter().map(place).collect()
 }
 
-/// Opens the shards that the index names.
+/// Opens the shards that the index lists.
 fn open_shards(dir: &Path) -> Result<(Vec<TensorFile>, Names)> {
     let path = dir.join(INDEX);
     let fault = |what: String| Error::input(what).at(path.display());
-    // Every name is looked at before any file is opened.
+    // Every name is checked before any file is opened.
     let map = read_index(dir)?;
     let mut shards: Vec<&str> = Vec::new();
     let mut number: HashMap<&str, usize> = HashMap::new();
@@ -353,7 +353,7 @@ fn open_shards(dir: &Path) -> Result<(Vec<TensorFile>, Names)> {
     Ok((files, named))
 }
 
-/// Drops the prefix from names, and the buffers that are no parameters.
+/// Removes the prefix from names, and drops the buffers, which are not parameters.
 fn without_prefix(family: &Family, names: Vec<(String, usize)>) -> Result<HashMap<String, Place>> {
     let mut found = HashMap::new();
     for (name, file) in names {
@@ -371,8 +371,8 @@ fn without_prefix(family: &Family, names: Vec<(String, usize)>) -> Result<HashMa
     Ok(found)
 }
 
-/// Takes the head out of what was found: a second copy of the token table. Where it is the only one it stays, as the
-/// table: of tied tensors, some writers keep the first name of the alphabet.
+/// Removes the output head from `found` if it is a second copy of the token table. If there is only the head, it is
+/// kept as the table: of tied tensors, some writers keep the alphabetically first name.
 fn take_head(family: &Family, found: &mut HashMap<String, Place>) -> Option<Place> {
     let (head, table) = (found.remove(family.head)?, family.token_table());
     if found.contains_key(&table) {
@@ -382,7 +382,7 @@ fn take_head(family: &Family, found: &mut HashMap<String, Place>) -> Option<Plac
     None
 }
 
-/// Takes every parameter of the model out of what was found, after checking shape and type.
+/// Takes every parameter of the model out of `found` after checking its shape and type.
 fn find_parameters(
     schema: &Schema,
     files: &[TensorFile],
@@ -417,12 +417,12 @@ fn find_parameters(
     Err(Error::input(format!("missing from the weights: {shown}{more}")).hint(hint))
 }
 
-/// There are no safetensors files: says so, and what to do with the files that are there.
+/// Returns the error for missing safetensors files, with advice about the files that exist.
 fn no_weights(dir: &Path) -> Error {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let is_weights = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // Not a trainer's files, nor those of data.
+        // Excludes a trainer's files and data files.
         name.contains("model") && is_pickled(path)
     };
     let mut others: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_weights).collect();
@@ -434,7 +434,7 @@ fn no_weights(dir: &Path) -> Error {
     }
 }
 
-/// Whether a file's name is that of weights in another format than safetensors, or of their index.
+/// Whether a file name is that of a weights file in another format than safetensors, or of its index.
 fn is_pickled(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = name.trim_end_matches(".index.json").trim_end_matches(".index");
@@ -442,7 +442,7 @@ fn is_pickled(path: &Path) -> bool {
     ends.iter().any(|end| name.ends_with(end))
 }
 
-/// Weights are in a format that is not read: says so, and how to get one that is.
+/// Returns the error for weights in an unsupported format, with advice on converting them.
 pub(super) fn pickled(path: &Path) -> Error {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let (read, hint) = match name.starts_with("adapter_model") {

@@ -1,4 +1,4 @@
-//! `train --config FILE.toml`: any option of train by its long name; the command line goes before it.
+//! `train --config FILE.toml`: any option of train by its long name; the command line takes precedence over the file.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -8,10 +8,10 @@ use clap::{ArgMatches, CommandFactory};
 use toml::Value;
 use wgpt::{Error, Result};
 
-/// Options that say which run, not how to run.
+/// Options that select the run or its output, not its settings.
 const NOT_IN_FILES: [&str; 5] = ["config", "resume", "json", "help", "version"];
 
-/// What the file that `--config` names adds to the command line, and the file's name.
+/// Returns the arguments that the file of `--config` adds to the command line, and the file's name.
 ///
 /// # Errors
 ///
@@ -39,7 +39,7 @@ fn read(path: &Path) -> Result<toml::Table> {
     })
 }
 
-/// clap's name of the option called `key`.
+/// Returns clap's name of the option called `key`.
 fn option_id(key: &str) -> Result<String> {
     let mut command = super::Cli::command();
     command.build();

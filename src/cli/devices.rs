@@ -1,4 +1,4 @@
-//! `wgpt devices`: what there is to run on, and what auto takes.
+//! `wgpt devices`: lists the devices, and the one that auto selects.
 
 use serde_json::json;
 use wgpt::Result;
@@ -16,11 +16,11 @@ pub struct Args {
     json: bool,
 }
 
-/// Lists.
+/// Lists the devices.
 ///
 /// # Errors
 ///
-/// If no device can be taken.
+/// If no device is usable.
 pub fn run(args: &Args) -> Result<Outcome> {
     let adapters = gpu::adapters();
     let picked = gpu::pick(DeviceChoice::Auto, &adapters)?;

@@ -1,4 +1,4 @@
-//! `wgpt export`: hands a model on, as a folder for Hugging Face's library or as a file for llama.cpp.
+//! `wgpt export`: writes a model for other programs, as a folder for Hugging Face's library or a file for llama.cpp.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,7 +57,7 @@ struct Target {
     gguf: Option<PathBuf>,
 }
 
-/// What `--dtype` takes.
+/// The values of `--dtype`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Dtype {
     /// As they are.
@@ -81,7 +81,7 @@ impl Dtype {
         }
     }
 
-    /// What a folder of safetensors files can be in.
+    /// Returns the type of numbers in a folder of safetensors files.
     fn float(self) -> Result<Float> {
         match self.kind() {
             Kind::Float(float) => Ok(float),
@@ -91,18 +91,19 @@ impl Dtype {
     }
 }
 
-/// The largest file where `--max-shard-size` does not say: 5 GB.
+/// The largest size of a file if `--max-shard-size` is not given: 5 GB.
 const SHARD_BYTES: u64 = 5_000_000_000;
 
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
-/// A bar of parameters on a terminal; Ctrl-C ends the export at the next slice, so that nothing is left behind.
+/// Returns a progress bar of parameters on a terminal; Ctrl-C ends the export at the next slice, so that no partial
+/// file remains.
 fn progress() -> Result<impl FnMut(u64, u64) -> Result<()>> {
     ctrlc::set_handler(|| STOPPED.store(true, Ordering::Relaxed))
         .map_err(|e| Error::input(format!("listening for Ctrl-C: {e}")))?;
     let style = "writing  {bar:24}  {percent} %  {elapsed}  ETA {eta}";
     let style = ProgressStyle::with_template(style).expect("a template of ours");
-    // Hidden where stderr is no terminal.
+    // The bar is hidden if stderr is no terminal.
     let bar = ProgressBar::new(0).with_style(style.progress_chars("━╸─"));
     let bar = bar.with_finish(ProgressFinish::AndClear);
     Ok(move |done, total| {
@@ -115,16 +116,16 @@ fn progress() -> Result<impl FnMut(u64, u64) -> Result<()>> {
     })
 }
 
-/// Exports.
+/// Exports the model.
 ///
 /// # Errors
 ///
-/// If there is no model, the target is taken, or a weight does not fit the type.
+/// If there is no model, the target already exists, or a weight does not fit the type.
 pub fn run(args: &Args) -> Result<Outcome> {
     let began = Instant::now();
     let float = args.target.out.as_ref().map(|_| args.dtype.float()).transpose()?;
     let dir = find_model(args.model.as_deref())?;
-    // Nothing is computed: the parameters go from one file to the other.
+    // Nothing is computed: the parameters are copied from one file to the other.
     let mut gpt = load(&dir, Device::Cpu)?;
     let mut progress = progress()?;
     let target = match (&args.target.out, float) {
@@ -150,7 +151,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     report(args, &gpt, &dir, target, began.elapsed().as_secs_f64())
 }
 
-/// Says what was written and what to do with it.
+/// Reports the written files and the next command to run.
 fn report(args: &Args, gpt: &Gpt, model: &Path, target: &Path, seconds: f64) -> Result<Outcome> {
     let files = files(target)?;
     let bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
@@ -184,7 +185,7 @@ fn report(args: &Args, gpt: &Gpt, model: &Path, target: &Path, seconds: f64) -> 
     Ok(Outcome::Good)
 }
 
-/// The files of a folder by name, or the one file; with their bytes.
+/// Returns the files of a folder by name, or the single file; with their sizes in bytes.
 fn files(target: &Path) -> Result<Vec<(String, u64)>> {
     let failed = |e| Error::io("reading", target, &e);
     let about = |path: &Path| -> Result<(String, u64)> {

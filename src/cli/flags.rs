@@ -1,6 +1,6 @@
-//! How the command line calls the settings that the library's errors name.
+//! The names on the command line of the settings that the library's errors name.
 
-/// The library's name of a setting, and what the command line calls it.
+/// The library's name of a setting, and its name on the command line.
 const NAMES: &[(&str, &str)] = &[
     ("batch_size", "--batch-size"),
     ("beta1", "--beta1"),
@@ -53,7 +53,7 @@ const NAMES: &[(&str, &str)] = &[
     ("weight_decay", "--weight-decay"),
 ];
 
-/// What the command line calls the setting that the library calls `field`.
+/// Returns the name on the command line of the setting that the library calls `field`.
 pub fn name(field: &str) -> String {
     let flag = NAMES.iter().find(|(name, _)| *name == field);
     flag.map_or(field, |(_, flag)| flag).to_owned()
@@ -67,16 +67,16 @@ mod tests {
 
     use super::*;
 
-    /// Fields without a flag of their own: no option leads to them.
+    /// Fields without a flag of their own: no option sets them.
     const WITHOUT: &[&str] = &["layer_norm_epsilon"];
 
-    /// The options of a command and of its subcommands.
+    /// Collects the options of a command and of its subcommands.
     fn options(command: &clap::Command, found: &mut BTreeSet<String>) {
         found.extend(command.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned));
         command.get_subcommands().for_each(|command| options(command, found));
     }
 
-    /// What the library's sources name by `field("...")`.
+    /// Collects the fields that the library's sources name by `field("...")`.
     fn fields(folder: &Path, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -87,7 +87,7 @@ mod tests {
                 let imports =
                     |line: &str| line.contains("use crate::error::") && line.contains("field");
                 if text.lines().any(imports) {
-                    // Not those of documentation.
+                    // Names in documentation are skipped.
                     let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
                     let calls = lines.flat_map(|line| line.split("field(\"").skip(1));
                     found.extend(calls.map(|rest| rest.split('"').next().unwrap().to_owned()));

@@ -1,4 +1,4 @@
-//! `wgpt generate`: lets a model go on with a text, or with a row of token ids.
+//! `wgpt generate`: continues a text, or a sequence of token ids, with a model.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -69,7 +69,7 @@ struct Prompt {
     prompt_ids: Vec<u32>,
 }
 
-/// A token id, with blanks around it or without.
+/// Parses a token id, which may have blanks around it.
 fn id(text: &str) -> std::result::Result<u32, std::num::ParseIntError> {
     text.trim().parse()
 }
@@ -87,7 +87,7 @@ impl Args {
         }
     }
 
-    /// The prompt as text; `None` if it is ids.
+    /// Returns the prompt as text; `None` if it is ids.
     fn text(&self) -> Result<Option<String>> {
         let Some(path) = &self.prompt.prompt_file else { return Ok(self.prompt.prompt.clone()) };
         let bytes = std::fs::read(path).map_err(|e| Error::io("reading", path, &e))?;
@@ -99,7 +99,7 @@ impl Args {
     }
 }
 
-/// Generates.
+/// Generates the continuations.
 ///
 /// # Errors
 ///
@@ -152,17 +152,17 @@ pub fn run(args: &Args) -> Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-/// Prints samples that are generated at the same time one after the other: each as it comes, once those before it have
-/// ended.
+/// Prints samples that are generated at the same time one after the other: each as it is generated, when those before
+/// it have ended.
 struct Printer<'a> {
     prompt: Option<&'a str>,
     json: bool,
     samples: Vec<Sample>,
-    /// The one that is being printed.
+    /// The index of the sample that is being printed.
     due: usize,
 }
 
-/// What is known of a sample.
+/// The state of a sample.
 #[derive(Default)]
 struct Sample {
     began: Option<Instant>,
@@ -213,7 +213,7 @@ impl Printer<'_> {
         }
     }
 
-    /// Prints what there is of the sample that is due.
+    /// Prints the text so far of the sample that is due.
     fn open(&self) {
         let (index, count) = (self.due, self.samples.len());
         if count > 1 && !self.json {
@@ -224,7 +224,7 @@ impl Printer<'_> {
         self.print(&self.samples[index].text);
     }
 
-    /// Ends the sample that is due, and goes on with those after it as far as they have come.
+    /// Ends the sample that is due, and prints the text so far of those after it.
     fn close(&mut self) {
         while self.samples.get(self.due).is_some_and(|sample| sample.seconds.is_some()) {
             if !self.json {
@@ -237,7 +237,7 @@ impl Printer<'_> {
         }
     }
 
-    /// The samples for a program, by their ids, if those are wanted, and numbers of tokens.
+    /// Returns the samples as JSON: their ids if requested, else their text, and their numbers of tokens.
     fn report(&self, found: impl Iterator<Item = (Option<Value>, usize)>) -> Vec<Value> {
         let of_one = |(sample, (ids, tokens)): (&Sample, (Option<Value>, usize))| match ids {
             Some(ids) => json!({ "ids": ids, "tokens": tokens, "seconds": sample.seconds }),

@@ -1,4 +1,4 @@
-//! `wgpt grad-check`: finite differences against backpropagation.
+//! `wgpt grad-check`: compares finite differences with backpropagation.
 
 use serde_json::{Value, json};
 use wgpt::Result;
@@ -15,7 +15,7 @@ Examples:
   wgpt grad-check                 every op and whole tiny models, in double precision
   wgpt grad-check --device gpu    a GPU's gradients too, in single precision";
 
-/// The kernel whose twin is made wrong, so that a test can see the checks fail.
+/// The variable that names a kernel whose twin is made wrong, so that a test can see the checks fail.
 pub const SABOTAGE: &str = "WGPT_SABOTAGE";
 
 /// Check every gradient against finite differences; exit code 1 if one is wrong
@@ -30,7 +30,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Checks.
+/// Checks the gradients.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What Ctrl-C does while `wgpt train` runs.
+//! The effect of Ctrl-C while `wgpt train` runs.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,34 +8,34 @@ use wgpt::{Error, Result};
 
 use super::output;
 
-/// What Ctrl-C stops.
+/// The work that Ctrl-C stops.
 pub enum Running {
     /// No run to report.
     Nothing,
     /// The data of the run in this folder are being prepared.
     Preparing(PathBuf),
-    /// A trainer that was not stopped yet, by its flag.
+    /// A trainer that was not stopped yet, as its flag.
     Training(Arc<AtomicBool>),
 }
 
 static RUNNING: Mutex<Running> = Mutex::new(Running::Nothing);
 
-/// Changes what is running; returns what was.
+/// Sets the current work; returns the previous one.
 fn replace(running: Running) -> Running {
     std::mem::replace(&mut *RUNNING.lock().unwrap_or_else(PoisonError::into_inner), running)
 }
 
-/// Says what Ctrl-C stops from now on.
+/// Sets the work that Ctrl-C stops from now on.
 pub fn set_running(running: Running) {
     replace(running);
 }
 
-/// Makes Ctrl-C finish the step under way. Pressed again, or when nothing is under way, it ends the program at once.
+/// Makes Ctrl-C finish the current step. Pressed again, or when there is no work to stop, it ends the program at once.
 /// The files on the disk are whole at any moment.
 ///
 /// # Errors
 ///
-/// If the system refuses.
+/// If the system refuses the handler.
 pub fn catch() -> Result<()> {
     let handler = || match replace(Running::Nothing) {
         Running::Training(flag) => {

@@ -1,7 +1,7 @@
-//! The command line: one file a subcommand, and what they share.
+//! The command line: one file per subcommand, and the parts that they share.
 //!
-//! Results go to stdout, everything else to stderr. An error is one line `error: …` and, where there
-//! is something to do about it, one line `hint: …`; the exit code is 2 for a wrong command line, else 1.
+//! Results go to stdout, everything else to stderr. An error is one line `error: …` and, if there is a remedy, one line
+//! `hint: …`; the exit code is 2 for a wrong command line, else 1.
 
 mod bench;
 mod config_file;
@@ -73,7 +73,7 @@ enum Command {
     Devices(devices::Args),
 }
 
-/// Runs the command that the arguments name; the exit code.
+/// Runs the command that the arguments name; returns the exit code.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match parse(&arguments).and_then(|cli| run(&cli)) {
@@ -86,7 +86,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Lets every option take negative numbers, so that one which is out of range is named with its option.
+/// Lets every option take negative numbers, so that the error for a value out of range names its option.
 fn with_negative_numbers(command: clap::Command) -> clap::Command {
     let command = command.mut_args(|arg| match arg.get_action().takes_values() {
         true => arg.allow_negative_numbers(true),
@@ -99,7 +99,7 @@ fn command() -> clap::Command {
     with_negative_numbers(Cli::command())
 }
 
-/// The arguments, with those of `--config` filled in. Ends the program for help and usage errors.
+/// Parses the arguments, with those of `--config` added. Ends the program for help and usage errors.
 fn parse(arguments: &[OsString]) -> Result<Cli> {
     let matches = command().get_matches_from(arguments);
     let matches = match matches.subcommand() {
@@ -118,7 +118,7 @@ fn parse(arguments: &[OsString]) -> Result<Cli> {
     Cli::from_arg_matches(&matches).map_err(|error| error.exit())
 }
 
-/// clap's error about an option that the file `place` gives.
+/// Returns clap's error about an option that the file `place` sets.
 fn in_file(error: &clap::Error, place: &str) -> Error {
     let text = error.to_string();
     let mut lines = text.lines();
@@ -130,7 +130,7 @@ fn in_file(error: &clap::Error, place: &str) -> Error {
     }
 }
 
-/// Runs a command with its threads.
+/// Runs a command with its number of threads.
 fn run(cli: &Cli) -> Result<Outcome> {
     let threads = match (&cli.command, cli.threads) {
         (Command::Train(args), None) => args.threads_of_resumed(),
@@ -158,7 +158,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
 
 #[cfg(test)]
 mod tests {
-    /// clap finds faults in how it is used, such as two groups of one name, when it checks a command.
+    /// clap detects faults in its use, such as two groups of one name, when it checks a command.
     #[test]
     fn the_commands_are_well_formed() {
         super::command().debug_assert();

@@ -1,6 +1,6 @@
-//! Numbers for people: 12,345 · 35.2 MiB · 2 min 03 s.
+//! Numbers for people to read: 12,345 · 35.2 MiB · 2 min 03 s.
 
-/// With a comma between thousands.
+/// Formats a number with a comma between thousands.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -13,12 +13,12 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// Tokens a second and the like: whole where the fraction says nothing.
+/// Formats a rate, such as tokens per second: without a fraction from 100 on.
 pub fn rate(number: f64) -> String {
     if number < 100.0 { format!("{number:.1}") } else { thousands(number.round() as u64) }
 }
 
-/// Bytes in the largest binary unit below them.
+/// Formats bytes in the largest binary unit that is not larger than the number.
 pub fn bytes(number: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if number < 1024 {
@@ -32,7 +32,7 @@ pub fn bytes(number: u64) -> String {
 ///
 /// # Errors
 ///
-/// If it is no whole number with one of the units, or 0.
+/// If it is not a whole number with one of the units, or is 0.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 7] = [
         ("KiB", 1 << 10),
@@ -55,7 +55,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A count in millions or billions.
+/// Formats a count in millions or billions.
 pub fn millions(number: u64) -> String {
     match number {
         0..10_000 => thousands(number),
@@ -64,7 +64,7 @@ pub fn millions(number: u64) -> String {
     }
 }
 
-/// A time.
+/// Formats a duration.
 pub fn seconds(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
     match whole {
@@ -75,7 +75,7 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
-/// A moment as `20261124-041033`, in UTC: seconds since 1970 in the Gregorian calendar.
+/// Formats a moment as `20261124-041033`, in UTC, from seconds since 1970 in the Gregorian calendar.
 pub fn timestamp(unix_seconds: u64) -> String {
     let (mut day, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
     let leap =

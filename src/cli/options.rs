@@ -1,4 +1,4 @@
-//! Options that several commands have: the model's sizes, the device, batches.
+//! Options that several commands share: the model's sizes, the device, batches.
 
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
@@ -44,16 +44,16 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// The name of the size that the others change.
+    /// Returns the name of the size that the other options change.
     pub fn size(&self) -> &str {
         self.size.as_deref().unwrap_or("small")
     }
 
-    /// The sizes.
+    /// Returns the sizes.
     ///
     /// # Errors
     ///
-    /// Names the option that is zero, too large, or does not divide.
+    /// Names the option that is zero or too large, or the head count that does not divide the width.
     pub fn config(&self) -> Result<GptConfig> {
         let size = GptConfig::named(self.size())?;
         let config = GptConfig {
@@ -77,8 +77,8 @@ pub struct DeviceArgs {
     pub device: DeviceChoice,
 }
 
-/// The files of the model that `--model` or `--init` names, as [`hub::find_model`] finds them, with a bar while they are
-/// downloaded; without a name, of the best model of the newest run in `runs/`.
+/// Finds the files of the model that `--model` or `--init` names, as [`hub::find_model`] does, with a progress bar
+/// during a download; without a name, those of the best model of the newest run in `runs/`.
 ///
 /// # Errors
 ///
@@ -108,7 +108,7 @@ pub fn find_model(named: Option<&Path>) -> Result<PathBuf> {
     Ok(newest)
 }
 
-/// Opens a device. Measurements of a GPU that take long are kept in the user's cache folder.
+/// Opens a device. Measurements of a GPU that take long are stored in the user's cache folder.
 ///
 /// # Errors
 ///
@@ -116,12 +116,12 @@ pub fn find_model(named: Option<&Path>) -> Result<PathBuf> {
 pub fn open(choice: DeviceChoice) -> Result<Device> {
     match wgpt::cache::folder() {
         Ok(folder) => Device::open_cached(choice, folder),
-        // Without a home the next start takes longer, that is all.
+        // Without a home folder only the next start takes longer.
         Err(_) => Device::open(choice),
     }
 }
 
-/// Loads a model and reports what is odd about its files.
+/// Loads a model and reports the oddities of its files.
 ///
 /// # Errors
 ///
@@ -150,7 +150,7 @@ pub struct ChoiceArgs {
 }
 
 impl ChoiceArgs {
-    /// The options with these, the others as they are by default.
+    /// Returns options with these values; the others have their defaults.
     pub fn options(&self) -> GenerateOptions {
         let default = GenerateOptions::default();
         GenerateOptions {
@@ -171,7 +171,7 @@ pub struct PrecisionArgs {
     pub precision: PrecisionChoice,
 }
 
-/// What `--precision` takes.
+/// The values of `--precision`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum PrecisionChoice {
     /// Single precision.
@@ -183,7 +183,7 @@ pub enum PrecisionChoice {
 }
 
 impl PrecisionArgs {
-    /// The precision where no device is known: mixed if it is asked for.
+    /// Returns the precision when no device is known: mixed only if it was requested.
     pub fn anywhere(&self) -> Precision {
         match self.precision {
             PrecisionChoice::Mixed => Precision::Mixed,
@@ -191,7 +191,7 @@ impl PrecisionArgs {
         }
     }
 
-    /// The precision on a device; if the device lacks the one that was asked for, that is reported.
+    /// Returns the precision on a device; if the device lacks the requested one, that is reported.
     pub fn on(&self, device: &Device) -> Precision {
         match self.precision {
             PrecisionChoice::F32 => Precision::F32,
@@ -230,7 +230,7 @@ pub struct FineTuneArgs {
 }
 
 impl FineTuneArgs {
-    /// What is trained.
+    /// Returns the settings of fine-tuning.
     pub fn config(&self) -> FineTune {
         let lora = self.lora_rank.map(|rank| {
             let default = Lora::of_rank(rank);
@@ -253,7 +253,7 @@ pub struct RecomputeArgs {
     pub recompute: RecomputeChoice,
 }
 
-/// What `--recompute` takes.
+/// The values of `--recompute`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum RecomputeChoice {
     /// Nothing.
@@ -266,7 +266,7 @@ pub enum RecomputeChoice {
     Auto,
 }
 
-/// What `--batch-size` takes.
+/// The values of `--batch-size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchSize {
     /// This number of sequences.
@@ -296,7 +296,7 @@ impl Display for BatchSize {
 }
 
 impl BatchSize {
-    /// The number, or `default` for as many as fit.
+    /// Returns the number; `default` if as many as fit are requested.
     pub fn or(self, default: usize) -> usize {
         match self {
             BatchSize::Of(n) => n,
@@ -305,7 +305,7 @@ impl BatchSize {
     }
 }
 
-/// What `--val-tokens` takes.
+/// The values of `--val-tokens`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValTokens {
     /// At most this number.
@@ -341,7 +341,7 @@ impl Display for ValTokens {
 }
 
 impl ValTokens {
-    /// The number, or nothing for all.
+    /// Returns the number; `None` for all.
     pub fn most(self) -> Option<usize> {
         match self {
             ValTokens::Of(n) => Some(n),
@@ -351,10 +351,9 @@ impl ValTokens {
 }
 
 impl RecomputeArgs {
-    /// Replaces auto in recomputation and batch; what is chosen is reported on stderr if the plan fits.
+    /// Resolves `auto` in recomputation and batch; the choice is reported on stderr if the plan fits.
     ///
-    /// Recomputation is chosen first, for the batch in `uses`: it takes time, which a larger batch does
-    /// not win back.
+    /// Recomputation is chosen first, for the batch in `uses`: it costs more time than a larger batch saves.
     pub fn fit(
         &self,
         uses: Uses,
@@ -380,7 +379,7 @@ impl RecomputeArgs {
     }
 }
 
-/// The device that a choice stands for on this machine: the CPU, or an adapter by its number.
+/// Returns the device that a choice stands for on this machine: the CPU, or an adapter by its number.
 ///
 /// # Errors
 ///
@@ -393,7 +392,7 @@ pub fn resolve(choice: DeviceChoice) -> Result<DeviceChoice> {
     Ok(index.map_or(DeviceChoice::Cpu, DeviceChoice::GpuIndex))
 }
 
-/// A device in words.
+/// Describes a device in words.
 pub fn device_name(device: &Device) -> String {
     match device {
         Device::Cpu => format!("CPU, {} threads", rayon::current_num_threads()),
@@ -408,12 +407,12 @@ pub enum NamedLimits {
     Webgpu,
 }
 
-/// A help text with the default.
+/// Returns a help text with the default added.
 pub fn with_default(text: &str, value: impl Display) -> String {
     format!("{text} [default: {value}]")
 }
 
-/// Sequences per batch and tokens per sequence.
+/// Checks sequences per batch and tokens per sequence, and returns them.
 ///
 /// # Errors
 ///
@@ -440,7 +439,7 @@ pub struct BatchArgs {
 }
 
 impl BatchArgs {
-    /// Sequences per batch and tokens per sequence.
+    /// Returns sequences per batch and tokens per sequence.
     ///
     /// # Errors
     ///

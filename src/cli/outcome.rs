@@ -1,10 +1,10 @@
-//! How a command ends when nothing went wrong.
+//! The outcome of a command without an error.
 
-/// What a command comes to when nothing went wrong: whether all it checked is as it should be.
+/// The outcome of a command without an error: whether all its checks passed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything is as it should be.
+    /// All checks passed.
     Good,
-    /// Something that was checked is not.
+    /// A check failed.
     Bad,
 }

@@ -1,4 +1,4 @@
-//! Printing: results, JSON, tables, log lines, errors.
+//! Output: results, JSON, tables, log lines, errors.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::Path;
@@ -9,7 +9,8 @@ use wgpt::Error;
 
 use super::flags;
 
-/// Prints a result as it is, at once. A reader that went away ends the program quietly: it has seen what it wanted.
+/// Prints a result as it is, at once. If the reader has gone away, the program ends quietly: the reader has seen
+/// enough.
 pub fn text(text: &str) {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -27,17 +28,17 @@ pub fn line(line: &str) {
     text(&format!("{line}\n"));
 }
 
-/// Prints the one object of `--json`.
+/// Prints the JSON object of `--json`.
 pub fn json(value: &impl Serialize) {
     line(&serde_json::to_string_pretty(value).expect("results are plain data"));
 }
 
-/// Prints a line on stderr. Nobody is left to hear of it if that fails.
+/// Prints a line on stderr. If that fails, nobody can be told, so the error is ignored.
 pub fn log(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// A path as one would type it: within the working folder, from there.
+/// Returns a path as a user would type it: relative to the working folder if it lies within it.
 pub fn path(path: &Path) -> String {
     let here = std::env::current_dir().ok();
     let short = here.as_deref().and_then(|here| path.strip_prefix(here).ok());
@@ -45,19 +46,19 @@ pub fn path(path: &Path) -> String {
     short.unwrap_or(path).display().to_string()
 }
 
-/// A path as a shell takes it.
+/// Returns a path quoted for a shell.
 pub fn quoted(path: &Path) -> String {
     let text = self::path(path);
     let plain = |c: char| c.is_alphanumeric() || "/._-+=:@".contains(c);
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
-/// Whether a stream may have colours: it is a terminal, and `NO_COLOR` is not set.
+/// Returns whether a stream may have colours: it is a terminal, and `NO_COLOR` is not set.
 pub fn colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 
-/// Prints an error and what to do about it, with the settings that it names as the command line calls them.
+/// Prints an error and its hint, with the command line's names of the settings.
 pub fn error(error: &Error) {
     let error = error.with_names(flags::name);
     let paint = |code: &str, word: &str| match colours(&io::stderr()) {
@@ -70,7 +71,7 @@ pub fn error(error: &Error) {
     }
 }
 
-/// A table with a head; columns but those of `left` are aligned to the right.
+/// Formats a table with a header; all columns except those in `left` are aligned to the right.
 pub fn table<const N: usize>(head: [&str; N], left: &[usize], rows: Vec<[String; N]>) -> String {
     const STYLE: TableStyle =
         TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));

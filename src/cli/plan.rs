@@ -1,4 +1,4 @@
-//! `wgpt plan`: what a run would take, exactly, before anything is allocated.
+//! `wgpt plan`: shows the exact needs of a run, before anything is allocated.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -62,7 +62,7 @@ pub struct Args {
     finetune: FineTuneArgs,
 }
 
-/// What is printed.
+/// The printed report.
 #[derive(Serialize)]
 struct Report {
     model: GptConfig,
@@ -77,9 +77,9 @@ struct Report {
     total_bytes: u64,
     dispatch_count: usize,
     device: String,
-    /// `None` for a device without limits.
+    /// The limits; `None` for a device without limits.
     limits: Option<DeviceLimits>,
-    /// What the machine has left for a plan of the CPU, where the system says.
+    /// The machine's free memory for a plan on the CPU, if the system reports it.
     available_bytes: Option<u64>,
     fits: bool,
     /// The limit that the plan exceeds.
@@ -94,11 +94,11 @@ struct DeviceLimits {
     buffer_bytes: u64,
 }
 
-/// Plans.
+/// Plans the run.
 ///
 /// # Errors
 ///
-/// If the sizes do not make a model, or there is no such device.
+/// If the sizes do not form a model, or there is no such device.
 pub fn run(args: &Args) -> Result<Outcome> {
     let config = args.model.config()?;
     let (training, finetune) = (args.training(&config)?, args.finetune.config());
@@ -137,7 +137,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
 }
 
 impl Args {
-    /// What `wgpt train` records: it can generate, too, in training's memory.
+    /// Returns the uses that `wgpt train` records: they include generation, in training's memory.
     fn training(&self, config: &GptConfig) -> Result<Uses> {
         let train = TrainConfig::for_model(config);
         let batch = self.batch_size.map_or(train.batch_size, |size| size.or(train.batch_size));
@@ -184,7 +184,7 @@ impl Report {
     }
 }
 
-/// Prints the report in words.
+/// Prints the report as text.
 fn show(report: &Report) {
     let model = &report.model;
     output::line(&format!(
@@ -217,7 +217,7 @@ fn show(report: &Report) {
     output::line(&format!("{}: {verdict}", report.device));
 }
 
-/// The bytes of each role, and of all.
+/// Returns the table of the bytes of each role, and of their sum.
 fn table(report: &Report) -> String {
     let row =
         |name: &str, bytes: u64| [name.to_owned(), number::thousands(bytes), number::bytes(bytes)];

@@ -1,4 +1,4 @@
-//! `--profile` and `--trace`: where the time goes, as a table and as a time line.
+//! `--profile` and `--trace`: show the time of each kernel, as a table and as a time line.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub struct ProfileArgs {
 }
 
 impl ProfileArgs {
-    /// Writes the time line, if it is wanted.
+    /// Writes the time line, if it is requested.
     ///
     /// # Errors
     ///
@@ -35,7 +35,7 @@ impl ProfileArgs {
     }
 }
 
-/// The table of a profile.
+/// Returns the table of a profile.
 pub fn table(report: &Report) -> String {
     let row = |name: &str, ms: f64| {
         let share = ms / report.step_ms.max(1e-9);
@@ -63,7 +63,7 @@ pub fn table(report: &Report) -> String {
     format!("{}\n{}", output::table(head, &[0], rows), best(&report.peak))
 }
 
-/// What a device does at its best, in words.
+/// Describes a device's best speeds in words.
 pub fn best(peak: &Peak) -> String {
     let half = peak.half_gflops;
     let half = half.map_or(String::new(), |half| format!(", {half:.0} in half precision"));

@@ -1,4 +1,4 @@
-//! How a run goes, on stderr: a bar where there is a terminal, plain lines where there is none.
+//! Progress of a run on stderr: a bar on a terminal, otherwise plain lines.
 
 use std::io::IsTerminal;
 use std::time::Instant;
@@ -9,11 +9,11 @@ use wgpt::train::StepReport;
 
 use super::{number, output};
 
-/// How far a measurement is, and the time that is left; nothing where there is no terminal.
+/// The progress of a measurement and the remaining time; nothing is shown if there is no terminal.
 pub struct Bar(Option<ProgressBar>);
 
 impl Bar {
-    /// A bar of `total` of anything.
+    /// Creates a bar for a total of `total` units.
     pub fn new(what: &str, total: u64) -> Bar {
         Bar(std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
@@ -23,7 +23,7 @@ impl Bar {
         }))
     }
 
-    /// So much more is done.
+    /// Adds completed units.
     pub fn add(&self, done: u64) {
         if let Some(bar) = &self.0 {
             bar.inc(done);
@@ -43,21 +43,21 @@ impl Drop for Bar {
 pub struct Progress {
     terminal: bool,
     bar: Option<ProgressBar>,
-    /// What is being prepared, or nothing.
+    /// The work that is being prepared; empty if there is none.
     preparing: String,
     skipped: u32,
-    /// When the evaluation under way began.
+    /// The start of the current evaluation.
     evaluating: Option<Instant>,
 }
 
 impl Progress {
-    /// Nothing is shown yet.
+    /// Creates a display that shows nothing yet.
     pub fn new() -> Progress {
         let terminal = std::io::stderr().is_terminal();
         Progress { terminal, bar: None, preparing: String::new(), skipped: 0, evaluating: None }
     }
 
-    /// Puts another bar in the place of the one before.
+    /// Replaces the bar with a new one.
     fn open(&mut self, total: u64, template: &str) {
         self.end();
         if self.terminal {
@@ -68,14 +68,14 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn end(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
 
-    /// A line that stays, above the bar.
+    /// Prints a permanent line above the bar.
     fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| output::log(line)),
@@ -112,7 +112,7 @@ impl Progress {
         }
     }
 
-    /// Shows how far an evaluation is, within the bar of the updates; nothing where there is no terminal.
+    /// Shows the progress of an evaluation, within the bar of the updates; nothing if there is no terminal.
     fn evaluate(&mut self, done: usize, total: usize) {
         if done == 0 {
             self.evaluating = Some(Instant::now());
@@ -129,13 +129,13 @@ impl Progress {
         self.bytes(what, done, total);
     }
 
-    /// Shows how many bytes of something are done, of `total` if that is not 0; nothing where there is no terminal.
+    /// Shows how many bytes are done, of `total` if that is not 0; nothing if there is no terminal.
     pub fn bytes(&mut self, what: &str, done: u64, total: u64) {
         let known = "{prefix}  {bar:24}  {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}";
         self.part(what, done, total, known);
     }
 
-    /// As [`bytes`](Progress::bytes), of things that are counted.
+    /// Does the same as [`bytes`](Progress::bytes), for things that are counted.
     pub fn count(&mut self, what: &str, done: u64, total: u64) {
         self.part(what, done, total, "{prefix}  {bar:24}  {human_pos}/{human_len}  ETA {eta}");
     }
@@ -229,7 +229,8 @@ impl Progress {
     }
 }
 
-/// How far an evaluation is after so many seconds: a bar, the batches, and the time that is left once that is known.
+/// Formats the progress of an evaluation after so many seconds: a bar, the batches, and the remaining time, once it is
+/// known.
 fn evaluation(done: usize, total: usize, seconds: f64) -> String {
     const WIDTH: usize = 16;
     let full = WIDTH * done / total.max(1);

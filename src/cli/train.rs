@@ -1,4 +1,4 @@
-//! `wgpt train`: trains a model, shows how it goes, and says where it is and what to do next.
+//! `wgpt train`: trains a model, shows its progress, and reports where it is and what to do next.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -189,11 +189,11 @@ impl StepArgs {
     }
 }
 
-/// Checks options that contradict others, where both were given.
+/// Checks for options that contradict each other, where both were given.
 ///
 /// # Errors
 ///
-/// Names the option that is out of range.
+/// Names the option that is at fault.
 fn check_given(args: &Args, train: &TrainConfig) -> Result<()> {
     let StepArgs { min_lr, warmup, keep, .. } = &args.steps;
     if let Some(least) = min_lr.filter(|least| *least > train.learning_rate) {
@@ -229,11 +229,11 @@ fn check_given(args: &Args, train: &TrainConfig) -> Result<()> {
     Ok(())
 }
 
-/// Checks that beside `--resume` only options are given that a run does not keep.
+/// Checks that `--resume` comes only with options that a run does not store.
 ///
 /// # Errors
 ///
-/// Names the option that is one too many.
+/// Names the option that is not allowed.
 pub fn check_resume(train: &ArgMatches) -> Result<()> {
     let given = |id: &str| train.value_source(id) == Some(ValueSource::CommandLine);
     if !given("resume") {
@@ -254,14 +254,15 @@ pub fn check_resume(train: &ArgMatches) -> Result<()> {
 }
 
 impl Args {
-    /// The number of threads of the run to resume, if it has one.
+    /// Returns the number of threads of the run to resume, if it has one.
     pub fn threads_of_resumed(&self) -> Option<usize> {
-        // A fault of the file is reported when the run is opened.
+        // A fault in the file is reported when the run is opened.
         let text = std::fs::read(self.resume.as_deref()?.join("run.json")).ok()?;
         serde_json::from_slice::<RunSettings>(&text).ok()?.threads
     }
 
-    /// Settles what depends on the device: precision, recomputation, the batch. Returns what was recorded to find out.
+    /// Resolves the settings that depend on the device: precision, recomputation, batch size. Returns the recorded
+    /// programs.
     fn fit(&self, settings: &mut RunSettings, device: &Device) -> Programs {
         let RunSettings { model, train, .. } = settings;
         train.precision = self.precision.on(device);
@@ -299,13 +300,13 @@ impl Args {
             device: resolve(ranks::device(self.device.device))?,
             threads,
             init,
-            // Without a home the data are encoded for each run, that is all.
+            // Without a home folder the data are just encoded again for each run.
             cache: wgpt::cache::folder().ok(),
         })
     }
 }
 
-/// A folder that is not there yet: runs/DATA-SIZE-DATE-TIME.
+/// Returns the name of a folder that does not exist yet: runs/DATA-SIZE-DATE-TIME.
 fn new_run(data: &str, size: &str) -> PathBuf {
     let data = Path::new(data).file_stem().unwrap_or_default().to_string_lossy();
     let plain = |c: char| if c.is_alphanumeric() || c == '_' { c } else { '-' };
@@ -319,10 +320,10 @@ fn new_run(data: &str, size: &str) -> PathBuf {
     path.expect("there are many names")
 }
 
-/// Updates that `--profile` times.
+/// The number of updates that `--profile` times.
 const PROFILED: u32 = 5;
 
-/// Trains.
+/// Trains a model.
 ///
 /// # Errors
 ///
@@ -388,7 +389,7 @@ fn run_first(args: &Args, threads: Option<usize>, mut world: Box<dyn World>) -> 
         stopped(&summary, args.json);
         return Ok(Outcome::Good);
     }
-    // The run is finished and saved, whatever becomes of the sample.
+    // The run is finished and saved, even if the sample fails.
     if !args.json
         && let Err(error) = sample(trainer)
     {
@@ -448,7 +449,8 @@ fn stopped(summary: &Summary, json: bool) {
     }
 }
 
-/// Prints a text of the trained model: a new one, or where no token begins a text, one that begins as the data do.
+/// Prints a text of the trained model: a new text, or, if no token begins texts, one that begins with the first token
+/// of the data.
 fn sample(trainer: Trainer) -> Result<()> {
     let first = trainer.first_token();
     let mut gpt: Gpt = trainer.into_model();
@@ -467,7 +469,7 @@ fn sample(trainer: Trainer) -> Result<()> {
     Ok(())
 }
 
-/// Prints what came out and what to do next.
+/// Prints the results and the next command to run.
 fn finish(summary: &Summary, json: bool) {
     if json {
         return output::json(summary);
@@ -506,7 +508,7 @@ fn finish(summary: &Summary, json: bool) {
         let best = dir.join("best");
         let prompt = match Tokenizer::exists(&best) {
             true => "--prompt \"Once upon a time\"",
-            // Token ids whose tokenizer is not known.
+            // The tokenizer of these token ids is not known.
             false => "--prompt-ids 0",
         };
         output::line(&format!("  wgpt generate --model {} {prompt}", output::quoted(&best)));

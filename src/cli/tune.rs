@@ -40,17 +40,17 @@ pub struct Args {
     batch: BatchArgs,
 }
 
-/// One class of dispatches and what its variants took.
+/// One class of dispatches and the times of its variants.
 struct Row<'a> {
     kernel: &'static str,
     shape: String,
     ms: &'a BTreeMap<String, f64>,
     taken: &'a str,
-    /// Of the variant that is taken.
+    /// The speed of the selected variant.
     gflops: f64,
 }
 
-/// Tunes.
+/// Tunes the kernels.
 ///
 /// # Errors
 ///
@@ -129,7 +129,7 @@ fn show(gpu: &GpuDevice, plan: &Plan, peak: Peak, as_json: bool) {
     output::line(&super::profile::best(&peak));
 }
 
-/// The name of a variant in a table.
+/// Returns the name of a variant as shown in a table.
 fn shown(variant: &str) -> &str {
     if variant.is_empty() { "portable" } else { variant }
 }

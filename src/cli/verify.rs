@@ -1,4 +1,4 @@
-//! `wgpt verify`: does every kernel compute on this machine what its twin computes?
+//! `wgpt verify`: checks that every kernel computes on this machine the same as its twin.
 
 use serde_json::{Value, json};
 use wgpt::backend::Device;
@@ -51,11 +51,11 @@ struct Row {
     error: f32,
     tolerance: f32,
     place: String,
-    /// `None`: it was not run, because the device lacks what it needs.
+    /// Whether it passed; `None` if it was not run, because the device lacks a feature that it needs.
     passed: Option<bool>,
 }
 
-/// Verifies.
+/// Verifies the kernels, or one training step.
 ///
 /// # Errors
 ///
@@ -88,7 +88,7 @@ fn open(args: &Args) -> Result<Device> {
     }
 }
 
-/// Every kernel against its twin.
+/// Compares every kernel with its twin.
 fn kernels(device: &Device) -> Result<Vec<Row>> {
     let spoil = std::env::var(SABOTAGE).ok();
     if let Some(name) = spoil.as_deref().filter(|name| ALL.iter().all(|k| k.name != *name)) {
@@ -110,7 +110,7 @@ fn kernels(device: &Device) -> Result<Vec<Row>> {
     Ok(rows.iter().map(row).collect())
 }
 
-/// One training step, compared with the CPU's.
+/// Compares one training step with the CPU's.
 fn step(args: &Args, device: &Device) -> Result<Vec<Row>> {
     if matches!(device, Device::Cpu) {
         return Err(Error::usage("--step compares a GPU with the CPU, and the device is the CPU")

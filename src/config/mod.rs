@@ -1,4 +1,4 @@
-//! What a model and a training run are made of: sizes, presets, settings, and their validation.
+//! The configuration of a model and of a training run: sizes, presets, settings, and their validation.
 
 pub(crate) mod model;
 mod train;

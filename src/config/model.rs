@@ -1,4 +1,4 @@
-//! The sizes of a model, and how it is computed and trained.
+//! The sizes of a model, and the settings of its computation and training.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,19 +13,19 @@ use crate::error::{Error, Result, field};
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GptConfig {
-    /// Transformer blocks.
+    /// The number of transformer blocks.
     pub n_layer: usize,
-    /// Attention heads a block; divides `n_embd`.
+    /// Attention heads per block; divides `n_embd`.
     pub n_head: usize,
     /// Channels of the residual stream.
     pub n_embd: usize,
-    /// Tokens in the vocabulary.
+    /// The number of tokens in the vocabulary.
     pub vocab_size: usize,
     /// The context: the largest number of positions.
     pub n_positions: usize,
-    /// Channels inside the MLP; `None` means 4 `n_embd`.
+    /// Channels inside the MLP; `None`: 4 `n_embd`.
     pub n_inner: Option<usize>,
-    /// What layer normalisation adds to the variance.
+    /// The term that layer normalisation adds to the variance.
     pub layer_norm_epsilon: f64,
 }
 
@@ -50,42 +50,42 @@ impl GptConfig {
         }
     }
 
-    /// 4 layers, 4 heads, 128 wide, vocabulary 1000, context 128: under a million parameters.
+    /// Returns the sizes: 4 layers, 4 heads, 128 wide, vocabulary 1000, context 128: under a million parameters.
     pub const fn small() -> GptConfig {
         GptConfig::preset([4, 4, 128, 1000, 128])
     }
 
-    /// 6 layers, 6 heads, 384 wide, vocabulary 2000, context 256: 11 million parameters.
+    /// Returns the sizes: 6 layers, 6 heads, 384 wide, vocabulary 2000, context 256: 11 million parameters.
     pub const fn medium() -> GptConfig {
         GptConfig::preset([6, 6, 384, 2000, 256])
     }
 
-    /// 12 layers, 12 heads, 768 wide, vocabulary 5000, context 512: 89 million parameters.
+    /// Returns the sizes: 12 layers, 12 heads, 768 wide, vocabulary 5000, context 512: 89 million parameters.
     pub const fn large() -> GptConfig {
         GptConfig::preset([12, 12, 768, 5000, 512])
     }
 
-    /// GPT-2 with 124 million parameters.
+    /// Returns the sizes of GPT-2 with 124 million parameters.
     pub const fn gpt2() -> GptConfig {
         GptConfig::preset([12, 12, 768, 50257, 1024])
     }
 
-    /// GPT-2 with 355 million parameters.
+    /// Returns the sizes of GPT-2 with 355 million parameters.
     pub const fn gpt2_medium() -> GptConfig {
         GptConfig::preset([24, 16, 1024, 50257, 1024])
     }
 
-    /// GPT-2 with 774 million parameters.
+    /// Returns the sizes of GPT-2 with 774 million parameters.
     pub const fn gpt2_large() -> GptConfig {
         GptConfig::preset([36, 20, 1280, 50257, 1024])
     }
 
-    /// GPT-2 with 1.5 billion parameters.
+    /// Returns the sizes of GPT-2 with 1.5 billion parameters.
     pub const fn gpt2_xl() -> GptConfig {
         GptConfig::preset([48, 25, 1600, 50257, 1024])
     }
 
-    /// The preset called `name`, one of [`SIZES`].
+    /// Returns the preset called `name`, one of [`SIZES`].
     ///
     /// # Errors
     ///
@@ -109,21 +109,21 @@ impl GptConfig {
         })
     }
 
-    /// Channels inside the MLP.
+    /// Returns the number of channels inside the MLP.
     pub fn n_inner(&self) -> usize {
         self.n_inner.unwrap_or(4 * self.n_embd)
     }
 
-    /// Channels of one attention head.
+    /// Returns the number of channels of one attention head.
     pub fn head_size(&self) -> usize {
         self.n_embd / self.n_head
     }
 
-    /// Checks that the sizes make a model.
+    /// Checks that the sizes form a valid model.
     ///
     /// # Errors
     ///
-    /// Names the setting that is zero, too large, or does not divide.
+    /// Names the setting that is zero or too large, or the head count that does not divide the width.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
             (field("n_layer"), self.n_layer),
@@ -158,7 +158,7 @@ impl GptConfig {
     }
 }
 
-/// What numbers are held in.
+/// The precision in which numbers are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
@@ -173,7 +173,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The name, as options and files have it.
+    /// Returns the name, as in options and files.
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
@@ -182,24 +182,24 @@ impl Precision {
     }
 }
 
-/// What the backward pass computes again instead of keeping it, least first.
+/// The values that the backward pass recomputes instead of keeping them, least first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Recompute {
     /// Nothing.
     None,
-    /// The output of each GELU, from what goes into it.
+    /// The output of each GELU, from its input.
     #[default]
     Gelu,
-    /// Each block, from the residual stream that goes into it (Chen et al. 2016).
+    /// Each block, from the residual stream at its input (Chen et al. 2016).
     Block,
 }
 
 impl Recompute {
-    /// All of them, least first.
+    /// All variants, least recomputation first.
     pub const ALL: [Recompute; 3] = [Recompute::None, Recompute::Gelu, Recompute::Block];
 
-    /// The name, as options and files have it.
+    /// Returns the name, as in options and files.
     pub fn name(self) -> &'static str {
         match self {
             Recompute::None => "none",

@@ -14,7 +14,7 @@ use crate::finetune::FineTune;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Updates to make.
+    /// The number of updates to make.
     pub max_iters: usize,
     /// Sequences per micro-batch.
     pub batch_size: usize,
@@ -28,7 +28,7 @@ pub struct TrainConfig {
     pub min_learning_rate: Option<f64>,
     /// Updates of linear warm-up; `None`: a twentieth of `max_iters`.
     pub warmup: Option<usize>,
-    /// Decay of two-dimensional parameters.
+    /// The weight decay of two-dimensional parameters.
     pub weight_decay: f64,
     /// Decay of Adam's first moment.
     pub beta1: f64,
@@ -36,15 +36,15 @@ pub struct TrainConfig {
     pub beta2: f64,
     /// The term that Adam adds to the root of the second moment.
     pub eps: f64,
-    /// The largest norm of the gradient; 0 means no clipping.
+    /// The largest norm of the gradient; 0: no clipping.
     pub grad_clip: f64,
-    /// Training drops this share of the activations, in the embedding and before every residual sum.
+    /// The share of the activations that training drops, in the embedding and before every residual sum.
     pub dropout: f64,
     /// The seed of initialisation, batches and dropout.
     pub seed: u64,
     /// Updates between evaluations; 0: only at the end.
     pub eval_every: usize,
-    /// Validation batches per evaluation, except the last, which covers the whole split.
+    /// Validation batches per evaluation, except for the last evaluation, which covers the whole split.
     pub eval_iters: usize,
     /// The most tokens of the validation split; `None`: a tenth of all tokens, however many that are. A file without it
     /// means `None`, because the runs of older versions had no such bound.
@@ -54,13 +54,13 @@ pub struct TrainConfig {
     pub save_every: usize,
     /// Updates between two lines of the log.
     pub log_every: usize,
-    /// Checkpoints to keep.
+    /// The number of checkpoints to keep.
     pub keep: usize,
-    /// How the parameters are updated.
+    /// The method that updates the parameters.
     pub optimizer: Optimizer,
     /// The precision of activations, of their gradients and of the weights in products.
     pub precision: Precision,
-    /// What the backward pass recomputes.
+    /// The values that the backward pass recomputes.
     pub recompute: Recompute,
     /// In which order the gradients of an update's micro-batches are added.
     #[serde(default, skip_serializing_if = "Sum::is_default")]
@@ -109,25 +109,25 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// Settings that suit a model's sizes: the default ones, with a learning rate of 0.4 / `n_embd`.
+    /// Returns settings that suit a model's sizes: the defaults, with a learning rate of 0.4 / `n_embd`.
     ///
-    /// The best learning rate falls with the width; this rule agrees with what is published for
-    /// GPT-2 (6e-4 at 768 channels, 2.5e-4 at 1600) and with what suited small models here.
+    /// The best learning rate falls with the width; this rule agrees with the published rates for GPT-2 (6e-4 at 768
+    /// channels, 2.5e-4 at 1600) and with rates that suited small models here.
     pub fn for_model(model: &GptConfig) -> TrainConfig {
         TrainConfig { learning_rate: 0.4 / model.n_embd.max(64) as f64, ..TrainConfig::default() }
     }
 
-    /// Updates of warm-up.
+    /// Returns the number of warm-up updates.
     pub fn warmup_iters(&self) -> usize {
         self.warmup.unwrap_or(self.max_iters / 20)
     }
 
-    /// The learning rate at the end.
+    /// Returns the learning rate at the end.
     pub fn min_lr(&self) -> f64 {
         self.min_learning_rate.unwrap_or(self.learning_rate / 10.0)
     }
 
-    /// The learning rate of update `iter`, counted from 0: linear warm-up, then a cosine.
+    /// Returns the learning rate of update `iter`, counted from 0: linear warm-up, then a cosine.
     ///
     /// ```
     /// use wgpt::TrainConfig;
@@ -148,12 +148,12 @@ impl TrainConfig {
         self.min_lr() + share * (self.learning_rate - self.min_lr())
     }
 
-    /// Whether a task that runs every `every` updates (0: only at the end) is due after update `done`.
+    /// Returns whether a task that runs every `every` updates (0: only at the end) is due after update `done`.
     pub fn is_due(&self, every: usize, done: usize) -> bool {
         done == self.max_iters || (every > 0 && done.is_multiple_of(every))
     }
 
-    /// Checks that the settings make a run of a model with this context.
+    /// Checks that the settings are valid for training this model.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Batches: windows of the token row, drawn at random for training and one after the other for evaluation.
+//! Batches: windows of the token sequence, drawn at random for training and in order for evaluation.
 
 use std::ops::Range;
 
@@ -6,10 +6,11 @@ use super::random;
 use super::tokens::Tokens;
 use crate::error::{Error, Result, field};
 
-/// The target of a place that no loss counts.
+/// The target of a position that the loss ignores.
 pub use crate::ops::cross_entropy::IGNORE;
 
-/// The training and the validation split of `len` tokens: the last 10 %, from `floor(0.9 · len)`, are for validation.
+/// Returns the training and the validation split of `len` tokens. The validation split is the last 10 %, from
+/// `floor(0.9 · len)` on.
 ///
 /// ```
 /// assert_eq!(wgpt::data::split(1_115_394), (0..1_003_854, 1_003_854..1_115_394));
@@ -19,7 +20,7 @@ pub fn split(len: usize) -> (Range<usize>, Range<usize>) {
     (0..at, at..len)
 }
 
-/// Which batch: the place of a batch in a run, from which its windows follow, so that a resumed run needs nothing else.
+/// The position of a batch in a run. It determines the batch's windows, so a resumed run needs no other data state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The run's seed.
@@ -30,7 +31,7 @@ pub struct Place {
     pub micro: u64,
 }
 
-/// Fills `x` (B,T) with `b` windows of `t` tokens that begin anywhere in `range`, and `y` (B,T) with the tokens after them.
+/// Fills `x` (B,T) with `b` windows of `t` tokens from random places in `range`, and `y` (B,T) with the next tokens.
 ///
 /// # Errors
 ///
@@ -60,11 +61,11 @@ pub fn batch(
     Ok(())
 }
 
-/// Checks that `range` holds one window of `t` tokens and the token after it.
+/// Checks that `range` holds at least one window of `t` tokens and the token after it.
 ///
 /// # Errors
 ///
-/// Says how many tokens there are and how many are wanted.
+/// States the number of tokens and the required number.
 pub fn check_length(tokens: &Tokens, range: &Range<usize>, t: usize) -> Result<()> {
     if range.len() > t {
         return Ok(());
@@ -83,14 +84,14 @@ pub fn check_length(tokens: &Tokens, range: &Range<usize>, t: usize) -> Result<(
     )))
 }
 
-/// The windows of `t` tokens, one after the other, that cover a split: each of its tokens but the first is a target once.
+/// Consecutive windows of `t` tokens that cover a split: each of its tokens but the first is a target exactly once.
 #[derive(Clone, Debug)]
 pub struct Windows {
     range: Range<usize>,
     t: usize,
 }
 
-/// The windows of `t` tokens that cover `range`; the last may be partly padding.
+/// Returns the windows of `t` tokens that cover `range`; the last may be partly padding.
 ///
 /// # Panics
 ///
@@ -101,12 +102,12 @@ pub fn windows(range: Range<usize>, t: usize) -> Windows {
 }
 
 impl Windows {
-    /// How many tokens are predicted: all of the split but the first.
+    /// Returns the number of predicted tokens: all of the split but the first.
     pub fn targets(&self) -> usize {
         self.range.len().saturating_sub(1)
     }
 
-    /// How many windows there are.
+    /// Returns the number of windows.
     pub fn len(&self) -> usize {
         self.targets().div_ceil(self.t)
     }
@@ -116,8 +117,8 @@ impl Windows {
         self.targets() == 0
     }
 
-    /// Fills `x` and `y` (B,T) with the windows from the index `first` on, padded with 0 and [`IGNORE`] where there are no
-    /// tokens left; returns how many targets count.
+    /// Fills `x` and `y` (B,T) with the windows from the index `first` on, padded with 0 and [`IGNORE`] after the last
+    /// token; returns the number of targets that are not padding.
     ///
     /// # Panics
     ///

@@ -1,7 +1,8 @@
-//! Downloads of published data sets, kept in the user's cache folder.
+//! Downloads published data sets and keeps them in the user's cache folder.
 //!
-//! A download goes to a file named `.part`, which a later try continues where it stopped, and gets its name when it is
-//! whole: as long as the server said, and of the right SHA-256 where that is known. (For `tinystories` none is pinned.)
+//! A download goes to a file with the ending `.part`, which a later attempt continues. The file is renamed when it is
+//! complete: it has the length announced by the server, and the right SHA-256 if that is known. (For `tinystories` none
+//! is pinned.)
 
 use std::path::{Path, PathBuf};
 
@@ -12,13 +13,13 @@ use crate::files::sha256;
 /// A published text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Dataset {
-    /// What `--data` calls it.
+    /// Its name in `--data`.
     pub name: &'static str,
     /// The name of its file in the cache folder and on a mirror.
     pub file: &'static str,
-    /// Where it is published.
+    /// The URL where it is published.
     pub url: &'static str,
-    /// The SHA-256 of the file in hexadecimal, where it is known.
+    /// The SHA-256 of the file in hexadecimal, if it is known.
     pub sha256: Option<&'static str>,
 }
 
@@ -40,7 +41,7 @@ pub static DATASETS: &[Dataset] = &[
     },
 ];
 
-/// How far a download is.
+/// The progress of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The data set's name.
@@ -51,7 +52,7 @@ pub struct Progress {
     pub total_bytes: Option<u64>,
 }
 
-/// Where downloads are kept, and where they come from.
+/// The folder for downloads, and their origin.
 #[derive(Clone, Debug)]
 pub struct Downloads {
     folder: PathBuf,
@@ -59,29 +60,29 @@ pub struct Downloads {
 }
 
 impl Downloads {
-    /// Keeps files in `folder`; gets them from `base_url`/FILE, or else from where each is published.
+    /// Keeps files in `folder`; downloads them from `base_url`/FILE, or else from where each is published.
     pub fn new(folder: impl Into<PathBuf>, base_url: Option<String>) -> Downloads {
         Downloads { folder: folder.into(), base_url }
     }
 
-    /// The user's cache folder and the publishers, or what the variables `WGPT_CACHE` (a folder) and `WGPT_DATA_URL` (the
-    /// address of a mirror, which has the files under the names of [`Dataset::file`]) say instead.
+    /// Uses the user's cache folder and the publishers' URLs, unless the variables `WGPT_CACHE` (a folder) or
+    /// `WGPT_DATA_URL` (the address of a mirror, which has the files under the names of [`Dataset::file`]) are set.
     ///
     /// # Errors
     ///
-    /// If the system names no home folder for the user.
+    /// If the system provides no home folder for the user.
     pub fn from_env() -> Result<Downloads> {
         let base_url = std::env::var_os("WGPT_DATA_URL").filter(|url| !url.is_empty());
         let base_url = base_url.map(|url| url.to_string_lossy().into_owned());
         Ok(Downloads::new(cache::folder()?, base_url))
     }
 
-    /// Where `dataset` is kept once it is whole.
+    /// Returns the path of `dataset` after it is complete.
     pub fn path(&self, dataset: &Dataset) -> PathBuf {
         self.folder.join(dataset.file)
     }
 
-    /// Where `dataset` comes from.
+    /// Returns the URL that `dataset` is downloaded from.
     pub fn url(&self, dataset: &Dataset) -> String {
         match &self.base_url {
             Some(base) => format!("{}/{}", base.trim_end_matches('/'), dataset.file),
@@ -89,12 +90,12 @@ impl Downloads {
         }
     }
 
-    /// The path of `dataset` on this machine, downloaded if need be; `progress` hears of every piece.
+    /// Returns the path of `dataset` on this machine, and downloads it if necessary; calls `progress` for every piece.
     ///
     /// # Errors
     ///
-    /// If the server cannot be reached or has no such file, if the connection breaks off twice at the same place, if the
-    /// file's SHA-256 is not the known one (the download is then removed), if another process is downloading it, or if the
+    /// If the server cannot be reached or has no such file, if the connection breaks twice at the same place, if the
+    /// file has the wrong SHA-256 (the download is then removed), if another process is downloading it, or if the
     /// cache folder cannot be written. The hint says how to get the file by hand.
     pub fn fetch(
         &self,
@@ -130,7 +131,7 @@ mod remote {
     use crate::error::{Error, Result, field};
 
     impl Downloads {
-        /// Brings a data set to `path`, whole.
+        /// Downloads a data set to `path` completely.
         pub(super) fn bring(
             &self,
             dataset: &'static Dataset,
@@ -143,12 +144,12 @@ mod remote {
             let refused = |cause: std::io::Error| Error::io("writing", &part_path, &cause);
             let mut part = open_alone(dataset.name, &part_path)?;
             if path.exists() {
-                // Another process brought it since we looked.
+                // Another process has downloaded it since the check.
                 fs::remove_file(&part_path).map_err(refused)?;
                 return Ok(());
             }
             self.download(dataset, &mut part, progress).inspect_err(|_| {
-                // A try that brought nothing leaves nothing; if that fails, an empty file is no harm.
+                // An attempt without data removes its empty file. If that fails, the empty file does no harm.
                 if part.metadata().is_ok_and(|file| file.len() == 0) {
                     let _ = fs::remove_file(&part_path);
                 }
@@ -185,7 +186,7 @@ mod remote {
     }
 }
 
-/// Compares the file at `path` with the SHA-256 that is known of `dataset`, if one is.
+/// Compares the SHA-256 of the file at `path` with the known one of `dataset`, if there is one.
 fn check_sha256(dataset: &Dataset, path: &Path) -> Result<()> {
     let Some(wanted) = dataset.sha256 else { return Ok(()) };
     let got = sha256(path)?;

@@ -1,7 +1,7 @@
-//! Reads the documents of JSON files: an object a line, one array, or objects one after the other.
+//! Reads the documents of JSON files: one object per line, one array, or consecutive objects.
 //!
-//! What is read is told by the beginning of the file, since all of these go by the name `.json`, and arrays by `.jsonl` too.
-//! One value stands in memory at a time.
+//! The layout is detected from the beginning of the file, since all layouts are used in `.json` files, and arrays in
+//! `.jsonl` files too. Only one value is in memory at a time.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,51 +16,51 @@ use super::text::{Document, PIECE_BYTES, not_utf8};
 use super::unicode::{self, Unicode};
 use crate::error::{Error, Result};
 
-/// The longest value of a file, in bytes: more is a sign of another format.
+/// The longest value of a file, in bytes: a longer one suggests another format.
 const LONGEST_VALUE_BYTES: usize = 256 << 20;
 
-/// The endings of files with a JSON value a line.
+/// The endings of files with one JSON value per line.
 const LINES: [&str; 2] = ["jsonl", "ndjson"];
 
-/// What is wanted, for hints.
+/// The expected format, for hints.
 const WANTED: &str = "a JSON file has an object a line, or one array of objects or of strings, or one object; each object with \
                       a string \"text\"; to train on the JSON itself, end its name in .txt";
 
-/// Whether a file is read as JSON, by the ending of its name.
+/// Whether a file is read as JSON, judged by the ending of its name.
 pub(crate) fn is_json(path: &Path) -> bool {
     let ending = path.extension().unwrap_or_default();
     ending.eq_ignore_ascii_case("json") || has_lines(path)
 }
 
-/// Whether a file has a value a line, by the ending of its name.
+/// Whether a file has one value per line, judged by the ending of its name.
 pub(crate) fn has_lines(path: &Path) -> bool {
     let ending = path.extension().unwrap_or_default();
     LINES.iter().any(|lines| ending.eq_ignore_ascii_case(lines))
 }
 
-/// How the values of a file stand in it.
+/// The layout of the values in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
-    /// An object a line.
+    /// One object per line.
     Lines,
-    /// One array; it begins in this line, and what comes next is its first value, or the comma before another.
+    /// One array that begins in this line; next comes its first value, or the comma before another one.
     Array { line: usize, is_first: bool },
-    /// Objects one after the other, each in as many lines as it likes.
+    /// Consecutive objects, each over any number of lines.
     Objects,
-    /// There is nothing left.
+    /// The end of the file has been reached.
     Ended,
 }
 
-/// The documents of a JSON file: each string `text` of an object, or string of an array.
+/// The documents of a JSON file: each string `text` of an object, or each string of an array.
 pub(crate) struct JsonFile {
     path: PathBuf,
     file: BufReader<Unicode<File>>,
     layout: Layout,
-    /// The line that is read, from 1.
+    /// The current line, from 1.
     line: usize,
-    /// Bytes of the file before what is read.
+    /// The number of bytes of the file before the current position.
     offset: u64,
-    /// A value, with its place: the line and the byte at which it begins.
+    /// The current value, and its place below: the line and the byte at which it begins.
     value: Vec<u8>,
     begin: (usize, u64),
 }
@@ -93,7 +93,7 @@ impl JsonFile {
         Ok(opened)
     }
 
-    /// The same file from its beginning.
+    /// Opens the same file again, at its beginning.
     fn reopen(opened: JsonFile) -> Result<JsonFile> {
         let file = Unicode::open(&opened.path)?;
         let offset = file.mark_bytes();
@@ -101,23 +101,23 @@ impl JsonFile {
         Ok(JsonFile { file, line: 1, offset, ..opened })
     }
 
-    /// Whether the line that comes next holds only a part of a value.
+    /// Whether the next line holds only a part of a value.
     fn begins_with_part(&mut self) -> Result<bool> {
         self.read_line()?;
         let parsed = serde_json::from_slice::<IgnoredAny>(&self.value);
         Ok(parsed.is_err_and(|cause| cause.is_eof()))
     }
 
-    /// The bytes that are read and not consumed; none at the end of the file.
+    /// Returns the buffered bytes that are not consumed; none at the end of the file.
     fn buffer(&mut self) -> Result<&[u8]> {
-        // The buffer is asked for twice, since the borrow of the first would outlive the error.
+        // The buffer is requested twice, since the borrow of the first request would outlive the error.
         if let Err(cause) = self.file.fill_buf() {
             return Err(unicode::refused(&self.path, &cause));
         }
         Ok(self.file.buffer())
     }
 
-    /// Passes over bytes of the buffer.
+    /// Skips bytes of the buffer.
     fn consume(&mut self, bytes: usize) {
         let passed = &self.file.buffer()[..bytes];
         self.line += passed.iter().filter(|byte| **byte == b'\n').count();
@@ -125,7 +125,7 @@ impl JsonFile {
         self.file.consume(bytes);
     }
 
-    /// Passes over white space; the byte that comes next.
+    /// Skips white space; returns the next byte.
     fn skip_space(&mut self) -> Result<Option<u8>> {
         loop {
             let buffer = self.buffer()?;
@@ -146,7 +146,7 @@ impl JsonFile {
         }
     }
 
-    /// Reads a line; whether there is one.
+    /// Reads a line; returns whether there is one.
     fn read_line(&mut self) -> Result<bool> {
         self.begin = (self.line, self.offset);
         self.value.clear();
@@ -159,12 +159,12 @@ impl JsonFile {
         if read == LONGEST_VALUE_BYTES && self.value.last() != Some(&b'\n') {
             return Err(self.too_long());
         }
-        // Where a value is cut short, its error is one of this line.
+        // If a value is cut short, the error is reported for this line.
         self.value.pop_if(|last| *last == b'\n');
         Ok(read > 0)
     }
 
-    /// Reads the value that begins with the byte that comes next, to its end as far as brackets and quotes tell.
+    /// Reads the value that begins with the next byte; brackets and quotes determine its end.
     fn read_value(&mut self) -> Result<()> {
         self.begin = (self.line, self.offset);
         self.value.clear();
@@ -185,7 +185,7 @@ impl JsonFile {
         Ok(())
     }
 
-    /// The file, and a line of it.
+    /// Returns the file and a line of it, for messages.
     fn place(&self, line: usize) -> String {
         format!("{}, line {line}", self.path.display())
     }
@@ -196,12 +196,12 @@ impl JsonFile {
             .hint(WANTED)
     }
 
-    /// An error of a line that is no error of JSON's own.
+    /// Returns an error about a line that is not an error of JSON itself.
     fn wrong(&self, line: usize, message: &str) -> Error {
         Error::input(format!("{}: {message}", self.place(line))).hint(WANTED)
     }
 
-    /// The text of the value that was read.
+    /// Returns the text of the value that was read.
     fn text(&self, strings: Strings) -> Result<String> {
         let (first, offset) = self.begin;
         let value = std::str::from_utf8(&self.value).map_err(|cause| {
@@ -217,7 +217,7 @@ impl JsonFile {
         })
     }
 
-    /// The next text, which may be empty; `None` at the end of the file.
+    /// Returns the next text, which may be empty; `None` at the end of the file.
     fn next_text(&mut self) -> Result<Option<String>> {
         match self.layout {
             Layout::Lines => {
@@ -241,7 +241,7 @@ impl JsonFile {
         }
     }
 
-    /// The next text of an array that begins in line `begin`.
+    /// Returns the next text of an array that begins in line `begin`.
     fn next_of_array(&mut self, begin: usize, is_first: bool) -> Result<Option<String>> {
         let mut next = self.skip_space()?;
         if next == Some(b']') {
@@ -288,19 +288,19 @@ impl Iterator for JsonFile {
     }
 }
 
-/// Where a value ends: what was seen of it so far.
+/// Finds the end of a value; this is the state of the search.
 #[derive(Default)]
 struct Scan {
     depth: usize,
     in_string: bool,
     is_escaped: bool,
-    /// Whether it is a number or a word, which nothing closes.
+    /// Whether it is a number or a word, which has no closing character.
     is_bare: bool,
     is_done: bool,
 }
 
 impl Scan {
-    /// How many of the `bytes` belong to the value.
+    /// Returns how many of the `bytes` belong to the value.
     fn take(&mut self, bytes: &[u8]) -> usize {
         for (at, byte) in bytes.iter().enumerate() {
             let ends_bare = byte.is_ascii_whitespace() || b",:]}".contains(byte);
@@ -327,7 +327,7 @@ impl Scan {
     }
 }
 
-/// Whether a value may be a string instead of an object with one.
+/// Whether a value may be a string instead of an object with a string.
 #[derive(Clone, Copy)]
 enum Strings {
     Allowed,
@@ -369,7 +369,7 @@ impl<'de> Visitor<'de> for Strings {
     }
 }
 
-/// What serde_json says, without its own "line 1", which would be read as the file's.
+/// Returns serde_json's message without its own "line 1", which would be mistaken for the file's line.
 fn without_line(cause: &serde_json::Error) -> String {
     let message = cause.to_string();
     let end = message.rfind(" at line ").unwrap_or(message.len());

@@ -1,9 +1,10 @@
-//! Encoded data in the cache folder, so that the same text with the same tokenizer is encoded once.
+//! Encoded data in the cache folder, so that the same text is encoded only once per tokenizer.
 //!
-//! An entry is a folder `tokens/KEY` with the token file and a few words on it. KEY is a hash of everything that the ids follow
-//! from: the contents of all files, the tokenizer, how documents are divided. Names and times of files are no part of it: a
-//! moved file is found again, and a changed one never is, whatever its time says. Hashing reads a gigabyte in about a second,
-//! encoding takes twenty times as long or more. Whoever removes an entry loses nothing but time.
+//! An entry is a folder `tokens/KEY` with the token file and a short description. KEY is a hash of everything that
+//! determines the ids: the contents of all files, the tokenizer, the division into documents. Names and times of files
+//! are not part of it, so a moved file is found again, and a changed file never is, even if its time is unchanged.
+//! Hashing reads a gigabyte in about a second; encoding takes at least twenty times as long. Removing an entry costs
+//! only time.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::tokenizer::Tokenizer;
 
-/// Counted up whenever the same text and tokenizer give other ids than before.
+/// Incremented when the same text and tokenizer give other ids than before.
 const ENCODING: u32 = 1;
 
 /// The folder of the entries within the cache folder.
@@ -27,18 +28,18 @@ const FOLDER: &str = "tokens";
 const TOKENS_FILE: &str = "tokens.bin";
 const ABOUT_FILE: &str = "about.json";
 
-/// After so long, what a killed process was writing is removed.
+/// Incomplete entries of killed processes are removed after this time.
 const STALE: Duration = Duration::from_hours(24);
 
-/// Gives all ids, piece by piece, to the function that it is given.
+/// Passes all ids, piece by piece, to the given function.
 pub type Fill<'a> = dyn FnMut(&mut dyn FnMut(&[u32]) -> Result<()>) -> Result<()> + 'a;
 
-/// What encoded data follow from, as a number.
+/// A number that identifies everything that determines the encoded data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodedKey(u128);
 
 impl EncodedKey {
-    /// Reads all sources; `progress` is given how many bytes of them are done.
+    /// Reads all sources and computes their key; `progress` is called with the number of processed bytes.
     ///
     /// # Errors
     ///
@@ -64,7 +65,7 @@ pub struct EncodedCache {
     folder: PathBuf,
 }
 
-/// Encoded data that are on the disk, whole.
+/// Complete encoded data on the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
     /// The token file.
@@ -75,22 +76,22 @@ pub struct Encoded {
     pub xxh3: String,
 }
 
-/// What an entry says of itself.
+/// The description in an entry.
 #[derive(Serialize, Deserialize)]
 struct About {
-    /// What `--data` named.
+    /// The argument of `--data`.
     data: String,
-    /// See [`Encoded::xxh3`].
+    /// The hash, see [`Encoded::xxh3`].
     xxh3: String,
 }
 
 impl EncodedCache {
-    /// The encoded data within the user's cache folder, or another one.
+    /// Uses the encoded data within the folder `cache`, such as the user's cache folder.
     pub fn new(cache: &Path) -> EncodedCache {
         EncodedCache { folder: cache.join(FOLDER) }
     }
 
-    /// The folder of the entries.
+    /// Returns the folder of the entries.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -99,19 +100,19 @@ impl EncodedCache {
         self.folder.join(format!("{:032x}", key.0))
     }
 
-    /// The data that were encoded before; `None` if there are none, or they are damaged.
+    /// Returns the data if they were encoded before; `None` if there are none, or they are damaged.
     pub fn find(&self, key: EncodedKey) -> Option<Encoded> {
         let entry = self.entry(key);
         let about: About = serde_json::from_slice(&fs::read(entry.join(ABOUT_FILE)).ok()?).ok()?;
         Encoded::open(&entry.join(TOKENS_FILE)).filter(|found| found.xxh3 == about.xxh3)
     }
 
-    /// Writes encoded data; `None` if the cache folder cannot be written, or if `is_same` says at the end that the data
-    /// were changed meanwhile. Another process may do the same.
+    /// Writes encoded data; `None` if the cache folder cannot be written, or if `is_same` finds at the end that the
+    /// data have changed meanwhile. Another process may do the same at the same time.
     ///
     /// # Errors
     ///
-    /// What `fill` or `is_same` returns, not what the cache folder's system refused.
+    /// If `fill` or `is_same` fails. Errors of writing the cache folder are ignored.
     pub fn make(
         &self,
         key: EncodedKey,
@@ -124,7 +125,7 @@ impl EncodedCache {
         }
         self.remove_stale();
         let (mut refused, mut is_changed) = (None, false);
-        // What could not be written is not found.
+        // If writing fails, the entry is not found later.
         let _ = files::write_folder(&self.entry(key), |folder| {
             let path = folder.join(TOKENS_FILE);
             let mut writer = TokenWriter::create(&path, vocab_size)?;
@@ -147,12 +148,12 @@ impl EncodedCache {
         match refused {
             Some(error) => Err(error),
             None if is_changed => Ok(None),
-            // Whether this process wrote it, or another one was faster.
+            // The entry exists if this process wrote it, or if another process was faster.
             None => Ok(self.find(key)),
         }
     }
 
-    /// Removes what processes that were killed left half written. That it cannot be removed is no reason to stop.
+    /// Removes incomplete entries of killed processes. Failures are ignored.
     fn remove_stale(&self) {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         for entry in entries {
@@ -166,14 +167,14 @@ impl EncodedCache {
 }
 
 impl Encoded {
-    /// The token file at `path`; `None` if it cannot be read.
+    /// Opens the token file at `path`; `None` if it cannot be read.
     pub fn open(path: &Path) -> Option<Encoded> {
         let bytes = fs::metadata(path).ok().filter(fs::Metadata::is_file)?.len();
         Some(Encoded { xxh3: hash_file(path).ok()?, path: path.to_owned(), bytes })
     }
 }
 
-/// The XXH3 hash of a file's bytes, of 128 bits in hexadecimal.
+/// Returns the 128-bit XXH3 hash of a file's bytes in hexadecimal.
 ///
 /// # Errors
 ///
@@ -182,7 +183,7 @@ pub fn hash_file(path: &Path) -> Result<String> {
     Ok(format!("{:032x}", hash_bytes(path, &mut |_| {})?))
 }
 
-/// The XXH3 hash of a file's bytes; `progress` is given how many more are done.
+/// Returns the XXH3 hash of a file's bytes; `progress` is called with the number of further processed bytes.
 pub(super) fn hash_bytes(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<u128> {
     let refused = |cause| Error::io("reading", path, &cause);
     let mut file = File::open(path).map_err(refused)?;

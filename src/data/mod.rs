@@ -1,4 +1,4 @@
-//! What models are trained on: text from the `--data` argument to batches of token ids.
+//! Training data: from the `--data` argument and its text to batches of token ids.
 //!
 //! ```text
 //! --data ─▶ Sources ─documents()─▶ encode() ─▶ Tokens ─split()─▶ batch()    random windows, for training
@@ -6,7 +6,7 @@
 //!  downloads (fetch)                             mapped files)
 //! ```
 //!
-//! Everything is in a fixed order and random only as a function of its place, so a resumed run needs no state of the data.
+//! The order is fixed, and random choices depend only on their position, so a resumed run needs no state of the data.
 
 mod batches;
 mod download;

@@ -1,8 +1,9 @@
-//! Random numbers as pure functions of their place: a resumed run needs no generator's state.
+//! Random numbers as pure functions of their position: a resumed run needs no generator state.
 //!
-//! The mixer is that of SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators").
+//! The mixing function comes from SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number
+//! generators").
 
-/// 64 bits that depend on every one of `words` and on their order.
+/// Returns 64 bits that depend on every one of `words` and on their order.
 pub(crate) fn hash(words: &[u64]) -> u64 {
     words.iter().fold(0x243F_6A88_85A3_08D3, |state, &word| mix(mix(state) ^ word))
 }
@@ -15,35 +16,35 @@ fn mix(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Maps 64 random bits to `0..bound`, evenly to within `bound` / 2⁶⁴.
+/// Maps 64 random bits to `0..bound`, uniformly to within `bound` / 2⁶⁴.
 pub(crate) fn below(bits: u64, bound: u64) -> u64 {
     ((u128::from(bits) * u128::from(bound)) >> 64) as u64
 }
 
-/// A series of draws with a name of its own.
+/// A series of draws with its own key.
 pub(crate) struct Draws {
     key: u64,
     count: u64,
 }
 
 impl Draws {
-    /// The series called `key`.
+    /// Creates the series with this key.
     pub(crate) fn new(key: &[u64]) -> Draws {
         Draws { key: hash(key), count: 0 }
     }
 
-    /// The next number in `0..bound`.
+    /// Returns the next number in `0..bound`.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.count += 1;
         below(hash(&[self.key, self.count]), bound)
     }
 
-    /// The next of these.
+    /// Draws one of the elements of `from`.
     pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
     }
 
-    /// Two of these that are not the same one.
+    /// Draws two different elements of `from`.
     pub(crate) fn pick_two<T: Copy>(&mut self, from: &[T]) -> [T; 2] {
         let first = self.below(from.len() as u64);
         let second = (first + 1 + self.below(from.len() as u64 - 1)) % from.len() as u64;

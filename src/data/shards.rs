@@ -1,22 +1,22 @@
-//! Token files that are one data set together.
+//! Token files that together are one data set.
 
 use std::path::{Path, PathBuf};
 
 use super::tokens::Tokens;
 use crate::error::Result;
 
-/// Token files, divided by what their names say.
+/// Token files, divided by their names.
 ///
-/// Those with a word `val`, `valid` or `validation` in their names or in those of the folders that they do not share
-/// (`fineweb_val_000000.bin`, nanoGPT's `val.bin`, `val/0.bin`) are the validation split, and those with a word `test` are left
-/// out, if there are others. Otherwise all of them are one row.
+/// Files with a word `val`, `valid` or `validation` in their names or in the names of the folders that are not common
+/// to all files (`fineweb_val_000000.bin`, nanoGPT's `val.bin`, `val/0.bin`) are the validation split, and those with a
+/// word `test` are left out, if there are other files. Otherwise all files form one token sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shards {
-    /// What is trained on, in order; the last part of it is the validation split if `validation` is empty.
+    /// The training files, in order; their last part is the validation split if `validation` is empty.
     pub training: Vec<PathBuf>,
     /// The validation split.
     pub validation: Vec<PathBuf>,
-    /// What is neither.
+    /// The files that are in neither.
     pub left_out: Vec<PathBuf>,
 }
 
@@ -37,7 +37,7 @@ impl Shards {
         Shards { training, validation, left_out }
     }
 
-    /// The row of all ids but those that are left out.
+    /// Opens all ids except those in files that are left out, as one sequence.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl Shards {
         }
     }
 
-    /// What was understood from the names, if it is more than a row.
+    /// Returns notes about the division by names, if there is one.
     pub fn notes(&self) -> Vec<String> {
         let said = [("to validate on", &self.validation), ("left out", &self.left_out)];
         let said = said.iter().filter(|(_, paths)| !paths.is_empty());
@@ -65,7 +65,7 @@ impl Shards {
     }
 }
 
-/// How many folders, counted from the left, all paths begin with.
+/// Returns the number of leading folders that all paths have in common.
 fn shared_folders(paths: &[PathBuf]) -> usize {
     let Some((first, more)) = paths.split_first() else { return 0 };
     let folders = first.components().count().saturating_sub(1);
@@ -76,7 +76,7 @@ fn shared_folders(paths: &[PathBuf]) -> usize {
     more.iter().map(same).fold(folders, usize::min)
 }
 
-/// Whether the path has one of these words after its first `shared` parts, with anything but letters around it.
+/// Whether the path has one of these words after its first `shared` parts, with no letters directly around it.
 fn has_word(path: &Path, shared: usize, words: &[&str]) -> bool {
     let own = path.components().skip(shared);
     let own = own.map(|part| part.as_os_str().to_string_lossy().to_lowercase());

@@ -1,4 +1,4 @@
-//! Where training text comes from: the argument of `--data`, and the documents behind it.
+//! The sources of training text: the argument of `--data`, and the documents behind it.
 
 use std::fs;
 use std::io::Read;
@@ -17,23 +17,23 @@ use super::unicode::{HEAD_BYTES, Unicode};
 use crate::error::{Error, Result};
 use crate::tokenizer::Cutter;
 
-/// One thing that `--data` names, with folders already opened up into files.
+/// One source that `--data` names; folders are already expanded into files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The `stories` corpus: so many stories of [`stories::DEFAULT_SEED`].
+    /// The `stories` corpus: this number of stories with [`stories::DEFAULT_SEED`].
     Stories(u64),
     /// A published data set; [`Sources::fetch`] makes it a text file.
     Dataset(&'static Dataset),
     /// A text file, in UTF-8, or in UTF-16 with a byte order mark.
     Text(PathBuf),
-    /// A file of JSON objects with a string `text`: one a line, one array of them or of strings, or one object.
+    /// A file of JSON objects with a string `text`: one per line, one array of them or of strings, or one object.
     Json(PathBuf),
     /// A token file, see [`super::Tokens`].
     Tokens(PathBuf),
 }
 
 impl Source {
-    /// The kind of a file, by the ending of its name.
+    /// Returns the kind of a file, judged by the ending of its name.
     fn file(path: &Path) -> Source {
         let is_tokens = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("bin"));
         let owned = path.to_owned();
@@ -44,7 +44,7 @@ impl Source {
         }
     }
 
-    /// What messages call it.
+    /// Returns the name for messages.
     fn name(&self) -> String {
         match self {
             Source::Stories(_) => "stories".to_owned(),
@@ -55,7 +55,7 @@ impl Source {
         }
     }
 
-    /// About how many bytes of text there are, for evenness and progress; 0 if nothing is known yet.
+    /// Returns the approximate bytes of text, for even sampling and progress; 0 if they are not known yet.
     fn bytes(&self) -> u64 {
         match self {
             Source::Stories(count) => count * 520,
@@ -66,7 +66,8 @@ impl Source {
         }
     }
 
-    /// Adds to a hash what the documents follow from; `progress` is given how many more bytes are done.
+    /// Adds everything that determines the documents to a hash; `progress` is called with the number of further
+    /// processed bytes.
     fn hash(&self, hash: &mut Xxh3, progress: &mut dyn FnMut(u64)) -> Result<()> {
         let kind: u8 = match self {
             Source::Text(_) => 0,
@@ -116,36 +117,36 @@ fn not_downloaded(dataset: &Dataset) -> Error {
     Error::input(format!("{} is not downloaded yet", dataset.name))
 }
 
-/// A file of a folder that is no part of the data.
+/// A file in a folder that is not part of the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
     /// Its path.
     pub path: PathBuf,
-    /// Why, in words.
+    /// The reason, in words.
     pub why: String,
 }
 
-/// All that one run is trained on, in order.
+/// All data of one run, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
     sources: Vec<Source>,
     left_out: Vec<LeftOut>,
     name: String,
-    /// Whether a text file ends a document where it says `<|endoftext|>`.
+    /// Whether a document of a text file ends at `<|endoftext|>`.
     divided: bool,
 }
 
 impl Sources {
-    /// What the arguments of `--data` mean: `stories`, `shakespeare`, `tinystories`, or paths of files and folders.
+    /// Parses the arguments of `--data`: `stories`, `shakespeare`, `tinystories`, or paths of files and folders.
     ///
-    /// A folder stands for its files, and those of the folders in it, sorted by path. Links to folders are not followed. Empty
-    /// and binary files are left out, and those ending in `.json` whose beginning holds no text, such as settings: see
-    /// [`Sources::left_out`]. Hidden files are not looked at. Of a file called like a corpus, write `./stories`. Nothing is
-    /// downloaded.
+    /// A folder stands for its files, and those of the folders in it, sorted by path. Links to folders are not
+    /// followed. Empty and binary files are left out, and so are `.json` files whose beginning holds no text, such as
+    /// settings: see [`Sources::left_out`]. Hidden files are ignored. For a file with the name of a corpus, write
+    /// `./stories`. Nothing is downloaded.
     ///
     /// # Errors
     ///
-    /// If a path is not there, is empty, or holds no files; if token files stand beside other data.
+    /// If a path does not exist, is empty, or holds no files; or if token files are mixed with other data.
     pub fn parse(arguments: &[String]) -> Result<Sources> {
         let (mut sources, mut left_out) = (Vec::new(), Vec::new());
         for argument in arguments {
@@ -164,13 +165,13 @@ impl Sources {
         Ok(Sources { sources, left_out, name: arguments.join(" "), divided: true })
     }
 
-    /// The same sources, each text file one document, whatever it says.
+    /// Treats each text file as one document, even if it contains separators.
     #[must_use]
     pub fn undivided(self) -> Sources {
         Sources { divided: false, ..self }
     }
 
-    /// Each source on its own, under its own name.
+    /// Returns each source separately, with its own name.
     pub fn each(&self) -> impl Iterator<Item = Sources> + '_ {
         self.sources.iter().map(|source| {
             let (sources, name) = (vec![source.clone()], source.name());
@@ -178,22 +179,22 @@ impl Sources {
         })
     }
 
-    /// What was asked for, as it was written: for messages.
+    /// Returns the arguments as they were written, for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The sources, folders opened up.
+    /// Returns the sources, with folders expanded.
     pub fn list(&self) -> &[Source] {
         &self.sources
     }
 
-    /// The files of the folders that are no part of the data, hidden ones aside.
+    /// Returns the files in the folders that are not part of the data, except hidden ones.
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out
     }
 
-    /// What was left out, in a few lines.
+    /// Returns a few lines about the files that were left out.
     pub fn notes(&self) -> Vec<String> {
         const MOST: usize = 5;
         let named = self.left_out.iter().take(MOST);
@@ -205,12 +206,13 @@ impl Sources {
         notes
     }
 
-    /// The token files, if that is what the data is: they need no tokenizer to be read, and [`Sources::documents`] fails.
+    /// Returns the token files, if the data consist of them: they are read without a tokenizer, and
+    /// [`Sources::documents`] fails.
     pub fn shards(&self) -> Option<Shards> {
         self.token_files().map(|paths| Shards::new(&paths))
     }
 
-    /// The row of all ids of the token files, if that is what the data is.
+    /// Opens all ids of the token files as one sequence, if the data consist of token files.
     ///
     /// # Errors
     ///
@@ -227,12 +229,13 @@ impl Sources {
         self.sources.iter().map(path).collect()
     }
 
-    /// About how many bytes of text there are; what is yet to be downloaded counts nothing.
+    /// Returns the approximate bytes of text; data that must still be downloaded count as 0.
     pub fn bytes(&self) -> u64 {
         self.sources.iter().map(Source::bytes).sum()
     }
 
-    /// Adds to a hash what all documents follow from: contents and kinds, no names. `progress` is given how many bytes are done.
+    /// Adds to a hash everything that determines the documents: contents and kinds, no names. `progress` is called with
+    /// the number of processed bytes.
     pub(super) fn hash(&self, hash: &mut Xxh3, progress: &mut dyn FnMut(u64)) -> Result<()> {
         hash.update(&[self.divided.into()]);
         let mut done = 0;
@@ -245,7 +248,7 @@ impl Sources {
         Ok(())
     }
 
-    /// Downloads what is not on this machine yet.
+    /// Downloads the data sets that are not on this machine yet.
     ///
     /// # Errors
     ///
@@ -259,10 +262,10 @@ impl Sources {
         Ok(())
     }
 
-    /// Every document, always in the same order; long ones in pieces, so that no file stands in memory whole.
+    /// Returns all documents, always in the same order; long ones in pieces, so that no file is in memory as a whole.
     ///
-    /// Each item may be an error: a file that cannot be read or is no Unicode (with the byte), a JSON value without a text
-    /// (with the line), a data set that was not fetched. A source ends at its first error.
+    /// Each item may be an error: a file that cannot be read or is not Unicode (with the byte), a JSON value without a
+    /// text (with the line), a data set that was not downloaded. A source ends at its first error.
     pub fn documents(&self) -> impl Iterator<Item = Result<Document>> + Send + '_ {
         self.sources.iter().flat_map(|source| {
             let (documents, error) = match source.documents(self.divided) {
@@ -273,11 +276,11 @@ impl Sources {
         })
     }
 
-    /// At most about `limit` bytes of the text, in slices spread evenly over all of it: what a tokenizer is trained on.
+    /// Returns at most about `limit` bytes of the text to train a tokenizer on, in slices spread evenly over all of it.
     ///
     /// # Errors
     ///
-    /// The first error of [`Sources::documents`]; or that there is no text.
+    /// The first error of [`Sources::documents`]; or if there is no text.
     pub fn sample(&self, limit: u64) -> Result<Vec<String>> {
         let total = u128::from(self.bytes().max(1));
         let (mut seen, mut kept) = (0_u128, 0_u128);
@@ -307,10 +310,10 @@ impl Sources {
 
 const CHOICES: &str = "data are stories, shakespeare, tinystories, or paths of files and folders";
 
-/// The bytes of a slice of [`Sources::sample`].
+/// The number of bytes of a slice in [`Sources::sample`].
 const SLICE_BYTES: usize = 16 << 10;
 
-/// Checks that there are token files alone, or none.
+/// Checks that either all sources or none are token files.
 fn check_kinds(sources: &[Source]) -> Result<()> {
     let is_tokens = |source: &&Source| matches!(source, Source::Tokens(_));
     let (tokens, other) =
@@ -380,18 +383,18 @@ fn open_folder(
     Ok(())
 }
 
-/// Why a file of a folder is no data: where one is named by itself it is meant, and refused.
+/// Returns the reason why a file in a folder is not data. A file that the user named directly is rejected instead.
 fn why_not(source: &Source, path: &Path) -> Result<Option<String>> {
     let why = match fs::metadata(path) {
         Err(cause) => Some(cause.to_string()),
         Ok(found) if found.is_dir() => Some("a link to a folder".to_owned()),
         Ok(found) if !found.is_file() => Some("no regular file".to_owned()),
-        // A shard without tokens is a damaged one.
+        // A shard without tokens is damaged, and not left out.
         Ok(_) if matches!(source, Source::Tokens(_)) => None,
         Ok(found) if found.len() == 0 => Some("empty".to_owned()),
         Ok(_) => why_no_text(path)?,
     };
-    // JSON lines are data by their name; what is called .json may be anything.
+    // JSON lines are data because of their name; a file called .json may contain anything.
     if why.is_some() || !matches!(source, Source::Json(_)) || json::has_lines(path) {
         return Ok(why);
     }
@@ -406,8 +409,8 @@ fn why_not(source: &Source, path: &Path) -> Result<Option<String>> {
     })
 }
 
-/// Why a file among others is no text: it has a zero byte near its beginning, by which grep and git tell, too, and no byte
-/// order mark before which there are such bytes in UTF-16.
+/// Returns the reason why a file in a folder is not text: it has a zero byte near its beginning, as grep and git check,
+/// too, and no byte order mark, which would allow such bytes in UTF-16.
 fn why_no_text(path: &Path) -> Result<Option<String>> {
     let mut start = vec![];
     let file = fs::File::open(path).map_err(|cause| Error::io("opening", path, &cause))?;

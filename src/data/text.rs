@@ -1,4 +1,4 @@
-//! Reads text as a stream of documents, so that a file larger than memory never stands in memory whole.
+//! Reads text as a stream of documents, so that a file larger than memory is never in memory as a whole.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,47 +9,47 @@ use super::unicode::{self, Unicode};
 use crate::error::{Error, Result};
 use crate::tokenizer::{Cutter, Held};
 
-/// What parts the documents of a text file: GPT-2's end-of-text token, written out.
+/// The separator of documents in a text file: GPT-2's end-of-text token, written out.
 pub const SEPARATOR: &str = "<|endoftext|>";
 
-/// Bytes of a text file that are read at once.
+/// The number of bytes of a text file that are read at once.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
 
-/// A text, or a piece of a long one, which ends between any two characters.
+/// A text, or a piece of a long text, which may end between any two characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     /// The text; never empty.
     pub text: String,
-    /// Whether a document begins here; otherwise the text goes on with the one before.
+    /// Whether a document begins here; otherwise it continues the previous piece.
     pub begins: bool,
 }
 
 impl Document {
-    /// A whole document.
+    /// Creates a whole document.
     pub fn whole(text: String) -> Document {
         Document { text, begins: true }
     }
 }
 
-/// Text cut where its tokens allow it: the documents that come, of which long ones are in pieces that end anywhere, in
-/// pieces that can be encoded one by one. See [`Cutter`]; a text without a place to cut stands in memory whole.
+/// Cuts text where its tokens allow it: turns documents, of which long ones come in pieces that end anywhere, into
+/// pieces that can be encoded independently. See [`Cutter`]; a text without a safe place is kept in memory whole.
 pub struct CutText<'t, D> {
     documents: D,
     held: Held<'t>,
-    /// Whether a document begins with what is held.
+    /// Whether a document begins with the held text.
     begins: bool,
 }
 
-/// Bytes of a document from which on it is cut.
+/// The number of bytes beyond which a document is cut.
 const LONG_BYTES: usize = PIECE_BYTES / 2;
 
 impl<'t, D: Iterator<Item = Result<Document>>> CutText<'t, D> {
-    /// Cuts `documents` as `cutter` says.
+    /// Cuts `documents` at the places that `cutter` allows.
     pub fn new(documents: D, cutter: Cutter<'t>) -> CutText<'t, D> {
         CutText { documents, held: Held::new(cutter), begins: true }
     }
 
-    /// All that is held, which ends here; `begins` is of what comes next.
+    /// Returns all held text, which ends here; `begins` is the flag of the next text.
     fn finish(&mut self, begins: bool) -> Option<Document> {
         let begun = std::mem::replace(&mut self.begins, begins);
         let text = self.held.finish();
@@ -90,23 +90,23 @@ impl<D: Iterator<Item = Result<Document>>> Iterator for CutText<'_, D> {
 
 /// The pieces of a text file, in order.
 ///
-/// Documents end at [`SEPARATOR`] (and lose the line ends around it). Pieces of a long document end between any two
-/// characters: where a text may be cut, its tokenizer knows.
+/// Documents end at [`SEPARATOR`] (and lose the line ends around it). Pieces of a long document may end between any two
+/// characters; only the tokenizer knows where a text may be cut.
 pub(crate) struct TextFile {
     path: PathBuf,
     file: Unicode<File>,
-    /// Bytes that are read at once.
+    /// The number of bytes that are read at once.
     piece_bytes: usize,
     buffer: Vec<u8>,
-    /// How much of the buffer was given out.
+    /// The number of bytes of the buffer that were already returned.
     start: usize,
-    /// How many bytes after `start` are known to be line ends, so that a file of them is looked at once.
+    /// The number of bytes after `start` that are known to be line ends, so that a file of them is scanned only once.
     line_ends: usize,
-    /// Where the buffer begins in the file, in bytes.
+    /// The offset of the buffer in the file, in bytes.
     offset: u64,
     at_end: bool,
     begins: bool,
-    /// Whether documents end at [`SEPARATOR`], or only where the file does.
+    /// Whether documents end at [`SEPARATOR`], or only at the end of the file.
     divided: bool,
     /// Whether only line ends have come since a separator.
     after_separator: bool,
@@ -118,7 +118,7 @@ impl TextFile {
         TextFile::with_pieces(path, divided, PIECE_BYTES)
     }
 
-    /// A file of which so many bytes are read at once.
+    /// Opens a file of which `piece_bytes` bytes are read at once.
     fn with_pieces(path: &Path, divided: bool, piece_bytes: usize) -> Result<TextFile> {
         let file = Unicode::open(path)?;
         Ok(TextFile {
@@ -137,7 +137,7 @@ impl TextFile {
         })
     }
 
-    /// Drops what was given out and reads on.
+    /// Removes the bytes that were returned and reads more.
     fn refill(&mut self) -> Result<()> {
         self.offset += self.start as u64;
         self.buffer.drain(..self.start);
@@ -150,7 +150,7 @@ impl TextFile {
         Ok(())
     }
 
-    /// The next `length` bytes as text.
+    /// Returns the next `length` bytes as text.
     fn take(&mut self, length: usize) -> Result<String> {
         self.line_ends = 0;
         let end = self.start + length;
@@ -164,7 +164,7 @@ impl TextFile {
             self.start = end;
             return Ok(text);
         }
-        // Of a long text all but the little that is held back is given out without a copy.
+        // A long text is returned without a copy, except for the few bytes that are held back.
         let rest = self.buffer.split_off(end);
         let taken = std::mem::replace(&mut self.buffer, rest);
         let text = String::from_utf8(taken);
@@ -173,8 +173,8 @@ impl TextFile {
         Ok(text)
     }
 
-    /// How many of these bytes, which more follow, can be given out: a character that is cut is held back; so is what may
-    /// become a separator, and line ends, which would go with it.
+    /// Returns how many of these bytes, which are followed by more, can be returned. An incomplete character is held
+    /// back, and so are a possible beginning of a separator, and line ends, which would be removed with a separator.
     fn certain(&self, bytes: &[u8]) -> usize {
         let whole = &bytes[..bytes.len() - cut_character(bytes)];
         if !self.divided {
@@ -188,7 +188,7 @@ impl TextFile {
         last.map_or(0, |last| self.line_ends + last + 1)
     }
 
-    /// The next piece, whose text may be empty; `None` at the end of the file.
+    /// Returns the next piece, whose text may be empty; `None` at the end of the file.
     fn piece(&mut self) -> Result<Option<Document>> {
         let (mut text, ends) = loop {
             let rest = &self.buffer[self.start..];
@@ -244,7 +244,7 @@ impl Iterator for TextFile {
     }
 }
 
-/// How many bytes at the end begin a character of more.
+/// Returns the number of bytes at the end that begin an incomplete character.
 fn cut_character(bytes: &[u8]) -> usize {
     let back = (1..=bytes.len().min(3)).find(|back| bytes[bytes.len() - back] & 0xC0 != 0x80);
     let width = |first: u8| match first {
@@ -256,13 +256,13 @@ fn cut_character(bytes: &[u8]) -> usize {
     back.filter(|back| width(bytes[bytes.len() - back]) > *back).unwrap_or(0)
 }
 
-/// The error for bytes that are no text.
+/// Returns the error for bytes that are not text.
 pub(crate) fn not_utf8(place: &dyn std::fmt::Display, byte: u64) -> Error {
     Error::input(format!("{place} is not UTF-8 text: byte {byte} begins no character"))
         .hint("convert the file to UTF-8, for example with iconv, or leave it out")
 }
 
-/// Where `needle` begins in `bytes`, at byte `from` or after it.
+/// Returns the place of `needle` in `bytes`, at byte `from` or after it.
 fn find(bytes: &[u8], needle: &[u8], from: usize) -> Option<usize> {
     let mut from = from;
     while let Some(at) = bytes[from..].iter().position(|byte| *byte == needle[0]) {
@@ -279,7 +279,7 @@ fn find(bytes: &[u8], needle: &[u8], from: usize) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// The documents of a file that is read so many bytes at a time, put together again.
+    /// Returns the documents of a file that is read in pieces of this size, joined again.
     fn texts(path: &Path, divided: bool, piece_bytes: usize) -> Vec<String> {
         let mut texts: Vec<String> = Vec::new();
         for piece in TextFile::with_pieces(path, divided, piece_bytes).unwrap() {
@@ -311,7 +311,7 @@ mod tests {
     fn the_first_wrong_byte_is_named_in_pieces_of_any_size() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("broken.txt");
-        // A byte that begins no character; a character that ends too early; one that the file cuts.
+        // A byte that begins no character; a character that ends too early; one cut off by the end of the file.
         for (broken, at) in
             [(&b"ab \xff cd"[..], 3), (b"ab\n\xe4\xbdcd", 3), (b"abcd\xf0\x9f\x98", 4)]
         {

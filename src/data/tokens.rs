@@ -1,9 +1,9 @@
-//! Token ids: in memory, or in a file that is mapped and may be larger than memory.
+//! Token ids in memory, or in a memory-mapped file, which may be larger than memory.
 //!
-//! The file format, little endian: the 8 bytes `wgpt.tok`, the version 1 (u32), the bytes of an id, 2 or 4 (u32), how many
-//! ids there are (u64), then the ids. llm.c's files are read too: 256 numbers of 32 bits, of which the first three are a magic
-//! number, a version and how many ids there are, then the ids. Any other file with the ending `.bin` is read as plain 16-bit
-//! ids, which is how nanoGPT writes them.
+//! The file format is little endian: the 8 bytes `wgpt.tok`, the version 1 (u32), the bytes per id, 2 or 4 (u32), the
+//! number of ids (u64), then the ids. llm.c's files are read too: 256 numbers of 32 bits, of which the first three are
+//! a magic number, a version and the number of ids, then the ids. Any other file with the ending `.bin` is read as
+//! plain 16-bit ids, which is nanoGPT's format.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -29,33 +29,33 @@ const HEADER_BYTES: usize = 24;
 struct LlmC {
     magic: u32,
     version: u32,
-    /// Bytes of an id.
+    /// Bytes per id.
     width: usize,
 }
 
 const LLM_C_HEADER_BYTES: usize = 1024;
-/// GPT-2's ids, and Llama 3's.
+/// The formats of GPT-2's ids, and of Llama 3's.
 const LLM_C: [LlmC; 2] = [
     LlmC { magic: 20_240_520, version: 1, width: 2 },
     LlmC { magic: 20_240_801, version: 7, width: 4 },
 ];
-/// llm.c's files of multiple-choice questions, which look alike and are no text.
+/// The magic number of llm.c's files of multiple-choice questions, which look similar and are not text.
 const LLM_C_QUESTIONS: u32 = 20_240_522;
 
-/// A row of token ids: in memory, of a file, or of several files one after the other.
+/// A sequence of token ids: in memory, in a file, or in several consecutive files.
 pub struct Tokens {
     name: String,
     parts: Vec<Part>,
-    /// Where the validation split begins, if the files say so.
+    /// The beginning of the validation split, if the files define it.
     validation: Option<usize>,
 }
 
-/// A piece of the row.
+/// A part of the sequence.
 struct Part {
-    /// What messages call it.
+    /// The name for messages.
     name: String,
     ids: Ids,
-    /// Where it begins in the row.
+    /// The position of its beginning in the sequence.
     begin: usize,
 }
 
@@ -91,14 +91,14 @@ impl Ids {
 }
 
 impl Part {
-    /// Where it ends in the row.
+    /// Returns the position of its end in the sequence.
     fn end(&self) -> usize {
         self.begin + self.ids.len()
     }
 }
 
 impl Tokens {
-    /// Ids in memory.
+    /// Uses ids in memory.
     pub fn from_ids(ids: Vec<u32>) -> Tokens {
         Tokens::of("the data".to_owned(), Ids::Memory(ids))
     }
@@ -107,7 +107,7 @@ impl Tokens {
         Tokens { parts: vec![Part { name: name.clone(), ids, begin: 0 }], name, validation: None }
     }
 
-    /// The same ids, which messages call `name`; several files keep their own names beside it.
+    /// Sets the name for messages; several files also keep their own names.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Tokens {
         self.name = name.into();
@@ -117,12 +117,12 @@ impl Tokens {
         self
     }
 
-    /// Maps a token file. The file must not be changed as long as it is open.
+    /// Maps a token file into memory. The file must not be changed while it is open.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, is empty, or is not as long as its header says; if the version or the width is unknown;
-    /// if a plain file has an odd number of bytes; if it holds llm.c's questions.
+    /// If the file cannot be read, is empty, or does not have the length in its header; if the version or the width is
+    /// unknown; if a plain file has an odd number of bytes; if it holds llm.c's questions.
     pub fn open(path: &Path) -> Result<Tokens> {
         let refused = |cause| Error::io("opening the token file", path, &cause);
         let name = path.display().to_string();
@@ -146,15 +146,15 @@ impl Tokens {
         Ok(Tokens::of(name, Ids::File { len: bytes / width, map, start, width }))
     }
 
-    /// Maps token files as one row, in this order; they may be of different formats and widths.
+    /// Maps token files as one sequence, in this order; they may be of different formats and widths.
     ///
     /// # Errors
     ///
-    /// As [`Tokens::open`], of the first file that is refused.
+    /// As [`Tokens::open`], for the first file that is rejected.
     ///
     /// # Panics
     ///
-    /// If there are none.
+    /// If there are no paths.
     pub fn open_all(paths: &[PathBuf]) -> Result<Tokens> {
         let (first, more) = paths.split_first().expect("a token file");
         let mut tokens = Tokens::open(first)?;
@@ -173,7 +173,7 @@ impl Tokens {
         self.parts.extend(moved);
     }
 
-    /// The same row and `validation` after it, which is the validation split then.
+    /// Appends `validation`, which becomes the validation split.
     #[must_use]
     pub fn with_validation(mut self, validation: Tokens) -> Tokens {
         self.validation = Some(self.len());
@@ -181,8 +181,8 @@ impl Tokens {
         self
     }
 
-    /// The training and the validation split. For validation are the last 10 %, but at most the last `most` tokens; or, where
-    /// files are for it, the first `most` tokens of those.
+    /// Returns the training and the validation split. The validation split is the last 10 %, but at most the last
+    /// `most` tokens; or, if there are validation files, at most their first `most` tokens.
     pub fn split(&self, most: Option<usize>) -> (Range<usize>, Range<usize>) {
         let (len, most) = (self.len(), most.unwrap_or(usize::MAX));
         if let Some(at) = self.validation {
@@ -192,22 +192,22 @@ impl Tokens {
         (0..at, at..len)
     }
 
-    /// What messages call these ids: the file's path, or what [`Tokens::named`] said.
+    /// Returns the name for messages: the file's path, or the name set by [`Tokens::named`].
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// How many ids there are.
+    /// Returns the number of ids.
     pub fn len(&self) -> usize {
         self.parts.last().map_or(0, Part::end)
     }
 
-    /// Whether there are none.
+    /// Whether there are no ids.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of an id as it is stored, 2 or 4; the most of any file.
+    /// Returns the stored bytes per id, 2 or 4; the maximum over all files.
     pub fn width(&self) -> usize {
         let width = |part: &Part| match &part.ids {
             Ids::Memory(_) => 4,
@@ -216,7 +216,7 @@ impl Tokens {
         self.parts.iter().map(width).max().unwrap_or(4)
     }
 
-    /// The part that has the id at `position`.
+    /// Returns the index of the part that has the id at `position`.
     fn part(&self, position: usize) -> usize {
         self.parts.partition_point(|part| part.end() <= position)
     }
@@ -225,7 +225,7 @@ impl Tokens {
     ///
     /// # Panics
     ///
-    /// If the range is not within the ids, or not as long as `out`.
+    /// If the range is not within the ids, or its length differs from that of `out`.
     pub fn copy_to(&self, range: Range<usize>, out: &mut [u32]) {
         assert_eq!(range.len(), out.len(), "as many ids as places");
         assert!(range.end <= self.len(), "within the ids");
@@ -242,7 +242,7 @@ impl Tokens {
         }
     }
 
-    /// A number that follows from how many ids there are and from a sample of them: other data, another number.
+    /// Returns a hash of the number of ids and of a sample of them, to detect other data.
     pub fn fingerprint(&self) -> u64 {
         const SAMPLE: usize = 4096;
         let every = self.len().div_ceil(SAMPLE).max(1);
@@ -258,7 +258,7 @@ impl Tokens {
     ///
     /// # Errors
     ///
-    /// Names the first id that is not, its file, and its position there.
+    /// Names the first id that is not, with its file and its position there.
     pub fn check(&self, vocab_size: usize) -> Result<()> {
         const BLOCK: usize = 1 << 16;
         let bad = (0..self.len().div_ceil(BLOCK)).into_par_iter().find_map_first(|block| {
@@ -282,18 +282,18 @@ impl Tokens {
 /// Maps a file into memory.
 #[allow(unsafe_code, reason = "mapping is the only way to read a file larger than memory in place")]
 fn map(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the bytes are only read, and as plain integers, for which any value is sound. That nobody cuts the file
-    // short meanwhile is what `Tokens::open` asks of its caller.
+    // SAFETY: the bytes are only read, and as plain integers, for which any value is sound. The caller of
+    // `Tokens::open` must ensure that nobody shortens the file meanwhile.
     unsafe { Mmap::map(file) }
 }
 
-/// The `i`th number of 32 bits, if the bytes go so far.
+/// Returns the `i`th 32-bit number, if there are enough bytes.
 fn number(bytes: &[u8], i: usize) -> Option<u32> {
     bytes.get(4 * i..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
 
-/// Which of llm.c's magic numbers a file begins with. Plain ids might begin so too; but the rest of a header is zero, which
-/// no text is.
+/// Returns the magic number of llm.c that a file begins with. Plain ids might begin the same way, but the rest of a
+/// header is zero, which does not occur in text.
 fn llm_c(bytes: &[u8]) -> Option<u32> {
     let magic = number(bytes, 0)?;
     let known = LLM_C.iter().any(|kind| kind.magic == magic) || magic == LLM_C_QUESTIONS;
@@ -301,7 +301,7 @@ fn llm_c(bytes: &[u8]) -> Option<u32> {
     (known && rest.iter().all(|&byte| byte == 0)).then_some(magic)
 }
 
-/// Where the ids begin in a file of llm.c's, and the bytes of each.
+/// Returns the offset of the ids in a file of llm.c, and the bytes per id.
 fn read_llm_c_header(name: &str, bytes: &[u8], magic: u32) -> Result<(usize, usize)> {
     let Some(kind) = LLM_C.iter().find(|kind| kind.magic == magic) else {
         return Err(Error::input(format!(
@@ -335,7 +335,7 @@ fn read_llm_c_header(name: &str, bytes: &[u8], magic: u32) -> Result<(usize, usi
     Ok((LLM_C_HEADER_BYTES, kind.width))
 }
 
-/// Where the ids begin in a file of our own format, and the bytes of each.
+/// Returns the offset of the ids in a file of wgpt's own format, and the bytes per id.
 fn read_header(name: &str, bytes: &[u8]) -> Result<(usize, usize)> {
     let header: &[u8; HEADER_BYTES] = bytes
         .first_chunk()
@@ -362,7 +362,7 @@ fn read_header(name: &str, bytes: &[u8]) -> Result<(usize, usize)> {
     Ok((HEADER_BYTES, width as usize))
 }
 
-/// Writes a token file, which appears under its name when it is whole.
+/// Writes a token file, which gets its name when it is complete.
 pub struct TokenWriter {
     path: PathBuf,
     file: BufWriter<NamedTempFile>,
@@ -371,7 +371,7 @@ pub struct TokenWriter {
 }
 
 impl TokenWriter {
-    /// A file at `path` for ids below `vocab_size`: 2 bytes each if they fit, else 4.
+    /// Creates a file at `path` for ids below `vocab_size`: 2 bytes each if they fit, else 4.
     ///
     /// # Errors
     ///
@@ -394,11 +394,11 @@ impl TokenWriter {
         self.file.write_all(bytes).map_err(|cause| Error::io("writing", &self.path, &cause))
     }
 
-    /// Adds ids.
+    /// Appends ids.
     ///
     /// # Errors
     ///
-    /// If the disk is full, or if an id does not fit the width.
+    /// If the disk is full, or an id does not fit the width.
     pub fn push(&mut self, ids: &[u32]) -> Result<()> {
         self.count += ids.len() as u64;
         if self.wide {
@@ -418,7 +418,7 @@ impl TokenWriter {
         self.write(&bytes)
     }
 
-    /// Completes the file, waits until it is on the disk, gives it its name and opens it.
+    /// Completes the file, waits until it is on the disk, renames it and opens it.
     ///
     /// # Errors
     ///
@@ -440,13 +440,13 @@ impl TokenWriter {
     }
 }
 
-/// Bytes of text that are encoded at once, a thread.
+/// The number of bytes of text that are encoded at once per thread.
 const BYTES_A_THREAD: usize = 1 << 20;
 
-/// Encodes documents on all threads and gives their ids to `push`, in order, with `end_of_text` between two documents.
+/// Encodes documents on all threads and passes their ids to `push`, in order, with `end_of_text` between two documents.
 ///
-/// `progress` hears how many bytes of text are done. The ids do not depend on the number of threads, nor on where long
-/// documents come in pieces.
+/// `progress` is called with the number of processed bytes of text. The ids depend neither on the number of threads,
+/// nor on how long documents are divided into pieces.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Files of text in UTF-8, or in UTF-16 where a byte order mark says so; read as UTF-8 without the mark.
+//! Files of text in UTF-8, or in UTF-16 with a byte order mark. They are read as UTF-8 without the mark.
 
 use std::fs::File;
 use std::io::{self, Cursor, ErrorKind, Read};
@@ -7,29 +7,29 @@ use std::path::Path;
 use super::text::not_utf8;
 use crate::error::{Error, Result};
 
-/// How much of a file is looked at to tell what it is, in bytes.
+/// The number of bytes of a file that are examined to detect its encoding.
 pub(crate) const HEAD_BYTES: usize = 8 << 10;
 
-/// How much of UTF-16 is decoded at once, in bytes.
+/// The number of bytes of UTF-16 that are decoded at once.
 const DECODED_BYTES: usize = 64 << 10;
 
 /// A reader of text as UTF-8.
 ///
-/// UTF-8 itself is handed on unchecked, since only who reads it knows where in the text a wrong byte is.
+/// UTF-8 itself is passed on unchecked, since only the reader knows the position of an invalid byte in the text.
 pub(crate) struct Unicode<R> {
     input: io::Chain<Cursor<Vec<u8>>, R>,
-    /// `None`: UTF-8.
+    /// The decoder; `None` for UTF-8.
     utf16: Option<Utf16>,
     mark_bytes: u64,
 }
 
-/// What is decoded and not read yet.
+/// The text that is decoded and not yet read.
 struct Utf16 {
     is_big_endian: bool,
-    /// Bytes that were read and are not decoded: half a character.
+    /// Bytes that were read and are not yet decoded: half a character.
     rest: Vec<u8>,
     decoded: Cursor<String>,
-    /// Where `rest` begins in the file, in bytes.
+    /// The offset of `rest` in the file, in bytes.
     offset: u64,
 }
 
@@ -46,11 +46,11 @@ impl Unicode<File> {
 }
 
 impl<R: Read> Unicode<R> {
-    /// Finds out how the text is encoded; messages call it `name`.
+    /// Detects the encoding of the text; messages call it `name`.
     ///
     /// # Errors
     ///
-    /// If it cannot be read, is UTF-32, or looks like UTF-16 but has no byte order mark.
+    /// If it cannot be read, is in UTF-32, or looks like UTF-16 but has no byte order mark.
     pub(crate) fn new(mut input: R, name: &str) -> Result<Unicode<R>> {
         let mut head = vec![];
         (&mut input)
@@ -71,12 +71,12 @@ impl<R: Read> Unicode<R> {
         Ok(Unicode { input: Cursor::new(head).chain(input), utf16, mark_bytes: mark_bytes as u64 })
     }
 
-    /// Whether a byte order mark says that it is UTF-16.
+    /// Whether a byte order mark marks the text as UTF-16.
     pub(crate) fn is_utf16(&self) -> bool {
         self.utf16.is_some()
     }
 
-    /// The bytes of the mark: where the text begins in the file.
+    /// Returns the length of the mark in bytes, which is the offset of the text in the file.
     pub(crate) fn mark_bytes(&self) -> u64 {
         self.mark_bytes
     }
@@ -99,7 +99,7 @@ impl Utf16 {
         Utf16 { is_big_endian, rest: vec![], decoded: Cursor::default(), offset: 2 }
     }
 
-    /// Decodes the next part of the text; what is decoded stays empty at its end alone.
+    /// Decodes the next part of the text; the decoded part is empty only at its end.
     fn decode(&mut self, input: &mut impl Read) -> io::Result<()> {
         let wanted = DECODED_BYTES - self.rest.len();
         let read = input.take(wanted as u64).read_to_end(&mut self.rest)?;
@@ -109,7 +109,7 @@ impl Utf16 {
             true => u16::from_be_bytes(*bytes),
             false => u16::from_le_bytes(*bytes),
         };
-        // The other half of a character outside the basic plane may not be read yet.
+        // The other half of a character outside the basic plane may not have been read yet.
         let is_cut = !at_end && units.last().is_some_and(|last| unit(last) & 0xFC00 == 0xD800);
         let units = &units[..units.len() - usize::from(is_cut)];
         let (mut text, mut done) = (String::with_capacity(2 * units.len()), 0);
@@ -133,11 +133,11 @@ fn not_utf16(byte: u64) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, message)
 }
 
-/// All of a text in UTF-8, or in UTF-16 with a byte order mark; messages call it `name`.
+/// Reads all of a text in UTF-8, or in UTF-16 with a byte order mark; messages call it `name`.
 ///
 /// # Errors
 ///
-/// If it cannot be read or is neither.
+/// If it cannot be read or has another encoding.
 pub fn read_text(input: impl Read, name: &str) -> Result<String> {
     let mut input = Unicode::new(input, name)?;
     let mut bytes = vec![];
@@ -148,7 +148,7 @@ pub fn read_text(input: impl Read, name: &str) -> Result<String> {
     })
 }
 
-/// The error of a read from [`Unicode`] that failed.
+/// Returns the error for a failed read from [`Unicode`].
 pub(crate) fn refused(path: &Path, cause: &io::Error) -> Error {
     let error = Error::io("reading", path, cause);
     if cause.kind() == ErrorKind::InvalidData { error.hint(CONVERT) } else { error }
@@ -156,13 +156,13 @@ pub(crate) fn refused(path: &Path, cause: &io::Error) -> Error {
 
 const CONVERT: &str = "convert the file to UTF-8, for example with iconv, or leave it out";
 
-/// The error for an encoding that is not read.
+/// Returns the error for an unsupported encoding.
 fn other(name: &str, encoding: &str) -> Error {
     Error::input(format!("{name} is not UTF-8 text: it looks like {encoding}")).hint(CONVERT)
 }
 
-/// Whether a text begins like UTF-16: zero bytes, all of them at even places or all at odd ones, and not few. Where they are
-/// the upper half of a unit, it is a letter of Latin, a blank or a line end.
+/// Whether a text begins like UTF-16: with many zero bytes, all of them at even places or all at odd ones. If these are
+/// the upper half of a unit, the unit is a Latin letter, a space or a line end.
 fn looks_like_utf16(head: &[u8]) -> bool {
     let zeros = |parity: usize| head.iter().skip(parity).step_by(2).filter(|b| **b == 0).count();
     let (even, odd) = (zeros(0), zeros(1));

@@ -1,4 +1,4 @@
-//! Batches on an engine: updates of training, evaluation, logits.
+//! Batches on an engine: training updates, evaluation, logits.
 
 use std::ops::Range;
 
@@ -12,34 +12,34 @@ use crate::ops::cross_entropy::{IGNORE, counted};
 use crate::plan::Phase;
 use crate::tree::Nodes;
 
-/// What an update came to, read back from the device.
+/// The results of an update, read back from the device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Update {
     /// The mean loss over the targets that count in all of the update's micro-batches.
     pub loss: f32,
     /// The norm of the gradient before clipping; negative if it was not finite.
     pub grad_norm: f32,
-    /// What only the device knows: the words of [`state`].
+    /// The values that only the device knows: the words of [`state`].
     pub state: [u32; state::LEN],
 }
 
-/// A part of an update: as many sequences as the device takes at once.
+/// A part of an update: as many sequences as the device processes at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MicroBatch {
     /// (B,T)
     pub tokens: Vec<u32>,
     /// (B,T); [`IGNORE`] where there is none.
     pub targets: Vec<u32>,
-    /// The key of its random numbers.
+    /// The key of the micro-batch's random numbers.
     pub seed: [u32; 2],
 }
 
-/// Losses of a batch that were requested of an engine, which alone can take them.
+/// Losses of a batch that were requested from an engine; only that engine can return them.
 #[must_use = "what was requested is to be taken"]
 #[derive(Debug)]
 pub struct LossesTicket(Vec<Ticket>);
 
-/// The sum of losses, in their order.
+/// Returns the sum of losses, added in order.
 pub fn sum(losses: &[f32]) -> f64 {
     losses.iter().copied().map(f64::from).sum()
 }
@@ -85,16 +85,16 @@ impl Engine {
         self.backend.write_u32(views.targets, targets);
     }
 
-    /// Makes an update of `count` micro-batches; returns how many targets count in all of them. Without one there is
-    /// nothing to learn, and everything stays as it is: parameters, moments, the number of updates applied.
+    /// Makes an update of `count` micro-batches; returns the number of targets that count in all of them. If no target
+    /// counts, nothing changes: parameters, moments and the number of applied updates stay as they are.
     ///
-    /// `fill` makes a micro-batch, by its number, in the place of the one before; it is called twice for each if there
-    /// are several, first to count the targets, so that one at a time is in memory. `step` has the dropout and
-    /// what the optimiser reads.
+    /// `fill` fills a micro-batch, given its number, in place of the previous one. If there are several, it is called
+    /// twice for each, the first time to count the targets, so that only one is in memory at a time. `step` has the
+    /// dropout and the optimiser's values.
     ///
     /// # Errors
     ///
-    /// The first of `fill`, before anything is changed by the update.
+    /// The first error of `fill`; the update has then changed nothing.
     ///
     /// # Panics
     ///
@@ -200,17 +200,17 @@ impl Engine {
         self.backend.write(view, numbers);
     }
 
-    /// Forward and backward over micro-batch number `micro` of an update in which `all` targets count; `step` has the
-    /// random key and the dropout. Gradients and loss are added up over the micro-batches of an update: each target
-    /// counts the same, however they are spread over the micro-batches.
+    /// Runs forward and backward over micro-batch number `micro` of an update in which `all` targets count; `step` has
+    /// the random key and the dropout. Gradients and loss are added up over the micro-batches of an update: each target
+    /// has the same weight, however the targets are spread over the micro-batches.
     ///
-    /// Sequences that are being generated are cleared: their keys and values are of other parameters, and lie in the
-    /// memory of the gradients. Before the next one begins, [`Engine::update`] is to use the gradients.
+    /// Sequences in generation are cleared: their keys and values belong to other parameters, and lie in the gradients'
+    /// memory. [`Engine::update`] must use the gradients before the next sequence begins.
     ///
     /// # Panics
     ///
-    /// If `tokens` or `targets` is not (B,T), a token is not of the vocabulary, or a target is neither of it
-    /// nor [`IGNORE`].
+    /// If `tokens` or `targets` is not (B,T), a token is not in the vocabulary, or a target is neither in it nor
+    /// [`IGNORE`].
     pub fn train_batch(
         &mut self,
         tokens: &[u32],
@@ -227,25 +227,26 @@ impl Engine {
         self.run(Phase::Backward, &step);
     }
 
-    /// Norm, clipping and the optimiser.
+    /// Runs the norm, clipping and the optimiser.
     pub fn update(&mut self, step: &Step) {
         self.gradients = Gradients::Free;
         self.run(Phase::Update, step);
     }
 
-    /// Requests what the last update came to, for [`Engine::take_update`]; does not wait for the device, so that
-    /// more updates may be made meanwhile.
+    /// Requests the results of the last update for [`Engine::take_update`]; does not wait for the device, so that more
+    /// updates can be made meanwhile.
     pub fn request_update(&mut self) -> Ticket {
         let (UpdateViews { norm, state }, loss) = (self.update_views(), self.batch_views().loss);
         self.backend.request(&[loss, norm, state])
     }
 
-    /// Whether [`Engine::take_update`] would return at once.
+    /// Returns whether [`Engine::take_update`] would return at once.
     pub fn is_ready(&mut self, ticket: &Ticket) -> bool {
         self.backend.is_ready(ticket)
     }
 
-    /// What the update came to that was the last one when it was requested; waits for the device if it must.
+    /// Returns the results of the update that was the last one when they were requested; waits for the device if
+    /// necessary.
     ///
     /// # Errors
     ///
@@ -253,7 +254,7 @@ impl Engine {
     ///
     /// # Panics
     ///
-    /// If the ticket is of another engine or of another request.
+    /// If the ticket belongs to another engine or another request.
     pub fn take_update(&mut self, ticket: Ticket) -> Result<Update> {
         let (mut loss, mut norm, mut state) = ([0.0], [0.0; 2], [0; state::LEN]);
         let out = &mut [Out::Reals(&mut loss), Out::Reals(&mut norm), Out::Words(&mut state)];
@@ -261,7 +262,7 @@ impl Engine {
         Ok(Update { loss: loss[0], grad_norm: norm[0], state })
     }
 
-    /// What the last update came to; waits for the device.
+    /// Returns the results of the last update; waits for the device.
     ///
     /// # Errors
     ///
@@ -271,7 +272,7 @@ impl Engine {
         self.take_update(ticket)
     }
 
-    /// The words that only the device knows.
+    /// Reads the words that only the device knows.
     ///
     /// # Errors
     ///
@@ -290,7 +291,7 @@ impl Engine {
     }
 
     /// Computes the loss of each row of a batch, and requests it for [`Engine::take_row_losses`]; does not wait for the
-    /// device, so that the next batch may be made meanwhile.
+    /// device, so that the next batch can be prepared meanwhile.
     ///
     /// # Panics
     ///
@@ -306,8 +307,8 @@ impl Engine {
         LossesTicket(starts.map(|start| self.backend.request(&[piece(start)])).collect())
     }
 
-    /// The loss (natural logarithm) of each row (B,T) that was requested, 0 where there is no target; waits for the device
-    /// if it must.
+    /// Returns the requested loss (natural logarithm) of each row (B,T), 0 for rows without a target; waits for the
+    /// device if necessary.
     ///
     /// # Errors
     ///
@@ -315,7 +316,7 @@ impl Engine {
     ///
     /// # Panics
     ///
-    /// If the ticket is of another engine.
+    /// If the ticket belongs to another engine.
     pub fn take_row_losses(&mut self, ticket: LossesTicket) -> Result<Vec<f32>> {
         let mut losses = vec![0.0; self.batch_views().row_loss.len];
         for (ticket, out) in ticket.0.into_iter().zip(losses.chunks_mut(MOST_REQUESTED)) {
@@ -324,7 +325,7 @@ impl Engine {
         Ok(losses)
     }
 
-    /// The loss of each row of a batch; waits for the device.
+    /// Returns the loss of each row of a batch; waits for the device.
     ///
     /// # Errors
     ///
@@ -338,7 +339,7 @@ impl Engine {
         self.take_row_losses(ticket)
     }
 
-    /// The sum of the losses of all rows of a batch that have a target; waits for the device.
+    /// Returns the sum of the losses of all rows of a batch that have a target; waits for the device.
     ///
     /// # Errors
     ///
@@ -351,7 +352,7 @@ impl Engine {
         Ok(sum(&self.row_losses(tokens, targets)?))
     }
 
-    /// The logits (B,T,V) of a batch.
+    /// Returns the logits (B,T,V) of a batch.
     ///
     /// # Errors
     ///
@@ -359,7 +360,7 @@ impl Engine {
     ///
     /// # Panics
     ///
-    /// If the program was recorded without them, `tokens` is not (B,T), or a token is not of the vocabulary.
+    /// If the program was recorded without logits, `tokens` is not (B,T), or a token is not in the vocabulary.
     pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         self.check_tokens(tokens);
         let view = self.batch_views().tokens;

@@ -1,7 +1,7 @@
-//! A recorded model on a backend: its parameters, its batches, its updates, its text.
+//! A recorded model on a backend: its parameters, batches, updates and generated sequences.
 //!
-//! The engine is what training, evaluation and generation stand on. It knows views and phases, not
-//! files and settings.
+//! Training, evaluation and generation are built on the engine. It knows views and phases, but no files and no
+//! settings.
 
 mod batches;
 mod params;
@@ -33,36 +33,36 @@ pub struct Engine {
     /// Whether parameters changed since [`Phase::Cast`] was run.
     changed: bool,
     gradients: Gradients,
-    /// How many positions each slot holds.
+    /// The number of positions that each slot holds.
     lengths: Vec<usize>,
     /// How many nodes of the sum over an update's micro-batches are kept.
     kept: usize,
 }
 
-/// What the gradients' memory is used for: the caches of keys and values lie in it, too.
+/// The state of the gradients' memory, which also holds the caches of keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gradients {
-    /// No update is to use them.
+    /// No update needs the gradients.
     Free,
-    /// Of some micro-batches of an update that is still to come.
+    /// It holds gradients of micro-batches whose update is still to come.
     InUse,
 }
 
 impl Engine {
-    /// Records a model for some uses and makes its buffers on a device; parameters are zero.
+    /// Records a model for these uses and makes its buffers on a device; the parameters are zero.
     ///
     /// # Errors
     ///
-    /// If the configuration is not valid, or the device cannot hold or bind what it needs.
+    /// If the configuration is not valid, or the device cannot hold or bind the buffers.
     pub fn new(config: &GptConfig, uses: Uses, device: &Device) -> Result<Engine> {
         Engine::tuning(config, uses, &FineTune::default(), device)
     }
 
-    /// The same, with a training that changes but a part of the model.
+    /// Does the same as [`Engine::new`] for a training that changes only a part of the model.
     ///
     /// # Errors
     ///
-    /// As [`Engine::new`], or if the model has no such part.
+    /// As [`Engine::new`], or if the model does not have this part.
     pub fn tuning(
         config: &GptConfig,
         uses: Uses,
@@ -75,17 +75,17 @@ impl Engine {
         Engine::with(program, device)
     }
 
-    /// Makes the buffers of a program that is recorded already on a device with the limits that it was recorded for;
-    /// parameters are zero.
+    /// Makes the buffers of a recorded program on a device that has the limits it was recorded for; the parameters are
+    /// zero.
     ///
     /// # Errors
     ///
-    /// If the device cannot hold or bind what the program needs.
+    /// If the device cannot hold or bind the program's buffers.
     pub fn with(program: Program, device: &Device) -> Result<Engine> {
         Engine::with_buffers(program, device, vec![])
     }
 
-    /// [`Engine::with`], with some buffers that another engine gave up.
+    /// Does the same as [`Engine::with`], with some buffers that another engine gave up.
     fn with_buffers(program: Program, device: &Device, given: Vec<Given>) -> Result<Engine> {
         device.check(&program.plan)?;
         let backend = device.backend_with(Arc::clone(&program.plan), given)?;
@@ -106,33 +106,33 @@ impl Engine {
         Ok(engine)
     }
 
-    /// What was recorded.
+    /// Returns the recorded program.
     pub fn program(&self) -> &Program {
         &self.program
     }
 
-    /// What it runs on.
+    /// Returns the backend that it runs on.
     pub fn backend(&mut self) -> &mut dyn Backend {
         &mut *self.backend
     }
 
-    /// Where it lives.
+    /// Returns the device that it is on.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// What it runs on, in words.
+    /// Describes the backend in words.
     pub fn describe(&self) -> String {
         self.backend.describe()
     }
 
-    /// Replays that may be in flight between two reads.
+    /// Returns the number of replays that may be in flight between two reads.
     pub fn run_ahead(&self) -> usize {
         self.backend.run_ahead()
     }
 
-    /// Requests that may be under way while the next replays are submitted, so that the device does not run out of work;
-    /// 0 where waiting costs nothing.
+    /// Returns the number of requests that may be pending while the next replays are submitted, so that the device does
+    /// not run out of work; 0 where waiting costs nothing.
     pub fn reads_ahead(&self) -> usize {
         self.run_ahead() / 2
     }
@@ -154,12 +154,12 @@ impl Engine {
         }
     }
 
-    /// Times every kernel from now on; each phase then waits for the device.
+    /// Starts to time every kernel; each phase then waits for the device.
     pub fn begin_profile(&mut self) {
         self.profile = Some(Profile::new(&self.program.plan));
     }
 
-    /// The times since [`Engine::begin_profile`], which ends here.
+    /// Ends the profile that [`Engine::begin_profile`] started, and returns it.
     pub fn end_profile(&mut self) -> Option<Profile> {
         self.profile.take()
     }

@@ -1,4 +1,4 @@
-//! The parameters of an engine: initialised, written, read, copied.
+//! The parameters of an engine: initialisation, writing, reading, copying.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,10 +14,10 @@ use crate::ops::random;
 use crate::params::{Init, ParamRole};
 use crate::plan::View;
 
-/// What a moment's tensor is called beside its parameter's name, in saves of a training state.
+/// The prefixes of the moments' names in a saved training state; the parameter's name follows.
 pub const MOMENTS: [&str; 2] = ["adam.m", "adam.v"];
 
-/// Which tensor of a parameter: the parameter itself, or one of Adam's moments.
+/// One of a parameter's tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tensor {
     /// The parameter.
@@ -29,12 +29,12 @@ pub enum Tensor {
 }
 
 impl Engine {
-    /// Gives the model's own parameters the numbers that they begin with.
+    /// Sets the model's own parameters to their initial values.
     pub fn initialize(&mut self, seed: u64) {
         self.initialize_those(seed, b"init", |param| !param.role.is_adapter());
     }
 
-    /// Gives adapters the numbers that they begin with.
+    /// Sets adapters to their initial values.
     pub fn initialize_adapters(&mut self, seed: u64) {
         self.initialize_those(seed, b"lora", |param| param.role.is_adapter());
     }
@@ -55,7 +55,7 @@ impl Engine {
         }
     }
 
-    /// The views of one tensor of a parameter, each with where it begins in the whole.
+    /// Returns the views of one tensor of a parameter, each with its start in the whole tensor.
     fn views(&self, param: &Param, tensor: Tensor) -> Vec<(usize, View)> {
         let width = param.len() / param.shape[0];
         let place = |view: View| match tensor {
@@ -74,11 +74,11 @@ impl Engine {
     }
 
     /// Fills a tensor in pieces: `fill(start, out)` gives the elements from `start` on. On a CPU they are written
-    /// where they belong.
+    /// directly in place.
     ///
     /// # Errors
     ///
-    /// The first of `fill`.
+    /// The first error of `fill`.
     pub fn write_param(
         &mut self,
         param: &Param,
@@ -120,7 +120,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A tensor as a whole.
+    /// Returns a whole tensor.
     ///
     /// # Errors
     ///
@@ -131,16 +131,16 @@ impl Engine {
         Ok(data)
     }
 
-    /// An engine for another program of the same model and device, with the parameters of `old`, its adapters merged
-    /// into them.
+    /// Returns an engine for another program of the same model and device, with the parameters of `old`, its adapters
+    /// merged into them.
     ///
-    /// Where both programs lay the parameters out alike, as they do unless a part is frozen or adapted, the buffers
-    /// themselves change hands: nothing is copied, and no memory is taken twice. `old` is then of no more use. Elsewhere
-    /// the parameters are copied piece by piece. If it fails, `old` is as before.
+    /// If both programs lay the parameters out in the same way, as they do unless a part is frozen or adapted, the
+    /// buffers themselves move to the new engine: nothing is copied, and no memory is taken twice. `old` must then not
+    /// be used any more. Otherwise the parameters are copied piece by piece. On an error, `old` is unchanged.
     ///
     /// # Errors
     ///
-    /// If the device cannot hold what the program needs beside the other's, or is lost.
+    /// If the device cannot hold the program beside `old`, or is lost.
     ///
     /// # Panics
     ///
@@ -157,7 +157,7 @@ impl Engine {
         Engine::with_buffers(program, &device, pairs.into_iter().map(give).collect())
     }
 
-    /// Copies the parameters of another engine of the same model piece by piece, its adapters merged into them.
+    /// Copies the parameters of another engine of the same model piece by piece, with its adapters merged into them.
     ///
     /// # Errors
     ///
@@ -182,7 +182,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The scale, A and B of what adapts the weight called `name`, if something does.
+    /// Returns the scale, A and B of the adapter of the weight called `name`, if it has one.
     fn adapter(&mut self, name: &str) -> Result<Option<(f32, [Vec<f32>; 2])>> {
         let Some(lora) = self.program.finetune.lora.as_ref() else { return Ok(None) };
         let scale = lora.scale();
@@ -198,14 +198,14 @@ impl Engine {
         )))
     }
 
-    /// Whether adapters stand beside the model's own parameters.
+    /// Returns whether the engine has adapters beside the model's own parameters.
     pub fn has_adapters(&self) -> bool {
         self.program.finetune.lora.is_some()
     }
 }
 
-/// The buffers that hold the parameters of one program, each with the one that holds the same of another; `None` if the
-/// programs do not lay them out alike.
+/// Maps each buffer that holds parameters of one program to the buffer that holds the same parameters of another;
+/// `None` if the programs lay them out differently.
 fn same_arenas(from: &Program, to: &Program) -> Option<BTreeMap<usize, usize>> {
     let mut pairs = BTreeMap::new();
     let alike = from.params.iter().zip(to.params.iter()).all(|(a, b)| {
@@ -223,7 +223,8 @@ fn same_arenas(from: &Program, to: &Program) -> Option<BTreeMap<usize, usize>> {
         .then_some(pairs)
 }
 
-/// Normal numbers by Box & Muller, number `start + i` of those of a key whatever the pieces.
+/// Fills `out` with normal numbers by Box & Muller: numbers `start + i` of a key's sequence, which is the same for any
+/// split into pieces.
 fn normals(key: [u32; 2], start: usize, deviation: f32, out: &mut [f32]) {
     out.par_iter_mut().enumerate().with_min_len(1 << 12).for_each(|(i, out)| {
         let [a, b] = random::threefry(key, [(start + i) as u32, ((start + i) >> 32) as u32]);
@@ -233,7 +234,7 @@ fn normals(key: [u32; 2], start: usize, deviation: f32, out: &mut [f32]) {
     });
 }
 
-/// Uniform numbers within `bound`, number `start + i` of those of a key.
+/// Fills `out` with uniform numbers within `bound`: numbers `start + i` of a key's sequence.
 fn uniforms(key: [u32; 2], start: usize, bound: f64, out: &mut [f32]) {
     for (i, out) in out.iter_mut().enumerate() {
         let [word, _] = random::threefry(key, [(start + i) as u32, 0]);

@@ -1,4 +1,4 @@
-//! Sequences on an engine, one per slot: prefilled, extended, drawn from.
+//! Sequences on an engine, one per slot: prefill, extension, sampling.
 
 use super::{Engine, Gradients};
 use crate::backend::{MOST_REQUESTED, Out, Ticket};
@@ -7,18 +7,18 @@ use crate::kernel::{Draw, Feed, Step};
 use crate::model::{EXTENDS, GenerationViews, replay_rows};
 use crate::plan::{Phase, View};
 
-/// Tokens that were drawn in a slot: `count` of its sequence from `start` on.
+/// The range of drawn tokens in a slot: `count` tokens of its sequence from position `start` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drawn {
     /// The slot.
     pub slot: usize,
-    /// The position of the first one.
+    /// The position of the first token.
     pub start: usize,
-    /// How many there are.
+    /// The number of tokens.
     pub count: usize,
 }
 
-/// Drawn tokens that were requested of an engine, which alone can take them.
+/// Drawn tokens that were requested from an engine; only that engine can return them.
 #[must_use = "what was requested is to be taken"]
 #[derive(Debug)]
 pub struct DrawnTicket {
@@ -29,12 +29,12 @@ pub struct DrawnTicket {
     logits: Vec<(Ticket, Vec<(usize, usize)>)>,
 }
 
-/// What was drawn in a slot.
+/// The tokens that were drawn in a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrawnTokens {
     /// The tokens.
     pub ids: Vec<u32>,
-    /// Whether the logits that the last of them was drawn from are all finite.
+    /// Whether all logits that the last token was drawn from are finite.
     pub finite: bool,
 }
 
@@ -43,19 +43,19 @@ impl Engine {
         self.program.generation.expect("the program was recorded for generation")
     }
 
-    /// How many sequences there may be at once; 0 if the program was not recorded for generation.
+    /// Returns the largest number of sequences at once; 0 if the program was not recorded for generation.
     pub fn slots(&self) -> usize {
         self.program.uses.generation.unwrap_or(0)
     }
 
-    /// A slot's part of a view that has one per slot.
+    /// Returns one slot's part of a view that has a part per slot.
     fn of_slot(&self, view: View, slot: usize) -> View {
         assert!(slot < self.slots(), "slot {slot} of {}", self.slots());
         let len = view.len / self.slots();
         view.slice(slot * len, len)
     }
 
-    /// Panics where gradients are still to be used: the caches of keys and values lie in the same memory.
+    /// Panics if gradients are still needed: the caches of keys and values lie in the same memory.
     fn check_gradients(&self) {
         assert!(
             self.gradients == Gradients::Free,
@@ -64,7 +64,7 @@ impl Engine {
         );
     }
 
-    /// Starts a sequence in a slot: forgets its tokens and which were seen.
+    /// Starts a sequence in a slot: clears its tokens and its marks of seen tokens.
     ///
     /// # Panics
     ///
@@ -80,7 +80,7 @@ impl Engine {
     ///
     /// # Panics
     ///
-    /// If there is no such slot, or an id is not of the vocabulary.
+    /// If there is no such slot, or an id is not in the vocabulary.
     pub fn mark_seen(&mut self, slot: usize, ids: &[u32]) {
         self.check_tokens(ids);
         let view = self.of_slot(self.generation_views().seen, slot);
@@ -93,7 +93,7 @@ impl Engine {
     ///
     /// # Panics
     ///
-    /// If there is no such slot, the tokens exceed the context, or one is not of the vocabulary.
+    /// If there is no such slot, the tokens exceed the context, or an id is not in the vocabulary.
     pub fn write_sequence(&mut self, slot: usize, position: usize, ids: &[u32]) {
         self.check_positions(position, ids.len());
         self.check_tokens(ids);
@@ -101,12 +101,12 @@ impl Engine {
         self.backend.write_u32(view.slice(position, ids.len()), ids);
     }
 
-    /// Feeds tokens to a slot at positions from 0 on, and computes the logits after the last: [`Engine::sample`] then
+    /// Feeds tokens to a slot from position 0 on, and computes the logits after the last one: [`Engine::sample`] then
     /// draws the next token.
     ///
     /// # Panics
     ///
-    /// If there are none, and as [`Engine::write_sequence`] and [`Engine::extend`].
+    /// If there are no tokens, and as [`Engine::write_sequence`] and [`Engine::extend`].
     pub fn prefill(&mut self, slot: usize, ids: &[u32], draw: Draw) {
         assert!(!ids.is_empty(), "there is nothing to begin with");
         self.write_sequence(slot, 0, ids);
@@ -120,20 +120,20 @@ impl Engine {
         }
     }
 
-    /// Panics unless `count` positions from `position` on are of the context.
+    /// Panics unless `count` positions from `position` on lie within the context.
     fn check_positions(&self, position: usize, count: usize) {
         let context = self.program.config.n_positions;
         let fits = position.checked_add(count).is_some_and(|end| end <= context);
         assert!(fits, "{count} tokens from position {position} on exceed the context of {context}");
     }
 
-    /// Feeds tokens to some slots in one replay, the smallest that takes them all, and computes the logits of those that
-    /// draw. The bits of logits and caches do not depend on what else is fed.
+    /// Feeds tokens to some slots in one replay, the smallest that has room for them, and computes the logits of the
+    /// slots that draw. The bits of logits and caches do not depend on the tokens of other slots.
     ///
     /// # Panics
     ///
-    /// If a slot comes twice or does not exist, a feed has no tokens, exceeds the context or leaves positions out that were
-    /// not fed, all together are more than the largest of [`EXTENDS`], or gradients are still to be used: between
+    /// If a slot is fed twice or does not exist; if a feed has no tokens, exceeds the context, or skips positions that
+    /// were not fed; if the tokens exceed the largest of [`EXTENDS`]; or if gradients are still needed, between
     /// [`Engine::train_batch`] and [`Engine::update`].
     pub fn extend(&mut self, feeds: &[Feed]) {
         self.check_gradients();
@@ -160,18 +160,18 @@ impl Engine {
         self.run(Phase::Extend(n), &Step::default());
     }
 
-    /// Draws the next token of every slot that the last [`Engine::extend`] computed logits for, and appends it to the slot's
-    /// sequence.
+    /// Draws the next token of every slot for which the last [`Engine::extend`] computed logits, and appends it to the
+    /// slot's sequence.
     pub fn sample(&mut self) {
         self.run(Phase::Sample, &Step::default());
     }
 
-    /// Requests tokens that were drawn in some slots, and the logits of each slot's last one, for
-    /// [`Engine::take_drawn`]; does not wait for the device, so that more tokens may be drawn meanwhile.
+    /// Requests tokens that were drawn in some slots, and the logits of each slot's last token, for
+    /// [`Engine::take_drawn`]; does not wait for the device, so that more tokens can be drawn meanwhile.
     ///
     /// # Panics
     ///
-    /// If there is no such slot, or more tokens than a slot holds.
+    /// If there is no such slot, or more tokens are requested than a slot holds.
     pub fn request_drawn(&mut self, drawn: &[Drawn]) -> DrawnTicket {
         let GenerationViews { sequence, logits, .. } = self.generation_views();
         let ids = |d: &Drawn| self.of_slot(sequence, d.slot).slice(d.start, d.count);
@@ -182,7 +182,7 @@ impl Engine {
             let piece = |at| logits.slice(at, MOST_REQUESTED.min(logits.len - at));
             pieces.extend((0..logits.len).step_by(MOST_REQUESTED).map(|at| (index, piece(at))));
         }
-        // As few requests as take them all, since a backend has few of one size under way at a time.
+        // The requests are as few as possible, since a backend can have only a few of one size pending at a time.
         let mut groups: Vec<Vec<(usize, View)>> = vec![];
         let mut room = 0;
         for piece in pieces {
@@ -203,7 +203,7 @@ impl Engine {
         DrawnTicket { counts, ids: self.backend.request(&ids), logits }
     }
 
-    /// The tokens that were requested, slot by slot; waits for the device if it must.
+    /// Returns the requested tokens, slot by slot; waits for the device if necessary.
     ///
     /// # Errors
     ///
@@ -211,7 +211,7 @@ impl Engine {
     ///
     /// # Panics
     ///
-    /// If the ticket is of another engine.
+    /// If the ticket belongs to another engine.
     pub fn take_drawn(&mut self, ticket: DrawnTicket) -> Result<Vec<DrawnTokens>> {
         let DrawnTicket { counts, ids, logits } = ticket;
         let mut tokens: Vec<Vec<u32>> = counts.into_iter().map(|count| vec![0; count]).collect();
@@ -231,7 +231,7 @@ impl Engine {
         Ok(tokens.into_iter().zip(finite).map(drawn).collect())
     }
 
-    /// The logits (V) that a slot drew from last.
+    /// Returns the logits (V) from which a slot's last token was drawn.
     ///
     /// # Errors
     ///
@@ -240,7 +240,7 @@ impl Engine {
         self.read_of_slot(self.generation_views().logits, slot)
     }
 
-    /// What a slot's last token was drawn from (V).
+    /// Returns the probabilities (V) from which a slot's last token was drawn.
     ///
     /// # Errors
     ///

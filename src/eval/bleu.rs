@@ -1,6 +1,7 @@
 //! Corpus BLEU (Papineni et al. 2002) as sacrebleu computes it (Post 2018), with its defaults.
 //!
-//! A line of the hypothesis is compared with its references, all of them as tokens of [`tokenize_13a`]. For n = 1..4, over all lines:
+//! A line of the hypothesis is compared with its references, all of them as tokens of [`tokenize_13a`]. For n = 1..4,
+//! over all lines:
 //!
 //! ```text
 //! total_n = n-grams of the hypotheses;  count_n = those that a reference has: each at most as often as the one that has it most
@@ -9,21 +10,21 @@
 //! BLEU    = bp · exp((ln p_1 + … + ln p_4) / 4);  0 if nothing matches, or an order has no n-grams
 //! ```
 //!
-//! `sys_len` counts the hypotheses' tokens; `ref_len` adds up, for each line, the length of the reference that is closest to
-//! the hypothesis', the shorter one on a tie.
+//! `sys_len` is the total number of the hypotheses' tokens. `ref_len` is the sum over all lines of the length of the
+//! reference that is closest to the hypothesis in length, or of the shorter one on a tie.
 
 use std::collections::hash_map::Entry;
 
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-/// The longest n-grams.
+/// The length of the longest n-grams.
 pub const ORDER: usize = 4;
 
-/// The sacrebleu whose numbers these are.
+/// The version of sacrebleu that this implementation matches.
 const SACREBLEU: &str = "2.6.0";
 
-/// What the lines seen so far come to.
+/// The counts of the lines added so far.
 ///
 /// ```
 /// use wgpt::eval::BleuCounts;
@@ -39,11 +40,11 @@ pub struct BleuCounts {
     totals: [u64; ORDER],
     sys_len: u64,
     ref_len: u64,
-    /// The fewest and the most references that a line had.
+    /// The minimum and the maximum number of references per line.
     references: Option<(usize, usize)>,
 }
 
-/// A corpus' BLEU and what it is made of, under sacrebleu's names.
+/// The BLEU of a corpus and its components, under sacrebleu's names.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Bleu {
     /// 0 to 100.
@@ -54,13 +55,13 @@ pub struct Bleu {
     pub sys_len: u64,
     /// Tokens of the closest references.
     pub ref_len: u64,
-    /// n-grams that a reference has, for n = 1..4.
+    /// n-grams that also occur in a reference, for n = 1..4.
     pub counts: [u64; ORDER],
     /// n-grams of the hypotheses.
     pub totals: [u64; ORDER],
     /// Per cent, smoothed.
     pub precisions: [f64; ORDER],
-    /// What was computed, in sacrebleu's notation.
+    /// The settings of the computation, in sacrebleu's notation.
     pub signature: String,
 }
 
@@ -96,7 +97,7 @@ impl BleuCounts {
         self.references = Some((least.min(references.len()), most.max(references.len())));
     }
 
-    /// The score of the lines so far.
+    /// Returns the score of the lines so far.
     pub fn bleu(&self) -> Bleu {
         let (sys, reference) = (self.sys_len as f64, self.ref_len as f64);
         let bp = match () {
@@ -106,7 +107,7 @@ impl BleuCounts {
         };
         let precisions = self.precisions();
         let logs = precisions.iter().map(|precision| precision.ln());
-        // The logarithm of 0 is -inf, and so makes the score 0.
+        // The logarithm of 0 is -inf, which makes the score 0.
         let score = bp * (logs.sum::<f64>() / ORDER as f64).exp();
         let references = match self.references {
             Some((least, most)) if least == most => least.to_string(),
@@ -148,7 +149,7 @@ impl BleuCounts {
     }
 }
 
-/// How often each n-gram occurs.
+/// Counts the occurrences of each n-gram.
 fn ngrams(tokens: &[String], n: usize) -> FxHashMap<&[String], u64> {
     let mut counts = FxHashMap::default();
     for ngram in tokens.windows(n) {
@@ -160,7 +161,7 @@ fn ngrams(tokens: &[String], n: usize) -> FxHashMap<&[String], u64> {
     counts
 }
 
-/// Cuts a line as mteval-v13a.pl does, the script that machine translation was long scored with.
+/// Divides a line into tokens like mteval-v13a.pl, the script that was long used to score machine translation.
 ///
 /// ```
 /// use wgpt::eval::tokenize_13a;
@@ -178,7 +179,7 @@ pub fn tokenize_13a(line: &str) -> Vec<String> {
     for c in [' '].into_iter().chain(line.chars()).chain([' ']) {
         if is_punctuation(c) { text.extend([' ', c, ' ']) } else { text.push(c) }
     }
-    // Each rule goes once over the text, from left to right, and never looks at a character twice.
+    // Each rule is applied in one pass from left to right, and never examines a character twice.
     let mark = |c: char| c == '.' || c == ',';
     text = split_pairs(&text, |a, b| !a.is_ascii_digit() && mark(b), |a, b| [a, ' ', b, ' ']);
     text = split_pairs(&text, |a, b| mark(a) && !b.is_ascii_digit(), |a, b| [' ', a, ' ', b]);
@@ -187,7 +188,7 @@ pub fn tokenize_13a(line: &str) -> Vec<String> {
     words.map(|word| word.iter().collect()).collect()
 }
 
-/// Replaces the neighbours for which `found` holds, those on the left first.
+/// Replaces neighbours for which `found` is true, from left to right.
 fn split_pairs(
     text: &[char],
     found: impl Fn(char, char) -> bool,
@@ -210,12 +211,12 @@ fn split_pairs(
     out
 }
 
-/// ASCII punctuation that is split off everywhere: all but `'`, `,`, `-` and `.`; the blank may be too.
+/// Whether this is ASCII punctuation that is split off everywhere: all but `'`, `,`, `-` and `.`; includes the space.
 fn is_punctuation(c: char) -> bool {
     matches!(c, '{'..='~' | '['..='`' | ' '..='&' | '('..='+' | ':'..='@' | '/')
 }
 
-/// White space as Python has it.
+/// Whether this is white space in Python's definition.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }

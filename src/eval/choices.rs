@@ -1,7 +1,7 @@
-//! Multiple choice by log-likelihood, as HellaSwag (Zellers et al. 2019) is scored by EleutherAI's lm-evaluation-harness.
+//! Multiple choice by log-likelihood, as EleutherAI's lm-evaluation-harness scores HellaSwag (Zellers et al. 2019).
 //!
-//! Each choice follows the context after a delimiter, by default a blank. With `ll` the sum of the log-probabilities of the
-//! choice's tokens given the context's:
+//! Each choice follows the context after a delimiter, by default a space. Let `ll` be the sum of the log-probabilities
+//! of the choice's tokens given the context's:
 //!
 //! ```text
 //! acc      = questions whose right choice has the largest ll / questions
@@ -9,10 +9,11 @@
 //! stderr   = √(acc (1 - acc) / (questions - 1))
 //! ```
 //!
-//! Of equal choices the first counts. White space at the context's end belongs to the choice. Context and choice are encoded
-//! together, and the choice's tokens are those beyond as many as the context has alone; where there are none, since the choice
-//! melts into the context's last token, both are encoded for themselves. An empty context is the token that begins a text.
-//! What does not fit the model's context is cut off at the left. A question that cannot be scored is left out.
+//! Of equal choices the first counts. White space at the context's end belongs to the choice. Context and choice are
+//! encoded together, and the choice's tokens are those after the number of tokens that the context alone has. If there
+//! are none, since the choice merges into the context's last token, both are encoded separately. An empty context is
+//! replaced by the token that begins a text. A sequence that is too long for the model's context is cut off at the
+//! left. A question that cannot be scored is left out.
 
 use std::io::BufRead;
 
@@ -25,16 +26,16 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
-/// A context and how it may go on.
+/// A context and its possible continuations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     /// Its line in the file, from 1.
     pub line: usize,
-    /// What is given.
+    /// The given text.
     pub context: String,
-    /// How it may go on; at least two texts, none empty, or else it is left out.
+    /// The continuations; at least two texts, none of them empty, or else the question is left out.
     pub choices: Vec<String>,
-    /// The index of the right one, from 0.
+    /// The index of the right choice, from 0.
     pub answer: usize,
 }
 
@@ -43,33 +44,33 @@ pub struct Question {
 pub struct LeftOut {
     /// Its line in the file, from 1.
     pub line: usize,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// What a model made of the questions.
+/// The results of a model on the questions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChoiceReport {
     /// Questions scored.
     pub n: usize,
-    /// The share of questions whose right choice is the likeliest.
+    /// The share of questions whose right choice is the most likely.
     pub acc: f64,
     /// The standard error of `acc`; 0 for a single question.
     pub acc_stderr: f64,
-    /// The share of questions whose right choice is the likeliest by character.
+    /// The share of questions whose right choice is the most likely per character.
     pub acc_norm: f64,
     /// The standard error of `acc_norm`.
     pub acc_norm_stderr: f64,
-    /// Choices whose context was cut to fit.
+    /// Choices whose context was cut to fit the model.
     pub cut: usize,
     /// By scored question and choice: the log-likelihood (natural logarithm).
     #[serde(skip)]
     pub log_likelihoods: Vec<Vec<f64>>,
 }
 
-/// Reads a question a line: an object with `context`, `choices` and `answer`, the index of the right choice from 0; or with
-/// HellaSwag's names, `ctx`, `endings` and `label`. Lines with HellaSwag's `activity_label`, `ctx_a` and `ctx_b` are put together
-/// and cleaned as the harness does it. Empty lines are passed over.
+/// Reads one question per line: an object with `context`, `choices` and `answer`, the index of the right choice from 0;
+/// or with HellaSwag's names, `ctx`, `endings` and `label`. Lines with HellaSwag's `activity_label`, `ctx_a` and
+/// `ctx_b` are combined and cleaned like in the harness. Empty lines are skipped.
 ///
 /// ```
 /// let line = r#"{"context": "Two and two is", "choices": ["four", "five"], "answer": 0}"#;
@@ -80,13 +81,14 @@ pub struct ChoiceReport {
 ///
 /// # Errors
 ///
-/// Names the line, counted from 1, that cannot be read, is no question, or whose answer is not known; if there is no line.
+/// Names the line, counted from 1, that cannot be read, is not a question, or has no known answer; or if there are no
+/// questions.
 pub fn read_questions(file: impl BufRead, name: &str) -> Result<Vec<Question>> {
     let mut questions = vec![];
     for (i, line) in file.lines().enumerate() {
         let place = format!("{name}, line {}", i + 1);
         let line = line.map_err(|cause| Error::input(format!("{place}: {cause}")))?;
-        // Windows' editors begin a file with a byte order mark.
+        // Windows editors begin a file with a byte order mark.
         let line = line.trim_start_matches('\u{feff}');
         if !line.trim().is_empty() {
             let question = question(line, i + 1);
@@ -100,13 +102,13 @@ pub fn read_questions(file: impl BufRead, name: &str) -> Result<Vec<Question>> {
     Ok(questions)
 }
 
-/// What a line has under one of these names, of which the first is ours and the second HellaSwag's.
+/// A line's value under one of two names, the first of which is wgpt's and the second HellaSwag's.
 struct Field<'a> {
     name: &'a str,
     value: &'a Value,
 }
 
-/// A fault of a line, and what a line looks like.
+/// Returns an error about a line, with a hint about the expected format.
 fn no_question(what: impl Into<String>) -> Error {
     Error::input(what)
         .hint("a line is {\"context\": \"...\", \"choices\": [\"...\", \"...\"], \"answer\": 0}")
@@ -133,14 +135,14 @@ impl<'a> Field<'a> {
         texts.ok_or_else(|| no_question(format!("{name} is {}, {wanted}", short(value))))
     }
 
-    /// The index of the right one of `choices` choices, which some files have as text.
+    /// Returns the index of the right one of `choices` choices. Some files have it as text.
     fn index(&self, choices: usize) -> Result<usize> {
         let Field { name, value } = self;
         if choices == 0 {
-            // A question without choices is left out, whatever its answer.
+            // A question without choices is left out, regardless of its answer.
             return Ok(0);
         }
-        // Tables turn whole numbers into 1.0.
+        // Table programs turn whole numbers into 1.0.
         let whole = number(value).filter(|number| number.fract() == 0.0 && *number >= 0.0);
         match whole.map(|number| number as usize) {
             Some(index) if index < choices => Ok(index),
@@ -156,10 +158,10 @@ impl<'a> Field<'a> {
     }
 }
 
-/// What to do about a question without an answer.
+/// Advice about a question without an answer.
 const NOT_PUBLIC: &str = "questions whose answers are not public cannot be scored: take a file with answers, or leave the line out";
 
-/// The number that a value is, or that its text has.
+/// Returns a value's number, or the number in its text.
 fn number(value: &Value) -> Option<f64> {
     match value {
         Value::String(text) => text.trim().parse().ok(),
@@ -167,7 +169,7 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// What to do about an answer that is no index of a choice.
+/// Returns the advice about an answer that is not the index of a choice.
 fn way_out(answer: &Value) -> &'static str {
     match (answer, number(answer)) {
         (Value::Null, _) => NOT_PUBLIC,
@@ -182,7 +184,7 @@ fn way_out(answer: &Value) -> &'static str {
     }
 }
 
-/// A value as it stands in the file, the beginning of a long one.
+/// Returns a value as it is written in the file, shortened if it is long.
 fn short(value: &Value) -> String {
     const MOST: usize = 60;
     let text = value.to_string();
@@ -192,7 +194,7 @@ fn short(value: &Value) -> String {
     }
 }
 
-/// The question of a line, whose number it bears.
+/// Parses the question in the line with this number.
 fn question(text: &str, number: usize) -> Result<Question> {
     let value: Value = serde_json::from_str(text).map_err(|cause| {
         let cause = cause.to_string();
@@ -216,13 +218,13 @@ fn question(text: &str, number: usize) -> Result<Question> {
     Ok(Question { line: number, context, choices, answer })
 }
 
-/// HellaSwag's text without the traces of its sources, as the harness cleans it.
+/// Removes the traces of the sources from HellaSwag's text, like the harness.
 fn clean(text: &str) -> String {
     let text = text.trim().replace(" [title]", ". ");
     let mut cleaned = String::new();
     let mut rest = text.as_str();
     while let Some(open) = rest.find('[') {
-        // What stands in brackets is dropped, unless a line ends in it.
+        // Text in brackets is removed, unless a line ends within the brackets.
         let close = rest[open..].find([']', '\n']).map(|at| open + at);
         let Some(close) = close.filter(|&close| rest[close..].starts_with(']')) else {
             cleaned.push_str(&rest[..=open]);
@@ -235,7 +237,7 @@ fn clean(text: &str) -> String {
     (cleaned + rest).replace("  ", " ")
 }
 
-/// The first letter large, all others small.
+/// Makes the first letter upper case and all others lower case.
 fn capitalize(text: &str) -> String {
     let mut letters = text.chars();
     let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
@@ -245,23 +247,23 @@ fn capitalize(text: &str) -> String {
 /// A choice as tokens.
 struct Candidate {
     tokens: Vec<u32>,
-    /// How many of the last tokens are the choice's.
+    /// The number of last tokens that belong to the choice.
     scored: usize,
     /// Whether the context was cut.
     cut: bool,
 }
 
-/// How questions become tokens.
+/// The settings for encoding questions.
 struct Encoding<'a> {
     tokenizer: &'a Tokenizer,
     end: &'a EndOfText,
-    /// The most tokens that the model is fed.
+    /// The maximum number of tokens that the model is fed.
     most: usize,
     delimiter: &'a str,
 }
 
 impl Encoding<'_> {
-    /// The choices of a question; or why it cannot be scored.
+    /// Returns the choices of a question, or the reason why it cannot be scored.
     fn candidates(&self, question: &Question) -> Result<Vec<Candidate>, String> {
         match question.choices.as_slice() {
             [] => Err("it has no choices".to_owned()),
@@ -271,7 +273,7 @@ impl Encoding<'_> {
         }
     }
 
-    /// A choice after a context, cut so that all but the last token fit the model.
+    /// Returns a choice after a context, cut so that all but the last token fit the model.
     fn candidate(&self, context: &str, choice: &str) -> Result<Candidate, String> {
         let (context, blank) = context.split_at(context.trim_end().len());
         let choice = format!("{blank}{}{choice}", self.delimiter);
@@ -287,7 +289,7 @@ impl Encoding<'_> {
         Ok(Candidate { tokens, scored, cut: over > 0 })
     }
 
-    /// The tokens of both, and how many of the last are the choice's.
+    /// Returns the tokens of both, and how many of the last ones belong to the choice.
     fn encode(&self, context: &str, choice: &str) -> Result<(Vec<u32>, usize), String> {
         let encode = |text: &str| self.tokenizer.encode_with_special(text);
         if context.is_empty() {
@@ -309,20 +311,20 @@ impl Encoding<'_> {
     }
 }
 
-/// Questions as tokens, ready to be put to a model.
+/// Encoded questions, ready for a model.
 pub struct Prepared<'a> {
-    /// Those that can be scored, with a candidate a choice.
+    /// The questions that can be scored, with one candidate per choice.
     questions: Vec<(&'a Question, Vec<Candidate>)>,
     left_out: Vec<LeftOut>,
 }
 
 impl<'a> Prepared<'a> {
-    /// Encodes questions for a model of `context` positions; `delimiter` stands between a context and a choice, and texts
-    /// begin as `end` says. Questions that cannot be scored are left out.
+    /// Encodes questions for a model of `context` positions; `delimiter` separates a context and a choice, and texts
+    /// begin with the token that `end` defines. Questions that cannot be scored are left out.
     ///
     /// # Errors
     ///
-    /// If no question can be scored: names the first one's line and the reason.
+    /// If no question can be scored: gives the first one's line and the reason.
     pub fn new(
         questions: &'a [Question],
         tokenizer: &Tokenizer,
@@ -350,7 +352,7 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    /// The questions that cannot be scored, in the order of the file.
+    /// Returns the questions that cannot be scored, in the order of the file.
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out
     }
@@ -359,12 +361,12 @@ impl<'a> Prepared<'a> {
         self.questions.iter().flat_map(|(_, candidates)| candidates)
     }
 
-    /// How many tokens the longest sequence feeds to the model: the `seq` of the engine that they need.
+    /// Returns the number of tokens that the longest sequence feeds to the model: the `seq` of the required engine.
     pub fn longest(&self) -> usize {
         self.candidates().map(|c| c.tokens.len() - 1).max().unwrap_or(1)
     }
 
-    /// How many sequences there are: a choice each.
+    /// Returns the number of sequences: one per choice.
     pub fn len(&self) -> usize {
         self.candidates().count()
     }
@@ -374,7 +376,7 @@ impl<'a> Prepared<'a> {
         self.questions.is_empty()
     }
 
-    /// Scores every choice, on an engine with batches; `progress` hears how many choices are done.
+    /// Scores every choice on an engine with batches; `progress` is called with the number of finished choices.
     ///
     /// # Errors
     ///
@@ -430,7 +432,7 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// The index of the first of the largest numbers.
+/// Returns the index of the first of the largest numbers.
 fn largest(numbers: &[f64]) -> usize {
     let all = numbers.iter().enumerate();
     all.fold((0, f64::NEG_INFINITY), |(at, max), (i, &x)| if x > max { (i, x) } else { (at, max) })

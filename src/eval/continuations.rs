@@ -1,8 +1,8 @@
-//! BLEU of a model's continuations of a text against how the text went on.
+//! BLEU of a model's continuations of a text against the actual continuations.
 //!
-//! A text is cut into pieces of a prompt and a reference, so many tokens each. The model goes on with the prompt, for as many
-//! tokens as the reference has; what it writes is compared with the reference by [corpus BLEU](super::bleu). Pieces in which a
-//! document ends are left out.
+//! A text is cut into pieces, each with a prompt and a reference of fixed numbers of tokens. The model continues the
+//! prompt for as many tokens as the reference has, and its text is compared with the reference by [corpus
+//! BLEU](super::bleu). Pieces in which a document ends are left out.
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use crate::generate::GenerateOptions;
 use crate::gpt::Gpt;
 use crate::tokenizer::Tokenizer;
 
-/// The beginning of a text, and how it goes on.
+/// The beginning of a text, and its continuation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cut {
     /// Token ids.
@@ -23,23 +23,23 @@ pub struct Cut {
     pub reference: Vec<u32>,
 }
 
-/// What a model wrote, beside what stands in the text.
+/// A model's text and the actual text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Continuation {
-    /// What it was given.
+    /// The given text.
     pub prompt: String,
-    /// What it wrote.
+    /// The model's text.
     pub hypothesis: String,
-    /// How the text goes on.
+    /// The actual continuation.
     pub reference: String,
 }
 
-/// Cuts a row of tokens into pieces of `lens.0` and `lens.1` tokens, one after the other, and takes `count` of them, spread
+/// Cuts a token sequence into consecutive pieces of `lens.0` and `lens.1` tokens, and takes `count` of them, spread
 /// evenly over the text. A document ends at any of `ends`.
 ///
 /// # Errors
 ///
-/// If there is no piece: the text, or each document of it, is too short.
+/// If there is no piece because the text, or each document of it, is too short.
 ///
 /// # Panics
 ///
@@ -82,8 +82,8 @@ pub fn cut(tokens: &Tokens, lens: (usize, usize), count: usize, ends: &[u32]) ->
     Ok((0..count).map(|i| std::mem::take(&mut cuts[i * all / count])).collect())
 }
 
-/// Lets a model go on with every prompt, for as many tokens as its reference has, and compares. Sampling draws anew for each.
-/// `progress` hears how many are done.
+/// Lets a model continue every prompt, for as many tokens as its reference has, and compares the results. Sampling uses
+/// new random numbers for each prompt. `progress` is called with the number of finished prompts.
 ///
 /// # Errors
 ///
@@ -116,7 +116,7 @@ pub fn continue_and_score(
     Ok((counts.bleu(), continuations))
 }
 
-/// The tokens' text, without the end of a document and without ids that a padded vocabulary has beyond the tokenizer's.
+/// Returns the text of tokens, without ends of documents and without ids of a padded vocabulary beyond the tokenizer's.
 fn text(tokenizer: &Tokenizer, end: &EndOfText, ids: &[u32]) -> Result<String> {
     let is_text = |id: &u32| !end.contains(*id) && tokenizer.token_bytes(*id).is_some();
     tokenizer.decode_lossy(&ids.iter().copied().filter(is_text).collect::<Vec<_>>())

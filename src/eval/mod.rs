@@ -2,7 +2,7 @@
 //!
 //! - [`perplexity`]: how well a model predicts a text, as perplexity and bits per byte.
 //! - [`bleu`]: how much a text resembles references (Papineni et al. 2002, Post 2018).
-//! - [`continuations`]: BLEU of what a model writes against how the text went on.
+//! - [`continuations`]: BLEU of a model's continuations against the actual ones.
 //! - [`choices`]: multiple choice by log-likelihood, as HellaSwag is scored (Zellers et al. 2019).
 
 pub mod bleu;

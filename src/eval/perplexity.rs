@@ -1,4 +1,4 @@
-//! Perplexity and bits per byte of a row of tokens, window by window.
+//! Perplexity and bits per byte of a token sequence, window by window.
 //!
 //! ```text
 //! nll(i)        = -ln p(token i | the tokens before it in its window)
@@ -6,8 +6,9 @@
 //! bits per byte = Σ nll / ln 2 / bytes of the scored tokens' text
 //! ```
 //!
-//! An end-of-text token is scored, and counts no bytes: it is not in the text. The first token of the row is never scored, since
-//! nothing comes before it. Perplexity depends on the tokenizer; bits per byte can be compared between tokenizers.
+//! An end-of-text token is scored, and counts no bytes: it is not in the text. The first token of the sequence is never
+//! scored, since nothing comes before it. Perplexity depends on the tokenizer; bits per byte can be compared between
+//! tokenizers.
 
 use std::cell::Cell;
 
@@ -20,30 +21,31 @@ use crate::engine::Engine;
 use crate::error::{Error, Result, field};
 use crate::tokenizer::{AddedAs, Tokenizer};
 
-/// Tokens of a file that are read at once.
+/// The number of tokens of a file that are read at once.
 const PIECE: usize = 1 << 16;
 
-/// How a row of n tokens is cut into windows of up to P tokens.
+/// The division of a sequence of n tokens into windows of up to P tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Windows {
-    /// One after the other, each with the token after it as its last target: every token but the first is scored once, after 0 to
-    /// P-1 tokens of its window. This is how training measures its loss.
+    /// Consecutive windows, each with the token after it as its last target: every token but the first is scored once,
+    /// after 0 to P-1 tokens of its window. Training measures its loss in this way.
     NonOverlapping,
-    /// Each begins so many tokens after the one before (Hugging Face's recipe for models of fixed length) and scores the tokens
-    /// that no window before it has scored, but for its own first token. The last one ends with the row.
+    /// Each window begins this number of tokens after the previous one (Hugging Face's recipe for models of fixed
+    /// length). It scores the tokens that no earlier window has scored, except its own first token. The last one ends
+    /// with the sequence.
     ///
-    /// Below P, every token but the first is scored once, all but the first window's after at least P - stride tokens. At P, the
-    /// first token of each window is not scored.
+    /// With a stride below P, every token but the first is scored once, and after the first window each follows at
+    /// least P - stride tokens. With a stride of P, the first token of each window is not scored.
     Sliding(usize),
 }
 
 impl Windows {
-    /// Tokens that a window scores beyond its inputs.
+    /// Returns the number of tokens that a window scores beyond its inputs.
     fn lookahead(self) -> usize {
         usize::from(self == Windows::NonOverlapping)
     }
 
-    /// From one window's beginning to the next one's, with windows of `seq` tokens.
+    /// Returns the distance between the beginnings of two consecutive windows of `seq` tokens.
     fn stride(self, seq: usize) -> usize {
         match self {
             Windows::NonOverlapping => seq,
@@ -55,7 +57,7 @@ impl Windows {
 /// A scored window.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Window {
-    /// The position of its first token in the row.
+    /// The position of its first token in the sequence.
     pub begin: usize,
     /// The position after its last input.
     pub end: usize,
@@ -67,7 +69,7 @@ pub struct Window {
     pub nll: f64,
 }
 
-/// What the scored windows of a text, or of several, come to.
+/// The total over the scored windows of one or several texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
     /// The sum of the scored tokens' negative log-likelihoods (natural logarithm).
@@ -89,46 +91,46 @@ impl Score {
         self.windows += other.windows;
     }
 
-    /// The mean negative log-likelihood of a token.
+    /// Returns the mean negative log-likelihood per token.
     pub fn mean_nll(&self) -> f64 {
         self.nll / self.tokens as f64
     }
 
-    /// exp of the mean.
+    /// Returns the perplexity: exp of the mean.
     pub fn perplexity(&self) -> f64 {
         self.mean_nll().exp()
     }
 
-    /// Bits that the model needs for a byte of the text; `None` where the bytes are not known.
+    /// Returns the bits per byte of the text that the model needs; `None` if the bytes are not known.
     pub fn bits_per_byte(&self) -> Option<f64> {
         (self.bytes > 0).then(|| self.nll / std::f64::consts::LN_2 / self.bytes as f64)
     }
 }
 
-/// A row of tokens that comes in pieces, scored as it comes: a few windows of it stand in memory.
+/// Scores a token sequence while it comes in pieces; only a few windows of it are in memory.
 pub struct Perplexity<'a> {
     engine: &'a mut Engine,
-    /// What reads texts, and where they end.
+    /// The tokenizer, and the tokens that end texts.
     texts: Option<(&'a Tokenizer, &'a EndOfText)>,
     windows: Windows,
     rows: Rows<Window>,
     /// The tokens from `begin` on.
     waiting: Vec<u32>,
-    /// Where the next window begins.
+    /// The beginning of the next window.
     begin: usize,
-    /// The tokens before this position are scored, or never will be.
+    /// The position before which all tokens are scored, or will never be.
     done: usize,
     score: Score,
     on_window: Box<dyn FnMut(&Window) + 'a>,
 }
 
 impl<'a> Perplexity<'a> {
-    /// Begins a row, on an engine with batches, whose sequences are the windows. `texts` is the tokenizer, which knows the
-    /// tokens' bytes, and where texts end.
+    /// Begins a sequence on an engine with batches, whose rows are the windows. `texts` are the tokenizer, for the
+    /// tokens' bytes, and the tokens that end texts.
     ///
     /// # Errors
     ///
-    /// If the stride is 0 or beyond the window.
+    /// If the stride is 0 or longer than the window.
     pub fn new(
         engine: &'a mut Engine,
         texts: Option<(&'a Tokenizer, &'a EndOfText)>,
@@ -155,18 +157,18 @@ impl<'a> Perplexity<'a> {
         })
     }
 
-    /// Calls `on_window` with each window, in order, when it is scored.
+    /// Calls `on_window` with each window, in order, after it is scored.
     #[must_use]
     pub fn on_window(self, on_window: impl FnMut(&Window) + 'a) -> Perplexity<'a> {
         Perplexity { on_window: Box::new(on_window), ..self }
     }
 
-    /// Scores a text, or the first `most` tokens of it: documents are joined by end-of-text tokens, as they are for training. No
-    /// text stands in memory as a whole.
+    /// Scores a text, or its first `most` tokens: documents are joined by end-of-text tokens, as in training. No text
+    /// is in memory as a whole.
     ///
     /// # Errors
     ///
-    /// As [`Perplexity::push`] and [`Perplexity::finish`]; if a source cannot be read, or is text and there is no tokenizer.
+    /// As [`Perplexity::push`] and [`Perplexity::finish`]; if a source cannot be read, or is text without a tokenizer.
     pub fn score(mut self, sources: &Sources, most: usize) -> Result<Score> {
         let (left, texts) = (Cell::new(most), self.texts);
         let mut push = |ids: &[u32]| {
@@ -190,7 +192,7 @@ impl<'a> Perplexity<'a> {
         self.finish().map_err(|error| error.at(sources.name()))
     }
 
-    /// Adds tokens, and scores the batches that they complete.
+    /// Adds tokens, and scores each batch that they complete.
     ///
     /// # Errors
     ///
@@ -209,11 +211,11 @@ impl<'a> Perplexity<'a> {
         Ok(())
     }
 
-    /// Scores what is left.
+    /// Scores the remaining tokens.
     ///
     /// # Errors
     ///
-    /// As [`Perplexity::push`]; if the row has fewer than two tokens.
+    /// As [`Perplexity::push`]; if the sequence has fewer than two tokens.
     pub fn finish(mut self) -> Result<Score> {
         self.window(0, self.waiting.len())?;
         let Perplexity { engine, rows, score, on_window, .. } = &mut self;
@@ -229,7 +231,7 @@ impl<'a> Perplexity<'a> {
         Ok(self.score)
     }
 
-    /// Queues the window of `len` tokens, the one beyond its inputs too, that begins at `waiting[at]`, if it scores anything.
+    /// Queues the window at `waiting[at]`, if it scores anything. Its `len` tokens include the one beyond its inputs.
     fn window(&mut self, at: usize, len: usize) -> Result<()> {
         let Perplexity { engine, texts, windows, rows, score, on_window, .. } = self;
         let (begin, end) = (self.begin, self.begin + len);
@@ -250,13 +252,13 @@ impl<'a> Perplexity<'a> {
     }
 }
 
-/// The error for text without a tokenizer.
+/// Returns the error for text without a tokenizer.
 pub(super) fn no_tokenizer(name: &str) -> Error {
     Error::input(format!("the model has no tokenizer to read {name} with"))
         .hint("put the tokenizer.json that it was trained with into its folder, or give a token file, NAME.bin")
 }
 
-/// Counts a window that was scored.
+/// Adds a scored window to the score.
 fn count(score: &mut Score, on_window: &mut dyn FnMut(&Window), window: Window) {
     score.nll += window.nll;
     score.tokens += window.scored as u64;
@@ -265,7 +267,7 @@ fn count(score: &mut Score, on_window: &mut dyn FnMut(&Window), window: Window) 
     on_window(&window);
 }
 
-/// Bytes of the tokens' text.
+/// Returns the number of bytes of the tokens' text.
 fn bytes(tokenizer: &Tokenizer, end: &EndOfText, ids: &[u32]) -> u64 {
     let text = ids.iter().filter(|id| !end.contains(**id));
     text.map(|&id| tokenizer.token_bytes(id).map_or(0, <[u8]>::len) as u64).sum()

@@ -10,10 +10,10 @@ use crate::gpt::Gpt;
 use crate::model::{Program, Uses};
 use crate::ops::cross_entropy::IGNORE;
 
-/// About how many tokens a batch has by default, on a CPU and on a GPU: beyond that neither gets faster by much.
+/// The approximate tokens per batch by default, on a CPU and on a GPU: neither gets much faster with more.
 const BATCH_TOKENS: [usize; 2] = [512, 8192];
 
-/// The sequences a batch that keep a device busy, if there is memory for them.
+/// Returns the sequences per batch that keep a device busy, if there is memory for them.
 pub fn default_batch(gpt: &Gpt, seq: usize) -> usize {
     let device = gpt.device();
     let tokens = BATCH_TOKENS[usize::from(matches!(device, Device::Gpu(_)))];
@@ -28,27 +28,27 @@ pub fn default_batch(gpt: &Gpt, seq: usize) -> usize {
     batch
 }
 
-/// Rows that wait to be scored together; `Tag` says what a row is.
+/// Rows that wait to be scored together; `Tag` identifies a row.
 pub(super) struct Rows<Tag> {
     seq: usize,
     batch: usize,
     tokens: Vec<u32>,
     targets: Vec<u32>,
     tags: Vec<Tag>,
-    /// Batches whose losses were requested and not taken, with the tags of their rows.
+    /// Batches whose losses were requested and not yet read, with the tags of their rows.
     unread: VecDeque<(Vec<Tag>, LossesTicket)>,
 }
 
 impl<Tag> Rows<Tag> {
-    /// Rows for an engine with batches.
+    /// Creates an empty queue for an engine with batches.
     pub fn new(engine: &Engine) -> Rows<Tag> {
         let Uses { batch, seq, .. } = engine.program().uses;
         assert!(batch > 0, "the engine was recorded with batches");
         Rows { seq, batch, tokens: vec![], targets: vec![], tags: vec![], unread: VecDeque::new() }
     }
 
-    /// Adds a row: tokens, and the targets of the last ones of them. The batch that it completes goes to the device;
-    /// `scored` is given the tag of each row that is done, in order, and the sum of its negative log-likelihoods.
+    /// Adds a row: tokens, and the targets of the last of them. A batch that it completes is submitted to the device;
+    /// `scored` is called with the tag of each finished row, in order, and the sum of its negative log-likelihoods.
     pub fn push(
         &mut self,
         engine: &mut Engine,
@@ -75,7 +75,7 @@ impl<Tag> Rows<Tag> {
         self.take(engine, engine.reads_ahead(), scored)
     }
 
-    /// Scores the rows that are left, and waits for all.
+    /// Scores the remaining rows, and waits for all results.
     pub fn flush(&mut self, engine: &mut Engine, scored: &mut dyn FnMut(Tag, f64)) -> Result<()> {
         if !self.tags.is_empty() {
             self.submit(engine);
@@ -83,7 +83,7 @@ impl<Tag> Rows<Tag> {
         self.take(engine, 0, scored)
     }
 
-    /// Gives the device the rows that wait.
+    /// Submits the waiting rows to the device.
     fn submit(&mut self, engine: &mut Engine) {
         self.tokens.resize(self.batch * self.seq, 0);
         self.targets.resize(self.batch * self.seq, IGNORE);
@@ -93,7 +93,7 @@ impl<Tag> Rows<Tag> {
         self.targets.clear();
     }
 
-    /// Takes the losses of batches until at most `most` are under way.
+    /// Reads the losses of batches until at most `most` batches are pending.
     fn take(
         &mut self,
         engine: &mut Engine,

@@ -1,4 +1,4 @@
-//! The model card: README.md, whose head the hub of Hugging Face reads, with what is known of the training.
+//! The model card: README.md with a header for Hugging Face's hub, and the known facts about the training.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use crate::finetune::{FineTune, Lora};
 use crate::gpt::Gpt;
 use crate::train::settings::RunSettings;
 
-/// The run that a model folder is of.
+/// The run that a model folder belongs to.
 struct Run {
     settings: RunSettings,
-    /// The line of metrics.jsonl of the model's last update.
+    /// The line of metrics.jsonl for the model's last update.
     last: Option<Metrics>,
 }
 
-/// The card of a model called `name`, which came from the folder `source` and is written as `float`.
+/// Returns the card of a model called `name`, which came from the folder `source` and is written as `float`.
 pub fn card(name: &str, gpt: &Gpt, float: Float, source: &Path) -> String {
     let config = gpt.config();
     let parameters = super::parameter_count(gpt);
@@ -45,7 +45,7 @@ pub fn card(name: &str, gpt: &Gpt, float: Float, source: &Path) -> String {
     text
 }
 
-/// How to load the folder.
+/// Returns the instructions for loading the folder.
 fn usage(gpt: &Gpt) -> String {
     let (python, shell) = match gpt.tokenizer() {
         Some(_) => (
@@ -71,8 +71,8 @@ fn usage(gpt: &Gpt) -> String {
     )
 }
 
-/// The run of a model folder: that of the folder itself, of RUN/best or of RUN/checkpoints/step-N. A run.json that cannot be
-/// read is no reason to keep a model back: the card then says nothing of a run.
+/// Returns the run of a model folder: a run folder itself, RUN/best or RUN/checkpoints/step-N. If run.json cannot be
+/// read, the export continues, and the card does not mention a run.
 fn run_of(source: &Path) -> Option<Run> {
     let source = std::path::absolute(source).ok()?;
     let folder = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -96,11 +96,11 @@ fn run_of(source: &Path) -> Option<Run> {
     Some(Run { settings, last: last.copied() })
 }
 
-/// What a run was made with and came to.
+/// Returns a run's settings and results.
 fn facts(run: &Run) -> Vec<(&'static str, String)> {
     let train = &run.settings.train;
     let seq = train.seq_len.unwrap_or(run.settings.model.n_positions);
-    // Only names: where they lay on somebody's disk is nobody else's concern.
+    // Only names are shown: the paths on a user's disk are private.
     let names = |name: &String| {
         Path::new(name).file_name().map_or(name.clone(), |name| name.to_string_lossy().into_owned())
     };
@@ -140,7 +140,7 @@ fn facts(run: &Run) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// What was trained of the model, if not everything.
+/// Returns the trained parts of the model, unless all of it was trained.
 fn trained_parts(finetune: &FineTune) -> Vec<(&'static str, String)> {
     let FineTune { freeze, train_only, lora } = finetune;
     let lora = lora.as_ref().map(|Lora { rank, alpha, targets }| {
@@ -178,7 +178,7 @@ fn table(head: (&str, &str), rows: &[(&str, String)]) -> String {
     text
 }
 
-/// Text that stays within its cell or its line.
+/// Escapes text so that it stays within its cell or its line.
 fn cell(text: &str) -> String {
     text.replace(|c: char| c.is_control(), " ").replace('|', "\\|")
 }

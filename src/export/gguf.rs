@@ -1,12 +1,12 @@
-//! GGUF, the file of llama.cpp: version 3, architecture `gpt2`.
+//! Writes GGUF, llama.cpp's file format: version 3, architecture `gpt2`.
 //!
 //! ```text
 //! "GGUF" version tensors entries │ entries: key type value │ tensors: name dims type offset │ data, each part at a multiple of 32
 //! ```
 //!
-//! All numbers are little endian. Dimensions are listed innermost first. llama.cpp's linear layers are `[out, in]`, so ours
-//! are transposed, a matrix at a time; there is no `output.weight`, since a head that is missing is the token table. Written
-//! here and not by a crate: those that there are read only, or hold all tensors in memory.
+//! All numbers are little endian. Dimensions are listed innermost first. llama.cpp's linear layers are `[out, in]`, so
+//! wgpt's are transposed, one matrix at a time; there is no `output.weight`, since llama.cpp uses the token table for a
+//! missing output head. This is implemented here because existing crates only read, or hold all tensors in memory.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,33 +24,33 @@ use crate::model;
 use crate::params::{ParamInfo, ParamRole};
 use crate::tokenizer::Tokenizer;
 
-/// The entries for tokens that end a text: llama.cpp ends generation at any of them, whatever it calls them.
+/// The entries for tokens that end a text: llama.cpp ends generation at any of them, regardless of the entry's name.
 const ENDS: [&str; 3] = ["eos_token_id", "eot_token_id", "eom_token_id"];
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const VERSION: u32 = 3;
-/// What data begin at a multiple of, in bytes.
+/// The alignment of the data, in bytes.
 const ALIGNMENT: usize = 32;
 /// The version of ggml's quantised blocks.
 const QUANTIZATION: u32 = 2;
-/// Numbers of a block of q8_0.
+/// Numbers per block of q8_0.
 const BLOCK: usize = 32;
-/// Bytes of a block of q8_0: the scale in f16, then a byte a number.
+/// Bytes per block of q8_0: the scale in f16, then one byte per number.
 const BLOCK_BYTES: usize = 2 + BLOCK;
-/// Rows of a transposed matrix that are gathered at a time.
+/// The number of rows of a transposed matrix that are gathered at a time.
 const ROWS: usize = 64;
 
-/// What matrices are held in. Biases, normalisations and positions stay in f32, as llama.cpp's own converter leaves them.
+/// The number format of matrices. Biases, normalisations and positions stay in f32, as in llama.cpp's own converter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Numbers as they are, or of 16 bits.
+    /// Unchanged numbers, or numbers of 16 bits.
     Float(Float),
-    /// Blocks of 32 numbers: bytes, with a common scale. Matrices whose rows are no multiple of that are in f16.
+    /// Blocks of 32 numbers: bytes with a common scale. Matrices whose row length is not a multiple of 32 are in f16.
     Q8_0,
 }
 
 impl Kind {
-    /// What `ggml_type` calls it.
+    /// Returns its number in `ggml_type`.
     fn ggml_type(self) -> u32 {
         match self {
             Kind::Float(Float::F32) => 0,
@@ -60,7 +60,7 @@ impl Kind {
         }
     }
 
-    /// What `llama_ftype` calls a file of it.
+    /// Returns the number in `llama_ftype` of a file in this format.
     fn file_type(self) -> u32 {
         match self {
             Kind::Float(Float::F32) => 0,
@@ -77,11 +77,11 @@ impl Kind {
         }
     }
 
-    /// Numbers as they lie in the file; `out` is overwritten.
+    /// Encodes numbers for the file; `out` is overwritten.
     ///
     /// # Errors
     ///
-    /// Gives the index of a number that does not fit.
+    /// Returns the index of a number that does not fit.
     fn encode(self, values: &[f32], out: &mut Vec<u8>) -> Result<(), usize> {
         match self {
             Kind::Float(float) => float.encode(values, out),
@@ -111,8 +111,8 @@ impl Kind {
     }
 }
 
-/// A block of q8_0, as ggml's reference has it: `scale = max |x| / 127`, `q = round(x / scale)`, halves away from zero.
-/// `None` if the scale does not fit f16.
+/// Encodes a block of q8_0 like ggml's reference: `scale = max |x| / 127`, `q = round(x / scale)`, halves away from
+/// zero. Returns `None` if the scale does not fit f16.
 fn q8_0(block: &[f32; BLOCK]) -> Option<[u8; BLOCK_BYTES]> {
     let largest = block.iter().fold(0.0f32, |m, x| m.max(x.abs()));
     let scale = largest / 127.0;
@@ -126,7 +126,7 @@ fn q8_0(block: &[f32; BLOCK]) -> Option<[u8; BLOCK_BYTES]> {
     half.is_finite().then_some(out)
 }
 
-/// A tensor of the file.
+/// A tensor in the file.
 struct Tensor {
     /// The parameter.
     source: ParamInfo,
@@ -147,7 +147,7 @@ impl Tensor {
         tensor
     }
 
-    /// The shape in the file, outermost first.
+    /// Returns the shape in the file, outermost first.
     fn shape(&self) -> Vec<usize> {
         let mut shape = self.source.shape.clone();
         if self.transposed {
@@ -156,7 +156,7 @@ impl Tensor {
         shape
     }
 
-    /// Numbers a row.
+    /// Returns the number of elements per row.
     fn width(&self) -> usize {
         *self.shape().last().expect("a tensor has a shape")
     }
@@ -169,7 +169,7 @@ impl Tensor {
         self.kind.bytes(self.elements())
     }
 
-    /// Gives the numbers to `write` in the file's order, in whole rows, with the index of the first.
+    /// Passes the numbers to `write` in the file's order, in whole rows, with the index of the first number.
     fn rows(
         &self,
         fill: &mut Fill,
@@ -223,7 +223,7 @@ impl Value {
     const TEXT_TYPE: u32 = 8;
     const ARRAY_TYPE: u32 = 9;
 
-    /// Its type and itself.
+    /// Appends the value's type and the value.
     fn put(&self, out: &mut Vec<u8>) {
         let array = |out: &mut Vec<u8>, of: u32, len: usize| {
             put_u32(out, Value::ARRAY_TYPE);
@@ -272,7 +272,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-/// What the file says of the model.
+/// Returns the entries about the model.
 fn entries(name: &str, gpt: &Gpt, kind: Kind) -> Result<Vec<(String, Value)>> {
     let config = gpt.config();
     let family = Family::of(config);
@@ -303,7 +303,7 @@ fn entries(name: &str, gpt: &Gpt, kind: Kind) -> Result<Vec<(String, Value)>> {
     Ok(entries)
 }
 
-/// What the file says of the tokenizer. Ids beyond it, of a padded token table, are unused tokens.
+/// Returns the entries about the tokenizer. Ids beyond it, from a padded token table, are unused tokens.
 fn vocabulary(
     tokenizer: &Tokenizer,
     end: &EndOfText,
@@ -336,7 +336,7 @@ fn vocabulary(
     Ok(entries)
 }
 
-/// What a GGUF file does not hold of a model, or llama.cpp takes otherwise: a sentence each, for people.
+/// Returns a sentence about each part of a model that a GGUF file cannot hold or llama.cpp treats differently.
 pub fn notes(gpt: &Gpt) -> Vec<String> {
     let Some(tokenizer) = gpt.tokenizer() else { return vec![] };
     let more = gpt.end_of_text().ids().get(ENDS.len()..).filter(|more| !more.is_empty());
@@ -351,8 +351,8 @@ pub fn notes(gpt: &Gpt) -> Vec<String> {
     ends.into_iter().chain(pattern).collect()
 }
 
-/// Gives the ids that are not used a text of their own, and returns them: in a GGUF file each token has its text, and no
-/// other has the same.
+/// Gives each unused id its own text, and returns these ids: in a GGUF file each token has a text, and all texts are
+/// different.
 fn name_unused(tokens: &mut [String]) -> Result<Vec<usize>> {
     let mut ids = HashMap::new();
     for (id, token) in tokens.iter().enumerate().filter(|(_, token)| !token.is_empty()) {
@@ -374,7 +374,7 @@ fn name_unused(tokens: &mut [String]) -> Result<Vec<usize>> {
     Ok(unused)
 }
 
-/// Everything before the data, which then begin at a multiple of [`ALIGNMENT`].
+/// Returns everything before the data, padded to a multiple of [`ALIGNMENT`].
 fn header(entries: &[(String, Value)], tensors: &[Tensor]) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     put_u32(&mut out, VERSION);
@@ -398,13 +398,13 @@ fn header(entries: &[(String, Value)], tensors: &[Tensor]) -> Vec<u8> {
     out
 }
 
-/// Writes a model as a GGUF file, whole, under the name of the file without its ending; gives how many of its matrices are
-/// held in f16, since their rows do not divide into q8_0's blocks.
+/// Writes a model as a whole GGUF file. The model's name is the file's name without its ending. Returns the number of
+/// matrices that are in f16, since their rows cannot be divided into blocks of q8_0.
 ///
 /// # Errors
 ///
-/// If `path` is there already, llama.cpp would make other tokens of texts, or a parameter does not fit `kind`; what `progress` returns, or what the system refused.
-/// There is then no file.
+/// If `path` exists already, llama.cpp would encode texts differently, a parameter does not fit `kind`, `progress`
+/// fails, or a file operation fails. No file is left then.
 pub fn write(gpt: &mut Gpt, path: &Path, kind: Kind, progress: &mut Progress) -> Result<usize> {
     if path.exists() {
         return Err(Error::usage(format!("{} is there already", path.display()))
@@ -460,7 +460,7 @@ mod tests {
     #[test]
     fn blocks_are_ggmls() {
         let mut block = [0.0; BLOCK];
-        // The scale is 1: halves go away from zero.
+        // The scale is 1: halves are rounded away from zero.
         block[..8].copy_from_slice(&[127.0, -127.0, 0.5, -0.5, 2.5, -2.5, 0.49, 126.4]);
         let bytes = q8_0(&block).unwrap();
         assert_eq!(bytes[..2], [0x00, 0x3c]);
@@ -469,7 +469,7 @@ mod tests {
             [127, -127, 1, -1, 3, -3, 0, 126]
         );
         assert_eq!(q8_0(&[0.0; BLOCK]).unwrap(), [0; BLOCK_BYTES]);
-        // A scale of 65504 is the largest of f16, which the next larger numbers round to as well.
+        // A scale of 65504 is the largest of f16; the next larger numbers are rounded to it as well.
         assert!(q8_0(&[127.0 * 65504.0; BLOCK]).is_some());
         assert!(q8_0(&[-127.0 * 65536.0; BLOCK]).is_none());
     }

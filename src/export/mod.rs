@@ -1,7 +1,7 @@
-//! Writes a model for other programs: as a folder for Hugging Face's library, with a card, or as one file for llama.cpp.
+//! Writes a model for other programs: a folder for Hugging Face's library with a card, or one file for llama.cpp.
 //!
-//! Parameters pass through in slices, from the device or from the model's own folder, so that no second copy of the model
-//! is held. What is written appears when it is whole.
+//! Parameters are processed in slices, from the device or from the model's own folder, so no second copy of the model
+//! is in memory. The output becomes visible when it is complete.
 
 pub mod card;
 pub mod gguf;
@@ -16,13 +16,14 @@ use crate::error::{Error, Result, field};
 use crate::files::{self, write_json};
 use crate::gpt::Gpt;
 
-/// Is called with the numbers of parameters (written, total). If it fails, the export is aborted and its output removed.
+/// Progress callback with parameters (written, total). If it fails, the export is aborted and its output removed.
 pub type Progress<'a> = dyn FnMut(u64, u64) -> Result<()> + 'a;
 
-/// The card.
+/// The file name of the card.
 const CARD: &str = "README.md";
 
-/// Files of a model folder, beside its card, that are the same in any layout of the weights, and are kept as they are.
+/// Files of a model folder, besides its card, that do not depend on the layout of the weights, and are copied
+/// unchanged.
 const KEPT: [&str; 8] = [
     "added_tokens.json",
     "chat_template.jinja",
@@ -40,14 +41,14 @@ const OF_THE_FILES: [&str; 6] =
 
 /// Writes a model folder `out` for Hugging Face's library, with a card.
 ///
-/// `source` is where the model came from: its settings, its tokenizer's files and its card are kept, and if it is of a run,
-/// the card tells of it. Of adapters, which are merged, what they do not have is that of the model which they belong to, but
-/// for the card: this is another model.
+/// `source` is the origin of the model: its settings, its tokenizer's files and its card are kept, and if it belongs to
+/// a run, the card describes the run. Adapters are merged; files that their folder does not have are taken from the
+/// model that they belong to, except for its card, since the result is another model.
 ///
 /// # Errors
 ///
-/// If `out` is there and not empty, or a parameter does not fit the layout's floats; what `progress` returns, or what the
-/// system refused. There is then no `out`, or the empty one.
+/// If `out` exists and is not empty, a parameter does not fit the layout's number format, `progress` fails, or a file
+/// operation fails. There is then no `out`, or it is empty as before.
 pub fn folder(
     gpt: &mut Gpt,
     source: &Path,
@@ -83,7 +84,7 @@ fn copy_into(dir: &Path, file: &Path) -> Result<()> {
     files::write_bytes(&dir.join(file.file_name().unwrap_or_default()), &bytes)
 }
 
-/// Puts the source's settings into a new config.json, except those that describe its files.
+/// Copies the source's settings into a new config.json, except those that describe its files.
 fn keep_settings(source: &Path, dir: &Path) -> Result<()> {
     let (from, to) = (source.join("config.json"), dir.join("config.json"));
     if !from.is_file() {
@@ -100,7 +101,7 @@ fn keep_settings(source: &Path, dir: &Path) -> Result<()> {
     write_json(&to, &settings)
 }
 
-/// Refuses a path that is not an empty folder, if something is there.
+/// Rejects an existing path that is not an empty folder.
 fn refuse_taken(out: &Path) -> Result<()> {
     let refused = |what| {
         Err(Error::usage(format!("{} {what}", out.display()))
@@ -117,7 +118,7 @@ fn refuse_taken(out: &Path) -> Result<()> {
     }
 }
 
-/// Makes the parent folder of `path`.
+/// Creates the parent folder of `path`.
 fn make_parent(path: &Path) -> Result<()> {
     match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         Some(parent) => fs::create_dir_all(parent).map_err(|e| Error::io("creating", parent, &e)),
@@ -125,13 +126,13 @@ fn make_parent(path: &Path) -> Result<()> {
     }
 }
 
-/// The number of a model's parameters, counted one by one.
+/// Returns the number of a model's parameters, counting individual numbers.
 pub fn parameter_count(gpt: &Gpt) -> u64 {
     let parameters = crate::model::parameters(gpt.config());
     parameters.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
 }
 
-/// `fill`, which reports to `progress` how much it was asked for.
+/// Wraps `fill` to report the amount of requested data to `progress`.
 fn counted<'a>(
     fill: &'a mut Fill,
     total: u64,

@@ -1,4 +1,4 @@
-//! Where activations, their gradients and caches lie, and which of them layers share.
+//! The memory of activations, their gradients and caches, and the buffers that layers share.
 
 use super::var::Var;
 use super::{Graph, Mode};
@@ -6,19 +6,19 @@ use crate::config::Recompute;
 use crate::kernel::Format;
 use crate::plan::{Role, View};
 
-/// Which buffers of activations layers share in training; in every other mode they share them all.
+/// Which activation buffers layers share in training; in every other mode they share all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sharing {
-    /// Those that no backward pass reads, and those that it finds again in any case.
+    /// Never needed by the backward pass, or always recomputed by it.
     Always,
-    /// Those within blocks that are computed again.
+    /// Shared within blocks that are recomputed.
     InBlocks,
-    /// Those that are computed again with a block, wherever they are made.
+    /// Recomputed together with a block, even if they are made outside of it.
     WithBlocks,
 }
 
 impl Graph {
-    /// A buffer of what is being built, made at its first use.
+    /// Returns a buffer of the list that is being built; creates it at its first use.
     pub fn buffer(&mut self, role: Role, name: &str, len: usize, format: Format) -> View {
         if let Some(view) = self.buffers.get(name) {
             return view.slice(0, len);
@@ -28,7 +28,7 @@ impl Graph {
         view
     }
 
-    /// A buffer of activations, which all layers share, or which each has for itself.
+    /// Returns a buffer of activations, which either all layers share or each layer has for itself.
     pub(crate) fn activations(
         &mut self,
         name: &str,
@@ -46,7 +46,7 @@ impl Graph {
         self.buffer(Role::Activations, &name, len, format)
     }
 
-    /// What training leaves unused between two updates: whole activations, and gradients.
+    /// Collects the memory that training does not use between two updates: whole activations, and gradients.
     pub(super) fn collect_spare(&mut self) {
         let activations = self.plan.buffers.iter().enumerate();
         let activations = activations.filter(|(_, spec)| spec.role == Role::Activations);
@@ -63,19 +63,19 @@ impl Graph {
         self.spare_gradients.sort_by_key(|view| std::cmp::Reverse(view.len));
     }
 
-    /// Keys and values of all slots for the attention called `name`, `len` numbers.
+    /// Returns the keys and values of all slots for the attention called `name`, `len` numbers.
     ///
-    /// Beside training they lie in gradients, which are of single precision.
+    /// Together with training, they lie in gradients, which are in single precision.
     pub(crate) fn cache(&mut self, name: &str, len: usize) -> View {
         let format = if self.spare_gradients.is_empty() { self.format() } else { Format::F32 };
         let name = format!("{}.cache", self.full_name(name));
         self.buffer(Role::Cache, &name, len, format)
     }
 
-    /// A spare place that is large enough, the smallest such, or a new buffer.
+    /// Returns the smallest spare view that is large enough, or a new buffer.
     ///
-    /// Caches go into gradients and activations into whole buffers of activations, so that no kernel
-    /// reads and writes one buffer.
+    /// Caches go into gradients and activations into whole buffers of activations, so that no kernel both
+    /// reads and writes the same buffer.
     fn place(&mut self, role: Role, name: &str, len: usize, format: Format) -> View {
         let fits = |view: &View| view.len >= len && view.format == format;
         if role == Role::Cache
@@ -95,8 +95,8 @@ impl Graph {
         }
     }
 
-    /// An activation with its gradient, if it has one; layers share that of a name, since one is at work
-    /// at a time.
+    /// Creates an activation with its gradient, if it has one; layers share the gradient of the same name, since
+    /// only one layer is processed at a time.
     pub(crate) fn var(&mut self, name: &str, value: View, format: Format, has_grad: bool) -> Var {
         if !has_grad {
             return Var::constant(value);
@@ -105,7 +105,7 @@ impl Graph {
         Var { value, grad: self.buffer(Role::Activations, &name, value.len, format) }
     }
 
-    /// An activation (B,T,channels) with a gradient of its slot, both of the graph's precision.
+    /// Creates an activation (B,T,channels) with a gradient of the same name, both in the graph's precision.
     pub fn activation(&mut self, name: &str, channels: usize) -> Var {
         self.activation_of(name, channels, Sharing::InBlocks, self.trains())
     }
@@ -121,7 +121,7 @@ impl Graph {
         self.var(name, value, value.format, has_grad)
     }
 
-    /// An activation of the residual stream (B,T,C): all of them share one gradient.
+    /// Creates an activation of the residual stream (B,T,C): all of them share one gradient.
     pub fn stream(&mut self, name: &str, channels: usize) -> Var {
         self.stream_of(name, channels, self.trains())
     }
@@ -132,8 +132,8 @@ impl Graph {
         self.var("stream", value, Format::F32, has_grad)
     }
 
-    /// What joins the residual stream (B,T,C): its gradient is the stream's, and no backward pass reads
-    /// its value.
+    /// Creates a branch that joins the residual stream (B,T,C): its gradient is the stream's, and no backward pass
+    /// reads its value.
     pub(crate) fn branch(
         &mut self,
         name: &str,
@@ -146,7 +146,7 @@ impl Graph {
         self.var("stream", value, Format::F32, has_grad)
     }
 
-    /// An activation of any length that no op writes: an input.
+    /// Creates an activation of any length that no op writes: an input.
     pub fn input(&mut self, name: &str, len: usize) -> Var {
         let value = self.buffer(Role::Activations, name, len, Format::F32);
         self.var(name, value, Format::F32, self.trains())

@@ -1,8 +1,9 @@
-//! The model as a list of ops, with the buffers that they need.
+//! The model as a list of ops, with the buffers that they use.
 //!
-//! [`Graph`] is used as one writes a model down: every op's method (in the op's file) finds or allocates its
-//! parameters, under the names that the checkpoint has for them, and its output, and adds the op to the list. The same
-//! model is written once and built several times over the same parameters: for training, for evaluation, and for
+//! A model is written as calls to the methods of [`Graph`]: every op's method (in the op's file) finds or allocates its
+//! parameters, under their names in the checkpoint, and its output, and adds the op to the list. The same model is
+//! written once and built several times over the same parameters: for training, for evaluation, and for generation
+//! with 1, 8 and 64 new tokens. The graph itself does not depend on any op.
 //! generation with 1, 8 and 64 new tokens. The graph itself knows no op.
 
 mod memory;
@@ -25,22 +26,22 @@ pub use params::{Param, Slice, Slot, Wanted};
 pub use record::{Op, Recorder};
 pub use var::{Joins, Var, any_grad};
 
-/// What a graph is built for.
+/// The purpose that a graph is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     /// Activations of every layer are kept for the backward pass.
     Training,
     /// Layers share their activations.
     Inference,
-    /// Sequences grow by some tokens, their past in caches.
+    /// Sequences grow by some tokens, with their past in caches.
     Extend,
 }
 
 /// A block of the model under construction.
 struct Block {
-    /// The number of ops before it.
+    /// The number of ops before the block.
     first: usize,
-    /// What finds its activations again.
+    /// The ops that recompute its activations.
     again: Vec<Rc<dyn Op>>,
 }
 
@@ -55,30 +56,30 @@ pub struct Graph {
     recompute: Recompute,
     finetune: FineTune,
     mode: Mode,
-    /// B, T and SLOTS of what is being built.
+    /// B, T and SLOTS of the list that is being built.
     dims: Dims,
     ops: Vec<Rc<dyn Op>>,
     block: Option<Block>,
     arenas: Vec<Arena>,
     with_moments: bool,
-    /// Buffers of what is being built, by name.
+    /// Buffers of the list that is being built, by name.
     buffers: HashMap<String, View>,
-    /// Activations of training, each a whole buffer, which generation uses for its own.
+    /// Activations of training, each a whole buffer, which generation reuses.
     spare: Vec<View>,
-    /// Gradients, parts of which generation uses as caches.
+    /// Gradients; generation reuses parts of them as caches.
     spare_gradients: Vec<View>,
     dropouts: u32,
     epsilon: f32,
-    /// The block that is being built: what its names begin with, and its number.
+    /// The block that is being built: the prefix of its names, and its number.
     scope: Option<(String, usize)>,
-    /// What matrices begin with.
+    /// The initialisation of matrices.
     matrix_init: Init,
 }
 
 impl Graph {
-    /// An empty graph within the limits of a device.
+    /// Creates an empty graph within the limits of a device.
     ///
-    /// `moments`: whether the optimiser keeps two moments a parameter. `epsilon`: what layer
+    /// `moments`: whether the optimiser keeps two moments per parameter. `epsilon`: the number that layer
     /// normalisation adds to the variance.
     pub fn new(limits: Limits, moments: bool, epsilon: f64) -> Graph {
         Graph {
@@ -104,25 +105,25 @@ impl Graph {
         }
     }
 
-    /// The same, still empty, in another precision than f32.
+    /// Sets another precision than f32; the graph must still be empty.
     #[must_use]
     pub fn in_precision(self, precision: Precision) -> Graph {
         Graph { precision, ..self }
     }
 
-    /// The same, still empty, with a backward pass that computes some activations again.
+    /// Sets which activations the backward pass recomputes; the graph must still be empty.
     #[must_use]
     pub fn recomputing(self, recompute: Recompute) -> Graph {
         Graph { recompute, ..self }
     }
 
-    /// The same, still empty, with a training that changes but a part of the parameters.
+    /// Sets which part of the parameters training changes; the graph must still be empty.
     #[must_use]
     pub fn fine_tuning(self, finetune: &FineTune) -> Graph {
         Graph { finetune: finetune.clone(), ..self }
     }
 
-    /// The format of activations that are not of the residual stream.
+    /// Returns the format of activations outside of the residual stream.
     pub fn format(&self) -> Format {
         match self.precision {
             Precision::F32 => Format::F32,
@@ -130,8 +131,8 @@ impl Graph {
         }
     }
 
-    /// Parts of a matrix come in multiples of this many rows, so that a part of any width begins at an
-    /// offset that every device can bind.
+    /// Returns the number of rows of which parts of a matrix are multiples, so that a part of any width begins at
+    /// an offset that every device can bind.
     pub fn slice_rows(&self) -> usize {
         self.format().elements_per(BINDING_ALIGNMENT)
     }
@@ -146,9 +147,9 @@ impl Graph {
         self.begin(Mode::Inference, b, t);
     }
 
-    /// Starts a list of ops that extend the sequences of `slots` slots by up to `t` tokens in all.
+    /// Starts a list of ops that extend the sequences of `slots` slots by up to `t` tokens in total.
     ///
-    /// The first such list is the longest: the others use its buffers.
+    /// The first such list must be the longest: the others use its buffers.
     pub fn begin_extend(&mut self, t: usize, slots: usize) {
         if self.mode != Mode::Extend {
             self.collect_spare();
@@ -157,13 +158,13 @@ impl Graph {
         self.dims.SLOTS = slots as u32;
     }
 
-    /// The table (T,[`rows::ROW_WORDS`]) of the rows that generation works on: [`crate::kernel::rows`].
+    /// Returns the table (T,[`rows::ROW_WORDS`]) of the rows that generation processes: [`crate::kernel::rows`].
     pub fn rows_table(&mut self) -> View {
         let len = self.rows() * rows::ROW_WORDS;
         self.buffer(Role::Staging, "rows", len, Format::U32)
     }
 
-    /// The table (SLOTS,[`rows::slot::WORDS`]) of what slots draw by: [`crate::kernel::rows`].
+    /// Returns the table (SLOTS,[`rows::slot::WORDS`]) of the slots' draw settings: [`crate::kernel::rows`].
     pub fn slots_table(&mut self) -> View {
         let len = self.dims.SLOTS as usize * rows::slot::WORDS;
         self.buffer(Role::Staging, "slots", len, Format::U32)
@@ -185,30 +186,30 @@ impl Graph {
         self.mode == Mode::Extend
     }
 
-    /// B · T.
+    /// Returns B · T.
     pub fn rows(&self) -> usize {
         self.dims.rows()
     }
 
-    /// B, T and SLOTS of what is being built.
+    /// Returns B, T and SLOTS of the list that is being built.
     pub fn dims(&self) -> Dims {
         self.dims
     }
 
-    /// Whether what is computed from nothing else has a gradient.
+    /// Whether a value that depends on no other value has a gradient.
     pub(crate) fn trains(&self) -> bool {
         self.mode == Mode::Training
     }
 
-    /// Records what is being built as a phase.
+    /// Records the forward pass of the list as a phase.
     pub fn record_forward(&mut self, phase: Phase) {
         let start = self.plan.dispatches.len();
         self.ops.iter().for_each(|op| op.forward(&mut self.plan));
         self.plan.end_phase(phase, start);
     }
 
-    /// Records the backward pass as a phase: first `last`, whose backward pass begins it, then the
-    /// list in reverse.
+    /// Records the backward pass as a phase: first that of `last`, if there is one, then the list in
+    /// reverse.
     pub fn record_backward(&mut self, phase: Phase, last: Option<&dyn Op>) {
         let start = self.plan.dispatches.len();
         let mut recorder = Recorder::new(&mut self.plan);
@@ -217,23 +218,23 @@ impl Graph {
         self.plan.end_phase(phase, start);
     }
 
-    /// Starts the block number `layer`: what ops are called from now on is within it, as `BLOCKS.LAYER.NAME`, and
+    /// Starts the block number `layer`: ops called from now on are named within it, as `BLOCKS.LAYER.NAME`, and
     /// activations of the same name in several blocks may share their memory.
     pub fn enter_layer(&mut self, blocks: &str, layer: usize) {
         self.scope = Some((format!("{blocks}.{layer}."), layer));
     }
 
-    /// Ends the blocks: names stand for themselves again.
+    /// Ends the blocks: names are full names again.
     pub fn leave_layers(&mut self) {
         self.scope = None;
     }
 
-    /// The number of the block that is being built.
+    /// Returns the number of the block that is being built.
     pub fn layer(&self) -> Option<usize> {
         self.scope.as_ref().map(|(_, layer)| *layer)
     }
 
-    /// A name within the block that is being built, as a whole.
+    /// Returns the full name of a name within the block that is being built.
     pub(crate) fn full_name(&self, name: &str) -> String {
         match &self.scope {
             Some((outer, _)) => format!("{outer}{name}"),
@@ -241,32 +242,32 @@ impl Graph {
         }
     }
 
-    /// The matrices that ops ask for from now on begin with normal numbers of this deviation.
+    /// Sets the standard deviation of the normal numbers that initialise the matrices that ops request from now on.
     pub fn begin_matrices_with(&mut self, deviation: f32) {
         self.matrix_init = Init::Normal(deviation);
     }
 
-    /// What the matrix of an op begins with.
+    /// Returns the initialisation of an op's matrix.
     pub(crate) fn matrix_init(&self) -> Init {
         self.matrix_init
     }
 
-    /// What the backward pass computes again.
+    /// Returns which activations the backward pass recomputes.
     pub fn recompute(&self) -> Recompute {
         self.recompute
     }
 
-    /// What activations and the weights of products are held in.
+    /// Returns the precision of activations and of the weights of products.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// What is trained of the model.
+    /// Returns which part of the model is trained.
     pub fn finetune(&self) -> &FineTune {
         &self.finetune
     }
 
-    /// The number of the next op that drops activations.
+    /// Returns the number of the next op that drops activations.
     pub(crate) fn next_dropout(&mut self) -> u32 {
         self.dropouts += 1;
         self.dropouts - 1
@@ -277,19 +278,19 @@ impl Graph {
         self.block.is_some()
     }
 
-    /// Starts a block; `again` computes what it begins with again.
+    /// Starts a block; `again` recomputes its first activations.
     pub(crate) fn open_block(&mut self, again: Vec<Rc<dyn Op>>) {
         self.block = Some(Block { first: self.ops.len(), again });
     }
 
-    /// An op that the backward pass of the block runs forwards once more, besides all of the block's where whole
-    /// blocks are computed again.
+    /// Adds an op whose forward pass the backward pass of the block runs again; if whole blocks are recomputed, all
+    /// ops of the block are run again as well.
     pub(crate) fn compute_again(&mut self, op: impl Op + 'static) {
         let block = self.block.as_mut().expect("a block was begun");
         block.again.push(Rc::new(op));
     }
 
-    /// Ends a block; returns the ops that compute its activations again.
+    /// Ends a block; returns the ops that recompute its activations.
     pub(crate) fn close_block(&mut self) -> Vec<Rc<dyn Op>> {
         let Block { first, mut again } = self.block.take().expect("a block was begun");
         if self.recompute == Recompute::Block {
@@ -298,7 +299,7 @@ impl Graph {
         again
     }
 
-    /// Adds an op that the other methods do not make.
+    /// Adds an op that no other method creates.
     pub fn push(&mut self, op: impl Op + 'static) {
         self.ops.push(Rc::new(op));
     }

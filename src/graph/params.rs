@@ -1,4 +1,4 @@
-//! Parameters: their places in arenas, with gradients, moments and copies laid out alike.
+//! Parameters: their places in arenas, with gradients, moments and copies in the same layout.
 
 use std::ops::Deref;
 
@@ -20,12 +20,12 @@ pub struct Slice {
     pub var: Var,
 }
 
-/// A parameter: what is known about it, and its place.
+/// A parameter: its description and its place.
 #[derive(Clone, Debug)]
 pub struct Param {
-    /// Name, shape, role and beginning.
+    /// Name, shape, role and initial values.
     pub info: ParamInfo,
-    /// The rows; more than one slice where the whole exceeds what a device can bind.
+    /// The rows; more than one slice where the whole is larger than a device can bind.
     pub slices: Vec<Slice>,
 }
 
@@ -44,16 +44,16 @@ impl Deref for Param {
     }
 }
 
-/// A parameter that an op asks for: by its name within the block that is being built.
+/// A parameter that an op requests, by its name within the block that is being built.
 #[derive(Clone, Copy)]
 pub struct Wanted<'a> {
     /// For example `attn.c_attn.weight`.
     pub name: &'a str,
     /// For example (C,3C).
     pub shape: &'a [usize],
-    /// What it is for.
+    /// Its purpose.
     pub role: ParamRole,
-    /// What it begins as.
+    /// Its initial values.
     pub init: Init,
 }
 
@@ -66,18 +66,18 @@ pub struct Slot {
     pub grads: View,
     /// First and second moments, for Adam.
     pub moments: Option<[View; 2]>,
-    /// Whether the slice decays: it holds two-dimensional parameters.
+    /// Whether weight decay applies to the slice: it holds two-dimensional parameters.
     pub decays: bool,
 }
 
-/// One buffer of parameters, with those of the same layout for gradients and moments.
+/// One buffer of parameters, with buffers of the same layout for gradients and moments.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arena {
     params: usize,
-    /// `None` for what is not trained.
+    /// `None` if the parameters are not trained.
     grads: Option<usize>,
     moments: Option<[usize; 2]>,
-    /// What products read, in mixed precision.
+    /// The copy that products read in mixed precision.
     copy: Option<usize>,
     decays: bool,
 }
@@ -89,11 +89,11 @@ impl Arena {
 }
 
 impl Graph {
-    /// A table (rows, channels), allocated at its first use, in slices of rows that the device can bind.
+    /// Returns a table (rows, channels), allocated at its first use, in slices of rows that the device can bind.
     ///
     /// # Panics
     ///
-    /// If it was used before with another shape.
+    /// If it was used before with a different shape.
     pub fn param(&mut self, wanted: Wanted<'_>) -> Vec<Slice> {
         let shape = wanted.shape;
         let width: usize = shape[1..].iter().product();
@@ -103,12 +103,12 @@ impl Graph {
         self.param_in_slices(wanted, None, most.max(rows.min(shape[0])))
     }
 
-    /// A parameter of one slice; [`crate::plan::Plan::exceeds`] says if the device cannot bind it.
+    /// Returns a parameter of one slice; [`crate::plan::Plan::exceeds`] tells if the device cannot bind it.
     pub(crate) fn whole(&mut self, wanted: Wanted<'_>) -> Var {
         self.param_in_slices(wanted, None, wanted.shape[0])[0].var
     }
 
-    /// A part of an adapter of the weight called `adapts`.
+    /// Returns a part of an adapter of the weight called `adapts`.
     pub(crate) fn adapter(&mut self, wanted: Wanted<'_>, adapts: String) -> Var {
         self.param_in_slices(wanted, Some(adapts), wanted.shape[0])[0].var
     }
@@ -139,7 +139,7 @@ impl Graph {
         slices
     }
 
-    /// A parameter as products read it: in mixed precision its copy, whose gradient is its own.
+    /// Returns a parameter as products read it: in mixed precision its copy, with the gradient of the parameter.
     pub(crate) fn operand(&self, param: Var) -> Var {
         let arena = self.arenas.iter().find(|arena| arena.params == param.value.buffer);
         match arena.and_then(|arena| arena.copy) {
@@ -151,15 +151,15 @@ impl Graph {
         }
     }
 
-    /// A table (rows, channels) as products read it.
+    /// Returns a table (rows, channels) as products read it.
     pub fn table(&mut self, wanted: Wanted<'_>) -> Vec<Slice> {
         let slices = self.param(wanted).into_iter();
         slices.map(|slice| Slice { var: self.operand(slice.var), ..slice }).collect()
     }
 
-    /// Room in the last arena of its kind, or in a new one if a buffer would become too large.
+    /// Returns a place in the last arena of its kind, or in a new one if a buffer would become too large.
     fn place_param(&mut self, len: usize, decays: bool, trained: bool) -> Var {
-        // A copy lies where its parameter lies, which must suit the copy's alignment.
+        // A copy has the same place as its parameter, which must also satisfy the copy's alignment.
         let room = match self.precision {
             Precision::F32 => len,
             Precision::Mixed => len.next_multiple_of(self.slice_rows()),
@@ -200,7 +200,7 @@ impl Graph {
         arena
     }
 
-    /// The parameters of an arena in slices that one binding can hold.
+    /// Returns the parameters of an arena in slices that fit one binding.
     fn bindable(&self, arena: &Arena) -> impl Iterator<Item = View> + use<> {
         let most = usize::try_from(self.limits.binding_bytes / 4).unwrap_or(usize::MAX);
         let rows = self.slice_rows();
@@ -213,7 +213,7 @@ impl Graph {
         (0..end).step_by(most).map(slice)
     }
 
-    /// What is trained, in slices that one binding can hold, for the norm and the optimiser.
+    /// Returns the trained parameters in slices that fit one binding, for the norm and the optimiser.
     pub fn slots(&self) -> Vec<Slot> {
         let of = |arena: &Arena| {
             let Arena { grads, moments, decays, .. } = *arena;
@@ -226,7 +226,7 @@ impl Graph {
         self.arenas.iter().flat_map(of).collect()
     }
 
-    /// Every range of parameters of which products read a copy, and the copy.
+    /// Returns every range of parameters that products read as a copy, with the copy.
     pub(crate) fn copies(&self) -> Vec<(View, View)> {
         let params = self.arenas.iter().flat_map(|arena| self.bindable(arena));
         let pairs = params.map(|params| (params, self.operand(Var::constant(params)).value));

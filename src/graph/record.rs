@@ -1,4 +1,4 @@
-//! An op of the list, and what records its backward pass.
+//! An op of the list, and the recorder of its backward pass.
 
 use std::collections::HashSet;
 
@@ -11,13 +11,13 @@ pub trait Op {
     /// Records the kernels that compute the outputs.
     fn forward(&self, plan: &mut Plan);
 
-    /// Records the kernels that turn the outputs' gradients into the inputs' and the parameters'.
+    /// Records the kernels that turn the outputs' gradients into those of the inputs and the parameters.
     fn backward(&self, recorder: &mut Recorder<'_>);
 }
 
-/// Records the backward pass, and knows which gradients have been written in it.
+/// Records the backward pass, and tracks which gradients have been written in it.
 pub struct Recorder<'a> {
-    /// Where dispatches go.
+    /// The plan that receives the dispatches.
     pub plan: &'a mut Plan,
     written: HashSet<View>,
 }
@@ -27,18 +27,18 @@ impl<'a> Recorder<'a> {
         Recorder { plan, written: HashSet::new() }
     }
 
-    /// [`Dims::ACC`](crate::kernel::Dims::ACC) of the next contribution to an activation's gradient.
+    /// Returns [`Dims::ACC`](crate::kernel::Dims::ACC) of the next contribution to an activation's gradient.
     pub fn contribution(&mut self, grad: View) -> u32 {
         let first = self.written.insert(grad);
         (if first { Accumulate::Set } else { Accumulate::Add }) as u32
     }
 
-    /// [`Dims::ACC`](crate::kernel::Dims::ACC) of the next contribution to the gradients of those parameters that are trained, which
-    /// live on over the micro-batches of an update; `None` if none is.
+    /// Returns [`Dims::ACC`](crate::kernel::Dims::ACC) of the next contribution to the gradients of those of `params`
+    /// that are trained, which accumulate over the micro-batches of an update; `None` if none of them is trained.
     ///
     /// # Panics
     ///
-    /// If only some of the gradients have been written: one dispatch treats all of them alike.
+    /// If only some of the gradients have been written: one dispatch treats all of them in the same way.
     pub fn parameters(&mut self, params: &[Var]) -> Option<u32> {
         let grads: Vec<View> = params.iter().filter(|p| p.has_grad()).map(|p| p.grad).collect();
         let first = grads.iter().filter(|grad| self.written.insert(**grad)).count();

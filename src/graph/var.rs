@@ -2,10 +2,10 @@
 
 use crate::plan::View;
 
-/// Whether what an op computes begins or joins the residual stream, whose values share one gradient.
+/// Whether the output of an op begins or joins the residual stream, whose values share one gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joins {
-    /// It does.
+    /// It begins or joins the stream.
     Stream,
     /// It has a gradient of its own.
     Nothing,
@@ -17,25 +17,25 @@ pub enum Joins {
 /// value's own view and is not used.
 #[derive(Clone, Copy, Debug)]
 pub struct Var {
-    /// Where the value is.
+    /// The view of the value.
     pub value: View,
-    /// Where its gradient is.
+    /// The view of its gradient.
     pub grad: View,
 }
 
 impl Var {
-    /// A value without a gradient.
+    /// Creates a value without a gradient.
     pub(crate) fn constant(value: View) -> Var {
         Var { value, grad: value }
     }
 
-    /// Whether the backward pass is to find a gradient.
+    /// Whether the backward pass computes a gradient.
     pub fn has_grad(self) -> bool {
         self.grad != self.value
     }
 }
 
-/// Whether any of these has a gradient, and so has what is computed from them.
+/// Whether any of these values has a gradient, so that a value computed from them has one too.
 pub fn any_grad(from: &[Var]) -> bool {
     from.iter().any(|var| var.has_grad())
 }

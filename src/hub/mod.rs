@@ -1,4 +1,4 @@
-//! Models by name: Hugging Face's hub, its cache on this machine, its conventions.
+//! Models by name: Hugging Face's hub, its cache on this machine, and its conventions.
 //!
 //! ```text
 //! gpt2   openai-community/gpt2-medium   ORG/REPOSITORY@REVISION
@@ -10,9 +10,9 @@
 //!                           .no_exist/COMMIT/    files that the repository does not have
 //! ```
 //!
-//! What is in the cache is used without asking the hub whether there is something newer. The crate hf-hub has the same
-//! layout; its version 1 needs tokio, reqwest and 284 crates in all, and version 0.5 neither checks what it
-//! brings nor knows `HF_TOKEN`, `HF_HUB_CACHE` and `HF_HUB_OFFLINE`.
+//! Files in the cache are used without checking the hub for newer ones. The crate hf-hub has the same
+//! layout; its version 1 needs tokio, reqwest and 284 crates in all, and version 0.5 neither verifies its
+//! downloads nor supports `HF_TOKEN`, `HF_HUB_CACHE` and `HF_HUB_OFFLINE`.
 
 mod snapshot;
 
@@ -27,10 +27,10 @@ use snapshot::Snapshot;
 pub use crate::repository::{ModelName, name_of};
 
 const ENDPOINT: &str = "https://huggingface.co";
-/// What can stand where a model is asked for.
+/// The accepted forms of a model's name, for hints.
 const CHOICES: &str = "a model is a folder, a run's folder, a .safetensors file, or a name on the hub such as gpt2 or org/name";
 
-/// How far the download of one file is.
+/// The progress of the download of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The file's name in the repository.
@@ -41,13 +41,13 @@ pub struct Progress {
     pub total_bytes: Option<u64>,
 }
 
-/// The files of the model that somebody named: a model folder, a run's folder (its best model, or else its last), a
-/// safetensors file with config.json beside it, or a name on the hub, whose files are downloaded unless they are on this
-/// machine; so is the model of a folder of adapters. A local path takes precedence over a hub name.
+/// Finds the files of a named model: a model folder, a run's folder (its best model, or else its last), a safetensors
+/// file with config.json beside it, or a name on the hub, whose files are downloaded unless they are on this machine.
+/// For a folder of adapters, their model is downloaded too. A local path takes precedence over a hub name.
 ///
 /// # Errors
 ///
-/// If there is no such path, the run has no model yet, or as [`Hub::fetch`].
+/// If there is no such path, the run has no model yet, or [`Hub::fetch`] fails.
 pub fn find_model(named: &Path, progress: &mut dyn FnMut(Progress)) -> Result<PathBuf> {
     if named.exists() {
         let found = checkpoint::model_at(named)?;
@@ -62,7 +62,7 @@ pub fn find_model(named: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Pa
     Hub::from_env()?.fetch(&name, progress)
 }
 
-/// Downloads the model that the adapters in a folder belong to, if it is one on the hub and not on this machine.
+/// Downloads the model that the adapters in a folder belong to, if it is a hub model and not on this machine.
 fn fetch_base(found: &Path, progress: &mut dyn FnMut(Progress)) -> Result<()> {
     if let Some(name) = checkpoint::base_on_hub(found)? {
         let fetched = Hub::from_env().and_then(|hub| hub.fetch(&name, progress));
@@ -71,7 +71,7 @@ fn fetch_base(found: &Path, progress: &mut dyn FnMut(Progress)) -> Result<()> {
     checkpoint::model_folder(found).map(drop)
 }
 
-/// The hub as this machine sees it.
+/// The hub with this machine's settings.
 #[derive(Clone)]
 pub struct Hub {
     endpoint: String,
@@ -81,12 +81,12 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// By the variables that Hugging Face's tools have: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN` (or the
+    /// Uses the variables of Hugging Face's tools: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN` (or the
     /// file that `HF_TOKEN_PATH` names, or `token` in `HF_HOME`) and `HF_HUB_OFFLINE`.
     ///
     /// # Errors
     ///
-    /// If the user has no home folder and no variable says where the cache is.
+    /// If the user has no home folder and no variable sets the cache folder.
     pub fn from_env() -> Result<Hub> {
         let (home, cache) = repository::folders()?;
         let token_file = variable("HF_TOKEN_PATH").map(PathBuf::from);
@@ -109,13 +109,13 @@ impl Hub {
         })
     }
 
-    /// The model folder of a repository, whose files are downloaded if they are not in the cache: the configuration
-    /// first, so that what is no GPT-2 is refused before gigabytes of it are here.
+    /// Returns the model folder of a repository, and downloads its files if they are not in the cache. The
+    /// configuration comes first, so that a model other than a GPT-2 is rejected before gigabytes of it are downloaded.
     ///
     /// # Errors
     ///
-    /// If there is no such repository or it may not be read, it has no GPT-2 in safetensors, the hub cannot be
-    /// reached, what comes is not what the hub announced, or the cache cannot be written.
+    /// If there is no such repository or access is denied, it has no GPT-2 in safetensors, the hub cannot be
+    /// reached, a download differs from the hub's announcement, or the cache cannot be written.
     pub fn fetch(&self, name: &ModelName, progress: &mut dyn FnMut(Progress)) -> Result<PathBuf> {
         let mut snapshot = Snapshot::new(self, name, progress);
         let config = snapshot.need("config.json")?;

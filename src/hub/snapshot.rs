@@ -1,4 +1,4 @@
-//! The files of one repository at one commit: found in the cache, or brought from the hub.
+//! The files of one repository at one commit: found in the cache, or downloaded from the hub.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,20 +13,20 @@ use crate::error::{Error, Result};
 use crate::files::{self, sha256};
 use crate::repository::{ModelName, is_commit};
 
-/// Redirections within the hub: a repository that was renamed, a file that lies elsewhere.
+/// The maximum number of redirections within the hub, for a renamed repository or a moved file.
 const MOST_REDIRECTIONS: usize = 5;
 
-/// What the hub says about a file before it is downloaded.
+/// The hub's information about a file before it is downloaded.
 struct About {
-    /// The commit that the revision is.
+    /// The commit of the revision.
     commit: String,
-    /// The file's hash, under which the cache keeps it: SHA-256 of large files, git's of small ones.
+    /// The file's hash, which names it in the cache: SHA-256 for large files, git's hash for small ones.
     etag: String,
-    /// The file's length, if the hub said.
+    /// The file's length, if the hub announced it.
     bytes: Option<u64>,
 }
 
-/// A repository at a commit, which is known from the first file on.
+/// A repository at a commit, which is known after the first file.
 pub(super) struct Snapshot<'a> {
     hub: &'a Hub,
     name: &'a ModelName,
@@ -51,20 +51,20 @@ impl<'a> Snapshot<'a> {
         Snapshot { hub, name, progress, agent, authorization, folder, commit }
     }
 
-    /// A file without which there is no model.
+    /// Returns a file that the model requires.
     ///
     /// # Errors
     ///
-    /// As [`Snapshot::get`]; or if the repository does not have it.
+    /// As [`Snapshot::get`]; or if the repository does not have the file.
     pub(super) fn need(&mut self, file: &str) -> Result<PathBuf> {
         self.get(file)?.ok_or_else(|| self.without(file))
     }
 
-    /// model.safetensors, or the shards of its index.
+    /// Gets model.safetensors, or the shards of its index.
     ///
     /// # Errors
     ///
-    /// As [`Snapshot::get`]; or if there are neither.
+    /// As [`Snapshot::get`]; or if the repository has neither.
     pub(super) fn weights(&mut self, folder: &Path) -> Result<()> {
         if self.get(checkpoint::WEIGHTS)?.is_some() {
             return Ok(());
@@ -88,13 +88,13 @@ impl<'a> Snapshot<'a> {
         Err(self.without(checkpoint::WEIGHTS))
     }
 
-    /// A file's path in the cache, downloaded if it is not there; `None` if the repository does not have it, or
-    /// nothing may be asked of the hub.
+    /// Returns a file's path in the cache, and downloads the file if it is not there; `None` if the repository does not
+    /// have it, or requests to the hub are forbidden.
     ///
     /// # Errors
     ///
-    /// If the hub cannot be reached or refuses, what comes is not what was announced, another process downloads it,
-    /// or the cache cannot be written.
+    /// If the hub cannot be reached or refuses the request, the download differs from the announcement, another process
+    /// is downloading it, or the cache cannot be written.
     pub(super) fn get(&mut self, file: &str) -> Result<Option<PathBuf>> {
         if let Some(commit) = &self.commit {
             let path = self.folder.join("snapshots").join(commit).join(file);
@@ -128,14 +128,14 @@ impl<'a> Snapshot<'a> {
         Ok(Some(path))
     }
 
-    /// Brings a file to `blob`, whole.
+    /// Downloads a file to `blob` completely.
     fn download(&mut self, file: &str, about: &About, blob: &Path) -> Result<()> {
         make_parent(blob)?;
         let part_path = blob.with_file_name(format!("{}.incomplete", about.etag));
         let refused = |cause: std::io::Error| Error::io("writing", &part_path, &cause);
         let mut part = open_alone(&format!("{} of {}", file, self.name), &part_path)?;
         if blob.exists() {
-            // Another process brought it since we looked.
+            // Another process has downloaded it since the check.
             return fs::remove_file(&part_path).map_err(refused);
         }
         let url = self.url(file);
@@ -155,7 +155,7 @@ impl<'a> Snapshot<'a> {
         fs::rename(&part_path, blob).map_err(refused)
     }
 
-    /// Checks a file's length, and its hash where that is one of the bytes alone.
+    /// Checks a file's length, and also its hash if that depends only on the file's bytes.
     fn check(&self, file: &str, about: &About, path: &Path) -> Result<()> {
         let wrong = |what: String| {
             self.failed(file, &what)
@@ -177,7 +177,7 @@ impl<'a> Snapshot<'a> {
         Ok(())
     }
 
-    /// What the hub says about a file; `None` if the repository does not have it.
+    /// Requests the hub's information about a file; `None` if the repository does not have it.
     fn ask(&self, file: &str) -> Result<Option<About>> {
         let response = patiently(|| self.head(file));
         let response = response.map_err(|cause| self.failed(file, &cause))?;
@@ -209,7 +209,7 @@ impl<'a> Snapshot<'a> {
         Ok(Some(about))
     }
 
-    /// The head of the hub's answer about a file, not that of the server to which it sends those who want the bytes.
+    /// Returns the headers of the hub's answer about a file, not of the server to which downloads are redirected.
     fn head(&self, file: &str) -> Result<Response<Body>, Failure> {
         let mut url = self.url(file);
         for _ in 0..MOST_REDIRECTIONS {
@@ -231,7 +231,7 @@ impl<'a> Snapshot<'a> {
         Err(Failure::Final("the server redirects in circles".to_owned()))
     }
 
-    /// The hub's scheme and host, without the path that a mirror may lie under.
+    /// Returns the hub's scheme and host, without the path of a mirror.
     fn origin(&self) -> &str {
         let endpoint = self.hub.endpoint.as_str();
         let host = endpoint.find("://").map_or(0, |at| at + 3);
@@ -243,7 +243,7 @@ impl<'a> Snapshot<'a> {
         format!("{}/{}/resolve/{revision}/{file}", self.hub.endpoint, self.name.repository)
     }
 
-    /// A file could not be brought.
+    /// Returns the error for a failed download.
     fn failed(&self, file: &str, cause: &str) -> Error {
         Error::input(format!("downloading {}: {cause}", self.url(file))).hint(format!(
             "run it again to go on where it stopped; HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1 takes what is in the \
@@ -252,7 +252,7 @@ impl<'a> Snapshot<'a> {
         ))
     }
 
-    /// The hub does not say whether there is such a repository.
+    /// Returns the error for an answer of the hub that does not tell whether the repository exists.
     fn unknown(&self, status: u16) -> Error {
         let (name, endpoint) = (self.name, &self.hub.endpoint);
         let error = Error::input(format!(
@@ -265,7 +265,7 @@ impl<'a> Snapshot<'a> {
         })
     }
 
-    /// There is no such file, here or on the hub.
+    /// Returns the error for a missing file, on this machine or on the hub.
     fn without(&self, file: &str) -> Error {
         let name = self.name;
         if self.hub.offline {
@@ -281,7 +281,7 @@ impl<'a> Snapshot<'a> {
     }
 }
 
-/// A header that is text.
+/// Returns a header that is text.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
@@ -296,7 +296,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     files::write_bytes(path, bytes)
 }
 
-/// Gives a blob its name in a snapshot: a link, or where the system has none, the file itself.
+/// Gives a blob its name in a snapshot: creates a link, or if the system has none, moves the file itself.
 fn link(blob: &Path, path: &Path) -> Result<()> {
     make_parent(path)?;
     let target = Path::new("../../blobs").join(blob.file_name().unwrap_or_default());

@@ -1,6 +1,6 @@
-//! The constants that Rust and WGSL both have: one header, which is part of every shader.
+//! The constants that Rust and WGSL share: one header, which is part of every shader.
 //!
-//! A constant of a module has the module's name before its own in WGSL: `state::SKIP` is `STATE_SKIP`.
+//! In WGSL, a constant of a module has the module's name as a prefix: `state::SKIP` is `STATE_SKIP`.
 
 use std::fmt::Write;
 use std::sync::LazyLock;
@@ -9,13 +9,13 @@ use super::dims::{Accumulate, Decay, LossScale};
 use super::rows::{self, slot};
 use super::{grid, state};
 
-/// Gradients that one workgroup of the norm reduces.
+/// The number of gradients that one workgroup of the norm reduces.
 pub const NORM_BLOCK: u32 = 1 << 14;
-/// Numbers that it leaves.
+/// The number of values that this workgroup writes.
 pub const NORM_PARTIAL_LEN: u32 = 3;
 /// √(2/π), in the tanh form of GELU.
 pub const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
-/// The factor of x³ there.
+/// The factor of x³ in the tanh form of GELU.
 pub const GELU_CUBIC: f64 = 0.044_715;
 
 /// The integers, by their names in WGSL.
@@ -51,7 +51,7 @@ const INTEGERS: &[(&str, u32)] = &[
 /// The real numbers.
 const REALS: &[(&str, f64)] = &[("GELU_SCALE", GELU_SCALE), ("GELU_CUBIC", GELU_CUBIC)];
 
-/// The header: a WGSL declaration of each constant.
+/// Returns the header: a WGSL declaration of each constant.
 pub fn header() -> &'static str {
     static HEADER: LazyLock<String> = LazyLock::new(|| {
         let mut text = String::new();

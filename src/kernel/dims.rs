@@ -11,13 +11,13 @@ use bytemuck::{Pod, Zeroable};
 pub struct Dims {
     /// Batch size: sequences.
     pub B: u32,
-    /// Time: positions a sequence.
+    /// Time: positions per sequence.
     pub T: u32,
     /// Channels of the input.
     pub C: u32,
     /// Channels of the output.
     pub OC: u32,
-    /// Attention heads: those of the queries.
+    /// Attention heads of the queries.
     pub NH: u32,
     /// Vocabulary: rows of the slice of the token table, or columns of the logits.
     pub V: u32,
@@ -33,13 +33,13 @@ pub struct Dims {
     pub LD: u32,
     /// Where a slice begins: its first row of the token table, or its first column of the logits.
     pub START: u32,
-    /// What happens to what an [`Access::Acc`](crate::kernel::Access::Acc) holds; one of [`Accumulate`], as a number.
+    /// Whether an [`Access::Acc`](crate::kernel::Access::Acc) is added to or overwritten: an [`Accumulate`] number.
     pub ACC: u32,
-    /// Tells apart what draws random numbers, or names a [`Decay`] or a [`LossScale`].
+    /// Identifies the op that draws random numbers, or a [`Decay`] or a [`LossScale`].
     pub ID: u32,
-    /// What layer normalisation adds to the variance.
+    /// The number that layer normalisation adds to the variance.
     pub EPS: f32,
-    /// What low-rank adapters multiply by.
+    /// The factor of low-rank adapters.
     pub SCALE: f32,
     /// Channels of an attention head.
     pub HS: u32,
@@ -59,20 +59,20 @@ pub struct Dims {
     pub Q_HEAD: u32,
     /// Elements from one head of a key, and of a value, to the next.
     pub K_HEAD: u32,
-    /// Sequences that generation works on at once; 0 outside of generation. Where it is not 0, the bits of a row do
-    /// not depend on the rows beside it, nor on their number.
+    /// Sequences that generation processes at once; 0 outside of generation. If it is not 0, the bits of a row do
+    /// not depend on the other rows, nor on their number.
     pub SLOTS: u32,
-    /// Where the part of a grid that a GPU computes at once begins: its first column and its first row.
+    /// The start of the part of a grid that a GPU computes at once: its first column and its first row.
     pub FIRST: [u32; 2],
 }
 
 impl Dims {
-    /// The rows of an activation: one for each position of each sequence.
+    /// Returns the number of rows of an activation: one for each position of each sequence.
     pub fn rows(&self) -> usize {
         self.B as usize * self.T as usize
     }
 
-    /// The sizes that say where attention's heads lie, by name.
+    /// Returns the sizes that describe the layout of attention's heads, by name.
     fn heads(&self) -> [(&'static str, u32); 9] {
         [
             ("HS", self.HS),
@@ -89,7 +89,7 @@ impl Dims {
 }
 
 impl std::fmt::Display for Dims {
-    /// Every size that is not 0, as ` B=2 T=3 EPS=1e-5`. [`Dims::FIRST`] is left out: a plan does not have it.
+    /// Writes every size that is not 0, as ` B=2 T=3 EPS=1e-5`. [`Dims::FIRST`] is left out: a plan does not set it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Dims { B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, SCALE, SLOTS, .. } =
             *self;
@@ -107,15 +107,16 @@ impl std::fmt::Display for Dims {
     }
 }
 
-/// Whether an [`Access::Acc`](crate::kernel::Access::Acc) is added to or starts afresh: [`Dims::ACC`].
+/// Whether an [`Access::Acc`](crate::kernel::Access::Acc) is added to or overwritten: [`Dims::ACC`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Accumulate {
-    /// Adds to what is there.
+    /// Adds to the existing values.
     Add = 0,
-    /// Overwrites: the first contribution in a phase.
+    /// Overwrites the values: the first contribution in a phase.
     Set = 1,
-    /// Overwrites in the first micro-batch of an update ([`Step::accumulate`](crate::kernel::Step::accumulate) 0), adds in the others.
+    /// Overwrites in the first micro-batch of an update ([`Step::accumulate`](crate::kernel::Step::accumulate) 0),
+    /// adds in the others.
     SetFirst = 2,
 }
 
@@ -123,11 +124,11 @@ pub enum Accumulate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Decay {
-    /// None.
+    /// No decay.
     Off = 0,
     /// Decoupled: the parameter shrinks by lr · decay.
     Decoupled = 1,
-    /// Coupled: decay · parameter joins the gradient.
+    /// Coupled: decay · parameter is added to the gradient.
     Coupled = 2,
 }
 
@@ -135,8 +136,8 @@ pub enum Decay {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum LossScale {
-    /// It stays as it is.
+    /// It stays constant.
     Fixed = 0,
-    /// It grows and falls: [`crate::ops::global_norm`].
+    /// It rises and falls: [`crate::ops::global_norm`].
     Dynamic = 1,
 }

@@ -1,12 +1,12 @@
-//! How the numbers of a buffer lie in memory.
+//! The memory formats of the numbers in a buffer.
 
 use std::fmt;
 
-/// A storage format: blocks of so many elements in so many bytes.
+/// A storage format: blocks with a fixed number of elements and of bytes.
 ///
-/// A plain number is a block of one element. A quantised format has several elements in a block, which
-/// share a scale: ranges of them begin and end between blocks. To add a format: a constant here, its arm
-/// in the memory of the CPU backend, and the operands that take it ([`Arg::takes`](super::Arg::takes)).
+/// A plain number is a block of one element. A quantised format has several elements in a block, which share a
+/// scale; ranges of elements begin and end at block boundaries. To add a format, add a constant here, its arm
+/// in the memory of the CPU backend, and the operands that accept it ([`Arg::takes`](super::Arg::takes)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Format {
     /// The name in plans and messages.
@@ -20,7 +20,7 @@ pub struct Format {
 }
 
 impl Format {
-    /// A number of single precision; of double precision in the CPU backend's proofs.
+    /// A number of single precision; of double precision in the CPU backend's tests.
     pub const F32: Format = Format::plain("f32", 4);
     /// A number of half precision.
     pub const F16: Format = Format::plain("f16", 2);
@@ -31,11 +31,11 @@ impl Format {
         Format { name, block_len: 1, block_bytes: bytes, wgsl: name }
     }
 
-    /// Bytes of `len` elements on a device.
+    /// Returns the bytes of `len` elements on a device.
     ///
     /// # Panics
     ///
-    /// If `len` is no whole number of blocks.
+    /// If `len` is not a whole number of blocks.
     pub fn bytes(self, len: usize) -> u64 {
         assert!(self.is_whole(len), "{len} elements of {self} end within a block");
         (len / self.block_len) as u64 * self.block_bytes as u64
@@ -46,7 +46,7 @@ impl Format {
         len.is_multiple_of(self.block_len)
     }
 
-    /// The fewest elements that are whole blocks and fill a multiple of `bytes`.
+    /// Returns the smallest number of elements that are whole blocks and fill a multiple of `bytes`.
     pub fn elements_per(self, bytes: u64) -> usize {
         let mut common = (self.block_bytes as u64, bytes);
         while common.1 > 0 {

@@ -1,16 +1,16 @@
-//! Grids: how many workgroups a dispatch has.
+//! Grids: the number of workgroups of a dispatch.
 
 use super::dims::Dims;
 
-/// What WebGPU guarantees of each dimension of a grid.
+/// The size that WebGPU guarantees for each dimension of a grid.
 pub const LARGEST: u32 = 65_535;
 
-/// `groups` workgroups in rows of at most [`LARGEST`]; `group_index` in WGSL undoes it.
+/// Arranges `groups` workgroups in rows of at most [`LARGEST`]; `group_index` in WGSL is the inverse.
 pub fn fold(groups: u32) -> [u32; 3] {
     [groups.clamp(1, LARGEST), groups.div_ceil(LARGEST).max(1), 1]
 }
 
-/// Cuts a grid into about `parts` parts of whole rows (of a single row: of columns): each with
+/// Cuts a grid into about `parts` parts of whole rows (a single row: of columns); returns for each part
 /// [`Dims::FIRST`] and its size.
 ///
 /// ```
@@ -28,32 +28,32 @@ pub fn split([x, y, z]: [u32; 3], parts: u32) -> Vec<([u32; 2], [u32; 3])> {
     (0..len).step_by(most as usize).map(part).collect()
 }
 
-/// B · T.
+/// Returns B · T.
 pub fn row_count(dims: &Dims) -> u32 {
     dims.B * dims.T
 }
 
-/// One workgroup a row of B · T.
+/// Returns one workgroup per row of B · T.
 pub fn rows(dims: &Dims, _: &[usize]) -> [u32; 3] {
     fold(dims.B * dims.T)
 }
 
-/// One workgroup 8 of `rows` rows.
+/// Returns one workgroup per 8 of `rows` rows.
 pub fn eight_rows(rows: u32) -> [u32; 3] {
     fold(rows.div_ceil(8))
 }
 
-/// One workgroup 1024 elements of the last argument.
+/// Returns one workgroup per 1024 elements of the last argument.
 pub fn vectors(_: &Dims, lens: &[usize]) -> [u32; 3] {
     fold(lens.last().map_or(1, |&len| len.div_ceil(1024)) as u32)
 }
 
-/// One invocation of 256 an element of the last argument.
+/// Returns one invocation, in workgroups of 256, per element of the last argument.
 pub fn elements(_: &Dims, lens: &[usize]) -> [u32; 3] {
     fold(lens.last().map_or(1, |&len| len.div_ceil(256)) as u32)
 }
 
-/// One workgroup a tile of a matrix, both in rows and columns.
+/// Returns one workgroup per tile of a matrix, both in rows and columns.
 pub fn tiles(matrix: [u32; 2], tile: [u32; 2]) -> [u32; 3] {
     [matrix[1].div_ceil(tile[1]), matrix[0].div_ceil(tile[0]), 1]
 }

@@ -1,4 +1,4 @@
-//! What a kernel is: a name, a signature, a CPU twin, and the WGSL variants that obey both.
+//! Kernels: a name, a signature, a CPU twin, and the WGSL variants that must match both.
 
 pub mod constants;
 mod dims;
@@ -26,23 +26,23 @@ pub use variant::{Needs, Variant, always, four_channels};
 
 /// A kernel: `args[i]` is `@group(0) @binding(i + 1)`; binding 0 is [`Dims`].
 ///
-/// What is read comes first, then what is written. Bind group 1 holds [`Step`].
+/// Buffers that are read come first, then those that are written. Bind group 1 holds [`Step`].
 pub struct Kernel {
-    /// The stem of the WGSL file, the pipeline's label, the profiler's and the benchmark's row.
+    /// The stem of the WGSL file, the label of the pipeline, and the row of the profiler and the benchmarks.
     pub name: &'static str,
     /// The buffers.
     pub args: &'static [Arg],
     /// The specification: plain loops.
     pub twin: Twin,
-    /// The CPU kernel where speed matters; without one the twin runs.
+    /// The CPU kernel, where speed matters; if there is none, the twin runs.
     pub cpu: Option<Run<f32>>,
     /// Floating-point operations of one dispatch.
     pub flops: fn(&Dims) -> u64,
-    /// The largest error that an implementation may have beside the twin, relative to the largest value of what is
-    /// written: both sum in single precision, in different orders.
+    /// The largest error that an implementation may have compared with the twin, relative to the largest output value:
+    /// both sum in single precision, in different orders.
     pub tolerance: f32,
-    /// WGSL implementations: the portable one first, which runs everywhere; without a measurement the
-    /// last that an adapter can run is taken.
+    /// WGSL implementations: the portable one, which runs everywhere, comes first; without a measurement the
+    /// last one that an adapter can run is used.
     pub variants: &'static [Variant],
 }
 

@@ -1,17 +1,17 @@
-//! The tables of generation: which rows a replay works on, and what each slot draws its token by.
+//! The tables of generation: the rows that a replay processes, and how each slot draws its token.
 //!
-//! Both are integers that the host writes between two replays. A *slot* holds one sequence: its tokens, its keys and
-//! values. A *row* is one new token of a slot at a position of its sequence. Whatever a kernel reads from a table and
-//! indexes by, it compares with a size first.
+//! Both contain integers that the host writes between two replays. A *slot* holds one sequence: its tokens, its keys
+//! and values. A *row* is one new token of a slot at a position of its sequence. A kernel compares every index that it
+//! reads from a table with a size before it uses it.
 
 use super::dims::Dims;
 
-/// Words of a row: its slot, its position, and the first position that it sees.
+/// The words of a row: its slot, its position, and the first position that it sees.
 pub const ROW_WORDS: usize = 3;
 
-/// The words of a slot. A real number takes two: an f32, and what rounding to it left, as another.
+/// The words of a slot. A real number takes two words: an f32, and its rounding error as another f32.
 pub mod slot {
-    /// The row that its token is drawn after.
+    /// The row after which its token is drawn.
     pub const ROW: usize = 0;
     /// The key of the random number, two words.
     pub const SEED: usize = 1;
@@ -25,14 +25,14 @@ pub mod slot {
     pub const MIN_P: usize = 8;
     /// [`Draw::repetition_penalty`](super::Draw::repetition_penalty).
     pub const REPETITION_PENALTY: usize = 10;
-    /// How many there are.
+    /// The number of words.
     pub const WORDS: usize = 12;
 }
 
-/// The slot of a row that is masked, and the row of a slot that draws nothing.
+/// The slot of a masked row, and the row of a slot that draws nothing.
 pub const NONE: u32 = u32::MAX;
 
-/// Where a row of generation is, and what it sees.
+/// The place of a row of generation, and the positions that it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The slot whose sequence it belongs to.
@@ -44,8 +44,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Of row `row`, by the table `rows` (T,[`ROW_WORDS`]); `None` if it is masked. A row sees itself, whatever first
-    /// key the table names.
+    /// Returns the place of row `row` in the table `rows` (T,[`ROW_WORDS`]); `None` if it is masked. A row always sees
+    /// itself, even if the table names a later first key.
     pub fn of_row(dims: &Dims, rows: &[u32], row: usize) -> Option<Place> {
         let words = &rows[row * ROW_WORDS..][..ROW_WORDS];
         let (slot, position) = (words[0], words[1]);
@@ -56,31 +56,31 @@ impl Place {
         })
     }
 
-    /// How many positions it sees.
+    /// Returns the number of positions that it sees.
     pub fn keys(self) -> usize {
         self.position + 1 - self.first_key
     }
 
-    /// The words of a row.
+    /// Returns the words of a row.
     pub fn words(self) -> [u32; ROW_WORDS] {
         [self.slot, self.position, self.first_key].map(|n| n as u32)
     }
 }
 
-/// What a replay does to one slot: it feeds tokens of the slot's sequence, and may draw the next one.
+/// The work of a replay on one slot: it feeds tokens of the slot's sequence, and may draw the next one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Feed {
     /// The slot.
     pub slot: usize,
     /// The position of the first token.
     pub position: usize,
-    /// How many tokens.
+    /// The number of tokens.
     pub count: usize,
-    /// How the token after them is drawn; `None`: neither are logits computed nor is a token drawn.
+    /// How the token after them is drawn; `None`: no logits are computed and no token is drawn.
     pub draw: Option<Draw>,
 }
 
-/// What both tables hold for a replay of `rows` rows: `rows` (rows,[`ROW_WORDS`]) and `slots` (slots,[`slot::WORDS`]).
+/// Returns both tables for a replay of `rows` rows: `rows` (rows,[`ROW_WORDS`]) and `slots` (slots,[`slot::WORDS`]).
 pub fn tables(feeds: &[Feed], rows: usize, slots: usize) -> [Vec<u32>; 2] {
     let mut places = vec![];
     let mut draws = vec![NONE; slots * slot::WORDS];
@@ -101,15 +101,15 @@ pub fn tables(feeds: &[Feed], rows: usize, slots: usize) -> [Vec<u32>; 2] {
 pub struct Draw {
     /// The key of the random number.
     pub seed: [u32; 2],
-    /// Tokens that top-k keeps; 0: all.
+    /// The number of tokens that top-k keeps; 0: all.
     pub top_k: u32,
     /// Divides the logits; 0: greedy.
     pub temperature: f64,
     /// The mass that nucleus sampling keeps; 1: all.
     pub top_p: f64,
-    /// The least probability relative to the largest; 0: all.
+    /// The smallest probability that is kept, relative to the largest; 0: all.
     pub min_p: f64,
-    /// Divides positive and multiplies negative logits of tokens seen before; 1: none.
+    /// Divides positive and multiplies negative logits of tokens seen before; 1: no penalty.
     pub repetition_penalty: f64,
 }
 
@@ -127,7 +127,7 @@ impl Default for Draw {
 }
 
 impl Draw {
-    /// The words of a slot that draws so after row `row`.
+    /// Returns the words of a slot that draws in this way after row `row`.
     pub fn words(&self, row: u32) -> [u32; slot::WORDS] {
         let mut words = [0; slot::WORDS];
         words[slot::ROW] = row;
@@ -144,8 +144,8 @@ impl Draw {
         words
     }
 
-    /// What slot number `of` draws by, by the table `slots` (SLOTS,[`slot::WORDS`]), and after which of `rows` rows; `None`
-    /// if it draws nothing.
+    /// Returns the row (of `rows` rows) after which slot number `of` draws, and its settings, from the table `slots`
+    /// (SLOTS,[`slot::WORDS`]); `None` if it draws nothing.
     pub fn of_slot(slots: &[u32], of: usize, rows: usize) -> Option<(usize, Draw)> {
         let words = &slots[of * slot::WORDS..][..slot::WORDS];
         let real = |at: usize| join(words[at], words[at + 1]);
@@ -162,13 +162,13 @@ impl Draw {
     }
 }
 
-/// The bits of the nearest f32, and of what is left.
+/// Returns the bits of the nearest f32 and of the rounding error.
 fn split(x: f64) -> [u32; 2] {
     let nearest = x as f32;
     [nearest.to_bits(), ((x - f64::from(nearest)) as f32).to_bits()]
 }
 
-/// What [`split`] was given, to twice the digits of an f32.
+/// Returns the number that was passed to [`split`], to twice the digits of an f32.
 fn join(nearest: u32, left: u32) -> f64 {
     f64::from(f32::from_bits(nearest)) + f64::from(f32::from_bits(left))
 }

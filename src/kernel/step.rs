@@ -1,21 +1,21 @@
-//! What the host changes between two replays of a phase: one struct that every kernel reads.
+//! The values that the host changes between two replays of a phase: one struct that every kernel reads.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::dims::{Accumulate, Dims};
 
-/// What the host knows and changes between two replays of a phase.
+/// The values that the host knows and changes between two replays of a phase.
 ///
-/// The CPU backend reads it as it is; a GPU gets [`Step::words`], a uniform.
+/// The CPU backend reads it directly; a GPU gets [`Step::words`], a uniform.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
-    /// 0 in the first micro-batch of an update, else 1: see [`Accumulate::SetFirst`].
+    /// 0 in the first micro-batch of an update, otherwise 1: see [`Accumulate::SetFirst`].
     pub accumulate: u32,
     /// The key of this replay's random numbers.
     pub seed: [u32; 2],
-    /// The share of activations that dropout drops, of 2³²; 0: none.
+    /// The share of activations that dropout drops, in units of 2⁻³²; 0: none.
     pub dropout: u32,
-    /// What each row's loss counts: 1 / (targets that count in all micro-batches of an update).
+    /// The weight of each row's loss: 1 / (targets that count in all micro-batches of an update).
     pub loss_scale: f64,
     /// The learning rate.
     pub learning_rate: f64,
@@ -23,7 +23,7 @@ pub struct Step {
     pub beta1: f64,
     /// Adam's decay of the second moment.
     pub beta2: f64,
-    /// Adam's term beside the root of the second moment.
+    /// The term that Adam adds to the root of the second moment.
     pub eps: f64,
     /// Weight decay.
     pub weight_decay: f64,
@@ -48,7 +48,7 @@ impl Default for Step {
     }
 }
 
-/// [`Step`] as `shaders/shared/step.wgsl` declares it.
+/// [`Step`] as declared in `shaders/shared/step.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 #[allow(missing_docs, reason = "the fields are Step's, and two logarithms")]
@@ -69,7 +69,7 @@ pub struct StepWords {
 }
 
 impl Step {
-    /// The uniform that a GPU reads.
+    /// Returns the uniform that a GPU reads.
     pub fn words(&self) -> StepWords {
         StepWords {
             accumulate: self.accumulate,
@@ -88,7 +88,7 @@ impl Step {
         }
     }
 
-    /// Whether an [`Access::Acc`](crate::kernel::Access::Acc) of a dispatch with these sizes is overwritten in this replay.
+    /// Whether this replay overwrites an [`Access::Acc`](crate::kernel::Access::Acc) of a dispatch with these sizes.
     pub fn overwrites(&self, dims: &Dims) -> bool {
         dims.ACC == Accumulate::Set as u32
             || (dims.ACC == Accumulate::SetFirst as u32 && self.accumulate == 0)

@@ -1,4 +1,4 @@
-//! The CPU's side of a kernel: its plain loops, and the buffers that they see.
+//! The CPU side of a kernel: its plain loops, and the buffers that they access.
 
 use bytemuck::Pod;
 
@@ -13,11 +13,11 @@ pub type Run<F> = fn(&Dims, &Step, Io<'_, F>);
 pub struct Twin {
     /// In single precision.
     pub f32: Run<f32>,
-    /// In double precision, for proofs.
+    /// In double precision, for tests.
     pub f64: Run<f64>,
 }
 
-/// The [`Twin`] of a generic function `fn name<F: Real>(&Dims, &Step, Io<F>)`.
+/// Creates the [`Twin`] of a generic function `fn name<F: Real>(&Dims, &Step, Io<F>)`.
 macro_rules! twin {
     ($function:ident) => {
         crate::kernel::Twin { f32: $function::<f32>, f64: $function::<f64> }
@@ -25,7 +25,7 @@ macro_rules! twin {
 }
 pub(crate) use twin;
 
-/// The buffers of one dispatch as the CPU sees them, each kind in signature order.
+/// The buffers of one dispatch for the CPU, each kind in signature order.
 pub struct Io<'a, F> {
     /// Real numbers that are read.
     pub inputs: Vec<&'a [F]>,
@@ -37,25 +37,25 @@ pub struct Io<'a, F> {
     pub words_out: Vec<&'a mut [u32]>,
 }
 
-/// Real numbers in signature order: read, then written.
+/// Real numbers in signature order: those that are read, then those that are written.
 type Reals<'a, F, const I: usize, const O: usize> = ([&'a [F]; I], [&'a mut [F]; O]);
 
 impl<'a, F> Io<'a, F> {
-    /// The buffers of a kernel without integers: `let ([x, weight], [out]) = io.reals();`
+    /// Returns the buffers of a kernel without integers: `let ([x, weight], [out]) = io.reals();`
     ///
     /// # Panics
     ///
-    /// If the numbers are not the signature's.
+    /// If the numbers of buffers do not match the signature.
     pub fn reals<const I: usize, const O: usize>(self) -> Reals<'a, F, I, O> {
         let (reals, [], []) = self.split();
         reals
     }
 
-    /// All buffers: `let (([dout], [dx]), [tokens], []) = io.split();`
+    /// Returns all buffers: `let (([dout], [dx]), [tokens], []) = io.split();`
     ///
     /// # Panics
     ///
-    /// If the numbers are not the signature's.
+    /// If the numbers of buffers do not match the signature.
     pub fn split<const I: usize, const O: usize, const W: usize, const WO: usize>(
         self,
     ) -> (Reals<'a, F, I, O>, [&'a [u32]; W], [&'a mut [u32]; WO]) {
@@ -68,15 +68,15 @@ impl<'a, F> Io<'a, F> {
     }
 }
 
-/// f32 or f64: what twins are generic over.
+/// f32 or f64: the type parameter of twins.
 pub trait Real: num_traits::Float + std::iter::Sum + Default + Send + Sync + Pod {
-    /// The nearest number to `x`.
+    /// Returns the nearest number to `x`.
     fn of(x: f64) -> Self;
-    /// The number in double precision.
+    /// Returns the number in double precision.
     fn f64(self) -> f64;
-    /// This precision's function of a twin.
+    /// Returns the function of a twin for this precision.
     fn twin(twin: &Twin) -> Run<Self>;
-    /// A kernel's CPU kernel, if it is of this precision.
+    /// Returns the CPU kernel, if this is its precision.
     fn cpu(kernel: Option<Run<f32>>) -> Option<Run<Self>>;
 }
 
@@ -116,7 +116,7 @@ impl Real for f64 {
     }
 }
 
-/// Adds to or overwrites `old`, as [`Step::overwrites`] says.
+/// Adds to or overwrites `old`, depending on [`Step::overwrites`].
 pub fn accumulate<F: Real>(old: &mut F, new: F, overwrite: bool) {
     *old = if overwrite { new } else { *old + new };
 }

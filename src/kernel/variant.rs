@@ -1,4 +1,4 @@
-//! The GPU's side of a kernel: WGSL texts, what they need of an adapter, and which dispatches they fit.
+//! The GPU side of a kernel: WGSL texts, their requirements for an adapter, and the dispatches that they fit.
 
 use super::constants;
 use super::dims::Dims;
@@ -8,26 +8,26 @@ use super::signature::Arg;
 /// One WGSL implementation of a kernel.
 #[derive(Clone, Copy)]
 pub struct Variant {
-    /// What it does differently; empty for the portable one. Its file is `KERNEL_WORD.wgsl` after the
-    /// name's first word, or the portable one's where only texts of `shaders/shared/` differ.
+    /// How it differs; empty for the portable variant. Its file is `KERNEL_WORD.wgsl`, where WORD is the name's
+    /// first word, or the portable variant's file if only texts of `shaders/shared/` differ.
     pub name: &'static str,
     /// The text of its file.
     pub wgsl: &'static str,
-    /// The texts of `shaders/shared/` that it uses beside those of every kernel.
+    /// The texts of `shaders/shared/` that it uses in addition to those of every kernel.
     pub shared: &'static [&'static str],
-    /// What it needs of an adapter beyond WebGPU's defaults.
+    /// The requirements for an adapter beyond WebGPU's defaults.
     pub needs: Needs,
-    /// Whether it computes a dispatch with these sizes, whose arguments have these formats.
+    /// Whether it can compute a dispatch with these sizes, whose arguments have these formats.
     pub fits: fn(&Dims, &[Format]) -> bool,
-    /// The largest error that it may have, where that is not its kernel's.
+    /// The largest error that it may have, if that differs from its kernel's.
     pub tolerance: Option<f32>,
-    /// Workgroups a dispatch, as a function of the sizes and the lengths of the arguments.
+    /// Returns the workgroups per dispatch, from the sizes and the lengths of the arguments.
     pub grid: fn(&Dims, &[usize]) -> [u32; 3],
 }
 
 impl Variant {
-    /// The whole WGSL text for the arguments `args` of its kernel, which have `formats`. What is not of the file comes last, so that
-    /// line numbers stay the file's own.
+    /// Returns the whole WGSL text for the arguments `args` of its kernel, which have `formats`. Text from outside of
+    /// the file comes last, so that line numbers are those of the file.
     pub fn source(&self, args: &[Arg], formats: &[Format]) -> String {
         const EVERY: &str = concat!(
             include_str!("../../shaders/shared/dims.wgsl"),
@@ -50,26 +50,26 @@ impl Variant {
     }
 }
 
-/// What a variant needs of an adapter beyond WebGPU's defaults, or what an adapter has.
+/// The requirements of a variant beyond WebGPU's defaults, or the capabilities of an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
     /// Arithmetic in half precision.
     pub f16: bool,
-    /// Operations within a subgroup of exactly this size; 0: none. An adapter has it if all its
+    /// Operations within a subgroup of exactly this size; 0: none. An adapter has this if all its
     /// subgroups are of this size.
     pub subgroup: u32,
     /// Operations within subgroups of any size from 8 to 64.
     pub subgroups: bool,
-    /// The edges of the square tiles of cooperative matrices, f16 with f32 sums: 8, 16, 8 + 16 or 0.
+    /// The edges of the square tiles of cooperative matrices, f16 with f32 sums: 8, 16, 8 + 16 (both) or 0.
     pub matrix_tiles: u32,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
-    /// Invocations a workgroup.
+    /// Invocations per workgroup.
     pub invocations: u32,
 }
 
 impl Needs {
-    /// Nothing beyond what WebGPU guarantees.
+    /// No requirements beyond the guarantees of WebGPU.
     pub const NOTHING: Needs = Needs {
         f16: false,
         subgroup: 0,
@@ -84,7 +84,7 @@ impl Needs {
     /// Operations within subgroups.
     pub const SUBGROUPS: Needs = Needs { subgroups: true, ..Needs::NOTHING };
 
-    /// Whether an adapter that has `has` can run it.
+    /// Whether an adapter with the capabilities `has` can run it.
     pub fn within(&self, has: &Needs) -> bool {
         (has.f16 || !self.f16)
             && (self.subgroup == 0 || self.subgroup == has.subgroup)
@@ -95,12 +95,12 @@ impl Needs {
     }
 }
 
-/// [`Variant::fits`] of what computes any sizes and formats.
+/// [`Variant::fits`] of variants that compute any sizes and formats.
 pub fn always(_: &Dims, _: &[Format]) -> bool {
     true
 }
 
-/// [`Variant::fits`] of what works on four channels at a time.
+/// [`Variant::fits`] of variants that process four channels at a time.
 pub fn four_channels(dims: &Dims, _: &[Format]) -> bool {
     dims.C > 0 && dims.C.is_multiple_of(4)
 }

@@ -1,4 +1,4 @@
-//! Single-precision matrix products of any strides.
+//! Single-precision matrix products with any strides.
 
 use gemm::Parallelism;
 
@@ -12,13 +12,13 @@ pub struct Matrix<'a> {
     col_stride: usize,
 }
 
-/// The length of slice that a matrix of these sizes reaches into.
+/// Returns the least length of a slice that holds a matrix of these sizes.
 fn reach(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> usize {
     if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + (cols - 1) * col_stride + 1 }
 }
 
 impl<'a> Matrix<'a> {
-    /// A matrix (rows, cols) whose rows begin `stride` elements apart.
+    /// Creates a matrix (rows, cols) whose rows begin `stride` elements apart.
     ///
     /// # Panics
     ///
@@ -28,34 +28,34 @@ impl<'a> Matrix<'a> {
         Matrix { data, rows, cols, row_stride: stride, col_stride: 1 }
     }
 
-    /// The number of rows.
+    /// Returns the number of rows.
     pub fn rows(self) -> usize {
         self.rows
     }
 
-    /// The number of columns.
+    /// Returns the number of columns.
     pub fn cols(self) -> usize {
         self.cols
     }
 
-    /// A row, if its elements are neighbours.
+    /// Returns a row of a matrix whose rows are contiguous.
     ///
     /// # Panics
     ///
-    /// If they are not, or there is no such row.
+    /// If the rows are not contiguous, or there is no such row.
     #[inline(always)]
     pub fn row(self, row: usize) -> &'a [f32] {
         assert!(self.col_stride == 1 && row < self.rows, "row {row} is not a slice");
         &self.data[row * self.row_stride..][..self.cols]
     }
 
-    /// `rows` rows from `first` on.
+    /// Returns `rows` rows from `first` on.
     fn rows_from(self, first: usize, rows: usize) -> Matrix<'a> {
         assert!(first + rows <= self.rows, "the rows are the matrix's");
         Matrix { data: &self.data[first * self.row_stride..], rows, ..self }
     }
 
-    /// The transposed matrix.
+    /// Returns the transposed matrix.
     pub fn t(self) -> Matrix<'a> {
         let Matrix { data, rows, cols, row_stride, col_stride } = self;
         let (rows, cols, row_stride, col_stride) = (cols, rows, col_stride, row_stride);
@@ -63,7 +63,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// What a product does to what its output holds.
+/// The effect of a product on its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Into {
     /// Overwrites it.
@@ -73,17 +73,16 @@ pub enum Into {
 }
 
 impl Into {
-    /// Overwrites if `overwrite`.
+    /// Returns `Set` if `overwrite`, else `Add`.
     pub fn set_if(overwrite: bool) -> Into {
         if overwrite { Into::Set } else { Into::Add }
     }
 }
 
-/// Rows of the output that are computed at a time: `gemm` makes a copy of `a`'s share of them where
-/// `a` is transposed.
+/// The number of rows of the output that are computed at a time: `gemm` copies these rows of `a` if `a` is transposed.
 const ROWS: usize = 4096;
 
-/// `out = factor · a · b`, or that added to `out`, whose rows begin `stride` elements apart; on all
+/// Computes `out = factor · a · b`, or adds the product to `out`, whose rows begin `stride` elements apart; on all
 /// threads.
 ///
 /// # Panics
@@ -103,7 +102,7 @@ pub fn product(
     }
 }
 
-/// [`product`] on the calling thread alone.
+/// Computes [`product`] on the calling thread alone.
 ///
 /// # Panics
 ///

@@ -1,30 +1,33 @@
-//! Products of a few rows, bound by the memory that the matrix comes from.
+//! Products with a few rows, limited by the bandwidth of the memory that the matrix is in.
 //!
-//! The sum of each number of a product runs in one order, whatever the number of rows and of threads, and whatever vectors
-//! the machine has: `PARTS` partial sums, each over a run of the weight's rows, in fours from the last of four to the
-//! first; then the partial sums in turn. So a row of generation has the same bits alone and among others.
+//! Each number of a product is summed in one order, independent of the number of rows, the number of threads and the
+//! width of the machine's vectors: there are `PARTS` partial sums, each over a run of the weight's rows, in groups of
+//! four from the last of the four to the first; then the partial sums are added in order. So a row of generation has
+//! the same bits alone and among others.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::math::simd::{self, LANES, vector_fn};
 
-/// Parts of the sum of a product; of a few rows each is a task.
+/// The number of parts of a product's sum; with a few rows each part is a task.
 const PARTS: usize = 8;
 
-/// The most rows that count as few: their product is bound by memory.
+/// The largest number of rows that counts as few: such a product is limited by memory bandwidth.
 const FEW: usize = 8;
 
-/// Columns that a few rows are multiplied by at a time, so that what is read of the weight stays in the first cache.
+/// The number of columns by which a few rows are multiplied at a time, so that the weight's values stay in the L1
+/// cache.
 const COLUMNS: usize = 512;
 
-/// The most columns of a task over several rows, whose sums are to stay in the second cache.
+/// The largest number of columns of a task over several rows, so that their sums stay in the L2 cache.
 const MOST_COLUMNS: usize = 2048;
 
-/// Rows of the weight that several rows are multiplied by at a time, so that memory is read in runs; a multiple of 4.
+/// The number of the weight's rows by which several rows are multiplied at a time, so that memory is read in runs; a
+/// multiple of 4.
 const DEPTH: usize = 32;
 
-/// `out (R,N) += x (R,K) · weight (K,N)`, of as many rows as there are in `x`, each a slice of its own.
+/// Computes `out (R,N) += x (R,K) · weight (K,N)`, for as many rows as there are in `x`, each a separate slice.
 ///
 /// # Panics
 ///
@@ -39,7 +42,8 @@ pub fn rows_product(out: &mut [f32], x: &[&[f32]], weight: &[f32]) {
     }
 }
 
-/// [`rows_product`] of a few rows: every task reads a run of whole rows, so that memory is read in its own order.
+/// Computes [`rows_product`] for a few rows: every task reads a run of whole rows, so that memory is read in its own
+/// order.
 fn few_rows_product(out: &mut [f32], x: &[&[f32]], weight: &[f32]) {
     let (n, k) = (out.len() / x.len(), x[0].len());
     let part = k.div_ceil(PARTS);
@@ -52,7 +56,7 @@ fn few_rows_product(out: &mut [f32], x: &[&[f32]], weight: &[f32]) {
 }
 
 vector_fn! {
-    /// `sums += x · weight`, where the weight's rows are those from `first` on: four of them at a time.
+    /// Computes `sums += x · weight`, where the weight's rows are those from `first` on, four at a time.
     fn add_part<'a>(
         sums: &'a mut [f32], x: &'a [&'a [f32]], first: usize, weight: &'a [f32],
     ) -> () {
@@ -84,7 +88,7 @@ vector_fn! {
     }
 }
 
-/// [`rows_product`] of several rows: every task has some columns, and reads some rows of their weights at a time.
+/// [`rows_product`] for several rows: every task has some columns, and reads some rows of the weight in them at a time.
 struct SeveralRows<'a> {
     out: &'a mut [f32],
     x: &'a [&'a [f32]],
@@ -99,7 +103,7 @@ impl WithSimd for SeveralRows<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let SeveralRows { out, x, weight, n } = self;
         let part = x[0].len().div_ceil(PARTS);
-        // A tile's sums take half of the registers, of which machines with long vectors have 32.
+        // A tile's sums take half of the registers; machines with long vectors have 32 registers.
         let groups: Vec<Group> = match S::F32_LANES {
             16 => groups::<8>(x, part),
             _ => groups::<4>(x, part),
@@ -128,13 +132,13 @@ impl WithSimd for SeveralRows<'_> {
     }
 }
 
-/// Some rows, whose numbers of one column are neighbours, part by part of the sum, in its order.
+/// Some rows, for each part of the sum in the order of summation; the rows' numbers of one column are adjacent.
 struct Group {
     rows: usize,
     parts: Vec<Vec<f32>>,
 }
 
-/// The rows in groups of `MOST`, and what is left in groups of powers of two.
+/// Splits the rows into groups of `MOST`, and the rest into groups of powers of two.
 fn groups<const MOST: usize>(x: &[&[f32]], part: usize) -> Vec<Group> {
     let (mut rest, mut groups) = (x, vec![]);
     while !rest.is_empty() {
@@ -151,14 +155,14 @@ fn groups<const MOST: usize>(x: &[&[f32]], part: usize) -> Vec<Group> {
     groups
 }
 
-/// The order of a partial sum of `len` products.
+/// Returns the order of summation of a partial sum of `len` products.
 #[inline(always)]
 fn in_order(len: usize) -> impl Iterator<Item = usize> {
     let fours = len / 4 * 4;
     (0..fours).map(|k| k ^ 3).chain(fours..len)
 }
 
-/// Some columns of the rows of a weight that belong to a part of the sum.
+/// Some columns of the weight's rows that belong to a part of the sum.
 #[derive(Clone, Copy)]
 struct Columns<'a> {
     weight: &'a [f32],
@@ -167,7 +171,7 @@ struct Columns<'a> {
     len: usize,
 }
 
-/// Adds up a part of the sums of some columns: panel by panel of two vectors, group by group of rows.
+/// Adds a part of the sum to the sums of some columns: panel by panel of two vectors, group by group of rows.
 struct AddPart<'a, S> {
     simd: S,
     weight: Columns<'a>,
@@ -215,7 +219,7 @@ impl<S: Simd> pulp::NullaryFnOnce for AddPart<'_, S> {
     }
 }
 
-/// Adds the products of R rows with some rows of a panel.
+/// Adds the products of R rows with some of the weight's rows in a panel.
 #[inline(always)]
 fn add_tile<S: Simd, const R: usize>(
     simd: S,
@@ -235,7 +239,7 @@ fn add_tile<S: Simd, const R: usize>(
     *sums = tile;
 }
 
-/// Adds sums, which lie panel by panel and row by row, to columns of rows.
+/// Adds sums, which are ordered by panel and then by row, to the columns of the rows.
 fn add_to_rows(out: &mut [&mut [f32]], sums: &[f32], panel: usize) {
     for (i, sums) in sums.chunks_exact(out.len() * panel).enumerate() {
         for (out, sums) in out.iter_mut().zip(sums.chunks_exact(panel)) {
@@ -244,8 +248,8 @@ fn add_to_rows(out: &mut [&mut [f32]], sums: &[f32], panel: usize) {
     }
 }
 
-/// `out (R,N) = x (R,K) · table (N,K)ᵀ`: a dot product per row and row of the table; rows of `out` and of `x` are
-/// slices of their own.
+/// Computes `out (R,N) = x (R,K) · table (N,K)ᵀ`: a dot product for each row of `x` and each row of the table; the rows
+/// of `out` and of `x` are separate slices.
 ///
 /// # Panics
 ///
@@ -268,8 +272,8 @@ pub fn rows_dots(out: Vec<&mut [f32]>, x: &[&[f32]], table: &[f32]) {
         .for_each(|(mut out, table)| pulp::Arch::new().dispatch(Dots { out: &mut out, x, table }));
 }
 
-/// The dot products of rows with the rows of a table: some rows of either at a time, so that what is read from the cache
-/// is used several times, and several sums are under way at once.
+/// The dot products of rows with the rows of a table. Some rows of both are processed at a time, so that values read
+/// from the cache are used several times, and several sums are in progress at once.
 struct Dots<'a, 'b> {
     out: &'a mut [&'b mut [f32]],
     x: &'a [&'a [f32]],
@@ -281,7 +285,7 @@ impl WithSimd for Dots<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // A tile's sums take half of the registers, of which machines with long vectors have 32.
+        // A tile's sums take half of the registers; machines with long vectors have 32 registers.
         match S::F32_LANES {
             16 => self.in_tiles::<S, 4>(simd),
             _ => self.in_tiles::<S, 2>(simd),
@@ -290,7 +294,7 @@ impl WithSimd for Dots<'_, '_> {
 }
 
 impl Dots<'_, '_> {
-    /// T rows of the table by four rows, as long as there are so many.
+    /// Multiplies T rows of the table with four rows at a time, while there are enough of both.
     #[inline(always)]
     fn in_tiles<S: Simd, const T: usize>(self, simd: S) {
         let k = self.x[0].len();
@@ -314,7 +318,8 @@ impl Dots<'_, '_> {
     }
 }
 
-/// The dot products of T rows of a table with R rows, each as [`simd::dot`] sums it; they go to `out` from `at` on.
+/// Computes the dot products of T rows of a table with R rows, each summed as by [`simd::dot`], into `out` from `at`
+/// on.
 #[inline(always)]
 fn dot_tile<S: Simd, const T: usize, const R: usize>(
     simd: S,
@@ -354,7 +359,7 @@ fn dot_tile<S: Simd, const T: usize, const R: usize>(
     }
 }
 
-/// The whole blocks of a row of `k` numbers.
+/// Returns the whole blocks of a row of `k` numbers.
 #[inline(always)]
 fn blocks(row: &[f32], k: usize) -> &[[f32; LANES]] {
     &row.as_chunks().0[..k / LANES]

@@ -1,7 +1,7 @@
-//! What the CPU kernels share: matrix products, vector functions, threads.
+//! Mathematics that the CPU kernels share: matrix products, vector functions, threads.
 //!
-//! Everything runs on rayon's current pool, in pieces whose sizes depend on the problem alone: the
-//! number of threads changes no bit of a result.
+//! Everything runs on rayon's current pool, in pieces whose sizes depend on the problem alone: the number of threads
+//! does not change any bit of a result.
 
 pub mod gemm;
 pub mod gemv;

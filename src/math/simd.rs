@@ -1,19 +1,19 @@
 //! Vector functions: plain loops that the compiler turns into the widest vectors of the machine that
 //! it runs on.
 //!
-//! Functions here are always inlined; call them inside a `vector_fn!`. Sums run in [`LANES`] lanes
-//! that are added in a fixed order, on every machine alike.
+//! Functions here are always inlined; call them inside a `vector_fn!`. Sums run in [`LANES`] lanes that are added in a
+//! fixed order, the same on every machine.
 
-/// Lanes of a sum.
+/// The number of lanes of a sum.
 pub const LANES: usize = 16;
 
-/// Elements a task of an elementwise kernel works on: what the first two caches hold.
+/// The number of elements that a task of an elementwise kernel works on: as many as the L1 and L2 caches hold.
 pub const CHUNK: usize = 1 << 14;
 
 /// Defines a function whose body is compiled for the vectors of the machine that it runs on.
 ///
-/// Whatever the body calls must be always inlined to be compiled so too; that is why this is a macro
-/// and takes no closure, which the compiler may leave outside. The lifetime is that of all references.
+/// Functions that the body calls must always be inlined to be compiled for these vectors too; that is why this is a
+/// macro and takes no closure, which the compiler may not inline. The lifetime is the one of all references.
 macro_rules! vector_fn {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<$life:lifetime>(
         $($arg:ident: $type:ty),* $(,)?
@@ -39,7 +39,7 @@ macro_rules! vector_fn {
 }
 pub(crate) use vector_fn;
 
-/// Rows a task of a rowwise kernel works on, for rows of `width` elements.
+/// Returns the number of rows that a task of a rowwise kernel works on, for rows of `width` elements.
 pub fn rows_per_task(width: usize) -> usize {
     (CHUNK / width.max(1)).max(1)
 }
@@ -57,7 +57,7 @@ pub fn join_lanes(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f3
     lanes[0]
 }
 
-/// Combines the elements of a slice in lanes that begin with `init`.
+/// Combines the elements of a slice in lanes that start at `init`.
 #[inline(always)]
 pub fn fold(
     init: f32,
@@ -78,13 +78,13 @@ pub fn fold(
     join_lanes(lanes, join)
 }
 
-/// Σ f(x) in the form `f(sum, x)`.
+/// Computes Σ f(x), with `f(sum, x)` adding to the sum.
 #[inline(always)]
 pub fn sum_by(x: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     fold(0.0, x, f, |a, b| a + b)
 }
 
-/// Σ f(x, y, z) in the form `f(sum, x, y, z)`.
+/// Computes Σ f(x, y, z), with `f(sum, x, y, z)` adding to the sum.
 #[inline(always)]
 pub fn sum_by_3([x, y, z]: [&[f32]; 3], f: impl Fn(f32, f32, f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
@@ -102,13 +102,13 @@ pub fn sum_by_3([x, y, z]: [&[f32]; 3], f: impl Fn(f32, f32, f32, f32) -> f32) -
     join_lanes(lanes, |a, b| a + b)
 }
 
-/// Σ x
+/// Computes Σ x.
 #[inline(always)]
 pub fn sum(x: &[f32]) -> f32 {
     sum_by(x, |sum, x| sum + x)
 }
 
-/// Σ (x - centre) and Σ (x - centre)², in one pass.
+/// Computes Σ (x - centre) and Σ (x - centre)², in one pass.
 #[inline(always)]
 pub fn sums_around(x: &[f32], centre: f32) -> [f32; 2] {
     let (mut sums, mut squares) = ([0.0_f32; LANES], [0.0_f32; LANES]);
@@ -128,7 +128,7 @@ pub fn sums_around(x: &[f32], centre: f32) -> [f32; 2] {
     [sums, squares].map(|lanes| join_lanes(lanes, |a, b| a + b))
 }
 
-/// Σ a · b
+/// Computes Σ a · b.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
@@ -145,19 +145,19 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     join_lanes(lanes, |a, b| a + b)
 }
 
-/// The larger number; `a` if `b` is not a number.
+/// Returns the larger number; `a` if `b` is not a number.
 #[inline(always)]
 pub fn larger(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 
-/// The largest number; -∞ of none.
+/// Returns the largest number; -∞ if there is none.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
     fold(f32::NEG_INFINITY, x, larger, larger)
 }
 
-/// `out += factor · x`
+/// Computes `out += factor · x`.
 #[inline(always)]
 pub fn add_scaled(out: &mut [f32], factor: f32, x: &[f32]) {
     for (out, &x) in out.iter_mut().zip(x) {
@@ -165,18 +165,18 @@ pub fn add_scaled(out: &mut [f32], factor: f32, x: &[f32]) {
     }
 }
 
-/// The largest power of e that exp gives: 2^127.
+/// The largest exponent of e that `exp` uses; e^x is about 2^127 there.
 const EXP_MAX: f32 = 88.02;
 /// Below this, e^x counts as 0: 2^-126 is the smallest normal number.
 const EXP_MIN: f32 = -87.33;
 
-/// e^x, to two units in the last place.
+/// Computes e^x, to two units in the last place.
 ///
-/// 0 below -87.33 and e^88.02 above 88.02; NaN stays NaN. The power of two goes into the exponent's
-/// bits; what is left, in ±ln 2 / 2, into the first eight terms of the series.
+/// The result is 0 below -87.33 and e^88.02 above 88.02; NaN stays NaN. The power of two goes into the exponent's bits;
+/// the remainder, in ±ln 2 / 2, goes into the first eight terms of the series.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    // Adding this rounds to an integer, which is then found in the lowest bits.
+    // Adding this rounds to an integer, which is then in the lowest bits.
     const ROUND: f32 = (3 << 22) as f32;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
@@ -196,10 +196,10 @@ pub fn exp(x: f32) -> f32 {
 /// (1 + tanh u) / 2 = σ(2u).
 const GELU_SCALE: f32 = 1.595_769;
 const GELU_CUBIC: f32 = 0.044_715;
-/// Beyond this GELU is 0 or x, to the last bit.
+/// Beyond this, GELU is 0 or x, to the last bit.
 const GELU_END: f32 = 16.0;
 
-/// GELU in its tanh form.
+/// Computes GELU in its tanh form.
 #[inline(always)]
 pub fn gelu(x: f32) -> f32 {
     let x = if x < -GELU_END { -GELU_END } else { x };
@@ -207,7 +207,7 @@ pub fn gelu(x: f32) -> f32 {
     x / (1.0 + exp(-u))
 }
 
-/// The derivative of [`gelu`].
+/// Computes the derivative of [`gelu`].
 #[inline(always)]
 pub fn gelu_slope(x: f32) -> f32 {
     let x = if x < -GELU_END { -GELU_END } else { x };
@@ -221,7 +221,7 @@ pub fn gelu_slope(x: f32) -> f32 {
     (x * (e * s) * slope).mul_add(s, s)
 }
 
-/// `x` becomes e^(x - shift); returns the sum.
+/// Replaces each `x` by e^(x - shift); returns the sum.
 #[inline(always)]
 pub fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
     for x in x.iter_mut() {
@@ -235,7 +235,7 @@ mod tests {
     use super::{exp, gelu, gelu_slope};
 
     vector_fn! {
-        /// [`exp`], [`gelu`] and [`gelu_slope`] of one number.
+        /// Computes [`exp`], [`gelu`] and [`gelu_slope`] of one number.
         fn functions<'a>(x: &'a f32) -> [f32; 3] {
             [exp(*x), gelu(*x), gelu_slope(*x)]
         }

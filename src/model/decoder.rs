@@ -6,10 +6,10 @@ use crate::graph::{Graph, Joins, Slice, Var};
 use crate::ops::attention::Qkv;
 use crate::plan::View;
 
-/// From `tokens` to the last normalisation (B,T,C), and the token table for the head.
+/// Builds the model from `tokens` to the last normalisation (B,T,C); also returns the token table for the head.
 ///
-/// The family says what the parts are called and how parameters begin; the projections into the residual stream begin
-/// smaller by the root of the number of branches, so that the stream's spread does not grow with the depth.
+/// The family defines the names of the parts and the initialisation of parameters; the projections into the residual
+/// stream are scaled down by the root of the number of branches, so that the stream's spread does not grow with depth.
 pub fn decoder(
     g: &mut Graph,
     config: &GptConfig,
@@ -54,8 +54,8 @@ pub fn decoder(
         let again = g.end_block();
         let narrow = branch(g, names.down.name, wide);
         let is_last = l + 1 == n_layer;
-        // The backward pass begins where the forward pass ended, with the last block, which is still there,
-        // and ends above what is frozen.
+        // The backward pass starts where the forward pass ended, at the last block, whose activations are still in
+        // memory, and ends above the frozen layers.
         if !is_last && narrow.has_grad() {
             g.push(again);
         }

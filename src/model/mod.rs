@@ -1,7 +1,7 @@
-//! A model as a list of ops, and everything that is recorded from it.
+//! A model as a list of ops, and the program that is recorded from it.
 //!
 //! Read [`decoder()`] first: it is the model. [`Program::record`] builds it for training, evaluation and
-//! generation over the same memory; [`parameters()`] lists what is saved and loaded.
+//! generation over the same memory; [`parameters()`] lists the tensors that are saved and loaded.
 
 mod decoder;
 mod parameters;
@@ -22,22 +22,22 @@ pub use parameters::{
     Schema, adapters, check_finetune, moments, open, open_weights, parameters, schema, trained,
 };
 
-/// How many rows a replay of generation has, the longest first.
+/// The numbers of rows of the replays of generation, the longest first.
 pub const EXTENDS: [u32; 3] = [64, 8, 1];
 
-/// The most rows that a replay should feed of `pending` tokens: the bits are the same in any, and up to some 24 rows take
-/// less time in the replays of 8.
+/// Returns the number of rows that a replay should feed at most, with `pending` tokens left: the bits are the same in
+/// any replay, and up to about 24 rows take less time in replays of 8.
 pub fn replay_rows(pending: usize) -> usize {
     let [large, small, _] = EXTENDS.map(|n| n as usize);
     if pending <= 3 * small { small } else { large }
 }
 
-/// What a program is recorded for.
+/// The uses that a program is recorded for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Uses {
-    /// Sequences a micro-batch; 0: no batches, generation alone.
+    /// Sequences per micro-batch; 0: no batches, only generation.
     pub batch: usize,
-    /// Tokens a sequence.
+    /// Tokens per sequence.
     pub seq: usize,
     /// Whether and how parameters are updated.
     pub training: Option<Optimizer>,
@@ -46,18 +46,18 @@ pub struct Uses {
     pub nodes: usize,
     /// Whether training drops activations.
     pub dropout: bool,
-    /// Whether the logits of all rows of a batch are wanted.
+    /// Whether the logits of all rows of a batch are needed.
     pub logits: bool,
-    /// How many sequences text is generated for at once, if it is: the number of slots.
+    /// The number of slots, that is, of sequences that are generated at once; `None`: no generation.
     pub generation: Option<usize>,
-    /// What activations and the weights of products are held in.
+    /// The precision of activations and of the weights of products.
     pub precision: Precision,
-    /// What the backward pass computes again.
+    /// The activations that the backward pass recomputes.
     pub recompute: Recompute,
 }
 
 impl Uses {
-    /// What a run of a model records: training, and generation in its memory.
+    /// Returns the uses of a training run: training, and generation in the same memory.
     pub fn training(config: &TrainConfig, model: &GptConfig) -> Uses {
         Uses {
             batch: config.batch_size,
@@ -72,7 +72,7 @@ impl Uses {
         }
     }
 
-    /// These uses, and of `others` those that can be had beside them: the same engine scores and generates.
+    /// Returns these uses, plus those of `others` that can be combined with them: one engine scores and generates.
     #[must_use]
     pub(crate) fn beside(self, others: Uses) -> Uses {
         let from = if self.batch > 0 { self } else { others };
@@ -80,7 +80,7 @@ impl Uses {
         Uses { batch: from.batch, seq: from.seq, generation, ..self }
     }
 
-    /// Whether the loss scale changes: in half precision small gradients would be lost without one.
+    /// Whether the loss scale changes: in half precision small gradients would be lost without scaling.
     pub fn loss_scale(&self) -> LossScale {
         match self.precision {
             Precision::F32 => LossScale::Fixed,
@@ -100,49 +100,49 @@ fn nodes(config: &TrainConfig) -> usize {
     shares.map(tree::most_open).max().unwrap_or(0)
 }
 
-/// The views that batches go through.
+/// The views for batches.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchViews {
     /// (B,T)
     pub tokens: View,
-    /// (B,T); [`crate::ops::cross_entropy::IGNORE`] where there is none.
+    /// (B,T); [`crate::ops::cross_entropy::IGNORE`] where there is no target.
     pub targets: View,
     /// (B,T)
     pub row_loss: View,
     /// (1)
     pub loss: View,
-    /// (B,T,V), if wanted.
+    /// (B,T,V), if needed.
     pub logits: Option<View>,
 }
 
-/// The views that an update goes through.
+/// The views for updates.
 #[derive(Clone, Copy, Debug)]
 pub struct UpdateViews {
-    /// (2): the norm, -1 if not finite, and the factor that clips it.
+    /// (2): the norm, -1 if not finite, and the clipping factor.
     pub norm: View,
-    /// What only the device knows: [`crate::kernel::state`].
+    /// The state that only the device knows: [`crate::kernel::state`].
     pub state: View,
 }
 
-/// The views that generation goes through.
+/// The views for generation.
 #[derive(Clone, Copy, Debug)]
 pub struct GenerationViews {
     /// (R,2): the rows of a replay, of which the shorter ones use the first: [`crate::kernel::rows`].
     pub rows: View,
-    /// (SLOTS,[`slot::WORDS`](crate::kernel::rows::slot)): what the slots draw by.
+    /// (SLOTS,[`slot::WORDS`](crate::kernel::rows::slot)): how the slots draw tokens.
     pub slots: View,
     /// (SLOTS,S+1): the tokens of each slot's sequence.
     pub sequence: View,
-    /// (SLOTS,V): 1 for tokens that came so far.
+    /// (SLOTS,V): 1 for tokens that have occurred so far.
     pub seen: View,
-    /// (SLOTS,V): the logits that each slot drew from last.
+    /// (SLOTS,V): the logits from which each slot last drew.
     pub logits: View,
-    /// (SLOTS,V): what each slot's next token is drawn from.
+    /// (SLOTS,V): the probabilities from which each slot's next token is drawn.
     pub probs: View,
 }
 
 impl GenerationViews {
-    /// What the tables hold for a replay of `n` rows that feeds the slots so.
+    /// Returns the contents of the tables for a replay of `n` rows with these feeds.
     pub fn tables(&self, n: u32, feeds: &[Feed]) -> Vec<(View, Vec<u32>)> {
         let [rows, slots] = rows::tables(feeds, n as usize, self.slots.len / rows::slot::WORDS);
         vec![(self.rows.slice(0, rows.len()), rows), (self.slots, slots)]
@@ -154,11 +154,11 @@ impl GenerationViews {
 pub struct Program {
     /// The sizes.
     pub config: GptConfig,
-    /// What it was recorded for.
+    /// The uses that it was recorded for.
     pub uses: Uses,
-    /// What is trained of the model.
+    /// The part of the model that is trained.
     pub finetune: FineTune,
-    /// What a device allows, to which it keeps.
+    /// The limits of the device that it was recorded for.
     pub limits: Limits,
     /// Buffers, dispatches and phases.
     pub plan: Arc<Plan>,
@@ -166,9 +166,9 @@ pub struct Program {
     pub params: Arc<[Param]>,
     /// The arenas in slices, with gradients and moments.
     pub slots: Vec<Slot>,
-    /// Views of batches, unless generation is all.
+    /// Views for batches, unless the program only generates.
     pub batch: Option<BatchViews>,
-    /// Views of updates, in training.
+    /// Views for updates, in training.
     pub update: Option<UpdateViews>,
     /// Gradients and loss, which nodes of the sum over an update's micro-batches keep.
     pub summed: Vec<View>,
@@ -188,7 +188,7 @@ impl Program {
         Program::record_tuning(config, uses, &FineTune::default(), limits)
     }
 
-    /// The same, with a training that changes but a part of the model.
+    /// Records the same, but training changes only a part of the model.
     ///
     /// # Panics
     ///
@@ -227,17 +227,17 @@ impl Program {
         }
     }
 
-    /// The number of parameters.
+    /// Returns the number of parameters.
     pub fn parameter_count(&self) -> usize {
         self.params.iter().map(|param| param.len()).sum()
     }
 
-    /// The number of parameters that training changes.
+    /// Returns the number of parameters that training changes.
     pub fn trained_count(&self) -> usize {
         self.params.iter().filter(|param| param.is_trained()).map(|param| param.len()).sum()
     }
 
-    /// The parameter called `name`.
+    /// Returns the parameter called `name`.
     pub fn param(&self, name: &str) -> Option<&Param> {
         self.params.iter().find(|param| param.name == name)
     }
@@ -278,7 +278,7 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
     BatchViews { tokens, targets, row_loss, loss, logits: all }
 }
 
-/// How many of `rows` rows of logits stand in memory at once.
+/// Returns how many of `rows` rows of logits are in memory at once.
 fn chunk_rows(g: &Graph, rows: usize, v: usize, limits: Limits) -> usize {
     let row_bytes = g.format().bytes(row_stride(v));
     let most = (limits.logits_bytes.min(limits.binding_bytes) / row_bytes) as usize;
@@ -286,7 +286,7 @@ fn chunk_rows(g: &Graph, rows: usize, v: usize, limits: Limits) -> usize {
     if most >= rows { rows } else { (most / unit * unit).max(unit.min(rows)) }
 }
 
-/// What only the device knows: made at the first call.
+/// Returns the view of the state that only the device knows; creates it at the first call.
 fn state_view(g: &mut Graph) -> View {
     g.buffer(Role::Staging, "state", state::LEN, Format::U32)
 }

@@ -1,4 +1,4 @@
-//! The lists of a model's parameters: they are what recording the model yields, and what is saved and loaded.
+//! The lists of a model's parameters: recording the model yields them; they describe the tensors saved and loaded.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::plan::{Limits, Role};
 
 pub use crate::arch::Schema;
 
-/// All parameters of a model, with those that a training adds, in the order of the forward pass.
+/// Returns all parameters of a model, with those that training adds, in the order of the forward pass.
 ///
 /// # Panics
 ///
@@ -29,7 +29,7 @@ pub fn schema(config: &GptConfig, finetune: &FineTune) -> Schema {
     Schema { family: Family::of(config), parameters }
 }
 
-/// Every parameter of a model: name without the files' prefix, and shape, in the order of the forward pass.
+/// Returns every parameter of a model: its name without the files' prefix, and its shape, in forward-pass order.
 ///
 /// ```
 /// use wgpt::{GptConfig, model::parameters};
@@ -42,7 +42,7 @@ pub fn parameters(config: &GptConfig) -> Vec<NamedShape> {
     all.iter().map(ParamInfo::named_shape).collect()
 }
 
-/// The adapters of a model, A (rank, in) and B (rank, out), in the order of the forward pass.
+/// Returns the adapters of a model, A (rank, in) and B (rank, out), in the order of the forward pass.
 ///
 /// ```
 /// use wgpt::{GptConfig, finetune::Lora, model::adapters};
@@ -54,19 +54,19 @@ pub fn adapters(config: &GptConfig, lora: &Lora) -> Vec<NamedShape> {
     trained(config, &finetune)
 }
 
-/// What is trained of a model: names and shapes, in the order of the forward pass.
+/// Returns the trained parameters of a model: names and shapes, in the order of the forward pass.
 pub fn trained(config: &GptConfig, finetune: &FineTune) -> Vec<NamedShape> {
     let all = schema(config, finetune).parameters;
     let trained = all.iter().filter(|param| finetune.trains(&param.name, param.role));
     trained.map(ParamInfo::named_shape).collect()
 }
 
-/// The moments that Adam keeps of what is trained of a model.
+/// Returns the moments that Adam keeps of a model's trained parameters.
 pub fn moments(config: &GptConfig, finetune: &FineTune) -> Vec<NamedShape> {
     checkpoint::moments(&trained(config, finetune))
 }
 
-/// Checks what a training changes of a model.
+/// Checks which part of a model training changes.
 ///
 /// # Errors
 ///
@@ -85,18 +85,18 @@ pub fn check_finetune(config: &GptConfig, finetune: &FineTune) -> Result<()> {
 /// As [`Weights::open`].
 pub fn open_weights(model: &Path, config: &GptConfig) -> Result<Weights> {
     let files = WeightFiles::open(model)?;
-    // A block has several tensors: one block more than there are tensors shows what is missing, and a configuration of
-    // millions of blocks costs no more than its file is long.
+    // A block has several tensors, so one block more than there are tensors is enough to report a missing tensor, and a
+    // configuration of millions of blocks costs no more than the length of its file.
     let n_layer = config.n_layer.min(files.tensor_count() + 1);
     Weights::open(files, schema(&GptConfig { n_layer, ..config.clone() }, &FineTune::default()))
 }
 
 /// Opens a model folder, or a weights file with its config.json beside it: the configuration, then the weights
-/// (shapes, then NaN and infinity). Of a folder of adapters it is the model that they belong to, with the adapters merged.
+/// (shapes, then NaN and infinity). For a folder of adapters, it opens their base model with the adapters merged.
 ///
 /// # Errors
 ///
-/// The first fault in that order.
+/// Returns the first fault in that order.
 pub fn open(model: &Path) -> Result<(GptConfig, Weights)> {
     let config = checkpoint::read_config(model)?;
     let weights = open_weights(model, &config)?;

@@ -9,7 +9,7 @@ use crate::kernel::{Dims, FLOATS, Io, Kernel, Real, Step, grid, reads, twin, wri
 use crate::ops::variants::portable;
 use crate::plan::{Phase, Plan, View};
 
-/// `out` (N) from `x` (N).
+/// Copies `x` (N) to `out` (N).
 pub const FORWARD: Kernel = Kernel {
     name: "cast_forward",
     args: &[reads("x"), writes("out").takes(FLOATS)],
@@ -21,7 +21,7 @@ pub const FORWARD: Kernel = Kernel {
 };
 
 impl Graph {
-    /// Records the copies of all parameters that products read, in mixed precision.
+    /// Records the copies of all parameters that matrix products read in mixed precision.
     pub fn record_cast(&mut self) {
         if self.precision() == Precision::F32 {
             return;
@@ -34,7 +34,7 @@ impl Graph {
     }
 }
 
-/// Records the copy of `x` to `out`, which is as long.
+/// Records the copy of `x` to `out`, which has the same length.
 pub fn record(plan: &mut Plan, x: View, out: View) {
     let dims = Dims { N: x.len as u32, ..Dims::default() };
     plan.push(&FORWARD, dims, &[x, out]);

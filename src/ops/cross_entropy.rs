@@ -6,12 +6,12 @@
 //! dlogits[v] = loss_scale · S · (exp(logits[v]) / Σ exp(logits) - [v = target]), 0 where ignored
 //! ```
 //!
-//! S is the scale that [`crate::ops::global_norm`] divides gradients by again; the loss does not carry it.
-//! The gradient takes the place of the logits: they are never needed again. Rows of logits are LD apart
-//! ([`crate::ops::head::row_stride`]); what pads them is not read, and 0 between the gradients.
+//! S is the loss scale, by which [`crate::ops::global_norm`] divides the gradients again; the loss does not include it.
+//! The gradient overwrites the logits, which are not needed again. Rows of logits are LD apart
+//! ([`crate::ops::head::row_stride`]); the padding of the logits is not read, and the padding of the gradients is 0.
 //!
-//! A target is below V, or [`IGNORE`]. Any other is an error of the caller ([`crate::engine::Engine`] checks what
-//! it is given): on a CPU it panics, on a GPU its row counts as ignored, and no shader reads past the row for it.
+//! A target is below V, or [`IGNORE`]. Any other value is an error of the caller ([`crate::engine::Engine`] checks its
+//! inputs): on a CPU it panics; on a GPU its row counts as ignored, and no shader reads beyond the row because of it.
 
 use rayon::prelude::*;
 
@@ -26,27 +26,27 @@ use crate::ops::variants::portable;
 /// The target of a row without one: PyTorch's -100.
 pub const IGNORE: u32 = u32::MAX;
 
-/// How many of some targets count: those that are not [`IGNORE`].
+/// Counts the targets that are not [`IGNORE`].
 pub fn counted(targets: &[u32]) -> usize {
     targets.iter().filter(|target| **target != IGNORE).count()
 }
 
-/// Whether rows begin where vectors do.
+/// Whether every row begins at a multiple of four elements.
 fn padded(d: &Dims, _: &[Format]) -> bool {
     d.LD.is_multiple_of(4)
 }
 
-/// Whether one subgroup is enough for a row: there are too few rows for a wide one's time to hide.
+/// Whether one subgroup per row is enough: for wider rows, there are too few rows to hide the time that each takes.
 fn narrow(d: &Dims, formats: &[Format]) -> bool {
     padded(d, formats) && d.V <= 8192
 }
 
-/// A workgroup a row.
+/// Returns one workgroup per row.
 fn groups(d: &Dims, _: &[usize]) -> [u32; 3] {
     grid::fold(d.M)
 }
 
-/// A subgroup a row.
+/// Returns one subgroup per row.
 fn subgroups(d: &Dims, _: &[usize]) -> [u32; 3] {
     grid::eight_rows(d.M)
 }
@@ -55,7 +55,7 @@ fn flops(d: &Dims) -> u64 {
     4 * u64::from(d.M) * u64::from(d.V)
 }
 
-/// `row_loss` from `logits` (M,LD).
+/// Computes `row_loss` from `logits` (M,LD).
 pub const FORWARD: Kernel = Kernel {
     name: "cross_entropy_forward",
     args: &[reads_u32("targets"), reads("logits").takes(FLOATS), writes("row_loss")],
@@ -70,7 +70,7 @@ pub const FORWARD: Kernel = Kernel {
     ),
 };
 
-/// `row_loss`, and the gradient in the place of the logits (M,LD).
+/// Computes `row_loss`, and overwrites the logits (M,LD) with their gradient.
 pub const BACKWARD: Kernel = Kernel {
     name: "cross_entropy_backward",
     args: &[
@@ -90,7 +90,7 @@ pub const BACKWARD: Kernel = Kernel {
     ),
 };
 
-/// `loss += loss_scale · Σ row_loss`.
+/// Computes `loss += loss_scale · Σ row_loss`.
 pub const SUM: Kernel = Kernel {
     name: "cross_entropy_sum",
     args: &[reads("row_loss"), adds("loss")],
@@ -101,13 +101,13 @@ pub const SUM: Kernel = Kernel {
     variants: portable!("cross_entropy_sum", [REDUCE], |_, _| [1, 1, 1]),
 };
 
-/// The largest logit and the sum of the exponentials relative to it.
+/// Returns the largest logit and the sum of the exponentials relative to it.
 fn statistics<F: Real>(logits: &[F]) -> (F, F) {
     let max = logits.iter().copied().fold(F::neg_infinity(), F::max);
     (max, logits.iter().map(|&x| (x - max).exp()).sum())
 }
 
-/// The loss of one row.
+/// Returns the loss of one row.
 fn row<F: Real>(logits: &[F], target: u32) -> F {
     if target == IGNORE {
         return F::zero();
@@ -149,7 +149,7 @@ fn sum<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
 }
 
 vector_fn! {
-    /// The loss of one row.
+    /// Returns the loss of one row.
     fn fast_row<'a>(logits: &'a [f32], target: u32) -> f32 {
         let max = simd::max(logits);
         let sum = simd::sum_by(logits, |sum, x| sum + simd::exp(x - max));
@@ -158,7 +158,7 @@ vector_fn! {
 }
 
 vector_fn! {
-    /// The loss of one row, whose logits become their gradients.
+    /// Returns the loss of one row and overwrites its logits with their gradients.
     fn backward_row<'a>(logits: &'a mut [f32], target: u32, scale: f32) -> f32 {
         let max = simd::max(logits);
         let hit = logits[target as usize] - max;

@@ -1,7 +1,7 @@
-//! Dropout (Srivastava et al. 2014): zeroes a share p of the activations, scales the rest by 1 / (1 - p).
+//! Dropout (Srivastava et al. 2014): zeroes a share p of the activations and scales the rest by 1 / (1 - p).
 //!
-//! The mask is not stored: element i of the layer ID is kept if the random word of
-//! ([`crate::kernel::Step::seed`], (i, ID)) is at least p · 2³², forward and backward alike.
+//! The mask is not stored: in both passes, element i of the layer ID is kept if the random word of
+//! ([`crate::kernel::Step::seed`], (i, ID)) is at least p · 2³².
 
 use rayon::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::ops::random;
 use crate::ops::variants::portable;
 use crate::plan::Plan;
 
-/// `out` from `x`.
+/// Computes `out` from `x`.
 pub const FORWARD: Kernel = Kernel {
     name: "dropout_forward",
     args: &[reads("x").takes(FLOATS), writes("out")],
@@ -23,7 +23,7 @@ pub const FORWARD: Kernel = Kernel {
     variants: portable!("dropout_forward", [THREEFRY], grid::elements),
 };
 
-/// `dx` from `dout`.
+/// Computes `dx` from `dout`.
 pub const BACKWARD: Kernel = Kernel {
     name: "dropout_backward",
     args: &[reads("dout"), writes("dx").takes(FLOATS)],
@@ -34,7 +34,7 @@ pub const BACKWARD: Kernel = Kernel {
     variants: portable!("dropout_backward", [THREEFRY], grid::elements),
 };
 
-/// `out` (B,T,C) from `x` (B,T,C).
+/// Computes `out` (B,T,C) from `x` (B,T,C).
 pub struct Dropout {
     /// B, T, C, ID.
     pub dims: Dims,
@@ -45,7 +45,7 @@ pub struct Dropout {
 }
 
 impl Graph {
-    /// `x` with a share of its elements dropped; `joins` says whether the output joins the residual stream.
+    /// Drops a share of the elements of `x`; `joins` says whether the output joins the residual stream.
     pub fn dropout(&mut self, name: &str, x: Var, joins: Joins) -> Var {
         let c = x.value.len / self.rows();
         let out = match joins {
@@ -70,12 +70,12 @@ impl Op for Dropout {
     }
 }
 
-/// What [`Step::dropout`] is for a share `p` in [0, 1).
+/// Returns the value of [`Step::dropout`] for a share `p` in [0, 1).
 pub fn threshold(p: f64) -> u32 {
     (p * 4_294_967_296.0) as u32
 }
 
-/// 1 / (1 - p), in the precision that a GPU has.
+/// Returns 1 / (1 - p), in the precision of a GPU.
 pub(crate) fn scale(threshold: u32) -> f32 {
     1.0 / (1.0 - threshold as f32 / 4_294_967_296.0)
 }
@@ -90,7 +90,7 @@ fn mask<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
 }
 
 vector_fn! {
-    /// Elements from `first` on of the layer `id`.
+    /// Applies the mask to the elements from `first` on of the layer `id`.
     fn mask_chunk<'a>(
         x: &'a [f32],
         out: &'a mut [f32],

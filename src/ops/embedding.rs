@@ -4,11 +4,11 @@
 //! dwte[v] += Σ over (b, t) with tokens[b, t] = v of dout[b, t]      dwpe[t] += Σ_b dout[b, t]
 //! ```
 //!
-//! The token table may come in slices of V rows from START; a slice's kernel writes the rows of its
-//! tokens alone. A token that is in no slice is an error of the caller, whose row stays as it is.
+//! The token table may be split into slices of V rows from START; a slice's kernel writes only the rows of its own
+//! tokens. A token that is in no slice is an error of the caller; its row stays unchanged.
 //!
-//! In generation a row is a token of any slot at any position ([`crate::kernel::rows`]), and has a kernel of its own.
-//! Rows may be masked: the first slice writes zeros, and neither a token nor a position is read for them.
+//! In generation a row is a token of any slot at any position ([`crate::kernel::rows`]), with a kernel of its own.
+//! Rows may be masked: the first slice writes zeros for them, and neither a token nor a position is read.
 
 use rayon::prelude::*;
 
@@ -23,7 +23,7 @@ use crate::ops::variants::portable;
 use crate::params::ParamRole;
 use crate::plan::{Plan, View};
 
-/// `out` from a slice of the token table.
+/// Computes `out` from a slice of the token table.
 pub const FORWARD: Kernel = Kernel {
     name: "embedding_forward",
     args: &[reads_u32("tokens"), reads("wte"), reads("wpe"), writes_part("out")],
@@ -34,7 +34,7 @@ pub const FORWARD: Kernel = Kernel {
     variants: portable!("embedding_forward", [], grid::rows),
 };
 
-/// `out` of rows of generation from a slice of the token table.
+/// Computes `out` of rows of generation from a slice of the token table.
 pub const EXTEND_FORWARD: Kernel = Kernel {
     name: "embedding_extend_forward",
     args: &[reads_u32("rows"), reads_u32("tokens"), reads("wte"), reads("wpe"), writes_part("out")],
@@ -45,7 +45,7 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     variants: portable!("embedding_extend_forward", [ROWS], grid::rows),
 };
 
-/// A slice of `dwte`.
+/// Computes a slice of `dwte`.
 pub const BACKWARD_TOKENS: Kernel = Kernel {
     name: "embedding_backward_tokens",
     args: &[reads_u32("tokens"), reads("dout"), adds("dwte")],
@@ -64,7 +64,7 @@ pub const BACKWARD_TOKENS: Kernel = Kernel {
     ),
 };
 
-/// `dwpe`.
+/// Computes `dwpe`.
 pub const BACKWARD_POSITIONS: Kernel = Kernel {
     name: "embedding_backward_positions",
     args: &[reads("dout"), adds("dwpe")],
@@ -75,7 +75,7 @@ pub const BACKWARD_POSITIONS: Kernel = Kernel {
     variants: portable!("embedding_backward_positions", [], grid::elements),
 };
 
-/// `out` (B,T,C) from tokens (B,T).
+/// Computes `out` (B,T,C) from tokens (B,T).
 pub struct Embedding {
     /// B, T, C, S.
     pub dims: Dims,
@@ -99,7 +99,7 @@ fn slice_dims(dims: &Dims, slice: &Slice) -> Dims {
     Dims { V: slice.rows as u32, START: slice.start as u32, ..*dims }
 }
 
-/// `out` (T,C) of rows of generation.
+/// Computes `out` (T,C) of rows of generation.
 pub struct EmbeddingExtend {
     /// T, C, S, SLOTS.
     pub dims: Dims,
@@ -129,12 +129,12 @@ impl Op for EmbeddingExtend {
 }
 
 impl Graph {
-    /// The table of tokens (V,C), as an op asks for it; `name` is the whole name.
+    /// Describes the table of tokens (V,C) as a parameter to request; `name` is its full name.
     pub fn token_table<'a>(&self, name: &'a str, shape: &'a [usize]) -> Wanted<'a> {
         Wanted { name, shape, role: ParamRole::TokenTable, init: self.matrix_init() }
     }
 
-    /// The embeddings (B,T,C) of `tokens` from tables of tokens (V,C) and of positions (S,C), of these names; in
+    /// Adds the embeddings (B,T,C) of `tokens`, from the named tables of tokens (V,C) and of positions (S,C); in
     /// generation `tokens` are the sequences. `joins` says whether they begin the residual stream.
     pub fn embedding(
         &mut self,
@@ -194,7 +194,7 @@ fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     }
 }
 
-/// `out` of a token at a position, if the slice has the token.
+/// Computes `out` of a token at a position, if the slice has the token.
 fn embed<F: Real>(
     [wte, wpe]: [&[F]; 2],
     dims: &Dims,
@@ -270,7 +270,7 @@ fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     });
 }
 
-/// Every task looks at all tokens and adds those of its own rows of the table.
+/// Computes a slice of `dwte`: every task reads all tokens and adds those of its own rows of the table.
 fn fast_backward_tokens(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     let (([dout], [dwte]), [tokens], []) = io.split();
     let c = dims.C as usize;
@@ -292,7 +292,7 @@ fn fast_backward_tokens(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     });
 }
 
-/// Parts of the token table that get their gradients in parallel.
+/// The number of parts of the token table whose gradients are computed in parallel.
 const TOKEN_TASKS: usize = 16;
 
 fn fast_backward_positions(dims: &Dims, step: &Step, io: Io<'_, f32>) {

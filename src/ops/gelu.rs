@@ -16,7 +16,7 @@ use crate::math::simd::{self, CHUNK, vector_fn};
 use crate::ops::variants::portable;
 use crate::plan::Plan;
 
-/// `out` from `x`.
+/// Computes `out` from `x`.
 pub const FORWARD: Kernel = Kernel {
     name: "gelu_forward",
     args: &[reads("x").takes(FLOATS), writes("out").takes(FLOATS)],
@@ -30,7 +30,7 @@ pub const FORWARD: Kernel = Kernel {
     ),
 };
 
-/// `dx` from `x` and `dout`.
+/// Computes `dx` from `x` and `dout`.
 pub const BACKWARD: Kernel = Kernel {
     name: "gelu_backward",
     args: &[reads("x").takes(FLOATS), reads("dout").takes(FLOATS), writes("dx").takes(FLOATS)],
@@ -44,7 +44,7 @@ pub const BACKWARD: Kernel = Kernel {
     ),
 };
 
-/// `out` (B,T,C) from `x` (B,T,C).
+/// Computes `out` (B,T,C) from `x` (B,T,C).
 pub struct Gelu {
     /// B, T, C.
     pub dims: Dims,
@@ -55,7 +55,7 @@ pub struct Gelu {
 }
 
 impl Graph {
-    /// GELU of `x`.
+    /// Adds GELU of `x`.
     pub fn gelu(&mut self, name: &str, x: Var) -> Var {
         let c = x.value.len / self.rows();
         let out = self.activation_of(name, c, Sharing::InBlocks, x.has_grad());
@@ -82,7 +82,7 @@ fn tanh<F: Real>(x: F) -> F {
     (F::of(GELU_SCALE) * (x + F::of(GELU_CUBIC) * x * x * x)).tanh()
 }
 
-/// GELU of one number.
+/// Computes GELU of one number.
 pub(crate) fn gelu<F: Real>(x: F) -> F {
     F::of(0.5) * x * (F::one() + tanh(x))
 }
@@ -119,7 +119,7 @@ vector_fn! {
     }
 }
 
-/// `out = gelu(x)`, on all threads.
+/// Computes `out = gelu(x)` on all threads.
 pub(crate) fn fast_gelu(x: &[f32], out: &mut [f32]) {
     let chunks = out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
     chunks.for_each(|(out, x)| gelu_chunk(x, out));

@@ -1,4 +1,4 @@
-//! The Euclidean norm of all gradients, without overflow or underflow, and what follows from it.
+//! The Euclidean norm of all gradients, without overflow or underflow, and the clipping factor and loss scale.
 //!
 //! ```text
 //! per block of BLOCK gradients: max = max |g|      sum = Σ (g / max)²
@@ -6,12 +6,12 @@
 //! coef = min(1, grad_clip / (norm + 1e-6)) / scale, 1 / scale without clipping
 //! ```
 //!
-//! A norm or a loss that is not finite makes the update a skipped one: the norm reads -1 and `coef` 0,
-//! `state` counts it, and the optimiser's kernels leave everything as it is.
+//! If the norm or the loss is not finite, the update is skipped: the norm reads -1 and `coef` 0,
+//! `state` counts it, and the optimiser's kernels leave everything unchanged.
 //!
 //! The loss scale (Micikevicius et al. 2017, <https://arxiv.org/abs/1710.03740>) multiplies every gradient,
-//! so that small ones are not lost in half precision. A dynamic one is as large as it may be: an update
-//! whose gradient overflows is skipped and halves it, [`GROWTH_INTERVAL`] good ones in a row double it.
+//! so that small ones are not lost in half precision. A dynamic scale is kept as large as possible: an update
+//! whose gradient overflows is skipped and halves it; [`GROWTH_INTERVAL`] good updates in a row double it.
 
 use rayon::prelude::*;
 
@@ -22,28 +22,28 @@ use crate::math::simd::{self, vector_fn};
 use crate::ops::variants::portable;
 use crate::plan::{Plan, View};
 
-/// Gradients that a workgroup reduces.
+/// The number of gradients that a workgroup reduces.
 const BLOCK: usize = NORM_BLOCK as usize;
-/// Numbers that a block leaves: max, sum, and 1 if something was not finite.
+/// The numbers that a block writes: max, sum, and 1 if some number was not finite.
 const PARTIAL_LEN: usize = NORM_PARTIAL_LEN as usize;
-/// Where a slice's partials begin: whole blocks, at an offset that every device can bind.
+/// The alignment of a slice's partials: whole blocks, at an offset that every device can bind.
 const ALIGNMENT: usize = 64 * PARTIAL_LEN;
 
-/// `partials` (blocks,3) from a slice of the gradients.
+/// Computes `partials` (blocks,3) from a slice of the gradients.
 pub const PARTIAL: Kernel = Kernel {
     name: "global_norm_partial",
     args: &[reads("grads"), writes("partials")],
     twin: twin!(partial),
     cpu: Some(fast_partial),
     flops: |d| 3 * u64::from(d.N),
-    // The twin adds 16,384 squares one after the other.
+    // The twin adds 16,384 squares sequentially.
     tolerance: 5e-5,
     variants: portable!("global_norm_partial", [REDUCE], |d, _| {
         crate::kernel::grid::fold(d.N.div_ceil(NORM_BLOCK))
     }),
 };
 
-/// `norm` (2: norm, coef) from all partials (N blocks) and the loss; updates `state`.
+/// Computes `norm` (2: norm, coef) from all partials (N blocks) and the loss; updates `state`.
 pub const FINISH: Kernel = Kernel {
     name: "global_norm_finish",
     args: &[reads("partials"), reads("loss"), writes("norm"), changes_u32("state")],
@@ -54,7 +54,7 @@ pub const FINISH: Kernel = Kernel {
     variants: portable!("global_norm_finish", [REDUCE], |_, _| [1, 1, 1]),
 };
 
-/// What the norm is written to, and what else it depends on.
+/// The views that computing the norm reads and writes.
 #[derive(Clone, Copy, Debug)]
 pub struct NormViews {
     /// [`partials_len`]
@@ -67,7 +67,7 @@ pub struct NormViews {
     pub state: View,
 }
 
-/// Records the norm over `grads`, each a slice that one binding can hold.
+/// Records the norm over `grads`, each a slice that fits one binding.
 pub fn record(plan: &mut Plan, grads: &[View], views: NormViews, scale: LossScale) {
     let NormViews { partials, loss, norm, state } = views;
     let mut start = 0;
@@ -82,7 +82,8 @@ pub fn record(plan: &mut Plan, grads: &[View], views: NormViews, scale: LossScal
     plan.push(&FINISH, dims, &[partials, loss, norm, state]);
 }
 
-/// Elements of the partials of these slices; each slice's begin where a device can bind them.
+/// Returns the number of elements of the partials of these slices; each slice's partials begin where a device can
+/// bind them.
 pub fn partials_len(grads: &[View]) -> usize {
     let lens = grads.iter().map(|view| view.len.div_ceil(BLOCK) * PARTIAL_LEN);
     lens.map(|len| len.next_multiple_of(ALIGNMENT)).sum()
@@ -146,10 +147,10 @@ fn count_good(dims: &Dims, state: &mut [u32]) {
 }
 
 vector_fn! {
-    /// What one block leaves.
+    /// Returns the partial of one block.
     fn block<'a>(grads: &'a [f32]) -> [f32; PARTIAL_LEN] {
         let max = simd::fold(0.0, grads, |max, g| simd::larger(max, g.abs()), simd::larger);
-        // 0 · g is 0 for every number and NaN for what is none.
+        // 0 · g is 0 for every finite number, and NaN for infinity and NaN.
         if simd::sum_by(grads, |sum, g| g.mul_add(0.0, sum)).is_nan() {
             return [0.0, 0.0, 1.0];
         }

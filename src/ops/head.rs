@@ -1,11 +1,11 @@
-//! The head: logits from a table of tokens, `logits = x · tableᵀ`: the embedding's (a tied head) or its own.
+//! The head: logits from a token table, `logits = x · tableᵀ`: the embedding's table (a tied head) or its own.
 //!
-//! Training works in chunks of rows, so that the logits of a chunk fit one binding, and over the
-//! slices of the table; the gradient of a chunk takes the place of its logits, so that (B,T,V) never
-//! stands in memory. Its rows are padded ([`row_stride`]), so that products and loss read and write
-//! vectors whatever V is; what pads them counts for nothing. The kernels are [`matmul`]'s and
-//! [`cross_entropy`]'s. Generation needs the logits of those rows alone after which a slot draws a token
-//! ([`crate::kernel::rows`]), which have a kernel of their own.
+//! Training works in chunks of rows, so that the logits of a chunk fit one binding, and over the slices
+//! of the table; the gradient of a chunk overwrites its logits, so that (B,T,V) is never in memory as a
+//! whole. Its rows are padded ([`row_stride`]), so that products and loss read and write vectors for any
+//! V; the padding does not affect the results. The kernels are those of [`matmul`] and
+//! [`cross_entropy`]. Generation needs only the logits of the rows after which a slot draws a token
+//! ([`crate::kernel::rows`]), for which there is a separate kernel.
 
 use crate::graph::{Op, Recorder, Slice, Var};
 use crate::kernel::{
@@ -17,7 +17,7 @@ use crate::ops::variants::portable;
 use crate::ops::{cross_entropy, matmul};
 use crate::plan::{Plan, View};
 
-/// Logits of the slots that draw a token, each of its row, against a slice of the table.
+/// Computes the logits of the slots that draw a token, each from its row, against a slice of the table.
 pub const FORWARD: Kernel = Kernel {
     name: "head_forward",
     args: &[
@@ -36,10 +36,10 @@ pub const FORWARD: Kernel = Kernel {
     ),
 };
 
-/// Elements from one row of a chunk of logits to the next, for a vocabulary of `v`.
+/// Returns the number of elements from one row of a chunk of logits to the next, for a vocabulary of `v`.
 ///
-/// Rows begin at multiples of 64, which are 256 bytes, or 128 in half precision: whole lines of any cache. Where
-/// that would cost more than a few permille, of 4: vectors need no more.
+/// Rows begin at multiples of 64 elements, which are 256 bytes, or 128 in half precision: whole lines of any cache.
+/// Where that would cost more than a few permille, they begin at multiples of 4: vectors need no more.
 ///
 /// ```
 /// assert_eq!([65, 50_257].map(wgpt::ops::head::row_stride), [68, 50_304]);
@@ -48,7 +48,7 @@ pub fn row_stride(v: usize) -> usize {
     v.next_multiple_of(if v < 16_384 { 4 } else { 64 })
 }
 
-/// Head and loss over row chunks of `logits`.
+/// Computes head and loss over row chunks of `logits`.
 pub struct Head {
     /// B, T, C, and V of the whole vocabulary.
     pub dims: Dims,
@@ -100,7 +100,7 @@ impl Head {
         row_stride(self.dims.V as usize)
     }
 
-    /// The logits of some rows, into `out`, whose rows are `stride` apart.
+    /// Computes the logits of some rows into `out`, whose rows are `stride` apart.
     fn project(&self, plan: &mut Plan, x: View, rows: usize, out: View, stride: usize) {
         for slice in &self.table {
             let (start, n) = (slice.start as u32, slice.rows as u32);
@@ -131,7 +131,7 @@ impl Head {
 }
 
 impl Op for Head {
-    /// The loss without gradients.
+    /// Records the loss without gradients.
     fn forward(&self, plan: &mut Plan) {
         for chunk in self.chunks() {
             self.project_chunk(plan, &chunk);
@@ -141,7 +141,7 @@ impl Op for Head {
         self.sum(plan, Accumulate::Set);
     }
 
-    /// The loss, and the gradients of `x` and of the table.
+    /// Records the loss, and the gradients of `x` and of the table.
     fn backward(&self, recorder: &mut Recorder<'_>) {
         let state = self.state.expect("training has a state");
         for chunk in self.chunks() {
@@ -167,9 +167,9 @@ impl Op for Head {
     }
 }
 
-/// `logits` (SLOTS,V) of the rows of `x` (T,C) after which the slots draw.
+/// Computes `logits` (SLOTS,V) of the rows of `x` (T,C) after which the slots draw.
 pub struct HeadExtend {
-    /// T, C, SLOTS; LD, which is V of the whole vocabulary.
+    /// T, C, SLOTS; LD, which is the size of the whole vocabulary.
     pub dims: Dims,
     /// (SLOTS,[`slot::WORDS`](crate::kernel::rows::slot))
     pub slots: View,

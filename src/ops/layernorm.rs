@@ -9,10 +9,10 @@
 //! dweight += Σ_rows n · dout      dbias += Σ_rows dout
 //! ```
 //!
-//! A mean is kept in two parts, m + rest: `m` as its sum gives it, `rest = Σ (x - m) / C` what the rounding of that
-//! sum lost. With a mean of 1e4 and a spread of 0.25, a single m alone would be off by a 500th of the
-//! spread, and n as well; x - m is exact for such rows, so that (x - m) - rest loses nothing. The variance is corrected
-//! by the same sum: Σ (x - mean)² = Σ (x - m)² - rest · Σ (x - m).
+//! A mean is kept in two parts, m + rest: `m` is the computed mean, and `rest = Σ (x - m) / C` is the rounding error of
+//! its sum. With a mean of 1e4 and a spread of 0.25, a single m alone would be wrong by a 500th of the spread, and n as
+//! well; x - m is exact for such rows, so that (x - m) - rest loses nothing. The variance is corrected by the same
+//! sum: Σ (x - mean)² = Σ (x - m)² - rest · Σ (x - m).
 
 use rayon::prelude::*;
 
@@ -26,7 +26,7 @@ use crate::ops::variants::{portable, rows};
 use crate::params::{Init, ParamRole};
 use crate::plan::{Plan, Role, View};
 
-/// `out`, `mean` and `rstd` from `x`.
+/// Computes `out`, `mean` and `rstd` from `x`.
 pub const FORWARD: Kernel = Kernel {
     name: "layernorm_forward",
     args: &[
@@ -44,7 +44,7 @@ pub const FORWARD: Kernel = Kernel {
     variants: rows!("layernorm_forward", [NORM], grid::row_count, four_channels),
 };
 
-/// `dx` from `dout`.
+/// Computes `dx` from `dout`.
 pub const BACKWARD_INPUT: Kernel = Kernel {
     name: "layernorm_backward_input",
     args: &[
@@ -62,7 +62,7 @@ pub const BACKWARD_INPUT: Kernel = Kernel {
     variants: rows!("layernorm_backward_input", [NORM], grid::row_count, four_channels),
 };
 
-/// `dweight` and `dbias` from `dout`.
+/// Computes `dweight` and `dbias` from `dout`.
 pub const BACKWARD_PARAMS: Kernel = Kernel {
     name: "layernorm_backward_params",
     args: &[
@@ -80,7 +80,7 @@ pub const BACKWARD_PARAMS: Kernel = Kernel {
     variants: portable!("layernorm_backward_params", [NORM], |d, _| grid::fold(d.C.div_ceil(16))),
 };
 
-/// `out` (B,T,C) from `x` (B,T,C); `mean` (B,T,2) and `rstd` (B,T) are kept for the backward pass.
+/// Computes `out` (B,T,C) from `x` (B,T,C); `mean` (B,T,2) and `rstd` (B,T) are kept for the backward pass.
 pub struct LayerNorm {
     /// B, T, C, EPS.
     pub dims: Dims,
@@ -96,12 +96,12 @@ pub struct LayerNorm {
     pub mean: View,
     /// (B,T)
     pub rstd: View,
-    /// (C): where the gradient of weight or bias goes if the other one alone is trained.
+    /// (C): receives the gradient of the untrained one of weight and bias, if only the other is trained.
     pub unused: Option<View>,
 }
 
 impl Graph {
-    /// The parts of a layer normalisation of `x`.
+    /// Creates a layer normalisation of `x`, without adding it to the list.
     pub(crate) fn norm(&mut self, name: &str, x: Var) -> LayerNorm {
         let c = x.value.len / self.rows();
         let mut part = |part: &str, role, init| {
@@ -124,7 +124,7 @@ impl Graph {
         LayerNorm { dims, x, weight, bias, out, mean, rstd, unused }
     }
 
-    /// `x` (B,T,C), normalised.
+    /// Adds the normalisation of `x` (B,T,C).
     pub fn layernorm(&mut self, name: &str, x: Var) -> Var {
         let norm = self.norm(name, x);
         let out = norm.out;
@@ -154,7 +154,7 @@ impl Op for LayerNorm {
     }
 }
 
-/// One row of the forward pass; returns its mean in two parts and its reciprocal standard deviation.
+/// Normalises one row; returns its mean in two parts and its reciprocal standard deviation.
 pub(crate) fn normalize<F: Real>(
     x: &[F],
     weight: &[F],
@@ -215,7 +215,7 @@ fn backward_params<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     }
 }
 
-/// [`normalize`] in vectors; the variance comes from the sums of one pass.
+/// Does the same as [`normalize`] with SIMD vectors; the variance comes from the sums of one pass.
 #[inline(always)]
 pub(crate) fn fast_normalize(
     x: &[f32],
@@ -228,7 +228,7 @@ pub(crate) fn fast_normalize(
     let m = simd::sum(x) / c;
     let [sum, squares] = simd::sums_around(x, m);
     let rest = sum / c;
-    // Of equal numbers, both terms are the same but for their rounding.
+    // For equal numbers, both terms are the same up to their rounding.
     let variance = rest.mul_add(-sum, squares).max(0.0) / c;
     let rstd = 1.0 / (variance + eps).sqrt();
     let shift = -rest * rstd;
@@ -239,7 +239,7 @@ pub(crate) fn fast_normalize(
 }
 
 vector_fn! {
-    /// Some rows of the forward pass; `statistics` are their `mean` and `rstd`.
+    /// Computes some rows of the forward pass; `statistics` are their `mean` and `rstd`.
     fn forward_rows<'a>(
         x: &'a [f32],
         weight: &'a [f32],
@@ -270,7 +270,7 @@ fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
 }
 
 vector_fn! {
-    /// Some rows of `dx`; `x`, `dout` and `statistics` (`mean`, `rstd`) are theirs.
+    /// Computes some rows of `dx`; `x`, `dout` and `statistics` (`mean`, `rstd`) are those of the same rows.
     fn input_rows<'a>(
         x: &'a [f32],
         weight: &'a [f32],
@@ -291,7 +291,7 @@ vector_fn! {
             let gn = simd::sum_by_3([x, weight, dout], inner) / c as f32;
             for (((dx, x), weight), dout) in dx.iter_mut().zip(x).zip(weight).zip(dout) {
                 let n = (x - m).mul_add(rstd, shift);
-                // Not fused: of one channel, the difference is zero and not a rounding.
+                // Not fused: with one channel, the difference must be zero and not a rounding error.
                 let new = rstd * n.mul_add(-gn, weight * dout - g);
                 *dx = if overwrite { new } else { *dx + new };
             }
@@ -311,11 +311,11 @@ fn fast_backward_input(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     });
 }
 
-/// Rows of a partial sum of the parameters' gradients.
+/// The number of rows per partial sum of the parameters' gradients.
 const PARAM_ROWS: usize = 64;
 
 vector_fn! {
-    /// Adds what some rows are to the gradients of the parameters.
+    /// Adds the contribution of some rows to the gradients of the parameters.
     fn add_params<'a>(
         x: &'a [f32],
         statistics: [&'a [f32]; 2],

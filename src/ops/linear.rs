@@ -1,13 +1,13 @@
-//! A linear layer, alone or with the GELU after it: `out = x · weight + bias`.
+//! A linear layer, alone or followed by GELU: `out = x · weight + bias`.
 //!
 //! ```text
 //! dx      = dout · weightᵀ
 //! dweight += xᵀ · dout      dbias += Σ_rows dout
 //! ```
 //!
-//! The weight is (C,OC), as GPT-2's checkpoints have it, or (OC,C), as most others have it ([`WeightLayout`]); the
-//! bias may be absent. Either of weight and bias may be trained alone. A layer with a weight (C,OC) and a bias has
-//! kernels of its own; where one is otherwise, [`matmul`]'s do what they can.
+//! The weight is (C,OC), as in GPT-2's checkpoints, or (OC,C), as in most others ([`WeightLayout`]); the bias may be
+//! absent. Either weight or bias may be trained alone. A layer with a weight (C,OC) and a bias has kernels of its
+//! own; in other cases [`matmul`]'s kernels are used where possible.
 
 use rayon::prelude::*;
 
@@ -29,7 +29,7 @@ fn flops(d: &Dims) -> u64 {
     2 * d.rows() as u64 * u64::from(d.C) * u64::from(d.OC)
 }
 
-/// `out = x · weight + bias`.
+/// Computes `out = x · weight + bias`.
 pub const FORWARD: Kernel = Kernel {
     name: "linear_forward",
     args: &[
@@ -49,7 +49,7 @@ pub const FORWARD: Kernel = Kernel {
     ),
 };
 
-/// `out = x · weightᵀ + bias`.
+/// Computes `out = x · weightᵀ + bias`.
 pub const FORWARD_OUT_IN: Kernel = Kernel {
     name: "linear_forward_out_in",
     args: FORWARD.args,
@@ -64,7 +64,7 @@ pub const FORWARD_OUT_IN: Kernel = Kernel {
     ),
 };
 
-/// `pre = x · weight + bias`, `out = gelu(pre)`.
+/// Computes `pre = x · weight + bias`, `out = gelu(pre)`.
 pub const GELU_FORWARD: Kernel = Kernel {
     name: "linear_gelu_forward",
     args: &[
@@ -77,7 +77,7 @@ pub const GELU_FORWARD: Kernel = Kernel {
     twin: twin!(gelu_forward),
     cpu: Some(fast_gelu_forward),
     flops,
-    // In half precision a GPU takes GELU of what it keeps of a number, the twin of the number itself.
+    // In half precision a GPU applies GELU to the rounded number that it stores, the twin to the unrounded one.
     tolerance: 1e-4,
     variants: products!(
         "linear_gelu_forward",
@@ -86,7 +86,7 @@ pub const GELU_FORWARD: Kernel = Kernel {
     ),
 };
 
-/// `dx` from `dout`.
+/// Computes `dx` from `dout`.
 pub const BACKWARD_INPUT: Kernel = Kernel {
     name: "linear_backward_input",
     args: &[reads("weight").takes(FLOATS), reads("dout").takes(FLOATS), writes("dx").takes(FLOATS)],
@@ -97,7 +97,7 @@ pub const BACKWARD_INPUT: Kernel = Kernel {
     variants: products!("linear_backward_input", [PRODUCT_NO_SUMS], |d| [d.B * d.T, d.C]),
 };
 
-/// `dweight` and `dbias` from `dout`.
+/// Computes `dweight` and `dbias` from `dout`.
 pub const BACKWARD_PARAMS: Kernel = Kernel {
     name: "linear_backward_params",
     args: &[reads("x").takes(FLOATS), reads("dout").takes(FLOATS), adds("dweight"), adds("dbias")],
@@ -108,7 +108,7 @@ pub const BACKWARD_PARAMS: Kernel = Kernel {
     variants: products!("linear_backward_params", [], |d| [d.C, d.OC]),
 };
 
-/// `dbias` from `dout`, where the weight is not trained.
+/// Computes `dbias` from `dout`, where the weight is not trained.
 pub const BACKWARD_BIAS: Kernel = Kernel {
     name: "linear_backward_bias",
     args: &[reads("dout").takes(FLOATS), adds("dbias")],
@@ -119,22 +119,22 @@ pub const BACKWARD_BIAS: Kernel = Kernel {
     variants: portable!("linear_backward_bias", [], |d, _| grid::fold(d.OC.div_ceil(16))),
 };
 
-/// Which of a weight's sizes comes first.
+/// The order of a weight's two sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightLayout {
-    /// (C,OC): the rows are what the channels of the input are multiplied by.
+    /// (C,OC): one row per input channel.
     #[default]
     InOut,
-    /// (OC,C): the rows are what makes the channels of the output.
+    /// (OC,C): one row per output channel.
     OutIn,
 }
 
-/// What a linear layer makes of its input. A number of channels alone is GPT-2's layer: a weight (C,OC) and a bias.
+/// The form of a linear layer. A number of channels alone is GPT-2's layer: a weight (C,OC) and a bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
     /// Channels of the output.
     pub channels: usize,
-    /// How its weight lies.
+    /// The layout of its weight.
     pub layout: WeightLayout,
     /// Whether it has a bias.
     pub bias: bool,
@@ -146,13 +146,13 @@ impl From<usize> for Form {
     }
 }
 
-/// `out` (B,T,OC) from `x` (B,T,C).
+/// Computes `out` (B,T,OC) from `x` (B,T,C).
 pub struct Linear {
     /// B, T, C, OC.
     pub dims: Dims,
     /// (B,T,C)
     pub x: Var,
-    /// How the weight lies.
+    /// The layout of the weight.
     pub layout: WeightLayout,
     /// (C,OC) or (OC,C)
     pub weight: Var,
@@ -160,14 +160,14 @@ pub struct Linear {
     pub bias: Option<Var>,
     /// (B,T,OC)
     pub out: Var,
-    /// (B,T,OC): where the gradient of `out` is rounded to, if it is not of the precision of `x`.
+    /// (B,T,OC): receives the gradient of `out` rounded to the precision of `x`, if the two precisions differ.
     pub rounded_dout: Option<View>,
     /// A low-rank adapter.
     pub lora: Option<Lora>,
 }
 
 impl Linear {
-    /// Records `out`, without what an adapter adds.
+    /// Records `out`, without the contribution of an adapter.
     fn forward_plain(&self, plan: &mut Plan) {
         let Linear { dims, x, layout, weight, bias, out, .. } = *self;
         let (rows, Dims { C: c, OC: oc, .. }) = (dims.rows() as u32, dims);
@@ -189,7 +189,7 @@ impl Linear {
         }
     }
 
-    /// The gradient of the input from that of `out`, in the precision of `x`.
+    /// Records the gradient of the input from `dout`, which is in the precision of `x`.
     fn backward_input(&self, plan: &mut Plan, dout: View) {
         let Linear { dims, x, weight, .. } = *self;
         let args = [weight.value, dout, x.grad];
@@ -203,7 +203,7 @@ impl Linear {
         }
     }
 
-    /// The gradients of weight and bias from that of `out`, in the precision of `x`.
+    /// Records the gradients of weight and bias from `dout`, which is in the precision of `x`.
     fn backward_params(&self, recorder: &mut Recorder<'_>, dout: View) {
         let Linear { dims, x, layout, weight, bias, .. } = *self;
         let params: Vec<Var> = [weight].into_iter().chain(bias).collect();
@@ -230,7 +230,7 @@ impl Linear {
 }
 
 impl Graph {
-    /// The parts of a linear layer from `x` (B,T,C) into what `out` makes of whether it has a gradient.
+    /// Creates a linear layer of `x` (B,T,C); `out` creates its output, given whether it has a gradient.
     fn linear_into(
         &mut self,
         name: &str,
@@ -258,14 +258,14 @@ impl Graph {
         let trains = any_grad(&[x, weight]) || bias.is_some_and(Var::has_grad);
         let out = out(self, adapted || trains);
         let dims = Dims { C: c as u32, OC: oc as u32, ..self.dims() };
-        // Matrix units take operands of one precision, and the stream's gradient has the other.
+        // Matrix units take operands of one precision, but the stream's gradient has the other.
         let differs = out.has_grad() && out.grad.format != x.value.format;
         let rounded_dout = differs
             .then(|| self.buffer(Role::Activations, "rounded_dout", out.grad.len, x.value.format));
         Linear { dims, x, layout, weight, bias, out, rounded_dout, lora }
     }
 
-    /// `x` (B,T,C) times a weight, plus a bias if there is one; a number of channels alone is GPT-2's [`Form`].
+    /// Adds `x` (B,T,C) times a weight, plus a bias if there is one; a number of channels alone is GPT-2's [`Form`].
     pub fn linear(&mut self, name: &str, x: Var, form: impl std::convert::Into<Form>) -> Var {
         let form = form.into();
         let linear = self.linear_into(name, x, form, |g, has_grad| {
@@ -276,7 +276,7 @@ impl Graph {
         out
     }
 
-    /// A linear layer whose output joins the stream next and so has the stream's gradient.
+    /// Adds a linear layer whose output joins the stream next and so has the stream's gradient.
     pub fn linear_to_stream(
         &mut self,
         name: &str,
@@ -291,9 +291,9 @@ impl Graph {
         out
     }
 
-    /// GELU of a linear layer.
+    /// Adds GELU of a linear layer.
     ///
-    /// Where it is computed again, all layers share its output.
+    /// Where the backward pass recomputes it, all layers share its output.
     pub fn linear_gelu(&mut self, name: &str, x: Var, form: impl std::convert::Into<Form>) -> Var {
         let form = form.into();
         let oc = form.channels;
@@ -337,9 +337,9 @@ impl Op for Linear {
     }
 }
 
-/// `out` (B,T,OC) = gelu(x · weight + bias); what goes into the GELU is kept.
+/// Computes `out` (B,T,OC) = gelu(x · weight + bias); the input of GELU is kept.
 pub struct LinearGelu {
-    /// The layer; its output goes into the GELU.
+    /// The layer; its output is the input of GELU.
     pub linear: Linear,
     /// (B,T,OC)
     pub out: Var,
@@ -348,7 +348,7 @@ pub struct LinearGelu {
 impl Op for LinearGelu {
     fn forward(&self, plan: &mut Plan) {
         let Linear { dims, x, layout, weight, bias, out: pre, .. } = self.linear;
-        // What an adapter adds comes between.
+        // The contribution of an adapter is added between the two.
         let is_fused = self.linear.lora.is_none() && layout == WeightLayout::InOut;
         if let Some(bias) = bias.filter(|_| is_fused) {
             let args = [x.value, weight.value, bias.value, pre.value, self.out.value];
@@ -369,7 +369,7 @@ impl Op for LinearGelu {
     }
 }
 
-/// x · weight + bias at one row and column.
+/// Computes x · weight + bias at one row and column.
 fn at<F: Real>(dims: &Dims, [x, weight, bias]: [&[F]; 3], row: usize, o: usize) -> F {
     let (c, oc) = (dims.C as usize, dims.OC as usize);
     bias[o] + (0..c).map(|i| x[row * c + i] * weight[i * oc + o]).sum()
@@ -439,7 +439,7 @@ fn backward_bias<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     }
 }
 
-/// `out = x · weight + bias`; in generation so that the bits of a row do not depend on the number of rows.
+/// Computes `out = x · weight + bias`; in generation the bits of a row do not depend on the number of rows.
 fn layer(dims: &Dims, [x, weight, bias]: [&[f32]; 3], out: &mut [f32]) {
     let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
     out.par_chunks_exact_mut(oc).for_each(|row| row.copy_from_slice(bias));
@@ -496,7 +496,7 @@ fn fast_backward_bias(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     add_columns(dout, dbias, step.overwrites(dims));
 }
 
-/// Adds the sums of the columns of `x` to `total`, or overwrites it.
+/// Adds the sums of the columns of `x` to `total`, or overwrites it with them.
 fn add_columns(x: &[f32], total: &mut [f32], overwrite: bool) {
     if overwrite {
         total.fill(0.0);
@@ -507,7 +507,7 @@ fn add_columns(x: &[f32], total: &mut [f32], overwrite: bool) {
     }
 }
 
-/// The sums of the columns of every run of [`SUM_ROWS`] rows.
+/// Returns the sums of the columns of every run of [`SUM_ROWS`] rows.
 fn column_sums(x: &[f32], columns: usize) -> Vec<f32> {
     let run = SUM_ROWS * columns;
     let mut sums = vec![0.0; x.len().div_ceil(run) * columns];
@@ -515,7 +515,7 @@ fn column_sums(x: &[f32], columns: usize) -> Vec<f32> {
     sums
 }
 
-/// Rows of a partial sum of a bias' gradient.
+/// The number of rows per partial sum of a bias's gradient.
 const SUM_ROWS: usize = 128;
 
 vector_fn! {

@@ -6,9 +6,9 @@
 //! g    = s · dlow          dA += gᵀ · x              dx += g · A
 //! ```
 //!
-//! A is (R,C), as its files have it; B is (R,OC), its files' transposed, so that it can be added with. The
-//! products are [`matmul`]'s; a narrow kernel between them scales, so that A and B are those of the files and
-//! Adam treats them alike.
+//! A is (R,C), as in adapter files; B is (R,OC), the transpose of the one in the files, so that the product can be
+//! accumulated. The products are [`matmul`]'s; a small kernel between them scales, so that A and B equal those of
+//! the files and Adam treats them alike.
 
 use crate::graph::{Graph, Recorder, Sharing, Var, Wanted};
 use crate::kernel::{
@@ -20,7 +20,7 @@ use crate::ops::variants::portable;
 use crate::params::{Init, ParamRole};
 use crate::plan::{Plan, View};
 
-/// `out = SCALE · x` (N).
+/// Computes `out = SCALE · x` (N).
 pub const SCALE: Kernel = Kernel {
     name: "scale_forward",
     args: &[reads("x"), writes("out").takes(FLOATS)],
@@ -31,22 +31,22 @@ pub const SCALE: Kernel = Kernel {
     variants: portable!("scale_forward", [], grid::elements),
 };
 
-/// What is added to a linear layer.
+/// A low-rank adapter of a linear layer.
 pub struct Lora {
     /// (R,C)
     pub a: Var,
     /// (R,OC)
     pub b: Var,
-    /// (B,T,R): x · Aᵀ, in single precision; its gradient in that of `x`.
+    /// (B,T,R): x · Aᵀ, in single precision; its gradient has the precision of `x`.
     pub product: Var,
-    /// (B,T,R): the same scaled, in the precision of `x`; its gradient in single precision.
+    /// (B,T,R): the same scaled, in the precision of `x`; its gradient is in single precision.
     pub low: Var,
     /// alpha / R
     pub scale: f32,
 }
 
 impl Lora {
-    /// Records what is added to the layer's output, after it.
+    /// Records the adapter's addition to the layer's output; it comes after the layer.
     pub fn forward(&self, plan: &mut Plan, linear: &Linear) {
         let Lora { a, b, product, low, .. } = self;
         let [rows, c, oc, r] = self.sizes(linear);
@@ -56,8 +56,8 @@ impl Lora {
         plan.push(&matmul::NN, dims([rows, r, oc]), &[low.value, b.value, linear.out.value]);
     }
 
-    /// Records the gradients of A and B, and what is added to that of the layer's input, after the layer's own;
-    /// `dout` is in the precision of `x`.
+    /// Records the gradients of A and B, and the adapter's addition to the gradient of the layer's input, which comes
+    /// after the layer's own; `dout` is in the precision of `x`.
     pub fn backward(&self, recorder: &mut Recorder<'_>, linear: &Linear, dout: View) {
         let Lora { a, b, product, low, .. } = self;
         let [rows, c, oc, r] = self.sizes(linear);
@@ -78,7 +78,7 @@ impl Lora {
         }
     }
 
-    /// B · T, C, OC, R.
+    /// Returns B · T, C, OC, R.
     fn sizes(&self, linear: &Linear) -> [u32; 4] {
         let Dims { C: c, OC: oc, .. } = linear.dims;
         let rows = linear.dims.rows();
@@ -91,7 +91,7 @@ impl Lora {
     }
 }
 
-/// M, K, N of a product that adds to what is there, and the width of its sliced matrix.
+/// Returns the sizes of a product (M, K, N) that adds to its output; `ld` is the width of its sliced matrix.
 fn dims([m, k, n]: [u32; 3], ld: u32) -> Dims {
     Dims { M: m, K: k, N: n, LD: ld, ACC: Accumulate::Add as u32, ..Dims::default() }
 }
@@ -102,13 +102,13 @@ fn scale<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     out.iter_mut().zip(x).for_each(|(out, x)| *out = scale * *x);
 }
 impl Graph {
-    /// The adapter of the linear layer called `name`, if it has one.
+    /// Creates the adapter of the linear layer called `name`, if it has one.
     pub(crate) fn lora(&mut self, name: &str, x: Var, oc: usize) -> Option<Lora> {
         let layer = self.full_name(name);
         let lora = self.finetune().lora.as_ref().filter(|lora| lora.adapts(&layer))?;
         let (r, scale) = (lora.rank, lora.scale());
         let c = x.value.len / self.rows();
-        // As PEFT begins: A uniform within 1 / √in, B zero, so that at first they change nothing.
+        // PEFT's initialisation: A is uniform within 1 / √in, B is zero, so that at first they change nothing.
         let bound = 1.0 / (c as f64).sqrt();
         let parts = [
             ("lora_A", c, ParamRole::LoraA, Init::Uniform(bound)),

@@ -24,7 +24,7 @@ fn flops(d: &Dims) -> u64 {
     2 * u64::from(d.M) * u64::from(d.K) * u64::from(d.N)
 }
 
-/// `out += a · b`; `a` is a slice of columns.
+/// Computes `out += a · b`; `a` is a slice of columns.
 pub const NN: Kernel = Kernel {
     name: "matmul_nn",
     args: &[reads("a").takes(FLOATS), reads("b").takes(FLOATS), adds("out").takes(FLOATS)],
@@ -35,7 +35,7 @@ pub const NN: Kernel = Kernel {
     variants: products!("matmul_nn", [PRODUCT_NO_SUMS], |d| [d.M, d.N]),
 };
 
-/// `out = a · bᵀ`; `out` is a slice of columns.
+/// Computes `out = a · bᵀ`; `out` is a slice of columns.
 pub const NT: Kernel = Kernel {
     name: "matmul_nt",
     args: &[reads("a").takes(FLOATS), reads("b").takes(FLOATS), writes_part("out").takes(FLOATS)],
@@ -46,7 +46,7 @@ pub const NT: Kernel = Kernel {
     variants: products!("matmul_nt", [PRODUCT_NO_SUMS], |d| [d.M, d.N]),
 };
 
-/// `out += aᵀ · b`; `a` is a slice of columns.
+/// Computes `out += aᵀ · b`; `a` is a slice of columns.
 pub const TN: Kernel = Kernel {
     name: "matmul_tn",
     args: &[reads("a").takes(FLOATS), reads("b").takes(FLOATS), adds("out").takes(FLOATS)]
@@ -83,14 +83,14 @@ pub struct MatMul {
     pub out: Var,
 }
 
-/// Sizes of a product (M, K, N) that overwrites its output, whose sliced matrix is whole: its rows are `ld` long.
+/// Returns the sizes of a product (M, K, N) that overwrites its output, with a sliced matrix of rows of `ld` elements.
 pub(crate) fn whole([m, k, n]: [u32; 3], ld: u32) -> Dims {
     Dims { M: m, K: k, N: n, LD: ld, ACC: Accumulate::Set as u32, ..Dims::default() }
 }
 
 impl Graph {
-    /// A product of two activations: `m`, `k` and `n` are the output's rows, the sums' length and the
-    /// output's columns.
+    /// Adds a product of two activations: `m`, `k` and `n` are the number of rows of the output, the length of the
+    /// sums and the number of columns of the output.
     pub fn matmul(
         &mut self,
         name: &str,
@@ -138,7 +138,7 @@ impl Op for MatMul {
     }
 }
 
-/// M, K, N, LD, START as indices.
+/// Returns M, K, N, LD, START as indices.
 fn sizes(d: &Dims) -> [usize; 5] {
     [d.M, d.K, d.N, d.LD, d.START].map(|x| x as usize)
 }

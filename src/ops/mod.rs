@@ -1,7 +1,7 @@
-//! The operations of GPT-2, one file each: what it computes, its kernels, its node, its CPU twins.
+//! The operations of GPT-2, one file each: the formulas, the kernels, the graph node, the CPU twins.
 //!
-//! To add one: `ops/NAME.rs`, its `shaders/NAME_*.wgsl`, its kernels in `every_kernel`.
-//! The tests then demand the rest by name.
+//! To add one: add `ops/NAME.rs`, its `shaders/NAME_*.wgsl`, and its kernels in `every_kernel`.
+//! The tests then report by name the parts that are missing.
 
 pub mod attention;
 pub mod cast;
@@ -27,7 +27,7 @@ mod variants;
 
 use crate::kernel::Kernel;
 
-/// Hands the paths of all kernels to a macro: the one list of them.
+/// Passes the paths of all kernels to a macro; this is the only list of them.
 macro_rules! every_kernel {
     ($of:ident) => {
         $of! {

@@ -7,7 +7,7 @@
 //! p = p - lr · (m / (1 - β1ᵗ)) / (√(v / (1 - β2ᵗ)) + ε)       t: updates applied, from 1
 //! ```
 //!
-//! 1 - βᵗ is -expm1(t ln β), which loses no digits. After a non-finite gradient
+//! 1 - βᵗ is computed as -expm1(t ln β), which loses no digits. After a non-finite gradient
 //! ([`crate::ops::global_norm`]) nothing changes.
 
 use rayon::prelude::*;
@@ -22,7 +22,7 @@ use crate::math::simd::{CHUNK, vector_fn};
 use crate::ops::variants::portable;
 use crate::plan::{Plan, View};
 
-/// Adam and AdamW over a slice of the arenas.
+/// Runs Adam or AdamW over a slice of the arenas.
 pub const ADAM: Kernel = Kernel {
     name: "adam_update",
     args: &[
@@ -36,7 +36,7 @@ pub const ADAM: Kernel = Kernel {
     twin: twin!(adam),
     cpu: Some(fast_adam),
     flops: |d| 15 * u64::from(d.N),
-    // A moment is divided by the root of another, which magnifies the rounding of small ones.
+    // A moment is divided by the root of another, which magnifies the rounding errors of small ones.
     tolerance: 5e-5,
     variants: portable!(
         "adam_update", [ADAM], grid::elements,
@@ -44,7 +44,7 @@ pub const ADAM: Kernel = Kernel {
     ),
 };
 
-/// Gradient descent over a slice of the arenas.
+/// Runs gradient descent over a slice of the arenas.
 pub const SGD: Kernel = Kernel {
     name: "sgd_update",
     args: &[reads("grads"), reads("norm"), reads_u32("state"), changes("params")],
@@ -59,7 +59,7 @@ pub const SGD: Kernel = Kernel {
 ///
 /// # Panics
 ///
-/// If Adam is to update a slice without moments.
+/// If `optimizer` is Adam and the slice has no moments.
 pub fn record(plan: &mut Plan, optimizer: Optimizer, slot: &Slot, norm: View, state: View) {
     let decay = match (slot.decays, optimizer) {
         (false, _) => Decay::Off,
@@ -76,7 +76,7 @@ pub fn record(plan: &mut Plan, optimizer: Optimizer, slot: &Slot, norm: View, st
     }
 }
 
-/// The gradient after clipping and coupled decay.
+/// Returns the gradient after clipping and coupled decay.
 fn gradient<F: Real>(dims: &Dims, step: &Step, grad: F, coef: F, param: F) -> F {
     let coupled = dims.ID == Decay::Coupled as u32;
     grad * coef + if coupled { F::of(step.weight_decay) * param } else { F::zero() }
@@ -113,7 +113,7 @@ fn sgd<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     }
 }
 
-/// What Adam does with one gradient, in numbers found once an update.
+/// The constants of an Adam update, computed once per update.
 struct AdamStep {
     coef: f32,
     beta1: f32,
@@ -121,7 +121,7 @@ struct AdamStep {
     /// 1 - β
     rest1: f32,
     rest2: f32,
-    /// 1 - lr · decay, if it is decoupled.
+    /// 1 - lr · decay, if the decay is decoupled.
     shrink: f32,
     /// The decay, if it is coupled.
     coupled: f32,

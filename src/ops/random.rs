@@ -1,11 +1,11 @@
-//! Counter-based random numbers: the same on every backend, whatever the order of evaluation.
+//! Counter-based random numbers: the same on every backend, in any order of evaluation.
 //!
 //! Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"):
-//! only additions, rotations and exclusive ors, which WGSL has.
+//! it needs only additions, rotations and exclusive ors, which WGSL has.
 
 const ROTATIONS: [u32; 8] = [13, 15, 26, 6, 17, 29, 16, 24];
 
-/// Two random words from a key and a counter.
+/// Returns two random words from a key and a counter.
 ///
 /// ```
 /// use wgpt::ops::random::threefry;
@@ -27,12 +27,12 @@ pub fn threefry(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
     x
 }
 
-/// A number in [0, 1) with 24 bits.
+/// Returns a number in [0, 1) with 24 bits.
 pub fn unit(word: u32) -> f32 {
     (word >> 8) as f32 / (1 << 24) as f32
 }
 
-/// A key for one replay, from the run's seed and two numbers that name the replay.
+/// Returns a key for one replay, from the run's seed and two numbers that identify the replay.
 pub fn key(seed: u64, a: u32, b: u32) -> [u32; 2] {
     threefry([seed as u32, (seed >> 32) as u32], [a, b])
 }

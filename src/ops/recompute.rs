@@ -1,4 +1,4 @@
-//! Activations that are found again in the backward pass instead of being kept (Chen et al. 2016,
+//! Activations that are recomputed in the backward pass instead of being kept (Chen et al. 2016,
 //! <https://arxiv.org/abs/1604.06174>), so that layers share their buffers.
 
 use std::rc::Rc;
@@ -7,16 +7,16 @@ use crate::config;
 use crate::graph::{Graph, Op, Recorder, Var};
 use crate::plan::Plan;
 
-/// Runs ops forwards once more when the backward pass comes here.
+/// Runs the forward pass of some ops again when the backward pass reaches it.
 ///
-/// It stands in the list after what reads their outputs: there is nothing to do forwards, and
-/// backwards it comes first.
+/// In the list it comes after the ops that read their outputs: in the forward pass it does nothing, and
+/// in the backward pass it comes before those readers.
 pub struct Recompute(pub Vec<Rc<dyn Op>>);
 
 impl Graph {
     /// Starts a block of the model, which begins with the layer normalisation `norm` of `stream`.
     ///
-    /// What is built until [`Graph::end_block`] is where activations may be computed again.
+    /// Activations of the ops that are added until [`Graph::end_block`] may be recomputed.
     pub fn begin_block(&mut self, norm: &str, stream: Var) {
         let mut again: Vec<Rc<dyn Op>> = vec![];
         if self.recompute() == config::Recompute::Block {
@@ -25,12 +25,12 @@ impl Graph {
         self.open_block(again);
     }
 
-    /// Ends a block before the op that reads its last activation; returns what computes its activations
-    /// again, to be pushed after that op, unless they are still there.
+    /// Ends a block before the op that reads its last activation; returns the op that recomputes the block's
+    /// activations, to be pushed after that reader, unless they are still in memory.
     ///
     /// # Panics
     ///
-    /// If no block was begun.
+    /// If no block was started.
     pub fn end_block(&mut self) -> Recompute {
         Recompute(self.close_block())
     }

@@ -1,7 +1,7 @@
 //! The sum of the residual stream and a branch: `out = stream + branch`.
 //!
-//! The stream before and after share one gradient buffer, so `dstream += dout` is already done and
-//! only the branch's gradient is left to write.
+//! The stream before and after share one gradient buffer, so `dstream += dout` needs no work and
+//! only the branch's gradient must be written.
 
 use rayon::prelude::*;
 
@@ -13,7 +13,7 @@ use crate::math::simd::{CHUNK, vector_fn};
 use crate::ops::variants::portable;
 use crate::plan::Plan;
 
-/// `out = stream + branch`.
+/// Computes `out = stream + branch`.
 pub const FORWARD: Kernel = Kernel {
     name: "residual_forward",
     args: &[reads("stream"), reads("branch"), writes("out")],
@@ -27,7 +27,7 @@ pub const FORWARD: Kernel = Kernel {
     ),
 };
 
-/// `dbranch = dout`.
+/// Computes `dbranch = dout`.
 pub const BACKWARD: Kernel = Kernel {
     name: "residual_backward",
     args: &[reads("dout"), writes("dbranch")],
@@ -38,7 +38,7 @@ pub const BACKWARD: Kernel = Kernel {
     variants: portable!("residual_backward", [], grid::elements),
 };
 
-/// `out` (B,T,C) from `stream` and `branch` (B,T,C).
+/// Computes `out` (B,T,C) from `stream` and `branch` (B,T,C).
 pub struct Residual {
     /// B, T, C.
     pub dims: Dims,
@@ -51,7 +51,7 @@ pub struct Residual {
 }
 
 impl Graph {
-    /// The stream after a branch joined it.
+    /// Adds a branch to the stream and returns the sum.
     pub fn residual(&mut self, name: &str, stream: Var, branch: Var) -> Var {
         let c = stream.value.len / self.rows();
         let out = self.stream_of(name, c, any_grad(&[stream, branch]));

@@ -4,8 +4,8 @@
 //! sum = stream + branch      out = layernorm(sum)
 //! ```
 //!
-//! The stream before and after the sum and the branch share one gradient buffer (what leaves a sum
-//! flows unchanged into both), so the backward pass is [`layernorm`]'s alone.
+//! The stream before and after the sum and the branch share one gradient buffer (the gradient of a sum
+//! flows unchanged into both terms), so the backward pass is only that of [`layernorm`].
 
 use rayon::prelude::*;
 
@@ -18,7 +18,7 @@ use crate::ops::layernorm::{self, LayerNorm};
 use crate::ops::variants::rows;
 use crate::plan::Plan;
 
-/// `sum`, `out`, `mean` and `rstd` from `stream` and `branch`.
+/// Computes `sum`, `out`, `mean` and `rstd` from `stream` and `branch`.
 pub const FORWARD: Kernel = Kernel {
     name: "residual_layernorm_forward",
     args: &[
@@ -38,7 +38,7 @@ pub const FORWARD: Kernel = Kernel {
     variants: rows!("residual_layernorm_forward", [NORM], grid::row_count, four_channels),
 };
 
-/// `norm.x` and `norm.out` (B,T,C) from `stream` and `branch` (B,T,C).
+/// Computes `norm.x` and `norm.out` (B,T,C) from `stream` and `branch` (B,T,C).
 pub struct ResidualLayerNorm {
     /// (B,T,C)
     pub stream: Var,
@@ -49,7 +49,7 @@ pub struct ResidualLayerNorm {
 }
 
 impl Graph {
-    /// The stream after `branch` joined it, and the same normalised.
+    /// Adds `branch` to the stream; returns the sum and its normalisation.
     pub fn residual_layernorm(&mut self, name: &str, stream: Var, branch: Var) -> (Var, Var) {
         let c = stream.value.len / self.rows();
         let sum = self.stream_of(&format!("{name}.sum"), c, any_grad(&[stream, branch]));
@@ -88,7 +88,7 @@ fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
 }
 
 vector_fn! {
-    /// Some rows; `outputs` are their `sum` and `out`, `statistics` their `mean` and `rstd`.
+    /// Computes some rows; `outputs` are their `sum` and `out`, `statistics` their `mean` and `rstd`.
     fn forward_rows<'a>(
         inputs: [&'a [f32]; 2],
         weight: &'a [f32],

@@ -1,6 +1,6 @@
 //! The next token: the logits become filtered probabilities, from which one token is drawn.
 //!
-//! In this order, each only if it is set: repetition penalty (Keskar et al. 2019), temperature, top-k,
+//! The steps are, in this order, each only if it is set: repetition penalty (Keskar et al. 2019), temperature, top-k,
 //! top-p (Holtzman et al. 2019), min-p (Nguyen et al. 2024), softmax.
 //!
 //! ```text
@@ -12,10 +12,10 @@
 //! ```
 //!
 //! The draw takes the first token, in the order of ids, at which the running sum of the probabilities
-//! exceeds a number u in [0, 1) times their sum; u comes from the slot's key and the token's position.
+//! exceeds u times their sum, where u is a number in [0, 1) from the slot's key and the token's position.
 //!
-//! Both kernels work on the slots that draw a token ([`crate::kernel::rows`]), one workgroup per slot, and leave the
-//! others alone.
+//! Both kernels process the slots that draw a token ([`crate::kernel::rows`]), one workgroup per slot, and leave the
+//! others unchanged.
 
 use rayon::prelude::*;
 
@@ -28,19 +28,19 @@ use crate::math::simd::{self, vector_fn};
 use crate::ops::random;
 use crate::ops::variants::portable;
 
-/// `probs` (SLOTS,V) from `logits` (SLOTS,V) and `seen` (SLOTS,V: 1 for tokens so far).
+/// Computes `probs` (SLOTS,V) from `logits` (SLOTS,V) and `seen` (SLOTS,V: 1 for tokens so far).
 pub const FILTER: Kernel = Kernel {
     name: "sample_filter",
     args: &[reads_u32("slots"), reads_u32("seen"), reads("logits"), writes_part("probs")],
     twin: twin!(filter),
     cpu: Some(fast_filter),
     flops: |d| 40 * u64::from(d.SLOTS) * u64::from(d.V),
-    // An exponential of a sum of about 20 magnifies its rounding by as much.
+    // The exponential of a sum of about 20 magnifies its rounding error by the same factor.
     tolerance: 5e-5,
     variants: portable!("sample_filter", [REDUCE, SLOTS], |d, _| grid::fold(d.SLOTS)),
 };
 
-/// The next token into `tokens` (SLOTS,S+1) after its row's position, and into `seen`.
+/// Writes the next token to `tokens` (SLOTS,S+1), after its row's position, and to `seen`.
 pub const DRAW: Kernel = Kernel {
     name: "sample_draw",
     args: &[
@@ -57,7 +57,7 @@ pub const DRAW: Kernel = Kernel {
     variants: portable!("sample_draw", [REDUCE, THREEFRY, ROWS, SLOTS], |d, _| grid::fold(d.SLOTS)),
 };
 
-/// The order of tokens from the most probable downwards, equals by id.
+/// Returns the tokens from the most probable to the least; equal ones by id.
 fn descending<F: Real>(logits: &[F]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|&a, &b| {
@@ -66,7 +66,7 @@ fn descending<F: Real>(logits: &[F]) -> Vec<usize> {
     order
 }
 
-/// Softmax in place; -∞ becomes 0.
+/// Applies softmax in place; -∞ becomes 0.
 fn softmax<F: Real>(x: &mut [F]) {
     let max = x.iter().copied().fold(F::neg_infinity(), F::max);
     x.iter_mut().for_each(|x| *x = (*x - max).exp());
@@ -136,7 +136,7 @@ fn draw<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     }
 }
 
-/// The first token at which the running sum of the probabilities exceeds `u` times their sum.
+/// Returns the first token at which the running sum of the probabilities exceeds `u` times their sum.
 fn choose<F: Real>(probs: &[F], u: f32) -> usize {
     let target = F::of(f64::from(u)) * probs.iter().copied().sum();
     let mut sum = F::zero();
@@ -151,15 +151,15 @@ fn choose<F: Real>(probs: &[F], u: f32) -> usize {
     chosen
 }
 
-/// Whether token `a` comes before token `b`: more probable, or equal with the smaller id.
+/// Orders token `a` before token `b` if it is more probable, or equally probable with the smaller id.
 fn before(logits: &[f32], a: u32, b: u32) -> std::cmp::Ordering {
     let order = logits[b as usize].partial_cmp(&logits[a as usize]);
     order.unwrap_or(std::cmp::Ordering::Equal).then(a.cmp(&b))
 }
 
-/// Removes what is left of the tokens after the mass of those before reaches `top_p`.
+/// Removes the remaining tokens once the mass of the tokens before them reaches `top_p`.
 ///
-/// Sorts no more of the tokens than it looks at.
+/// Sorts only as many tokens as it examines.
 fn keep_nucleus(logits: &mut [f32], top_p: f32) {
     let mut p = logits.to_vec();
     fast_softmax(&mut p);
@@ -185,7 +185,7 @@ fn keep_nucleus(logits: &mut [f32], top_p: f32) {
 }
 
 vector_fn! {
-    /// Softmax in place; -∞ becomes 0.
+    /// Applies softmax in place; -∞ becomes 0.
     fn fast_softmax<'a>(x: &'a mut [f32]) -> () {
         let scale = 1.0 / simd::exp_sum(x, simd::max(x));
         x.iter_mut().for_each(|x| *x *= scale);
@@ -193,7 +193,7 @@ vector_fn! {
 }
 
 vector_fn! {
-    /// What every logit becomes by the repetition penalty and the temperature; returns the largest.
+    /// Applies the repetition penalty and the temperature to every logit; returns the largest result.
     fn adjust<'a>(
         logits: &'a [f32],
         seen: &'a [u32],

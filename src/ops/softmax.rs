@@ -17,7 +17,7 @@ fn row_count(d: &Dims) -> u32 {
     d.B * d.NH * d.T
 }
 
-/// `p` from `s`.
+/// Computes `p` from `s`.
 pub const FORWARD: Kernel = Kernel {
     name: "softmax_forward",
     args: &[reads("s"), writes("p")],
@@ -28,7 +28,7 @@ pub const FORWARD: Kernel = Kernel {
     variants: rows!("softmax_forward", [], row_count, always),
 };
 
-/// `ds` from `dp`.
+/// Computes `ds` from `dp`.
 pub const BACKWARD: Kernel = Kernel {
     name: "softmax_backward",
     args: &[reads("p"), reads("dp"), writes("ds")],
@@ -39,7 +39,7 @@ pub const BACKWARD: Kernel = Kernel {
     variants: rows!("softmax_backward", [], row_count, always),
 };
 
-/// `p` (B,NH,T,T) from `s` (B,NH,T,T).
+/// Computes `p` (B,NH,T,T) from `s` (B,NH,T,T).
 pub struct CausalSoftmax {
     /// B, NH, T.
     pub dims: Dims,
@@ -50,7 +50,7 @@ pub struct CausalSoftmax {
 }
 
 impl Graph {
-    /// Causal softmax of scores (B,`nh`,T,T).
+    /// Adds the causal softmax of scores (B,`nh`,T,T).
     pub fn softmax(&mut self, name: &str, s: Var, nh: usize) -> Var {
         let c = s.value.len / self.rows();
         let p = self.activation_of(name, c, Sharing::InBlocks, s.has_grad());
@@ -100,7 +100,7 @@ fn backward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
 }
 
 vector_fn! {
-    /// Softmax of what a row sees.
+    /// Computes the softmax of the columns that a row sees.
     fn forward_row<'a>(s: &'a [f32], p: &'a mut [f32]) -> () {
         p.copy_from_slice(s);
         let scale = 1.0 / simd::exp_sum(p, simd::max(s));

@@ -1,9 +1,9 @@
-//! What several kernels' lists of WGSL variants have in common.
+//! Macros and conditions that the lists of WGSL variants of several kernels share.
 
 use crate::kernel::{Format, Needs, grid};
 
-/// The portable [`crate::kernel::Variant`] of the kernel whose file is `$file`, and others in whose
-/// files `_NAME` follows: what they need, what they fit and their grid.
+/// The portable [`crate::kernel::Variant`] of the kernel whose file is `$file`, and others, whose files end in
+/// `_NAME`, with their needs, the condition under which they fit, and their grid.
 macro_rules! portable {
     (
         $file:literal, [$($shared:ident),*], $grid:expr
@@ -33,8 +33,8 @@ macro_rules! portable {
 }
 pub(crate) use portable;
 
-/// The variants of a matrix product whose file is `$file`: an engine each. `$m` and `$n` are the rows and
-/// the columns of what comes out; the operands are the first two arguments.
+/// The variants of a matrix product whose file is `$file`, one per engine. `$m` and `$n` are the numbers of rows
+/// and columns of the result; the operands are the first two arguments.
 macro_rules! products {
     ($file:literal, [$($shared:ident),*], |$d:ident| [$m:expr, $n:expr]) => {{
         use crate::kernel::{Dims, Needs, Variant, always, grid, shared};
@@ -66,7 +66,7 @@ macro_rules! products {
                     shared::PRODUCT_TILES,
                     "const TILE = 128u;",
                 ],
-                // Smaller ones would leave most of a device idle.
+                // For smaller products it would leave most of a device idle.
                 fits: |d, _| size(d).iter().all(|edge| *edge >= 256),
                 grid: |d, _| grid::tiles(size(d), [128, 128]),
                 ..PORTABLE
@@ -92,7 +92,7 @@ macro_rules! products {
                 grid: |d, _| grid::tiles(size(d), [8, 32]),
                 ..PORTABLE
             },
-            // Matrix units of Apple's kind; of a CPU that plays one, both ways to keep tiles; of NVIDIA's kind.
+            // Matrix units like Apple's; those of a CPU emulator, with both ways to store tiles; those like NVIDIA's.
             products!(@coop [$($shared),*], "coop_8x8", COOP_8X8, COOP_NUMBERS, 8, 32, 1),
             products!(@coop [$($shared),*], "coop_8x8_sliced", COOP_8X8, COOP_NUMBERS, 8, 32, 2),
             products!(@coop [$($shared),*], "coop_8x8_narrow", COOP_8X8, COOP_VECTORS, 8, 8, 1),
@@ -126,13 +126,13 @@ macro_rules! products {
 }
 pub(crate) use products;
 
-/// What products on matrix units of this edge need, by subgroups of this size.
+/// Returns the needs of products on matrix units with tiles of this edge and subgroups of this size.
 pub(crate) const fn coop_needs(edge: u32, subgroup: u32) -> Needs {
     let workgroup_bytes = if edge == 16 { 29 << 10 } else { 16 << 10 };
     Needs { f16: true, subgroup, matrix_tiles: edge, workgroup_bytes, ..Needs::NOTHING }
 }
 
-/// Whether matrix units are worth their while: for operands of half precision that fill some tiles.
+/// Whether matrix units are worth using: the operands are in half precision and fill some tiles.
 pub(crate) fn halves_and_size(formats: &[Format], [m, n]: [u32; 2]) -> bool {
     formats[..2] == [Format::F16; 2] && m > 8 && n >= 8
 }
@@ -143,8 +143,8 @@ pub(crate) fn few_tiles(size: [u32; 2], edge: u32) -> bool {
     x * y <= 64
 }
 
-/// A kernel of rows: portable, a workgroup each; and `subgroup`, a subgroup each of `$rows` rows. Both use the
-/// texts `$shared`.
+/// The variants of a kernel that works on rows: the portable one, with a workgroup per row, and `subgroup`, with a
+/// subgroup per row of `$rows` rows. Both use the texts `$shared`.
 macro_rules! rows {
     ($file:literal, [$($shared:ident),*], $rows:expr, $fits:expr) => {
         crate::ops::variants::portable!(

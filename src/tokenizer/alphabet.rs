@@ -2,12 +2,12 @@
 //! spell their tokens.
 //!
 //! The 188 printable bytes of Latin-1 stand for themselves; the others are U+0100, U+0101, … in the
-//! order of the bytes, so that a blank is `Ġ` and a newline `Ċ`.
+//! order of the bytes, so a space is `Ġ` and a newline `Ċ`.
 
 /// The last character of the alphabet is U+0143.
 const END: usize = 0x144;
 
-/// The letter of each byte.
+/// The letter for each byte.
 const LETTERS: [char; 256] = letters();
 
 /// The byte of each character below [`END`]; -1 where there is none.
@@ -42,18 +42,18 @@ const fn bytes() -> [i16; END] {
     bytes
 }
 
-/// The bytes of a token spelled in the alphabet, or the first character that is not in it.
+/// Returns the bytes of a token spelled in the alphabet, or the first character that is not in the alphabet.
 pub(super) fn to_bytes(spelling: &str) -> Result<Vec<u8>, char> {
     let byte = |letter: char| BYTES.get(letter as usize).and_then(|&byte| u8::try_from(byte).ok());
     spelling.chars().map(|letter| byte(letter).ok_or(letter)).collect()
 }
 
-/// The spelling of a token's bytes.
+/// Returns the spelling of a token's bytes.
 pub(super) fn spell(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| LETTERS[usize::from(byte)]).collect()
 }
 
-/// All bytes in the order of their letters' code points: the order of the trainer's first ids.
+/// Returns all bytes in the order of their letters' code points, which is the order of the trainer's first ids.
 pub(super) fn in_letter_order() -> impl Iterator<Item = u8> {
     BYTES.iter().filter_map(|&byte| u8::try_from(byte).ok())
 }

@@ -1,8 +1,8 @@
-//! What the files beside a vocabulary add to it: tokenizer_config.json, special_tokens_map.json, added_tokens.json.
+//! Tokens from the files beside a vocabulary: tokenizer_config.json, special_tokens_map.json, added_tokens.json.
 //!
-//! The rules are those of Hugging Face's `transformers`: `added_tokens_decoder` of tokenizer_config.json says all of the
-//! tokens that were added; where there is none, added_tokens.json and special_tokens_map.json, which older versions
-//! wrote, are read instead. Then the tokens that have a part to play (`eos_token`, …) are added if they were not.
+//! The rules are those of Hugging Face's `transformers`: `added_tokens_decoder` of tokenizer_config.json lists all
+//! added tokens. If it is missing, added_tokens.json and special_tokens_map.json, which older versions wrote, are read
+//! instead. Then the tokens that have a role (`eos_token`, …) are added if they are missing.
 
 use std::path::{Path, PathBuf};
 
@@ -18,10 +18,10 @@ pub(super) const CONFIG: &str = "tokenizer_config.json";
 pub(super) const SPECIAL: &str = "special_tokens_map.json";
 pub(super) const ADDED: &str = "added_tokens.json";
 
-/// The parts that a token can play, in the order in which tokens are added for them.
+/// The roles of tokens, in the order in which tokens are added for them.
 const PARTS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
-/// Lists of further special tokens; the first that has any counts.
+/// Lists of further special tokens; the first list that has any is used.
 const LISTS: [&str; 2] = ["extra_special_tokens", "additional_special_tokens"];
 
 /// A token that a file beside the vocabulary adds.
@@ -32,15 +32,15 @@ struct Beside {
     replaces: bool,
 }
 
-/// What the files beside a vocabulary say.
+/// The settings in the files beside a vocabulary.
 #[derive(Default)]
 pub(super) struct Besides {
     tokens: Vec<Beside>,
-    /// Whether a blank is put in front of texts, if that is said.
+    /// Whether a space is put in front of texts, if the files say so.
     pub(super) add_prefix_space: Option<bool>,
 }
 
-/// An added token as these files write it, but for what is its name or its key.
+/// An added token in the form of these files, except for its name or key.
 #[derive(Deserialize)]
 struct Entry {
     content: String,
@@ -56,7 +56,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// The token, if `special` adds that it is one: `normalized` is then no default any more.
+    /// Returns the token. It is special if the entry or `special` says so, and `normalized` defaults to the opposite.
     fn stated(self, id: Option<u32>, special: bool) -> Stated {
         let special = self.special || special;
         let flags = Flags {
@@ -75,7 +75,7 @@ impl Besides {
     ///
     /// # Errors
     ///
-    /// Names the file that cannot be read, or is not of its form.
+    /// Names the file that cannot be read or has another format.
     pub(super) fn read(dir: &Path) -> Result<Besides> {
         let mut config = object(&dir.join(CONFIG))?;
         let mut besides =
@@ -94,7 +94,7 @@ impl Besides {
         Ok(besides)
     }
 
-    /// `added_tokens_decoder`: a map from ids to tokens.
+    /// Adds the tokens of `added_tokens_decoder`, a map from ids to tokens.
     fn add_decoder(&mut self, decoder: Value, file: &Path) -> Result<()> {
         let at = |error: Error| error.at(format!("{}: added_tokens_decoder", file.display()));
         let Value::Object(decoder) = decoder else {
@@ -112,7 +112,7 @@ impl Besides {
         Ok(())
     }
 
-    /// added_tokens.json: a map from tokens to ids. One that plays a part is special.
+    /// Adds the tokens of added_tokens.json, a map from tokens to ids. A token that has a role is special.
     fn add_older(
         &mut self,
         config: &Map<String, Value>,
@@ -136,7 +136,7 @@ impl Besides {
         Ok(())
     }
 
-    /// The tokens that have a part to play.
+    /// Adds the tokens that have a role.
     fn add_named(&mut self, config: &Map<String, Value>, file: &Path) -> Result<()> {
         let beside = |token| Beside { token, file: file.to_owned(), replaces: false };
         self.tokens.extend(named(config, file)?.into_iter().map(beside));
@@ -147,7 +147,7 @@ impl Besides {
     ///
     /// # Errors
     ///
-    /// Names the file whose token has another id than that of the same token elsewhere, or the id of another token.
+    /// Names the file whose token has another id than the same token elsewhere, or the id of another token.
     pub(super) fn add_to(&self, vocabulary: &mut Vocabulary) -> Result<()> {
         for Beside { token, file, replaces } in &self.tokens {
             if token.id.is_none() && vocabulary.has_added(&token.content) {
@@ -163,8 +163,8 @@ impl Besides {
     }
 }
 
-/// What tokenizer_config.json says of a blank in front of texts; the classes of these models add none if it is silent,
-/// whatever tokenizer.json says, while the class of no model leaves it to that file.
+/// Returns the setting in tokenizer_config.json for a space in front of texts. If it is missing, the tokenizer classes
+/// of the listed models add none, even if tokenizer.json does, and other classes use the setting in tokenizer.json.
 fn add_prefix_space(config: &Map<String, Value>) -> Option<bool> {
     const NONE_BY_DEFAULT: [&str; 4] =
         ["GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer", "RobertaTokenizer"];
@@ -176,7 +176,7 @@ fn add_prefix_space(config: &Map<String, Value>) -> Option<bool> {
     }
 }
 
-/// The object in a JSON file; an empty one if there is no file.
+/// Returns the object in a JSON file; an empty one if there is no file.
 fn object(path: &Path) -> Result<Map<String, Value>> {
     if !path.exists() {
         return Ok(Map::new());
@@ -188,8 +188,8 @@ fn entry_of(value: Value) -> Result<Entry> {
     Entry::deserialize(value).map_err(|error| Error::input(error.to_string()))
 }
 
-/// Adds what special_tokens_map.json says, which takes precedence, to tokenizer_config.json's settings. Its tokens are all
-/// special.
+/// Adds the settings of special_tokens_map.json, which take precedence, to those of tokenizer_config.json. All its
+/// tokens are special.
 fn join(config: &mut Map<String, Value>, special: Map<String, Value>) {
     let mark = |value: &mut Value| {
         if let Value::Object(entry) = value
@@ -217,8 +217,8 @@ fn join(config: &mut Map<String, Value>, special: Map<String, Value>) {
     }
 }
 
-/// The tokens that have a part to play: those of [`PARTS`], then others whose names end alike, then a list. Some lists are
-/// maps from names to tokens.
+/// Returns the tokens that have a role: first those of [`PARTS`], then those in other fields whose names end
+/// in `_token`, then those of a list. Some lists are maps from names to tokens.
 fn named(config: &Map<String, Value>, file: &Path) -> Result<Vec<Stated>> {
     let further = config.keys().map(String::as_str);
     let further = further.filter(|key| key.ends_with("_token") && !PARTS.contains(key));

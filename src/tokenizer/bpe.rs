@@ -1,4 +1,4 @@
-//! The tokenizer: its tokens, its merges, and how it is put together.
+//! The tokenizer: its tokens, its merges, and its construction.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use super::token::{END_OF_TEXT, Merge, Token};
 use super::vocabulary::{Stated, Vocabulary};
 use crate::error::{Error, Result};
 
-/// Text to token ids and back.
+/// Converts text to token ids and back.
 ///
 /// ```
 /// use wgpt::Tokenizer;
@@ -31,39 +31,39 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Tokenizer {
-    /// The bytes of all tokens, one after the other.
+    /// The concatenated bytes of all tokens.
     pub(super) text: Vec<u8>,
-    /// By id: where its bytes begin and end in `text`; empty for ids that are not used.
+    /// By id: the range of the token's bytes in `text`; empty for unused ids.
     pub(super) spans: Vec<Span>,
-    /// By byte: the id of the token that is this byte.
+    /// By byte: the id of the token that consists of this byte.
     pub(super) byte_ids: [u32; 256],
     pub(super) pre_tokenizer: PreTokenizer,
-    /// Whether a piece that is a token is this token, whatever the merges make of it.
+    /// Whether a piece that equals a token becomes this token, regardless of the merges.
     pub(super) ignore_merges: bool,
-    /// By their bytes, the tokens of the vocabulary; only where merges are ignored.
+    /// The tokens of the vocabulary by their bytes; filled only if merges are ignored.
     pub(super) whole: FxHashMap<Box<[u8]>, u32>,
-    /// A file's post-processor, kept for the file.
+    /// The post-processor of the tokenizer's file. It is kept so that it can be written again.
     pub(super) post_processor: Option<Value>,
-    /// In the order of their ranks.
+    /// The merges in the order of their ranks.
     pub(super) merges: Vec<Merge>,
-    /// Whether the bytes of each merge's result are those of its parts. In a file an added token may be a merge's part and
-    /// have characters that stand for no byte.
+    /// Whether the bytes of each merge's result are those of its parts. In a file, an added token may be part of a
+    /// merge and have characters that stand for no byte.
     pub(super) merges_join: bool,
     pub(super) ranks: Ranks,
-    /// The ranks of the pairs of bytes' tokens, by both bytes.
+    /// The ranks of the pairs of single-byte tokens, by both bytes.
     pub(super) byte_ranks: Vec<u32>,
-    /// The tokens that a text may name.
+    /// The tokens that are recognised by name in a text.
     pub(super) added: AddedTokens,
     pub(super) encoders: Encoders,
 }
 
 impl Tokenizer {
-    /// Checks a vocabulary of ids and bytes and puts a tokenizer together. The merges' ids are in
-    /// the vocabulary; of the added tokens those that are marked so.
+    /// Checks a vocabulary of ids and bytes and builds a tokenizer. The merges' ids must be in the vocabulary, as must
+    /// the added tokens that are marked so.
     ///
     /// # Errors
     ///
-    /// If an id or a token is there twice, an id is far larger than the number of tokens, a byte has
+    /// If an id or a token occurs twice, an id is far larger than the number of tokens, a byte has
     /// no token, or the added tokens are too long.
     pub(super) fn build(
         vocabulary: Vec<Token>,
@@ -99,7 +99,7 @@ impl Tokenizer {
         })
     }
 
-    /// The same vocabulary with a file's own rules.
+    /// Returns the same vocabulary with the rules of a file.
     pub(super) fn with_rules(mut self, rules: Rules) -> Tokenizer {
         let Rules { pre_tokenizer, ignore_merges, post_processor } = rules;
         if ignore_merges {
@@ -111,7 +111,7 @@ impl Tokenizer {
         Tokenizer { pre_tokenizer, ignore_merges, post_processor, ..self }
     }
 
-    /// The ids and bytes of the tokens that are not added beside the vocabulary.
+    /// Returns the ids and bytes of the tokens in the vocabulary, without tokens that are only added.
     pub(super) fn vocabulary(&self) -> impl Iterator<Item = (u32, &[u8])> {
         let beside = self.added.list().iter().filter(|added| !added.in_vocabulary);
         let beside: Vec<u32> = beside.map(|added| added.id).collect();
@@ -119,8 +119,8 @@ impl Tokenizer {
         ids.filter_map(|id| Some((id, self.token_bytes(id)?)))
     }
 
-    /// The same tokenizer with more special tokens, at the end of the vocabulary; one that is spelled like a token of the
-    /// vocabulary has that token's id, as Hugging Face gives it.
+    /// Returns the tokenizer with more special tokens, at the end of the vocabulary. A token that is spelled like a
+    /// token of the vocabulary gets that token's id, as in Hugging Face's library.
     ///
     /// ```
     /// let tokenizer = wgpt::Tokenizer::bytes().with_special_tokens(["<|user|>"])?;
@@ -130,8 +130,8 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// If a token is empty, is a special one already, or is named twice; if ids are left out in the vocabulary, so that it
-    /// has no end.
+    /// If a token is empty, is already a special token, or is given twice; or if the vocabulary has gaps in its ids, so
+    /// that it has no defined end.
     pub fn with_special_tokens<T: Into<String>>(
         self,
         tokens: impl IntoIterator<Item = T>,
@@ -159,8 +159,9 @@ impl Tokenizer {
         }
     }
 
-    /// The same tokenizer for a model of `vocab_size` tokens, and the texts of the added tokens that it has no row for: they
-    /// are left out. Files beside a vocabulary often name some, such as `[PAD]`, that a model never had.
+    /// Returns the tokenizer for a model of `vocab_size` tokens, and the texts of the added tokens that were removed
+    /// because the model has no row for them. Files beside a vocabulary often list some, such as `[PAD]`, that a model
+    /// never had.
     ///
     /// ```
     /// let tokenizer = wgpt::Tokenizer::bytes().with_special_tokens(["<|user|>"])?;
@@ -171,7 +172,7 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// As reading a tokenizer. Tokens of the vocabulary itself stay, so that the result may still be too large.
+    /// As for reading a tokenizer. Tokens of the vocabulary itself are kept, so the result may still be too large.
     pub fn within(self, vocab_size: usize) -> Result<(Tokenizer, Vec<String>)> {
         if self.vocab_size() <= vocab_size {
             return Ok((self, vec![]));
@@ -185,28 +186,28 @@ impl Tokenizer {
         Ok((tokenizer, left_out.into_iter().map(|added| added.content).collect()))
     }
 
-    /// The number of rows that a model needs for this vocabulary: the largest id + 1.
+    /// Returns the number of rows that a model needs for this vocabulary: the largest id + 1.
     pub fn vocab_size(&self) -> usize {
         self.spans.len()
     }
 
-    /// The number of merges.
+    /// Returns the number of merges.
     pub fn merge_count(&self) -> usize {
         self.merges.len()
     }
 
-    /// The id of `<|endoftext|>`, if the vocabulary has it.
+    /// Returns the id of `<|endoftext|>`, if the vocabulary has it.
     pub fn end_of_text(&self) -> Option<u32> {
         self.added.list().iter().find(|added| added.content == END_OF_TEXT).map(|added| added.id)
     }
 
-    /// The tokens that [`encode_with_special`](Tokenizer::encode_with_special) recognises, with
+    /// Returns the tokens that [`encode_with_special`](Tokenizer::encode_with_special) recognises, with
     /// their ids.
     pub fn special_tokens(&self) -> impl Iterator<Item = (&str, u32)> {
         self.added.list().iter().map(|added| (added.content.as_str(), added.id))
     }
 
-    /// The bytes of a token; `None` if no token has this id.
+    /// Returns the bytes of a token; `None` if no token has this id.
     ///
     /// ```
     /// let tokenizer = wgpt::Tokenizer::bytes();
@@ -219,10 +220,10 @@ impl Tokenizer {
     }
 }
 
-/// Where a token's bytes begin and end.
+/// The range of a token's bytes.
 pub(super) type Span = (usize, usize);
 
-/// The bytes of all tokens, and by id where a token's begin and end in them.
+/// Concatenates the bytes of all tokens; returns them, and by id the range of each token in them.
 fn gathered(vocabulary: &[Token], added: &[Added]) -> Result<(Vec<u8>, Vec<Span>)> {
     let beside = added.iter().filter(|added| !added.in_vocabulary);
     let beside: Vec<Token> =
@@ -255,7 +256,7 @@ fn gathered(vocabulary: &[Token], added: &[Added]) -> Result<(Vec<u8>, Vec<Span>
     Ok((text, spans))
 }
 
-/// By byte, the id of the token that is this byte.
+/// Returns, by byte, the id of the token that consists of this byte.
 fn byte_ids(vocabulary: &[Token], added: &[Added]) -> Result<[u32; 256]> {
     let letters = added
         .iter()
@@ -264,7 +265,7 @@ fn byte_ids(vocabulary: &[Token], added: &[Added]) -> Result<[u32; 256]> {
     let letters: Vec<u32> = letters.collect();
     let mut byte_ids = [u32::MAX; 256];
     for (id, token) in vocabulary {
-        // An added token that is a blank or a line end is not the byte's own token, which is spelled with a letter.
+        // An added token that is a space or a line end is not the byte's own token, which is spelled with a letter.
         if let [byte] = token.as_slice()
             && !letters.contains(id)
         {

@@ -1,9 +1,9 @@
-//! Where long texts may be cut, so that a text has the same ids whether it comes whole or in pieces.
+//! Finds the places where long texts may be cut, so that a text has the same ids whether it comes whole or in pieces.
 //!
-//! A place is safe if no pattern's piece holds it (see the pre-tokenizer) and no added token is written out across it or next
-//! to it. A text that comes in pieces is held back from the last such place on: at most its longest stretch without
-//! one stands in memory, beside the piece that came. That is a few hundred bytes in prose of any script, and all of a text
-//! that is a single letter over and over.
+//! A place is safe if no piece of the pattern contains it (see the pre-tokenizer) and no added token spans it or
+//! touches it. When a text comes in pieces, the part after the last safe place is held back. At most the longest
+//! stretch without a safe place is in memory, in addition to the new piece. That is a few hundred bytes in prose
+//! of any script, and the whole text if it repeats a single letter.
 
 use std::borrow::Cow;
 
@@ -11,16 +11,16 @@ use super::bpe::Tokenizer;
 use super::pretokenizer::PreTokenizer;
 use super::special::AddedTokens;
 
-/// What added tokens are that are written out in a text.
+/// The treatment of added tokens that are written out in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddedAs {
-    /// The tokens: [`Tokenizer::encode_with_special`].
+    /// They become the tokens: [`Tokenizer::encode_with_special`].
     Tokens,
-    /// Text like any other: [`Tokenizer::encode`].
+    /// They are treated as ordinary text: [`Tokenizer::encode`].
     Text,
 }
 
-/// Turns texts into ids, whole or in stretches that its [`Cutter`] cuts.
+/// Encodes texts, whole or in stretches that are cut by its [`Cutter`].
 #[derive(Clone, Copy, Debug)]
 pub struct TextEncoder<'t> {
     tokenizer: &'t Tokenizer,
@@ -28,13 +28,13 @@ pub struct TextEncoder<'t> {
 }
 
 impl<'t> TextEncoder<'t> {
-    /// The ids of a text, or of a stretch of one; `begins` is whether a text begins there. The ids of a text's stretches, one
-    /// after the other, are those of the whole.
+    /// Returns the ids of a text, or of a stretch of one; `begins` is whether a text begins there. The concatenated ids
+    /// of a text's stretches are the ids of the whole text.
     pub fn encode(&self, text: &str, begins: bool) -> Vec<u32> {
         self.tokenizer.encode_stretch(text, self.added, begins)
     }
 
-    /// What tells where texts may be cut.
+    /// Returns the cutter, which finds the places where texts may be cut.
     pub fn cutter(&self) -> Cutter<'t> {
         let tokens = match self.added {
             AddedAs::Tokens => Some(Cow::Borrowed(&self.tokenizer.added)),
@@ -50,13 +50,13 @@ impl<'t> TextEncoder<'t> {
 }
 
 impl Tokenizer {
-    /// What encodes texts, in which added tokens are as `added` says.
+    /// Returns an encoder of texts that treats added tokens as `added` says.
     pub fn encoder(&self, added: AddedAs) -> TextEncoder<'_> {
         TextEncoder { tokenizer: self, added }
     }
 }
 
-/// Tells where a text may be cut.
+/// Finds the places where a text may be cut.
 #[derive(Clone)]
 pub struct Cutter<'t> {
     pre_tokenizer: PreTokenizer,
@@ -64,42 +64,42 @@ pub struct Cutter<'t> {
 }
 
 impl Cutter<'static> {
-    /// For texts that a tokenizer is trained on, in which `tokens` are not learned from.
+    /// Returns the cutter for texts that a tokenizer is trained on; `tokens` are excluded from training.
     pub(super) fn of_training(tokens: AddedTokens) -> Cutter<'static> {
         Cutter { pre_tokenizer: PreTokenizer::GPT2, tokens: Some(Cow::Owned(tokens)) }
     }
 
-    /// For texts without special tokens, cut by GPT-2's pattern.
+    /// Returns the cutter for texts without special tokens, with GPT-2's pattern.
     pub(crate) fn plain() -> Cutter<'static> {
         Cutter { pre_tokenizer: PreTokenizer::GPT2, tokens: None }
     }
 }
 
 impl Cutter<'_> {
-    /// The last safe place in `text`, which may go on, after byte `from`.
+    /// Returns the last safe place after byte `from` in `text`, which may be continued later.
     ///
     /// # Errors
     ///
-    /// If there is none: the byte from which to look when more of the text has come.
+    /// If there is none: the byte from which to search when more of the text has come.
     fn last_cut(&self, text: &str, from: usize) -> Result<usize, usize> {
-        // A token that begins before the place may need so many bytes after it.
+        // A token that begins before the place may extend this many bytes beyond it.
         let lookahead = self.tokens.as_ref().map_or(0, |tokens| tokens.longest());
         let to = text.floor_char_boundary(text.len().saturating_sub(lookahead.max(1)));
         let free = |place| self.tokens.as_ref().is_none_or(|tokens| !tokens.touch(text, place));
         self.pre_tokenizer.last_cut(text, from, to, free).ok_or(from.max(to))
     }
 
-    /// `text` in slices of about `target` bytes, cut where it may be.
+    /// Divides `text` into slices of about `target` bytes, cut at safe places.
     pub(crate) fn slices<'a>(&self, text: &'a str, target: usize) -> Vec<&'a str> {
         self.pre_tokenizer.chunks(text, target)
     }
 }
 
-/// What has come of a text and was not given out yet.
+/// The part of a text that has come and was not yet returned.
 pub(crate) struct Held<'t> {
     cutter: Cutter<'t>,
     text: String,
-    /// The bytes up to here have no safe place.
+    /// There is no safe place before this byte.
     searched: usize,
 }
 
@@ -108,12 +108,12 @@ impl<'t> Held<'t> {
         Held { cutter, text: String::new(), searched: 0 }
     }
 
-    /// The bytes that are held.
+    /// Returns the number of bytes that are held.
     pub(crate) fn len(&self) -> usize {
         self.text.len()
     }
 
-    /// Adds what comes next.
+    /// Appends the next part of the text.
     pub(crate) fn push(&mut self, text: String) {
         if self.text.is_empty() {
             self.text = text;
@@ -122,7 +122,7 @@ impl<'t> Held<'t> {
         }
     }
 
-    /// Takes the text up to the last safe place, if there is one.
+    /// Removes and returns the text up to the last safe place, if there is one.
     pub(crate) fn take(&mut self) -> Option<String> {
         match self.cutter.last_cut(&self.text, self.searched) {
             Ok(cut) => {
@@ -137,15 +137,15 @@ impl<'t> Held<'t> {
         }
     }
 
-    /// Takes the rest of the text, which ends here.
+    /// Removes and returns the rest of the text, which ends here.
     pub(crate) fn finish(&mut self) -> String {
         self.searched = 0;
         std::mem::take(&mut self.text)
     }
 }
 
-/// Encodes a text piece by piece, wherever it is cut: all ids that are returned, those of
-/// [`finish`](EncodeStream::finish) included, are together the ids of the whole.
+/// Encodes a text piece by piece; the pieces may end anywhere. All returned ids, including those of
+/// [`finish`](EncodeStream::finish), are together the ids of the whole text.
 ///
 /// ```
 /// use wgpt::tokenizer::{AddedAs, Tokenizer};
@@ -174,7 +174,7 @@ impl EncodeStream<'_> {
         text.map_or_else(Vec::new, |text| self.encode(&text))
     }
 
-    /// Ends the text: the ids of what was held back.
+    /// Ends the text; returns the ids of the part that was held back.
     pub fn finish(mut self) -> Vec<u32> {
         let text = self.held.finish();
         self.encode(&text)

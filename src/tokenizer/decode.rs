@@ -1,13 +1,13 @@
-//! Ids to text: at once, or token by token as they are generated.
+//! Decodes ids to text, all at once or token by token as they are generated.
 
 use super::bpe::Tokenizer;
 use crate::error::{Error, Result};
 
-/// Bytes of a token that are copied at once: most tokens have fewer.
+/// The number of bytes that are copied at once: most tokens have fewer.
 const COPIED: usize = 16;
 
 impl Tokenizer {
-    /// The bytes of `ids`, which may cut characters.
+    /// Returns the bytes of `ids`, which may begin or end within a character.
     ///
     /// # Errors
     ///
@@ -17,7 +17,7 @@ impl Tokenizer {
         for &id in ids {
             let &(start, end) = self.spans.get(id as usize).unwrap_or(&(0, 0));
             match self.text[start..].first_chunk::<COPIED>() {
-                // Copying a fixed number of bytes takes an instruction, any other a call.
+                // Copying a fixed number of bytes takes one instruction; any other number takes a call.
                 Some(token) if (1..=COPIED).contains(&(end - start)) => {
                     let length = bytes.len() + (end - start);
                     bytes.extend_from_slice(token);
@@ -29,7 +29,7 @@ impl Tokenizer {
         Ok(bytes)
     }
 
-    /// The text of `ids`, with U+FFFD for each maximal part that is not UTF-8.
+    /// Returns the text of `ids`, with U+FFFD for each maximal part that is not UTF-8.
     ///
     /// ```
     /// let tokenizer = wgpt::Tokenizer::bytes();
@@ -62,9 +62,9 @@ impl Tokenizer {
 
 /// Decodes ids one at a time into whole characters.
 ///
-/// Bytes after the last whole character are held back, since what follows may complete them. All
-/// that is returned, [`finish`](DecodeStream::finish) included, is together what
-/// [`Tokenizer::decode_lossy`] gives.
+/// Bytes after the last whole character are held back, since the next ids may complete them. The concatenation of all
+/// returned texts, including that of [`finish`](DecodeStream::finish), is equal to the result of
+/// [`Tokenizer::decode_lossy`].
 ///
 /// ```
 /// let tokenizer = wgpt::Tokenizer::bytes();
@@ -82,20 +82,20 @@ pub struct DecodeStream<'t> {
 }
 
 impl DecodeStream<'_> {
-    /// Takes the next id; returns the text up to the last character that is now whole.
+    /// Takes the next id; returns the text up to the last complete character.
     ///
     /// # Errors
     ///
-    /// If the id is not in the vocabulary; the stream stays as it was.
+    /// If the id is not in the vocabulary; the stream is then unchanged.
     pub fn push(&mut self, id: u32) -> Result<String> {
         self.push_all(&[id])
     }
 
-    /// Takes the next ids, as [`push`](DecodeStream::push) does for each.
+    /// Takes the next ids, like [`push`](DecodeStream::push) for each.
     ///
     /// # Errors
     ///
-    /// Names the first id that is not in the vocabulary; the stream stays as it was.
+    /// Names the first id that is not in the vocabulary; the stream is then unchanged.
     pub fn push_all(&mut self, ids: &[u32]) -> Result<String> {
         self.held.extend(self.tokenizer.decode(ids)?);
         let (mut whole, mut seen) = (0, 0);
@@ -110,7 +110,7 @@ impl DecodeStream<'_> {
         Ok(text)
     }
 
-    /// Ends the sequence: the bytes still held, with U+FFFD for each broken part.
+    /// Ends the sequence; returns the text of the held bytes, with U+FFFD for each invalid part.
     pub fn finish(self) -> String {
         String::from_utf8_lossy(&self.held).into_owned()
     }

@@ -1,7 +1,8 @@
-//! Text to ids: pieces, whose pairs are merged lowest rank first, leftmost first among equals.
+//! Encodes text to ids: it is cut into pieces, whose pairs are merged lowest rank first, leftmost first among equals.
 //!
-//! Long texts are cut into chunks that are encoded in parallel; the ids do not depend on the chunks or the threads. What
-//! a thread has seen it remembers, also for the next text: most words are copied from there.
+//! Long texts are cut into chunks that are encoded in parallel; the ids do not depend on the chunks or the threads.
+//! Each thread keeps the pieces that it has seen in a cache, also for the next text: the ids of most words are copied
+//! from it.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -14,11 +15,11 @@ use super::cut::AddedAs;
 use super::merge::Merger;
 use super::pretokenizer::{BATCH, PreTokenizer, Prefix};
 
-/// Bytes of text that one thread encodes at a time.
+/// The number of bytes that one thread encodes at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
 impl Tokenizer {
-    /// The ids of `text`. Special tokens are ordinary text here: what users write cannot end a
+    /// Returns the ids of `text`. Special tokens are ordinary text here, so text written by users cannot end a
     /// document.
     ///
     /// ```
@@ -30,9 +31,9 @@ impl Tokenizer {
         self.encode_stretch(text, AddedAs::Text, true)
     }
 
-    /// The ids of several documents one after the other, each followed by the end of text (if the
-    /// vocabulary has it). Faster than [`encode`](Tokenizer::encode) for each, since threads and
-    /// what was seen before are shared.
+    /// Returns the ids of several documents, each followed by the end of text (if the
+    /// vocabulary has it). This is faster than [`encode`](Tokenizer::encode) for each document, since the threads and
+    /// their caches are shared.
     ///
     /// ```
     /// let tokenizer = wgpt::Tokenizer::bytes();
@@ -44,10 +45,10 @@ impl Tokenizer {
         self.encode_parts(&parts.collect::<Vec<_>>())
     }
 
-    /// The ids of `text`, in which the added tokens (`<|endoftext|>` and others of the tokenizer)
-    /// stand for their own ids. Where several begin at one place, the longest is taken; white space and
-    /// words around them count as their file says. These are the ids that Hugging Face's `tokenizers`
-    /// give without `add_special_tokens`.
+    /// Returns the ids of `text`, in which the added tokens (`<|endoftext|>` and others of the tokenizer)
+    /// stand for their own ids. If several begin at the same place, the longest is used; white space and
+    /// words around them are treated as their file says. These are the ids that Hugging Face's `tokenizers`
+    /// return without `add_special_tokens`.
     ///
     /// ```
     /// let tokenizer = wgpt::Tokenizer::bytes();
@@ -57,7 +58,7 @@ impl Tokenizer {
         self.encode_stretch(text, AddedAs::Tokens, true)
     }
 
-    /// The ids of a text, or of a stretch of one that was cut where it may be; `begins` is whether a text begins there.
+    /// Returns the ids of a text, or of a stretch that was cut at safe places; `begins` is whether a text begins there.
     pub(super) fn encode_stretch(&self, text: &str, added: AddedAs, begins: bool) -> Vec<u32> {
         let (mut all, mut begins) = (Vec::new(), begins);
         let mut visit = |text, then: Option<u32>| {
@@ -71,7 +72,7 @@ impl Tokenizer {
         self.encode_parts(&all)
     }
 
-    /// Cuts what is between two added tokens for the threads; `then` follows the last part.
+    /// Cuts the text between two added tokens into parts for the threads; `then` is the token after the last part.
     fn parts<'a>(
         &self,
         text: &'a str,
@@ -88,7 +89,7 @@ impl Tokenizer {
         parts.chain(then.map(|id| Part { text: "".into(), then: Some(id) }))
     }
 
-    /// The ids of `parts`, in groups of about [`CHUNK_BYTES`] for the threads.
+    /// Returns the ids of `parts`, encoded by the threads in groups of about [`CHUNK_BYTES`].
     fn encode_parts(&self, mut parts: &[Part<'_>]) -> Vec<u32> {
         let mut groups = Vec::new();
         while !parts.is_empty() {
@@ -108,7 +109,7 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of `parts`, by one thread.
+    /// Returns the ids of `parts`, encoded by one thread.
     fn encode_group(&self, parts: &[Part<'_>]) -> Vec<u32> {
         let mut encoder = self.encoders.take();
         let bytes: usize = parts.iter().map(|part| part.text.len()).sum();
@@ -121,27 +122,27 @@ impl Tokenizer {
         ids
     }
 
-    /// The rank of the pair in the order of merges, or [`NONE`](super::ranks::NONE).
+    /// Returns the rank of the pair in the order of merges, or [`NONE`](super::ranks::NONE).
     #[inline]
     pub(super) fn rank(&self, left: u32, right: u32) -> u32 {
         self.ranks.get(left, right)
     }
 
-    /// The rank of the pair of two bytes' tokens.
+    /// Returns the rank of the pair of two single-byte tokens.
     #[inline]
     pub(super) fn byte_rank(&self, left: u8, right: u8) -> u32 {
         self.byte_ranks[usize::from(left) << 8 | usize::from(right)]
     }
 }
 
-/// A stretch of text whose pieces do not depend on what surrounds it, and the special token after
+/// A stretch of text whose pieces do not depend on the text around it, and the special token after
 /// it.
 struct Part<'a> {
     text: Cow<'a, str>,
     then: Option<u32>,
 }
 
-/// Encoders that are not in use, with what they remember. They are no part of what a tokenizer is.
+/// Unused encoders with their caches. They are not part of a tokenizer's identity.
 #[derive(Default)]
 pub(super) struct Encoders(Mutex<Vec<Encoder>>);
 
@@ -172,12 +173,12 @@ impl PartialEq for Encoders {
 
 impl Eq for Encoders {}
 
-/// What one thread needs to encode texts: the pieces that it has seen, in a table of fixed size, and buffers.
+/// The state that one thread needs to encode texts: a cache of fixed size of the pieces that it has seen, and buffers.
 #[derive(Default)]
 struct Encoder {
-    /// Two pieces each, the newer one first; a power of two of them.
+    /// The cache: a power of two of entries, each with two pieces, the newer one first.
     seen: Vec<[Seen; 2]>,
-    /// How many were put in since the table was made.
+    /// The number of pieces added since the table was created.
     added: usize,
     merger: Merger,
 }
@@ -185,7 +186,7 @@ struct Encoder {
 /// A piece and its ids.
 #[derive(Clone, Copy, Default)]
 struct Seen {
-    /// See [`short_key`]; 0 if there is none.
+    /// The key, see [`short_key`]; 0 if the entry is empty.
     key: u128,
     ids: [[u8; 3]; MOST_IDS],
     count: u8,
@@ -198,13 +199,13 @@ impl Seen {
     }
 }
 
-/// The longest piece that is remembered, in bytes: with its length it fills 128 bits.
+/// The longest piece that is cached, in bytes: with its length it fills 128 bits.
 const LONGEST_SEEN: usize = 15;
-/// No piece's key.
+/// The key of a piece that is too long. No cached piece has it.
 const TOO_LONG: u128 = u128::MAX;
-/// The most ids of a piece that is remembered, so that two pieces fill a line of the processor's cache.
+/// The maximum number of ids of a cached piece, so that two pieces fill one cache line of the processor.
 const MOST_IDS: usize = 5;
-/// The size of a new table and the most it grows to, in pairs of pieces of 64 bytes.
+/// The initial and the maximum size of a table, in entries of 64 bytes with two pieces.
 const SMALLEST_TABLE: usize = 1 << 8;
 const LARGEST_TABLE: usize = 1 << 15;
 
@@ -242,7 +243,7 @@ impl Encoder {
         }
     }
 
-    /// Appends the ids of `text`, each of whose parts is given a blank in front if it has none.
+    /// Appends the ids of `text`, after putting a space in front of each of its parts that has none.
     fn encode_with_prefixes(&mut self, tokenizer: &Tokenizer, text: &str, ids: &mut Vec<u32>) {
         let pre_tokenizer = tokenizer.pre_tokenizer;
         let within = PreTokenizer { numbers: None, ..pre_tokenizer };
@@ -280,7 +281,7 @@ impl Encoder {
         }
     }
 
-    /// Appends the ids of a piece and remembers them.
+    /// Appends the ids of a piece and adds them to the cache.
     #[inline(never)]
     fn encode_new(&mut self, tokenizer: &Tokenizer, piece: &[u8], key: u128, ids: &mut Vec<u32>) {
         let start = ids.len();
@@ -317,7 +318,7 @@ impl Encoder {
     }
 }
 
-/// The bytes of a short piece, and its length in the highest byte; [`TOO_LONG`] for others.
+/// Returns the bytes of a short piece with its length in the highest byte; [`TOO_LONG`] for a longer piece.
 #[inline(always)]
 fn short_key(text: &[u8], piece: Range<usize>) -> u128 {
     let length = piece.len();
@@ -335,8 +336,8 @@ fn short_key(text: &[u8], piece: Range<usize>) -> u128 {
     bytes | (length as u128) << 120
 }
 
-/// Where a key's pieces are in a table of `size`, a power of two: the product of its halves, both ends of it folded
-/// together.
+/// Returns the index of a key's entry in a table of `size`, a power of two: the product of the key's halves, with its
+/// high and low halves folded together.
 #[inline(always)]
 fn slot(key: u128, size: usize) -> usize {
     const ODD: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03];

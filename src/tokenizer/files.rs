@@ -1,10 +1,10 @@
-//! Tokenizer files: Hugging Face's tokenizer.json, read and written; the older vocab.json with
-//! merges.txt, too. The tokens that files beside them add are read with either.
+//! Tokenizer files: reads and writes Hugging Face's tokenizer.json, and the older vocab.json with
+//! merges.txt. Tokens that are added by files beside them are read in both cases.
 //!
-//! A file's parts that would change the ids and are not implemented (normalizers, other
-//! pre-tokenizers, other models, dropout, …) are refused by name. `truncation` and `padding` shape
-//! batches, not ids, and are ignored. Memory is taken for what a file holds, never for what it
-//! claims.
+//! Parts of a file that would change the ids and are not implemented (normalizers, other
+//! pre-tokenizers, other models, dropout, …) are rejected by name. `truncation` and `padding` affect
+//! batches, not ids, and are ignored. Memory is allocated for the actual contents of a file, never for sizes that the
+//! file claims.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ const VOCAB: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 
 impl Tokenizer {
-    /// The files of a folder that may add to its tokenizer.json, or vocab.json and merges.txt.
+    /// Optional files of a folder that may extend tokenizer.json, or vocab.json and merges.txt.
     pub const BESIDE: [&str; 3] = [beside::CONFIG, beside::SPECIAL, beside::ADDED];
 
     /// Whether `dir` has a tokenizer's files.
@@ -34,13 +34,12 @@ impl Tokenizer {
         dir.join(JSON).exists() || dir.join(VOCAB).exists()
     }
 
-    /// Reads tokenizer.json of the folder `dir`, or if there is none, vocab.json and merges.txt; and what
-    /// tokenizer_config.json, special_tokens_map.json and added_tokens.json add to them: tokens, and
-    /// `add_prefix_space`.
+    /// Reads tokenizer.json in the folder `dir`, or if there is none, vocab.json and merges.txt; also reads the tokens
+    /// and the `add_prefix_space` in tokenizer_config.json, special_tokens_map.json and added_tokens.json.
     ///
     /// # Errors
     ///
-    /// Names the file that is missing or wrong, or contradicts another.
+    /// Names the file that is missing, is invalid, or contradicts another one.
     pub fn load(dir: &Path) -> Result<Tokenizer> {
         let path = dir.join(JSON);
         if path.exists() {
@@ -56,12 +55,12 @@ impl Tokenizer {
         Tokenizer::read_vocab_and_merges(&vocab, &merges, &dir.display().to_string(), &besides)
     }
 
-    /// Reads the text of a tokenizer.json; `place` leads the messages of errors.
+    /// Parses the text of a tokenizer.json; error messages begin with `place`.
     ///
     /// # Errors
     ///
     /// If it is not JSON of this form, has a part that is not supported, or its vocabulary and
-    /// merges do not fit together.
+    /// merges are inconsistent.
     pub fn from_json(json: &str, place: &str) -> Result<Tokenizer> {
         Tokenizer::read_json(json, place, &Besides::default())
     }
@@ -88,12 +87,12 @@ impl Tokenizer {
         Ok(tokenizer.with_rules(rules))
     }
 
-    /// Reads the texts of a vocab.json and a merges.txt; `place`, their folder, leads the messages
-    /// of errors.
+    /// Parses the texts of a vocab.json and a merges.txt; error messages begin with `place`, their
+    /// folder.
     ///
     /// # Errors
     ///
-    /// As [`from_json`](Tokenizer::from_json); a wrong merge is named by its line.
+    /// As [`from_json`](Tokenizer::from_json); the error for an invalid merge gives its line.
     pub fn from_vocab_and_merges(
         vocab_json: &str,
         merges_txt: &str,
@@ -135,8 +134,8 @@ impl Tokenizer {
         Ok(Tokenizer { pre_tokenizer, ..tokenizer })
     }
 
-    /// The text of a tokenizer.json that Hugging Face's `tokenizers` and
-    /// [`from_json`](Tokenizer::from_json) read.
+    /// Returns the text of a tokenizer.json that Hugging Face's `tokenizers` and
+    /// [`from_json`](Tokenizer::from_json) can read.
     pub fn to_json(&self) -> String {
         let byte_level = |add_prefix_space: bool, trim_offsets: bool| {
             json!({
@@ -178,7 +177,7 @@ impl Tokenizer {
         format!("{file:#}")
     }
 
-    /// The texts of a vocab.json and a merges.txt, as GPT-2 was published.
+    /// Returns the texts of a vocab.json and a merges.txt, in the format in which GPT-2 was published.
     ///
     /// ```
     /// # use wgpt::Tokenizer;
@@ -190,7 +189,7 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// If these files cannot say what the tokenizer is: they know GPT-2's pattern and `<|endoftext|>` alone.
+    /// If these files cannot represent the tokenizer: they support only GPT-2's pattern and `<|endoftext|>`.
     pub fn to_vocab_and_merges(&self) -> Result<(String, String)> {
         let other = self.added.list().iter().find(|added| **added != Added::end_of_text(added.id));
         let what = match other {
@@ -219,7 +218,7 @@ impl Tokenizer {
             .hint(format!("write {JSON} instead")))
     }
 
-    /// How a file spells each token, by id; empty where an id is not used.
+    /// Returns the spelling of each token in a file, by id; empty for unused ids.
     pub(crate) fn spellings(&self) -> Vec<String> {
         let ids = 0..self.vocab_size() as u32;
         let spell = |id| self.token_bytes(id).map(alphabet::spell).unwrap_or_default();
@@ -230,7 +229,7 @@ impl Tokenizer {
         spellings
     }
 
-    /// The merges as merges.txt spells them: `Ġ t`.
+    /// Returns the merges as merges.txt spells them: `Ġ t`.
     pub(crate) fn spelled_merges(&self) -> Vec<String> {
         let spellings = self.spellings();
         let spelling = |id: u32| &spellings[id as usize];
@@ -238,13 +237,13 @@ impl Tokenizer {
         self.merges.iter().map(merge).collect()
     }
 
-    /// Whether a blank is put in front of texts, which tokenizer_config.json says, too: without it transformers before 5 puts
-    /// none.
+    /// Whether a space is put in front of texts. tokenizer_config.json must say so, too: otherwise transformers before
+    /// 5 adds none.
     pub(crate) fn adds_prefix_space(&self) -> bool {
         self.pre_tokenizer.prefix == Prefix::Stretches
     }
 
-    /// The ids of the tokens that a text may name, and whether Hugging Face calls them special.
+    /// Returns the ids of the tokens that are recognised by name in a text, and whether each is special.
     pub(crate) fn added_tokens(&self) -> impl Iterator<Item = (u32, bool)> {
         self.added.list().iter().map(|added| (added.id, added.flags.special))
     }

@@ -1,5 +1,5 @@
-//! What llama.cpp calls a tokenizer: it knows patterns by the names of models and has no expression of its own in a file. The
-//! name (`tokenizer.ggml.pre`) also decides whether merges are ignored where a piece is a token.
+//! llama.cpp's name for a tokenizer: it identifies patterns by the names of models and cannot read an expression from a
+//! file. The name (`tokenizer.ggml.pre`) also decides whether merges are ignored for a piece that equals a token.
 
 use serde_json::Value;
 
@@ -8,8 +8,8 @@ use super::merge::Merger;
 use super::pretokenizer::{Pattern, PreTokenizer};
 use crate::error::{Error, Result, field};
 
-/// How llama.cpp cuts texts, whether it ignores merges, and its name for both. Where models differ in nothing else, one of
-/// them stands for all.
+/// How texts are cut, whether merges are ignored, and llama.cpp's name for the two. If models differ only in other
+/// aspects, one of them represents all.
 const NAMES: [(PreTokenizer, bool, &str); 6] = [
     (PreTokenizer::GPT2, false, "gpt-2"),
     (cl100k(3), false, "dbrx"),
@@ -24,11 +24,11 @@ const fn cl100k(numbers: usize) -> PreTokenizer {
 }
 
 impl Tokenizer {
-    /// llama.cpp's name for how this tokenizer makes tokens of a text.
+    /// Returns llama.cpp's name for this tokenizer's way of encoding a text.
     ///
     /// # Errors
     ///
-    /// If llama.cpp would make other tokens of some text: names the setting that it does not have.
+    /// If llama.cpp would encode some text differently: names the setting that it does not support.
     pub(crate) fn llama_cpp_name(&self) -> Result<&'static str> {
         let refused = |what: &str| {
             Err(Error::input(format!("a GGUF file cannot hold this tokenizer: {what}"))
@@ -53,13 +53,13 @@ impl Tokenizer {
         }
     }
 
-    /// Whether llama.cpp has only an approximation of the pattern: of GPT-4o's it has one that knows no capitals but those of
-    /// ASCII, and no marks, for GPT-4o itself, too.
+    /// Whether llama.cpp only approximates the pattern. Its version of GPT-4o's pattern supports only ASCII capitals,
+    /// and no marks; it is used for GPT-4o itself, too.
     pub(crate) fn llama_cpp_approximates(&self) -> bool {
         self.pre_tokenizer.pattern == Pattern::O200k
     }
 
-    /// An added token that takes in what is around it, or depends on it, and the setting that says so.
+    /// Returns an added token that includes or depends on the text around it, and the setting that causes this.
     fn stripping_token(&self) -> Option<(String, &'static str)> {
         let file: Value = serde_json::from_str(&self.to_json()).ok()?;
         file["added_tokens"].as_array()?.iter().find_map(|added| {
@@ -69,7 +69,7 @@ impl Tokenizer {
         })
     }
 
-    /// Whether there is a token that is a piece of a text, and that its merges do not make.
+    /// Whether some token is a whole piece of text but is not the result of its merges.
     fn merges_fall_short(&self) -> bool {
         let merged = Tokenizer { ignore_merges: false, whole: Default::default(), ..self.clone() };
         let (mut merger, mut ids) = (Merger::default(), vec![]);

@@ -1,12 +1,13 @@
-//! Merging one piece: of its neighbouring symbols the pair with the lowest rank, leftmost first, until none merges.
+//! Merges one piece: of its neighbouring symbols the pair with the lowest rank, leftmost first, until none merges.
 //!
-//! - Up to [`SHORT`] bytes: the pair is looked for among all places after each merge, O(n²), the fastest for words.
-//! - Longer: the piece is merged by stretches of that length, whose ends are then made to fit, O(n). What makes this
-//!   exact: ids are the encoding of their bytes if and only if each two neighbours are the encoding of theirs. (Merges
-//!   within two neighbours happen in the same order whatever is around them, as long as none crosses their ends; and the
-//!   first that would cross an end is found by these two alone.)
-//! - With a heap, in O(n log n): what is left, where the ends of two stretches change more than [`FAR`] bytes, or a token's
-//!   bytes are not those that it is merged of.
+//! - Up to [`SHORT`] bytes: all places are searched for the best pair after each merge. This is O(n²), and the fastest
+//!   for words.
+//! - Longer pieces: stretches of that length are merged, and then their ends are corrected. This is O(n). It is exact
+//!   for this reason: ids are the encoding of their bytes if and only if every two neighbours are the encoding of
+//!   theirs. (Merges within two neighbours happen in the same order in any context, as long as none crosses their ends;
+//!   and the first merge that would cross an end is detected from these two alone.)
+//! - With a heap, in O(n log n): the remaining cases, in which more than [`FAR`] bytes change at the ends of two
+//!   stretches, or a token's bytes are not those of its merged parts.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,27 +15,27 @@ use std::collections::BinaryHeap;
 use super::bpe::Tokenizer;
 use super::ranks::NONE;
 
-/// The longest piece, in bytes, that is merged by looking at all places.
+/// The longest piece, in bytes, that is merged by searching all places.
 const SHORT: usize = 64;
-/// How many bytes around the end of a stretch are merged again before a heap does the whole piece.
+/// The maximum number of bytes merged again around the end of a stretch; beyond it a heap merges the whole piece.
 const FAR: usize = 1024;
-/// More merges than this do not fit a key of [`Short`] beside a place.
+/// With more merges than this, a rank and a place do not fit into a key of [`Short`].
 const MOST_MERGES: usize = u32::MAX as usize / SHORT;
 
 /// Buffers for merging.
 #[derive(Default)]
 pub(super) struct Merger {
-    /// A stretch of a long piece and its ids: the next one is often the same.
+    /// A stretch of a long piece and its ids, since the next stretch is often the same.
     stretch: (Vec<u8>, Vec<u32>),
-    /// The last two ids that were asked for, and whether they fit.
+    /// The last two ids that were checked, and the result.
     last: Option<([u32; 2], bool)>,
-    /// The ids of what is around a seam, and their bytes.
+    /// The ids around a seam, and their bytes.
     seam: Vec<u32>,
     bytes: Vec<u8>,
 }
 
 impl Merger {
-    /// Appends the ids of `piece`, at least one byte, to `ids`.
+    /// Appends the ids of `piece`, which has at least one byte, to `ids`.
     pub(super) fn merge(&mut self, tokenizer: &Tokenizer, piece: &[u8], ids: &mut Vec<u32>) {
         if let Some(&id) = tokenizer.whole.get(piece) {
             ids.push(id);
@@ -51,7 +52,7 @@ impl Merger {
         }
     }
 
-    /// Merges a long piece by stretches; false if one of their ends changes more than [`FAR`] bytes.
+    /// Merges a long piece by stretches; returns false if more than [`FAR`] bytes change at one of their ends.
     fn merge_by_stretches(
         &mut self,
         tokenizer: &Tokenizer,
@@ -70,8 +71,8 @@ impl Merger {
         fit
     }
 
-    /// Appends `right` to `ids[start..]`, both encodings of their bytes, so that the whole is one too: around the seam as
-    /// much is merged again as it takes. False if that is more than [`FAR`] bytes.
+    /// Appends `right` to `ids[start..]`, both encodings of their bytes, so that the result is one too: as many ids as
+    /// necessary are merged again around the seam. Returns false if they have more than [`FAR`] bytes.
     fn join(
         &mut self,
         tokenizer: &Tokenizer,
@@ -79,7 +80,7 @@ impl Merger {
         ids: &mut Vec<u32>,
         right: &[u32],
     ) -> bool {
-        // How many ids on either side of the seam are merged again.
+        // The number of ids on either side of the seam that are merged again.
         let (mut before, mut after) = (0, 0);
         self.seam.clear();
         loop {
@@ -98,7 +99,7 @@ impl Merger {
                 ids.extend_from_slice(&right[after..]);
                 return true;
             }
-            // Each side that does not fit takes twice as many in.
+            // Each side that does not fit is extended to twice as many ids.
             let more = |taken: usize, most: usize| (2 * taken).max(1).min(most);
             if before == 0 || !begins {
                 before = more(before, ids.len() - start);
@@ -123,7 +124,7 @@ impl Merger {
     }
 }
 
-/// [`fit`], unless it was asked last.
+/// Like [`fit`], but reuses the result if the same pair was checked last.
 fn fits(tokenizer: &Tokenizer, last: &mut Option<([u32; 2], bool)>, pair: [u32; 2]) -> bool {
     match *last {
         Some((asked, fits)) if asked == pair => fits,
@@ -150,10 +151,10 @@ fn fit(tokenizer: &Tokenizer, one: u32, other: u32) -> bool {
 /// A piece of at most [`SHORT`] bytes as a list of symbols, each at the place of its first byte.
 struct Short {
     symbols: [u32; SHORT],
-    /// By place: the rank of the pair that begins there times [`SHORT`], plus the place; [`NONE`] if it does not merge. So
-    /// the smallest is the pair with the lowest rank, and of equals the leftmost.
+    /// By place: the rank of the pair that begins there times [`SHORT`], plus the place; [`NONE`] if it does not merge.
+    /// The smallest key therefore belongs to the pair with the lowest rank, and among equals to the leftmost.
     keys: [u32; SHORT],
-    /// By place: where the symbols on either side begin.
+    /// By place: the places of the next and the previous symbol.
     next: [u8; SHORT],
     previous: [u8; SHORT],
     length: usize,
@@ -180,10 +181,10 @@ impl Short {
         short
     }
 
-    /// The place of the pair to merge next.
+    /// Returns the place of the pair to merge next.
     #[inline]
     fn lowest(&self) -> Option<usize> {
-        // Whole groups of eight, whose minimum takes a few instructions.
+        // Searches whole groups of eight, whose minimum takes a few instructions.
         let groups = self.length.div_ceil(8);
         let mut lowest = [NONE; 8];
         for group in &self.keys.as_chunks::<8>().0[..groups] {
@@ -227,19 +228,19 @@ impl Short {
     }
 }
 
-/// What the pair at `place` is compared by.
+/// Returns the key by which the pair at `place` is compared.
 fn key(rank: u32, place: usize) -> u32 {
     if rank == NONE { NONE } else { rank * SHORT as u32 + place as u32 }
 }
 
-/// Appends the ids of `piece`: merged with a heap of pairs and a linked list of symbols, O(n log n).
+/// Appends the ids of `piece`, merged with a heap of pairs and a linked list of symbols in O(n log n).
 fn merge_by_heap(tokenizer: &Tokenizer, piece: &[u8], ids: &mut Vec<u32>) {
     let end = piece.len();
     let mut symbols: Vec<u32> =
         piece.iter().map(|&byte| tokenizer.byte_ids[usize::from(byte)]).collect();
     let mut next: Vec<usize> = (1..=end).collect();
     let mut previous: Vec<usize> = (0..end).map(|i| i.wrapping_sub(1)).collect();
-    // Of the pair that begins at each symbol.
+    // The rank of the pair that begins at each symbol.
     let mut ranks: Vec<u32> =
         symbols.windows(2).map(|pair| tokenizer.rank(pair[0], pair[1])).collect();
     ranks.push(NONE);
@@ -247,7 +248,7 @@ fn merge_by_heap(tokenizer: &Tokenizer, piece: &[u8], ids: &mut Vec<u32>) {
     let mut heap: BinaryHeap<Reverse<(u32, usize)>> =
         ranked.map(|(i, &rank)| Reverse((rank, i))).collect();
     while let Some(Reverse((rank, i))) = heap.pop() {
-        // A pair whose symbols have changed since has another rank there, or none.
+        // If the pair's symbols have changed since, its rank there is another one or none.
         if ranks[i] != rank {
             continue;
         }

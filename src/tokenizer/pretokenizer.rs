@@ -1,7 +1,7 @@
-//! Pre-tokenisation: where a text is cut before pairs are merged.
+//! Pre-tokenisation: cuts a text into pieces before pairs are merged.
 //!
 //! The patterns are published as regular expressions. Each of their alternatives is a run of one or two classes of
-//! characters, so that here a few looks at each character cut a text, and none is tried over and over:
+//! characters, so here a text is cut by looking at each character a few times, without backtracking:
 //!
 //! | pattern | models | expression |
 //! |---|---|---|
@@ -9,8 +9,8 @@
 //! | [`Pattern::Cl100k`] | GPT-4, Llama 3, Qwen 2 | `(?i:'s\|'t\|'re\|'ve\|'m\|'ll\|'d)\|[^\r\n\p{L}\p{N}]?\p{L}+\|\p{N}{1,3}\| ?[^\s\p{L}\p{N}]+[\r\n]*\|\s*[\r\n]+\|\s+(?!\S)\|\s+` |
 //! | [`Pattern::O200k`] | GPT-4o | `[^\r\n\p{L}\p{N}]?U*W+C?\|[^\r\n\p{L}\p{N}]?U+W*C?\|\p{N}{1,3}\| ?[^\s\p{L}\p{N}]+[\r\n/]*\|\s*[\r\n]+\|\s+(?!\S)\|\s+` |
 //!
-//! In the last, `U` is `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`, `W` is `[\p{Ll}\p{Lm}\p{Lo}\p{M}]` and `C` the contractions of
-//! the second.
+//! In the last one, `U` is `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`, `W` is `[\p{Ll}\p{Lm}\p{Lo}\p{M}]` and `C` stands for the
+//! contractions of the second one.
 
 use std::sync::LazyLock;
 
@@ -22,17 +22,17 @@ const LETTER: u8 = 1;
 const NUMBER: u8 = 2;
 /// `\s`, the property `White_Space`.
 const SPACE: u8 = 4;
-/// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`: what a capitalised word may begin with.
+/// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`: characters that may begin a capitalised word.
 const UPPER: u8 = 8;
-/// `[\p{Ll}\p{Lm}\p{Lo}\p{M}]`: what a word may go on with.
+/// `[\p{Ll}\p{Lm}\p{Lo}\p{M}]`: characters that may continue a word.
 const LOWER: u8 = 16;
 /// `[\r\n]`.
 const LINE_END: u8 = 32;
 /// A slash.
 const SLASH: u8 = 64;
-/// The end of the text, which is no character.
+/// The end of the text, which is not a character.
 const END: u8 = 128;
-/// What is in none of these is `[^\s\p{L}\p{N}]`: punctuation, symbols, control characters, marks.
+/// Characters in none of these classes are `[^\s\p{L}\p{N}]`: punctuation, symbols, control characters, marks.
 const NOT_OTHER: u8 = LETTER | NUMBER | SPACE | END;
 
 const CLASSES: [(&str, u8); 6] = [
@@ -44,7 +44,7 @@ const CLASSES: [(&str, u8); 6] = [
     (r"[\r\n]", LINE_END),
 ];
 
-/// The classes of every code point. A megabyte, of which a text touches the few pages of its scripts.
+/// The classes of every code point. It has a megabyte, of which a text uses the few pages of its scripts.
 static TABLE: LazyLock<Box<[u8]>> = LazyLock::new(|| {
     let mut table = vec![0; char::MAX as usize + 1];
     for (pattern, class) in CLASSES {
@@ -62,26 +62,26 @@ static TABLE: LazyLock<Box<[u8]>> = LazyLock::new(|| {
     table.into()
 });
 
-/// How texts are cut into pieces.
+/// The rules for cutting texts into pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PreTokenizer {
-    /// If numbers are cut out before the pattern is applied to what is between them: how many characters of `\p{N}` stay
-    /// together at most.
+    /// If numbers are cut out before the pattern is applied to the text between them: the maximum number of characters
+    /// of `\p{N}` in a piece.
     pub(super) numbers: Option<usize>,
     pub(super) pattern: Pattern,
     pub(super) prefix: Prefix,
 }
 
-/// How many characters of a number stay together where a pattern cuts numbers out, and not `Digits`, which knows one and all.
+/// The maximum length of a number in characters if a pattern cuts out numbers. With `Digits` it is 1 or unlimited.
 const BY_PATTERN: usize = 3;
 
-/// Where a blank is put in front of what does not begin with one, as `add_prefix_space` asks for.
+/// The places where a space is put in front of text that does not begin with one, as `add_prefix_space` requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Prefix {
     None,
-    /// Each stretch of text between added tokens.
+    /// In front of each stretch of text between added tokens.
     Stretches,
-    /// What the first stage of a sequence cuts out: numbers and what is between them, or the pieces of the pattern.
+    /// In front of each part from the first stage of a sequence: numbers and other text, or the pattern's pieces.
     Parts,
 }
 
@@ -90,7 +90,7 @@ pub(super) enum Prefix {
 pub(super) enum Pattern {
     Gpt2,
     Cl100k {
-        /// How many characters of `\p{N}` stay together at most: 3, or 1 as in Qwen 2.
+        /// The maximum number of characters of `\p{N}` in a piece: 3, or 1 as in Qwen 2.
         numbers: usize,
     },
     O200k,
@@ -100,12 +100,12 @@ impl PreTokenizer {
     pub(super) const GPT2: PreTokenizer =
         PreTokenizer { numbers: None, pattern: Pattern::Gpt2, prefix: Prefix::None };
 
-    /// The pieces of `text`, none of them empty, which joined are the text.
+    /// Returns the pieces of `text`. None of them is empty, and joined they are the text.
     pub(super) fn pieces(self, text: &str) -> Pieces<'_> {
         Pieces { pre_tokenizer: self, scanner: Scanner { end: 0, ..Scanner::new(text) }, at: 0 }
     }
 
-    /// Calls `visit` with each of the parts of `text` that [`Prefix::Parts`] means.
+    /// Calls `visit` with each of the parts of `text` in the sense of [`Prefix::Parts`].
     pub(super) fn for_each_part<'a>(self, text: &'a str, mut visit: impl FnMut(&'a str)) {
         let (mut pieces, mut scanner, mut at) = (self.pieces(text), Scanner::new(text), 0);
         while at < text.len() {
@@ -137,7 +137,7 @@ impl PreTokenizer {
     }
 }
 
-/// Pieces that are cut at a time: the loop that cuts and the one that uses them are tight each.
+/// The number of pieces that are cut at a time, so that the loops that cut and that use pieces are both tight.
 pub(super) const BATCH: usize = 64;
 
 /// The pieces of a text.
@@ -149,7 +149,7 @@ pub(super) struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    /// Writes where the next pieces end to `ends` and returns how many there are: as many as there is room for, or fewer at
+    /// Writes the ends of the next pieces to `ends` and returns their number: as many as there is room for, or fewer at
     /// the end of the text.
     pub(super) fn next_ends(&mut self, ends: &mut [usize]) -> usize {
         match self.pre_tokenizer.pattern {
@@ -181,7 +181,7 @@ impl Pieces<'_> {
     }
 }
 
-/// A stretch of a text, which goes up to `end`.
+/// A stretch of a text that ends at `end`.
 #[derive(Clone, Copy)]
 struct Scanner<'a> {
     text: &'a str,
@@ -194,7 +194,7 @@ impl<'a> Scanner<'a> {
         Scanner { text, end: text.len(), table: &TABLE }
     }
 
-    /// The stretch of the text from `at` on: a number, of at most `together` characters, or all before the next one.
+    /// Returns the stretch from `at` on: a number of at most `together` characters, or all text before the next number.
     fn next_stretch(self, at: usize, together: Option<usize>) -> Scanner<'a> {
         let whole = Scanner { end: self.text.len(), ..self };
         let Some(together) = together else { return whole };
@@ -213,8 +213,8 @@ impl<'a> Scanner<'a> {
         Scanner { end, ..whole }
     }
 
-    /// Where the number at byte `at` ends, if it is one character of a number: by `\p{N}`, or as `Digits` has it by the
-    /// standard library, whose Unicode may be newer than the patterns'.
+    /// Returns the end of the number's character at byte `at`, if it is one: judged by `\p{N}`, or for `Digits` by the
+    /// standard library, whose Unicode version may be newer than the patterns'.
     #[inline(always)]
     fn number(self, at: usize, by_pattern: bool) -> Option<usize> {
         let (classes, after) = self.look(at);
@@ -226,7 +226,7 @@ impl<'a> Scanner<'a> {
         is_number.then_some(after)
     }
 
-    /// The classes of the character at byte `at`, and where the next one begins.
+    /// Returns the classes of the character at byte `at`, and the place of the next one.
     #[inline(always)]
     fn look(self, at: usize) -> (u8, usize) {
         if at >= self.end {
@@ -241,7 +241,7 @@ impl<'a> Scanner<'a> {
         character.map_or((END, at), |c| (self.table[c as usize], at + c.len_utf8()))
     }
 
-    /// Where the run of characters of some classes that has reached `at` ends.
+    /// Returns the end of the run of characters of some classes that continues at `at`.
     #[inline(always)]
     fn run(self, belongs: impl Fn(u8) -> bool, mut at: usize) -> usize {
         loop {
@@ -270,7 +270,7 @@ impl<'a> Scanner<'a> {
         self.run(|classes| classes & NOT_OTHER == 0, at)
     }
 
-    /// At most so many characters of `\p{N}`.
+    /// Returns the end of a run of at most `most` characters of `\p{N}`.
     #[inline(always)]
     fn numbers(self, mut at: usize, most: usize) -> usize {
         for _ in 0..most {
@@ -283,7 +283,7 @@ impl<'a> Scanner<'a> {
         at
     }
 
-    /// Where the piece that begins at `start` ends, by GPT-2's pattern.
+    /// Returns the end of the piece that begins at `start`, by GPT-2's pattern.
     #[inline(always)]
     fn gpt2(self, start: usize) -> usize {
         let byte = self.text.as_bytes()[start];
@@ -307,7 +307,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Where the piece that begins at `start` ends, by the pattern of `cl100k_base`.
+    /// Returns the end of the piece that begins at `start`, by the pattern of `cl100k_base`.
     #[inline(always)]
     fn cl100k(self, start: usize, numbers: usize) -> usize {
         let (classes, after) = self.look(start);
@@ -323,12 +323,12 @@ impl<'a> Scanner<'a> {
         self.no_word(start, numbers, LINE_END)
     }
 
-    /// Where the piece that begins at `start` ends, by the pattern of `o200k_base`.
+    /// Returns the end of the piece that begins at `start`, by the pattern of `o200k_base`.
     #[inline(always)]
     fn o200k(self, start: usize) -> usize {
         let (classes, after) = self.look(start);
         let lead = (classes & (LETTER | NUMBER | LINE_END) == 0).then_some(after);
-        // As the alternatives are ordered: each with the character in front of the word, then without it.
+        // In the order of the alternatives: each with the character in front of the word, then without it.
         let word = lead.and_then(|from| self.capitalised(from));
         let word = word.or_else(|| self.capitalised(start));
         let word = word.or_else(|| lead.and_then(|from| self.capitals(from)));
@@ -338,7 +338,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The end of `U*W+`: capitals, then small letters, of which there must be one; it may be of those that count as both.
+    /// Returns the end of `U*W+`: capitals, then at least one small letter, which may count as both.
     fn capitalised(self, from: usize) -> Option<usize> {
         let (mut at, mut both) = (from, None);
         loop {
@@ -355,13 +355,14 @@ impl<'a> Scanner<'a> {
         if end > at { Some(end) } else { both }
     }
 
-    /// The end of `U+W*`, where [`capitalised`](Scanner::capitalised) has found nothing.
+    /// Returns the end of `U+W*`, where [`capitalised`](Scanner::capitalised) has found nothing.
     fn capitals(self, from: usize) -> Option<usize> {
         let end = self.run(|classes| classes & UPPER != 0, from);
         (end > from).then_some(end)
     }
 
-    /// Where a piece ends that is no word: numbers, others (with a blank before them and line ends after them), blanks.
+    /// Returns the end of a piece that is not a word: numbers, others (with a space before and line ends after), or
+    /// white space.
     #[inline(always)]
     fn no_word(self, start: usize, numbers: usize, tail: u8) -> usize {
         let (mut classes, mut after) = self.look(start);
@@ -378,8 +379,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The end of `\s+(?!\S)|\s+`: the run of white space that begins at `start` leaves its last character to the word that
-    /// follows, unless it has no other.
+    /// Returns the end of `\s+(?!\S)|\s+`: the run of white space that begins at `start` leaves its last character to
+    /// the word that follows, unless that is its only character.
     fn blanks(self, start: usize) -> usize {
         let (mut last, mut at) = (start, start);
         loop {
@@ -390,7 +391,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The end of `\s*[\r\n]+|\s+(?!\S)|\s+`: as [`blanks`](Scanner::blanks), but up to the last line end if there is one.
+    /// Returns the end of `\s*[\r\n]+|\s+(?!\S)|\s+`: like [`blanks`](Scanner::blanks), but up to the last line end
+    /// if there is one.
     fn blanks_and_lines(self, start: usize) -> usize {
         let (mut lines, mut at) = (None, start);
         loop {
@@ -405,14 +407,14 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The end of `(?i:'s|'t|'re|'ve|'m|'ll|'d)` at `start`.
+    /// Returns the end of `(?i:'s|'t|'re|'ve|'m|'ll|'d)` at `start`.
     #[inline(always)]
     fn folded_contraction(self, start: usize) -> Option<usize> {
         let bytes = &self.text.as_bytes()[start..self.end];
         let &[b'\'', first, ref rest @ ..] = bytes else { return None };
         let second = rest.first().map_or(0, u8::to_ascii_lowercase);
         let length = match first.to_ascii_lowercase() {
-            // U+017F, the long s, is an s whose case is folded.
+            // With case folding, U+017F, the long s, is an s.
             0xc5 if second == 0xbf => 2,
             first => contraction(&[first, second]),
         };
@@ -420,12 +422,13 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// How many bytes at the start are ASCII letters; all eight are looked at together, as words are short and of any length.
+/// Returns the number of leading ASCII letters. All eight bytes are tested together, since words are short and of
+/// different lengths.
 #[inline(always)]
 fn leading_letters(bytes: [u8; 8]) -> usize {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let bytes = u64::from_le_bytes(bytes);
-    // The highest bit of a byte tells: of these sums, whether it is at least 'a', or above 'z'.
+    // The highest bits of the bytes of these sums tell whether a byte is at least 'a', and whether it is above 'z'.
     let small = (bytes | (0x20 * EACH)) & (0x7f * EACH);
     let (from_a, past_z) =
         (small + (0x80 - b'a' as u64) * EACH, small + (0x7f - b'z' as u64) * EACH);
@@ -433,7 +436,7 @@ fn leading_letters(bytes: [u8; 8]) -> usize {
     (!letters & (0x80 * EACH)).trailing_zeros() as usize / 8
 }
 
-/// The length of an English contraction's letters at the start of `rest`; 0 if there is none.
+/// Returns the length of an English contraction's letters at the start of `rest`; 0 if there is none.
 fn contraction(rest: &[u8]) -> usize {
     match rest {
         [b's' | b't' | b'm' | b'd', ..] => 1,
@@ -443,7 +446,7 @@ fn contraction(rest: &[u8]) -> usize {
 }
 
 impl PreTokenizer {
-    /// Cuts `text` into stretches of about `target` bytes that have the same pieces on their own as together. A text
+    /// Cuts `text` into stretches of about `target` bytes that have the same pieces separately as together. A text
     /// without a place to cut stays whole.
     pub(super) fn chunks(self, text: &str, target: usize) -> Vec<&str> {
         let (mut chunks, mut rest) = (Vec::new(), text);
@@ -459,7 +462,7 @@ impl PreTokenizer {
         chunks
     }
 
-    /// The first place after byte `from` where `text` may be cut.
+    /// Returns the first place after byte `from` where `text` may be cut.
     fn first_cut(self, text: &str, from: usize) -> Option<usize> {
         let scanner = Scanner::new(text);
         let (mut before, mut at) = scanner.look(text.floor_char_boundary(from));
@@ -473,7 +476,7 @@ impl PreTokenizer {
         None
     }
 
-    /// The last place after byte `from` and up to byte `to` where `text` may be cut and `accept` agrees.
+    /// Returns the last place after byte `from` and up to byte `to` where `text` may be cut and `accept` returns true.
     pub(super) fn last_cut(
         self,
         text: &str,
@@ -494,19 +497,21 @@ impl PreTokenizer {
         None
     }
 
-    /// Whether a text may be cut between two characters, of which the classes are given and the first byte of the second:
-    /// by no pattern does a piece hold such a place, nor does one that ends there look past it, and none looks back.
+    /// Whether a text may be cut between two characters, given their classes and the first byte of the second one. At
+    /// such a place, no pattern has a piece that contains it, or a piece that ends there and looks past it; no pattern
+    /// looks back.
     ///
-    /// - Before white space that follows something else; before a line end only if that is a letter or a number, since
-    ///   all patterns but GPT-2's leave the line ends after others to them.
-    /// - Between a letter and a number; and from these to another character, if it is no apostrophe and no mark, which may
-    ///   belong to a word.
+    /// - Before white space that follows another character; before a line end only if that is a letter or a number,
+    ///   since in all patterns but GPT-2's, pieces of other characters include the line ends after them.
+    /// - Between a letter and a number; and between these and another character, unless it is an apostrophe or a mark,
+    ///   which may belong to a word.
     #[inline]
     fn may_cut(self, before: u8, classes: u8, byte: u8) -> bool {
         const WORD: u8 = LETTER | NUMBER;
         const LINE: u8 = SPACE | LINE_END;
         if self.prefix == Prefix::Parts && self.numbers.is_some() && byte != b' ' {
-            // Where the part goes on, it would be given a blank. What has no class may be a digit of a newer Unicode.
+            // If the cut is within a part, its rest would get a space. A character without a class may be a digit of
+            // newer Unicode.
             const KNOWN: u8 = WORD | SPACE;
             let is_known = before & KNOWN != 0 && (classes & KNOWN != 0 || byte < 0x80);
             if !is_known || (before ^ classes) & NUMBER == 0 {

@@ -1,15 +1,15 @@
-//! The ranks of pairs: a hash table that is made once and then asked all the time.
+//! The ranks of pairs: a hash table that is built once and then queried very often.
 //!
-//! Most pairs that are asked for do not merge. Half of the table's slots are empty, so that mostly one look at one line of
-//! the cache tells; a general hash map takes twice as long.
+//! Most queried pairs do not merge. Half of the table's slots are empty, so usually one access to one cache line
+//! gives the answer; a general hash map takes twice as long.
 
-/// The rank of a pair that does not merge, and the symbol that another one has taken in; no id is so large.
+/// The rank of a pair that does not merge, and the mark of a symbol that was merged into another; no id is so large.
 pub(super) const NONE: u32 = u32::MAX;
 
 /// The rank of each pair of ids that merges.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Ranks {
-    /// A power of two of them; a pair that does not fit its own slot is in the next free one.
+    /// The slots, a power of two; a pair whose own slot is taken is in the next free one.
     slots: Vec<Slot>,
 }
 
@@ -22,7 +22,7 @@ struct Slot {
 }
 
 impl Ranks {
-    /// Of pairs in the order of their ranks; one that is listed more than once has its last rank.
+    /// Builds the table from pairs in the order of their ranks; a pair that is listed more than once has its last rank.
     pub(super) fn new(pairs: impl ExactSizeIterator<Item = (u32, u32)>) -> Ranks {
         let size = (2 * pairs.len()).next_power_of_two().max(2);
         let mut ranks = Ranks { slots: vec![Slot { left: 0, right: 0, rank: NONE }; size] };
@@ -33,13 +33,13 @@ impl Ranks {
         ranks
     }
 
-    /// The rank of a pair, or [`NONE`].
+    /// Returns the rank of a pair, or [`NONE`].
     #[inline(always)]
     pub(super) fn get(&self, left: u32, right: u32) -> u32 {
         self.slots[self.find(left, right)].rank
     }
 
-    /// The slot of a pair: where it is, or the empty one where it would be.
+    /// Returns the slot that holds a pair, or the empty slot where it would be.
     #[inline(always)]
     fn find(&self, left: u32, right: u32) -> usize {
         let mask = self.slots.len() - 1;

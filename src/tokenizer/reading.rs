@@ -1,4 +1,4 @@
-//! Text files and JSON, read with errors that say what is wrong.
+//! Reads text files and JSON, with errors that say what is wrong.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
-/// Reads a file of UTF-8; anything but a regular file is refused, since a device has no end.
+/// Reads a UTF-8 file; only regular files are accepted, since a device may have no end.
 pub(super) fn read(path: &Path) -> Result<String> {
     let io = |error| Error::io("reading", path, &error);
     if !std::fs::metadata(path).map_err(io)?.is_file() {
@@ -19,7 +19,7 @@ pub(super) fn read(path: &Path) -> Result<String> {
     })
 }
 
-/// Reads JSON.
+/// Parses JSON.
 pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T> {
     serde_json::from_str(json).map_err(|error| Error::input(error.to_string()))
 }

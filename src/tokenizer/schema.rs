@@ -1,7 +1,7 @@
-//! The form of a tokenizer.json, and which of its settings are understood.
+//! The form of a tokenizer.json, and the settings that are supported.
 //!
-//! A file is parsed twice: first its settings, so that another kind of tokenizer is refused by its
-//! name and not because its vocabulary looks different; then what is long.
+//! A file is parsed twice: first its settings, so that another kind of tokenizer is rejected by its
+//! name and not because its vocabulary looks different; then its long parts.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use super::token::two_parts;
 use super::vocabulary::Stated;
 use crate::error::{Error, Result};
 
-/// What of a tokenizer.json decides whether it is understood.
+/// The parts of a tokenizer.json that decide whether it is supported.
 #[derive(Deserialize)]
 pub(super) struct Settings {
     normalizer: Option<Part>,
@@ -43,12 +43,12 @@ struct Part {
     individual_digits: Option<bool>,
     /// The sequence of a template for one text.
     single: Option<Vec<Value>>,
-    /// What says that a normalizer does something: by its name in the file.
+    /// The settings by which a normalizer changes texts, by their names in the file.
     #[serde(flatten)]
     more: Map<String, Value>,
 }
 
-/// What a `Split` cuts at.
+/// The pattern that a `Split` cuts at.
 #[derive(Deserialize)]
 enum SplitPattern {
     Regex(String),
@@ -65,11 +65,11 @@ struct ModelSettings {
     ignore_merges: bool,
 }
 
-/// What the settings of a file say of how text becomes ids.
+/// The rules for encoding text in a file's settings.
 pub(super) struct Rules {
     pub(super) pre_tokenizer: PreTokenizer,
     pub(super) ignore_merges: bool,
-    /// Kept for the file where it does more than `ByteLevel`, which changes no ids.
+    /// The post-processor, kept for the file if it does more than `ByteLevel`; it does not change the ids.
     pub(super) post_processor: Option<Value>,
 }
 
@@ -78,8 +78,8 @@ fn refuse<T>(what: String) -> Result<T> {
 }
 
 impl Settings {
-    /// Refuses what would change the ids and is not implemented. The files beside may say `add_prefix_space` of a
-    /// pre-tokenizer that is no sequence.
+    /// Rejects settings that would change the ids and are not implemented. The files beside may set `add_prefix_space`
+    /// for a pre-tokenizer that is not a sequence.
     pub(super) fn check(self, besides: &Besides) -> Result<Rules> {
         let model = &self.model;
         if let Some(kind) = model.r#type.as_deref().filter(|&kind| kind != "BPE") {
@@ -109,7 +109,7 @@ impl Settings {
     }
 }
 
-/// Refuses normalizers, but for those whose settings say that they change nothing.
+/// Rejects normalizers, except those whose settings leave every text unchanged.
 fn check_normalizer(part: Option<&Part>) -> Result<()> {
     let stages = part.map(Part::stages).unwrap_or_default();
     match stages.iter().find(|stage| !stage.is_identity()) {
@@ -118,7 +118,7 @@ fn check_normalizer(part: Option<&Part>) -> Result<()> {
     }
 }
 
-/// Refuses a part with stages of other kinds than those that are known to change nothing.
+/// Rejects a part with stages of kinds other than `known`, which are known to change nothing.
 fn only(what: &str, part: Option<&Part>, known: &[&str]) -> Result<()> {
     let stages = part.map(Part::stages).unwrap_or_default();
     match stages.iter().find(|stage| !known.contains(&stage.r#type.as_str())) {
@@ -130,7 +130,7 @@ fn only(what: &str, part: Option<&Part>, known: &[&str]) -> Result<()> {
     }
 }
 
-/// A post-processor that is not just `ByteLevel`. The others put special tokens around a text when that is asked for; the
+/// Returns a post-processor other than a plain `ByteLevel`. The others put special tokens around a text on request; the
 /// ids of the text itself are the same.
 fn post_processor(value: Value) -> Result<Option<Value>> {
     const KNOWN: [&str; 4] =
@@ -150,7 +150,7 @@ fn post_processor(value: Value) -> Result<Option<Value>> {
 }
 
 impl Part {
-    /// The part itself, or in a `Sequence` all that it and the sequences in it are made of.
+    /// Returns the part itself, or all stages of a `Sequence`, including those of nested sequences.
     fn stages(&self) -> Vec<&Part> {
         match self.stages.as_deref() {
             Some(stages) if self.r#type == "Sequence" => {
@@ -160,7 +160,7 @@ impl Part {
         }
     }
 
-    /// Whether the settings of a normalizer say that it leaves every text as it is.
+    /// Whether a normalizer's settings leave every text unchanged.
     fn is_identity(&self) -> bool {
         let are_false =
             |names: &[&str]| names.iter().all(|name| self.more.get(*name) == Some(&json!(false)));
@@ -181,7 +181,7 @@ impl Part {
         }
     }
 
-    /// What a file's `pre_tokenizer` means: [`pre_tokenizer_json`] the other way round.
+    /// Returns the meaning of a file's `pre_tokenizer`: the inverse of [`pre_tokenizer_json`].
     fn pre_tokenizer(&self) -> Result<PreTokenizer> {
         let stages = self.stages();
         let (first, last) = match stages.as_slice() {
@@ -238,10 +238,10 @@ impl Part {
     }
 }
 
-/// Numbers in threes.
+/// The pattern of numbers in groups of up to three.
 const THREES: &str = r"\p{N}{1,3}";
 
-/// How files spell the patterns; the first spelling of each is the one that is written.
+/// The spellings of the patterns in files; the first spelling of each pattern is the one that is written.
 const PATTERNS: [(&str, Pattern); 7] = [
     (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -267,7 +267,7 @@ const PATTERNS: [(&str, Pattern); 7] = [
     (r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", Pattern::Gpt2),
 ];
 
-/// A pre-tokeniser as a file has it.
+/// Returns the JSON of a pre-tokenizer for a file.
 pub(super) fn pre_tokenizer_json(pre_tokenizer: PreTokenizer) -> Value {
     let PreTokenizer { numbers, pattern, prefix } = pre_tokenizer;
     let byte_level = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": prefix != Prefix::None, "trim_offsets": true, "use_regex": use_regex });
@@ -289,7 +289,7 @@ fn is_empty(text: &Option<String>) -> bool {
     text.as_deref().is_none_or(str::is_empty)
 }
 
-/// What of a tokenizer.json is long.
+/// The long parts of a tokenizer.json.
 #[derive(Deserialize)]
 pub(super) struct File {
     pub(super) added_tokens: Option<Vec<AddedEntry>>,
@@ -335,7 +335,7 @@ impl MergeEntry {
     }
 }
 
-/// The tokens of a vocabulary in the order of the file: a map would hide one that is there twice.
+/// The tokens of a vocabulary in the order of the file: a map would hide duplicates.
 pub(super) struct Entries(pub(super) Vec<(String, u32)>);
 
 impl<'de> Deserialize<'de> for Entries {

@@ -1,7 +1,7 @@
-//! Added tokens: those that are not made of others but written out in a text, such as `<|endoftext|>`.
+//! Added tokens: tokens that are not merged from others but written out in a text, such as `<|endoftext|>`.
 //!
-//! The rules are those of Hugging Face's `tokenizers`: the leftmost token is found first, of several that begin at one
-//! place the longest; those with `normalized` are looked for in what the others leave.
+//! The rules are those of Hugging Face's `tokenizers`: the leftmost token is found first, and the longest of several
+//! that begin at the same place; tokens with `normalized` are searched in the text that the others leave.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
@@ -9,31 +9,31 @@ use super::alphabet;
 use super::token::END_OF_TEXT;
 use crate::error::{Error, Result};
 
-/// The most bytes that all added tokens have together: the automaton takes a hundred times as many.
+/// The maximum total bytes of all added tokens: the automaton takes a hundred times as many.
 const MOST_BYTES: usize = 1 << 20;
 
-/// A token that is not made of others: `<|endoftext|>` and what a tokenizer's files add.
+/// A token that is not merged from others: `<|endoftext|>` or a token that a tokenizer's files add.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Added {
     pub(super) id: u32,
     pub(super) content: String,
     pub(super) flags: Flags,
-    /// Whether the model's vocabulary has it too; kept for the file.
+    /// Whether the model's vocabulary also has it; kept for the file.
     pub(super) in_vocabulary: bool,
 }
 
-/// How an added token is looked for.
+/// The rules for finding an added token.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Flags {
     /// Whether Hugging Face calls it special; kept for the file.
     pub(super) special: bool,
-    /// Whether it is looked for only in what the others leave, as Hugging Face does after normalisation.
+    /// Whether it is searched only in the text that the others leave, as Hugging Face does after normalisation.
     pub(super) normalized: bool,
     /// Whether the white space before it belongs to it.
     pub(super) lstrip: bool,
     /// Whether the white space after it belongs to it.
     pub(super) rstrip: bool,
-    /// Whether it is passed over where a character of a word (`\w`) touches it.
+    /// Whether it is ignored if a word character (`\w`) touches it.
     pub(super) single_word: bool,
 }
 
@@ -48,28 +48,28 @@ impl Flags {
 }
 
 impl Added {
-    /// Whether all of its characters are of the byte alphabet.
+    /// Whether all of its characters are in the byte alphabet.
     pub(super) fn is_spelled_in_bytes(&self) -> bool {
         alphabet::to_bytes(&self.content).is_ok()
     }
 
-    /// The end of text, in the vocabulary.
+    /// Returns the end of text as a token of the vocabulary.
     pub(super) fn end_of_text(id: u32) -> Added {
         Added { id, content: END_OF_TEXT.to_owned(), flags: Flags::SPECIAL, in_vocabulary: true }
     }
 }
 
-/// The bytes that a token of this spelling stands for: those of its letters if all are of the byte alphabet, else its own,
-/// which only an added token has.
+/// Returns the bytes of a token with this spelling: those of its letters if all are in the byte alphabet, or else its
+/// own UTF-8 bytes, which only an added token has.
 pub(super) fn spelled_bytes(spelling: &str) -> Vec<u8> {
     alphabet::to_bytes(spelling).unwrap_or_else(|_| spelling.as_bytes().to_vec())
 }
 
-/// Checks special tokens that a user names, beside those that are `known`.
+/// Checks special tokens that a user gives in addition to the `known` ones.
 ///
 /// # Errors
 ///
-/// If one is empty, is there already, or is named twice.
+/// If one is empty, exists already, or is given twice.
 pub(super) fn check_new(tokens: &[String], known: &[Added]) -> Result<()> {
     for (i, token) in tokens.iter().enumerate() {
         let fault = match token {
@@ -84,7 +84,7 @@ pub(super) fn check_new(tokens: &[String], known: &[Added]) -> Result<()> {
     Ok(())
 }
 
-/// Checks special tokens of a tokenizer that is trained: one of a single character would take a letter from the texts.
+/// Checks special tokens for the training of a tokenizer: a single character would remove a letter from the texts.
 ///
 /// # Errors
 ///
@@ -99,18 +99,18 @@ pub(super) fn check_trained(tokens: &[String], known: &[Added]) -> Result<()> {
     }
 }
 
-/// All added tokens of a tokenizer, and what finds them in a text.
+/// All added tokens of a tokenizer, and the automata that find them in a text.
 #[derive(Clone)]
 pub(super) struct AddedTokens {
-    /// In the order of the file.
+    /// The tokens, in the order of the file.
     list: Vec<Added>,
-    /// One after the other, each looks for its tokens in what the ones before leave.
+    /// The finders, in order. Each searches for its tokens in the text that the previous ones leave.
     finders: Vec<Finder>,
-    /// The bytes of the longest token.
+    /// The length of the longest token in bytes.
     longest: usize,
 }
 
-/// Looks for several tokens at once, in one pass over a text however many there are.
+/// Searches for several tokens at once, in one pass over a text regardless of their number.
 #[derive(Clone)]
 struct Finder {
     automaton: AhoCorasick,
@@ -120,7 +120,7 @@ struct Finder {
 impl AddedTokens {
     /// # Errors
     ///
-    /// If the tokens are too many or too long to be looked for.
+    /// If there are too many tokens, or they are too long.
     pub(super) fn new(list: Vec<Added>) -> Result<AddedTokens> {
         let bytes: usize = list.iter().map(|added| added.content.len()).sum();
         if bytes > MOST_BYTES {
@@ -150,25 +150,25 @@ impl AddedTokens {
         &self.list
     }
 
-    /// Calls `visit` with each stretch of `text` between added tokens, which may be empty, and the id of the token after it.
+    /// Calls `visit` with each stretch of `text` between added tokens, which may be empty, and the next token's id.
     pub(super) fn split<'a>(&self, text: &'a str, visit: &mut dyn FnMut(&'a str, Option<u32>)) {
         split(&self.finders, text, None, visit);
     }
 
-    /// The bytes on either side of a place by which [`touch`](AddedTokens::touch) judges it.
+    /// Returns the number of bytes on either side of a place that [`touch`](AddedTokens::touch) considers.
     pub(super) fn longest(&self) -> usize {
         self.longest
     }
 
-    /// Whether one of the tokens is written out in `text` so that it begins at byte `place`, ends there, or holds it,
-    /// whether or not it is the one that is taken there.
+    /// Whether one of the tokens is written out in `text` so that it begins at byte `place`, ends there, or contains
+    /// it, even if another token is chosen there.
     pub(super) fn touch(&self, text: &str, place: usize) -> bool {
         let end = text.ceil_char_boundary(text.len().min(place + self.longest));
         let begin = text.floor_char_boundary(place.saturating_sub(self.longest));
         let text = &text[..end];
         self.finders.iter().any(|finder| {
             let mut from = begin;
-            // Where a longer token is found, shorter ones that begin at the same place end earlier.
+            // If a longer token is found, shorter ones that begin at the same place end earlier.
             while let Some(found) =
                 finder.automaton.find(aho_corasick::Input::new(text).range(from..))
                 && found.start() <= place
@@ -201,17 +201,17 @@ fn split<'a>(
         let start = if flags.lstrip { at + gap.trim_end().len() } else { found.start() };
         let end = if flags.rstrip { text.len() - after.trim_start().len() } else { found.end() };
         if start >= end {
-            // A token of white space, all of which the one before it has taken.
+            // A token of white space that belongs entirely to the previous token.
             continue;
         }
-        // A token may begin in white space that the one before it has taken.
+        // A token may begin in white space that belongs to the previous token.
         split(rest, text.get(at..start).unwrap_or_default(), Some(id), visit);
         at = end;
     }
     split(rest, &text[at..], then, visit);
 }
 
-/// Whether the last character is one of words, `\w` of regular expressions.
+/// Whether the last character is a word character, `\w` in regular expressions.
 fn ends_in_word(text: &str) -> bool {
     text.chars().next_back().is_some_and(regex_syntax::is_word_character)
 }
@@ -220,7 +220,7 @@ fn begins_with_word(text: &str) -> bool {
     text.chars().next().is_some_and(regex_syntax::is_word_character)
 }
 
-/// The finders follow from the list.
+/// The finders depend only on the list.
 impl PartialEq for AddedTokens {
     fn eq(&self, other: &AddedTokens) -> bool {
         self.list == other.list

@@ -3,7 +3,7 @@
 /// The token that ends a document.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// The smallest vocabulary that training makes: the end of text and the bytes.
+/// The smallest vocabulary of the trainer: the end of text and the bytes.
 pub(super) const BASE: usize = 257;
 
 /// A token's id and bytes.
@@ -17,7 +17,7 @@ pub(super) struct Merge {
     pub(super) result: u32,
 }
 
-/// The two parts of a merge such as `Ġ t`.
+/// Returns the two parts of a merge such as `Ġ t`.
 pub(super) fn two_parts(merge: &str) -> Option<(&str, &str)> {
     let (left, right) = merge.split_once(' ')?;
     (!left.is_empty() && !right.is_empty() && !right.contains(' ')).then_some((left, right))

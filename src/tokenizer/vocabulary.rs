@@ -1,4 +1,4 @@
-//! A vocabulary while its files are read: what they say together is checked here.
+//! A vocabulary while its files are read. The consistency of the files is checked here.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -7,30 +7,30 @@ use super::special::{Added, Flags};
 use super::token::{END_OF_TEXT, Merge, Token};
 use crate::error::{Error, Result};
 
-/// An added token as a file has it.
+/// An added token as a file states it.
 #[derive(Clone)]
 pub(super) struct Stated {
     pub(super) content: String,
-    /// `None`: the file only names it.
+    /// The id; `None`: the file only names the token.
     pub(super) id: Option<u32>,
     pub(super) flags: Flags,
 }
 
 pub(super) struct Vocabulary {
-    /// By spelling, the ids of the model's own tokens.
+    /// The ids of the model's own tokens, by spelling.
     ids: FxHashMap<String, u32>,
     pub(super) added: Vec<Added>,
-    /// By content, the places in `added`.
+    /// The indices in `added`, by content.
     places: FxHashMap<String, usize>,
     taken: FxHashSet<u32>,
 }
 
 impl Vocabulary {
-    /// The model's own tokens.
+    /// Creates a vocabulary from the model's own tokens.
     ///
     /// # Errors
     ///
-    /// If one is there twice.
+    /// If a token occurs twice.
     pub(super) fn new(entries: Vec<(String, u32)>) -> Result<Vocabulary> {
         let mut ids = FxHashMap::default();
         for (token, id) in entries {
@@ -48,17 +48,17 @@ impl Vocabulary {
         self.places.contains_key(content)
     }
 
-    /// The flags of a token that was added.
+    /// Returns the flags of a token that was added.
     pub(super) fn flags(&self, content: &str) -> Option<Flags> {
         self.places.get(content).map(|&place| self.added[place].flags)
     }
 
-    /// Adds a token as Hugging Face's `tokenizers` do: one that is spelled like a token of the model has its id, any other
-    /// the next free one. One that was added already takes the new flags.
+    /// Adds a token as Hugging Face's `tokenizers` do: a token that is spelled like a token of the model gets its id,
+    /// any other the next free one. A token that was added before gets the new flags.
     ///
     /// # Errors
     ///
-    /// If it is empty, or has another id than it would be given.
+    /// If it is empty, or its stated id differs from the id that it would get.
     pub(super) fn add(&mut self, Stated { content, id: stated, flags }: Stated) -> Result<()> {
         if content.is_empty() {
             let id = stated.map_or_else(String::new, |id| format!(" with the id {id}"));
@@ -88,7 +88,7 @@ impl Vocabulary {
         Ok(())
     }
 
-    /// The id of a token that is new: after all others, if they are numbered from 0 on.
+    /// Returns the id of a new token: after all others, if they are numbered from 0 on.
     fn next_id(&self) -> u32 {
         let own = self.ids.len() as u32;
         let last = self.added.iter().map(|added| added.id).max();
@@ -109,14 +109,14 @@ impl Vocabulary {
         )
     }
 
-    /// The token that has an id.
+    /// Returns the token that has an id.
     fn name_of(&self, id: u32) -> &str {
         let added = self.added.iter().find(|added| added.id == id).map(|added| &added.content);
         let own = || self.ids.iter().find(|(_, other)| **other == id).map(|(token, _)| token);
         added.or_else(own).map_or("", String::as_str)
     }
 
-    /// The model's own tokens by id, with their bytes. `<|endoftext|>` is an added token from here on.
+    /// Returns the model's own tokens by id, with their bytes. From here on, `<|endoftext|>` is an added token.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl Vocabulary {
         Ok(tokens)
     }
 
-    /// The merge of two tokens, all three by their spelling.
+    /// Returns the merge of two tokens. All three tokens are given by their spelling.
     ///
     /// # Errors
     ///

@@ -1,11 +1,11 @@
-//! Where a run's tokenizer comes from.
+//! The source of a run's tokenizer.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Where a run's tokenizer comes from: `train`, `bytes` or a folder, on the command line and in run.json.
+/// The source of a run's tokenizer: `train`, `bytes` or a folder, on the command line and in run.json.
 ///
 /// ```
 /// use wgpt::train::TokenizerChoice;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TokenizerChoice {
-    /// It is trained on the data; a run that begins from a model takes the model's.
+    /// It is trained on the data; a run that starts from a model takes the model's tokenizer.
     #[default]
     Train,
     /// A token per byte.
@@ -24,7 +24,7 @@ pub enum TokenizerChoice {
 }
 
 impl TokenizerChoice {
-    /// The folder, if it is read from one.
+    /// Returns the folder, if the tokenizer is read from one.
     pub fn folder(&self) -> Option<&Path> {
         match self {
             TokenizerChoice::Folder(folder) => Some(folder),

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// If nothing was logged that can be drawn.
+/// If no logged value can be drawn.
 pub fn draw(metrics: &[Metrics], title: &str) -> Result<String> {
     let train: Vec<(f64, f64)> = points(metrics, |m| m.loss.map(f64::from));
     let val: Vec<(f64, f64)> = points(metrics, |m| m.val_loss);
@@ -29,7 +29,7 @@ pub fn draw(metrics: &[Metrics], title: &str) -> Result<String> {
     Ok(svg)
 }
 
-/// The finite values of one column over the updates.
+/// Returns the finite values of one column over the updates.
 fn points(metrics: &[Metrics], value: impl Fn(&Metrics) -> Option<f64>) -> Vec<(f64, f64)> {
     let point = |m: &Metrics| Some((m.step as f64, value(m).filter(|x| x.is_finite())?));
     metrics.iter().filter_map(point).collect()
@@ -65,7 +65,7 @@ fn paint(
     Ok(())
 }
 
-/// Draws the curve into a file, whole; a run without any logged loss has none.
+/// Writes the curve into a file, whole; a run without any logged loss gets no file.
 ///
 /// # Errors
 ///

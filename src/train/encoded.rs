@@ -1,4 +1,4 @@
-//! Where a run's token ids are: in its folder, or, if they are many, in the cache folder, to which a reference leads.
+//! The place of a run's token ids: its folder, or, if they are many, the cache folder, to which a reference points.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -16,19 +16,19 @@ pub(super) const TOKENS_FILE: &str = "tokens.bin";
 /// The file that refers to a token file elsewhere.
 pub(super) const REFERENCE_FILE: &str = "tokens.json";
 
-/// The largest token file of which a run's folder has a copy, in bytes.
+/// The largest token file that is copied into a run's folder, in bytes.
 const LARGEST_COPY: u64 = 64 << 20;
 
-/// Where a run may keep its data.
+/// The folders in which a run may keep its data; without both, the data stay in memory.
 #[derive(Clone, Copy)]
 pub(super) struct Places<'a> {
-    /// The run's folder; without one, and without a cache, they are in memory.
+    /// The run's folder.
     pub run: Option<&'a Path>,
     /// The cache folder.
     pub cache: Option<&'a Path>,
 }
 
-/// A token file outside of the run's folder.
+/// A token file outside the run's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Reference {
     path: PathBuf,
@@ -37,7 +37,7 @@ pub(super) struct Reference {
 }
 
 impl Reference {
-    /// The reference in a run's folder, if there is one.
+    /// Returns the reference in a run's folder, if there is one.
     ///
     /// # Errors
     ///
@@ -55,7 +55,7 @@ impl Reference {
         })
     }
 
-    /// The ids, or `None` if the file is gone or is not what it was.
+    /// Opens the ids; `None` if the file is gone or has changed.
     ///
     /// # Errors
     ///
@@ -65,12 +65,12 @@ impl Reference {
         found.map(|found| Tokens::open(&found.path)).transpose()
     }
 
-    /// The note for data that are gone and can be made again.
+    /// Returns the note that the data are gone and can be made again.
     pub(super) fn note(&self) -> String {
         format!("the encoded data in {} are gone: they are made again", self.path.display())
     }
 
-    /// The error for data that are gone and cannot be made again.
+    /// Returns the error for data that are gone and cannot be made again.
     pub(super) fn lost(&self, error: &Error) -> Error {
         let what = format!(
             "the run's encoded data in {} are gone and cannot be made again",
@@ -95,27 +95,27 @@ impl Reference {
     }
 }
 
-/// The hint for a run whose data were changed.
+/// Returns the hint for a run whose data were changed.
 pub(super) fn put_back() -> String {
     format!("put the data back; or begin another run from the last checkpoint by {}", field("init"))
 }
 
-/// Data to encode, and how.
+/// Data to encode, with the settings of the encoding.
 pub(super) struct Work<'a> {
     pub sources: &'a Sources,
     pub tokenizer: &'a Tokenizer,
-    /// Stands between documents.
+    /// The token between documents.
     pub end_of_text: Option<u32>,
-    /// What the result must be, if it was there once.
+    /// The reference that the result must match, if the data were encoded before.
     pub wanted: Option<&'a Reference>,
 }
 
 impl Work<'_> {
-    /// The ids: found in the cache folder, or written there; else into the run's folder; else into memory.
+    /// Returns the ids: found in the cache folder or written there, else written to the run's folder, else in memory.
     ///
     /// # Errors
     ///
-    /// If the data cannot be read or the run's folder not be written, or if the ids are not what is wanted.
+    /// If the data cannot be read, the run's folder cannot be written, or the ids differ from the wanted ones.
     pub(super) fn run(&self, places: Places, on_event: &mut dyn FnMut(&Event)) -> Result<Tokens> {
         let name = self.sources.name();
         if let Some(kept) = places.cache.map(EncodedCache::new) {
@@ -145,14 +145,14 @@ impl Work<'_> {
         let tokens = writer.finish()?;
         if let Some(wanted) = self.wanted {
             wanted.check(&data::hash_file(&path)?, name).inspect_err(|_| {
-                // What is not the run's own data must not be taken for it by the next resume.
+                // The next resume must not take these ids for the run's own data.
                 let _ = fs::remove_file(&path);
             })?;
         }
         Ok(tokens.named(name))
     }
 
-    /// Encodes.
+    /// Encodes the data.
     fn fill(
         &self,
         push: &mut dyn FnMut(&[u32]) -> Result<()>,
@@ -166,7 +166,7 @@ impl Work<'_> {
         data::encode(self.sources.documents(), encoder, self.end_of_text, push, &mut progress)
     }
 
-    /// The data in the cache folder, encoded if they are not there; `None` if they cannot be kept there.
+    /// Returns the data in the cache folder, encoded if they are not there; `None` if they cannot be kept there.
     fn cached(
         &self,
         kept: &EncodedCache,
@@ -186,12 +186,12 @@ impl Work<'_> {
         }
         let about = (self.sources.name(), self.tokenizer.vocab_size());
         let fill: &mut Fill = &mut |push| self.fill(push, on_event);
-        // A text that grew while it was encoded must not be found by those who mean what it was.
+        // If a text grew while it was encoded, the result must not be found under the key of the earlier text.
         kept.make(first, about, fill, || Ok(key(&mut |_| {})? == first))
     }
 }
 
-/// Gives a run its data: a copy, or a reference if that would be large; its ids.
+/// Gives a run its data, as a copy, or as a reference if a copy would be large; returns the ids.
 fn settle(encoded: &Encoded, run: Option<&Path>) -> Result<Tokens> {
     let Some(run) = run else { return Tokens::open(&encoded.path) };
     if encoded.bytes > LARGEST_COPY {

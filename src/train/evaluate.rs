@@ -1,4 +1,4 @@
-//! Evaluation: the validation loss on the way and at the end.
+//! Evaluation: the validation loss during a run and at its end.
 
 use std::collections::VecDeque;
 
@@ -7,12 +7,12 @@ use crate::data::{self, Place};
 use crate::engine;
 use crate::error::Result;
 
-/// Sets the batches of evaluations apart from those of training.
+/// A mask of the seed that separates the batches of evaluations from those of training.
 const EVALUATION: u64 = 0x6576_616c;
 
 impl Trainer {
-    /// The validation loss: of the whole split, or of the same few batches each time; `None` if the run was stopped
-    /// meanwhile. Keeps the best model.
+    /// Computes the validation loss, over the whole split or over the same few batches each time; `None` if the run was
+    /// stopped meanwhile. Saves the best model.
     pub(super) fn evaluate(
         &mut self,
         whole: bool,

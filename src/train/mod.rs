@@ -1,7 +1,7 @@
-//! Training: updates from batches, evaluation, saves; a run that was killed goes on bit for bit.
+//! Training: updates from batches, evaluation, saves; a killed run resumes bit for bit.
 //!
-//! What a step does follows from the seed and its number alone (batches, dropout), so that parameters,
-//! moments, the device's counters and a few numbers are the whole state.
+//! A step depends only on the seed and its own number (batches, dropout), so the whole state consists of parameters,
+//! moments, the device's counters and a few numbers.
 
 mod choice;
 pub mod curve;
@@ -44,10 +44,10 @@ pub use report::{Event, StepReport, Summary};
 pub use settings::{Prepared, RunSettings, prepare};
 pub use start::{Resumed, resume, resume_on, start, start_with};
 
-/// Skipped updates in a row after which a run stops.
+/// The number of consecutive skipped updates after which a run stops.
 pub const MAX_SKIPPED: u32 = 10;
 
-/// A training run under way.
+/// A training run in progress.
 pub struct Trainer {
     gpt: Gpt,
     engine: Engine,
@@ -58,46 +58,46 @@ pub struct Trainer {
     /// B and T.
     shape: (usize, usize),
     run: Option<RunDir>,
-    /// The model's folder that adapters belong to.
+    /// The folder of the model that adapters belong to.
     base: Option<PathBuf>,
     state: TrainState,
     metrics: Vec<Metrics>,
     stop: Arc<AtomicBool>,
     /// The update after which the run stops.
     stop_after: usize,
-    /// Whether the newest checkpoint is of this very state.
+    /// Whether the newest checkpoint has the current state.
     saved: bool,
     /// The tokens and targets of an evaluation's batch.
     batch: (Vec<u32>, Vec<u32>),
     /// The buffers of a micro-batch.
     micro_batch: MicroBatch,
-    /// Seconds and tokens of training alone in this process, what is profiled left out.
+    /// Seconds and tokens of training alone in this process, without profiled updates.
     busy: (f64, u64),
-    /// What the device's products do at their best, in 10⁹ operations per second, where it was measured.
+    /// The best speed of the device's products, in 10⁹ operations per second, where it was measured.
     best_gflops: Option<f64>,
     profiling: Profiling,
-    /// Updates that were made, or are being made on the device, and are not reported yet, the oldest first.
+    /// Updates that were made, or are in progress on the device, and are not reported yet, the oldest first.
     unreported: VecDeque<Made>,
     /// The ranks that train together.
     world: Box<dyn World>,
 }
 
-/// An update that was handed to the device.
+/// An update that was submitted to the device.
 struct Made {
-    /// Its number, from 1.
+    /// The update's number, from 1.
     step: usize,
-    /// Tokens trained on with it, since the beginning of the run.
+    /// Tokens trained on up to this update, since the beginning of the run.
     tokens: u64,
     learning_rate: f64,
     /// Whether it is a line of metrics.jsonl.
     logged: bool,
-    /// Whether it had a target that counts; else it was left out.
+    /// Whether it had a target that counts; otherwise it was left out.
     applied: bool,
-    /// What it came to, where that is read.
+    /// The request for its results, if they are read.
     ticket: Option<Ticket>,
 }
 
-/// What is due after an update.
+/// The tasks that are due after an update.
 #[derive(Clone, Copy)]
 struct Due {
     logs: bool,
@@ -125,7 +125,7 @@ fn summary(
 }
 
 impl Trainer {
-    /// A run over token ids, of which the last ones are for validation: a tenth, but at most `val_tokens`.
+    /// Creates a run over token ids, the last of which are for validation: a tenth, but at most `val_tokens`.
     ///
     /// # Errors
     ///
@@ -135,7 +135,7 @@ impl Trainer {
         Trainer::with(gpt, tokens, config, &mut Programs::default())
     }
 
-    /// [`Trainer::new`], with programs that were recorded before.
+    /// Does the same as [`Trainer::new`], with programs that were recorded before.
     fn with(
         mut gpt: Gpt,
         tokens: Tokens,
@@ -190,43 +190,43 @@ impl Trainer {
         })
     }
 
-    /// Set it, from any thread, to end the run after the step under way; what is done is saved. An evaluation under way
-    /// is left for the resumed run. On a GPU, whose updates are reported when they are done, a few more updates may be
-    /// under way than were reported.
+    /// Returns a flag that ends the run after the current step when it is set, from any thread; finished updates are
+    /// saved. An unfinished evaluation is left to the resumed run. On a GPU, whose updates are reported when they are
+    /// done, a few more updates may be in progress than were reported.
     pub fn stop_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop)
     }
 
-    /// Ends the run after update number `step`, counted from 1, as the flag would if it were set right then.
+    /// Ends the run after update number `step`, counted from 1, as if the flag were set at that moment.
     pub fn stop_after(&mut self, step: usize) {
         self.stop_after = step;
     }
 
-    /// The engine, for a look at the parameters on the way.
+    /// Returns the engine, for example to read the parameters during a run.
     pub fn engine(&mut self) -> &mut Engine {
         &mut self.engine
     }
 
-    /// The first token of the data, with which a text can begin where no token is meant for that.
+    /// Returns the first token of the data, with which a text can begin if no token begins texts.
     pub fn first_token(&self) -> u32 {
         let mut first = [0];
         self.tokens.copy_to(0..1, &mut first);
         first[0]
     }
 
-    /// The trained model.
+    /// Returns the trained model.
     pub fn into_model(self) -> Gpt {
         let mut gpt = self.gpt;
         gpt.put_engine(self.engine);
         gpt
     }
 
-    /// Makes the updates that are left, evaluates and saves on the way, and at the end evaluates the
-    /// whole validation split.
+    /// Makes the remaining updates, evaluates and saves during them, and at the end evaluates the whole validation
+    /// split.
     ///
     /// # Errors
     ///
-    /// If several updates in a row had to be skipped, the loss is not finite at the end, a file cannot be written, or the
+    /// If several consecutive updates were skipped, the loss is not finite at the end, a file cannot be written, or the
     /// device is lost.
     pub fn run(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<Summary> {
         let first_step = self.state.step as usize;
@@ -269,8 +269,8 @@ impl Trainer {
 
     /// One update, and what is due after it.
     ///
-    /// The report of an update is requested, and taken once it is there: meanwhile the device has the next updates to
-    /// make. Only what is due on the host, an evaluation or a save, waits for it.
+    /// The report of an update is requested, and taken when it is ready: meanwhile the device makes the next updates.
+    /// Only tasks on the host, an evaluation or a save, wait for it.
     fn step(&mut self, iter: usize, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
         let (step, due) = (iter + 1, self.due_after(iter + 1));
         let run_ahead = self.engine.run_ahead().max(1);
@@ -307,7 +307,7 @@ impl Trainer {
         self.after_update(metrics.expect("this update is reported"), on_event)
     }
 
-    /// What is due after update number `step`.
+    /// Returns the tasks that are due after update number `step`.
     fn due_after(&self, step: usize) -> Due {
         let due = |every: usize| self.config.is_due(every, step);
         Due {
@@ -317,14 +317,14 @@ impl Trainer {
         }
     }
 
-    /// Counts the time of training alone.
+    /// Adds to the time of training alone.
     fn spend(&mut self, seconds: f64) {
         self.busy.0 += seconds;
         self.state.seconds += seconds;
     }
 
-    /// Reports the updates that are done, in order, and waits until at most `most` are unreported. Returns the last one's
-    /// line if it is not written yet, since an evaluation belongs to it.
+    /// Reports the finished updates, in order, and waits until at most `most` are unreported. Returns the last one's
+    /// line if it is not written yet, because an evaluation belongs to it.
     fn report_made(
         &mut self,
         most: usize,
@@ -383,7 +383,8 @@ impl Trainer {
         Ok(None)
     }
 
-    /// Evaluation, line of the log, save: where they are due. An evaluation that is cut short leaves them for later.
+    /// Evaluates, writes the line of the log, and saves, where they are due. If an evaluation is cut short, all of them
+    /// are left for later.
     fn after_update(
         &mut self,
         mut metrics: Metrics,
@@ -417,7 +418,7 @@ impl Trainer {
         (self.shape.0 * self.shape.1 * self.config.grad_accum) as u64
     }
 
-    /// Makes an update, unless none of its targets counts; returns whether it did.
+    /// Makes an update, unless none of its targets count; returns whether it did.
     fn update(&mut self, iter: usize, learning_rate: f64) -> Result<bool> {
         let config = &self.config;
         let step = Step {
@@ -450,7 +451,7 @@ impl Trainer {
         Ok(true)
     }
 
-    /// Ends a run whose updates are all skipped.
+    /// Returns an error if too many consecutive updates were skipped.
     fn check(&self, update: &Update, step: usize) -> Result<()> {
         let skipped = update.state[state::SKIPPED_IN_A_ROW];
         if skipped < MAX_SKIPPED {
@@ -462,7 +463,7 @@ impl Trainer {
         )))
     }
 
-    /// The error of a run that went astray, with the ways out that there are: a checkpoint may be astray too.
+    /// Returns the error of a diverged run, with the possible ways out: a checkpoint may have diverged too.
     fn diverged(&self, message: &str) -> Error {
         let best = self.run.as_ref().map(RunDir::best).filter(|best| best.exists());
         let more = best.map_or(String::new(), |best| {

@@ -1,4 +1,4 @@
-//! Where a run's time goes: a profile of some updates, and the share of the device's best that training comes to.
+//! The time of a run: a profile of some updates, and training's share of the device's best speed.
 
 use super::Trainer;
 use crate::error::Result;
@@ -7,9 +7,9 @@ use crate::profile::{self, Profile, Report};
 /// A profile of some updates.
 #[derive(Default)]
 pub(super) struct Profiling {
-    /// Updates that are still to be timed.
+    /// The number of updates that are still to be timed.
     pub left: u32,
-    /// Updates that were.
+    /// The number of updates that were timed.
     pub done: u32,
     pub profile: Option<Profile>,
 }
@@ -29,11 +29,11 @@ impl Trainer {
         self.profiling = Profiling { left: updates, ..Profiling::default() };
     }
 
-    /// What was profiled, as a time line and as a table; `None` if the run ended before.
+    /// Returns the profile, as a time line and as a table; `None` if the run ended before any update was profiled.
     ///
     /// # Errors
     ///
-    /// If the device has no room to measure its best, or is lost.
+    /// If the device has no room to measure its best speed, or is lost.
     pub fn end_profile(&mut self) -> Result<Option<(Profile, Report)>> {
         let Profiling { done, profile, .. } = std::mem::take(&mut self.profiling);
         let Some(profile) = profile.or_else(|| self.engine.end_profile()) else { return Ok(None) };
@@ -43,7 +43,7 @@ impl Trainer {
         Ok(Some((profile, report)))
     }
 
-    /// The share of the device's best that so many tokens a second come to.
+    /// Returns the share of the device's best speed that so many tokens per second use.
     pub(super) fn mfu(&self, tokens_per_s: f64) -> Option<f64> {
         let program = self.engine.program();
         let parameters = program.params.iter().map(|param| &param.info);

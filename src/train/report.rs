@@ -1,4 +1,4 @@
-//! What a run tells: events on the way, a summary at the end, lines of metrics.jsonl.
+//! The reports of a run: events during it, a summary at the end, lines of metrics.jsonl.
 
 use std::path::PathBuf;
 
@@ -10,46 +10,46 @@ use crate::checkpoint::Metrics;
 /// Something that happened in a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Data or a tokenizer is being made ready.
+    /// Data or a tokenizer is being prepared.
     Preparing {
-        /// What is being done.
+        /// The work in progress.
         what: String,
-        /// How much of it is done, in bytes.
+        /// The part that is done, in bytes.
         done: u64,
-        /// How much there is; 0 if not known.
+        /// The total in bytes; 0 if it is not known.
         total: u64,
     },
-    /// Something was left out or assumed: a line for people.
+    /// Something was left out or assumed: a line for the user.
     Note(String),
-    /// Kernels are timed on the device, or something is wrong with one.
+    /// Kernels are being timed on the device, or a kernel has a fault.
     Tuning(Notice),
     /// Training is about to begin.
     Started {
-        /// The model's parameters.
+        /// The number of the model's parameters.
         parameters: usize,
-        /// Those of them that are trained.
+        /// The number of parameters that are trained.
         trained: usize,
-        /// What it runs on.
+        /// The device in words.
         device: String,
-        /// Bytes of all buffers.
+        /// The bytes of all buffers.
         plan_bytes: u64,
         /// The run's folder.
         run_dir: Option<PathBuf>,
         /// The first update, from 0: not 0 after a resume.
         first_step: usize,
-        /// Tokens to train on.
+        /// The number of tokens to train on.
         train_tokens: usize,
-        /// Tokens to validate on.
+        /// The number of tokens to validate on.
         val_tokens: usize,
     },
     /// An update was made.
     Step(StepReport),
-    /// An update had no target that counts, and was left out: nothing changed by it.
+    /// An update had no target that counts, and was left out: it changed nothing.
     NothingToLearn {
         /// The number of the update, from 1.
         step: usize,
     },
-    /// An evaluation is under way.
+    /// An evaluation is in progress.
     Evaluating {
         /// Batches done: 0 when it begins.
         done: usize,
@@ -62,7 +62,7 @@ pub enum Event {
         step: usize,
         /// The mean loss on the validation split, or on a sample of it.
         val_loss: f64,
-        /// Whether it is the least so far.
+        /// Whether the loss is the lowest so far.
         best: bool,
         /// Whether the whole split was evaluated.
         whole: bool,
@@ -85,24 +85,24 @@ pub struct StepReport {
     pub steps: usize,
     /// Tokens trained on so far.
     pub tokens: u64,
-    /// The mean loss over all of its targets that count, where it was read.
+    /// The mean loss over all targets of the update that count, if it was read.
     pub loss: Option<f32>,
-    /// Its learning rate.
+    /// The learning rate of the update.
     pub learning_rate: f64,
-    /// The norm of its gradient before clipping, where it was read; negative if it was not finite.
+    /// The norm of the gradient before clipping, if it was read; negative if it was not finite.
     pub grad_norm: Option<f32>,
-    /// Tokens a second since the start or the resume, evaluations and saves left out.
+    /// Tokens per second since the start or the resume, without evaluations and saves.
     pub tokens_per_s: f64,
-    /// The share of the device's measured best that training's operations come to, where that is known.
+    /// The share of the device's measured best speed that training uses, if it is known.
     pub mfu: Option<f64>,
-    /// Whether it is a line of metrics.jsonl.
+    /// Whether the update is a line of metrics.jsonl.
     pub logged: bool,
-    /// Updates skipped so far, since a loss or a gradient was not finite.
+    /// Updates skipped so far, because a loss or a gradient was not finite.
     pub skipped: u32,
 }
 
 impl StepReport {
-    /// The update's line, not evaluated yet.
+    /// Returns the update's line of metrics, without an evaluation.
     pub fn metrics(&self) -> Metrics {
         Metrics {
             step: self.step,
@@ -118,26 +118,26 @@ impl StepReport {
     }
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Updates made.
+    /// The number of updates made.
     pub steps: usize,
     /// The mean loss of the last logged updates.
     pub train_loss: Option<f64>,
     /// The mean loss over the whole validation split.
     pub val_loss: Option<f64>,
-    /// The least validation loss of all evaluations.
+    /// The lowest validation loss of all evaluations.
     pub best_val_loss: Option<f64>,
-    /// Updates skipped, since a loss or a gradient was not finite.
+    /// Updates skipped, because a loss or a gradient was not finite.
     #[serde(default)]
     pub skipped: u32,
-    /// Tokens a second, evaluations and saves left out.
+    /// Tokens per second, without evaluations and saves.
     pub tokens_per_s: f64,
-    /// Seconds of the whole run, with what came before a resume.
+    /// Seconds of the whole run, including the time before a resume.
     pub seconds: f64,
     /// The run's folder.
     pub run_dir: Option<PathBuf>,
-    /// Whether all updates were made and evaluated; if not, it was stopped and can be resumed.
+    /// Whether all updates were made and evaluated; if not, the run was stopped and can be resumed.
     pub finished: bool,
 }

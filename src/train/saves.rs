@@ -1,4 +1,4 @@
-//! What a run writes on the way, and takes up when it goes on.
+//! The files that a run writes on the way, and reads when it resumes.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::gpt::engine_tensors;
 use crate::model;
 use crate::params::NamedShape;
 
-/// The tensors of a training state beside the parameters.
+/// Returns the tensors of a training state other than the parameters.
 pub(super) fn moments(config: &GptConfig, train: &TrainConfig) -> Vec<NamedShape> {
     match train.optimizer {
         Optimizer::Sgd => vec![],
@@ -20,20 +20,20 @@ pub(super) fn moments(config: &GptConfig, train: &TrainConfig) -> Vec<NamedShape
     }
 }
 
-/// What a run saves of the model, if it is adapters alone.
+/// Returns the adapters' files if a run saves only adapters.
 fn adapter<'a>(config: &'a TrainConfig, base: Option<&'a Path>) -> Option<AdapterFiles<'a>> {
     let adapted = config.finetune.lora.as_ref().zip(base);
     adapted.map(|(lora, base)| AdapterFiles { lora, base })
 }
 
-/// Draws the loss curve into the run's folder, under the folder's name.
+/// Draws the loss curve into the run's folder, with the folder's name as its title.
 pub(super) fn draw_curve(run: &RunDir, metrics: &[Metrics]) -> Result<()> {
     let title = run.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
     curve::write(&run.path().join("loss.svg"), metrics, &title)
 }
 
 impl Trainer {
-    /// Takes up moments and numbers of a checkpoint, whose parameters the model has already.
+    /// Restores the moments and numbers of a checkpoint; the model already has its parameters.
     pub(super) fn restore(&mut self, step: usize, path: &Path) -> Result<()> {
         let tensors = moments(self.gpt.config(), &self.config);
         let (saved, file) = checkpoint::open_state(path, &tensors)?;
@@ -68,7 +68,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Checks that a saved state is of this run and of these data.
+    /// Checks that a saved state belongs to this run and these data.
     fn check_saved(&self, saved: &TrainState, step: usize, path: &Path) -> Result<()> {
         let path = path.display();
         if saved.step != step as u64 {
@@ -101,7 +101,7 @@ impl Trainer {
         run.save_best(&files, &mut engine_tensors(&mut self.engine))
     }
 
-    /// Writes a checkpoint and the loss curve, unless this step's is there.
+    /// Writes a checkpoint and the loss curve, unless this step is already saved.
     pub(super) fn save(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
         self.state.device_words = self.engine.read_state()?.to_vec();
         let Some(run) = &self.run else { return Ok(()) };

@@ -16,41 +16,41 @@ use crate::train::choice::TokenizerChoice;
 use crate::train::encoded::{Places, REFERENCE_FILE, Reference, TOKENS_FILE, Work};
 use crate::train::report::Event;
 
-/// The most text that a tokenizer is trained on, in bytes, taken evenly from all of it.
+/// The most text that a tokenizer is trained on, in bytes, taken evenly from all of the text.
 const TOKENIZER_SAMPLE: u64 = 32 << 20;
-/// What a run's folder may hold before the first update.
+/// The files that a run's folder may hold before the first update.
 pub(super) const BEFORE_TRAINING: [&str; 6] =
     ["run.json", "tokenizer.json", TOKENS_FILE, REFERENCE_FILE, CHOICES, ".lock"];
 
 /// The settings of a run, as run.json holds them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSettings {
-    /// What is trained on: `stories`, `shakespeare`, `tinystories`, files, folders.
+    /// The training data: `stories`, `shakespeare`, `tinystories`, files, folders.
     pub data: Vec<String>,
-    /// Where the tokenizer comes from.
+    /// The source of the tokenizer.
     pub tokenizer: TokenizerChoice,
     /// The sizes; the tokenizer has at most as many tokens as the vocabulary.
     pub model: GptConfig,
-    /// How it is trained.
+    /// The settings of the training.
     pub train: TrainConfig,
-    /// The device that it runs on.
+    /// The device that the run uses.
     pub device: DeviceChoice,
-    /// Threads of the CPU; `None`: all.
+    /// The number of CPU threads; `None`: all.
     pub threads: Option<usize>,
     /// The model folder, or weights file, that training starts from.
     pub init: Option<PathBuf>,
-    /// The cache folder, where encoded data are kept for later runs; `None`: they are in the run's folder alone.
+    /// The cache folder, where encoded data are kept for later runs; `None`: only the run's folder has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
 }
 
-/// What a run trains on, ready to use.
+/// The data and the tokenizer of a run, ready to use.
 pub struct Prepared {
-    /// The sizes, with the vocabulary that the tokenizer has.
+    /// The sizes, with the tokenizer's vocabulary size.
     pub model: GptConfig,
-    /// `None` for token files without one.
+    /// The tokenizer; `None` for token files without one.
     pub tokenizer: Option<Tokenizer>,
-    /// What files say about where texts end.
+    /// The end of text, as the files give it.
     pub text_files: TextFiles,
     /// The data.
     pub tokens: Tokens,
@@ -61,7 +61,7 @@ impl RunSettings {
     ///
     /// # Errors
     ///
-    /// If there is none, or it is itself one with adapters.
+    /// If there is no such model, or it has adapters itself.
     pub(super) fn check_adapted(&self) -> Result<()> {
         let init = match (&self.train.finetune.lora, &self.init) {
             (None, _) => return Ok(()),
@@ -85,7 +85,7 @@ impl RunSettings {
         }
     }
 
-    /// The same settings, with every path absolute: a run may be resumed from another folder.
+    /// Returns the same settings with absolute paths: a run may be resumed from another folder.
     #[must_use]
     pub fn absolute(&self) -> RunSettings {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -113,12 +113,12 @@ impl RunSettings {
 
 /// Fetches and encodes the data, or finds them encoded: in the run's folder, or in the cache folder.
 ///
-/// `saved` is the checkpoint that the run goes on from: its sizes and its tokenizer decide then, whatever
-/// has become of the files that the run began with.
+/// `saved` is the checkpoint that the run resumes from: its sizes and its tokenizer are then used, even if the files
+/// that the run started from have changed.
 ///
 /// # Errors
 ///
-/// If data cannot be had or read, or do not fit the model.
+/// If data cannot be obtained or read, or do not fit the model.
 pub fn prepare(
     settings: &RunSettings,
     run_dir: Option<&Path>,
@@ -192,7 +192,7 @@ pub fn prepare(
     Ok(Prepared { model, tokenizer: Some(tokenizer), text_files, tokens })
 }
 
-/// Whether there is more than one document.
+/// Returns whether there is more than one document.
 fn several(sources: &Sources) -> Result<bool> {
     for document in sources.documents().skip(1) {
         if document?.begins {
@@ -202,7 +202,8 @@ fn several(sources: &Sources) -> Result<bool> {
     Ok(false)
 }
 
-/// What files say about where texts end: those of the checkpoint, those of the first model, and those beside the tokenizer.
+/// Reads the end of text from the files of the checkpoint, or of the initial model, and from those beside the
+/// tokenizer.
 fn text_files(
     settings: &RunSettings,
     saved: Option<&Path>,
@@ -220,14 +221,14 @@ fn text_files(
     }
 }
 
-/// What a run's folder has of its data.
+/// The data in a run's folder.
 struct Own {
     tokenizer: Tokenizer,
-    /// The ids, or what led to them if they are gone.
+    /// The ids, or the reference to them if they are gone.
     tokens: Result<Tokens, Reference>,
 }
 
-/// The data that a run's folder holds or leads to, with the tokenizer that made them; `None` if it has none.
+/// Returns the data that a run's folder holds or refers to, with the tokenizer that made them; `None` if it has none.
 fn own_data(dir: &Path, saved: Option<&Path>) -> Result<Option<Own>> {
     if !Tokenizer::exists(dir) {
         return Ok(None);
@@ -250,7 +251,7 @@ fn own_data(dir: &Path, saved: Option<&Path>) -> Result<Option<Own>> {
     Ok(Some(Own { tokenizer: Tokenizer::load(saved.unwrap_or(dir))?, tokens }))
 }
 
-/// The sources of the data; `gone` is what they were encoded to.
+/// Returns the sources of the data; `gone` refers to their encoded form, which was lost.
 fn parse(
     settings: &RunSettings,
     gone: Option<&Reference>,
@@ -265,7 +266,8 @@ fn parse(
     Ok(sources)
 }
 
-/// The tokenizer that there is before any data: the saved one, the one asked for, or that of the first model.
+/// Returns the tokenizer that is known before any data are read: the saved one, the one in the settings, or the initial
+/// model's.
 fn known_tokenizer(settings: &RunSettings, saved: Option<&Path>) -> Result<Option<Tokenizer>> {
     let of = |dir: Option<&Path>| {
         let folder = dir.map(checkpoint::tokenizer_folder).transpose()?.flatten();
@@ -279,8 +281,8 @@ fn known_tokenizer(settings: &RunSettings, saved: Option<&Path>) -> Result<Optio
     }
 }
 
-/// The tokenizer as the model has it: a new model takes its vocabulary; one with parameters must have room for it, but for
-/// added tokens that it has no row for, which are left out.
+/// Fits tokenizer and model to each other: a new model takes the size of the tokenizer's vocabulary; a model with
+/// parameters must have room for the tokens, except for added tokens without a row, which are left out.
 fn fit(
     model: &mut GptConfig,
     tokenizer: Tokenizer,
@@ -305,7 +307,7 @@ fn fit(
     Ok(tokenizer)
 }
 
-/// Downloads what is not on this machine yet.
+/// Downloads the data that are not on this machine yet.
 fn fetch(sources: &mut Sources, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
     let mut fetched = |progress: data::Progress| {
         on_event(&Event::Preparing {
@@ -317,7 +319,7 @@ fn fetch(sources: &mut Sources, on_event: &mut dyn FnMut(&Event)) -> Result<()> 
     sources.fetch(&Downloads::from_env()?, &mut fetched)
 }
 
-/// Checks that run.json and the checkpoint mean the same model; the vocabulary is the tokenizer's.
+/// Checks that run.json and the checkpoint have the same sizes; the vocabulary's size comes from the tokenizer.
 fn check_sizes(settings: &GptConfig, saved: &GptConfig, dir: &Path) -> Result<()> {
     let sizes = |config: &GptConfig| {
         [
@@ -340,7 +342,7 @@ fn check_sizes(settings: &GptConfig, saved: &GptConfig, dir: &Path) -> Result<()
     }
 }
 
-/// A tokenizer of at most `vocab` tokens, learned from the data.
+/// Trains a tokenizer of at most `vocab` tokens on the data.
 fn train_tokenizer(
     sources: &Sources,
     vocab: usize,
@@ -352,7 +354,7 @@ fn train_tokenizer(
     Tokenizer::train_documents(sample.iter().map(String::as_str), vocab)
 }
 
-/// Encodes all data, or finds them encoded; the run's folder gets the tokenizer.
+/// Encodes all data, or finds them encoded; the tokenizer is written to the run's folder.
 fn encode(work: &Work, places: Places, on_event: &mut dyn FnMut(&Event)) -> Result<Tokens> {
     if let Some(dir) = places.run {
         let json = work.tokenizer.to_json();

@@ -1,4 +1,4 @@
-//! How a run begins, and how it is taken up again: its folder, its data, its device, its model.
+//! The start and the resumption of a run: its folder, its data, its device, its model.
 
 use std::path::Path;
 
@@ -18,18 +18,18 @@ use crate::tune::{Effort, tune};
 
 /// A run that was opened again.
 pub enum Resumed {
-    /// It goes on.
+    /// It continues.
     Running(Box<Trainer>),
-    /// All its updates were made already.
+    /// All its updates were already made.
     Finished(Summary),
 }
 
-/// Begins a run: makes its folder, its data and tokenizer ready, and the model on the device.
+/// Starts a run: makes its folder, prepares its data and tokenizer, and puts the model on the device.
 ///
 /// # Errors
 ///
-/// If a setting is out of range, the data cannot be had, the folder holds a run already, or the device
-/// cannot hold the model. The folder is then as it was before.
+/// If a setting is out of range, the data cannot be obtained, the folder already holds a run, or the device cannot hold
+/// the model. The folder is then left as it was before.
 pub fn start(
     settings: &RunSettings,
     device: Device,
@@ -38,8 +38,8 @@ pub fn start(
     start_with(settings, device, &mut Programs::default(), on_event)
 }
 
-/// [`start`], with the programs that were recorded to find out what fits the device: the one that the run takes is not
-/// recorded again.
+/// Does the same as [`start`], with the programs that were recorded to find out which settings fit the device: the
+/// run's program is then not recorded again.
 ///
 /// # Errors
 ///
@@ -51,7 +51,7 @@ pub fn start_with(
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Trainer> {
     let settings = &settings.absolute();
-    // The first model's faults take precedence over those of the tokenizer and the data.
+    // Faults of the initial model take precedence over those of the tokenizer and the data.
     let first = settings.init.as_ref().map(|init| {
         let sizes = checkpoint::read_config(init)?;
         let weights = model::open_weights(init, &sizes)?;
@@ -68,7 +68,7 @@ pub fn start_with(
     };
     let is_new = !path.exists();
     let run = RunDir::create(path, settings)?;
-    // A run that could not begin leaves nothing, so that the same command can be given again.
+    // A run that could not begin leaves nothing, so that the same command can be repeated.
     open(settings, Some(run), first, device, programs, on_event).inspect_err(|_| {
         for name in settings::BEFORE_TRAINING {
             let _ = std::fs::remove_file(path.join(name));
@@ -79,13 +79,13 @@ pub fn start_with(
     })
 }
 
-/// Opens a run's folder again: from its newest checkpoint, or from the beginning before the first.
+/// Opens a run's folder again: from its newest checkpoint, or from the beginning if there is none yet.
 ///
-/// `device` opens what the settings name, once it is known that there is something to do.
+/// `device` opens the device that the settings name; it is called only if the run is not finished.
 ///
 /// # Errors
 ///
-/// If there is no run, another process works on it, or a file of it is damaged.
+/// If there is no run, another process is using it, or one of its files is damaged.
 pub fn resume(
     dir: &Path,
     device: impl FnOnce(&RunSettings) -> Result<Device>,
@@ -113,7 +113,7 @@ pub fn resume_on(
         let config = checkpoint::read_config(&path)?;
         let (state, _) = checkpoint::open_state(&path, &moments(&config, &settings.train))?;
         if state.unevaluated.is_none() {
-            // The process may have been killed between its last checkpoint and this.
+            // The process may have been killed between the last checkpoint and the drawing of the curve.
             draw_curve(&run, &checkpoint::read_metrics(dir)?)?;
             let summary = summary(&state, step, &settings.train, Some(dir.to_owned()));
             return Ok(Resumed::Finished(summary));
@@ -126,7 +126,7 @@ pub fn resume_on(
     Ok(Resumed::Running(Box::new(trainer)))
 }
 
-/// Checks the settings that run.json has, under its names.
+/// Checks the settings of run.json, under the names that run.json uses.
 fn check_written(run: &RunDir, settings: &RunSettings) -> Result<()> {
     let sizes = match run.newest_checkpoint()? {
         Some((_, path)) => checkpoint::read_config(&path)?,
@@ -139,8 +139,8 @@ fn check_written(run: &RunDir, settings: &RunSettings) -> Result<()> {
     checked.map_err(|error| error.as_written().of_kind(Kind::Input).at(place.display()))
 }
 
-/// The trainer of a run whose folder is made, at its newest checkpoint. `first` is the model that training starts from,
-/// if it is open already.
+/// Returns the trainer of a run whose folder exists, at its newest checkpoint. `first` is the initial model, if it is
+/// open already.
 fn open(
     settings: &RunSettings,
     run: Option<RunDir>,
@@ -159,7 +159,7 @@ fn open(
         let device = settle(device.clone(), run.as_ref(), program, on_event)?;
         Ok::<_, Error>((program.clone(), device))
     };
-    // The faults of parameters take precedence over those of the tokenizer and the data.
+    // Faults of the parameters take precedence over those of the tokenizer and the data.
     let loaded = match parameters(settings, saved_path, first)? {
         Some((sizes, weights)) => {
             let (program, device) = settled(&sizes, on_event)?;
@@ -178,7 +178,7 @@ fn open(
             Gpt::new(sizes, device, train.seed)?
         }
     };
-    // On a GPU it takes a while, and so only where it is kept.
+    // On a GPU the measurement takes a while, so it is made only if the result is kept.
     let keeps = !matches!(gpt.device(), Device::Gpu(gpu) if gpu.cache().is_none());
     let half = train.precision == Precision::Mixed;
     let best_gflops = keeps.then(|| profile::best_gflops(gpt.device(), half)).transpose()?;
@@ -202,8 +202,8 @@ fn open(
     Ok(trainer)
 }
 
-/// The sizes and the parameters that a run starts from: those of its checkpoint, or else of its first model; `None` if
-/// they are made.
+/// Returns the sizes and the parameters that a run starts from: those of its checkpoint, or else of its initial model;
+/// `None` if they are initialised at random.
 fn parameters(
     settings: &RunSettings,
     saved: Option<&Path>,
@@ -229,8 +229,8 @@ fn parameters(
     }
 }
 
-/// Checks that the device can hold the run, before the data are made ready, which may take long. Of a new model
-/// the least is counted, since its vocabulary is not known yet.
+/// Checks that the device can hold the run, before the data are prepared, which may take long. For a new model the
+/// smallest vocabulary is assumed, because its size is not known yet.
 fn check_fit(
     settings: &RunSettings,
     saved: Option<&Path>,
@@ -251,8 +251,8 @@ fn check_fit(
     device.check(&programs.of(&sizes, uses, finetune, device.limits()).plan)
 }
 
-/// The device with the variants of kernels that the run takes from its beginning to its end, whatever is measured
-/// later: another variant sums in another order, and a run that goes on must give the same bits.
+/// Fixes the variants of kernels for a run from its beginning to its end; later measurements do not change them.
+/// Another variant sums in another order, and a resumed run must give the same bits.
 fn settle(
     device: Device,
     run: Option<&RunDir>,

@@ -1,4 +1,4 @@
-//! Adapters: which ones this machine has, and which one a run uses and why.
+//! Adapters: those that this machine has, and the one that a run uses and why.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,12 +19,12 @@ use crate::wait;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// A hardware GPU, else the CPU.
+    /// A hardware GPU if there is one, otherwise the CPU.
     #[default]
     Auto,
     /// The CPU backend.
     Cpu,
-    /// The best adapter, also if it is a software one.
+    /// The best adapter, even if it is a software one.
     Gpu,
     /// The adapter with this number in [`adapters`].
     GpuIndex(usize),
@@ -72,7 +72,7 @@ impl<'de> Deserialize<'de> for DeviceChoice {
     }
 }
 
-/// What kind of device an adapter is, in the order in which `auto` prefers them: the best one last.
+/// The kind of device that an adapter is, in the order in which `auto` prefers them: the best one last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdapterKind {
@@ -119,18 +119,18 @@ impl fmt::Display for AdapterKind {
     }
 }
 
-/// What `wgpt devices` reports about an adapter.
+/// The report of `wgpt devices` about an adapter.
 #[derive(Clone, Debug, Serialize)]
 pub struct AdapterReport {
     /// Its number, N in `gpu:N`.
     pub index: usize,
-    /// What the driver calls it.
+    /// The name that the driver reports.
     pub name: String,
     /// Vulkan, Metal or DX12.
     pub backend: String,
     /// The driver and its version.
     pub driver: String,
-    /// What kind of device it is.
+    /// The kind of device.
     pub kind: AdapterKind,
     /// The largest buffer, in bytes.
     pub buffer_bytes: u64,
@@ -172,7 +172,7 @@ impl AdapterReport {
     }
 }
 
-/// The adapters of this machine. They are looked for once per process, since drivers take long to load.
+/// Returns the adapters of this machine. They are enumerated once per process, since drivers take long to load.
 pub(super) fn found() -> &'static [Adapter] {
     static FOUND: OnceLock<Vec<Adapter>> = OnceLock::new();
     FOUND.get_or_init(|| {
@@ -185,12 +185,12 @@ pub(super) fn found() -> &'static [Adapter] {
     })
 }
 
-/// The hint of errors about a missing adapter.
+/// Returns the hint of errors about a missing adapter.
 pub(super) fn no_adapter() -> String {
     format!("install the GPU's Vulkan driver, or run with {} cpu", field("device"))
 }
 
-/// All adapters, in the order of their numbers, N in `gpu:N`.
+/// Returns all adapters, in the order of their numbers, N in `gpu:N`.
 pub fn adapters() -> Vec<AdapterReport> {
     found().iter().enumerate().map(|(i, adapter)| AdapterReport::new(i, adapter)).collect()
 }
@@ -204,13 +204,13 @@ pub struct Picked {
     pub reason: String,
 }
 
-/// The adapter that a choice stands for.
+/// Returns the adapter that a choice selects.
 ///
 /// # Errors
 ///
-/// If a GPU is asked for and there is none, or none with that number.
+/// If a GPU is requested and there is none, or none with that number.
 pub fn pick(choice: DeviceChoice, adapters: &[AdapterReport]) -> Result<Picked> {
-    // Of equals the first: later ones lose ties by their number.
+    // Among equal adapters the first one wins: a larger index loses ties.
     let best = adapters.iter().max_by_key(|a| (a.kind, usize::MAX - a.index));
     let real = best.filter(|a| a.kind.is_real());
     let picked = |index, reason: String| Ok(Picked { index, reason });

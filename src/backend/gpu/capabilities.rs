@@ -1,10 +1,10 @@
-//! What kernels may ask of an adapter.
+//! The capabilities of an adapter that kernels may use.
 
 use wgpu::{Adapter, Features};
 
 use crate::kernel::Needs;
 
-/// What is asked of an adapter that has it.
+/// The features that are requested of an adapter that has them.
 pub(super) const USED: Features = Features::SHADER_F16
     .union(Features::SUBGROUP)
     .union(Features::TIMESTAMP_QUERY)
@@ -12,11 +12,11 @@ pub(super) const USED: Features = Features::SHADER_F16
     .union(Features::PIPELINE_CACHE)
     .union(Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 
-/// Leave to use features that wgpu calls experimental, if there are any among these.
+/// Permits the features that wgpu calls experimental, if `features` contains any.
 pub(super) fn experimental(features: Features) -> wgpu::ExperimentalFeatures {
     if features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-        // SAFETY: wgpu asks for this word because such features may have unsound corners. There is no
-        // other way to matrix units; every kernel that uses them is compared with its twin.
+        // SAFETY: wgpu requires this token because such features may be unsound in places. There is no
+        // other way to use matrix units; every kernel that uses them is compared with its twin.
         #[allow(unsafe_code, reason = "wgpu gives matrix units for this word alone")]
         unsafe {
             wgpu::ExperimentalFeatures::enabled()
@@ -26,12 +26,12 @@ pub(super) fn experimental(features: Features) -> wgpu::ExperimentalFeatures {
     }
 }
 
-/// What variants may need, of a device with these features and limits.
+/// Returns the capabilities that variants may require, for a device with these features and limits.
 pub(super) fn has(adapter: &Adapter, features: Features, limits: &wgpu::Limits) -> Needs {
     let info = adapter.get_info();
     let uniform = info.subgroup_min_size == info.subgroup_max_size;
     let subgroup = features.contains(Features::SUBGROUP) && uniform;
-    // What wgpu calls 4 to 64 on Metal is 32 or 64 on every GPU that Metal drives.
+    // Metal adapters report 4 to 64 through wgpu, but every GPU that Metal drives has 32 or 64.
     let least = if info.backend == wgpu::Backend::Metal { 32 } else { info.subgroup_min_size };
     let usable = least >= 8 && info.subgroup_max_size <= 64;
     Needs {
@@ -48,7 +48,7 @@ pub(super) fn has(adapter: &Adapter, features: Features, limits: &wgpu::Limits) 
     }
 }
 
-/// The edges of the adapter's square tiles, f16 with f32 sums: bits 8 and 16.
+/// Returns the edges of the adapter's square tiles, f16 with f32 sums: bits 8 and 16.
 fn matrix_tiles(adapter: &Adapter) -> u32 {
     use wgpu::CooperativeScalarType::{F16, F32};
     let usable = |p: &&wgpu::CooperativeMatrixProperties| {

@@ -1,16 +1,16 @@
-//! Whether shaders check what they do.
+//! Whether shaders check their accesses at run time.
 
-/// Whether shaders check at run time where they read and write, how long they loop, and what they divide by.
+/// Whether shaders check their accesses, loops and divisions at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checks {
-    /// They do, and their workgroup memory begins as zeros.
+    /// They check, and their workgroup memory is zeroed at the start.
     On,
-    /// They do not: for speed.
+    /// They do not check, for speed.
     Off,
 }
 
 impl Default for Checks {
-    /// Off where the crate is optimised for use, on where it is built for debugging.
+    /// Returns `Off` in an optimised build of the crate, `On` in a debug build.
     fn default() -> Checks {
         if cfg!(debug_assertions) { Checks::On } else { Checks::Off }
     }

@@ -1,4 +1,4 @@
-//! How fast a device copies: the measure of its memory.
+//! The copy speed of a device, as a measure of its memory.
 
 use wgpu::BufferUsages;
 
@@ -6,17 +6,17 @@ use super::device::GpuDevice;
 use crate::clock::Stopwatch;
 use crate::error::Result;
 
-/// Bytes of a copy: more than caches hold.
+/// The bytes of a copy: more than caches hold.
 const COPY_BYTES: u64 = 128 << 20;
-/// Copies that are timed together, so that waiting for them counts little.
+/// The number of copies that are timed together, so that waiting for them has little effect.
 const COPIES: u64 = 8;
 
 impl GpuDevice {
-    /// Bytes a second, in 10⁹, that a copy within the device reads and writes.
+    /// Measures how many bytes per second, in 10⁹, a copy within the device reads and writes.
     ///
     /// # Errors
     ///
-    /// If the device has no room for it, or is lost.
+    /// If the device has not enough memory, or is lost.
     pub fn copy_gb_per_s(&self) -> Result<f64> {
         let size = COPY_BYTES.min(self.limits().buffer_bytes);
         let usage = BufferUsages::COPY_SRC | BufferUsages::COPY_DST;

@@ -1,4 +1,4 @@
-//! An open device: its queue, its pipelines, what was measured on it.
+//! An open device: its queue, its pipelines, and its measurements.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,41 +20,41 @@ use crate::kernel::{Needs, Variant};
 use crate::plan::{self, Dispatch, Plan};
 use crate::wait;
 
-/// The largest binding that is used of a device: kernels count bytes in 32 bits, some drivers with a
-/// sign.
+/// The largest binding that is used on a device: kernels count bytes in 32 bits, some drivers in signed
+/// integers.
 const LARGEST_BINDING: u64 = 1 << 31;
 
-/// Floating-point operations a millisecond of a device that is slow, where nothing was measured.
+/// The floating-point operations per millisecond of a slow device, if nothing was measured.
 const SLOW_FLOPS_PER_MS: f64 = 40e6;
-/// The same of a GPU of its own.
+/// The same for a discrete GPU.
 const FAST_FLOPS_PER_MS: f64 = 4e9;
 
-/// What is asked of a device.
+/// The limits that are requested of a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wanted {
-    /// Buffers and bindings as large as the adapter has them.
+    /// Buffers and bindings as large as the adapter allows.
     #[default]
     All,
-    /// What every WebGPU device has, for proofs.
+    /// The limits that every WebGPU device has, for tests.
     WebGpu,
 }
 
 /// How a device is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
-    /// What is asked of it.
+    /// The limits that are requested.
     pub wanted: Wanted,
-    /// What its shaders check.
+    /// The run-time checks of its shaders.
     pub checks: Checks,
-    /// The folder where compiled shaders and timings are kept from one process to the next; `None`: nowhere.
+    /// The folder that keeps compiled shaders and timings between processes; `None`: they are not kept.
     pub cache: Option<PathBuf>,
-    /// How long one submission may take, roughly: what takes longer is cut into several.
+    /// The approximate time that one submission may take: longer work is split into several.
     pub submission: Duration,
 }
 
 impl Default for Setup {
-    /// Everything, kept nowhere. A system may reset a GPU that works on one submission for seconds, and one
-    /// that also draws the screen should not be kept from it.
+    /// Returns all limits and no cache folder. A system may reset a GPU that works on one submission for seconds, and
+    /// a GPU that also draws the screen should not be blocked for long.
     fn default() -> Setup {
         Setup {
             wanted: Wanted::default(),
@@ -78,9 +78,9 @@ pub struct GpuDevice {
     pipelines: Arc<Pipelines>,
     cache: Option<PathBuf>,
     measured: Arc<Mutex<Measured>>,
-    /// Something that is wrong with the cache, to be told once.
+    /// A problem with the cache, to be reported once.
     notice: Arc<Mutex<Option<Notice>>>,
-    /// Choices that hold whatever is measured.
+    /// Variants fixed for this run; later measurements do not change them.
     chosen: Option<Arc<Choices>>,
     real: bool,
     fault: Arc<Mutex<Option<Error>>>,
@@ -93,7 +93,7 @@ impl fmt::Debug for GpuDevice {
 }
 
 impl GpuDevice {
-    /// Opens the adapter with the number `index` in [`adapters`](super::adapters()); nothing is kept of it.
+    /// Opens the adapter with the number `index` in [`adapters`](super::adapters()); nothing is stored on disk.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl GpuDevice {
         GpuDevice::with(index, Setup { wanted, ..Setup::default() })
     }
 
-    /// [`GpuDevice::open`] as `setup` says.
+    /// Does the same as [`GpuDevice::open`] with the options of `setup`.
     ///
     /// # Errors
     ///
@@ -175,37 +175,37 @@ impl GpuDevice {
         }))
     }
 
-    /// The adapter's name and its API.
+    /// Returns the adapter's name and its API.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What a plan for this device must keep to.
+    /// Returns the limits that a plan for this device must not exceed.
     pub fn limits(&self) -> plan::Limits {
         self.limits
     }
 
-    /// What variants may need of it.
+    /// Returns the capabilities that variants may require.
     pub fn has(&self) -> &Needs {
         &self.has
     }
 
-    /// The folder where what takes long to find out is kept, if there is one.
+    /// Returns the folder that keeps compiled shaders and timings, if there is one.
     pub fn cache(&self) -> Option<&Path> {
         self.cache.as_deref()
     }
 
-    /// Whether it is hardware, and not a program that stands in for it.
+    /// Whether it is hardware and not a software implementation.
     pub fn is_real(&self) -> bool {
         self.real
     }
 
-    /// Bytes that all buffers take of the device's memory, where wgpu can tell.
+    /// Returns the bytes of device memory that all buffers occupy, if wgpu can report it.
     pub fn allocated_bytes(&self) -> Option<u64> {
         self.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
     }
 
-    /// Gives the device up as if its driver had lost it: for proofs.
+    /// Destroys the device as if its driver had lost it, for tests.
     pub fn lose(&self) {
         self.device.destroy();
     }
@@ -222,18 +222,18 @@ impl GpuDevice {
         &self.pipelines
     }
 
-    /// The same device with variants that are chosen already, whatever is measured: for a run that goes on.
+    /// Returns the same device with fixed variants, which measurements do not change: for a run that is resumed.
     #[must_use]
     pub fn with_choices(&self, choices: Choices) -> Arc<GpuDevice> {
         Arc::new(GpuDevice { chosen: Some(Arc::new(choices)), ..self.clone() })
     }
 
-    /// Whether the variants are chosen already.
+    /// Whether the variants are fixed.
     pub(crate) fn is_settled(&self) -> bool {
         self.chosen.is_some()
     }
 
-    /// The variants that a plan's dispatches take: what was chosen, else what was measured, else a good guess.
+    /// Returns the variants that a plan's dispatches use: the fixed ones, else the measured ones, else a good guess.
     pub fn choices(&self, plan: &Plan) -> Choices {
         match &self.chosen {
             Some(chosen) => chosen.of(plan, &self.has),
@@ -241,50 +241,50 @@ impl GpuDevice {
         }
     }
 
-    /// What was measured; it is kept by [`GpuDevice::save_measured`].
+    /// Returns the measurements; [`GpuDevice::save_measured`] saves them.
     pub fn measured(&self) -> MutexGuard<'_, Measured> {
         lock(&self.measured)
     }
 
-    /// Keeps what was measured in the cache folder, if there is one.
+    /// Saves the measurements in the cache folder, if there is one.
     ///
     /// # Errors
     ///
-    /// What the system refused.
+    /// If the system cannot write them.
     pub fn save_measured(&self) -> Result<()> {
         self.cache.as_ref().map_or(Ok(()), |folder| self.measured().save(folder))
     }
 
-    /// What is wrong with the cache, told once.
+    /// Returns the problem with the cache, if there is one; it is reported only once.
     pub(crate) fn cache_notice(&self) -> Option<Notice> {
         lock(&self.notice).take()
     }
 
-    /// How many milliseconds one submission may take.
+    /// Returns how many milliseconds one submission may take.
     pub(super) fn submission_ms(&self) -> f64 {
         self.submission.as_secs_f64() * 1e3
     }
 
-    /// How long a dispatch will take, in milliseconds: as measured, else by its operations.
+    /// Estimates the time of a dispatch in milliseconds: as measured, otherwise from its operations.
     pub(super) fn estimate_ms(&self, dispatch: &Dispatch, variant: &Variant) -> f64 {
         let measured = self.measured();
         let timing = measured.classes.get(&class(dispatch));
         let ms = timing.and_then(|timing| timing.ms.get(variant.name));
-        // What is measured of generation is one row, for which eight take about as long.
+        // The measurement of a generation kernel is for one row; eight rows take about as long.
         let rows = if dispatch.dims.SLOTS > 0 { dispatch.dims.T.max(dispatch.dims.M) } else { 1 };
         let ms = ms.map(|ms| ms * f64::from(rows.div_ceil(8)));
-        // Most kernels do less well than the best one.
+        // Most kernels are less efficient than the best one.
         let flops_per_ms = measured.peak.map_or(self.flops_per_ms, |peak| peak.gflops * 1e6 / 8.0);
         let flops = (dispatch.kernel.flops)(&dispatch.dims) as f64;
         ms.unwrap_or(flops / flops_per_ms)
     }
 
-    /// An error of this device.
+    /// Creates an error of this device.
     pub(super) fn error(&self, cause: impl fmt::Display) -> Error {
         device_error(&self.name, cause)
     }
 
-    /// Whether nothing can be made on the device any more; forgets what went wrong before.
+    /// Whether nothing can be created on the device any more; clears the earlier fault.
     pub(crate) fn is_lost(&self) -> bool {
         let _ = self.fault();
         let descriptor = wgpu::BufferDescriptor {
@@ -296,29 +296,29 @@ impl GpuDevice {
         self.checked(|| self.device.create_buffer(&descriptor)).is_err()
     }
 
-    /// Keeps an error for the next read.
+    /// Stores an error for the next read to report.
     pub(super) fn catch(&self, result: Result<()>) {
         if let Err(error) = result {
             lock(&self.fault).get_or_insert(error);
         }
     }
 
-    /// What went wrong since it was last asked.
+    /// Returns the fault that occurred since the last call, if any.
     pub(super) fn fault(&self) -> Result<()> {
         lock(&self.fault).take().map_or(Ok(()), Err)
     }
 
-    /// Lets the device call back, without waiting.
+    /// Lets the device run its callbacks, without waiting.
     pub(super) fn poll(&self) -> Result<()> {
         wait::look_at(&self.device).map_err(|e| self.error(e))
     }
 
-    /// Waits for everything that was submitted.
+    /// Waits for all submitted work.
     pub(super) fn wait(&self) -> Result<()> {
         self.wait_until(None)
     }
 
-    /// Waits for a submission and everything before it.
+    /// Waits for a submission and all work before it.
     pub(super) fn wait_for(&self, submission: SubmissionIndex) -> Result<()> {
         self.wait_until(Some(submission))
     }
@@ -329,7 +329,7 @@ impl GpuDevice {
         waited.map_err(|e| self.error(e))
     }
 
-    /// Makes something on the device, and turns what goes wrong into an error.
+    /// Creates an object on the device, and returns failures as errors.
     pub(super) fn checked<T>(&self, make: impl FnOnce() -> T) -> Result<T> {
         use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
         let scopes = [Validation, Internal, OutOfMemory].map(|f| self.device.push_error_scope(f));
@@ -338,7 +338,7 @@ impl GpuDevice {
         for scope in scopes.into_iter().rev() {
             errors.extend(wait::for_future(scope.pop()));
         }
-        // What other threads did wrong meanwhile goes past the scopes, which are a thread's own.
+        // Errors of other threads are not caught by the error scopes, which are per thread.
         let fault = self.fault();
         match errors.first() {
             None => fault.map(|()| made),

@@ -1,4 +1,4 @@
-//! Faults of a device, which are kept for the next read.
+//! Faults of a device, which are stored for the next read to report.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use wgpu::Device;
 
 use crate::error::{Error, field};
 
-/// The hint of errors about too little memory.
+/// Returns the hint of errors about too little memory.
 fn out_of_memory() -> String {
     format!(
         "take a smaller {}, {} block or {} mixed (`wgpt plan` tells the bytes), or {} cpu",
@@ -18,7 +18,7 @@ fn out_of_memory() -> String {
     )
 }
 
-/// The hint of errors about a plan that exceeds what a device can bind.
+/// Returns the hint of errors about a plan that is larger than a device can bind.
 pub(crate) fn too_large() -> String {
     format!(
         "take a smaller {} or {}, or {} cpu",
@@ -28,12 +28,12 @@ pub(crate) fn too_large() -> String {
     )
 }
 
-/// Locks a mutex, also if a thread panicked while it held the lock.
+/// Locks a mutex, even if a thread panicked while it held the lock.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An error of the device called `name`, with a hint.
+/// Creates an error of the device called `name`, with a hint.
 pub(super) fn device_error(name: &str, cause: impl fmt::Display) -> Error {
     Error::device(format!("{name}: {cause}")).hint(format!(
         "`wgpt tune` leaves out the kernels that this device does not run right, `wgpt verify` shows them; \
@@ -42,7 +42,7 @@ pub(super) fn device_error(name: &str, cause: impl fmt::Display) -> Error {
     ))
 }
 
-/// An error that wgpu reports about the device called `name`, with a hint.
+/// Creates the error for a wgpu error of the device called `name`, with a hint.
 pub(super) fn reported(name: &str, error: &wgpu::Error) -> Error {
     let found = device_error(name, error);
     if matches!(error, wgpu::Error::OutOfMemory { .. }) {
@@ -52,13 +52,14 @@ pub(super) fn reported(name: &str, error: &wgpu::Error) -> Error {
     }
 }
 
-/// The error for the loss of the device called `name`. wgpu reports the cause only as a text, also that of too little memory.
+/// Creates the error for the loss of the device called `name`. wgpu reports the cause only as text, even for too little
+/// memory.
 fn lost(name: &str, message: &str) -> Error {
     let found = device_error(name, format!("the device was lost: {message}"));
     if message.contains("Not enough memory") { found.hint(out_of_memory()) } else { found }
 }
 
-/// Keeps the first fault; without a handler wgpu would panic.
+/// Stores the first fault; without a handler wgpu would panic.
 pub(super) fn watch(device: &Device, name: &str) -> Arc<Mutex<Option<Error>>> {
     let fault = Arc::new(Mutex::new(None));
     let (seen, owner) = (Arc::clone(&fault), name.to_owned());

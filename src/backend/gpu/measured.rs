@@ -1,4 +1,4 @@
-//! What was measured on an adapter with its driver, and the file of the cache folder that keeps it.
+//! The measurements of an adapter with its driver, and the file in the cache folder that keeps them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,78 +19,78 @@ use crate::plan::{Dispatch, Plan};
 pub struct Measured {
     /// The adapter, its API and its driver.
     pub adapter: String,
-    /// For each [`class`] of dispatches what its variants take.
+    /// The times of the variants for each [`class`] of dispatches.
     pub classes: BTreeMap<String, Timing>,
-    /// For each variant, as `KERNEL VARIANT`, whether it computes what its twin computes.
+    /// For each variant, as `KERNEL VARIANT`, whether it computes the same as its twin.
     pub verdicts: BTreeMap<String, Verdict>,
-    /// The device's best, if it was measured.
+    /// The device's peak performance, if it was measured.
     pub peak: Option<Peak>,
 }
 
-/// How long the variants of a kernel took on a class of dispatches.
+/// The times of a kernel's variants for a class of dispatches.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
-    /// Tells the texts of the variants: others are timed again.
+    /// A hash of the variants' texts: if it changes, they are timed again.
     pub texts: String,
     /// Milliseconds by the name of the variant.
     pub ms: BTreeMap<String, f64>,
 }
 
 impl Timing {
-    /// The fastest variant.
+    /// Returns the fastest variant.
     pub fn best(&self) -> Option<&str> {
         let best = self.ms.iter().min_by(|a, b| a.1.total_cmp(b.1));
         best.map(|(name, _)| name.as_str())
     }
 }
 
-/// Whether a variant does what its twin does.
+/// Whether a variant computes the same as its twin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Tells the text: another one is compared again.
+    /// A hash of the text: if it changes, the variant is compared again.
     pub texts: String,
-    /// What is wrong; `None`: nothing.
+    /// The fault; `None` if there is none.
     pub fault: Option<String>,
 }
 
-/// What a device can do at its best, measured: a large matrix product, and a copy.
+/// The measured peak performance of a device: of a large matrix product, and of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peak {
-    /// Floating-point operations a second in a product of single precision, in 10⁹.
+    /// Floating-point operations per second in a product of single precision, in 10⁹.
     pub gflops: f64,
-    /// The same of half precision with sums in single precision; `None` where there is none.
+    /// The same in half precision with sums in single precision; `None` if the device has none.
     pub half_gflops: Option<f64>,
-    /// Bytes a second that a copy reads and writes, in 10⁹.
+    /// Bytes per second that a copy reads and writes, in 10⁹.
     pub gb_per_s: f64,
 }
 
-/// Tells the texts of some variants of a kernel, as these arguments have them, from all others.
+/// Returns a hash of the texts of some variants of a kernel, for the arguments of this dispatch.
 fn texts<'a>(dispatch: &Dispatch, variants: impl Iterator<Item = &'a Variant>) -> String {
     let mut hash = Sha256::new_with_prefix(env!("CARGO_PKG_VERSION"));
     variants.for_each(|v| hash.update(v.source(dispatch.kernel.args, &dispatch.formats())));
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// [`Timing::texts`] as they are now.
+/// Returns the current value of [`Timing::texts`].
 fn texts_now(dispatch: &Dispatch, has: &Needs) -> String {
     texts(dispatch, candidates(has, dispatch))
 }
 
 impl Measured {
-    /// Nothing yet.
+    /// Creates an empty set of measurements.
     pub fn new(adapter: String) -> Measured {
         Measured { adapter, ..Measured::default() }
     }
 
-    /// The file in `folder` that keeps what is measured on this adapter.
+    /// Returns the file in `folder` that keeps the measurements of this adapter.
     pub fn path(folder: &Path, adapter: &str) -> PathBuf {
         let hash = Sha256::digest(adapter);
         let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         folder.join(format!("kernels-{hash}.json"))
     }
 
-    /// What `folder` keeps of this adapter, nothing if it keeps nothing; a file that is damaged or of
-    /// another adapter is ignored and reported.
+    /// Loads the measurements of this adapter from `folder`, empty if there are none; a file that is damaged or
+    /// of another adapter is ignored and reported.
     pub fn load(folder: &Path, adapter: &str) -> (Measured, Option<Notice>) {
         let path = Measured::path(folder, adapter);
         let nothing = Measured::new(adapter.to_owned());
@@ -109,11 +109,11 @@ impl Measured {
         }
     }
 
-    /// Keeps it in `folder`.
+    /// Saves the measurements in `folder`.
     ///
     /// # Errors
     ///
-    /// What the system refused.
+    /// If the system cannot write them.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let path = Measured::path(folder, &self.adapter);
         let text = serde_json::to_vec_pretty(self)
@@ -122,7 +122,7 @@ impl Measured {
         files::write_bytes(&path, &text)
     }
 
-    /// What is known of a dispatch's class, if its variants are still those.
+    /// Returns the times of a dispatch's class, if its variants have not changed since.
     pub fn timing(&self, dispatch: &Dispatch, has: &Needs) -> Option<&Timing> {
         let timing = self.classes.get(&class(dispatch))?;
         let mut sound = candidates(has, dispatch).filter(|v| !self.refuses(dispatch, v));
@@ -130,30 +130,30 @@ impl Measured {
         (whole && timing.texts == texts_now(dispatch, has)).then_some(timing)
     }
 
-    /// Remembers how long the variants of a dispatch took.
+    /// Stores the times of the variants of a dispatch.
     pub fn learn(&mut self, dispatch: &Dispatch, has: &Needs, ms: BTreeMap<String, f64>) {
         let timing = Timing { texts: texts_now(dispatch, has), ms };
         self.classes.insert(class(dispatch), timing);
     }
 
-    /// What is known of a variant, if its text is still the same.
+    /// Returns the verdict on a variant, if its text has not changed since.
     pub fn verdict(&self, dispatch: &Dispatch, variant: &Variant) -> Option<&Verdict> {
         let verdict = self.verdicts.get(&full_name(dispatch, variant))?;
         (verdict.texts == text(dispatch, variant)).then_some(verdict)
     }
 
-    /// Remembers whether a variant computes what it should.
+    /// Stores whether a variant computes the correct result.
     pub fn judge(&mut self, dispatch: &Dispatch, variant: &Variant, fault: Option<String>) {
         let verdict = Verdict { texts: text(dispatch, variant), fault };
         self.verdicts.insert(full_name(dispatch, variant), verdict);
     }
 
-    /// Whether a variant computes what it should not.
+    /// Whether a variant is known to compute a wrong result.
     pub fn refuses(&self, dispatch: &Dispatch, variant: &Variant) -> bool {
         self.verdict(dispatch, variant).is_some_and(|verdict| verdict.fault.is_some())
     }
 
-    /// What the dispatches of a plan should take.
+    /// Returns the variants that the dispatches of a plan should use.
     pub fn choices(&self, plan: &Plan, has: &Needs) -> Choices {
         let mut choices = Choices::default();
         let classes: BTreeMap<String, &Dispatch> =
@@ -171,7 +171,7 @@ impl Measured {
     }
 }
 
-/// [`Verdict::texts`] of a variant as it is now: for any formats, since all are compared.
+/// Returns the current value of [`Verdict::texts`] of a variant: for any formats, since all are compared.
 fn text(dispatch: &Dispatch, variant: &Variant) -> String {
     let mut plain = dispatch.clone();
     let args = plain.args.iter_mut().zip(dispatch.kernel.args);

@@ -1,35 +1,35 @@
-//! What the user should know of kernels that are timed, refused or forgotten.
+//! Notices to the user about kernels that are timed, refused or forgotten.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Something to report while kernels are chosen.
+/// A notice to report while kernels are chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// Kernels are about to be compared with their twins and timed.
     Tuning {
         /// The adapter.
         device: String,
-        /// Classes of dispatches to time.
+        /// The number of classes of dispatches to time.
         classes: usize,
     },
-    /// A variant does not compute what it should and is never taken.
+    /// A variant computes a wrong result and is never used.
     Refused {
-        /// The name of the variant's kernel, then its own.
+        /// The name of the variant's kernel, then the variant's own name.
         variant: String,
-        /// What is wrong.
+        /// The fault.
         fault: String,
     },
-    /// What was found out could not be written to the cache folder.
+    /// The measurements could not be written to the cache folder.
     NotKept {
-        /// What the system refused.
+        /// The error of the system.
         cause: String,
     },
-    /// A file of the cache was passed over.
+    /// A file of the cache was ignored.
     Ignored {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with it.
         cause: String,
     },
 }

@@ -1,5 +1,5 @@
-//! Pipelines: each kernel is compiled once a device, however many plans use it, and where the backend has a cache for
-//! it, once a machine.
+//! Pipelines: each kernel is compiled once per device, for any number of plans, and once per machine if the backend has
+//! a pipeline cache.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub struct Pipeline {
     pub layout: BindGroupLayout,
 }
 
-/// What tells pipelines apart: the kernel's name, the variant's, what the arguments hold.
+/// The key of a pipeline: the kernel's name, the variant's name, and the formats of the arguments.
 type Key = (&'static str, &'static str, Vec<Format>);
 
 /// The pipelines of one device.
@@ -36,11 +36,11 @@ pub struct Pipelines {
     disk: Option<Disk>,
 }
 
-/// The driver's own cache, and the file where it is kept.
+/// The driver's pipeline cache, and the file that keeps it.
 struct Disk {
     cache: PipelineCache,
     path: PathBuf,
-    /// What the file holds.
+    /// The contents of the file.
     kept: Mutex<Vec<u8>>,
 }
 
@@ -54,7 +54,7 @@ fn entry(binding: u32, ty: BufferBindingType) -> BindGroupLayoutEntry {
 }
 
 impl Pipelines {
-    /// None so far; `folder` is where compiled ones are kept.
+    /// Creates an empty set; `folder` is where compiled pipelines are kept.
     pub fn new(device: &Device, checks: Checks, folder: Option<&Path>) -> Pipelines {
         let step_layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some("step"),
@@ -64,13 +64,13 @@ impl Pipelines {
         Pipelines { device: device.clone(), checks, step_layout, made: Mutex::default(), disk }
     }
 
-    /// Bind group 1: the step.
+    /// Returns the layout of bind group 1: the step.
     pub fn step_layout(&self) -> &BindGroupLayout {
         &self.step_layout
     }
 
-    /// The pipeline of a kernel's variant for arguments of these formats, compiled at its first use. Threads may
-    /// compile different ones at the same time.
+    /// Returns the pipeline of a kernel's variant for arguments of these formats, compiled at its first use. Threads
+    /// may compile different pipelines at the same time.
     pub fn get(
         &self,
         kernel: &'static Kernel,
@@ -82,7 +82,7 @@ impl Pipelines {
         Arc::clone(place.get_or_init(|| Arc::new(self.compile(kernel, variant, formats))))
     }
 
-    /// Keeps what was compiled for the next process.
+    /// Saves the compiled pipelines for the next process.
     ///
     /// # Errors
     ///
@@ -128,9 +128,9 @@ impl Pipelines {
             Checks::On => self.device.create_shader_module(descriptor),
             // SAFETY: the shaders are this crate's own, and none indexes outside its buffers, loops for ever, or
             // divides by 0. An index follows from `Dims`, which ops take from the views that they bind, or it is
-            // compared with one of these sizes before it is used: so are ids that a buffer holds and the position and
-            // count of `Step`, whatever the host wrote there. tests/integration/bounds.rs runs every variant with
-            // each of its accesses compared with the length of what is bound, over sound and over unsound ids, and
+            // compared with one of these sizes before it is used: this holds for ids in buffers and for the position
+            // and count of `Step`, for any values that the host writes. tests/integration/bounds.rs runs every variant
+            // with each of its accesses compared with the length of the binding, over valid and invalid ids, and
             // every variant is compared with its twin with and without the checks, by tests and by `wgpt verify`.
             #[allow(unsafe_code, reason = "the checks keep drivers from unrolling loops")]
             Checks::Off => unsafe {
@@ -142,7 +142,7 @@ impl Pipelines {
 }
 
 impl Disk {
-    /// The cache of this adapter and driver with what is kept in `folder`; `None` where the backend has none.
+    /// Opens the cache of this adapter and driver with the data kept in `folder`; `None` if the backend has no cache.
     fn open(device: &Device, folder: &Path) -> Option<Disk> {
         if !device.features().contains(Features::PIPELINE_CACHE) {
             return None;
@@ -150,8 +150,8 @@ impl Disk {
         let path = folder.join(wgpu::util::pipeline_cache_key(&device.adapter_info())?);
         let data = cache::kept(&path).unwrap_or_default();
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        // SAFETY: the data is what `get_data` gave, bit for bit (it has its SHA-256), and wgpu refuses that of another
-        // adapter or driver.
+        // SAFETY: the data is exactly the output of `get_data` (checked by its SHA-256), and wgpu refuses data of
+        // another adapter or driver.
         #[allow(unsafe_code, reason = "wgpu cannot know where the data comes from")]
         let cache = unsafe {
             device.create_pipeline_cache(&wgpu::PipelineCacheDescriptor {

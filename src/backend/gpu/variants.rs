@@ -1,4 +1,4 @@
-//! Which variant of a kernel runs a dispatch.
+//! The choice of the kernel variant that runs a dispatch.
 
 use std::collections::BTreeMap;
 
@@ -7,32 +7,32 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::{Dims, Format, Needs, Variant};
 use crate::plan::{Dispatch, Plan};
 
-/// What decides between the variants of a kernel.
+/// The rule that selects a variant of a kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice<'a> {
-    /// The last one that the device can run: a good guess where nothing was measured.
+    /// The last one that the device can run: a good guess if nothing was measured.
     #[default]
     Best,
     /// The portable one.
     Portable,
-    /// The variant of this name where the device can run it, else the portable one: for proofs and
+    /// The variant of this name if the device can run it, otherwise the portable one: for tests and
     /// measurements.
     Named(&'a str),
-    /// What was chosen before, and the best guess where nothing was.
+    /// The earlier choices, and the best guess where there is none.
     Chosen(&'a Choices),
 }
 
-/// Variants by name for classes of dispatches: what was measured on a device, or what a run began with.
+/// Variants by name for classes of dispatches: those measured on a device, or those that a run started with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choices {
-    /// The variant that each [`class`] takes.
+    /// The variant that each [`class`] uses.
     pub taken: BTreeMap<String, String>,
-    /// Variants that compute on this device what they should not, as `KERNEL VARIANT`: never taken.
+    /// Variants that compute a wrong result on this device, as `KERNEL VARIANT`: never used.
     pub refused: Vec<String>,
 }
 
 impl Choices {
-    /// What a plan's dispatches take: the choices that are left once all is known.
+    /// Returns a choice for every class of a plan's dispatches that has several candidates.
     #[must_use]
     pub fn of(&self, plan: &Plan, has: &Needs) -> Choices {
         let several = plan.dispatches.iter().filter(|d| candidates(has, d).nth(1).is_some());
@@ -45,16 +45,16 @@ impl Choices {
     }
 }
 
-/// `KERNEL VARIANT`.
+/// Returns `KERNEL VARIANT`.
 pub fn full_name(dispatch: &Dispatch, variant: &Variant) -> String {
     format!("{} {}", dispatch.kernel.name, variant.name)
 }
 
-/// What is timed and chosen as one: the kernel, what its arguments hold, each of its sizes up to the next
-/// power of two (of a dispatch without sizes the length of its last argument), and, a digit each, which of
-/// the kernel's variants fit: so that what is chosen for one of a class fits all of them.
+/// Returns the class of a dispatch, the unit of timing and choosing: the kernel, the formats of its arguments, each of
+/// its sizes rounded up to a power of two (for a dispatch without sizes, the length of its last argument), and, one
+/// digit each, which of the kernel's variants fit: so a variant chosen for one member of a class fits all of them.
 ///
-/// All dispatches of generation that differ in the number of rows, or of slots, are of one class: that of one row.
+/// All dispatches of generation that differ only in the number of rows, or of slots, have one class: that of one row.
 pub fn class(dispatch: &Dispatch) -> String {
     let dims = of_one_row(&dispatch.dims);
     let Dims { B, T, C, OC, NH, V, S, M, K, N, .. } = dims;
@@ -80,8 +80,8 @@ pub fn class(dispatch: &Dispatch) -> String {
     class + " fits=" + &digits
 }
 
-/// Sizes by which a dispatch's variant is chosen: those of generation with one row, whatever the number of rows is. Other
-/// variants sum in another order, and the bits of a row must not depend on the rows beside it.
+/// Returns the sizes by which a dispatch's variant is chosen: for generation those of one row, for any number of rows.
+/// Other variants sum in another order, and the bits of a row must not depend on the other rows.
 fn of_one_row(dims: &Dims) -> Dims {
     match dims.SLOTS {
         0 => *dims,
@@ -89,7 +89,7 @@ fn of_one_row(dims: &Dims) -> Dims {
     }
 }
 
-/// The variants that an adapter with `has` can run a dispatch with, the portable one first.
+/// Returns the variants with which an adapter with `has` can run a dispatch, the portable one first.
 pub fn candidates<'a>(
     has: &'a Needs,
     dispatch: &'a Dispatch,
@@ -99,11 +99,11 @@ pub fn candidates<'a>(
     variants.filter(move |v| v.needs.within(has) && (v.fits)(&dims, &formats))
 }
 
-/// The variant that a choice means.
+/// Returns the variant that a choice selects.
 ///
 /// # Panics
 ///
-/// If not even the first variant of the kernel runs here; it runs everywhere.
+/// If not even the first variant of the kernel runs here; it should run everywhere.
 pub fn choose(choice: Choice<'_>, has: &Needs, dispatch: &Dispatch) -> &'static Variant {
     let mut all = candidates(has, dispatch);
     let portable = all.next().expect("the portable variant runs everywhere");
@@ -129,7 +129,7 @@ mod tests {
     use crate::ops::matmul;
     use crate::plan::Role;
 
-    /// A product of these sizes.
+    /// Returns a plan with a product of these sizes.
     fn product([m, k, n]: [u32; 3]) -> Plan {
         let mut plan = Plan::default();
         let lens = [m * k, k * n, m * n].map(|len| len as usize);
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(class([1000, 257, 1]), class([1024, 512, 1]));
         assert_ne!(class([1000, 257, 1]), class([1025, 257, 1]));
         let halved = product([64, 64, 64]).halved();
-        // The portable one fits, large tiles do not.
+        // The portable variant fits, the large tiles do not.
         let of_halves = super::class(&halved.dispatches[0]);
         assert!(of_halves.starts_with("matmul_nn hhh M=64 K=64 N=64 fits=10"), "{of_halves}");
     }
@@ -170,7 +170,7 @@ mod tests {
         assert_ne!(take(&choices), best);
     }
 
-    /// What a class leaves out may decide whether a variant fits.
+    /// Details that a class leaves out may decide whether a variant fits.
     #[test]
     fn what_is_chosen_for_a_class_fits_all_of_it() {
         static KERNEL: Kernel = Kernel {
@@ -195,7 +195,7 @@ mod tests {
         choices.taken.insert(class(&even), "even".into());
         choices.taken.insert(class(&odd), String::new());
         assert_eq!([&even, &also_even, &odd].map(|d| take(&choices, d)), ["even", "even", ""]);
-        // Even what a damaged file says is taken only where it fits.
+        // Even the choice of a damaged file is used only where it fits.
         choices.taken.insert(class(&odd), "even".into());
         assert_eq!(take(&choices, &odd), "odd");
     }

@@ -1,4 +1,4 @@
-//! What the benchmarks share: the engine, the ids, timing, and the report.
+//! Parts that the benchmarks share: the engine, the ids, timing, and the report.
 
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ pub struct Common {
 const SEED: u64 = 1337;
 
 impl Common {
-    /// A new model on the device, with what auto means settled.
+    /// Returns an engine for a new model on the device, with every `auto` setting resolved.
     pub fn engine(&self, uses: Uses, batch: Option<&BatchArgs>) -> Result<Engine> {
         let (config, device) = (self.model.config()?, open(self.device.device)?);
         let mut uses = Uses { precision: self.precision.on(&device), ..uses };
@@ -52,7 +52,7 @@ impl Common {
     }
 }
 
-/// Random ids: a linear congruential generator is random enough to keep a cache from helping.
+/// Returns random ids: a linear congruential generator is random enough to defeat caches.
 pub fn random_ids(vocab: usize, count: usize) -> Vec<u32> {
     let mut state = SEED;
     let mut next = || {
@@ -63,12 +63,12 @@ pub fn random_ids(vocab: usize, count: usize) -> Vec<u32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// Training with AdamW on batches of this shape.
+/// Returns the uses of training with AdamW on batches of this shape.
 pub fn training((batch, seq): (usize, usize)) -> Uses {
     Uses { batch, seq, training: Some(Optimizer::Adamw), ..Uses::default() }
 }
 
-/// The settings of a step like any other.
+/// Returns the settings of a typical step.
 pub fn step() -> Step {
     Step {
         seed: [1, 2],
@@ -80,20 +80,20 @@ pub fn step() -> Step {
     }
 }
 
-/// How many steps are timed, and how many are made before those.
+/// The numbers of timed steps and of warm-up steps before them.
 #[derive(Clone, Copy)]
 pub struct Rounds {
     pub warmup: u32,
     pub steps: u32,
 }
 
-/// What a benchmark found: the times of its steps in milliseconds, sorted, and where they went.
+/// The result of a benchmark: the times of its steps in milliseconds, sorted, and the profile, if there is one.
 pub struct Measured {
     times_ms: Vec<f64>,
     profile: Option<profile::Report>,
 }
 
-/// Times steps, and then the kernels of as many more, where that is wanted.
+/// Times steps, and then, if a profile is requested, the kernels of as many more.
 pub fn measure(
     engine: &mut Engine,
     profile: &ProfileArgs,
@@ -114,7 +114,7 @@ pub fn measure(
     Ok(Measured { times_ms, profile: Some(report) })
 }
 
-/// Milliseconds of each step, without those of the warm-up.
+/// Returns the milliseconds of each step, without the warm-up steps.
 fn time(rounds: Rounds, mut run: impl FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
     let mut times_ms = vec![];
     for i in 0..rounds.warmup + rounds.steps {
@@ -127,13 +127,13 @@ fn time(rounds: Rounds, mut run: impl FnMut(usize) -> Result<()>) -> Result<Vec<
     Ok(times_ms)
 }
 
-/// The median of sorted numbers.
+/// Returns the median of sorted numbers.
 fn median(sorted: &[f64]) -> f64 {
     let n = sorted.len();
     f64::midpoint(sorted[(n - 1) / 2], sorted[n / 2])
 }
 
-/// What is printed of steps.
+/// The printed report of a benchmark of steps.
 #[derive(Serialize)]
 struct Report {
     tokens_per_s: f64,
@@ -147,7 +147,7 @@ struct Report {
     profile: Option<profile::Report>,
 }
 
-/// Times of a step in milliseconds.
+/// The times of a step in milliseconds.
 #[derive(Serialize)]
 struct StepTimes {
     median: f64,
@@ -163,14 +163,14 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// What this process has had at most, and what the engine has on its device.
+    /// Returns the peak memory of this process, and the engine's memory on its device.
     pub fn of(engine: &Engine) -> Memory {
         let device_bytes = engine.program().plan.total_bytes();
         Memory { peak_host_bytes: peak_host_bytes(), device_bytes }
     }
 }
 
-/// Where and how it was computed.
+/// The device and the settings of a computation.
 #[derive(Serialize)]
 pub struct Setup {
     pub device: String,
@@ -179,7 +179,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// The setup of an engine.
+    /// Returns the setup of an engine.
     pub fn of(engine: &Engine) -> Setup {
         let uses = &engine.program().uses;
         Setup {
@@ -190,14 +190,14 @@ impl Setup {
     }
 }
 
-/// The most memory that this process has had, in bytes; `None` where the system does not say.
+/// Returns the peak memory of this process, in bytes; `None` if the system does not report it.
 fn peak_host_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
-/// Prints what was measured of steps of `tokens` tokens each.
+/// Prints the measurements of steps of `tokens` tokens each.
 pub fn show(common: &Common, engine: &Engine, what: &str, tokens: usize, measured: Measured) {
     let Measured { times_ms, profile } = measured;
     let (n, median) = (times_ms.len(), median(&times_ms));

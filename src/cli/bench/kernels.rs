@@ -1,4 +1,4 @@
-//! `wgpt bench kernels`: every kernel of a training step by itself.
+//! `wgpt bench kernels`: every kernel of a training step on its own.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -31,7 +31,7 @@ pub struct Args {
     batch: BatchArgs,
 }
 
-/// What is printed.
+/// The printed report.
 #[derive(Serialize)]
 struct Report {
     kernels: Vec<KernelTime>,
@@ -42,7 +42,7 @@ struct Report {
     setup: Setup,
 }
 
-/// The speed of one kernel over one shape.
+/// The speed of one kernel on one shape.
 #[derive(Serialize)]
 struct KernelTime {
     name: &'static str,
@@ -55,7 +55,7 @@ struct KernelTime {
     gb_per_s: f64,
 }
 
-/// One kind of dispatch: kernel and shape, where one is, and how many there are in a step.
+/// One kind of dispatch: kernel and shape, the index of one such dispatch, and their number in a step.
 struct Kind {
     name: &'static str,
     shape: String,
@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut engine = common.engine(training(shape), Some(&args.batch))?;
     let rows = engine.program().uses.batch * shape.1;
     let ids = random_ids(config.vocab_size, rows + 1);
-    // A whole step first, so that every buffer holds what it would hold.
+    // A whole step runs first, so that every buffer holds realistic values.
     engine.train_batch(&ids[..rows], &ids[1..], (0, rows), step());
     engine.update(&step());
     let rounds = Rounds { warmup: args.warmup, steps: args.steps };
@@ -91,7 +91,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The kinds of dispatches of a plan, by kernel and shape.
+/// Returns the kinds of dispatches of a plan, by kernel and shape.
 fn kinds(plan: &Plan) -> Vec<Kind> {
     let mut kinds: BTreeMap<(&str, String), Kind> = BTreeMap::new();
     for (index, dispatch) in plan.dispatches.iter().enumerate() {
@@ -136,7 +136,7 @@ fn table(kernels: &[KernelTime]) -> String {
     output::table(head, &[0, 1], kernels.iter().map(row).collect())
 }
 
-/// The sizes that a dispatch has, in their letters; of one without, the length of its first buffer.
+/// Returns the sizes of a dispatch, with their letters; if it has none, the length of its first buffer.
 fn shape_of(dispatch: &Dispatch) -> String {
     let Dims { B, T, C, OC, NH, V, S, M, K, N, .. } = dispatch.dims;
     let sizes = [("B", B), ("T", T), ("C", C), ("OC", OC), ("NH", NH), ("V", V), ("S", S)];

@@ -1,4 +1,4 @@
-//! `wgpt bench`: how fast training, generation and every kernel are on this machine.
+//! `wgpt bench`: measures the speed of training, generation and every kernel on this machine.
 
 mod common;
 mod generate;
@@ -34,7 +34,7 @@ enum Command {
 ///
 /// # Errors
 ///
-/// If the sizes do not make a model, or the device cannot hold it.
+/// If the sizes do not form a model, or the device cannot hold it.
 pub fn run(args: &Args) -> Result<Outcome> {
     match &args.command {
         Command::Train(args) => train::run(args)?,

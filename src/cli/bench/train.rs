@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut engine = common.engine(training(shape), Some(&args.batch))?;
     let shape = (engine.program().uses.batch, shape.1);
     let rows = shape.0 * shape.1;
-    // Four batches in turn.
+    // The steps use four batches in turn.
     let ids = random_ids(config.vocab_size, 4 * rows + 1);
     let one = |engine: &mut Engine, i: usize| {
         let start = i % 4 * rows;

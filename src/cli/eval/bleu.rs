@@ -1,4 +1,4 @@
-//! `wgpt eval bleu`: lines of text against references.
+//! `wgpt eval bleu`: scores lines of text against references.
 
 use std::path::{Path, PathBuf};
 
@@ -63,7 +63,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 impl Args {
-    /// Checks that each line has its references.
+    /// Checks that each line has a reference in every file.
     fn check(&self, hypotheses: &[&str], references: &[Vec<&str>]) -> Result<()> {
         let name = self.hypotheses.display();
         if hypotheses.is_empty() {
@@ -83,7 +83,7 @@ impl Args {
     }
 }
 
-/// The table of a score; `counts` says of how many segments it is.
+/// Returns the table of a score; `counts` has the numbers of segments.
 pub fn table(bleu: &Bleu, counts: &[(&str, usize)]) -> String {
     let precisions: Vec<String> =
         bleu.precisions.iter().map(|precision| format!("{precision:.1}")).collect();

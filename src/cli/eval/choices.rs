@@ -50,7 +50,7 @@ pub struct Args {
     batch_size: Option<usize>,
 }
 
-/// What is printed.
+/// The printed report.
 #[derive(Serialize)]
 struct Report {
     model: String,
@@ -63,7 +63,7 @@ struct Report {
     seconds: f64,
 }
 
-/// Asks the questions.
+/// Runs the questions.
 pub fn run(args: &Args) -> Result<()> {
     let name = args.file.display().to_string();
     let questions = args.questions(&name)?;
@@ -122,7 +122,7 @@ impl Args {
     }
 }
 
-/// Reports which questions are left out, and why; if there are many, the first few.
+/// Reports which questions are left out, and why; if there are many, only the first few.
 fn report_left_out(file: &str, left_out: &[LeftOut]) {
     const FEW: usize = 5;
     for LeftOut { line, reason } in left_out.iter().take(FEW) {

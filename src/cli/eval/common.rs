@@ -1,4 +1,4 @@
-//! What the measures of a model share: which model, where it runs, how the results are printed.
+//! Options that the measures of a model share: the model, the device, and the form of the output.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ pub struct Common {
 }
 
 impl Common {
-    /// The model and its folder.
+    /// Loads the model; returns it with its folder.
     pub fn load(&self) -> Result<(PathBuf, Gpt)> {
         let dir = find_model(self.model.as_deref())?;
         let device = open(self.device.device)?;
@@ -34,7 +34,7 @@ impl Common {
     }
 }
 
-/// The tokenizer of the model in `dir`, which is needed to read `what`.
+/// Returns the tokenizer of the model in `dir`, which is needed to read `what`.
 pub fn tokenizer(gpt: &Gpt, dir: &Path, what: &str) -> Result<Tokenizer> {
     gpt.tokenizer().cloned().ok_or_else(|| {
         Error::input(format!("{} has no tokenizer to read {what} with", dir.display()))

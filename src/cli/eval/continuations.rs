@@ -1,4 +1,4 @@
-//! `wgpt eval continuations`: what a model writes, against how the text goes on.
+//! `wgpt eval continuations`: compares a model's continuations with how the text really goes on.
 
 use std::time::Instant;
 
@@ -50,7 +50,7 @@ pub struct Args {
     seed: Option<u64>,
 }
 
-/// What is printed.
+/// The printed report.
 #[derive(Serialize)]
 struct Report {
     model: String,
@@ -75,7 +75,7 @@ impl Args {
         }
     }
 
-    /// Tokens of a prompt and of a reference, for a model of `context` positions.
+    /// Returns the numbers of tokens of a prompt and of a reference, for a model of `context` positions.
     fn lens(&self, context: usize) -> Result<(usize, usize)> {
         let default = 32.min(context / 2).max(1);
         let lens = (self.prompt_tokens.unwrap_or(default), self.max_tokens.unwrap_or(default));
@@ -95,7 +95,7 @@ impl Args {
     }
 }
 
-/// Writes and scores.
+/// Generates the continuations and scores them.
 pub fn run(args: &Args) -> Result<()> {
     let options = args.options();
     options.validate()?;
@@ -130,7 +130,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The tokens of the sources, which fit the model.
+/// Returns the tokens of the sources, which fit the model.
 fn encode(sources: &Sources, tokenizer: &Tokenizer, gpt: &Gpt) -> Result<Tokens> {
     let tokens = match sources.tokens()? {
         Some(tokens) => tokens,
@@ -150,7 +150,7 @@ fn encode(sources: &Sources, tokenizer: &Tokenizer, gpt: &Gpt) -> Result<Tokens>
     Ok(tokens)
 }
 
-/// Prints a few texts and the score of all.
+/// Prints a few texts and the score of all of them.
 fn show(report: &Report) {
     for example in report.examples.iter().take(3) {
         let show = |what: &str, text: &str| output::line(&format!("{what:<10}{text:?}"));

@@ -47,11 +47,11 @@ enum Command {
     Choices(choices::Args),
 }
 
-/// Measures.
+/// Runs the measure.
 ///
 /// # Errors
 ///
-/// If the model, or what it is measured on, cannot be read; if an option is out of range.
+/// If the model, or the data of the measure, cannot be read; if an option is out of range.
 pub fn run(args: &Args) -> Result<Outcome> {
     match &args.command {
         None => perplexity::run(&args.perplexity)?,

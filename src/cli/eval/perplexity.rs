@@ -34,7 +34,7 @@ pub struct PerplexityArgs {
     max_tokens: Option<usize>,
 }
 
-/// What is printed.
+/// The printed report.
 #[derive(Serialize)]
 struct Report {
     model: String,
@@ -57,11 +57,11 @@ struct FileScore {
     figures: Figures,
 }
 
-/// What a score comes to.
+/// The figures of a score.
 #[derive(Serialize)]
 struct Figures {
     tokens: u64,
-    /// Of the scored tokens' text, which is not known without a tokenizer.
+    /// The bytes of the scored tokens' text, which are not known without a tokenizer.
     bytes: Option<u64>,
     windows: u64,
     nll_sum: f64,
@@ -92,7 +92,7 @@ pub fn run(args: &PerplexityArgs) -> Result<()> {
         texts.extend(sources.each());
     }
     let most = args.max_tokens.unwrap_or(usize::MAX);
-    // About four bytes per token.
+    // A token has about four bytes.
     let about = |text: &Sources| text.bytes().min(4_u64.saturating_mul(most as u64));
     let total_bytes = texts.iter().map(about).sum::<u64>();
 
@@ -128,7 +128,7 @@ pub fn run(args: &PerplexityArgs) -> Result<()> {
 }
 
 impl PerplexityArgs {
-    /// Windows per batch and tokens per window; `total_bytes` is how much text there is.
+    /// Returns windows per batch and tokens per window; `total_bytes` is the size of the text.
     fn shape(&self, gpt: &Gpt, total_bytes: u64) -> Result<(usize, usize)> {
         let seq = self.seq_len.unwrap_or(gpt.config().n_positions);
         let (_, seq) = check_shape(1, seq, gpt.config())?;
@@ -138,7 +138,7 @@ impl PerplexityArgs {
         check_shape(batch, seq, gpt.config())
     }
 
-    /// The name and the score of each text, with a bar.
+    /// Returns the name and the score of each text, with a progress bar.
     fn score(
         &self,
         gpt: &mut Gpt,
@@ -164,7 +164,7 @@ impl PerplexityArgs {
     }
 }
 
-/// A row per file, and one for all of several.
+/// Returns the table: a row per file, and one for all files if there are several.
 fn table(report: &Report) -> String {
     let mut rows: Vec<[String; 6]> =
         report.files.iter().map(|file| row(&file.name, &file.figures)).collect();

@@ -1,4 +1,4 @@
-//! What the subcommands of `wgpt tokenizer` share.
+//! Functions that the subcommands of `wgpt tokenizer` share.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use wgpt::{Event, Result, Tokenizer};
 use crate::cli::output;
 use crate::cli::progress::Progress;
 
-/// The tokenizer in a folder or a file, or `bytes`.
+/// Loads the tokenizer in a folder or a file, or `bytes`.
 pub fn load(name: &Path) -> Result<Tokenizer> {
     match name.to_str() {
         Some("bytes") => Ok(Tokenizer::bytes()),
@@ -17,7 +17,7 @@ pub fn load(name: &Path) -> Result<Tokenizer> {
     }
 }
 
-/// Where texts end by a tokenizer and the files beside it; says what is odd about them.
+/// Returns the end of text from a tokenizer and the files beside it; reports the oddities of the files.
 pub fn end_of_text(name: &Path, tokenizer: &Tokenizer) -> Result<EndOfText> {
     let files = match name.to_str() {
         Some("bytes") => TextFiles::default(),
@@ -28,7 +28,7 @@ pub fn end_of_text(name: &Path, tokenizer: &Tokenizer) -> Result<EndOfText> {
     Ok(end)
 }
 
-/// The texts, on this machine; says what was left out.
+/// Returns the texts, after downloading those that are missing; reports the ones that were left out.
 pub fn sources(files: &[String], progress: &mut Progress) -> Result<Sources> {
     let mut sources = Sources::parse(files)?;
     sources.notes().iter().for_each(|note| output::log(note));
@@ -42,7 +42,7 @@ pub fn sources(files: &[String], progress: &mut Progress) -> Result<Sources> {
     Ok(sources)
 }
 
-/// Whether a file is read as a token file, by its name.
+/// Returns whether a file is read as a token file, by its name.
 pub fn is_token_file(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("bin"))
 }

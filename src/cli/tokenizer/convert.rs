@@ -1,4 +1,4 @@
-//! `wgpt tokenizer convert`: a tokenizer in other files.
+//! `wgpt tokenizer convert`: writes a tokenizer in another format.
 
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ enum Format {
 ///
 /// # Errors
 ///
-/// If the tokenizer cannot be read, the files cannot say what it is, or the folder not be written.
+/// If the tokenizer cannot be read, the format cannot represent it, or the folder cannot be written.
 pub fn run(args: &Args) -> Result<()> {
     let tokenizer = load(&args.tokenizer)?.with_special_tokens(&args.special)?;
     let files = match args.format {

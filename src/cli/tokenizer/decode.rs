@@ -1,4 +1,4 @@
-//! `wgpt tokenizer decode`: token ids to text.
+//! `wgpt tokenizer decode`: turns token ids into text.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Ids of a token file that are decoded at once.
+/// The number of ids of a token file that are decoded at once.
 const AT_ONCE: usize = 1 << 16;
 
 /// Decodes the ids of each line.
@@ -68,7 +68,7 @@ fn decode_lines(
     Ok(())
 }
 
-/// Numbers with spaces, line ends or commas between them; brackets around them do no harm.
+/// Parses numbers with spaces, line ends or commas between them; brackets are ignored.
 fn parse_ids(text: &str, place: &str) -> Result<Vec<u32>> {
     let between = |c: char| c.is_whitespace() || ",;[]".contains(c);
     let words = text.split(between).filter(|word| !word.is_empty());

@@ -1,4 +1,4 @@
-//! `wgpt tokenizer encode`: text to token ids.
+//! `wgpt tokenizer encode`: turns text into token ids.
 
 use std::path::PathBuf;
 
@@ -45,7 +45,7 @@ enum Special {
 ///
 /// # Errors
 ///
-/// If a text cannot be read, or the file not be written.
+/// If a text cannot be read, or the file cannot be written.
 pub fn run(args: &Args) -> Result<()> {
     let Args { files, special, .. } = args;
     let (tokenizer, out, special) = (&load(&args.tokenizer)?, args.out.as_deref(), *special);
@@ -96,7 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// All of stdin, as one document.
+/// Reads all of stdin, as one document.
 fn stdin() -> Result<Document> {
     data::read_text(std::io::stdin(), "stdin").map(Document::whole)
 }

@@ -1,4 +1,4 @@
-//! `wgpt tokenizer info`: what a tokenizer is, and how it cuts a text.
+//! `wgpt tokenizer info`: describes a tokenizer, and shows how it splits a text.
 
 use std::cmp::Reverse;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub struct Args {
     json: bool,
 }
 
-/// How a text is cut.
+/// The sizes of a text, before and after tokenization.
 struct Measured {
     bytes: u64,
     tokens: u64,
@@ -48,7 +48,7 @@ impl Measured {
     }
 }
 
-/// Prints what is known about a tokenizer.
+/// Prints a description of a tokenizer.
 ///
 /// # Errors
 ///
@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The longest tokens, without special ones: the longest first, then by id.
+/// Returns the longest tokens, without special ones: the longest first, then by id.
 fn longest_tokens(tokenizer: &Tokenizer, most: usize) -> Vec<String> {
     let special: Vec<u32> = tokenizer.special_tokens().map(|(_, id)| id).collect();
     let ids = (0..tokenizer.vocab_size() as u32).filter(|id| !special.contains(id));
@@ -130,7 +130,7 @@ fn measure(files: &[String], tokenizer: &Tokenizer) -> Result<Measured> {
     Ok(measured)
 }
 
-/// A text cut into its tokens. Those that end within a character are shown together.
+/// Returns a text split into its tokens. Tokens that end within a character are shown together.
 fn shown(tokenizer: &Tokenizer, text: &str, colours: bool) -> Result<String> {
     const BACKGROUNDS: [u8; 5] = [44, 42, 45, 46, 43];
     let mut stream = tokenizer.decode_stream();

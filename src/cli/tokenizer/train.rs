@@ -1,4 +1,4 @@
-//! `wgpt tokenizer train`: a vocabulary learned from text.
+//! `wgpt tokenizer train`: learns a vocabulary from text.
 
 use std::path::PathBuf;
 
@@ -31,11 +31,11 @@ pub struct Args {
     out: PathBuf,
 }
 
-/// Trains and writes tokenizer.json.
+/// Trains a tokenizer and writes tokenizer.json.
 ///
 /// # Errors
 ///
-/// If a text cannot be read, or the folder not be written.
+/// If a text cannot be read, or the folder cannot be written.
 pub fn run(args: &Args) -> Result<()> {
     let Args { files, vocab, special, max_memory, out } = args;
     let mut bar = progress::Progress::new();

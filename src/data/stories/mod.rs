@@ -1,18 +1,18 @@
 //! Simple children's stories, any number of them, each a pure function of a seed and an index.
 //!
-//! A story is an opening, a day, the four beats of a plot ([`PLOTS`]), a lesson and an ending. Each is drawn from several
-//! wordings in a small template language:
+//! A story consists of an opening, a day, the four beats of a plot ([`PLOTS`]), a lesson and an ending. Each is drawn
+//! from several wordings in a small template language:
 //!
 //! | written | means |
 //! |---|---|
-//! | `{hero}` | a part of the story's cast (the hero's name, `the cat`, a place …), the same throughout the story |
+//! | `{hero}` | an element of the story's cast (the hero's name, `the cat`, a place …), which stays the same |
 //! | `<walked>` | a word from one of the lists, drawn anew each time |
 //! | `[a\|b\|c]` | one of these |
-//! | `=` | before a lesson: a truth, told in one of several frames |
-//! | `@` | `a` or `an`, as the next word wants; `the` before an animal or a thing that was spoken of |
+//! | `=` | before a lesson: a general truth, told in one of several frames |
+//! | `@` | `a` or `an`, depending on the next word; `the` before an animal or a thing that was mentioned before |
 //!
-//! The rest is plain text; sentences get their capitals at the end. Every list is drawn from evenly, so a model learns the
-//! language rather than the stories: there are far more of them than any corpus holds.
+//! The rest is plain text; sentences are capitalised at the end. Every list is drawn from uniformly, so a model learns
+//! the language rather than the stories: there are far more possible stories than any corpus holds.
 //!
 //! ```
 //! use wgpt::data::stories;
@@ -28,13 +28,13 @@ pub use plots::{PLOTS, Plot};
 
 use super::random::Draws;
 
-/// Stories in the `stories` corpus of a training run: about 6 MB of text.
+/// The number of stories in the `stories` corpus of a training run: about 6 MB of text.
 pub const DEFAULT_STORIES: u64 = 12_000;
 
-/// The seed of the `stories` corpus; the corpus stays the same whatever seed trains on it.
+/// The seed of the `stories` corpus; it does not depend on the seed of the training run.
 pub const DEFAULT_SEED: u64 = 1;
 
-/// The story with this index in the endless series of this seed: one line of ASCII, no line end.
+/// Returns the story with this index in the endless series of this seed: one line of ASCII without a line end.
 pub fn story(seed: u64, index: u64) -> String {
     let mut draws = Draws::new(&[seed, index, 0x5709]);
     let cast = Cast::draw(&mut draws);
@@ -64,7 +64,7 @@ pub fn story(seed: u64, index: u64) -> String {
     finish(words.trim())
 }
 
-/// The first `count` stories of a seed.
+/// Returns the first `count` stories of a seed.
 pub fn stories(seed: u64, count: u64) -> impl Iterator<Item = String> {
     (0..count).map(move |index| story(seed, index))
 }
@@ -99,7 +99,7 @@ const DAYS: &[&str] = &[
     "it was a <nice> day, and <sky>.",
 ];
 
-/// What may be told between two beats.
+/// Sentences that may be told between two beats.
 const ASIDES: &[&str] = &[
     "@ {pet} [watched|saw it all|sat close by|looked at them].",
     "by now <sky>.",
@@ -115,7 +115,7 @@ const ASIDES: &[&str] = &[
     "they could see {place2}.",
 ];
 
-/// How a lesson that is true of everyone is told; `=` stands for it.
+/// The frames of a lesson that is a general truth; `=` stands for it.
 const TRUTHS: &[&str] = &[
     "{hero} learned that =.",
     "now {hero} knew that =.",
@@ -137,7 +137,7 @@ const ENDINGS: &[&str] = &[
     "and {hero} [smiled|laughed|sang|danced] all the way home.",
 ];
 
-/// Who and what a story is about; drawn once, the same from its first word to its last.
+/// The people and things of a story. They are drawn once and stay the same.
 struct Cast {
     hero: Person,
     friend: Person,
@@ -166,7 +166,7 @@ impl Person {
         Person { name, kind, female }
     }
 
-    /// A person whose name and kind are not `other`'s.
+    /// Draws a person whose name and kind differ from those of `other`.
     fn draw_unlike(other: &Person, draws: &mut Draws) -> Person {
         loop {
             let person = Person::draw(draws);
@@ -194,7 +194,7 @@ impl Cast {
         }
     }
 
-    /// Writes what the slot `name` stands for.
+    /// Writes the text of the slot `name`.
     fn write(&self, name: &str, draws: &mut Draws, out: &mut String) {
         let (person, part) = match name.strip_prefix('f') {
             Some(part @ ("name" | "kind" | "he" | "him" | "his")) => (&self.friend, part),
@@ -234,7 +234,7 @@ impl Cast {
     }
 }
 
-/// Writes templates out.
+/// Expands templates to text.
 struct Teller<'a> {
     cast: &'a Cast,
     draws: &'a mut Draws,
@@ -268,7 +268,7 @@ impl Teller<'_> {
         out.push_str(rest);
     }
 
-    /// Writes a slot; what was spoken of before takes `the` instead of `@`.
+    /// Writes a slot; something that was mentioned before gets `the` instead of `@`.
     fn slot(&mut self, name: &str, after: &str, out: &mut String) {
         let known = match name {
             "pet" => std::mem::replace(&mut self.pet_known, true),
@@ -284,16 +284,16 @@ impl Teller<'_> {
     }
 }
 
-/// The list of words called `name`.
+/// Returns the list of words called `name`.
 fn list(name: &str) -> &'static [&'static str] {
     let found = words::LISTS.iter().find(|(list, _)| *list == name);
     found.unwrap_or_else(|| unreachable!("no list <{name}>")).1
 }
 
-/// Words after a question or a cry in quotes that go on with the sentence.
+/// Words that continue the sentence after a quoted question or exclamation.
 const SPEAKING: &[&str] = &["said", "asked", "cried", "called", "whispered", "sang", "thought"];
 
-/// Puts in `a` or `an` for `@`, and the capitals at the beginnings of sentences.
+/// Replaces `@` by `a` or `an`, and capitalises the beginnings of sentences.
 fn finish(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     let mut sentence = true;

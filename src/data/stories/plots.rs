@@ -1,10 +1,10 @@
-//! The plots: each four beats and a lesson, each in several wordings, in the template language of [`super`].
+//! The plots: each has four beats and a lesson, all in several wordings, in the template language of [`super`].
 
-/// One plot: its name, the beats in order with their wordings, and what is learned.
+/// One plot: its title, the beats in order with their wordings, and the lesson.
 pub struct Plot {
-    /// What the plot is about.
+    /// The subject of the plot.
     pub title: &'static str,
-    /// Wordings of each beat; one of each is told.
+    /// Wordings of each beat; one per beat is told.
     pub(super) beats: [[&'static str; 3]; 4],
     /// Wordings of the lesson.
     pub(super) lessons: [&'static str; 2],

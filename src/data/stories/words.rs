@@ -1,24 +1,24 @@
-//! The words that stories draw from: names, kinds, things, places, and lists of words that may stand for each other.
+//! The words of the stories: names, kinds, things, places, and lists of words that can replace each other.
 
-/// Names of boys and of he-animals.
+/// Names of boys and of male animals.
 pub(super) const BOYS: &[&str] = &[
     "Tom", "Ben", "Sam", "Max", "Leo", "Jack", "Finn", "Tim", "Hugo", "Noah", "Paul", "Adam",
     "Ned", "Toby",
 ];
 
-/// Names of girls and of she-animals.
+/// Names of girls and of female animals.
 pub(super) const GIRLS: &[&str] = &[
     "Lily", "Anna", "Mia", "Rosie", "Ella", "Lucy", "Nora", "Ruby", "Sara", "Emma", "Ivy", "Zoe",
     "Kate", "Jane",
 ];
 
-/// What a hero may be, besides a boy or a girl.
+/// The kinds of heroes besides a boy or a girl.
 pub(super) const ANIMALS: &[&str] = &[
     "cat", "dog", "fox", "bear", "rabbit", "mouse", "duck", "frog", "pig", "goat", "pony", "lion",
     "owl", "monkey",
 ];
 
-/// What the hero is like.
+/// Character traits of the hero.
 pub(super) const TRAITS: &[&str] = &[
     "kind", "brave", "clever", "funny", "quiet", "shy", "friendly", "silly", "gentle", "young",
     "little", "happy",
@@ -27,19 +27,19 @@ pub(super) const TRAITS: &[&str] = &[
 /// The family of the hero.
 pub(super) const ELDERS: &[&str] = &["mother", "father", "grandma", "grandpa", "aunt", "uncle"];
 
-/// What can be owned, carried, lost and given.
+/// Things that can be owned, carried, lost and given.
 pub(super) const THINGS: &[&str] = &[
     "ball", "kite", "boat", "hat", "drum", "book", "bell", "doll", "cart", "lamp", "basket",
     "scarf", "cup", "bucket", "robot", "train", "ring", "clock", "box", "coat",
 ];
 
-/// What a thing looks like.
+/// Looks of a thing.
 pub(super) const COLORS: &[&str] = &[
     "red", "blue", "green", "yellow", "pink", "white", "brown", "shiny", "old", "tiny", "round",
     "new",
 ];
 
-/// Where things happen: the preposition, and the place.
+/// Places of events: the preposition, and the place.
 pub(super) const PLACES: &[(&str, &str)] = &[
     ("in", "the park"),
     ("in", "the garden"),
@@ -57,7 +57,7 @@ pub(super) const PLACES: &[(&str, &str)] = &[
     ("near", "the well"),
 ];
 
-/// What is eaten; each goes with "some" and with "the".
+/// Food; each word goes with "some" and with "the".
 pub(super) const FOODS: &[&str] = &[
     "bread", "soup", "cake", "pie", "cheese", "jam", "honey", "rice", "corn", "fruit", "stew",
     "toast",

@@ -1,4 +1,4 @@
-//! The CPU kernels of training's attention, and what those of generation share with them.
+//! The CPU kernels of attention in training, and the helpers that they share with those of generation.
 
 use rayon::prelude::*;
 
@@ -7,10 +7,10 @@ use crate::kernel::{Dims, Io, Step};
 use crate::math::gemm::{Into, Matrix, serial};
 use crate::math::simd::{self, vector_fn};
 
-/// Queries that a CPU kernel works on at a time.
+/// The number of queries that a CPU kernel processes at a time.
 pub(super) const TILE: usize = 64;
 
-/// The rows of every group of `width` columns of (B,T,columns), as B · columns / width lists of T.
+/// Returns the rows of every group of `width` columns of (B,T,columns), as B · columns / width lists of T.
 pub(super) fn column_groups(
     data: &mut [f32],
     t: usize,
@@ -30,14 +30,14 @@ pub(super) fn column_groups(
     lists
 }
 
-/// The rows of every head of queries, keys and values, each as B · heads lists of T.
+/// Returns the rows of every head of the queries, keys and values, each as B · heads lists of T.
 fn heads_of<'a>(dims: &Dims, data: &'a mut [f32]) -> [Vec<Vec<&'a mut [f32]>>; 3] {
     let (t, rows, hs) = (dims.T as usize, dims.rows(), dims.HS as usize);
     let parts = Heads::of(dims);
     let mut lists = parts.map(|part| {
         (0..dims.B as usize * part.heads).map(|_| Vec::with_capacity(t)).collect::<Vec<_>>()
     });
-    // Of each part the heads in the order in which they lie; together they are merged.
+    // The heads of each part come in memory order; the loop below merges the three parts.
     let mut places = parts.map(|part| {
         let heads = move |row| (0..part.heads).map(move |head| (part.at(row, head), row, head));
         (0..rows).flat_map(heads).peekable()
@@ -56,7 +56,7 @@ fn heads_of<'a>(dims: &Dims, data: &'a mut [f32]) -> [Vec<Vec<&'a mut [f32]>>; 3
     lists
 }
 
-/// `n` rows of B · T from `row` on of a head of the queries, the keys or the values.
+/// Returns `n` rows of B · T, from `row` on, of a head of the queries, the keys or the values.
 pub(super) fn rows_of<'a>(
     dims: &Dims,
     qkv: &'a [f32],
@@ -69,9 +69,9 @@ pub(super) fn rows_of<'a>(
 }
 
 vector_fn! {
-    /// Turns scores into exponentials, 0 where a row does not see, and gives each row's sum.
+    /// Turns scores into exponentials, 0 where a row does not see the key, and returns each row's sum.
     ///
-    /// Rows are `m` columns long; `lse`, if wanted, gets log Σ exp.
+    /// Rows are `m` columns long; `lse`, if given, receives log Σ exp.
     fn exponentials<'a>(
         scores: &'a mut [f32],
         m: usize,
@@ -94,8 +94,8 @@ vector_fn! {
     }
 }
 
-/// The outputs of `q` (n,HS) over the keys and values (m,HS) that its rows see, and log Σ exp of each row, if
-/// wanted.
+/// Computes the outputs of `q` (n,HS) over the keys and values (m,HS) that its rows see, and log Σ exp of each
+/// row, if wanted.
 pub(super) fn attend(
     [q, k, v]: [Matrix<'_>; 3],
     seen: Seen<'_>,
@@ -114,12 +114,12 @@ pub(super) fn attend(
     }
 }
 
-/// Memory that a thread uses again for every tile.
+/// Memory that a thread reuses for every tile.
 #[derive(Default)]
 pub(super) struct Scratch(Vec<f32>);
 
 impl Scratch {
-    /// Parts of these lengths, with whatever was there.
+    /// Returns parts of these lengths; their contents are not cleared.
     fn parts<const N: usize>(&mut self, lens: [usize; N]) -> [&mut [f32]; N] {
         let len = lens.iter().sum();
         if self.0.len() < len {
@@ -153,7 +153,7 @@ pub(super) fn forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
 }
 
 vector_fn! {
-    /// `delta` of the rows of one head, whose outputs and their gradients begin in rows of `c` each.
+    /// Computes `delta` for the rows of one head; the rows of the outputs and of their gradients are `c` apart.
     fn delta_rows<'a>(out: &'a [f32], dout: &'a [f32], sizes: [usize; 2], delta: &'a mut [f32]) -> () {
         let [c, hs] = sizes;
         for (i, delta) in delta.iter_mut().enumerate() {
@@ -186,7 +186,7 @@ pub(super) fn backward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
     });
 }
 
-/// What gradients are made of.
+/// The inputs of the backward pass.
 #[derive(Clone, Copy)]
 struct Saved<'a> {
     dims: &'a Dims,
@@ -198,7 +198,7 @@ struct Saved<'a> {
 }
 
 vector_fn! {
-    /// Turns scores into probabilities and what comes back to them (dout · v) into their gradients.
+    /// Turns scores into probabilities, and dout · v into the gradients of the scores.
     ///
     /// Rows are `m` columns long.
     fn score_gradients<'a>(
@@ -225,7 +225,7 @@ vector_fn! {
     }
 }
 
-/// The gradients of one head of keys and values of one sequence, and of the queries that read it.
+/// Computes the gradients of one head of keys and values of one sequence, and of the queries that read it.
 fn backward_key_head(
     saved: &Saved<'_>,
     task: usize,
@@ -261,8 +261,8 @@ struct Head {
     at: usize,
 }
 
-/// The gradients of one head of the queries, and what it adds to those of its keys and values, or begins
-/// them with.
+/// Computes the gradients of one head of the queries, and adds its contribution to the gradients of its keys and
+/// values, or overwrites them with it.
 fn backward_query_head(
     saved: &Saved<'_>,
     head: Head,
@@ -275,7 +275,7 @@ fn backward_query_head(
     let (t, c, hs) = (dims.T as usize, dims.C as usize, dims.HS as usize);
     let [queries, keys, values] = Heads::of(dims);
     let scale = 1.0 / (hs as f32).sqrt();
-    // The last tile comes first: the sums begin with it, up to the last row.
+    // The last tile comes first: it starts the sums, up to the last row.
     for (i, dq) in dq.chunks_mut(TILE).enumerate().rev() {
         let (first, n) = (i * TILE, dq.len());
         let seen = Seen::of(&first_key[b * t..][..t], first, n);

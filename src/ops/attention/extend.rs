@@ -1,9 +1,10 @@
 //! Attention of new positions over all positions so far.
 //!
 //! In generation a cache (SLOTS,2,S,KVH·HS) holds the keys and the values of all positions of every slot so far. The
-//! keys and values of a row ([`crate::kernel::rows`]) are stored at its position of its slot, and it sees the positions
-//! of that slot from its first key up to its own. Each row is computed by itself, so that its bits do not depend on the
-//! others. Where a row has its queries, keys and values is said as in training ([`Qkv`](super::Qkv)).
+//! keys and values of a row ([`crate::kernel::rows`]) are stored at its position in its slot, and the row sees the
+//! positions of that slot from its first key up to its own. Each row is computed by itself, so that its bits do not
+//! depend on the other rows. The places of queries, keys and values are described as in training
+//! ([`Qkv`](super::Qkv)).
 
 use rayon::prelude::*;
 
@@ -26,7 +27,7 @@ fn row_heads(d: &Dims, channels: u32) -> [u32; 3] {
     [x, y, d.HS.div_ceil(channels)]
 }
 
-/// Keys and values of rows into the cache.
+/// Stores the keys and values of rows in the cache.
 pub const EXTEND_STORE: Kernel = Kernel {
     name: "attention_extend_store",
     args: &[reads_u32("rows"), reads("qkv").takes(FLOATS), writes_part("cache").takes(FLOATS)],
@@ -39,7 +40,7 @@ pub const EXTEND_STORE: Kernel = Kernel {
     }),
 };
 
-/// `out` of rows from their queries and the cache.
+/// Computes `out` of rows from their queries and the cache.
 pub const EXTEND_FORWARD: Kernel = Kernel {
     name: "attention_extend_forward",
     args: &[
@@ -51,7 +52,7 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     twin: twin!(extend_forward),
     cpu: Some(fast_extend_forward),
     flops: |d| 4 * u64::from(d.T) * u64::from(d.S) * u64::from(d.C),
-    // An exponential of a sum of about 20 magnifies its rounding by as much.
+    // The exponential of a sum of about 20 magnifies its rounding error by the same factor.
     tolerance: 5e-5,
     variants: portable!(
         "attention_extend_forward",
@@ -64,13 +65,13 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     ),
 };
 
-/// `out` (T,NH·HS) of T rows from `qkv` and a cache (SLOTS,2,S,KVH·HS).
+/// Computes `out` (T,NH·HS) of T rows from `qkv` and a cache (SLOTS,2,S,KVH·HS).
 pub struct AttentionExtend {
-    /// T, S, SLOTS, C (NH·HS), NH, and where the heads are.
+    /// T, S, SLOTS, C (NH·HS), NH, and the places of the heads.
     pub dims: Dims,
     /// (T,[`ROW_WORDS`](crate::kernel::rows::ROW_WORDS))
     pub rows: View,
-    /// What `dims` says.
+    /// The layout that `dims` describes.
     pub qkv: View,
     /// (SLOTS,2,S,KVH·HS)
     pub cache: View,
@@ -90,13 +91,13 @@ impl Op for AttentionExtend {
     }
 }
 
-/// Channels of a position in the keys, or the values, of a cache.
+/// Returns the number of channels per position in the keys, or the values, of a cache.
 fn cached_width(dims: &Dims) -> usize {
     (dims.KVH * dims.HS) as usize
 }
 
-/// The keys and the values that a head of a row may see, from the first channel of the first on: each is
-/// [`cached_width`] from the next.
+/// Returns the keys and the values that a head of a row may see, starting at the first channel of the first one;
+/// consecutive positions are [`cached_width`] apart.
 fn cached<'a, F>(dims: &Dims, cache: &'a [F], place: Place, head: usize) -> [&'a [F]; 2] {
     let (width, hs) = (cached_width(dims), dims.HS as usize);
     let side = dims.S as usize * width;
@@ -143,7 +144,7 @@ fn extend_forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
 }
 
 vector_fn! {
-    /// The output of one query over as many keys and values as there are scores, which are `stride` apart.
+    /// Computes the output of one query over as many keys and values as there are scores; they are `stride` apart.
     fn attend_row<'a>(
         q: &'a [f32],
         keys: &'a [f32],

@@ -1,31 +1,31 @@
-//! Where queries, keys and values lie, and which keys a row sees.
+//! The memory layout of queries, keys and values, and the keys that each row sees.
 
 use std::ops::Range;
 
 use crate::graph::Var;
 use crate::kernel::Dims;
 
-/// Where the heads of the queries, of the keys or of the values lie in a buffer: head h of row r (of B · T)
-/// begins at `start + r · row_stride + h · head_stride`. All numbers are elements.
+/// The layout of the heads of the queries, the keys or the values in a buffer: head h of row r (of B · T)
+/// begins at `start + r · row_stride + h · head_stride`. All numbers count elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
     /// The number of heads.
     pub heads: usize,
     /// Where head 0 of row 0 begins.
     pub start: usize,
-    /// From one row to the next.
+    /// The distance from one row to the next.
     pub row_stride: usize,
-    /// From one head of a row to the next.
+    /// The distance from one head of a row to the next.
     pub head_stride: usize,
 }
 
 impl Heads {
-    /// Where a head of a row begins.
+    /// Returns where a head of a row begins.
     pub fn at(&self, row: usize, head: usize) -> usize {
         self.start + row * self.row_stride + head * self.head_stride
     }
 
-    /// The places of queries, keys and values that a dispatch has.
+    /// Returns the layouts of the queries, keys and values of a dispatch.
     pub(super) fn of(dims: &Dims) -> [Heads; 3] {
         let Dims { NH, KVH, Q_START, K_START, V_START, Q_ROW, K_ROW, Q_HEAD, K_HEAD, .. } = *dims;
         let heads = |[heads, start, row, head]: [u32; 4]| Heads {
@@ -38,32 +38,32 @@ impl Heads {
         [heads([NH, Q_START, Q_ROW, Q_HEAD]), k, v]
     }
 
-    /// The elements that some rows reach over, from the first of the first head to the last of the last.
+    /// Returns the range of elements that `rows` rows span, from the start of the first head to the end of the last.
     fn range(&self, rows: usize, head_size: usize) -> Range<usize> {
         self.start..self.at(rows - 1, self.heads - 1) + head_size
     }
 }
 
-/// Queries, keys and values in one buffer, with one gradient: what attention reads.
+/// Queries, keys and values in one buffer, with one gradient: the input of attention.
 ///
-/// One buffer, since what a dispatch writes is one range a buffer; three linear layers write it as three slices.
+/// They share one buffer because a dispatch writes one range per buffer; three linear layers write it as three slices.
 #[derive(Clone, Copy, Debug)]
 pub struct Qkv {
     /// The buffer.
     pub var: Var,
     /// Channels of each head.
     pub head_size: usize,
-    /// Where the queries are.
+    /// The layout of the queries.
     pub q: Heads,
-    /// Where the keys are; a number of heads that divides that of the queries.
+    /// The layout of the keys; their number of heads divides the number of query heads.
     pub k: Heads,
-    /// Where the values are; they have the heads and the strides of the keys.
+    /// The layout of the values; it has the same number of heads and the same strides as the keys.
     pub v: Heads,
 }
 
 impl Qkv {
-    /// q | k | v beside each other in each row, as GPT-2's (B,T,3C) has them; `heads` are those of the queries
-    /// and those of the keys.
+    /// Describes q | k | v side by side in each row, as in GPT-2's (B,T,3C); `heads` are the number of query heads
+    /// and the number of key heads.
     pub fn packed(var: Var, [nh, kvh]: [usize; 2], head_size: usize) -> Qkv {
         let row_stride = (nh + 2 * kvh) * head_size;
         let part = |first: usize, heads| Heads {
@@ -75,7 +75,7 @@ impl Qkv {
         Qkv { var, head_size, q: part(0, nh), k: part(nh, kvh), v: part(nh + kvh, kvh) }
     }
 
-    /// All queries, then all keys, then all values: (B,T,NH·HS), (B,T,KVH·HS) and (B,T,KVH·HS).
+    /// Describes all queries, then all keys, then all values: (B,T,NH·HS), (B,T,KVH·HS) and (B,T,KVH·HS).
     pub fn blocks(var: Var, [nh, kvh]: [usize; 2], head_size: usize) -> Qkv {
         let rows = var.value.len / ((nh + 2 * kvh) * head_size);
         let part = |first: usize, heads| Heads {
@@ -87,8 +87,8 @@ impl Qkv {
         Qkv { var, head_size, q: part(0, nh), k: part(nh, kvh), v: part(nh + kvh, kvh) }
     }
 
-    /// Head by head q | k | v, with `gap` elements that are nobody's after each, as GPT-NeoX has them without
-    /// gaps; each query head has its own key head.
+    /// Describes q | k | v per head, with `gap` unused elements after each, as in GPT-NeoX, which has no gaps;
+    /// each query head has its own key head.
     pub fn interleaved(var: Var, heads: usize, head_size: usize, gap: usize) -> Qkv {
         let head_stride = 3 * head_size + gap;
         let part = |first: usize| Heads {
@@ -100,12 +100,12 @@ impl Qkv {
         Qkv { var, head_size, q: part(0), k: part(1), v: part(2) }
     }
 
-    /// The sizes of a dispatch over B sequences of T positions that reads these.
+    /// Returns the sizes of a dispatch over B sequences of T positions that reads this layout.
     ///
     /// # Panics
     ///
-    /// If the queries' heads are no multiple of the keys', keys and values do not lie alike, any of the three
-    /// reaches beyond the buffer, or two heads share an element.
+    /// If the number of query heads is not a multiple of the number of key heads, keys and values differ in layout,
+    /// any of the three reaches beyond the buffer, or two heads share an element.
     pub(super) fn dims(&self, dims: Dims) -> Dims {
         let Qkv { head_size, q, k, v, .. } = *self;
         assert!(k.heads > 0 && q.heads.is_multiple_of(k.heads), "each key has as many queries");
@@ -140,8 +140,8 @@ impl Qkv {
     }
 }
 
-/// Whether no two heads of two parts, or of one with itself, share an element: the parts lie one behind the
-/// other, or their heads lie beside each other within each row.
+/// Whether no two heads of two parts, or of one part, share an element: one part lies entirely before the other,
+/// or their heads lie side by side within each row.
 fn are_apart([a, b]: [&Heads; 2], rows: usize, head_size: usize) -> bool {
     let ranges = [a, b].map(|part| part.range(rows, head_size));
     if ranges[0].end <= ranges[1].start || ranges[1].end <= ranges[0].start {
@@ -158,36 +158,36 @@ fn are_apart([a, b]: [&Heads; 2], rows: usize, head_size: usize) -> bool {
     fits_a_row && starts.windows(2).all(|pair| pair[0] + head_size <= pair[1])
 }
 
-/// The key head that a query head reads.
+/// Returns the key head that a query head reads.
 pub(super) fn kv_head(dims: &Dims, head: usize) -> usize {
     head / (dims.NH / dims.KVH) as usize
 }
 
-/// Which columns of a tile of scores its rows see: those of keys from its own first key on up to its own position.
+/// The columns of a tile of scores that its rows see: the keys from each row's first key up to its own position.
 #[derive(Clone, Copy)]
 pub(super) struct Seen<'a> {
     /// The position of the tile's first row.
     row: usize,
-    /// The position of the key of column 0: no row sees one before it.
+    /// The position of the key of column 0: no row sees a key before it.
     begin: usize,
-    /// The first key that each row may see; empty: all of them.
+    /// The first key that each row may see; if empty, rows see all keys.
     first_keys: &'a [u32],
 }
 
 impl<'a> Seen<'a> {
-    /// Of `n` rows of a sequence from position `row` on; a row whose first key is behind it sees itself.
+    /// Describes `n` rows of a sequence from position `row` on; a row whose first key is after it sees itself.
     pub(super) fn of(first_keys: &'a [u32], row: usize, n: usize) -> Seen<'a> {
         let first_keys = &first_keys[row..row + n];
         let all = first_keys.iter().enumerate().map(|(r, &first)| (first as usize).min(row + r));
         Seen { row, begin: all.min().unwrap_or(row), first_keys }
     }
 
-    /// The position of the first key.
+    /// Returns the position of the key of column 0.
     pub(super) fn begin(&self) -> usize {
         self.begin
     }
 
-    /// The columns that row `r` of the tile sees.
+    /// Returns the columns that row `r` of the tile sees.
     #[inline(always)]
     pub(super) fn columns(&self, r: usize) -> Range<usize> {
         let position = self.row + r;

@@ -8,13 +8,13 @@
 //! dq[i] = Σ_j ds[i, j] k[j] / √HS      dk[j] = Σ_i ds[i, j] q[i] / √HS      dv[j] = Σ_i p[i, j] dout[i]
 //! ```
 //!
-//! The sums run over the keys that row i sees: from its first key, `F[i]`, which is itself at the latest, up to
-//! itself: `F[i] <= j <= i`. F is 0 everywhere unless the host writes it: the start of a window or of a document.
+//! The sums run over the keys that row i sees: from its first key `F[i]`, which is at most i, up to itself:
+//! `F[i] <= j <= i`. F is 0 everywhere unless the host writes it: the start of a window or of a document.
 //!
-//! Queries, keys and values are places in one buffer ([`Qkv`]): GPT-2's (B,T,3C), q | k | v in each row, is one case
-//! of them. KVH heads of keys and values serve NH heads of queries, NH / KVH each (Ainslie et al. 2023); their
-//! gradients are sums over those, one query head after the other. No (T,T) matrix is kept: the backward pass finds
-//! p again from the row log-sum-exp.
+//! Queries, keys and values lie in one buffer ([`Qkv`]): GPT-2's (B,T,3C), q | k | v in each row, is one such
+//! layout. KVH heads of keys and values serve NH heads of queries, NH / KVH each (Ainslie et al. 2023); the gradients
+//! of a key head are summed over its query heads in order. No (T,T) matrix is kept: the backward pass recomputes
+//! p from the row log-sum-exp.
 
 mod cpu;
 pub(crate) mod extend;
@@ -33,18 +33,18 @@ pub use extend::{EXTEND_FORWARD, EXTEND_STORE};
 pub use heads::{Heads, Qkv};
 use twins::{backward, backward_delta, forward};
 
-/// B·NH·T²/2 pairs of a query and a key, times `work` a channel.
+/// Counts B·NH·T²/2 pairs of a query and a key, times `work` operations per channel.
 fn pair_flops(d: &Dims, work: u64) -> u64 {
     work * u64::from(d.B) * u64::from(d.T) * u64::from(d.T) * u64::from(d.C) / 2
 }
 
-/// One workgroup some positions of a head; z counts parts of the head's channels.
+/// Returns one workgroup per `positions` positions of a head; z counts parts of the head's channels.
 fn blocks_of(d: &Dims, positions: u32, channels: u32) -> [u32; 3] {
     let [x, y, _] = grid::fold(d.B * d.NH * d.T.div_ceil(positions));
     [x, y, d.HS.div_ceil(channels)]
 }
 
-/// The same for positions as queries and then for positions as keys.
+/// Returns the same for positions as queries and then for positions as keys.
 fn blocks_twice(d: &Dims, positions: u32, channels: u32) -> [u32; 3] {
     let [x, y, z] = blocks_of(d, positions, channels);
     [x, y, 2 * z]
@@ -57,21 +57,21 @@ pub(super) fn four_head_channels(d: &Dims, _: &[Format]) -> bool {
     starts.into_iter().chain(strides).all(|n| n.is_multiple_of(4))
 }
 
-/// Whether matrix units compute it: heads of 16 to 128 channels, by fours, in half precision.
+/// Whether matrix units can compute it: half precision, and heads of 16 to 128 channels in multiples of four.
 fn fits_matrix_units(d: &Dims, formats: &[Format]) -> bool {
     formats[0] == Format::F16 && four_head_channels(d, formats) && (16..=128).contains(&d.HS)
 }
 
-/// The texts of a variant on matrix units of this kind.
+/// The WGSL texts of a variant on matrix units of this kind.
 macro_rules! coop {
     ($matrices:ident, $subgroup:literal) => {
         &[shared::HEADS, shared::FIRST_KEY, shared::ATTENTION_COOP, shared::$matrices, $subgroup]
     };
 }
 
-/// The variants of the kernel whose file is `$file` and whose workgroups are `$blocks` of so many positions
-/// and channels: `tiles` of `$tile` positions, matrix units with so many KiB of workgroup memory. `$shared` is
-/// what `tiles` and `broadcast` share of their mathematics.
+/// The variants of the kernel whose file is `$file`. `$blocks` returns the grid for a number of positions and
+/// channels per workgroup; `tiles` has `$tile` positions, and matrix units need so many KiB of workgroup memory.
+/// `$shared` is the mathematics that `tiles` and `broadcast` share.
 macro_rules! variants {
     ($file:literal, $blocks:expr, $shared:ident, $tile:literal, [$kib_8x8:literal, $kib_16x16:literal]) => {{
         const PORTABLE: Variant = Variant {
@@ -94,8 +94,8 @@ macro_rules! variants {
             shared: coop!(COOP_8X8, "const SUBGROUP = 32u;"),
             needs: Needs { workgroup_bytes: $kib_8x8 << 10, ..coop_needs(8, 32) },
             fits: fits_matrix_units,
-            // They take probabilities and their gradients in half precision: each is off by 2^-12 of itself on average,
-            // and a sum of one of them by as much.
+            // They take probabilities and their gradients in half precision: each has a relative error of 2^-12 on
+            // average, and so does a sum of such numbers.
             tolerance: Some(5e-4),
             grid: |d, _| $blocks(d, 32, 64),
         };
@@ -157,7 +157,7 @@ macro_rules! variants {
     }};
 }
 
-/// `out` and `lse` from `qkv`.
+/// Computes `out` and `lse` from `qkv`.
 pub const FORWARD: Kernel = Kernel {
     name: "attention_forward",
     args: &[
@@ -169,12 +169,12 @@ pub const FORWARD: Kernel = Kernel {
     twin: twin!(forward),
     cpu: Some(cpu::forward),
     flops: |d| pair_flops(d, 4),
-    // An exponential of a sum of about 20 magnifies its rounding by as much.
+    // The exponential of a sum of about 20 magnifies its rounding error by the same factor.
     tolerance: 5e-5,
     variants: variants!("attention_forward", blocks_of, ATTENTION_SOFTMAX, 64, [16, 23]),
 };
 
-/// `delta` from `out` and `dout`.
+/// Computes `delta` from `out` and `dout`.
 pub const BACKWARD_DELTA: Kernel = Kernel {
     name: "attention_backward_delta",
     args: &[reads("out").takes(FLOATS), reads("dout").takes(FLOATS), writes("delta")],
@@ -193,7 +193,7 @@ pub const BACKWARD_DELTA: Kernel = Kernel {
     ),
 };
 
-/// `dqkv` from `dout`.
+/// Computes `dqkv` from `dout`.
 pub const BACKWARD: Kernel = Kernel {
     name: "attention_backward",
     args: &[
@@ -207,16 +207,16 @@ pub const BACKWARD: Kernel = Kernel {
     twin: twin!(backward),
     cpu: Some(cpu::backward),
     flops: |d| pair_flops(d, 10),
-    // Differences of sums and exponentials of sums, several of them multiplied.
+    // It multiplies several differences of sums and exponentials of sums.
     tolerance: 1e-4,
     variants: variants!("attention_backward", blocks_twice, ATTENTION_PAIRS, 32, [23, 37]),
 };
 
-/// `out` (B,T,NH·HS) from `qkv`; `lse` (B,NH,T) is kept for the backward pass.
+/// Computes `out` (B,T,NH·HS) from `qkv`; `lse` (B,NH,T) is kept for the backward pass.
 pub struct Attention {
-    /// B, T, C (NH·HS), NH, and where the heads are.
+    /// B, T, C (NH·HS), NH, and the places of the heads.
     pub dims: Dims,
-    /// What `dims` says.
+    /// The layout that `dims` describes.
     pub qkv: Var,
     /// (B,T): the first key that each row may see.
     pub first_key: View,
@@ -224,20 +224,20 @@ pub struct Attention {
     pub out: Var,
     /// (B,NH,T)
     pub lse: View,
-    /// (B,NH,T), of the backward pass.
+    /// (B,NH,T); used by the backward pass.
     pub delta: View,
 }
 
 impl Graph {
-    /// Causal attention: (B,T,NH·HS); `s` positions fit the cache of generation.
+    /// Adds causal attention and returns its output (B,T,NH·HS); `s` positions fit the cache of generation.
     ///
     /// In training and inference the first key that a row may see is in the staging buffer `first_key` (B,T), which is
-    /// 0 unless something writes it; in generation the table of rows has it.
+    /// 0 unless the host writes it; in generation it is in the table of rows.
     ///
     /// # Panics
     ///
-    /// If the queries' heads are no multiple of the keys', keys and values do not lie alike, any of the three reaches
-    /// beyond the buffer, or two heads share an element.
+    /// If the number of query heads is not a multiple of the number of key heads, keys and values differ in layout, any
+    /// of the three reaches beyond the buffer, or two heads share an element.
     pub fn attention(&mut self, name: &str, qkv: Qkv, s: usize) -> Var {
         let dims = qkv.dims(Dims { S: s as u32, ..self.dims() });
         let Qkv { var: qkv, .. } = qkv;

@@ -1,17 +1,17 @@
-//! The twins of training's attention, and what those of generation share with them.
+//! The twins of attention in training, and the helpers that they share with those of generation.
 
 use std::ops::Range;
 
 use super::heads::{Heads, kv_head};
 use crate::kernel::{Dims, Io, Real, Step};
 
-/// The query of a head of a row.
+/// Returns the query of a head of a row.
 pub(super) fn query<'a, F>(dims: &Dims, qkv: &'a [F], row: usize, head: usize) -> &'a [F] {
     let [q, _, _] = Heads::of(dims);
     &qkv[q.at(row, head)..][..dims.HS as usize]
 }
 
-/// The key and the value of a row that a query's head reads.
+/// Returns the key and the value of a row that a query head reads.
 fn key_and_value<'a, F>(dims: &Dims, qkv: &'a [F], row: usize, head: usize) -> [&'a [F]; 2] {
     let [_, k, v] = Heads::of(dims);
     [k, v].map(|part| &qkv[part.at(row, kv_head(dims, head))..][..dims.HS as usize])
@@ -21,24 +21,24 @@ pub(super) fn dot<F: Real>(a: &[F], b: &[F]) -> F {
     a.iter().zip(b).map(|(&a, &b)| a * b).sum()
 }
 
-/// √HS, which scores are divided by.
+/// Returns √HS, the divisor of the scores.
 pub(super) fn root<F: Real>(dims: &Dims) -> F {
     F::of(f64::from(dims.HS)).sqrt()
 }
 
-/// log Σ exp, without overflow.
+/// Computes log Σ exp without overflow.
 pub(super) fn log_sum_exp<F: Real>(scores: &[F]) -> F {
     let max = scores.iter().copied().fold(F::neg_infinity(), F::max);
     max + scores.iter().map(|&s| (s - max).exp()).sum::<F>().ln()
 }
 
-/// All (b, head) pairs.
+/// Returns all (b, head) pairs.
 fn heads(dims: &Dims) -> impl Iterator<Item = (usize, usize)> {
     let heads = dims.NH as usize;
     (0..dims.B as usize * heads).map(move |i| (i / heads, i % heads))
 }
 
-/// The rows of B · T that a row sees: from its first key on, which is itself at the latest, up to itself.
+/// Returns the rows of B · T that a row sees: from its first key, which is at most the row itself, up to itself.
 fn seen(dims: &Dims, first_key: &[u32], row: usize) -> Range<usize> {
     let position = row % dims.T as usize;
     row - position + position.min(first_key[row] as usize)..row + 1
@@ -78,7 +78,7 @@ pub(super) fn backward_delta<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
     }
 }
 
-/// Zeroes the gradients of queries, keys and values, and leaves what lies between them.
+/// Zeroes the gradients of queries, keys and values, and leaves the elements between them unchanged.
 fn clear<F: Real>(dims: &Dims, dqkv: &mut [F]) {
     for part in Heads::of(dims) {
         for row in 0..dims.rows() {

@@ -1,12 +1,13 @@
-//! Counts of distinct pieces, in bounded memory.
+//! Counts distinct pieces in bounded memory.
 //!
-//! Threads take chunks of a batch of texts in turn and count into tables of their own, which they hand on to the
-//! shards that a piece's hash names. What a shard knows is in two blocks of memory: the bytes of its pieces, one after
-//! the other, and a table of where they begin.
+//! Threads take chunks of a batch of texts in turn and count into their own tables. They pass the counts on to shards,
+//! chosen by a piece's hash. A shard stores its data in two blocks of memory: the concatenated bytes of its pieces, and
+//! a table of the places where they begin.
 //!
-//! Whenever a batch is counted and the pieces cost more than the limit, the rarest go, until they cost half: all of
-//! less than some count, and those of that count whose hashes are largest. So of words that are all equally rare a
-//! random sample stays, always the same one. Batches and hashes are the same on every machine, and so is what stays.
+//! If the pieces cost more than the limit after a batch is counted, the rarest are dropped until the others cost
+//! half of the limit: all pieces below some count, and those of that count with the largest hashes. Of equally rare
+//! words, a random sample is therefore kept, always the same one. Batches and hashes are the same on every machine, and
+//! so are the kept pieces.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -15,60 +16,60 @@ use std::sync::{Mutex, PoisonError};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use rayon::prelude::*;
-// Good in all 64 bits and the same on every machine: what is kept under want of memory follows from it.
+// Good in all 64 bits and the same on every machine: the pieces that are kept if memory is short depend on it.
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::pretokenizer::PreTokenizer;
 
-/// Bytes of text between two looks at the memory.
+/// The number of bytes of text between two checks of the memory.
 pub(super) const BATCH_BYTES: usize = 16 << 20;
-/// Bytes of text that one thread cuts at a time.
+/// The number of bytes of text that one thread cuts at a time.
 const CHUNK_BYTES: usize = 128 << 10;
-/// Pieces that all threads together hold before they hand them on.
+/// The number of pieces that all threads together hold before they pass them on.
 const HELD_PIECES: usize = 1 << 20;
-/// The most that one of many threads, and one of a few, holds: 7/8 of a power of two fill a table.
+/// The most pieces that one of many threads, and one of a few, holds: 7/8 of a power of two fill a table.
 const HELD_BY_ONE: [usize; 2] = [7 << 9, 7 << 13];
 const SHARDS: usize = 64;
-/// Pieces longer than this are not learned from, so that offsets have 32 bits.
+/// Pieces longer than this are not used for training, so that offsets have 32 bits.
 const LONGEST_PIECE: usize = 1 << 30;
-/// Distinct bytes and pieces are fewer than this after each batch, so that all cells of the merger, and what the next
-/// batch adds, have numbers of 32 bits.
+/// There are fewer distinct bytes and pieces than this after each batch, so that the indices of all cells of the
+/// merger, and of the next batch's additions, have 32 bits.
 const MOST_CELLS: u64 = 1 << 31;
 
-/// What a distinct piece costs besides its bytes, in bytes of memory: its entry in a table that has just doubled, the
+/// The cost of a distinct piece besides its bytes, in bytes of memory: its entry in a table that has just doubled, the
 /// offsets, a cell and pairs of its ends.
 pub(super) const PIECE_COST: u64 = 48;
-/// What a distinct byte costs, in bytes of memory: its place among the keys, its cell, the places of its pairs, and
-/// those that arise from them.
+/// The cost of a distinct byte, in bytes of memory: its place among the keys, its cell, the places of its pairs, and
+/// those of the pairs that arise from them.
 pub(super) const BYTE_COST: u64 = 24;
 
-/// What was dropped for want of memory.
+/// The pieces that were dropped to limit memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
-    /// Distinct pieces that were dropped; one that came again, and was dropped again, counts again.
+    /// Distinct pieces that were dropped; a piece that occurred again and was dropped again counts twice.
     pub pieces: u64,
     /// Bytes of text in them.
     pub bytes: u64,
-    /// The most occurrences that a piece's count may lack.
+    /// The maximum number of occurrences that may be missing from a piece's count.
     pub short_by: u64,
 }
 
 /// The counts of all pieces so far.
 pub(super) struct Counter {
     shards: Vec<Mutex<Shard>>,
-    /// What the pieces may cost, in bytes of memory.
+    /// The maximum cost of the pieces, in bytes of memory.
     limit: u64,
     dropped: Dropped,
 }
 
 impl Counter {
-    /// A counter whose pieces cost at most `limit` bytes of memory, here and in the merger, after each batch.
+    /// Returns a counter whose pieces cost at most `limit` bytes of memory, here and in the merger, after each batch.
     pub(super) fn new(limit: u64) -> Counter {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Counter { shards, limit, dropped: Dropped::default() }
     }
 
-    /// Adds the pieces of texts that do not join.
+    /// Counts the pieces of separate texts.
     pub(super) fn count<'a>(&mut self, texts: impl IntoIterator<Item = &'a str>) {
         let chunks = |text| PreTokenizer::GPT2.chunks(text, CHUNK_BYTES);
         let all: Vec<&str> = texts.into_iter().flat_map(chunks).collect();
@@ -100,7 +101,7 @@ impl Counter {
         });
     }
 
-    /// Drops the rarest pieces if all cost more than the limit.
+    /// Drops the rarest pieces if the total cost exceeds the limit.
     fn trim(&mut self) {
         let limit = self.limit.min(MOST_CELLS * BYTE_COST);
         if self.shards.iter_mut().map(|shard| known(shard).cost()).sum::<u64>() <= limit {
@@ -126,7 +127,7 @@ impl Counter {
         self.dropped.short_by += count;
     }
 
-    /// The counts, and what they lack.
+    /// Returns the counts, and the dropped pieces.
     pub(super) fn finish(self) -> (Counts, Dropped) {
         let shards = self.shards.into_iter();
         let shards = shards.map(|shard| shard.into_inner().unwrap_or_else(PoisonError::into_inner));
@@ -134,12 +135,12 @@ impl Counter {
     }
 }
 
-/// A shard that no other thread uses now.
+/// Returns a shard that no other thread is using.
 fn known(shard: &mut Mutex<Shard>) -> &mut Shard {
     shard.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The first class of pieces whose cost exceeds what those before it leave of `room`.
+/// Returns the first class of pieces whose cost exceeds the rest of `room` after the previous classes.
 fn first_without_room<K>(costs: impl Iterator<Item = (K, u64)>, room: &mut u64) -> Option<K> {
     for (class, cost) in costs {
         match room.checked_sub(cost) {
@@ -150,20 +151,20 @@ fn first_without_room<K>(costs: impl Iterator<Item = (K, u64)>, room: &mut u64) 
     None
 }
 
-/// How often each distinct piece occurs.
+/// The number of occurrences of each distinct piece.
 pub(super) struct Counts {
     shards: Vec<Shard>,
 }
 
 impl Counts {
-    /// Each distinct piece and its count, in no particular order.
+    /// Returns each distinct piece and its count, in no particular order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], u64)> {
         self.shards.iter().flat_map(|shard| {
             shard.table.iter().map(|entry| (entry.piece(&shard.keys), entry.count))
         })
     }
 
-    /// The number of distinct pieces.
+    /// Returns the number of distinct pieces.
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.table.len()).sum()
     }
@@ -180,19 +181,19 @@ impl FromIterator<(&'static str, u64)> for Counts {
     }
 }
 
-/// A piece of the batch, as one thread knows it.
+/// A piece of the batch in one thread's table.
 struct Seen<'a> {
     hash: u64,
     piece: &'a [u8],
     count: u64,
 }
 
-/// What one thread has counted since it last handed on.
+/// The pieces that one thread has counted since it last passed them on.
 struct Held<'a> {
     table: HashTable<Seen<'a>>,
-    /// The most pieces in the table.
+    /// The maximum number of pieces in the table.
     most: usize,
-    /// By shard: what goes there.
+    /// By shard: the pieces that go there.
     sorted: Vec<Vec<Seen<'a>>>,
 }
 
@@ -202,7 +203,7 @@ impl<'a> Held<'a> {
         Held { table: HashTable::with_capacity(most), most, sorted }
     }
 
-    /// Counts a piece once. One of a single byte has no pairs and does not matter.
+    /// Counts one occurrence of a piece. A piece of a single byte has no pairs and is ignored.
     fn add(&mut self, piece: &'a [u8], shards: &[Mutex<Shard>]) {
         if !(2..=LONGEST_PIECE).contains(&piece.len()) {
             return;
@@ -233,12 +234,12 @@ impl<'a> Held<'a> {
     }
 }
 
-/// The shard of a piece, from bits of its hash that tables and thresholds do not look at.
+/// Returns the shard of a piece, from bits of its hash that are not used by tables and thresholds.
 fn shard_of(hash: u64) -> usize {
     (hash >> 32) as usize % SHARDS
 }
 
-/// Classes of hashes, by their highest bits: which pieces of one count stay.
+/// The number of classes of hashes, by their highest bits. They decide which pieces of the same count are kept.
 const HASHES: usize = 1 << 12;
 
 fn class_of(hash: u64) -> usize {
@@ -262,7 +263,7 @@ impl Counted {
     }
 }
 
-/// The counts of the pieces whose hashes fall here.
+/// The counts of the pieces whose hashes belong to this shard.
 #[derive(Default)]
 struct Shard {
     table: HashTable<Counted>,
@@ -297,7 +298,7 @@ impl Shard {
         costs
     }
 
-    /// The cost of the pieces of one count, by the class of their hashes.
+    /// Returns the cost of the pieces with one count, by the class of their hashes.
     fn cost_by_hash(&self, count: u64) -> Vec<u64> {
         let mut costs = vec![0; HASHES];
         for known in self.table.iter().filter(|known| known.count == count) {
@@ -306,8 +307,8 @@ impl Shard {
         costs
     }
 
-    /// Keeps the pieces of more than `count`, and those of `count` whose hashes are in classes below `class`. Returns
-    /// the number of the others and the bytes of text in them.
+    /// Keeps the pieces with counts above `count`, and those with `count` whose hashes are in classes below `class`.
+    /// Returns the number of the other pieces and the bytes of text in them.
     fn keep(&mut self, count: u64, class: usize) -> (u64, u64) {
         let mut dropped = (0, 0);
         let mut kept = Vec::new();

@@ -1,18 +1,20 @@
-//! Merges from counts of pieces.
+//! Finds the merges from counts of pieces.
 //!
-//! All distinct pieces lie one after the other in an array with a cell for each byte. A token writes its id into its
-//! first and its last cell, so that from a token's place the next one is its length away, and the one before ends in
-//! the cell before. Pieces of the same count lie together, so that a few numbers say how much a place weighs.
+//! All distinct pieces are stored one after the other in an array with a cell for each byte. A token writes its id into
+//! its first and its last cell, so the next token begins its length after its place, and the previous token ends in the
+//! cell before it. Pieces with the same count are stored together, so a few numbers give the count of every place.
 //!
-//! A pair knows its count and the places where it was seen: a merge costs as much as the pair has occurrences, however
-//! long the text. Counts are exact; the heap's entries are upper bounds, corrected when they come up.
+//! A pair stores its count and the places where it was seen: the cost of a merge is proportional to the pair's
+//! occurrences, independent of the text's length. Counts are exact; the heap's entries are upper bounds, corrected when
+//! they come up.
 //!
-//! Occurrences of a pair of equal tokens overlap, so they must be replaced from left to right: places have to be in order.
-//! They always are. The places of the first pairs are found in order; and all places of any other pair come from the one
-//! merge that makes the later of its tokens, which goes through its own places in order. That it is one merge: whatever
-//! is around a token's bytes, no merge that makes the token crosses their ends, so each merge does within them what it
-//! does when they stand alone (a run of equal tokens that begins before them holds an even number there, or a
-//! pair would cross their beginning). So the bytes of a token come about in one way only.
+//! Occurrences of a pair of equal tokens overlap, so they must be replaced from left to right: places have to be in
+//! order. They always are. The places of the first pairs are found in order; and all places of any other pair come from
+//! the one merge that makes the later of its tokens, which processes its own places in order. It is a single merge for
+//! this reason: in any context of a token's bytes, no merge that makes the token crosses their ends, so within them
+//! each merge has the same effect as when they stand alone (a run of equal tokens that begins before them has an even
+//! number there, or a pair would cross their beginning). The bytes of a token are therefore always merged in the same
+//! way.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -22,12 +24,12 @@ use rustc_hash::FxHashMap;
 use super::super::token::Merge;
 use super::count::Counts;
 
-/// Pairs that occur less often are not merged.
+/// Pairs with fewer occurrences are not merged.
 const LEAST_COUNT: u64 = 2;
-/// The cell between two pieces, and one inside a token.
+/// The value of the cell between two pieces, and of one inside a token.
 const NONE: u32 = u32::MAX;
 
-/// A pair of ids as one number that sorts like the pair.
+/// Returns a pair of ids as one number that sorts like the pair.
 fn pair_key(left: u32, right: u32) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
@@ -35,9 +37,9 @@ fn pair_key(left: u32, right: u32) -> u64 {
 /// A pair of neighbours.
 #[derive(Default)]
 struct Pair {
-    /// How often it stands in the text now.
+    /// The current number of its occurrences in the text.
     count: u64,
-    /// Where it was seen, in order, each place once; it may have gone since.
+    /// The places where it was seen, in order and without duplicates; it may no longer be there.
     places: Box<[u32]>,
 }
 
@@ -49,19 +51,19 @@ pub(super) struct Merger {
     weights: Weights,
     /// By id: the pairs of the token with itself and those made before it, by [`pair_key`].
     pairs: Vec<FxHashMap<u64, Pair>>,
-    /// Counts, which may have fallen since, and keys of the pairs of at least `floor`: the highest count, then the
-    /// smallest key.
+    /// Counts and keys of the pairs with counts of at least `floor`, ordered by the highest count, then the smallest
+    /// key. The counts may have fallen since.
     heap: BinaryHeap<(u64, Reverse<u64>)>,
-    /// The least count that is in the heap.
+    /// The lowest count in the heap.
     floor: u64,
-    /// What a merge changes in the pairs whose right symbol is its result, by their left one.
+    /// The changes of a merge to the pairs whose right symbol is its result, by their left symbol.
     before: Changes,
-    /// What a merge changes in the pairs whose left symbol is its result, by their right one.
+    /// The changes of a merge to the pairs whose left symbol is its result, by their right symbol.
     after: Changes,
 }
 
 impl Merger {
-    /// Lays the pieces out in `tokens`, of which those of a single byte stand for it.
+    /// Lays out the pieces as ids of `tokens`. The tokens of a single byte stand for the byte.
     pub(super) fn new(counts: Counts, tokens: Vec<Vec<u8>>) -> Merger {
         let mut ids = [NONE; 256];
         for (token, id) in tokens.iter().zip(0..) {
@@ -84,7 +86,7 @@ impl Merger {
         merger
     }
 
-    /// Finds the pairs of bytes.
+    /// Finds the initial pairs, which are pairs of bytes.
     fn find_first_pairs(&mut self, ids: &[u32; 256]) {
         let mut bytes = vec![0; self.tokens.len()];
         ids.iter().enumerate().for_each(|(byte, id)| bytes[*id as usize] = byte);
@@ -114,8 +116,8 @@ impl Merger {
         }
     }
 
-    /// Merges until there are `vocab` tokens or no pair is frequent enough; returns all tokens and the merges. Tells
-    /// of each new number of tokens.
+    /// Merges until there are `vocab` tokens or no pair is frequent enough; returns all tokens and the merges. Reports
+    /// each new number of tokens.
     pub(super) fn merge(
         mut self,
         vocab: usize,
@@ -141,7 +143,7 @@ impl Merger {
         (self.tokens, merges)
     }
 
-    /// The pair to merge next.
+    /// Returns the pair to merge next.
     fn most_frequent(&mut self) -> Option<u64> {
         loop {
             let Some((count, Reverse(key))) = self.heap.pop() else {
@@ -156,7 +158,7 @@ impl Merger {
         }
     }
 
-    /// Puts the next most frequent pairs into the empty heap: those that may come up within a while, so that it stays
+    /// Puts the next most frequent pairs into the empty heap. Less frequent pairs are left out, so that it stays
     /// small. `None` if there are none.
     fn lower_the_floor(&mut self) -> Option<()> {
         let pairs = || self.pairs.iter().flatten();
@@ -173,7 +175,7 @@ impl Merger {
         }
     }
 
-    /// The table that has the pair, if it is known.
+    /// Returns the table that has the pair, if it is known.
     fn table(&mut self, key: u64) -> &mut FxHashMap<u64, Pair> {
         &mut self.pairs[((key >> 32) as u32).max(key as u32) as usize]
     }
@@ -212,8 +214,8 @@ impl Merger {
         self.apply_changes(result);
     }
 
-    /// Counts an occurrence of a pair no more; forgets a pair that is nowhere left. The pair being merged is forgotten
-    /// already.
+    /// Subtracts an occurrence of a pair; removes a pair without occurrences. The pair being merged has already been
+    /// removed.
     fn subtract(&mut self, left: u32, right: u32, weight: u64, result: u32) {
         if left == result {
             self.after.subtract(right, weight);
@@ -230,7 +232,7 @@ impl Merger {
         }
     }
 
-    /// Adds what a merge has changed to the pairs of its result.
+    /// Applies the changes of a merge to the pairs of its result.
     fn apply_changes(&mut self, result: u32) {
         for (change, places) in self.before.take() {
             self.change(pair_key(change.id, result), change.count, places);
@@ -257,7 +259,7 @@ impl Merger {
     }
 }
 
-/// Writes each piece's ids and a separator after it, the pieces of the highest count first, a separator before all.
+/// Writes each piece's ids followed by a separator, in the order of falling counts; a separator comes before all.
 fn lay_out(counts: Counts, ids: &[u32; 256]) -> (Vec<u32>, Weights) {
     let mut lengths: BTreeMap<Reverse<u64>, usize> = BTreeMap::new();
     for (piece, count) in counts.iter() {
@@ -281,20 +283,20 @@ fn lay_out(counts: Counts, ids: &[u32; 256]) -> (Vec<u32>, Weights) {
     (cells, weights)
 }
 
-/// How often the piece at a place occurs in the text.
+/// The number of occurrences in the text of the piece at each place.
 #[derive(Default)]
 struct Weights {
-    /// Where each run of pieces of one count begins, and this count.
+    /// The beginning of each run of pieces with the same count, and this count.
     runs: Vec<(u32, u64)>,
-    /// The run of the first cell of each block.
+    /// The run of each block's first cell.
     blocks: Vec<u32>,
 }
 
 impl Weights {
-    /// Cells of a block.
+    /// The number of cells per block.
     const BLOCK: usize = 64;
 
-    /// Notes the runs at the beginnings of blocks of `length` cells.
+    /// Records the runs at the beginnings of blocks, for `length` cells.
     fn index(&mut self, length: usize) {
         let mut run = 0;
         for cell in (0..length).step_by(Weights::BLOCK) {
@@ -313,35 +315,35 @@ impl Weights {
         self.runs[run].1
     }
 
-    /// The cells of each run, with what they weigh.
+    /// Returns the cells of each run, with their count.
     fn of_runs<'a>(&'a self, cells: &'a [u32]) -> impl Iterator<Item = (&'a [u32], u64)> {
         let ends = self.runs.iter().skip(1).map(|run| run.0 as usize).chain([cells.len()]);
         self.runs.iter().zip(ends).map(|(run, end)| (&cells[run.0 as usize..end], run.1))
     }
 }
 
-/// What a merge changes in the pairs of its result with each other token.
+/// The changes of a merge to the pairs of its result with each other token.
 #[derive(Default)]
 struct Changes {
-    /// By the other token's id: its number in `changed`, or [`NONE`].
+    /// By the other token's id: its index in `changed`, or [`NONE`].
     numbers: Vec<u32>,
     changed: Vec<Change>,
-    /// New places, each with a number in `changed`.
+    /// New places, each with an index in `changed`.
     places: Vec<(u32, u32)>,
 }
 
-/// What a merge changes in one pair.
+/// The change of a merge to one pair.
 struct Change {
     /// The other token.
     id: u32,
-    /// What is added to the count, modulo 2⁶⁴: it may fall.
+    /// The change of the count, modulo 2⁶⁴: the count may fall.
     count: u64,
     /// The number of new places.
     places: usize,
 }
 
 impl Changes {
-    /// The number of the change with the token `id`.
+    /// Returns the index of the change for the token `id`.
     fn number(&mut self, id: u32) -> u32 {
         if self.numbers.len() <= id as usize {
             self.numbers.resize(id as usize + 1, NONE);
@@ -368,7 +370,7 @@ impl Changes {
         change.count = change.count.wrapping_sub(weight);
     }
 
-    /// Takes each change with its places.
+    /// Removes and returns each change with its places.
     fn take(&mut self) -> impl Iterator<Item = (Change, Vec<u32>)> + use<> {
         let changed = std::mem::take(&mut self.changed);
         let mut places: Vec<Vec<u32>> =
@@ -388,7 +390,7 @@ mod tests {
     use super::super::super::Tokenizer;
     use super::*;
 
-    /// The merges as bytes, and how often `on_token` was called.
+    /// Returns the merges as bytes, and the number of calls of `on_token`.
     fn merges(counts: &[(&'static str, u64)], vocab: usize) -> (Vec<String>, usize) {
         let bytes = Tokenizer::bytes();
         let first = (0..257).map(|id| bytes.token_bytes(id).unwrap_or_default().to_vec()).collect();
@@ -404,7 +406,7 @@ mod tests {
 
     #[test]
     fn counts_of_more_than_32_bits_decide() {
-        // Modulo 2³² "xy" would come first, and "ab" occur once.
+        // Modulo 2³², "xy" would come first, and "ab" would occur once.
         let counts = [("ab", (1 << 40) + 1), ("cd", 1 << 33), ("xy", 1 << 32), ("pq", 9)];
         assert_eq!(
             merges(&counts, 1000),
@@ -417,7 +419,7 @@ mod tests {
     fn equal_counts_go_by_ids_and_single_ones_not_at_all() {
         let counts = [("zb", 5), ("ab", 5), ("aa", 5), ("qr", 1)];
         assert_eq!(merges(&counts, 1000).0, ["a+a", "a+b", "z+b"]);
-        // Overlapping pairs are merged from the left: (aa)(aa)a, and once that is done (aa)(aa) as one.
+        // Overlapping pairs are merged from the left: (aa)(aa)a, and then (aa)(aa) as one.
         assert_eq!(merges(&[("aaaaa", 2)], 1000).0, ["a+a", "aa+a", "aa+aaa"]);
     }
 }

@@ -1,11 +1,11 @@
 //! The trainer: byte-pair encoding (Sennrich et al. 2016, <https://arxiv.org/abs/1508.07909>) over
 //! GPT-2's pieces.
 //!
-//! Each round merges the pair with the highest count over all pieces, among equals the one with the
-//! smaller (left id, right id). Ids: 0 is the end of text, then other special tokens, then the bytes in the order of
-//! their letters, then one for each merge whose result is new.
+//! Each round merges the pair with the highest count over all pieces, and among equals the one with the
+//! smaller (left id, right id). Id 0 is the end of text; then come other special tokens, the bytes in the order of
+//! their letters, and one id for each merge whose result is new.
 //!
-//! `count` turns the text, as it streams by, into counts of distinct pieces; `merge` finds the merges from them. The
+//! `count` turns a stream of text into counts of distinct pieces; `merge` finds the merges from them. The
 //! result does not depend on the order of pieces or the number of threads.
 
 mod count;
@@ -25,15 +25,15 @@ pub use count::Dropped;
 use count::{BATCH_BYTES, Counter};
 use merge::Merger;
 
-/// What a training takes besides what grows with the text, in bytes: the program, the texts of two batches, the threads'
-/// tables.
+/// The memory that training needs independent of the text's length, in bytes: the program, the texts of two batches,
+/// the threads' tables.
 const FIXED_BYTES: u64 = 128_000_000;
 
-/// Trains tokenizers: how large, with which special tokens, in how much memory.
+/// Trains tokenizers with a given size, special tokens and memory limit.
 ///
-/// The text comes as a stream of documents, of which only a few stand in memory at a time, besides a table of the
-/// distinct pieces. Where this table would exceed the memory, the rarest pieces are left out; [`Trained::dropped`]
-/// tells.
+/// The text comes as a stream of documents, of which only a few are in memory at a time, besides a table of the
+/// distinct pieces. If this table would exceed the memory limit, the rarest pieces are dropped; [`Trained::dropped`]
+/// reports them.
 ///
 /// ```
 /// use wgpt::tokenizer::TokenizerTrainer;
@@ -54,61 +54,61 @@ pub struct TokenizerTrainer {
     max_memory: u64,
 }
 
-/// How far a training is.
+/// The progress of a training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Pieces are counted: so many bytes of text so far.
+    /// Pieces are being counted; the bytes of text so far.
     Counting(u64),
-    /// Pairs are merged: so many tokens so far.
+    /// Pairs are being merged; the tokens so far.
     Merging(usize),
 }
 
-/// A tokenizer, and what it was learned from.
+/// A tokenizer, and statistics of its training.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trained {
-    /// The tokenizer. Its vocabulary is smaller than asked for if no pair occurs twice any more.
+    /// The tokenizer. Its vocabulary is smaller than requested if no pair occurs at least twice any more.
     pub tokenizer: Tokenizer,
     /// Bytes of text.
     pub bytes: u64,
-    /// Distinct pieces of at least two bytes that were learned from.
+    /// Distinct pieces of at least two bytes that were used for training.
     pub pieces: usize,
-    /// What was left out for want of memory; `None`: nothing.
+    /// The pieces that were dropped to limit memory; `None`: none were.
     pub dropped: Option<Dropped>,
 }
 
 impl TokenizerTrainer {
-    /// The memory that training takes where [`max_memory`](TokenizerTrainer::max_memory) does not say, in bytes: 4 GB
+    /// The default of [`max_memory`](TokenizerTrainer::max_memory) in bytes: 4 GB
     /// on every machine, so that the merges are the same.
     pub const MAX_MEMORY: u64 = 4_000_000_000;
-    /// The least memory that can be asked for, in bytes.
+    /// The smallest memory limit, in bytes.
     pub const LEAST_MEMORY: u64 = 256_000_000;
 
-    /// Trains to at most `vocab` ids: the end of text, the special tokens, the bytes, and merges.
+    /// Creates a trainer of at most `vocab` ids: the end of text, the special tokens, the bytes, and merges.
     pub fn new(vocab: usize) -> TokenizerTrainer {
         TokenizerTrainer { vocab, special: Vec::new(), max_memory: TokenizerTrainer::MAX_MEMORY }
     }
 
-    /// Tokens that stand for themselves, with the ids from 1 on. The text is cut where they are, the longest first, and
-    /// they are not learned from.
+    /// Sets tokens that stand for themselves, with the ids from 1 on. The text is cut at these tokens, the longest
+    /// first, and they are not used for training.
     #[must_use]
     pub fn special_tokens<T: Into<String>>(self, tokens: impl IntoIterator<Item = T>) -> Self {
         TokenizerTrainer { special: tokens.into_iter().map(Into::into).collect(), ..self }
     }
 
-    /// The memory that training may take, in bytes: that of the whole process but for documents of more than a
-    /// few megabytes, which stand in memory whole.
+    /// Sets the memory limit of training in bytes. It is for the whole process, except for documents of more than a
+    /// few megabytes, which are kept in memory whole.
     #[must_use]
     pub fn max_memory(self, bytes: u64) -> Self {
         TokenizerTrainer { max_memory: bytes, ..self }
     }
 
-    /// Trains on documents, which come one after the other; no piece goes over the end of a document.
+    /// Trains on several documents; no piece crosses the end of a document.
     ///
     /// # Errors
     ///
-    /// If the vocabulary has no room for the bytes and the special tokens, one of these is not fit to be one, or the
-    /// memory is less than [`LEAST_MEMORY`](TokenizerTrainer::LEAST_MEMORY); the first error of the documents; a
-    /// document that is not UTF-8, counted from 1, with the place of the first wrong byte.
+    /// If the vocabulary has no room for the bytes and the special tokens, a special token is invalid, or the memory
+    /// limit is less than [`LEAST_MEMORY`](TokenizerTrainer::LEAST_MEMORY); the first error of the documents; for a
+    /// document that is not UTF-8, its number counted from 1, and the place of the first wrong byte.
     pub fn train<D: AsRef<[u8]> + Send + Sync>(
         &self,
         documents: impl IntoIterator<Item = Result<D>>,
@@ -156,9 +156,9 @@ impl TokenizerTrainer {
         Ok(())
     }
 
-    /// The tokens that there are before any merge, by id.
+    /// Returns the tokens that exist before any merge, by id.
     fn first_tokens(&self) -> Vec<Vec<u8>> {
-        // A special token that is spelled in the byte alphabet is the token of these bytes, too: a file has one of a spelling.
+        // A special token spelled in the byte alphabet is also the token of these bytes: a file has one per spelling.
         let special = self.special.iter().map(|token| spelled_bytes(token));
         let bytes = alphabet::in_letter_order().map(|byte| vec![byte]);
         std::iter::once(END_OF_TEXT.into()).chain(special).chain(bytes).collect()
@@ -178,16 +178,16 @@ impl TokenizerTrainer {
         })
     }
 
-    /// What tells where long documents may be cut, so that their pieces are counted as those of the whole.
+    /// Returns the cutter for long documents; their pieces are counted as those of the whole documents.
     ///
     /// # Errors
     ///
-    /// If the special tokens are too many or too long to be looked for.
+    /// If there are too many special tokens, or they are too long.
     pub fn cutter(&self) -> Result<Cutter<'static>> {
         Ok(Cutter::of_training(AddedTokens::new(self.added_special().collect())?))
     }
 
-    /// Counts the pieces of all documents, a batch while the next one is read. Returns the bytes of text.
+    /// Counts the pieces of all documents, one batch while the next is read. Returns the bytes of text.
     fn count<D: AsRef<[u8]> + Send + Sync>(
         &self,
         mut documents: impl Iterator<Item = Result<D>>,
@@ -224,7 +224,7 @@ impl TokenizerTrainer {
     }
 }
 
-/// Documents to count together.
+/// Returns the next documents to count together.
 fn next_batch<D: AsRef<[u8]>>(documents: &mut impl Iterator<Item = Result<D>>) -> Result<Vec<D>> {
     let (mut batch, mut size) = (Vec::new(), 0);
     while size < BATCH_BYTES
@@ -236,7 +236,7 @@ fn next_batch<D: AsRef<[u8]>>(documents: &mut impl Iterator<Item = Result<D>>) -
     Ok(batch)
 }
 
-/// The texts of documents, cut at special tokens; `before` documents came before them.
+/// Returns the texts of documents, cut at special tokens; `before` is the number of earlier documents.
 fn texts<'a, D: AsRef<[u8]>>(
     documents: &'a [D],
     before: usize,
@@ -256,7 +256,7 @@ fn texts<'a, D: AsRef<[u8]>>(
     Ok(texts)
 }
 
-/// Appends what is between the special tokens of a text.
+/// Appends the text between the special tokens of a text.
 fn cut_out<'a>(text: &'a str, special: &[&str], texts: &mut Vec<&'a str>) {
     match special {
         [] => texts.push(text),
@@ -268,7 +268,7 @@ impl Tokenizer {
     /// Trains on one document to a vocabulary of `vocab` ids: the end of text, the bytes, and
     /// `vocab` - 257 merges.
     ///
-    /// A text in which no pair occurs twice any more supports no more merges: then
+    /// If no pair in the text occurs at least twice any more, no more merges are made, and
     /// [`vocab_size`](Tokenizer::vocab_size) is smaller than `vocab`.
     ///
     /// ```
@@ -286,12 +286,12 @@ impl Tokenizer {
         Tokenizer::train_documents([text], vocab)
     }
 
-    /// Trains on several documents, which come one after the other; no piece goes over the end of a
+    /// Trains on several documents; no piece crosses the end of a
     /// document.
     ///
     /// # Errors
     ///
-    /// As [`train`](Tokenizer::train); the error for text that is not UTF-8 gives the document too,
+    /// As [`train`](Tokenizer::train); the error for text that is not UTF-8 also gives the document,
     /// counted from 1.
     pub fn train_documents<D>(
         documents: impl IntoIterator<Item = D>,
@@ -305,8 +305,8 @@ impl Tokenizer {
             .map(|trained| trained.tokenizer)
     }
 
-    /// The tokenizer without merges: 257 ids, 0 for the end of text, then the bytes in the order of
-    /// their letters. It is what training gives for a vocabulary of 257.
+    /// Returns the tokenizer without merges: 257 ids, 0 for the end of text, then the bytes in the order of
+    /// their letters. It is the result of training with a vocabulary of 257.
     pub fn bytes() -> Tokenizer {
         let bytes = alphabet::in_letter_order().map(|byte| vec![byte]);
         let tokens = std::iter::once(END_OF_TEXT.as_bytes().to_vec()).chain(bytes);

@@ -1,4 +1,4 @@
-//! A plan on a device: buffers, pipelines and bind groups are made once, then it is replayed.
+//! A plan on a device: buffers, pipelines and bind groups are created once, then the plan is replayed.
 
 mod reads;
 mod timer;
@@ -25,11 +25,11 @@ use crate::error::{Error, Result, field};
 use crate::kernel::{Dims, Format, Step, StepWords, Variant, grid};
 use crate::plan::{BufferSpec, Dispatch, Plan, View};
 
-/// Bytes from one dispatch's sizes to the next: WebGPU's alignment of uniforms.
+/// The bytes from one dispatch's sizes to the next: WebGPU's alignment of uniforms.
 const DIMS_STRIDE: u64 = 256;
-/// Bytes that writes move before the device is waited for: until it has them, a second copy is held.
+/// The bytes that writes move before the host waits for the device: until then, a second copy exists.
 const WRITE_BYTES: usize = 32 << 20;
-/// Parts of dispatches in one submission, at most.
+/// The largest number of parts of dispatches in one submission.
 const SUBMIT_PARTS: usize = 2048;
 
 /// Runs a plan on a GPU.
@@ -42,17 +42,17 @@ pub struct Gpu {
     step: Buffer,
     step_group: BindGroup,
     reads: Reads,
-    /// Written since the last submission, with which the copies are given back.
+    /// The bytes written since the last submission, which releases the staging copies.
     written_bytes: usize,
 }
 
-/// What of a dispatch goes into one submission: all of it, unless it takes too long.
+/// The part of a dispatch that goes into one submission: all of it, unless it takes too long.
 struct Part {
     /// The index of the dispatch.
     dispatch: usize,
     dims: Dims,
     grid: [u32; 3],
-    /// How long it will take, roughly.
+    /// The estimated time.
     ms: f64,
 }
 
@@ -64,7 +64,7 @@ struct Prepared {
 }
 
 impl Gpu {
-    /// Makes all buffers (zeroed), pipelines and bind groups of a plan.
+    /// Creates all buffers (zeroed), pipelines and bind groups of a plan.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl Gpu {
         Gpu::taking_over(device, plan, vec![])
     }
 
-    /// [`Gpu::new`], with some buffers that another backend gave up.
+    /// Does the same as [`Gpu::new`], with some buffers that another backend gave up.
     pub(in crate::backend) fn taking_over(
         device: &Arc<GpuDevice>,
         plan: Arc<Plan>,
@@ -83,7 +83,7 @@ impl Gpu {
         Gpu::make(device, plan, Choice::Chosen(&choices), given)
     }
 
-    /// [`Gpu::new`] with the variants that `choice` means.
+    /// Does the same as [`Gpu::new`], with the variants that `choice` selects.
     ///
     /// # Errors
     ///
@@ -134,16 +134,16 @@ impl Gpu {
             let device = Arc::clone(device);
             Gpu { device, plan, buffers, parts, step, step_group, reads, written_bytes: 0 }
         })?;
-        // A cache that cannot be written costs time at the next start, and nothing else.
+        // A cache that cannot be written only costs time at the next start.
         let _ = device.pipelines().save();
         Ok(gpu)
     }
 
-    /// Waits until the device has done everything.
+    /// Waits until the device has completed all work.
     ///
     /// # Errors
     ///
-    /// If something went wrong on the device since the last read.
+    /// If a fault occurred on the device since the last read.
     pub fn wait(&mut self) -> Result<()> {
         self.device.wait()
     }
@@ -164,13 +164,13 @@ impl Gpu {
         }
     }
 
-    /// The parts of some dispatches.
+    /// Returns the parts of some dispatches.
     fn parts_of(&self, dispatches: Range<usize>) -> Range<usize> {
         let first = |dispatch| self.parts.partition_point(|p| p.part.dispatch < dispatch);
         first(dispatches.start)..first(dispatches.end)
     }
 
-    /// The end of the parts from `range.start` on that go into one submission.
+    /// Returns the end of the parts from `range.start` on that go into one submission.
     fn submission_end(&self, range: Range<usize>) -> usize {
         let (mut ms, most_ms) = (0.0, self.device.submission_ms());
         let fits = |i: &usize| {
@@ -204,17 +204,17 @@ impl Gpu {
     }
 }
 
-/// What is bound comes in vectors of 16 bytes; tensors end at such, or at what is unused.
+/// Rounds up to vectors of 16 bytes, the unit of bindings; tensors end there or are followed by unused bytes.
 fn whole_vectors(bytes: u64) -> u64 {
     bytes.next_multiple_of(16)
 }
 
-/// What is copied comes in words of 4 bytes; tensors end at such, or at what is unused.
+/// Rounds up to words of 4 bytes, the unit of copies; tensors end there or are followed by unused bytes.
 fn whole_words(bytes: u64) -> u64 {
     bytes.next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT)
 }
 
-/// The buffers of a plan, but for those that are there already.
+/// Creates the buffers of a plan, except those that were given.
 fn make_buffers(device: &GpuDevice, plan: &Plan, given: Vec<Given>) -> Vec<Buffer> {
     let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
     let mut given: HashMap<usize, Memory> =
@@ -236,14 +236,14 @@ fn make_buffers(device: &GpuDevice, plan: &Plan, given: Vec<Given>) -> Vec<Buffe
     plan.buffers.iter().enumerate().map(make).collect()
 }
 
-/// Whether a device gives the buffers of a plan that is within its limits.
+/// Whether a device can allocate the buffers of a plan that is within its limits.
 pub(in crate::backend) fn has_room(device: &GpuDevice, plan: &Plan) -> bool {
     let made = device.checked(|| make_buffers(device, plan, vec![])).is_ok();
-    // What was dropped is given back when the device has been waited for.
+    // Dropped buffers are freed once the device has been waited for.
     device.wait().is_ok() && made
 }
 
-/// Refuses what would be a grid beyond the limit of every device.
+/// Refuses a grid beyond the limit of every device.
 fn check_grids(device: &GpuDevice, plan: &Plan, variants: &[&Variant]) -> Result<()> {
     for (dispatch, variant) in plan.dispatches.iter().zip(variants) {
         let grid = (variant.grid)(&dispatch.dims, &dispatch.lens());
@@ -264,7 +264,7 @@ fn check_grids(device: &GpuDevice, plan: &Plan, variants: &[&Variant]) -> Result
     Ok(())
 }
 
-/// The parts of all dispatches: a system may reset a GPU that works for seconds, be it on one dispatch.
+/// Returns the parts of all dispatches: a system may reset a GPU that works for seconds, even on one dispatch.
 fn parts(device: &GpuDevice, plan: &Plan, variants: &[&Variant]) -> Vec<Part> {
     let of_one = |(index, (dispatch, variant)): (usize, (&Dispatch, &&Variant))| {
         let ms = device.estimate_ms(dispatch, variant);
@@ -282,7 +282,7 @@ fn parts(device: &GpuDevice, plan: &Plan, variants: &[&Variant]) -> Vec<Part> {
     plan.dispatches.iter().zip(variants).enumerate().flat_map(of_one).collect()
 }
 
-/// The sizes of every part, in one buffer.
+/// Creates one buffer with the sizes of every part.
 fn make_dims(device: &GpuDevice, parts: &[Part]) -> Buffer {
     let mut bytes = vec![0; DIMS_STRIDE as usize * parts.len().max(1)];
     for (part, slot) in parts.iter().zip(bytes.chunks_mut(DIMS_STRIDE as usize)) {
@@ -298,7 +298,7 @@ fn make_dims(device: &GpuDevice, parts: &[Part]) -> Buffer {
     buffer
 }
 
-/// Compiles what the dispatches need, on all threads, and binds their buffers.
+/// Compiles the pipelines of the dispatches, on all threads, and binds their buffers.
 fn prepare(
     device: &GpuDevice,
     plan: &Plan,
@@ -355,7 +355,7 @@ impl Backend for Gpu {
         self.write_bytes(view, bytemuck::cast_slice(data));
     }
 
-    /// Long ranges go out in several submissions: a system may reset a GPU that works on one for
+    /// Long ranges are split into several submissions: a system may reset a GPU that works on one for
     /// seconds.
     fn run(&mut self, range: Range<usize>, step: &Step) {
         self.write_step(step);

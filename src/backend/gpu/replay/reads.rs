@@ -1,4 +1,4 @@
-//! Reads under way: a ring of buffers that the host can see, each of which holds one answer at a time.
+//! Reads in progress: a ring of host-visible buffers, each of which holds one answer at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -11,38 +11,38 @@ use crate::backend::interface::{Answer, MOST_REQUESTED};
 use crate::error::Result;
 use crate::wait;
 
-/// The sizes of the ring's buffers, in bytes: several for what is read while more is in flight, such as the report of
-/// an update or drawn tokens, and one for what is read at leisure, such as parameters.
+/// The sizes of the ring's buffers, in bytes: several for reads while more work is in flight, such as the report of
+/// an update or drawn tokens, and one for large reads that are not urgent, such as parameters.
 const SLOT_BYTES: [u64; 5] = [64 << 10, 64 << 10, 64 << 10, 64 << 10, 4 * MOST_REQUESTED as u64];
 
-/// How long another thread may take to hear from a device that has done its work.
+/// How long another thread may take to run the callback of a device that has finished its work.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The ring.
 pub(super) struct Reads {
     slots: Vec<Slot>,
-    /// Reads that were begun so far.
+    /// The number of reads that were started so far.
     begun: u64,
 }
 
-/// A buffer that the host can see.
+/// A host-visible buffer.
 struct Slot {
     buffer: Buffer,
     flight: Option<Flight>,
 }
 
-/// A read that was begun and not taken.
+/// A read that was started and not yet taken.
 struct Flight {
     number: u64,
-    /// Nobody waits for it any more once it is gone.
+    /// The reader's answer; once it is dropped, nobody waits for the read.
     answer: Weak<OnceLock<Vec<u8>>>,
     submission: SubmissionIndex,
     bytes: u64,
-    /// Whether the device has called back: what was copied is there, or never will be.
+    /// Whether the device has called back: the copied data is available, or never will be.
     called: Arc<AtomicBool>,
 }
 
-/// Bytes of a buffer that are read.
+/// A range of bytes of a buffer to read.
 pub(super) struct Source<'a> {
     pub buffer: &'a Buffer,
     pub offset: u64,
@@ -50,7 +50,7 @@ pub(super) struct Source<'a> {
 }
 
 impl Reads {
-    /// Makes the buffers.
+    /// Creates the buffers.
     pub fn new(device: &GpuDevice) -> Reads {
         let make = |size| Slot {
             buffer: device.device().create_buffer(&wgpu::BufferDescriptor {
@@ -64,7 +64,7 @@ impl Reads {
         Reads { slots: SLOT_BYTES.map(make).into(), begun: 0 }
     }
 
-    /// Submits what was encoded, and after it copies of the sources; returns before the device has done it.
+    /// Submits the encoded work, followed by copies of the sources; returns before the device has finished.
     pub fn begin(
         &mut self,
         device: &GpuDevice,
@@ -102,11 +102,11 @@ impl Reads {
         flight.is_none_or(|flight| flight.called.load(Ordering::Acquire))
     }
 
-    /// Shows an answer's bytes; waits for them.
+    /// Waits for an answer and passes its bytes on.
     ///
     /// # Errors
     ///
-    /// If the device is lost, or something went wrong on it since the last read.
+    /// If the device is lost, or a fault occurred on it since the last read.
     pub fn take(
         &mut self,
         device: &GpuDevice,
@@ -120,14 +120,14 @@ impl Reads {
         }
     }
 
-    /// The slot of a read.
+    /// Returns the slot of a read.
     fn flight(&self, answer: &Answer) -> Option<usize> {
         let is_it = |flight: &Flight| std::ptr::eq(flight.answer.as_ptr(), Arc::as_ptr(answer));
         self.slots.iter().position(|slot| slot.flight.as_ref().is_some_and(is_it))
     }
 
-    /// A slot of the smallest size that has room. Where all of them are taken, the oldest read makes room: it is waited
-    /// for, and kept by the host.
+    /// Returns a slot of the smallest size that is large enough. If all of them are in use, the oldest read is waited
+    /// for, and its answer is kept on the host.
     fn slot_for(&mut self, device: &GpuDevice, bytes: u64) -> usize {
         let size = SLOT_BYTES.into_iter().filter(|size| *size >= bytes).min();
         let size = size.expect("a read that fits the largest slot");
@@ -152,15 +152,15 @@ impl Reads {
         index
     }
 
-    /// Waits for the read of a slot, shows its bytes, and frees the slot.
+    /// Waits for the read of a slot, passes its bytes to `seen`, and frees the slot.
     fn land(&mut self, device: &GpuDevice, index: usize, seen: impl FnOnce(&[u8])) -> Result<()> {
         let Slot { buffer, flight } = &mut self.slots[index];
         let flight = flight.take().expect("a read is under way in this slot");
         let called = || flight.called.load(Ordering::Acquire);
-        // Where several threads wait for a device, it may be another one that it calls back.
+        // If several threads wait for a device, the callback may run on another one.
         let waited = device.wait_for(flight.submission).map(|()| wait::until(called, PATIENCE));
         if !called() {
-            // It never will be: what was begun is given up, so that the slot is free.
+            // The callback will never run: the mapping is cancelled, so that the slot is free.
             buffer.unmap();
             return waited.and(Err(device.error("what was read did not arrive")));
         }

@@ -1,4 +1,4 @@
-//! How long dispatches take: by the device's clock where it has one, else by the host's.
+//! The time that dispatches take: by the device's clock if it has one, otherwise by the host's.
 
 use std::ops::Range;
 
@@ -10,13 +10,13 @@ use crate::clock::Stopwatch;
 use crate::error::Result;
 use crate::kernel::Step;
 
-/// Parts of dispatches that are timed in one submission: two of the 4096 queries of a set for each.
+/// The number of parts of dispatches that are timed in one submission: each uses two of the 4096 queries of a set.
 const TIMED_PARTS: usize = 2048;
-/// Bytes of a time.
+/// The bytes of a timestamp.
 const TICKS_BYTES: u64 = wgpu::QUERY_SIZE as u64;
 
 impl Gpu {
-    /// Runs parts of dispatches and appends to `times_ms` how long each took.
+    /// Runs parts of dispatches and appends to `times_ms` the time that each took.
     pub(super) fn time(
         &mut self,
         range: Range<usize>,
@@ -47,7 +47,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// A pass for each part, since every device has clocks at the ends of a pass, few within.
+    /// Uses a pass per part, since every device has timestamps at the ends of a pass, but few within a pass.
     fn time_submission(&mut self, range: Range<usize>, times_ms: &mut Vec<f64>) -> Result<()> {
         let device = self.device.device();
         let count = 2 * range.len() as u32;
