@@ -23,7 +23,7 @@ const LONGEST_VALUE_BYTES: usize = 256 << 20;
 const LINES: [&str; 2] = ["jsonl", "ndjson"];
 
 /// The expected format, for hints.
-const WANTED: &str = "a JSON file has an object a line, or one array of objects or of strings, or one object; each object with \
+const WANTED: &str = "a JSON file has one object per line, or one array of objects or of strings, or one object; each object with \
                       a string \"text\"; to train on the JSON itself, end its name in .txt";
 
 /// Whether a file is read as JSON, judged by the ending of its name.

@@ -97,7 +97,7 @@ pub fn read_questions(file: impl BufRead, name: &str) -> Result<Vec<Question>> {
     }
     if questions.is_empty() {
         return Err(Error::input(format!("{name} has no questions"))
-            .hint("give a .jsonl file with a question a line"));
+            .hint("give a .jsonl file with one question per line"));
     }
     Ok(questions)
 }

@@ -785,7 +785,7 @@ fn tokenizers_are_described_and_converted() {
     run(&[&train[..], &["--special=<|user|>"]].concat());
     let show = ["tokenizer", "info", "data.txt", "--tokenizer=tok", "--show=!\u{e9}<|user|>!"];
     run(&show).stdout(
-        predicate::str::contains("bytes a token")
+        predicate::str::contains("bytes per token")
             .and(predicate::str::ends_with("!|\u{e9}|<|user|>|!\n")),
     );
     let info = json(wgpt(folder.path()).args(show).arg("--json"));

@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
     output::line(&format!("longest tokens  {}", longest.join(" ")));
     if let Some(measured) = measured {
         output::line(&format!(
-            "bytes a token   {:.2} ({} bytes, {} tokens)",
+            "bytes per token {:.2} ({} bytes, {} tokens)",
             measured.bytes_per_token(),
             number::thousands(measured.bytes),
             number::thousands(measured.tokens)
