@@ -30,6 +30,21 @@ pub fn set_running(running: Running) {
     replace(running);
 }
 
+/// Makes SIGUSR1 stop a trainer by its flag, as Ctrl-C does, where the system has that signal: batch systems send it
+/// when a job's time is about to end.
+///
+/// # Errors
+///
+/// If the system refuses.
+pub fn stop_by_signal(flag: &Arc<AtomicBool>) -> Result<()> {
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(flag))
+        .map_err(|e| Error::input(format!("listening for SIGUSR1: {e}")))?;
+    #[cfg(not(unix))]
+    let _ = flag;
+    Ok(())
+}
+
 /// Makes Ctrl-C finish the current step. Pressed again, or when there is no work to stop, it ends the program at once.
 /// The files on the disk are whole at any moment.
 ///

@@ -12,6 +12,7 @@ mod flags;
 mod generate;
 mod grad_check;
 mod interrupt;
+mod launch;
 mod number;
 mod options;
 mod outcome;
@@ -64,6 +65,7 @@ enum Command {
     Generate(generate::Args),
     Eval(eval::Args),
     Export(export::Args),
+    Launch(launch::Args),
     Plan(plan::Args),
     Bench(bench::Args),
     Tokenizer(tokenizer::Args),
@@ -146,6 +148,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Generate(args) => generate::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Export(args) => export::run(args),
+        Command::Launch(args) => launch::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),

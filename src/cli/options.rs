@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{self, DeviceChoice};
 use wgpt::checkpoint::{has_adapters, is_adapter, newest_run};
-use wgpt::config::{Precision, Recompute, SIZES};
+use wgpt::config::{Precision, Recompute, SIZES, Sum};
 use wgpt::error::Kind;
 use wgpt::finetune::Lora;
 use wgpt::fit::{largest_batch, least_recompute};
@@ -242,6 +242,26 @@ impl FineTuneArgs {
             }
         });
         FineTune { freeze: self.freeze.clone(), train_only: self.train_only.clone(), lora }
+    }
+}
+
+/// How the batches of an update are shared out and added.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SumArgs {
+    /// Batches per update, of all ranks together [default: one per rank]
+    #[arg(long, value_name = "N")]
+    grad_accum: Option<usize>,
+    /// Add the gradients of an update's batches in this order: fast (in place), or exact (along a tree, for the same bits on
+    /// any number of ranks) [default: fast on one rank; several always add exactly]
+    #[arg(long, value_name = "ORDER", value_enum, hide_possible_values = true)]
+    sum: Option<Sum>,
+}
+
+impl SumArgs {
+    /// Returns the settings for this many ranks.
+    pub fn of(&self, ranks: usize, train: TrainConfig) -> TrainConfig {
+        let sum = self.sum.unwrap_or(if ranks > 1 { Sum::Exact } else { Sum::Fast });
+        TrainConfig { grad_accum: self.grad_accum.unwrap_or(ranks), sum, ranks, ..train }
     }
 }
 

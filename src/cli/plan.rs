@@ -10,7 +10,7 @@ use wgpt::{GptConfig, Result, TrainConfig};
 
 use super::options::{
     BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, NamedLimits, PrecisionArgs, RecomputeArgs,
-    check_shape, device_name, with_default,
+    SumArgs, check_shape, device_name, with_default,
 };
 use super::outcome::Outcome;
 use super::{number, output};
@@ -19,6 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   wgpt plan --size gpt2 --batch-size 4 --seq-len 512
   wgpt plan --size gpt2 --freeze 'h.[0-7].*'             what freezing the lower blocks saves
+  wgpt plan --size gpt2 --ranks 4 --grad-accum 16        what one of four ranks takes
   wgpt plan --size gpt2 --limits webgpu                  on a device with WebGPU's default limits
   wgpt plan --layers 1 --embd 16 --heads 2 --dispatches  every kernel, in order, with its buffers
   wgpt plan --size gpt2-xl --generation --json";
@@ -35,6 +36,12 @@ pub struct Args {
     /// Update parameters by adamw, adam or sgd
     #[arg(long, value_name = "OPTIMIZER", default_value = "adamw", hide_possible_values = true)]
     optimizer: Optimizer,
+    #[command(flatten)]
+    sum: SumArgs,
+    /// Plan for one of N ranks that train together
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    ranks: u32,
     /// Plan for training with dropout
     #[arg(long)]
     dropout: bool,
@@ -43,7 +50,7 @@ pub struct Args {
     #[command(flatten)]
     recompute: RecomputeArgs,
     /// Plan for generation only, without training
-    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute", "freeze", "train_only", "lora_rank"])]
+    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute", "grad_accum", "sum", "ranks", "freeze", "train_only", "lora_rank"])]
     generation: bool,
     /// List every dispatch of every phase
     #[arg(long)]
@@ -142,15 +149,17 @@ impl Args {
         let train = TrainConfig::for_model(config);
         let batch = self.batch_size.map_or(train.batch_size, |size| size.or(train.batch_size));
         let seq = self.seq_len.or(train.seq_len).unwrap_or(config.n_positions);
-        let (batch, seq) = check_shape(batch, seq, config)?;
-        Ok(Uses {
-            batch,
-            seq,
-            training: Some(self.optimizer),
-            dropout: self.dropout,
-            generation: Some(1),
-            ..Uses::default()
-        })
+        let (batch_size, seq) = check_shape(batch, seq, config)?;
+        let ranks = self.ranks as usize;
+        let train = TrainConfig {
+            batch_size,
+            seq_len: Some(seq),
+            optimizer: self.optimizer,
+            dropout: if self.dropout { 0.1 } else { 0.0 },
+            ..self.sum.of(ranks, train)
+        };
+        train.validate(config)?;
+        Ok(Uses::training(&train, config))
     }
 }
 

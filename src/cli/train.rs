@@ -8,19 +8,20 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::parser::ValueSource;
 use wgpt::backend::Device;
 use wgpt::checkpoint;
-use wgpt::config::{Optimizer, Sum};
+use wgpt::config::Optimizer;
 use wgpt::dist::World;
 use wgpt::fit::Programs;
 use wgpt::model::{Uses, check_finetune};
 use wgpt::train::{self, Resumed, RunSettings, TokenizerChoice};
 use wgpt::{
-    Error, GenerateOptions, Gpt, GptConfig, Result, Summary, Tokenizer, TrainConfig, Trainer,
+    Error, Event, GenerateOptions, Gpt, GptConfig, Result, Summary, Tokenizer, TrainConfig, Trainer,
 };
 
 use super::interrupt::{self, Running, set_running};
+use super::launch::status::{Status, watched};
 use super::options::{
-    BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, PrecisionArgs, RecomputeArgs, ValTokens,
-    find_model, open, resolve,
+    BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, PrecisionArgs, RecomputeArgs, SumArgs,
+    ValTokens, find_model, open, resolve,
 };
 use super::outcome::Outcome;
 use super::profile::{self, ProfileArgs};
@@ -100,13 +101,8 @@ struct StepArgs {
     /// Tokens per sequence [default: the model's context]
     #[arg(long, value_name = "N")]
     seq_len: Option<usize>,
-    /// Batches per update, of all ranks together [default: one per rank]
-    #[arg(long, value_name = "N")]
-    grad_accum: Option<usize>,
-    /// Add the batches of an update in this order: fast (in place) or exact (along a tree, for the same bits on any number
-    /// of ranks) [default: fast on one rank, always exact on several]
-    #[arg(long, value_name = "ORDER", value_enum, hide_possible_values = true)]
-    sum: Option<Sum>,
+    #[command(flatten)]
+    sum: SumArgs,
     /// Highest learning rate; with --init about 3e-5, with --lora-rank about 3e-4 [default: 0.4 / the width, 6e-4 for gpt2]
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
@@ -164,9 +160,6 @@ impl StepArgs {
             max_iters: self.max_iters,
             batch_size: self.batch_size.or(default.batch_size),
             seq_len: self.seq_len.or(default.seq_len),
-            grad_accum: self.grad_accum.unwrap_or(ranks),
-            sum: self.sum.unwrap_or(if ranks > 1 { Sum::Exact } else { Sum::Fast }),
-            ranks,
             learning_rate: self.lr.unwrap_or(default.learning_rate),
             min_learning_rate: self.min_lr.or(default.min_learning_rate),
             warmup: self.warmup.or(default.warmup),
@@ -184,7 +177,7 @@ impl StepArgs {
             keep: self.keep,
             optimizer: self.optimizer,
             out: Some(out),
-            ..default
+            ..self.sum.of(ranks, default)
         }
     }
 }
@@ -332,31 +325,49 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     let ranks = Ranks::begin()?;
     let world = ranks.world();
     let several = world.size() > 1;
+    let status = Status::begin(world.rank());
+    let world = watched(world, status.as_ref());
     let result = match world.rank() {
-        0 => run_first(args, threads, world),
-        _ => run_other(args, world),
+        0 => run_first(args, threads, world, status.as_deref()),
+        _ => run_other(args, world, status.as_deref()),
     };
     if several && let Err(error) = result {
         // The other ranks must not be waited for: the launcher ends them.
         output::error(&error);
         std::process::exit(1);
     }
+    if let (Ok(_), Some(status)) = (&result, &status) {
+        status.end();
+    }
     ranks.end();
     result
 }
 
 /// Trains as a rank that is not the first: it shows nothing and writes nothing.
-fn run_other(args: &Args, world: Box<dyn World>) -> Result<Outcome> {
+fn run_other(args: &Args, world: Box<dyn World>, status: Option<&Status>) -> Result<Outcome> {
     interrupt::catch()?;
     let device = |_: &TrainConfig| open(ranks::device(args.device.device));
     let Some(mut trainer) = train::join(world, device)? else { return Ok(Outcome::Good) };
+    interrupt::stop_by_signal(&trainer.stop_flag())?;
     set_running(Running::Training(trainer.stop_flag()));
-    trainer.run(&mut |_| {})?;
+    trainer.run(&mut |event| note(status, event))?;
     Ok(Outcome::Good)
 }
 
+/// Tells `wgpt launch` of an event, if it started this rank.
+fn note(status: Option<&Status>, event: &Event) {
+    if let Some(status) = status {
+        status.note(event);
+    }
+}
+
 /// Trains as the first rank, or as the only one.
-fn run_first(args: &Args, threads: Option<usize>, mut world: Box<dyn World>) -> Result<Outcome> {
+fn run_first(
+    args: &Args,
+    threads: Option<usize>,
+    mut world: Box<dyn World>,
+    status: Option<&Status>,
+) -> Result<Outcome> {
     interrupt::catch()?;
     let mut progress = Progress::new();
     let opened = open_run(args, threads, world.size(), &mut progress);
@@ -375,8 +386,12 @@ fn run_first(args: &Args, threads: Option<usize>, mut world: Box<dyn World>) -> 
     if args.profile.profile {
         trainer.begin_profile(PROFILED);
     }
+    interrupt::stop_by_signal(&trainer.stop_flag())?;
     set_running(Running::Training(trainer.stop_flag()));
-    let result = trainer.run(&mut |event| progress.show(event));
+    let result = trainer.run(&mut |event| {
+        progress.show(event);
+        note(status, event);
+    });
     set_running(Running::Nothing);
     progress.end();
     let summary = result?;

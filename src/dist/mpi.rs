@@ -36,7 +36,7 @@ impl Session {
 
     /// All ranks.
     pub fn world(&self) -> Box<dyn World> {
-        Box::new(Ranks { comm: self.universe.world() })
+        Box::new(Ranks)
     }
 
     /// Ends MPI, once all ranks are here.
@@ -45,9 +45,12 @@ impl Session {
     }
 }
 
-/// The ranks of MPI's first communicator. An error of MPI itself ends the process: that is its default.
-struct Ranks {
-    comm: SimpleCommunicator,
+/// The ranks of MPI's first communicator, which a thread has to ask for. An error of MPI itself ends the process: that is
+/// its default.
+struct Ranks;
+
+fn all_ranks() -> SimpleCommunicator {
+    SimpleCommunicator::world()
 }
 
 /// Where pieces of these lengths begin, one after the other.
@@ -62,20 +65,20 @@ fn count(len: usize) -> Count {
 
 impl World for Ranks {
     fn rank(&self) -> usize {
-        self.comm.rank() as usize
+        all_ranks().rank() as usize
     }
 
     fn size(&self) -> usize {
-        self.comm.size() as usize
+        all_ranks().size() as usize
     }
 
     fn gather(&mut self, own: &[u64]) -> Result<Vec<Vec<u64>>> {
         let mut lens = vec![0; self.size()];
-        self.comm.all_gather_into(&count(own.len()), &mut lens[..]);
+        all_ranks().all_gather_into(&count(own.len()), &mut lens[..]);
         let starts = starts(&lens);
         let mut all = vec![0_u64; lens.iter().map(|len| *len as usize).sum()];
         let mut parts = PartitionMut::new(&mut all[..], &lens[..], &starts[..]);
-        self.comm.all_gather_varcount_into(own, &mut parts);
+        all_ranks().all_gather_varcount_into(own, &mut parts);
         let part =
             |(start, len): (&Count, &Count)| all[*start as usize..][..*len as usize].to_vec();
         Ok(starts.iter().zip(&lens).map(part).collect())
@@ -89,13 +92,14 @@ impl World for Ranks {
         let mut numbers = vec![0.0_f32; lens.iter().sum()];
         let from = Partition::new(&out[..], &sent[..], &sent_starts[..]);
         let mut to = PartitionMut::new(&mut numbers[..], &got[..], &got_starts[..]);
-        self.comm.all_to_all_varcount_into(&from, &mut to);
+        all_ranks().all_to_all_varcount_into(&from, &mut to);
         let part = |(start, len): (&Count, &usize)| numbers[*start as usize..][..*len].to_vec();
         Ok(got_starts.iter().zip(lens).map(part).collect())
     }
 
     fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
-        let root = self.comm.process_at_rank(0);
+        let all = all_ranks();
+        let root = all.process_at_rank(0);
         let mut len = bytes.len() as u64;
         root.broadcast_into(&mut len);
         bytes.resize(len as usize, 0);

@@ -14,15 +14,19 @@ const PIECE: usize = 1 << 18;
 /// go through the ranks in pieces: each piece has an owner, to which all ranks send their nodes of it; the owner adds them
 /// in the tree's order and sends the sum to all. So the bits of the sum follow from `n` alone.
 ///
+/// Returns the first rank that sent a number which is not finite, as far as this rank has seen: it sees the pieces that it
+/// owns.
+///
 /// # Errors
 ///
 /// If a device is lost, or a rank is gone.
-pub fn add_up(engine: &mut Engine, world: &mut dyn World, n: usize) -> Result<()> {
+pub fn add_up(engine: &mut Engine, world: &mut dyn World, n: usize) -> Result<Option<usize>> {
     let (rank, size) = (world.rank(), world.size());
     if size == 1 {
         engine.join_rest();
-        return Ok(());
+        return Ok(None);
     }
+    let mut broken = None;
     let nodes: Vec<Vec<Node>> =
         (0..size).map(|rank| nodes_of(tree::share(n, rank, size))).collect();
     let mut piece = vec![];
@@ -43,13 +47,16 @@ pub fn add_up(engine: &mut Engine, world: &mut dyn World, n: usize) -> Result<()
             0 => vec![],
             len => add(n, &nodes, &got, len),
         };
+        if broken.is_none() && !own.iter().all(|x| x.is_finite()) {
+            broken = got.iter().position(|sent| !sent.iter().all(|x| x.is_finite()));
+        }
         let lens: Vec<usize> = (0..size).map(len_of).collect();
         let sums = world.exchange(&vec![own; size], &lens)?;
         for (sum, &(view, start, _)) in sums.iter().zip(round) {
             engine.write_summed(view, start, sum);
         }
     }
-    Ok(())
+    Ok(broken)
 }
 
 /// The complete nodes of a range of micro-batches.

@@ -6,7 +6,7 @@ use crate::error::Result;
 ///
 /// Every method is collective: it returns on a rank when all ranks that it needs have called it. An error means that
 /// another rank is gone; the others learn of it from whoever started them.
-pub trait World {
+pub trait World: Send {
     /// The number of this rank, from 0.
     fn rank(&self) -> usize;
 

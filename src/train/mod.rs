@@ -80,6 +80,8 @@ pub struct Trainer {
     unreported: VecDeque<Made>,
     /// The ranks that train together.
     world: Box<dyn World>,
+    /// The last rank whose gradient was not finite, where there are several.
+    broken: Option<usize>,
 }
 
 /// An update that was submitted to the device.
@@ -186,6 +188,7 @@ impl Trainer {
             profiling: Profiling::default(),
             unreported: VecDeque::new(),
             world: Box::new(Alone),
+            broken: None,
             config,
         })
     }
@@ -263,8 +266,12 @@ impl Trainer {
 
     /// Whether a rank was told to stop: all of them then stop, after the same update.
     fn agree_to_stop(&mut self) -> Result<bool> {
-        let flags = self.world.gather(&[u64::from(self.stopped())])?;
-        Ok(flags.iter().any(|flag| *flag != [0]))
+        let broken = self.broken.map_or(0, |rank| rank as u64 + 1);
+        let all = self.world.gather(&[u64::from(self.stopped()), broken])?;
+        // Those who have seen it tell all.
+        let broken = all.iter().map(|words| words[1]).max().unwrap_or(0);
+        self.broken = broken.checked_sub(1).map(|rank| rank as usize);
+        Ok(all.iter().any(|words| words[0] == 1))
     }
 
     /// One update, and what is due after it.
@@ -446,7 +453,7 @@ impl Trainer {
             return Ok(false);
         }
         engine.train_micro_batches(share, all as usize, batch, &mut fill, step)?;
-        dist::add_up(engine, world, config.grad_accum)?;
+        self.broken = dist::add_up(engine, world, config.grad_accum)?.or(self.broken);
         engine.update(&step);
         Ok(true)
     }
@@ -458,8 +465,9 @@ impl Trainer {
             return Ok(());
         }
         let what = if update.loss.is_finite() { "gradient" } else { "loss" };
+        let place = self.broken.map_or(String::new(), |rank| format!(" on rank {rank}"));
         Err(self.diverged(&format!(
-            "the {what} was not finite in {skipped} updates in a row, up to step {step}; the parameters are as before them"
+            "the {what} was not finite{place} in {skipped} updates in a row, up to step {step}; the parameters are as before them"
         )))
     }
 

@@ -317,7 +317,12 @@ fn a_run_that_diverges_is_no_success() {
 
 /// Starts the program, presses Ctrl-C once its stderr says `word`, and returns its exit code, stdout and stderr.
 #[cfg(unix)]
-fn interrupted(folder: &Path, arguments: &[&str], word: &str) -> (Option<i32>, String, String) {
+fn interrupted(
+    folder: &Path,
+    arguments: &[&str],
+    word: &str,
+    signal: &str,
+) -> (Option<i32>, String, String) {
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
     let mut child = Command::new(assert_cmd::cargo::cargo_bin("wgpt"))
@@ -331,7 +336,7 @@ fn interrupted(folder: &Path, arguments: &[&str], word: &str) -> (Option<i32>, S
     for line in BufReader::new(child.stderr.take().expect("a pipe")).lines() {
         let line = line.expect("it is text");
         if line.contains(word) && !logs.contains(word) {
-            let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+            let signal = Command::new("kill").args([signal, &child.id().to_string()]).status();
             assert!(signal.expect("there is kill").success());
         }
         logs += &(line + "\n");
@@ -349,14 +354,17 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     let tiny: Vec<&str> =
         TINY.iter().copied().filter(|o| !o.contains("iters") && !o.contains("every")).collect();
     let arguments = [&train[..], &tiny, &endless].concat();
-    let (code, printed, logs) = interrupted(folder.path(), &arguments, "step 10/");
+    let (code, printed, logs) = interrupted(folder.path(), &arguments, "step 10/", "-INT");
     assert_eq!(code, Some(0), "{logs}");
     assert!(logs.contains("stopping after this step"), "{logs}");
     assert!(printed.contains("wgpt train --resume run"), "{printed}");
     assert!(folder.path().join("run/model.safetensors").is_file());
     let resume = ["train", "--resume=run"];
-    let (code, printed, logs) = interrupted(folder.path(), &resume, "going on after update");
-    assert!(code == Some(0) && printed.contains("everything is saved"), "{printed}{logs}");
+    for signal in ["-INT", "-TERM", "-USR1"] {
+        let (code, printed, logs) =
+            interrupted(folder.path(), &resume, "going on after update", signal);
+        assert!(code == Some(0) && printed.contains("everything is saved"), "{printed}{logs}");
+    }
 
     // A run goes on where it was: on the device of run.json.
     let settings = folder.path().join("run/run.json");
@@ -372,7 +380,7 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
 fn ctrl_c_before_the_first_update_says_how_to_go_on() {
     let folder = folder();
     let arguments = ["train", "--device=cpu", "--out=run"];
-    let (code, _, logs) = interrupted(folder.path(), &arguments, "training a tokenizer");
+    let (code, _, logs) = interrupted(folder.path(), &arguments, "training a tokenizer", "-INT");
     assert_eq!(code, Some(130), "{logs}");
     assert!(logs.contains("wgpt train --resume run"), "{logs}");
 }

@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Trains on several ranks under MPI, on this machine's cores, and compares: any number of ranks must write the same bytes.
+#
+#   scripts/mpi.sh      builds wgpt with the feature `mpi` (where Open MPI is missing and apt is there, it is installed
+#                       first), then tests it; takes about 5 minutes, most of them for the build
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if ! command -v mpirun >/dev/null || ! command -v mpicc >/dev/null || ! compgen -G "/usr/lib/*/libclang*.so*" >/dev/null; then
+    if ! command -v apt-get >/dev/null; then
+        echo "no Open MPI found: install it and libclang, then run this again" >&2
+        exit 75
+    fi
+    sudo=""
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    $sudo apt-get update -qq
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        openmpi-bin libopenmpi-dev libclang-dev >/dev/null
+fi
+
+cargo clippy --features mpi -- -D warnings
+cargo build --features mpi
+wgpt=$PWD/target/debug/wgpt
+
+# Containers often run as root; there are more ranks than cores, and ranks that wait must leave the cores to others.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+on_ranks() {
+    local ranks=$1
+    shift
+    timeout 120 mpirun --oversubscribe --mca mpi_yield_when_idle 1 -n "$ranks" "$wgpt" "$@"
+}
+
+place=$(mktemp -d)
+trap 'rm -rf "$place"' EXIT
+cd "$place"
+
+failed() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+# The processes of a run's ranks.
+ranks_of() {
+    pgrep -f -- "^$wgpt train .*--out $1$"
+}
+
+# Waits for a run's first saves.
+until_saved() {
+    for _ in $(seq 2000); do
+        [ "$(ls "$1/checkpoints" 2>/dev/null | wc -l)" -lt 2 ] || return 0
+        sleep 0.02
+    done
+    failed "$1 saved nothing"
+}
+
+# What a run writes, less what tells the time.
+written() {
+    (cd "$1" && find . -name '*.safetensors' -o -name 'tokenizer*.json' -o -name 'tokens.bin' | LC_ALL=C sort | xargs sha256sum)
+}
+
+same() {
+    diff <(written "$1") <(written "$2") >&2 || failed "$3"
+    echo "ok: $3"
+}
+
+settings=(--data stories --tokenizer bytes --layers 2 --heads 2 --embd 16 --context 32 --batch-size 2 --sum exact
+    --save-every 4 --eval-every 5 --eval-iters 3 --val-tokens 500 --log-every 1 --dropout 0.1 --device cpu)
+
+"$wgpt" train "${settings[@]}" --grad-accum 4 --max-iters 12 --out alone 2>/dev/null >/dev/null
+for ranks in 1 2 3 4; do
+    on_ranks $ranks train "${settings[@]}" --grad-accum 4 --max-iters 12 --out "on-$ranks" >/dev/null 2>log || { cat log; failed "$ranks ranks"; }
+    same "on-$ranks" alone "$ranks ranks write the bytes of one"
+done
+
+# By default each rank has one micro-batch.
+on_ranks 2 train "${settings[@]}" --max-iters 12 --out default >/dev/null 2>log || { cat log; failed "the default"; }
+"$wgpt" train "${settings[@]}" --grad-accum 2 --max-iters 12 --out two >/dev/null 2>&1
+same default two "a micro-batch per rank is the default"
+
+# A run that is killed goes on with another number of ranks.
+on_ranks 3 train "${settings[@]}" --grad-accum 4 --max-iters 400 --out killed >/dev/null 2>log &
+shell=$!
+until_saved killed
+kill -9 "$(ranks_of killed | tail -1)"
+wait "$shell" && failed "a run without one of its ranks ended as if nothing had been" || true
+on_ranks 2 train --resume killed >/dev/null 2>log || { cat log; failed "the resumed run"; }
+"$wgpt" train "${settings[@]}" --grad-accum 4 --max-iters 400 --out whole >/dev/null 2>&1
+same killed whole "a run of 3 ranks that was killed goes on with 2, to the bytes of the undisturbed one"
+
+# SIGUSR1 to mpirun stops all ranks after the same update, which is saved.
+on_ranks 2 train "${settings[@]}" --grad-accum 4 --max-iters 1000000 --out stopped >said 2>log &
+shell=$!
+for _ in $(seq 400); do
+    grep -q "step 3/" log && break
+    sleep 0.05
+done
+kill -USR1 "$(pgrep -f -- "^mpirun .*--out stopped$")"
+wait "$shell" || { cat log; failed "a run that was told to stop"; }
+grep -q "everything is saved" said || { cat said log; failed "the message of a run that was told to stop"; }
+echo "ok: SIGUSR1 stops all ranks"
+
+# The launcher starts a run again whose rank has died or hangs, to the same bytes, and leaves no process behind.
+starter="mpirun --oversubscribe --mca mpi_yield_when_idle 1"
+launch() {
+    timeout 120 "$wgpt" launch -n 3 --starter "$starter" "$@" -- train "${settings[@]}" --grad-accum 4 --max-iters 400 --out "$out"
+}
+for fault in KILL STOP; do
+    out=launched-$fault
+    launch --rank-timeout 3 >/dev/null 2>log &
+    shell=$!
+    until_saved $out
+    kill -$fault "$(ranks_of $out | shuf -n 1)"
+    wait "$shell" || { cat log; failed "a launched run after SIG$fault"; }
+    grep -q "^rank [0-2] on .* going on from the last save" log || { cat log; failed "the message that names the rank"; }
+    same $out whole "a launched run goes on after SIG$fault of a rank ($(grep -o "^rank [0-2]" log))"
+done
+out=launched-stopped
+launch >said 2>log &
+shell=$!
+until_saved $out
+kill -TERM "$(pgrep -f -- "^$wgpt launch .*--out $out$")"
+wait "$shell" || { cat log; failed "a launched run that was told to stop"; }
+grep -q "everything is saved" said || { cat said log; failed "the save of a launched run that was told to stop"; }
+echo "ok: SIGTERM stops a launched run after a save"
+if pgrep -f -- "$wgpt train" >/dev/null; then
+    failed "a process was left behind"
+fi
+
+# What cannot be is refused, on every rank, with a message.
+on_ranks 3 train "${settings[@]}" --grad-accum 2 --max-iters 12 --out few >/dev/null 2>log && failed "fewer micro-batches than ranks" || true
+grep -q "must be at least the number of ranks, 3" log || { cat log; failed "the message about too few micro-batches"; }
+[ ! -e few ] || failed "a run that was refused left a folder"
+echo "ok: fewer micro-batches than ranks are refused"
