@@ -138,9 +138,9 @@ fn run(cli: &Cli) -> Result<Outcome> {
         (Command::Train(args), None) => args.threads_of_resumed(),
         (_, threads) => threads.map(usize::from),
     };
-    let threads = threads.or_else(ranks::threads);
     // The whole command runs inside the pool, on a thread with as much stack as the first one has.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
+    let pool =
+        rayon::ThreadPoolBuilder::new().num_threads(threads.or_else(ranks::threads).unwrap_or(0));
     let pool = pool.stack_size(8 << 20).build();
     let pool = pool.map_err(|error| Error::input(format!("starting threads: {error}")))?;
     pool.install(|| match &cli.command {

@@ -260,7 +260,7 @@ pub struct SumArgs {
 impl SumArgs {
     /// Returns the settings for this many ranks.
     pub fn of(&self, ranks: usize, train: TrainConfig) -> TrainConfig {
-        let sum = self.sum.unwrap_or(if ranks > 1 { Sum::Exact } else { Sum::Fast });
+        let sum = if ranks > 1 { Sum::Exact } else { self.sum.unwrap_or_default() };
         TrainConfig { grad_accum: self.grad_accum.unwrap_or(ranks), sum, ranks, ..train }
     }
 }

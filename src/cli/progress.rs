@@ -104,6 +104,7 @@ impl Progress {
                 let best = if *best { ", the best so far" } else { "" };
                 self.say(&format!("step {step}: validation loss {val_loss:.4} ({what}{best})"));
             }
+            Event::Saving { .. } => {}
             Event::Saved { step, path } => {
                 if !self.terminal {
                     self.say(&format!("step {step}: saved {}", output::path(path)));

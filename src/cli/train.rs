@@ -1,6 +1,8 @@
 //! `wgpt train`: trains a model, shows its progress, and reports where it is and what to do next.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ArgMatches;
@@ -325,33 +327,56 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     let ranks = Ranks::begin()?;
     let world = ranks.world();
     let several = world.size() > 1;
-    let status = Status::begin(world.rank());
+    let status = Status::begin(world.rank())?;
+    // A signal that comes before there is a trainer must not end the process.
+    let told = Arc::new(AtomicBool::new(false));
+    interrupt::stop_by_signal(&told)?;
     let world = watched(world, status.as_ref());
     let result = match world.rank() {
-        0 => run_first(args, threads, world, status.as_deref()),
-        _ => run_other(args, world, status.as_deref()),
+        0 => run_first(args, threads, world, &told, status.as_deref()),
+        _ => run_other(args, world, &told, status.as_deref()),
     };
     if several && let Err(error) = result {
         // The other ranks must not be waited for: the launcher ends them.
         output::error(&error);
+        if let Some(status) = status {
+            status.end(true);
+        }
         std::process::exit(1);
     }
     if let (Ok(_), Some(status)) = (&result, &status) {
-        status.end();
+        status.end(false);
     }
     ranks.end();
     result
 }
 
 /// Trains as a rank that is not the first: it shows nothing and writes nothing.
-fn run_other(args: &Args, world: Box<dyn World>, status: Option<&Status>) -> Result<Outcome> {
+fn run_other(
+    args: &Args,
+    world: Box<dyn World>,
+    told: &AtomicBool,
+    status: Option<&Status>,
+) -> Result<Outcome> {
     interrupt::catch()?;
-    let device = |_: &TrainConfig| open(ranks::device(args.device.device));
+    // A run that goes on keeps to the kind of device that it has.
+    let device = |first_on_cpu| match args.resume.is_some() && first_on_cpu {
+        true => Ok(Device::Cpu),
+        false => open(ranks::device(args.device.device)),
+    };
     let Some(mut trainer) = train::join(world, device)? else { return Ok(Outcome::Good) };
-    interrupt::stop_by_signal(&trainer.stop_flag())?;
-    set_running(Running::Training(trainer.stop_flag()));
+    heed(&trainer, told)?;
     trainer.run(&mut |event| note(status, event))?;
     Ok(Outcome::Good)
+}
+
+/// Makes the signals stop a trainer from now on, or at once if one has come before.
+fn heed(trainer: &Trainer, told: &AtomicBool) -> Result<()> {
+    let flag = trainer.stop_flag();
+    interrupt::stop_by_signal(&flag)?;
+    flag.fetch_or(told.load(Ordering::Relaxed), Ordering::Relaxed);
+    set_running(Running::Training(flag));
+    Ok(())
 }
 
 /// Tells `wgpt launch` of an event, if it started this rank.
@@ -366,6 +391,7 @@ fn run_first(
     args: &Args,
     threads: Option<usize>,
     mut world: Box<dyn World>,
+    told: &AtomicBool,
     status: Option<&Status>,
 ) -> Result<Outcome> {
     interrupt::catch()?;
@@ -386,8 +412,7 @@ fn run_first(
     if args.profile.profile {
         trainer.begin_profile(PROFILED);
     }
-    interrupt::stop_by_signal(&trainer.stop_flag())?;
-    set_running(Running::Training(trainer.stop_flag()));
+    heed(&trainer, told)?;
     let result = trainer.run(&mut |event| {
         progress.show(event);
         note(status, event);

@@ -29,7 +29,7 @@ impl Session {
     pub fn begin() -> Result<Session> {
         let begun = mpi::initialize_with_threading(Threading::Funneled);
         let (universe, _) = begun.ok_or_else(|| {
-            Error::input("MPI could not be begun").hint("see whether `mpirun hostname` works")
+            Error::input("MPI did not start").hint("see whether `mpirun hostname` works")
         })?;
         Ok(Session { universe: ManuallyDrop::new(universe) })
     }

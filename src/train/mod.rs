@@ -80,7 +80,7 @@ pub struct Trainer {
     unreported: VecDeque<Made>,
     /// The ranks that train together.
     world: Box<dyn World>,
-    /// The last rank whose gradient was not finite, where there are several.
+    /// The first rank whose gradient was not finite in the last update, where there are several.
     broken: Option<usize>,
 }
 
@@ -269,8 +269,8 @@ impl Trainer {
         let broken = self.broken.map_or(0, |rank| rank as u64 + 1);
         let all = self.world.gather(&[u64::from(self.stopped()), broken])?;
         // Those who have seen it tell all.
-        let broken = all.iter().map(|words| words[1]).max().unwrap_or(0);
-        self.broken = broken.checked_sub(1).map(|rank| rank as usize);
+        let broken = all.iter().filter_map(|words| words[1].checked_sub(1)).min();
+        self.broken = broken.map(|rank| rank as usize);
         Ok(all.iter().any(|words| words[0] == 1))
     }
 
@@ -453,7 +453,7 @@ impl Trainer {
             return Ok(false);
         }
         engine.train_micro_batches(share, all as usize, batch, &mut fill, step)?;
-        self.broken = dist::add_up(engine, world, config.grad_accum)?.or(self.broken);
+        self.broken = dist::add_up(engine, world, config.grad_accum)?;
         engine.update(&step);
         Ok(true)
     }

@@ -29,6 +29,8 @@ struct Opening {
     model: GptConfig,
     train: TrainConfig,
     state: TrainState,
+    /// Whether rank 0 computes on the CPU.
+    on_cpu: bool,
     /// The adapter of rank 0, and the variants of kernels that the run takes on it.
     choices: Option<(String, Choices)>,
     /// Token ids, and those of training and of validation.
@@ -54,6 +56,7 @@ impl Trainer {
             model: self.gpt.config().clone(),
             train: TrainConfig { out: None, ..self.config.clone() },
             state: self.state.clone(),
+            on_cpu: matches!(self.gpt.device(), Device::Cpu),
             choices: self.choices(),
             tokens: self.tokens.len(),
             splits: [self.train.clone(), self.val.clone()],
@@ -67,6 +70,7 @@ impl Trainer {
             world.broadcast(&mut bytemuck::cast_slice(&ids).to_vec())?;
         }
         check_all(&mut *world, Ok(()))?;
+        check_layout(&self.engine, &mut *world)?;
         share_tensors(&mut self.engine, &mut *world)?;
         self.world = world;
         Ok(())
@@ -80,15 +84,15 @@ impl Trainer {
 }
 
 /// The trainer of a rank that is not the first, in the run that rank 0 [leads](Trainer::lead); `None` if the run is
-/// finished. It reads no file and writes
-/// none; `device` opens its device for the run's settings.
+/// finished. It reads none of the run's files and writes none; `device` opens its device, and is told whether rank 0
+/// computes on the CPU.
 ///
 /// # Errors
 ///
 /// If rank 0 did not open the run, is another version, or this rank cannot hold the model; all ranks then end.
 pub fn join(
     mut world: Box<dyn World>,
-    device: impl FnOnce(&TrainConfig) -> Result<Device>,
+    device: impl FnOnce(bool) -> Result<Device>,
 ) -> Result<Option<Trainer>> {
     let mut bytes = vec![];
     world.broadcast(&mut bytes)?;
@@ -97,7 +101,7 @@ pub fn join(
     }
     let opened = read_opening(&bytes, world.size());
     let opened =
-        opened.and_then(|opening| Ok((settle(device(&opening.train)?, &opening), opening)));
+        opened.and_then(|opening| Ok((settle(device(opening.on_cpu)?, &opening), opening)));
     let (device, opening) = check_all(&mut *world, opened)?;
     let ids = receive_tokens(&mut *world, &opening)?;
     let made = ids.and_then(|tokens| {
@@ -110,6 +114,7 @@ pub fn join(
         Ok(trainer)
     });
     let mut trainer = check_all(&mut *world, made)?;
+    check_layout(&trainer.engine, &mut *world)?;
     share_tensors(&mut trainer.engine, &mut *world)?;
     trainer.world = world;
     Ok(Some(trainer))
@@ -175,6 +180,19 @@ fn check_all<T>(world: &mut dyn World, made: Result<T>) -> Result<T> {
     }
     let message = format!("the run cannot begin on rank {}: see its message", ranks.join(", "));
     Err(Error::training(message))
+}
+
+/// Checks that all ranks lay out what they add alike: a device with smaller bindings may need more parts.
+fn check_layout(engine: &Engine, world: &mut dyn World) -> Result<()> {
+    let lens: Vec<u64> = engine.program().summed.iter().map(|view| view.len as u64).collect();
+    let all = world.gather(&lens)?;
+    match all.iter().position(|other| *other != all[0]) {
+        None => Ok(()),
+        Some(rank) => Err(Error::input(format!(
+            "the device of rank {rank} holds the gradients in other parts than that of rank 0, so that they cannot be added"
+        ))
+        .hint("a tensor exceeds what one of the devices can bind: take devices of one kind")),
+    }
 }
 
 /// Receives the token ids into a file of this machine that is gone with the process.

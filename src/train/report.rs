@@ -67,6 +67,11 @@ pub enum Event {
         /// Whether the whole split was evaluated.
         whole: bool,
     },
+    /// A checkpoint is about to be written.
+    Saving {
+        /// Updates made so far.
+        step: usize,
+    },
     /// A checkpoint was written.
     Saved {
         /// Updates made so far.

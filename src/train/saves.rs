@@ -108,6 +108,7 @@ impl Trainer {
         if self.saved {
             return Ok(());
         }
+        on_event(&Event::Saving { step: self.state.step as usize });
         let adapter = adapter(&self.config, self.base.as_deref());
         let schema = model::schema(self.gpt.config(), &self.config.finetune);
         let files = ModelFiles { adapter, schema, ..self.gpt.files() };

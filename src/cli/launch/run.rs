@@ -1,18 +1,20 @@
 //! Starts, ends and starts again.
 
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use wgpt::{Error, Result};
 
+use super::Args;
 use super::status::VARIABLE;
 use super::watch::Watch;
-use super::{Args, host};
 use crate::cli::outcome::Outcome;
 use crate::cli::output;
 
@@ -35,33 +37,45 @@ enum Ended {
 /// If they cannot be started, or a fault is left after all restarts.
 pub fn run(args: &Args) -> Result<Outcome> {
     let stop = Arc::new(AtomicBool::new(false));
-    use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
-    for signal in [SIGINT, SIGTERM, SIGUSR1] {
+    for signal in [SIGHUP, SIGINT, SIGTERM, SIGUSR1] {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .map_err(|e| Error::input(format!("listening for signals: {e}")))?;
     }
     let starter = Starter::find(&args.starter)?;
     let mut command = args.command.clone();
-    let mut left = args.restarts;
+    let (mut left, mut known) = (args.restarts, None);
     loop {
         let watch = Watch::begin(args.listen)?;
         let mut child = starter.start(args.ranks, &command, &watch.place)?;
-        let patience = Duration::from_secs(args.rank_timeout.into());
-        let fault = match follow(&mut child, &watch, patience, &stop)? {
+        let fault = match follow(&mut child, &watch, args, &stop)? {
             Ended::Well => return Ok(Outcome::Good),
             Ended::Badly(fault) => fault,
         };
-        let (run, stopping) = (watch.run(), stop.load(Ordering::Relaxed));
-        let resume = run.filter(|run| watch.has_trained() && run.join("run.json").is_file());
-        let Some(run) = resume.filter(|_| left > 0 && !stopping) else {
+        known = watch.run().or(known);
+        let run = known.clone().filter(|run| watch.has_trained() && run.join("run.json").is_file());
+        let Some(run) = run.filter(|_| left > 0 && !stop.load(Ordering::Relaxed)) else {
             return Err(Error::training(fault));
         };
         left -= 1;
         let place = output::path(&run);
         output::log(&format!("{fault}; going on from the last save of {place}"));
-        command = ["train", "--resume"].map(str::to_owned).into();
-        command.push(run.to_string_lossy().into_owned());
+        command = resumed(&args.command, &run);
     }
+}
+
+/// The command that goes on with a run: of the options those that a run does not keep.
+fn resumed(command: &[String], run: &Path) -> Vec<String> {
+    let mut words = vec!["train".to_owned(), "--resume".to_owned()];
+    words.push(run.to_string_lossy().into_owned());
+    let mut rest = command.iter();
+    while let Some(word) = rest.next() {
+        if word == "--json" || word.starts_with("--threads=") {
+            words.push(word.clone());
+        } else if word == "--threads" {
+            words.extend([Some(word), rest.next()].into_iter().flatten().cloned());
+        }
+    }
+    words
 }
 
 /// What starts the ranks.
@@ -84,7 +98,8 @@ impl Starter {
                 .hint("install MPI (Debian: openmpi-bin), or name another command by --starter")
         })?;
         let is_open_mpi = String::from_utf8_lossy(&version.stdout).contains("Open MPI");
-        let allowed = std::env::var_os("OMPI_ALLOW_RUN_AS_ROOT").is_some();
+        let allowed = std::env::var_os("OMPI_ALLOW_RUN_AS_ROOT").is_some()
+            || words.iter().any(|word| word == "--allow-run-as-root");
         if is_open_mpi && rustix::process::geteuid().is_root() && !allowed {
             return Err(Error::input("Open MPI does not start ranks for root").hint(
                 "in a container, set OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
@@ -102,17 +117,14 @@ impl Starter {
             starter.args(["-x", VARIABLE]);
         }
         starter.arg(std::env::current_exe().map_err(failed)?).args(command);
-        starter.env(VARIABLE, place).process_group(0).spawn().map_err(failed)
+        starter.stdin(Stdio::null()).env(VARIABLE, place).process_group(0).spawn().map_err(failed)
     }
 }
 
 /// Follows the ranks to their end; ends them if one hangs.
-fn follow(
-    child: &mut Child,
-    watch: &Watch,
-    patience: Duration,
-    stop: &AtomicBool,
-) -> Result<Ended> {
+fn follow(child: &mut Child, watch: &Watch, args: &Args, stop: &AtomicBool) -> Result<Ended> {
+    let patience = Duration::from_secs(args.rank_timeout.into());
+    let began = Instant::now();
     let waited = |e| Error::input(format!("waiting for the ranks: {e}"));
     let mut told = false;
     loop {
@@ -124,7 +136,13 @@ fn follow(
             output::log("stopping all ranks after this update");
             send(child.id(), Signal::USR1);
         }
-        if let Some(fault) = watch.hangs(patience) {
+        let missing = || {
+            let heard = watch.heard();
+            let late = began.elapsed() > patience && heard < args.ranks as usize;
+            late.then(|| format!("only {heard} of {} ranks have begun", args.ranks))
+        };
+        let dead = || watch.died_before(GRACE).then(|| watch.died()).flatten();
+        if let Some(fault) = watch.hangs(patience).or_else(dead).or_else(missing) {
             end(child, watch);
             return Ok(Ended::Badly(fault));
         }
@@ -145,7 +163,7 @@ fn judge(status: ExitStatus, watch: &Watch) -> Ended {
 
 /// Ends all ranks: politely, then those of this machine and the starter by force.
 fn end(child: &mut Child, watch: &Watch) {
-    let ranks = watch.processes(&host());
+    let ranks = watch.processes();
     send(child.id(), Signal::TERM);
     let began = Instant::now();
     let ends = |child: &mut Child| !matches!(child.try_wait(), Ok(None));

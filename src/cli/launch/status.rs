@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wgpt::dist::World;
-use wgpt::{Event, Result};
+use wgpt::{Error, Event, Result};
 
 /// The variable that names the launcher's address and a token, as `ADDRESS TOKEN`.
 pub const VARIABLE: &str = "WGPT_LAUNCH";
@@ -25,13 +25,48 @@ pub struct Report {
     pub pid: u32,
     /// Updates made so far, since the beginning of the run.
     pub update: usize,
-    pub doing: String,
+    pub doing: Doing,
+    /// Events so far: a sign of progress.
+    pub events: u64,
     /// Whether it waits for other ranks.
     pub waits: bool,
     /// The run's folder, which the first rank knows.
     pub run: Option<PathBuf>,
     /// Whether the rank has done all its work.
     pub ended: bool,
+    /// Whether it ends by an error, which it has printed.
+    pub failed: bool,
+}
+
+/// What a rank does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Doing {
+    /// It opens the run, or joins it.
+    Preparing,
+    /// It makes updates.
+    Training,
+    /// It computes the validation loss.
+    Evaluating,
+    /// It writes a checkpoint.
+    Saving,
+}
+
+impl Doing {
+    /// Whether it takes as long as it takes, without a sign of progress.
+    pub fn is_of_any_length(self) -> bool {
+        matches!(self, Doing::Preparing | Doing::Saving)
+    }
+
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Doing::Preparing => "preparing",
+            Doing::Training => "training",
+            Doing::Evaluating => "evaluating",
+            Doing::Saving => "saving",
+        }
+    }
 }
 
 /// The state of this rank, which the thread reports.
@@ -45,19 +80,37 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Status {
-    /// Begins to report, if `wgpt launch` started this rank and can be reached.
-    pub fn begin(rank: usize) -> Option<Arc<Status>> {
-        let (address, token) = std::env::var(VARIABLE).ok()?.split_once(' ').map(own)?;
-        let mut stream = TcpStream::connect(address).ok()?;
-        writeln!(stream, "{token}").ok()?;
-        let (host, pid) = (super::host(), std::process::id());
-        let (doing, run) = ("preparing".to_owned(), None);
-        let report = Report { rank, host, pid, update: 0, doing, waits: false, run, ended: false };
+    /// Begins to report, if `wgpt launch` started this rank.
+    ///
+    /// # Errors
+    ///
+    /// If the launcher cannot be reached.
+    pub fn begin(rank: usize) -> Result<Option<Arc<Status>>> {
+        let place = std::env::var(VARIABLE).unwrap_or_default();
+        let Some((address, token)) = place.split_once(' ') else { return Ok(None) };
+        let unreachable = |e| {
+            Error::input(format!("rank {rank} cannot reach wgpt launch at {address}: {e}"))
+                .hint("give --listen an address of the first machine that all others reach")
+        };
+        let mut stream = TcpStream::connect(address).map_err(unreachable)?;
+        writeln!(stream, "{token}").map_err(unreachable)?;
+        let report = Report {
+            rank,
+            host: super::host(),
+            pid: std::process::id(),
+            update: 0,
+            doing: Doing::Preparing,
+            events: 0,
+            waits: false,
+            run: None,
+            ended: false,
+            failed: false,
+        };
         let status = Status { report: Mutex::new(report), stream: Mutex::new(stream) };
         let status = Arc::new(status);
         let weak = Arc::downgrade(&status);
         thread::spawn(move || go_on(&weak));
-        Some(status)
+        Ok(Some(status))
     }
 
     fn send(&self) -> std::io::Result<()> {
@@ -68,24 +121,38 @@ impl Status {
 
     /// Takes over what an event says of this rank.
     pub fn note(&self, event: &Event) {
-        let report = &mut lock(&self.report);
-        let (update, doing) = match event {
+        let mut report = lock(&self.report);
+        report.events += 1;
+        let doing = match event {
+            Event::Preparing { .. } | Event::Note(_) | Event::Tuning(_) => return,
             Event::Started { first_step, run_dir, .. } => {
                 report.run.clone_from(run_dir);
-                (Some(*first_step), "training")
+                report.update = *first_step;
+                Doing::Training
             }
-            Event::Step(step) => (Some(step.step), "training"),
-            Event::Evaluating { .. } => (None, "evaluating"),
-            Event::Evaluated { .. } | Event::Saved { .. } => (None, "training"),
-            _ => return,
+            Event::Step(step) => {
+                report.update = step.step;
+                Doing::Training
+            }
+            Event::Evaluating { .. } => Doing::Evaluating,
+            Event::Saving { .. } => Doing::Saving,
+            Event::NothingToLearn { .. } | Event::Evaluated { .. } | Event::Saved { .. } => {
+                Doing::Training
+            }
         };
-        report.update = update.unwrap_or(report.update);
-        doing.clone_into(&mut report.doing);
+        // A change is told at once: the rank may die before the next report.
+        if std::mem::replace(&mut report.doing, doing) != doing {
+            drop(report);
+            let _ = self.send();
+        }
     }
 
-    /// Says that this rank has done all its work.
-    pub fn end(&self) {
-        lock(&self.report).ended = true;
+    /// Says that this rank has done all its work, or ends by an error that it has printed.
+    pub fn end(&self, failed: bool) {
+        {
+            let report = &mut lock(&self.report);
+            (report.ended, report.failed) = (!failed, failed);
+        }
         // If the launcher is gone, nobody needs to know.
         let _ = self.send();
     }
@@ -96,10 +163,6 @@ impl Status {
         lock(&self.report).waits = false;
         result
     }
-}
-
-fn own((a, b): (&str, &str)) -> (String, String) {
-    (a.to_owned(), b.to_owned())
 }
 
 fn go_on(status: &Weak<Status>) {
