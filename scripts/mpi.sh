@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if ! command -v mpirun >/dev/null || ! command -v mpicc >/dev/null || ! compgen -G "/usr/lib/*/libclang*.so*" >/dev/null; then
+if ! command -v mpirun >/dev/null || ! command -v mpicc >/dev/null || ! compgen -G "/usr/lib/llvm-*/lib/libclang.so*" >/dev/null; then
     if ! command -v apt-get >/dev/null; then
         echo "no Open MPI found: install it and libclang, then run this again" >&2
         exit 75
