@@ -159,6 +159,13 @@ impl TrainConfig {
     ///
     /// Names the field that is out of range.
     pub fn validate(&self, model: &GptConfig) -> Result<()> {
+        self.check_least()?;
+        self.check_sizes(model)?;
+        self.check_reals()
+    }
+
+    /// Checks that no count is too small.
+    fn check_least(&self) -> Result<()> {
         let positive = [
             (field("max_iters"), self.max_iters),
             (field("batch_size"), self.batch_size),
@@ -187,6 +194,11 @@ impl TrainConfig {
             ))
             .hint("give a number of tokens, or all"));
         }
+        Ok(())
+    }
+
+    /// Checks that a sequence fits the model's context, and that no count is too large.
+    fn check_sizes(&self, model: &GptConfig) -> Result<()> {
         let t = self.seq_len.unwrap_or(model.n_positions);
         if t == 0 || t > model.n_positions {
             return Err(Error::usage(format!(
@@ -214,6 +226,11 @@ impl TrainConfig {
                 field("seq_len")
             )));
         }
+        Ok(())
+    }
+
+    /// Checks the ranges of real numbers.
+    fn check_reals(&self) -> Result<()> {
         let ranges = [
             (field("learning_rate"), self.learning_rate, 0.0..=1e3),
             (field("min_learning_rate"), self.min_lr(), 0.0..=1e3),

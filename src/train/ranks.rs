@@ -99,6 +99,10 @@ pub fn join(
     if bytes == FINISHED {
         return Ok(None);
     }
+    if bytes.is_empty() {
+        // Rank 0 takes part in nothing more.
+        return Err(Error::training("rank 0 could not open the run: see its message"));
+    }
     let opened = read_opening(&bytes, world.size());
     let opened =
         opened.and_then(|opening| Ok((settle(device(opening.on_cpu)?, &opening), opening)));
@@ -146,9 +150,6 @@ pub fn finished(world: &mut dyn World) -> Result<()> {
 }
 
 fn read_opening(bytes: &[u8], ranks: usize) -> Result<Opening> {
-    if bytes.is_empty() {
-        return Err(Error::training("rank 0 could not open the run: see its message"));
-    }
     let mut opening: Opening =
         serde_json::from_slice(bytes).map_err(|_| other_version("other settings"))?;
     if opening.version != env!("CARGO_PKG_VERSION") {

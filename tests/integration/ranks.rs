@@ -212,6 +212,16 @@ fn a_rank_that_cannot_begin_ends_all() {
     assert!(!place.run().exists());
 }
 
+/// No rank may wait for the first one, which takes part in nothing more, though it is still there.
+#[test]
+fn the_others_hear_that_the_first_rank_gives_up() {
+    let [mut first, other] = <[Thread; 2]>::try_from(ranks(2)).ok().expect("two ranks");
+    let joined = thread::spawn(|| join(Box::new(other), |_| Ok(Device::Cpu)).map(drop));
+    give_up(&mut first);
+    let error = joined.join().expect("no panic").unwrap_err();
+    assert!(error.to_string().contains("rank 0 could not open the run"), "{error}");
+}
+
 #[test]
 fn the_plan_has_room_for_the_nodes_that_wait() {
     let mut train = settings(&Place::new(), 8).train;
