@@ -13,6 +13,7 @@ use crate::error::{Error, Result, field};
 use crate::files;
 use crate::finetune::FineTune;
 use crate::generate::{Event, GenerateOptions, Request, StopText, generate, generate_all};
+use crate::graph::Param;
 use crate::model::{self, Program, Uses};
 use crate::tokenizer::{DecodeStream, Tokenizer};
 
@@ -516,19 +517,23 @@ pub(crate) fn without_rows(tokens: &[String], vocab_size: usize) -> Option<Strin
     })
 }
 
-/// Returns a function that fills tensors of a file from an engine: parameters by name, moments under the prefixes of
-/// [`MOMENTS`].
+/// Returns a function that fills tensors of a file from an engine.
 pub(crate) fn engine_tensors(
     engine: &mut Engine,
 ) -> impl FnMut(&str, usize, &mut [f32]) -> Result<()> + '_ {
     |name, offset, out| {
-        let moment = MOMENTS.iter().enumerate().find_map(|(i, prefix)| {
-            Some((name.strip_prefix(prefix)?.strip_prefix('.')?, Tensor::Moment(i)))
-        });
-        let (name, tensor) = moment.unwrap_or((name, Tensor::Value));
-        let param = engine.program().param(name).expect("a parameter of the model").clone();
+        let (param, tensor) = tensor_of(engine, name);
         engine.read_param(&param, tensor, offset, out)
     }
+}
+
+/// Returns the tensor that a file has under this name: parameters by name, moments under the prefixes of [`MOMENTS`].
+pub(crate) fn tensor_of(engine: &Engine, name: &str) -> (Param, Tensor) {
+    let moment = MOMENTS.iter().enumerate().find_map(|(i, prefix)| {
+        Some((name.strip_prefix(prefix)?.strip_prefix('.')?, Tensor::Moment(i)))
+    });
+    let (name, tensor) = moment.unwrap_or((name, Tensor::Value));
+    (engine.program().param(name).expect("a parameter of the model").clone(), tensor)
 }
 
 /// Reads a checkpoint's parameters into an engine, each in parts on all threads, and checks that they are finite.

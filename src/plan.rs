@@ -55,7 +55,8 @@ impl View {
         View { buffer, ..self }
     }
 
-    fn overlaps(self, other: View) -> bool {
+    /// Whether the two have an element in common.
+    pub(crate) fn overlaps(self, other: View) -> bool {
         let (a, b) = (self.range(), other.range());
         self.buffer == other.buffer && a.start < b.end && b.start < a.end
     }
@@ -170,6 +171,8 @@ pub enum Phase {
     Keep(u32),
     /// Adds to gradients and loss those that this node keeps.
     Join(u32),
+    /// The partials of the norm that this rank computes, where ranks split the optimiser's state.
+    Norm,
     /// Norm, clipping and the optimiser.
     Update,
     /// The logits of every row.

@@ -1,6 +1,7 @@
 //! Profiles of a step: every kernel's time, and its share of the device's best speed.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -93,15 +94,14 @@ impl Profile {
         Profile { clock: Stopwatch::start(), kernels: BTreeMap::new(), spans: vec![], half }
     }
 
-    /// Runs a phase and records the times of its kernels.
+    /// Runs some dispatches and records the times of its kernels.
     pub(crate) fn run(
         &mut self,
         backend: &mut dyn Backend,
         plan: &Plan,
-        phase: Phase,
+        range: Range<usize>,
         step: &Step,
     ) {
-        let range = plan.phase(phase);
         let mut start_ms = self.clock.ms();
         let times = backend.run_timed(range.clone(), step);
         for (dispatch, ms) in plan.dispatches[range].iter().zip(times) {
@@ -302,7 +302,7 @@ mod tests {
         let mut cpu = Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels);
         let mut profile = Profile::new(&plan);
         for _ in 0..4 {
-            profile.run(&mut cpu, &plan, Phase::Forward, &Step::default());
+            profile.run(&mut cpu, &plan, plan.phase(Phase::Forward), &Step::default());
         }
         let peak = Peak { gflops: 100.0, half_gflops: Some(300.0), gb_per_s: 10.0 };
         let report = profile.report(2, 50.0, peak);

@@ -60,6 +60,15 @@ impl Nodes {
     }
 }
 
+/// The complete nodes of a range of micro-batches, the oldest first.
+pub fn nodes_of(range: Range<usize>) -> Vec<Node> {
+    let mut nodes = Nodes::default();
+    range.for_each(|micro| {
+        nodes.push(micro);
+    });
+    nodes.open
+}
+
 /// How many nodes wait at once, at most, while the micro-batches of a range are added: all but the one that is being
 /// computed.
 pub fn most_open(range: Range<usize>) -> usize {

@@ -9,6 +9,11 @@ use wgpu::{Device, PollError, PollType, SubmissionIndex};
 
 use crate::clock::Stopwatch;
 
+/// How long a wait by asking makes no pauses.
+const AT_ONCE: Duration = Duration::from_micros(50);
+/// The longest pause between two questions.
+const LONGEST_PAUSE: Duration = Duration::from_micros(500);
+
 /// Waits for a future, which wgpu returns when it makes a request to a driver.
 pub(crate) fn for_future<T>(future: impl Future<Output = T>) -> T {
     pollster::block_on(future)
@@ -27,6 +32,19 @@ pub(crate) fn until(is_so: impl Fn() -> bool, patience: Duration) -> bool {
         std::thread::yield_now();
     }
     is_so()
+}
+
+/// Waits until `is_done` says so, which is what makes the work go on: it is asked again and again, first at once, then
+/// after pauses, so that what computes meanwhile has the processor.
+#[cfg_attr(not(feature = "mpi"), expect(dead_code, reason = "only MPI is asked"))]
+pub(crate) fn by_asking(mut is_done: impl FnMut() -> bool) {
+    let clock = Stopwatch::start();
+    while !is_done() {
+        match clock.elapsed() {
+            waited if waited < AT_ONCE => std::thread::yield_now(),
+            waited => std::thread::sleep((waited / 16).min(LONGEST_PAUSE)),
+        }
+    }
 }
 
 /// Waits until a device has completed a submission, or without one all submitted work, and has run the callbacks for

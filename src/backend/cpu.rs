@@ -1,6 +1,6 @@
 //! The CPU backend: calls each kernel's CPU implementation, or its twin, in order.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -221,6 +221,11 @@ impl<F: Real> Cpu<F> {
     }
 }
 
+/// Returns the numbers themselves if they are in single precision.
+fn as_f32<F: Real>(data: &[F]) -> Option<&[f32]> {
+    (TypeId::of::<F>() == TypeId::of::<f32>()).then(|| bytemuck::cast_slice(data))
+}
+
 /// Returns the slices that a dispatch reads and writes; those of half precision are in `halves`, in order.
 ///
 /// A dispatch of a plan either reads or writes a buffer, never both, and the ranges that it writes are
@@ -339,10 +344,13 @@ impl<F: Real> Backend for Cpu<F> {
         let mut bytes = Vec::with_capacity(views.iter().map(|view| answer_bytes(*view)).sum());
         for &view in views {
             match &self.buffers[view.buffer] {
-                Buffer::Real(data) => {
-                    let data = data[view.range()].iter().map(|x| x.f64() as f32);
-                    bytes.extend(data.flat_map(f32::to_ne_bytes));
-                }
+                Buffer::Real(data) => match as_f32(&data[view.range()]) {
+                    Some(data) => bytes.extend_from_slice(bytemuck::cast_slice(data)),
+                    None => {
+                        let data = data[view.range()].iter().map(|x| x.f64() as f32);
+                        bytes.extend(data.flat_map(f32::to_ne_bytes));
+                    }
+                },
                 Buffer::F16(data) => {
                     bytes.extend_from_slice(bytemuck::cast_slice(&data[view.range()]))
                 }

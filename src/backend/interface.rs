@@ -141,6 +141,13 @@ pub struct Ticket {
     pub(super) answer: Answer,
 }
 
+impl Ticket {
+    /// Returns the number of elements that were requested.
+    pub fn elements(&self) -> usize {
+        self.views.iter().map(|view| view.len).sum()
+    }
+}
+
 /// The destination of the requested data of one view.
 pub enum Out<'a> {
     /// Real numbers, of either precision.

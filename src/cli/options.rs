@@ -251,17 +251,26 @@ pub struct SumArgs {
     /// Batches per update, of all ranks together [default: one per rank]
     #[arg(long, value_name = "N")]
     grad_accum: Option<usize>,
-    /// Add the gradients of an update's batches in this order: fast (in place), or exact (along a tree, for the same bits on
-    /// any number of ranks) [default: fast on one rank; several always add exactly]
+    /// Add the gradients of an update's batches in this order: fast (each rank adds its own in place), or exact (along a tree,
+    /// for the same bits on any number of ranks) [default: fast on one rank, exact on several]
     #[arg(long, value_name = "ORDER", value_enum, hide_possible_values = true)]
     sum: Option<Sum>,
+    /// Split the optimiser's state among the ranks (ZeRO, stage 1): less memory for each, the same bits
+    #[arg(long)]
+    zero: bool,
 }
 
 impl SumArgs {
     /// Returns the settings for this many ranks.
     pub fn of(&self, ranks: usize, train: TrainConfig) -> TrainConfig {
-        let sum = if ranks > 1 { Sum::Exact } else { self.sum.unwrap_or_default() };
-        TrainConfig { grad_accum: self.grad_accum.unwrap_or(ranks), sum, ranks, ..train }
+        let sum = self.sum.unwrap_or(if ranks > 1 { Sum::Exact } else { Sum::Fast });
+        TrainConfig {
+            grad_accum: self.grad_accum.unwrap_or(ranks),
+            sum,
+            ranks,
+            zero: self.zero,
+            ..train
+        }
     }
 }
 

@@ -65,6 +65,12 @@ pub struct TrainConfig {
     /// In which order the gradients of an update's micro-batches are added.
     #[serde(default, skip_serializing_if = "Sum::is_default")]
     pub sum: Sum,
+    /// Whether ranks split the optimiser's state, instead of each having all of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub zero: bool,
+    /// The number of this rank. It is of a process, not of a run: no file keeps it.
+    #[serde(skip)]
+    pub rank: usize,
     /// How many ranks share the micro-batches of an update. It is of a process, not of a run: no file keeps it.
     #[serde(skip)]
     pub ranks: usize,
@@ -101,6 +107,8 @@ impl Default for TrainConfig {
             precision: Precision::F32,
             recompute: Recompute::Gelu,
             sum: Sum::default(),
+            zero: false,
+            rank: 0,
             ranks: 1,
             finetune: FineTune::default(),
             out: None,

@@ -2,14 +2,16 @@
 
 use std::mem::ManuallyDrop;
 
-use mpi::datatype::{Partition, PartitionMut};
+use mpi::datatype::PartitionMut;
 use mpi::environment::Universe;
+use mpi::request::{self, Request, Scope};
 use mpi::topology::SimpleCommunicator;
-use mpi::traits::{Communicator, CommunicatorCollectives, Root};
+use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Root, Source};
 use mpi::{Count, Threading};
 
 use super::World;
 use crate::error::{Error, Result};
+use crate::wait;
 
 /// Bytes of one broadcast: MPI counts them in 31 bits.
 const MOST_BYTES: usize = 1 << 30;
@@ -25,11 +27,14 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// If the system has no working MPI, or this process has begun it already.
+    /// If the system has no working MPI, it does not let another thread than the first speak to it, or this process has
+    /// begun it already.
     pub fn begin() -> Result<Session> {
-        let begun = mpi::initialize_with_threading(Threading::Funneled);
+        let begun = mpi::initialize_with_threading(Threading::Serialized);
+        let begun = begun.filter(|(_, granted)| *granted >= Threading::Serialized);
         let (universe, _) = begun.ok_or_else(|| {
-            Error::input("MPI did not start").hint("see whether `mpirun hostname` works")
+            Error::input("MPI did not start, or allows no threads")
+                .hint("see whether `mpirun hostname` works")
         })?;
         Ok(Session { universe: ManuallyDrop::new(universe) })
     }
@@ -73,39 +78,60 @@ impl World for Ranks {
     }
 
     fn gather(&mut self, own: &[u64]) -> Result<Vec<Vec<u64>>> {
-        let mut lens = vec![0; self.size()];
-        all_ranks().all_gather_into(&count(own.len()), &mut lens[..]);
+        let (len, mut lens) = (count(own.len()), vec![0; self.size()]);
+        request::scope(|scope| {
+            finish(all_ranks().immediate_all_gather_into(scope, &len, &mut lens[..]));
+        });
         let starts = starts(&lens);
         let mut all = vec![0_u64; lens.iter().map(|len| *len as usize).sum()];
         let mut parts = PartitionMut::new(&mut all[..], &lens[..], &starts[..]);
-        all_ranks().all_gather_varcount_into(own, &mut parts);
+        request::scope(|scope| {
+            finish(all_ranks().immediate_all_gather_varcount_into(scope, own, &mut parts));
+        });
+        drop(parts);
         let part =
             |(start, len): (&Count, &Count)| all[*start as usize..][..*len as usize].to_vec();
         Ok(starts.iter().zip(&lens).map(part).collect())
     }
 
-    fn exchange(&mut self, out: &[Vec<f32>], lens: &[usize]) -> Result<Vec<Vec<f32>>> {
-        let sent: Vec<Count> = out.iter().map(|out| count(out.len())).collect();
-        let got: Vec<Count> = lens.iter().copied().map(count).collect();
-        let (sent_starts, got_starts) = (starts(&sent), starts(&got));
-        let out = out.concat();
-        let mut numbers = vec![0.0_f32; lens.iter().sum()];
-        let from = Partition::new(&out[..], &sent[..], &sent_starts[..]);
-        let mut to = PartitionMut::new(&mut numbers[..], &got[..], &got_starts[..]);
-        all_ranks().all_to_all_varcount_into(&from, &mut to);
-        let part = |(start, len): (&Count, &usize)| numbers[*start as usize..][..*len].to_vec();
-        Ok(got_starts.iter().zip(lens).map(part).collect())
+    fn exchange(
+        &mut self,
+        sent: &[(usize, &[f32])],
+        received: &mut [(usize, &mut [f32])],
+    ) -> Result<()> {
+        let all = all_ranks();
+        let mut done = vec![];
+        request::multiple_scope(sent.len() + received.len(), |scope, requests| {
+            for (rank, numbers) in received {
+                let from = all.process_at_rank(count(*rank));
+                requests.add(from.immediate_receive_into(scope, &mut **numbers));
+            }
+            for (rank, numbers) in sent {
+                requests.add(all.process_at_rank(count(*rank)).immediate_send(scope, *numbers));
+            }
+            wait::by_asking(|| requests.incomplete() == 0 || requests.test_all(&mut done));
+        });
+        Ok(())
     }
 
     fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
         let all = all_ranks();
         let root = all.process_at_rank(0);
         let mut len = bytes.len() as u64;
-        root.broadcast_into(&mut len);
+        request::scope(|scope| finish(root.immediate_broadcast_into(scope, &mut len)));
         bytes.resize(len as usize, 0);
         for piece in bytes.chunks_mut(MOST_BYTES) {
-            root.broadcast_into(piece);
+            request::scope(|scope| finish(root.immediate_broadcast_into(scope, piece)));
         }
         Ok(())
     }
+}
+
+/// Waits for a request of MPI, which goes on only while it is asked.
+fn finish<'a, D: ?Sized, S: Scope<'a>>(request: Request<'a, D, S>) {
+    let mut open = Some(request);
+    wait::by_asking(|| {
+        open = open.take().and_then(|request| request.test().err());
+        open.is_none()
+    });
 }

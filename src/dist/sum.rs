@@ -1,92 +1,261 @@
-//! The sum of the gradients of all ranks, along one tree.
+//! The sum of the gradients of all ranks, bucket by bucket, while the backward pass goes on.
+//!
+//! A rank has added its own micro-batches up to the nodes of the [tree](crate::tree) that lie within its share. Each bucket is
+//! cut into shares, one per rank: its owner gets the nodes of all ranks for it, adds them in the tree's order, and sends the
+//! sum to all. So the bits of the sum follow from the number of micro-batches alone.
 
-use super::World;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Link, Pending, World};
+use crate::config::Sum;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::tree::{self, Node, Nodes};
+use crate::math::simd::add_to;
+use crate::model::{Bucket, buckets};
+use crate::tree::{self, Node};
 
-/// Numbers of a piece of the gradients, which one rank adds up.
-const PIECE: usize = 1 << 18;
+/// Buckets that are under way at once, at most: each takes host memory.
+const MOST_PENDING: usize = 8;
 
-/// Makes the gradients and the loss of every rank those of all `n` micro-batches of an update.
-///
-/// Each rank has added its share of the micro-batches ([`tree::share`]), and holds the complete nodes of it. The gradients
-/// go through the ranks in pieces: each piece has an owner, to which all ranks send their nodes of it; the owner adds them
-/// in the tree's order and sends the sum to all. So the bits of the sum follow from `n` alone.
-///
-/// Returns the first rank that sent a number which is not finite, as far as this rank has seen: it sees the pieces that it
-/// owns.
-///
-/// # Errors
-///
-/// If a device is lost, or a rank is gone.
-pub fn add_up(engine: &mut Engine, world: &mut dyn World, n: usize) -> Result<Option<usize>> {
-    let (rank, size) = (world.rank(), world.size());
-    if size == 1 {
-        engine.join_rest();
-        return Ok(None);
+/// What the ranks add up, and in which order: the same on all of them.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    buckets: Vec<Bucket>,
+    /// The order in which the backward pass of the first rank is done with them, each with the dispatch of this rank's plan
+    /// after which it is final here.
+    order: Vec<(usize, usize)>,
+    /// The complete nodes of each rank.
+    nodes: Arc<[Vec<Node>]>,
+    /// The leaves of the tree.
+    leaves: usize,
+    /// Whether each rank needs the gradients of its own shares only.
+    is_split: bool,
+}
+
+impl Layout {
+    /// The layout of an engine's gradients, summed over the micro-batches of each rank: each a leaf of the tree, or if they are
+    /// added in place, all of a rank together.
+    pub fn new(engine: &Engine, shares: &[Range<usize>], sum: Sum) -> Layout {
+        let program = engine.program();
+        let buckets = buckets(&program.summed);
+        let mut order: Vec<_> = program.final_after(&buckets).into_iter().enumerate().collect();
+        order.sort_by_key(|(_, after)| *after);
+        let in_place = sum == Sum::Fast;
+        let nodes = |(rank, share): (usize, &Range<usize>)| match in_place {
+            true => vec![Node { start: rank, len: 1 }],
+            false => tree::nodes_of(share.clone()),
+        };
+        let leaves = if in_place { shares.len() } else { shares.iter().map(Range::len).sum() };
+        let nodes = shares.iter().enumerate().map(nodes).collect();
+        Layout { buckets, order, nodes, leaves, is_split: program.split.is_some() }
     }
-    let mut broken = None;
-    let nodes: Vec<Vec<Node>> =
-        (0..size).map(|rank| nodes_of(tree::share(n, rank, size))).collect();
-    let mut piece = vec![];
-    let all: Vec<(usize, usize, usize)> = pieces(engine);
-    for round in all.chunks(size) {
-        let len_of = |owner: usize| round.get(owner).map_or(0, |(_, _, len)| *len);
-        let mut out = vec![vec![]; size];
-        for (out, &(view, start, len)) in out.iter_mut().zip(round) {
-            for node in 0..nodes[rank].len() {
-                piece.resize(len, 0.0);
-                engine.read_node(node, view, start, &mut piece)?;
-                out.extend_from_slice(&piece);
+
+    /// The lengths of the buckets, in the order in which they are sent.
+    pub fn lens(&self) -> impl Iterator<Item = usize> {
+        self.buckets.iter().map(|bucket| bucket.len)
+    }
+
+    /// The order in which the buckets are sent.
+    pub fn order(&self) -> impl Iterator<Item = usize> {
+        self.order.iter().map(|(bucket, _)| *bucket)
+    }
+
+    /// Takes over the order of another rank.
+    ///
+    /// # Panics
+    ///
+    /// If a bucket is missing.
+    pub fn take_order(&mut self, order: &[usize]) {
+        let after = |bucket: &usize| {
+            let own = self.order.iter().find(|(own, _)| own == bucket);
+            *own.expect("the same buckets")
+        };
+        self.order = order.iter().map(after).collect();
+    }
+
+    /// The buckets in the order in which they are sent, each with the dispatch after which it is final.
+    pub fn sent(&self) -> Vec<(Bucket, usize)> {
+        let bucket = |&(bucket, after): &(usize, usize)| (self.buckets[bucket], after);
+        self.order.iter().map(bucket).collect()
+    }
+}
+
+/// A bucket whose sum is known.
+struct Summed {
+    /// Where the numbers begin in the bucket.
+    start: usize,
+    numbers: Vec<f32>,
+    /// The first rank whose part was not finite, as far as this rank has seen.
+    broken: Option<usize>,
+}
+
+/// The sums of an update that are under way.
+pub struct Sums<'a> {
+    link: &'a mut Link,
+    layout: &'a Layout,
+    /// Buckets that were started so far.
+    started: usize,
+    /// Those that are under way, the oldest first.
+    pending: VecDeque<(Bucket, Pending<Result<Summed>>)>,
+    broken: Option<usize>,
+}
+
+impl<'a> Sums<'a> {
+    /// No sum is under way.
+    pub fn new(link: &'a mut Link, layout: &'a Layout) -> Sums<'a> {
+        Sums { link, layout, started: 0, pending: VecDeque::new(), broken: None }
+    }
+
+    /// Starts to sum the next bucket, of which `numbers` has this rank's nodes one after the other.
+    ///
+    /// # Errors
+    ///
+    /// If a rank is gone.
+    pub fn add(&mut self, engine: &mut Engine, numbers: Vec<f32>) -> Result<()> {
+        let index = self.layout.order[self.started].0;
+        let Layout { leaves, is_split, ref nodes, .. } = *self.layout;
+        let (bucket, nodes) = (self.layout.buckets[index], Arc::clone(nodes));
+        // The loss is the last view.
+        let is_loss = bucket.view + 1 == engine.program().summed.len();
+        let for_all = is_loss || !is_split;
+        self.started += 1;
+        let size = self.link.size();
+        let shares = (0..size).map(|rank| bucket.share(index, rank, size)).collect();
+        let sum =
+            move |world: &mut dyn World| add_up(world, shares, (&nodes, leaves), numbers, for_all);
+        self.pending.push_back((bucket, self.link.start(sum)));
+        self.settle(engine, MOST_PENDING)
+    }
+
+    /// Writes to the engine what is summed, until at most `most` buckets are under way.
+    fn settle(&mut self, engine: &mut Engine, most: usize) -> Result<()> {
+        while let Some((bucket, pending)) = self.pending.pop_front() {
+            let summed = match self.pending.len() < most {
+                false => self.link.take(pending),
+                true => match self.link.try_take(pending) {
+                    Ok(summed) => summed,
+                    Err(pending) => {
+                        self.pending.push_front((bucket, pending));
+                        return Ok(());
+                    }
+                },
+            };
+            let Summed { start, numbers, broken } = summed?;
+            self.broken = self.broken.or(broken);
+            if !numbers.is_empty() {
+                engine.write_summed(bucket.view, bucket.start + start, &numbers);
             }
         }
-        let lens: Vec<usize> = nodes.iter().map(|nodes| nodes.len() * len_of(rank)).collect();
-        let got = world.exchange(&out, &lens)?;
-        let own = match len_of(rank) {
-            0 => vec![],
-            len => add(n, &nodes, &got, len),
-        };
-        if broken.is_none() && !own.iter().all(|x| x.is_finite()) {
-            broken = got.iter().position(|sent| !sent.iter().all(|x| x.is_finite()));
-        }
-        let lens: Vec<usize> = (0..size).map(len_of).collect();
-        let sums = world.exchange(&vec![own; size], &lens)?;
-        for (sum, &(view, start, _)) in sums.iter().zip(round) {
-            engine.write_summed(view, start, sum);
-        }
+        Ok(())
     }
-    Ok(broken)
+
+    /// Waits for all sums. Returns the first rank that sent a number which is not finite, as far as this rank has seen: it
+    /// sees the parts that it adds.
+    ///
+    /// # Errors
+    ///
+    /// If a rank is gone.
+    pub fn finish(mut self, engine: &mut Engine) -> Result<Option<usize>> {
+        self.settle(engine, 0)?;
+        Ok(self.broken)
+    }
 }
 
-/// The complete nodes of a range of micro-batches.
-fn nodes_of(range: std::ops::Range<usize>) -> Vec<Node> {
-    let mut nodes = Nodes::default();
-    range.for_each(|micro| {
-        nodes.push(micro);
-    });
-    nodes.open().to_vec()
+/// Adds up a bucket of which each rank has its share, and `own` has this rank's nodes one after the other. All ranks need the
+/// whole sum, or each that of its share only.
+fn add_up(
+    world: &mut dyn World,
+    shares: Vec<Range<usize>>,
+    (nodes, leaves): (&[Vec<Node>], usize),
+    mut own: Vec<f32>,
+    for_all: bool,
+) -> Result<Summed> {
+    let (rank, size) = (world.rank(), world.size());
+    let share = shares[rank].clone();
+    let others = || (0..size).filter(move |other| *other != rank);
+    let len = own.len() / nodes[rank].len();
+    let mut parts: Vec<Vec<&mut [f32]>> =
+        own.chunks_exact_mut(len).map(|node| split(node, &shares)).collect();
+
+    let senders = others().flat_map(|other| nodes[other].iter().map(move |_| other));
+    let mut room = vec![0.0; share.len() * senders.clone().count()];
+    let mut got: Vec<(usize, &mut [f32])> =
+        senders.zip(room.chunks_exact_mut(share.len().max(1))).collect();
+    let sent = others().flat_map(|other| parts.iter().map(move |node| (other, &*node[other])));
+    let sent: Vec<(usize, &[f32])> = sent.filter(|(_, part)| !part.is_empty()).collect();
+    world.exchange(&sent, &mut got)?;
+
+    let (mut total, mut broken) = (&mut [][..], None);
+    if !share.is_empty() {
+        let own = parts.iter_mut().map(|node| (rank, std::mem::take(&mut node[rank])));
+        let mut all: Vec<(usize, &mut [f32])> = own.chain(got).collect();
+        // The nodes of a rank are in its order.
+        all.sort_by_key(|(rank, _)| *rank);
+        broken = all.iter().filter(|(_, part)| !are_finite(part)).map(|(rank, _)| *rank).min();
+        total = add(leaves, nodes, all.into_iter().map(|(_, part)| part).collect());
+    }
+    if !for_all {
+        return Ok(Summed { start: share.start, numbers: total.to_vec(), broken });
+    }
+    // The parts of the other shares have been sent, so that the sums can take their places.
+    let mut heads = parts.swap_remove(0);
+    let sent = others().filter(|_| !total.is_empty()).map(|other| (other, &*total));
+    let sent: Vec<(usize, &[f32])> = sent.collect();
+    let sums =
+        heads.iter_mut().enumerate().filter(|(other, part)| *other != rank && !part.is_empty());
+    let mut got: Vec<(usize, &mut [f32])> =
+        sums.map(|(other, part)| (other, &mut **part)).collect();
+    world.exchange(&sent, &mut got)?;
+    let total = total.to_vec();
+    own.truncate(len);
+    own[share].copy_from_slice(&total);
+    Ok(Summed { start: 0, numbers: own, broken })
 }
 
-/// All that is summed, in pieces: the number of a view, where the piece begins within it, and its length.
-fn pieces(engine: &Engine) -> Vec<(usize, usize, usize)> {
-    let views = engine.program().summed.iter().enumerate();
-    let of = |(view, len): (usize, usize)| {
-        (0..len).step_by(PIECE).map(move |start| (view, start, PIECE.min(len - start)))
-    };
-    views.map(|(i, view)| (i, view.len)).flat_map(of).collect()
+/// The part of each rank, of a node's numbers.
+fn split<'a>(mut rest: &'a mut [f32], shares: &[Range<usize>]) -> Vec<&'a mut [f32]> {
+    let mut parts: Vec<&mut [f32]> = shares.iter().map(|_| &mut [][..]).collect();
+    let mut ranks: Vec<usize> = (0..shares.len()).collect();
+    ranks.sort_by_key(|rank| (shares[*rank].start, shares[*rank].end));
+    for rank in ranks {
+        let (part, after) = rest.split_at_mut(shares[rank].len());
+        (parts[rank], rest) = (part, after);
+    }
+    parts
 }
 
-/// The sum of a piece of `len` numbers, of which each rank has sent its nodes.
-fn add(n: usize, nodes: &[Vec<Node>], sent: &[Vec<f32>], len: usize) -> Vec<f32> {
-    let parts = sent.iter().flat_map(|sent| sent.chunks_exact(len));
-    let mut all: Vec<(Node, &[f32])> = nodes.iter().flatten().copied().zip(parts).collect();
+/// Adds the parts, which are those of the nodes of all ranks in order.
+fn add<'a>(leaves: usize, nodes: &[Vec<Node>], parts: Vec<&'a mut [f32]>) -> &'a mut [f32] {
+    let mut all: Vec<_> = nodes.iter().flatten().copied().zip(parts).collect();
     let mut take = |node: Node| {
         let at = all.iter().position(|(of, _)| *of == node)?;
-        Some(all.swap_remove(at).1.to_vec())
+        Some(all.swap_remove(at).1)
     };
-    tree::sum(n, &mut take, &mut |mut left: Vec<f32>, right| {
-        left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
+    tree::sum(leaves, &mut take, &mut |left: &mut [f32], right: &mut [f32]| {
+        add_to(left, right);
         left
     })
+}
+
+/// Whether all numbers are finite: the exponent of the others is all ones.
+fn are_finite(numbers: &[f32]) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    numbers.iter().map(|x| x.to_bits() & EXPONENT).max() < Some(EXPONENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::are_finite;
+
+    #[test]
+    fn what_is_not_finite_is_found() {
+        let mut numbers = vec![-1.5e38_f32; 1000];
+        assert!(are_finite(&numbers) && are_finite(&[]));
+        for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            numbers[777] = broken;
+            assert!(!are_finite(&numbers));
+        }
+    }
 }

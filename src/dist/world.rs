@@ -20,13 +20,17 @@ pub trait World: Send {
     /// If a rank is gone.
     fn gather(&mut self, own: &[u64]) -> Result<Vec<Vec<u64>>>;
 
-    /// Sends numbers from every rank to every rank: `out[i]` goes to rank `i`; returns what each rank sent to this one, of
-    /// which the lengths are known.
+    /// Sends numbers to other ranks and receives numbers from others, each with the number of the other rank. What two ranks
+    /// send each other arrives in the order in which it is sent, and has the length that is expected.
     ///
     /// # Errors
     ///
     /// If a rank is gone.
-    fn exchange(&mut self, out: &[Vec<f32>], lens: &[usize]) -> Result<Vec<Vec<f32>>>;
+    fn exchange(
+        &mut self,
+        sent: &[(usize, &[f32])],
+        received: &mut [(usize, &mut [f32])],
+    ) -> Result<()>;
 
     /// Gives every rank the bytes that rank 0 has.
     ///
@@ -53,8 +57,8 @@ impl World for Alone {
         Ok(vec![own.to_vec()])
     }
 
-    fn exchange(&mut self, out: &[Vec<f32>], _: &[usize]) -> Result<Vec<Vec<f32>>> {
-        Ok(out.to_vec())
+    fn exchange(&mut self, _: &[(usize, &[f32])], _: &mut [(usize, &mut [f32])]) -> Result<()> {
+        Ok(())
     }
 
     fn broadcast(&mut self, _: &mut Vec<u8>) -> Result<()> {

@@ -10,7 +10,6 @@ use crate::kernel::state;
 use crate::model::{BatchViews, UpdateViews};
 use crate::ops::cross_entropy::{IGNORE, counted};
 use crate::plan::Phase;
-use crate::tree::Nodes;
 
 /// The results of an update, read back from the device.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,96 +107,10 @@ impl Engine {
     ) -> Result<usize> {
         let all = count_targets(0..count, batch, &mut fill)?;
         if all > 0 {
-            self.train_micro_batches(0..count, all, batch, &mut fill, step)?;
-            self.join_rest();
+            self.train_micro_batches(0..count, all, batch, &mut fill, step, None)?;
             self.update(&step);
         }
         Ok(all)
-    }
-
-    /// Forward and backward over some micro-batches of an update in which `all` targets count.
-    ///
-    /// Their gradients are added in place, or if the program was recorded with nodes ([`Uses::nodes`]) along the
-    /// [tree](crate::tree), as far as it lies within the range: the last complete node is then in the gradients, those
-    /// before it are kept.
-    ///
-    /// # Errors
-    ///
-    /// The first of `fill`, which makes a micro-batch by its number in the place of the one before; if there is but one, it
-    /// is there already.
-    ///
-    /// # Panics
-    ///
-    /// As [`Engine::train_batch`], or if the range needs more nodes than were recorded.
-    ///
-    /// [`Uses::nodes`]: crate::model::Uses::nodes
-    pub fn train_micro_batches(
-        &mut self,
-        range: Range<usize>,
-        all: usize,
-        batch: &mut MicroBatch,
-        fill: &mut dyn FnMut(usize, &mut MicroBatch) -> Result<()>,
-        step: Step,
-    ) -> Result<()> {
-        let in_tree = self.program.uses.nodes > 0;
-        let mut nodes = Nodes::default();
-        self.kept = 0;
-        for micro in range.clone() {
-            if range.len() > 1 {
-                fill(micro, batch)?;
-            }
-            let step = Step { seed: batch.seed, ..step };
-            let before = if in_tree { 0 } else { micro - range.start };
-            self.train_batch(&batch.tokens, &batch.targets, (before, all), step);
-            if in_tree {
-                for _ in 0..nodes.push(micro) {
-                    self.join();
-                }
-                if micro + 1 < range.end {
-                    self.replay(Phase::Keep(self.kept as u32), &step);
-                    self.kept += 1;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds the newest node that is kept to the gradients.
-    fn join(&mut self) {
-        self.kept -= 1;
-        self.replay(Phase::Join(self.kept as u32), &Step::default());
-    }
-
-    /// Adds all nodes that are kept to the gradients, the newest first: the end of the sum where one rank has all
-    /// micro-batches.
-    pub(crate) fn join_rest(&mut self) {
-        while self.kept > 0 {
-            self.join();
-        }
-    }
-
-    /// Reads a part of what is summed of a complete node: of those that are kept, the oldest first, and of the last one,
-    /// which is in the gradients.
-    ///
-    /// # Errors
-    ///
-    /// If the device is lost.
-    pub(crate) fn read_node(
-        &mut self,
-        node: usize,
-        view: usize,
-        start: usize,
-        out: &mut [f32],
-    ) -> Result<()> {
-        let views = if node < self.kept { &self.program.nodes[node] } else { &self.program.summed };
-        let view = views[view].slice(start, out.len());
-        self.backend.read(view, out)
-    }
-
-    /// Overwrites a part of what is summed: of the gradients, or of the loss.
-    pub(crate) fn write_summed(&mut self, view: usize, start: usize, numbers: &[f32]) {
-        let view = self.program.summed[view].slice(start, numbers.len());
-        self.backend.write(view, numbers);
     }
 
     /// Runs forward and backward over micro-batch number `micro` of an update in which `all` targets count; `step` has
@@ -218,13 +131,25 @@ impl Engine {
         (micro, all): (usize, usize),
         step: Step,
     ) {
+        let step = self.train_forward(tokens, targets, (micro, all), step);
+        self.run(Phase::Backward, &step);
+    }
+
+    /// The part of [`Engine::train_batch`] before the backward pass; returns the step with which that is to run.
+    pub(super) fn train_forward(
+        &mut self,
+        tokens: &[u32],
+        targets: &[u32],
+        (micro, all): (usize, usize),
+        step: Step,
+    ) -> Step {
         self.gradients = Gradients::InUse;
         self.lengths.fill(0);
         self.write_batch(tokens, targets);
         let loss_scale = 1.0 / all.max(1) as f64;
         let step = Step { accumulate: u32::from(micro > 0), loss_scale, ..step };
         self.run(Phase::Forward, &step);
-        self.run(Phase::Backward, &step);
+        step
     }
 
     /// Runs the norm, clipping and the optimiser.

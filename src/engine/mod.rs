@@ -6,7 +6,9 @@
 mod batches;
 mod params;
 mod sequences;
+mod sums;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::{Backend, Device, Given};
@@ -23,6 +25,7 @@ pub use batches::{LossesTicket, MicroBatch, Update};
 pub(crate) use batches::{count_targets, sum};
 pub use params::{MOMENTS, Tensor};
 pub use sequences::{Drawn, DrawnTicket, DrawnTokens};
+pub use sums::Finals;
 
 /// A program and the backend that runs it.
 pub struct Engine {
@@ -35,8 +38,8 @@ pub struct Engine {
     gradients: Gradients,
     /// The number of positions that each slot holds.
     lengths: Vec<usize>,
-    /// How many nodes of the sum over an update's micro-batches are kept.
-    kept: usize,
+    /// Which nodes of the sum over an update's micro-batches are kept.
+    kept: sums::Kept,
 }
 
 /// The state of the gradients' memory, which also holds the caches of keys and values.
@@ -98,7 +101,7 @@ impl Engine {
             profile: None,
             gradients: Gradients::Free,
             lengths: vec![0; slots],
-            kept: 0,
+            kept: sums::Kept::default(),
         };
         if engine.program.update.is_some() {
             engine.write_state(&state::first(engine.program.uses.loss_scale()));
@@ -147,10 +150,13 @@ impl Engine {
     }
 
     fn replay(&mut self, phase: Phase, step: &Step) {
-        let plan = &self.program.plan;
+        self.replay_range(self.program.plan.phase(phase), step);
+    }
+
+    fn replay_range(&mut self, range: Range<usize>, step: &Step) {
         match &mut self.profile {
-            None => self.backend.run(plan.phase(phase), step),
-            Some(profile) => profile.run(&mut *self.backend, plan, phase, step),
+            None => self.backend.run(range, step),
+            Some(profile) => profile.run(&mut *self.backend, &self.program.plan, range, step),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The parameters of an engine: initialisation, writing, reading, copying.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -8,7 +9,7 @@ use super::Engine;
 use crate::backend::Given;
 use crate::error::Result;
 use crate::finetune::merge;
-use crate::graph::Param;
+use crate::graph::{Param, Slot};
 use crate::model::Program;
 use crate::ops::random;
 use crate::params::{Init, ParamRole};
@@ -55,22 +56,33 @@ impl Engine {
         }
     }
 
-    /// Returns the views of one tensor of a parameter, each with its start in the whole tensor.
+    /// Returns the views of one tensor of a parameter, each with its start in the whole tensor. Of moments that ranks split,
+    /// only those of this rank are there.
     fn views(&self, param: &Param, tensor: Tensor) -> Vec<(usize, View)> {
         let width = param.len() / param.shape[0];
-        let place = |view: View| match tensor {
-            Tensor::Value | Tensor::Gradient => view,
+        let slices = param.slices.iter().map(|slice| (slice.start * width, slice.var));
+        match tensor {
+            Tensor::Value => slices.map(|(start, var)| (start, var.value)).collect(),
+            Tensor::Gradient => slices.map(|(start, var)| (start, var.grad)).collect(),
             Tensor::Moment(i) => {
-                let slot = self.program.slots.iter().find(|slot| slot.params.buffer == view.buffer);
-                view.of(slot.and_then(|slot| slot.moments).expect("Adam has moments")[i].buffer)
+                slices.flat_map(|(start, var)| self.moments(i, start, var.value)).collect()
             }
+        }
+    }
+
+    /// Returns the moments of the parameters in `values`, which begin at `start` in their tensor.
+    fn moments(&self, i: usize, start: usize, values: View) -> Vec<(usize, View)> {
+        let of = |slot: &Slot| {
+            let both = values.range().start.max(slot.params.start)
+                ..values.range().end.min(slot.params.range().end);
+            if slot.params.buffer != values.buffer || both.is_empty() {
+                return None;
+            }
+            let moments = slot.moments.expect("Adam has moments")[i];
+            let view = moments.slice(both.start - slot.params.start, both.len());
+            Some((start + both.start - values.start, view))
         };
-        let slices = param.slices.iter().map(|slice| {
-            let var = slice.var;
-            let view = if tensor == Tensor::Gradient { var.grad } else { place(var.value) };
-            (slice.start * width, view)
-        });
-        slices.collect()
+        self.program.slots.iter().filter_map(of).collect()
     }
 
     /// Fills a tensor in pieces: `fill(start, out)` gives the elements from `start` on. On a CPU they are written
@@ -92,7 +104,30 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads the elements of a tensor from `start` on.
+    /// Overwrites the elements of a tensor from `start` on, as far as this rank has them.
+    ///
+    /// # Panics
+    ///
+    /// If the tensor ends before `numbers` do.
+    pub fn write_elements(&mut self, param: &Param, tensor: Tensor, start: usize, numbers: &[f32]) {
+        assert!(
+            start + numbers.len() <= param.len(),
+            "{} has {} elements",
+            param.name,
+            param.len()
+        );
+        self.changed |= tensor == Tensor::Value;
+        let end = start + numbers.len();
+        for (first, view) in self.views(param, tensor) {
+            let (from, to) = (start.max(first), end.min(first + view.len));
+            if from < to {
+                let part = view.slice(from - first, to - from);
+                self.backend.write(part, &numbers[from - start..to - start]);
+            }
+        }
+    }
+
+    /// Reads the elements of a tensor from `start` on; those that this rank does not have are left as they are in `out`.
     ///
     /// # Errors
     ///
@@ -118,6 +153,20 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Returns which of some elements of a tensor this rank has.
+    pub fn parts(
+        &self,
+        param: &Param,
+        tensor: Tensor,
+        elements: Range<usize>,
+    ) -> Vec<Range<usize>> {
+        let both = |(first, view): (usize, View)| {
+            first.max(elements.start)..(first + view.len).min(elements.end)
+        };
+        let parts = self.views(param, tensor).into_iter().map(both);
+        parts.filter(|part| !part.is_empty()).collect()
     }
 
     /// Returns a whole tensor.

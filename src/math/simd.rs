@@ -165,6 +165,13 @@ pub fn add_scaled(out: &mut [f32], factor: f32, x: &[f32]) {
     }
 }
 
+vector_fn! {
+    /// Computes `out += x`.
+    pub fn add_to<'a>(out: &'a mut [f32], x: &'a [f32]) -> () {
+        add_scaled(out, 1.0, x);
+    }
+}
+
 /// The largest exponent of e that `exp` uses; e^x is about 2^127 there.
 const EXP_MAX: f32 = 88.02;
 /// Below this, e^x counts as 0: 2^-126 is the smallest normal number.

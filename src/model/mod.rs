@@ -3,8 +3,10 @@
 //! Read [`decoder()`] first: it is the model. [`Program::record`] builds it for training, evaluation and
 //! generation over the same memory; [`parameters()`] lists the tensors that are saved and loaded.
 
+mod buckets;
 mod decoder;
 mod parameters;
+mod split;
 
 use std::sync::Arc;
 
@@ -12,15 +14,19 @@ use crate::config::{GptConfig, Optimizer, Precision, Recompute, Sum, TrainConfig
 use crate::finetune::FineTune;
 use crate::graph::{Graph, Op, Param, Slot};
 use crate::kernel::{Dims, Feed, Format, LossScale, rows, state};
+use crate::ops::global_norm::{self, NormViews};
 use crate::ops::head::{Head, HeadExtend, row_stride};
-use crate::ops::{global_norm, optimizer, sample};
+use crate::ops::{optimizer, sample};
 use crate::plan::{Limits, Phase, Plan, Role, View};
 use crate::tree;
 
+pub use buckets::{BUCKET, Bucket, buckets};
 pub use decoder::decoder;
 pub use parameters::{
     Schema, adapters, check_finetune, moments, open, open_weights, parameters, schema, trained,
 };
+
+pub use split::{Part, Split};
 
 /// The numbers of rows of the replays of generation, the longest first.
 pub const EXTENDS: [u32; 3] = [64, 8, 1];
@@ -44,6 +50,8 @@ pub struct Uses {
     /// How many nodes of the sum over an update's micro-batches wait for others at once: 0 where micro-batches are added to
     /// each other in place.
     pub nodes: usize,
+    /// Which part of the optimiser's state this rank has, if ranks split it.
+    pub part: Option<Part>,
     /// Whether training drops activations.
     pub dropout: bool,
     /// Whether the logits of all rows of a batch are needed.
@@ -64,6 +72,8 @@ impl Uses {
             seq: config.seq_len.unwrap_or(model.n_positions),
             training: Some(config.optimizer),
             nodes: nodes(config),
+            part: (config.zero && config.ranks > 1)
+                .then_some(Part { rank: config.rank, size: config.ranks }),
             dropout: config.dropout > 0.0,
             logits: false,
             generation: Some(1),
@@ -89,11 +99,10 @@ impl Uses {
     }
 }
 
-/// How many nodes of the sum over an update's micro-batches wait at once, on the rank where they are most. Several ranks
-/// always add along the tree.
+/// How many nodes of the sum over an update's micro-batches wait at once, on the rank where they are most.
 fn nodes(config: &TrainConfig) -> usize {
     let TrainConfig { sum, ranks, grad_accum, .. } = *config;
-    if sum == Sum::Fast && ranks == 1 {
+    if sum == Sum::Fast {
         return 0;
     }
     let shares = (0..ranks).map(|rank| tree::share(grad_accum, rank, ranks));
@@ -164,12 +173,14 @@ pub struct Program {
     pub plan: Arc<Plan>,
     /// The parameters and their places.
     pub params: Arc<[Param]>,
-    /// The arenas in slices, with gradients and moments.
+    /// The trained parameters that this rank updates, in slices, with gradients and moments.
     pub slots: Vec<Slot>,
     /// Views for batches, unless the program only generates.
     pub batch: Option<BatchViews>,
     /// Views for updates, in training.
     pub update: Option<UpdateViews>,
+    /// What ranks tell each other in an update, if they split the optimiser's state.
+    pub split: Option<Split>,
     /// Gradients and loss, which nodes of the sum over an update's micro-batches keep.
     pub summed: Vec<View>,
     /// Where each node keeps them: [`Uses::nodes`].
@@ -200,15 +211,23 @@ impl Program {
         limits: Limits,
     ) -> Program {
         let moments = uses.training.is_some_and(|optimizer| optimizer != Optimizer::Sgd);
+        let moments = moments && uses.part.is_none();
         let mut g = Graph::new(limits, moments, config.layer_norm_epsilon);
         g = g.in_precision(uses.precision).recomputing(uses.recompute).fine_tuning(finetune);
         let batch = (uses.batch > 0).then(|| record_batch(&mut g, config, uses, limits));
-        let update = uses.training.map(|optimizer| record_update(&mut g, optimizer, uses, batch));
+        let update = uses.training.map(|optimizer| {
+            let loss = batch.expect("training has batches").loss;
+            record_update(&mut g, optimizer, uses, loss, limits)
+        });
+        let (update, split, owned) = update.map_or((None, None, None), |(update, split)| {
+            let (split, owned) = split.unzip();
+            (Some(update), split, owned)
+        });
         let summed = summed(&g, batch.filter(|_| uses.training.is_some()));
         let nodes = g.record_nodes(&summed, uses.nodes);
         let generation = uses.generation.map(|slots| record_generation(&mut g, config, slots));
         g.record_cast();
-        let slots = g.slots();
+        let slots = owned.unwrap_or_else(|| g.slots());
         let (plan, params) = (Arc::new(g.plan), g.params.into());
         let (config, finetune) = (config.clone(), finetune.clone());
         Program {
@@ -221,6 +240,7 @@ impl Program {
             slots,
             batch,
             update,
+            split,
             summed,
             nodes,
             generation,
@@ -295,23 +315,33 @@ fn record_update(
     g: &mut Graph,
     optimizer: Optimizer,
     uses: Uses,
-    batch: Option<BatchViews>,
-) -> UpdateViews {
-    let loss = batch.expect("training has batches").loss;
+    loss: View,
+    limits: Limits,
+) -> (UpdateViews, Option<(Split, Vec<Slot>)>) {
+    let scale = uses.loss_scale();
+    if let Some(part) = uses.part {
+        let (views, split, owned) = split::record(g, (optimizer, scale), part, loss, limits);
+        return (views, Some((split, owned)));
+    }
     let slots = g.slots();
     let grads: Vec<View> = slots.iter().map(|slot| slot.grads).collect();
     let len = global_norm::partials_len(&grads);
-    let partials = g.buffer(Role::Staging, "norm.partials", len, Format::F32);
-    let norm = g.buffer(Role::Staging, "norm", 2, Format::F32);
-    let state = state_view(g);
+    let views = norm_views(g, len, loss);
     let start = g.plan.dispatches.len();
-    let views = global_norm::NormViews { partials, loss, norm, state };
-    global_norm::record(&mut g.plan, &grads, views, uses.loss_scale());
+    global_norm::record(&mut g.plan, &grads, views, scale);
+    let NormViews { norm, state, .. } = views;
     for slot in &slots {
         optimizer::record(&mut g.plan, optimizer, slot, norm, state);
     }
     g.plan.end_phase(Phase::Update, start);
-    UpdateViews { norm, state }
+    (UpdateViews { norm, state }, None)
+}
+
+/// Creates the views of the norm, of so many numbers of partials.
+fn norm_views(g: &mut Graph, partials: usize, loss: View) -> NormViews {
+    let partials = g.buffer(Role::Staging, "norm.partials", partials, Format::F32);
+    let norm = g.buffer(Role::Staging, "norm", 2, Format::F32);
+    NormViews { partials, loss, norm, state: state_view(g) }
 }
 
 /// What is summed over the micro-batches of an update.

@@ -69,24 +69,46 @@ pub struct NormViews {
 
 /// Records the norm over `grads`, each a slice that fits one binding.
 pub fn record(plan: &mut Plan, grads: &[View], views: NormViews, scale: LossScale) {
-    let NormViews { partials, loss, norm, state } = views;
-    let mut start = 0;
-    for &view in grads {
-        let blocks = view.len.div_ceil(BLOCK);
-        let dims = Dims { N: view.len as u32, ..Dims::default() };
-        plan.push(&PARTIAL, dims, &[view, partials.slice(start, blocks * PARTIAL_LEN)]);
-        start += (blocks * PARTIAL_LEN).next_multiple_of(ALIGNMENT);
+    for (&view, start) in grads.iter().zip(partials_starts(grads)) {
+        let len = view.len.div_ceil(BLOCK) * PARTIAL_LEN;
+        record_partials(plan, view, views.partials.slice(start, len));
     }
+    record_finish(plan, views, scale);
+}
+
+/// Records the partials of a slice of the gradients.
+pub fn record_partials(plan: &mut Plan, grads: View, partials: View) {
+    let dims = Dims { N: grads.len as u32, ..Dims::default() };
+    plan.push(&PARTIAL, dims, &[grads, partials]);
+}
+
+/// Records the norm from the partials of all gradients.
+pub fn record_finish(plan: &mut Plan, views: NormViews, scale: LossScale) {
+    let NormViews { partials, loss, norm, state } = views;
     let blocks = (partials.len / PARTIAL_LEN) as u32;
     let dims = Dims { N: blocks, ID: scale as u32, ..Dims::default() };
     plan.push(&FINISH, dims, &[partials, loss, norm, state]);
 }
 
-/// Returns the number of elements of the partials of these slices; each slice's partials begin where a device can
-/// bind them.
+/// Returns where the partials of each of these slices begin: where a device can bind them.
+pub fn partials_starts(grads: &[View]) -> Vec<usize> {
+    let next = |start: &mut usize, view: &View| {
+        let own = *start;
+        *start = next_partials(own + view.len.div_ceil(BLOCK) * PARTIAL_LEN);
+        Some(own)
+    };
+    grads.iter().scan(0, next).collect()
+}
+
+/// Returns where partials can begin after others that end at `end`.
+pub fn next_partials(end: usize) -> usize {
+    end.next_multiple_of(ALIGNMENT)
+}
+
+/// Returns the number of elements of the partials of these slices.
 pub fn partials_len(grads: &[View]) -> usize {
     let lens = grads.iter().map(|view| view.len.div_ceil(BLOCK) * PARTIAL_LEN);
-    lens.map(|len| len.next_multiple_of(ALIGNMENT)).sum()
+    lens.map(next_partials).sum()
 }
 
 fn partial<F: Real>(_: &Dims, _: &Step, io: Io<'_, F>) {

@@ -10,7 +10,7 @@ use crate::graph::Graph;
 use crate::kernel::{
     Accumulate, Dims, Format, Io, Kernel, Needs, Real, Step, accumulate, adds, grid, reads, twin,
 };
-use crate::math::simd::{CHUNK, add_scaled, vector_fn};
+use crate::math::simd::{CHUNK, add_to};
 use crate::ops::variants::portable;
 use crate::plan::{Phase, Plan, Role, View};
 
@@ -80,17 +80,11 @@ fn add<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     }
 }
 
-vector_fn! {
-    fn add_piece<'a>(out: &'a mut [f32], x: &'a [f32]) -> () {
-        add_scaled(out, 1.0, x);
-    }
-}
-
 fn fast_add(dims: &Dims, step: &Step, io: Io<'_, f32>) {
     let ([x], [out]) = io.reals();
     let overwrites = step.overwrites(dims);
     out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| match overwrites {
         true => out.copy_from_slice(x),
-        false => add_piece(out, x),
+        false => add_to(out, x),
     });
 }

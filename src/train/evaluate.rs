@@ -23,7 +23,7 @@ impl Trainer {
         let total =
             if whole { windows.len().div_ceil(self.shape.0) } else { self.config.eval_iters };
         on_event(&Event::Evaluating { done: 0, total });
-        let (rank, size) = (self.world.rank(), self.world.size());
+        let (rank, size) = (self.link.rank(), self.link.size());
         let mut unread = VecDeque::new();
         // Whether this rank was told to stop, then the sum of the losses and the targets of each of its batches.
         let mut words = vec![0];
@@ -51,7 +51,7 @@ impl Trainer {
                 on_event(&Event::Evaluating { done, total });
             }
         }
-        let all = self.world.gather(&words)?;
+        let all = self.gather(words)?;
         if all.iter().any(|words| words[0] == 1) {
             return Ok(None);
         }

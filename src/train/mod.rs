@@ -4,6 +4,7 @@
 //! moments, the device's counters and a few numbers.
 
 mod choice;
+mod collect;
 pub mod curve;
 mod encoded;
 mod evaluate;
@@ -25,7 +26,7 @@ use crate::checkpoint::{Metrics, RunDir, TrainState};
 use crate::clock::Stopwatch;
 use crate::config::TrainConfig;
 use crate::data::{self, Place, Tokens};
-use crate::dist::{self, Alone, World};
+use crate::dist::{self, Alone, Layout, Link, Sums};
 use crate::engine::{self, Engine, MicroBatch, Update};
 use crate::error::{Error, Result, field};
 use crate::fit::Programs;
@@ -60,6 +61,8 @@ pub struct Trainer {
     run: Option<RunDir>,
     /// The folder of the model that adapters belong to.
     base: Option<PathBuf>,
+    /// The checkpoint that the run goes on from.
+    restored: Option<PathBuf>,
     state: TrainState,
     metrics: Vec<Metrics>,
     stop: Arc<AtomicBool>,
@@ -78,8 +81,10 @@ pub struct Trainer {
     profiling: Profiling,
     /// Updates that were made, or are in progress on the device, and are not reported yet, the oldest first.
     unreported: VecDeque<Made>,
-    /// The ranks that train together.
-    world: Box<dyn World>,
+    /// The link to the ranks that train together.
+    link: Link,
+    /// What they add up, where there are several.
+    layout: Option<Layout>,
     /// The first rank whose gradient was not finite in the last update, where there are several.
     broken: Option<usize>,
 }
@@ -167,6 +172,7 @@ impl Trainer {
             shape,
             run: None,
             base: None,
+            restored: None,
             state: TrainState {
                 seed: config.seed,
                 data_fingerprint: tokens.fingerprint(),
@@ -187,7 +193,8 @@ impl Trainer {
             best_gflops: None,
             profiling: Profiling::default(),
             unreported: VecDeque::new(),
-            world: Box::new(Alone),
+            link: Link::new(Box::new(Alone)),
+            layout: None,
             broken: None,
             config,
         })
@@ -264,10 +271,15 @@ impl Trainer {
         self.stop.load(Ordering::Relaxed) || self.state.step as usize >= self.stop_after
     }
 
+    /// Gives every rank the words of all ranks.
+    fn gather(&mut self, own: Vec<u64>) -> Result<Vec<Vec<u64>>> {
+        self.link.call(move |world| world.gather(&own))
+    }
+
     /// Whether a rank was told to stop: all of them then stop, after the same update.
     fn agree_to_stop(&mut self) -> Result<bool> {
         let broken = self.broken.map_or(0, |rank| rank as u64 + 1);
-        let all = self.world.gather(&[u64::from(self.stopped()), broken])?;
+        let all = self.gather(vec![u64::from(self.stopped()), broken])?;
         // Those who have seen it tell all.
         let broken = all.iter().filter_map(|words| words[1].checked_sub(1)).min();
         self.broken = broken.map(|rank| rank as usize);
@@ -371,7 +383,7 @@ impl Trainer {
             learning_rate,
             grad_norm: update.map(|update| update.grad_norm),
             tokens_per_s,
-            mfu: self.mfu(tokens_per_s / self.world.size() as f64),
+            mfu: self.mfu(tokens_per_s / self.link.size() as f64),
             logged,
             skipped: update.map_or(0, |update| update.state[state::SKIPPED]),
         };
@@ -445,16 +457,28 @@ impl Trainer {
             batch.seed = random::key(seed, iter as u32, micro as u32);
             data::batch(&self.tokens, range.clone(), place, shape, tokens, targets)
         };
-        let (batch, world, engine) = (&mut self.micro_batch, &mut *self.world, &mut self.engine);
-        let share = tree::share(config.grad_accum, world.rank(), world.size());
+        let (batch, link, engine) = (&mut self.micro_batch, &mut self.link, &mut self.engine);
+        let share = tree::share(config.grad_accum, link.rank(), link.size());
         let own = engine::count_targets(share.clone(), batch, &mut fill)? as u64;
-        let all: u64 = world.gather(&[own])?.iter().flatten().sum();
+        let all = link.call(move |world| world.gather(&[own]))?;
+        let all = all.iter().flatten().sum::<u64>() as usize;
         if all == 0 {
             return Ok(false);
         }
-        engine.train_micro_batches(share, all as usize, batch, &mut fill, step)?;
-        self.broken = dist::add_up(engine, world, config.grad_accum)?;
-        engine.update(&step);
+        match &self.layout {
+            None => engine.train_micro_batches(share, all, batch, &mut fill, step, None)?,
+            Some(layout) => {
+                let (sent, mut sums) = (layout.sent(), Sums::new(link, layout));
+                let mut add = |engine: &mut Engine, numbers| sums.add(engine, numbers);
+                let finals = Some((&sent[..], &mut add as _));
+                engine.train_micro_batches(share, all, batch, &mut fill, step, finals)?;
+                self.broken = sums.finish(engine)?;
+            }
+        }
+        match engine.program().split {
+            None => engine.update(&step),
+            Some(_) => dist::update_split(engine, link, &step)?,
+        }
         Ok(true)
     }
 

@@ -5,22 +5,28 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
+use super::saves::moments;
 use crate::backend::Device;
 use crate::backend::gpu::Choices;
-use crate::checkpoint::TrainState;
+use crate::checkpoint::{self, TrainState};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{TokenWriter, Tokens};
-use crate::dist::World;
-use crate::engine::{Engine, Tensor};
+use crate::dist::{Layout, Link, World};
+use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result};
 use crate::fit::Programs;
 use crate::gpt::Gpt;
+use crate::graph::Param;
+use crate::tree;
 
 /// What rank 0 says where there is nothing to do.
 const FINISHED: &[u8] = b"finished";
 
 /// Token ids that go through the ranks at a time.
 const IDS: usize = 1 << 20;
+
+/// Elements of a tensor that go through the ranks at a time.
+const ELEMENTS: usize = 1 << 20;
 
 /// What rank 0 tells the others of the run: everything but the token ids and the tensors.
 #[derive(Serialize, Deserialize)]
@@ -70,9 +76,19 @@ impl Trainer {
             world.broadcast(&mut bytemuck::cast_slice(&ids).to_vec())?;
         }
         check_all(&mut *world, Ok(()))?;
-        check_layout(&self.engine, &mut *world)?;
-        share_tensors(&mut self.engine, &mut *world)?;
-        self.world = world;
+        self.take_part(world)
+    }
+
+    /// Takes over the tensors of rank 0, and trains with the others from now on.
+    fn take_part(&mut self, mut world: Box<dyn World>) -> Result<()> {
+        let size = world.size();
+        if size > 1 {
+            let shares = (0..size).map(|rank| tree::share(self.config.grad_accum, rank, size));
+            let layout = Layout::new(&self.engine, &shares.collect::<Vec<_>>(), self.config.sum);
+            self.layout = Some(agree_on_layout(layout, &mut *world)?);
+        }
+        self.share_tensors(&mut *world)?;
+        self.link = Link::new(world);
         Ok(())
     }
 
@@ -103,7 +119,7 @@ pub fn join(
         // Rank 0 takes part in nothing more.
         return Err(Error::training("rank 0 could not open the run: see its message"));
     }
-    let opened = read_opening(&bytes, world.size());
+    let opened = read_opening(&bytes, world.rank(), world.size());
     let opened =
         opened.and_then(|opening| Ok((settle(device(opening.on_cpu)?, &opening), opening)));
     let (device, opening) = check_all(&mut *world, opened)?;
@@ -118,9 +134,7 @@ pub fn join(
         Ok(trainer)
     });
     let mut trainer = check_all(&mut *world, made)?;
-    check_layout(&trainer.engine, &mut *world)?;
-    share_tensors(&mut trainer.engine, &mut *world)?;
-    trainer.world = world;
+    trainer.take_part(world)?;
     Ok(Some(trainer))
 }
 
@@ -149,13 +163,13 @@ pub fn finished(world: &mut dyn World) -> Result<()> {
     world.broadcast(&mut FINISHED.to_vec())
 }
 
-fn read_opening(bytes: &[u8], ranks: usize) -> Result<Opening> {
+fn read_opening(bytes: &[u8], rank: usize, ranks: usize) -> Result<Opening> {
     let mut opening: Opening =
         serde_json::from_slice(bytes).map_err(|_| other_version("other settings"))?;
     if opening.version != env!("CARGO_PKG_VERSION") {
         return Err(other_version(&opening.version));
     }
-    opening.train.ranks = ranks;
+    (opening.train.rank, opening.train.ranks) = (rank, ranks);
     Ok(opening)
 }
 
@@ -183,17 +197,21 @@ fn check_all<T>(world: &mut dyn World, made: Result<T>) -> Result<T> {
     Err(Error::training(message))
 }
 
-/// Checks that all ranks lay out what they add alike: a device with smaller bindings may need more parts.
-fn check_layout(engine: &Engine, world: &mut dyn World) -> Result<()> {
-    let lens: Vec<u64> = engine.program().summed.iter().map(|view| view.len as u64).collect();
-    let all = world.gather(&lens)?;
-    match all.iter().position(|other| *other != all[0]) {
-        None => Ok(()),
-        Some(rank) => Err(Error::input(format!(
+/// The layout of what the ranks add up, in the order of rank 0. All must lay it out alike: a device with smaller bindings may
+/// need more parts.
+fn agree_on_layout(mut layout: Layout, world: &mut dyn World) -> Result<Layout> {
+    let words: Vec<u64> = layout.lens().chain(layout.order()).map(|word| word as u64).collect();
+    let all = world.gather(&words)?;
+    let count = layout.lens().count();
+    let lens = |words: &[u64]| words[..words.len() / 2].to_vec();
+    if let Some(rank) = all.iter().position(|other| lens(other) != lens(&all[0])) {
+        return Err(Error::input(format!(
             "the device of rank {rank} holds the gradients in other parts than that of rank 0, so that they cannot be added"
         ))
-        .hint("a tensor exceeds what one of the devices can bind: take devices of one kind")),
+        .hint("a tensor exceeds what one of the devices can bind: take devices of one kind"));
     }
+    layout.take_order(&all[0][count..].iter().map(|word| *word as usize).collect::<Vec<_>>());
+    Ok(layout)
 }
 
 /// Receives the token ids into a file of this machine that is gone with the process.
@@ -217,27 +235,54 @@ fn receive_tokens(world: &mut dyn World, opening: &Opening) -> Result<Result<Tok
     Ok(writer.and_then(|(_dir, writer)| writer.finish()))
 }
 
-/// Gives every rank the parameters and moments of rank 0.
-fn share_tensors(engine: &mut Engine, world: &mut dyn World) -> Result<()> {
-    let program = engine.program();
-    let (params, moments) =
-        (program.params.clone(), program.slots.iter().all(|s| s.moments.is_some()));
-    for param in params.iter() {
-        let moments = if param.is_trained() && moments { 2 } else { 0 };
-        let tensors = [Tensor::Value].into_iter().chain((0..moments).map(Tensor::Moment));
-        for tensor in tensors {
-            let mut bytes = vec![];
-            if world.rank() == 0 {
-                bytes = bytemuck::cast_slice(&engine.param_data(param, tensor)?).to_vec();
-            }
-            world.broadcast(&mut bytes)?;
-            if world.rank() > 0 {
-                let numbers: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
-                engine.write_param(param, tensor, |start, out| {
-                    out.copy_from_slice(&numbers[start..start + out.len()]);
-                    Ok(())
-                })?;
-            }
+impl Trainer {
+    /// Gives every rank the parameters of rank 0, and the moments that it goes on with.
+    fn share_tensors(&mut self, world: &mut dyn World) -> Result<()> {
+        let params = self.engine.program().params.clone();
+        for param in params.iter() {
+            let engine = &mut self.engine;
+            share(engine, world, param, Tensor::Value, &mut |engine, start, out| {
+                engine.read_param(param, Tensor::Value, start, out)
+            })?;
+        }
+        if self.state.step == 0 {
+            return Ok(());
+        }
+        let tensors = moments(self.gpt.config(), &self.config);
+        let saved = self.restored.as_ref().map(|path| checkpoint::open_state(path, &tensors));
+        let saved = saved.transpose()?;
+        let trained = params.iter().filter(|param| param.is_trained() && !tensors.is_empty());
+        for (param, (i, prefix)) in
+            trained.flat_map(|p| MOMENTS.iter().enumerate().map(move |m| (p, m)))
+        {
+            let name = format!("{prefix}.{}", param.name);
+            share(&mut self.engine, world, param, Tensor::Moment(i), &mut |_, start, out| {
+                let (_, file) = saved.as_ref().expect("rank 0 goes on from a save");
+                file.read(&name, start, out)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives every rank a tensor that `fill` reads on rank 0, some elements at a time.
+fn share(
+    engine: &mut Engine,
+    world: &mut dyn World,
+    param: &Param,
+    tensor: Tensor,
+    fill: &mut dyn FnMut(&mut Engine, usize, &mut [f32]) -> Result<()>,
+) -> Result<()> {
+    for start in (0..param.len()).step_by(ELEMENTS) {
+        let mut bytes = vec![];
+        if world.rank() == 0 {
+            let mut numbers = vec![0.0; ELEMENTS.min(param.len() - start)];
+            fill(engine, start, &mut numbers)?;
+            bytes = bytemuck::cast_slice(&numbers).to_vec();
+        }
+        world.broadcast(&mut bytes)?;
+        if world.rank() > 0 {
+            engine.write_elements(param, tensor, start, &bytemuck::pod_collect_to_vec(&bytes));
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::collect::with_tensors_of_all;
 use super::{Event, Trainer, curve};
 use crate::checkpoint::{self, Adapter, AdapterFiles, Metrics, ModelFiles, RunDir, TrainState};
 use crate::config::{GptConfig, Optimizer, TrainConfig};
@@ -65,6 +66,7 @@ impl Trainer {
         })?;
         self.engine.write_state(&words);
         self.state = saved;
+        self.restored = Some(path.to_owned());
         Ok(())
     }
 
@@ -104,20 +106,26 @@ impl Trainer {
     /// Writes a checkpoint and the loss curve, unless this step is already saved.
     pub(super) fn save(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
         self.state.device_words = self.engine.read_state()?.to_vec();
-        let Some(run) = &self.run else { return Ok(()) };
         if self.saved {
             return Ok(());
         }
-        on_event(&Event::Saving { step: self.state.step as usize });
-        let adapter = adapter(&self.config, self.base.as_deref());
-        let schema = model::schema(self.gpt.config(), &self.config.finetune);
-        let files = ModelFiles { adapter, schema, ..self.gpt.files() };
-        let tensors = moments(self.gpt.config(), &self.config);
-        let fill = &mut engine_tensors(&mut self.engine);
-        let path = run.save_checkpoint(&files, &self.state, &tensors, fill, self.config.keep)?;
-        draw_curve(run, &self.metrics)?;
+        let Trainer { engine, link, run, gpt, config, base, state, metrics, .. } = self;
+        if run.is_some() {
+            on_event(&Event::Saving { step: state.step as usize });
+        }
+        let path = with_tensors_of_all(engine, link, |fill| {
+            let Some(run) = run else { return Ok(None) };
+            let adapter = adapter(config, base.as_deref());
+            let schema = model::schema(gpt.config(), &config.finetune);
+            let files = ModelFiles { adapter, schema, ..gpt.files() };
+            let tensors = moments(gpt.config(), config);
+            let path = run.save_checkpoint(&files, state, &tensors, fill, config.keep)?;
+            draw_curve(run, metrics).map(|()| Some(path))
+        })?;
         self.saved = true;
-        on_event(&Event::Saved { step: self.state.step as usize, path });
+        if let Some(path) = path.flatten() {
+            on_event(&Event::Saved { step: self.state.step as usize, path });
+        }
         Ok(())
     }
 }

@@ -476,6 +476,7 @@ fn every_option_of_training_can_come_from_a_file() {
             "precision" => "\"f32\"",
             "recompute" => "\"none\"",
             "sum" => "\"exact\"",
+            "zero" => "true",
             "vocab" => "257",
             "embd" => "16",
             "context" => "32",
@@ -508,7 +509,7 @@ fn every_option_of_training_can_come_from_a_file() {
     assert_eq!(rates, [0.02, 0.01, 2.0].map(Some));
     assert_eq!((&train["seq_len"], &train["max_iters"]), (&16.into(), &4.into()));
     assert_eq!((&train["optimizer"], &settings["threads"]), (&"adam".into(), &2.into()));
-    assert_eq!(train["sum"], "exact");
+    assert_eq!((&train["sum"], &train["zero"]), (&"exact".into(), &true.into()));
     assert_eq!((&train["precision"], &train["recompute"]), (&"f32".into(), &"none".into()));
 }
 

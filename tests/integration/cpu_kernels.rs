@@ -40,6 +40,7 @@ fn case(
         training,
         dropout: true,
         nodes: 0,
+        part: None,
         logits: true,
         generation: Some(1),
         precision: Precision::F32,

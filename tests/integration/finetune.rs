@@ -108,6 +108,7 @@ const TRAINING: Uses = Uses {
     training: Some(Optimizer::Adamw),
     dropout: false,
     nodes: 0,
+    part: None,
     logits: false,
     generation: Some(1),
     precision: Precision::F32,

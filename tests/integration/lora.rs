@@ -81,6 +81,7 @@ const TRAINING: Uses = Uses {
     training: Some(Optimizer::Adamw),
     dropout: false,
     nodes: 0,
+    part: None,
     logits: true,
     generation: Some(1),
     precision: Precision::F32,

@@ -66,14 +66,24 @@ impl World for Thread {
         Ok(all.iter().map(|bytes| bytes.as_chunks().0.iter().map(word).collect()).collect())
     }
 
-    fn exchange(&mut self, out: &[Vec<f32>], lens: &[usize]) -> Result<Vec<Vec<f32>>> {
-        let bytes = |out: &Vec<f32>| out.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let all = self.each_to_each(&out.iter().map(bytes).collect::<Vec<_>>())?;
-        let number = |bytes: &[u8; 4]| f32::from_le_bytes(*bytes);
-        let all: Vec<Vec<f32>> =
-            all.iter().map(|bytes| bytes.as_chunks().0.iter().map(number).collect()).collect();
-        assert!(all.iter().zip(lens).all(|(got, len)| got.len() == *len), "lengths that are known");
-        Ok(all)
+    fn exchange(
+        &mut self,
+        sent: &[(usize, &[f32])],
+        received: &mut [(usize, &mut [f32])],
+    ) -> Result<()> {
+        let gone = || Error::training("another rank is gone");
+        for (rank, numbers) in sent {
+            assert!(*rank != self.rank, "nobody sends itself");
+            let bytes = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+            self.to[*rank].send(bytes).map_err(|_| gone())?;
+        }
+        for (rank, out) in received {
+            let bytes = self.from[*rank].recv().map_err(|_| gone())?;
+            let numbers: Vec<f32> =
+                bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            out.copy_from_slice(&numbers);
+        }
+        Ok(())
     }
 
     fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
@@ -186,6 +196,56 @@ fn a_run_goes_on_with_other_ranks() {
         assert_eq!(summary.steps, steps, "{size} ranks");
     }
     assert_same(&parts.run(), &whole.run(), "4, 2, 1 and 3 ranks");
+}
+
+/// Moments that the ranks split make no difference to what is written, on any device, and a run goes on from it with other
+/// ranks.
+#[test]
+fn a_split_state_gives_the_same_bits() {
+    let mut devices = vec![(Device::Cpu, Precision::F32)];
+    devices.extend(gpu().map(|gpu| (Device::Gpu(Arc::clone(gpu)), Precision::F32)));
+    let full = full_gpu().filter(|gpu| gpu.has().f16);
+    devices.extend(full.map(|gpu| (Device::Gpu(Arc::clone(gpu)), Precision::Mixed)));
+    for (device, precision) in devices {
+        let with = |place: &Place, zero| {
+            let mut settings = settings(place, 4);
+            (settings.train.precision, settings.train.zero) = (precision, zero);
+            settings
+        };
+        let (whole, parts) = (Place::new(), Place::new());
+        train(&with(&whole, false), &device).unwrap();
+        let mut begun = with(&parts, true);
+        begun.train.ranks = 3;
+        let open = || start_with(&begun, device.clone(), &mut Programs::default(), &mut |_| {});
+        assert_eq!(on_ranks(3, &device, open, Some(3)).unwrap().steps, 3);
+        for (size, stop_after, steps) in [(2, Some(5), 5), (1, Some(8), 8), (4, None, 12)] {
+            let summary = go_on(&parts.run(), size, &device, stop_after).unwrap();
+            assert_eq!(summary.steps, steps, "{size} ranks");
+        }
+        if precision == Precision::Mixed || matches!(device, Device::Gpu(_)) {
+            // Not every rank adds nodes, and so not every number of ranks needs a variant for that.
+            fs::copy(whole.run().join("variants.json"), parts.run().join("variants.json")).unwrap();
+        }
+        assert_same(&parts.run(), &whole.run(), &format!("{precision:?}"));
+    }
+}
+
+#[test]
+fn a_split_state_takes_less_memory() {
+    let config = wgpt::GptConfig::small();
+    let train =
+        wgpt::TrainConfig { grad_accum: 4, ranks: 4, sum: Sum::Exact, ..Default::default() };
+    let moments = |rank, zero| {
+        let train = wgpt::TrainConfig { rank, zero, ..train.clone() };
+        let uses = Uses::training(&train, &config);
+        wgpt::model::Program::record(&config, uses, Device::Cpu.limits()).plan.bytes(Role::Moments)
+    };
+    let whole = moments(0, false);
+    let shares: Vec<u64> = (0..4).map(|rank| moments(rank, true)).collect();
+    assert!(shares.iter().all(|share| *share * 16 <= whole * 5), "{shares:?} of {whole}");
+    // Each share begins at a multiple of 64 numbers.
+    let sum: u64 = shares.iter().sum();
+    assert!((whole..whole + 100_000).contains(&sum), "{shares:?} of {whole}");
 }
 
 /// The sum along the tree is the sum in place, but for rounding.

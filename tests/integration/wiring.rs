@@ -42,6 +42,7 @@ const TRAINING: Uses = Uses {
     training: Some(Optimizer::Adamw),
     dropout: false,
     nodes: 0,
+    part: None,
     logits: true,
     generation: None,
     precision: Precision::F32,

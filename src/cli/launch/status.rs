@@ -202,8 +202,12 @@ impl World for Watched {
         self.status.wait(|| self.world.gather(own))
     }
 
-    fn exchange(&mut self, out: &[Vec<f32>], lens: &[usize]) -> Result<Vec<Vec<f32>>> {
-        self.status.wait(|| self.world.exchange(out, lens))
+    fn exchange(
+        &mut self,
+        sent: &[(usize, &[f32])],
+        received: &mut [(usize, &mut [f32])],
+    ) -> Result<()> {
+        self.status.wait(|| self.world.exchange(sent, received))
     }
 
     fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<()> {

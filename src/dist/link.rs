@@ -1,0 +1,130 @@
+//! The thread that speaks to the other ranks while this rank computes.
+
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread;
+
+use super::World;
+use crate::clock::Stopwatch;
+
+/// Something to do with all ranks.
+type Job = Box<dyn FnOnce(&mut dyn World) + Send>;
+
+/// A rank's link to the others. What is done with them is done in the order in which it was started, which is the same on
+/// every rank.
+pub struct Link {
+    rank: usize,
+    size: usize,
+    speaker: Speaker,
+    times: Times,
+}
+
+/// Who speaks to the other ranks.
+enum Speaker {
+    /// The caller: there are no others.
+    Caller(Box<dyn World>),
+    /// A thread, which ends with the link.
+    Thread(Sender<Job>),
+}
+
+/// How long the ranks spoke to each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Times {
+    /// Seconds in which something was under way with all ranks.
+    pub busy: f64,
+    /// Seconds of them, and between them, in which this rank waited instead of computing.
+    pub waited: f64,
+}
+
+/// Something that was started with all ranks.
+#[must_use = "what was started is to be taken"]
+pub struct Pending<T>(Receiver<(T, f64)>);
+
+impl Link {
+    /// The link of a rank in its world.
+    pub fn new(mut world: Box<dyn World>) -> Link {
+        let (rank, size) = (world.rank(), world.size());
+        let speaker = match size {
+            1 => Speaker::Caller(world),
+            _ => {
+                let (jobs, todo) = channel::<Job>();
+                thread::spawn(move || todo.iter().for_each(|job| job(&mut *world)));
+                Speaker::Thread(jobs)
+            }
+        };
+        Link { rank, size, speaker, times: Times::default() }
+    }
+
+    /// The number of this rank.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// The number of ranks.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Returns the times since the last call.
+    pub fn take_times(&mut self) -> Times {
+        std::mem::take(&mut self.times)
+    }
+
+    /// Starts something, which the other ranks start, too; this rank can compute meanwhile.
+    pub fn start<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut dyn World) -> T + Send + 'static,
+    ) -> Pending<T> {
+        let (sender, receiver) = channel();
+        let job = move |world: &mut dyn World| {
+            let clock = Stopwatch::start();
+            let result = job(world);
+            // Nobody waits for it if this rank ends by an error.
+            let _ = sender.send((result, clock.seconds()));
+        };
+        match &mut self.speaker {
+            Speaker::Caller(world) => job(&mut **world),
+            Speaker::Thread(jobs) => {
+                jobs.send(Box::new(job)).expect("the thread ends with the link")
+            }
+        }
+        Pending(receiver)
+    }
+
+    /// Does something with the other ranks, and waits for it.
+    pub fn call<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut dyn World) -> T + Send + 'static,
+    ) -> T {
+        let pending = self.start(job);
+        self.take(pending)
+    }
+
+    /// Returns what came out, and waits for it.
+    ///
+    /// # Panics
+    ///
+    /// If it panicked.
+    pub fn take<T>(&mut self, pending: Pending<T>) -> T {
+        let clock = Stopwatch::start();
+        let (result, seconds) = pending.0.recv().expect("a thread that does what was started");
+        self.times.waited += clock.seconds();
+        self.times.busy += seconds;
+        result
+    }
+
+    /// Returns what came out if it is done, and else what was started.
+    ///
+    /// # Panics
+    ///
+    /// If it panicked.
+    pub fn try_take<T>(&mut self, pending: Pending<T>) -> Result<T, Pending<T>> {
+        match pending.0.try_recv() {
+            Ok((result, seconds)) => {
+                self.times.busy += seconds;
+                Ok(result)
+            }
+            Err(TryRecvError::Empty) => Err(pending),
+            Err(TryRecvError::Disconnected) => panic!("a thread that does what was started"),
+        }
+    }
+}

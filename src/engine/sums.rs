@@ -1,0 +1,174 @@
+//! The sum of the gradients over the micro-batches of an update: in place, or along the [tree](crate::tree).
+
+use std::ops::Range;
+
+use super::{Engine, MicroBatch};
+use crate::backend::{Out, Ticket};
+use crate::error::Result;
+use crate::kernel::Step;
+use crate::math::simd;
+use crate::model::Bucket;
+use crate::plan::{Phase, View};
+use crate::tree::Nodes;
+
+/// Which nodes are in memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kept {
+    /// How many are kept beside the gradients.
+    all: usize,
+    /// How many of them, the newest, are still to be added to the last one, which is in the gradients.
+    unjoined: usize,
+}
+
+/// What is done with the gradients as soon as they are final: the buckets in order, each with the dispatch after which that
+/// is so, and what gets the numbers of the next one, the nodes of this range of micro-batches one after the other.
+pub type Finals<'a> =
+    (&'a [(Bucket, usize)], &'a mut dyn FnMut(&mut Engine, Vec<f32>) -> Result<()>);
+
+impl Engine {
+    /// Forward and backward over some micro-batches of an update in which `all` targets count.
+    ///
+    /// Their gradients are added in place, or if the program was recorded for it ([`Uses::nodes`]) along the
+    /// [tree](crate::tree). The sum is then in the gradients. With `finals`, which get it bucket by bucket while the backward
+    /// pass of the last micro-batch goes on, it is added only as far as the tree lies within the range.
+    ///
+    /// # Errors
+    ///
+    /// The first of `fill`, which makes a micro-batch by its number in the place of the one before; if there is but one, it
+    /// is there already. Or the first of `finals`, or if the device is lost.
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::train_batch`], or if the range needs more nodes than were recorded.
+    ///
+    /// [`Uses::nodes`]: crate::model::Uses::nodes
+    pub fn train_micro_batches(
+        &mut self,
+        range: Range<usize>,
+        all: usize,
+        batch: &mut MicroBatch,
+        fill: &mut dyn FnMut(usize, &mut MicroBatch) -> Result<()>,
+        step: Step,
+        mut finals: Option<Finals<'_>>,
+    ) -> Result<()> {
+        let in_tree = self.program.uses.nodes > 0;
+        let mut nodes = Nodes::default();
+        self.kept = Kept::default();
+        for micro in range.clone() {
+            if range.len() > 1 {
+                fill(micro, batch)?;
+            }
+            let step = Step { seed: batch.seed, ..step };
+            let before = if in_tree { 0 } else { micro - range.start };
+            let step = self.train_forward(&batch.tokens, &batch.targets, (before, all), step);
+            let joined = if in_tree { nodes.push(micro) } else { 0 };
+            match &mut finals {
+                Some(finals) if micro + 1 == range.end => {
+                    self.kept.unjoined = joined;
+                    self.backward_in_buckets(&step, finals)?;
+                }
+                _ => {
+                    self.run(Phase::Backward, &step);
+                    (0..joined).for_each(|_| self.join());
+                }
+            }
+            if in_tree && micro + 1 < range.end {
+                self.replay(Phase::Keep(self.kept.all as u32), &step);
+                self.kept.all += 1;
+            }
+        }
+        if finals.is_none() {
+            // The end of the sum where one rank has all micro-batches.
+            (0..self.kept.all).for_each(|_| self.join());
+        }
+        Ok(())
+    }
+
+    /// Adds the newest node that is kept to the gradients.
+    fn join(&mut self) {
+        self.kept.all -= 1;
+        self.replay(Phase::Join(self.kept.all as u32), &Step::default());
+    }
+
+    /// Runs the backward pass; each bucket is passed on when it is final. A device works on the next part of the pass while
+    /// a bucket is read.
+    fn backward_in_buckets(&mut self, step: &Step, finals: &mut Finals<'_>) -> Result<()> {
+        let Range { start: mut at, end } = self.program.plan.phase(Phase::Backward);
+        let mut asked: Option<Vec<Ticket>> = None;
+        for (bucket, after) in finals.0 {
+            if *after > at {
+                self.replay_range(at..*after, step);
+                at = *after;
+            }
+            let tickets = self.request_bucket(*bucket);
+            if let Some(tickets) = asked.replace(tickets) {
+                let numbers = self.take_bucket(tickets)?;
+                finals.1(self, numbers)?;
+            }
+        }
+        self.replay_range(at..end, step);
+        match asked {
+            None => Ok(()),
+            Some(tickets) => {
+                let numbers = self.take_bucket(tickets)?;
+                finals.1(self, numbers)
+            }
+        }
+    }
+
+    /// Requests a bucket of all nodes, the oldest first; the last one is in the gradients.
+    fn request_bucket(&mut self, bucket: Bucket) -> Vec<Ticket> {
+        let of = |views: &[View]| views[bucket.view].slice(bucket.start, bucket.len);
+        let kept = self.program.nodes[..self.kept.all].iter().map(|node| of(node));
+        let views: Vec<View> = kept.chain([of(&self.program.summed)]).collect();
+        views.into_iter().map(|view| self.backend.request(&[view])).collect()
+    }
+
+    /// Returns the nodes of a requested bucket one after the other; those that belong to the last one are added to it.
+    fn take_bucket(&mut self, tickets: Vec<Ticket>) -> Result<Vec<f32>> {
+        let len = tickets[0].elements();
+        let mut numbers = vec![0.0; len * tickets.len()];
+        for (ticket, out) in tickets.into_iter().zip(numbers.chunks_exact_mut(len)) {
+            self.backend.take(ticket, &mut [Out::Reals(out)])?;
+        }
+        for _ in 0..self.kept.unjoined {
+            let last = numbers.split_off(numbers.len() - len);
+            let newest = numbers.len() - len;
+            simd::add_to(&mut numbers[newest..], &last);
+        }
+        Ok(numbers)
+    }
+
+    /// Computes this rank's partials of the norm, and reads them.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    ///
+    /// # Panics
+    ///
+    /// If the program does not split the optimiser's state.
+    pub fn norm_partials(&mut self, step: &Step) -> Result<Vec<f32>> {
+        let view = self.program.split.as_ref().expect("a program that splits it").own;
+        self.replay(Phase::Norm, step);
+        let mut partials = vec![0.0; view.len];
+        self.backend.read(view, &mut partials)?;
+        Ok(partials)
+    }
+
+    /// Overwrites the partials of the norm of all gradients.
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::norm_partials`].
+    pub fn write_partials(&mut self, partials: &[f32]) {
+        let view = self.program.split.as_ref().expect("a program that splits it").all;
+        self.backend.write(view, partials);
+    }
+
+    /// Overwrites a part of what is summed: of the gradients, or of the loss.
+    pub(crate) fn write_summed(&mut self, view: usize, start: usize, numbers: &[f32]) {
+        let view = self.program.summed[view].slice(start, numbers.len());
+        self.backend.write(view, numbers);
+    }
+}

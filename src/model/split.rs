@@ -1,0 +1,130 @@
+//! The optimiser's state split among the ranks, stage 1 of ZeRO (Rajbhandari et al. 2019, <https://arxiv.org/abs/1910.02054>).
+//!
+//! Every rank has all parameters and gradients, but moments only for its shares of the [buckets](super::buckets): it computes the
+//! norm's partials of these, and updates their parameters, which all ranks then take over. Shares are whole blocks of the
+//! norm, so that the partials, and with them the parameters, have the same bits whether the state is split or not.
+
+use std::ops::Range;
+
+use super::buckets::{Bucket, buckets};
+use super::{UpdateViews, norm_views};
+use crate::config::Optimizer;
+use crate::graph::{Graph, Slot};
+use crate::kernel::constants::{NORM_BLOCK, NORM_PARTIAL_LEN};
+use crate::kernel::{Format, LossScale};
+use crate::ops::global_norm::{self, NormViews};
+use crate::ops::optimizer;
+use crate::plan::{Limits, Phase, Role, View};
+
+/// A rank among those that split the optimiser's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its number, from 0.
+    pub rank: usize,
+    /// The number of ranks.
+    pub size: usize,
+}
+
+/// What the ranks tell each other in an update, where they split the optimiser's state.
+#[derive(Clone, Debug)]
+pub struct Split {
+    /// The norm's partials that this rank computes.
+    pub own: View,
+    /// Those of all gradients.
+    pub all: View,
+    /// For each rank where its partials lie: in what it computes, and among all of them.
+    pub partials: Vec<Vec<(Range<usize>, usize)>>,
+    /// For each bucket the parameters that each rank updates, if it has some of them.
+    pub params: Vec<Vec<Option<View>>>,
+}
+
+/// The numbers of the partials of so many gradients.
+fn partials_len(grads: usize) -> usize {
+    grads.div_ceil(NORM_BLOCK as usize) * NORM_PARTIAL_LEN as usize
+}
+
+/// Records the update of a part: [`Phase::Norm`] computes its partials, [`Phase::Update`] starts from those of all ranks. Returns
+/// the slots that this rank updates, too.
+pub(super) fn record(
+    g: &mut Graph,
+    (optimizer, scale): (Optimizer, LossScale),
+    part: Part,
+    loss: View,
+    limits: Limits,
+) -> (UpdateViews, Split, Vec<Slot>) {
+    let slots = g.slots();
+    let grads: Vec<View> = slots.iter().map(|slot| slot.grads).collect();
+    let buckets: Vec<(usize, Bucket)> = buckets(&grads).into_iter().enumerate().collect();
+    let shares = |rank: usize| {
+        let share = move |&(index, bucket): &(usize, Bucket)| {
+            let Range { start, end } = bucket.share(index, rank, part.size);
+            (bucket.view, bucket.start + start..bucket.start + end)
+        };
+        let shares: Vec<(usize, Range<usize>)> = buckets.iter().map(share).collect();
+        shares.into_iter().filter(|(_, share)| !share.is_empty())
+    };
+    let firsts: Vec<usize> = global_norm::partials_starts(&grads);
+    let partials = |rank: usize| {
+        let mut at = 0;
+        let place = |(view, share): (usize, Range<usize>)| {
+            let own = at..at + partials_len(share.len());
+            at = global_norm::next_partials(own.end);
+            (own, firsts[view] + partials_len(share.start))
+        };
+        shares(rank).map(place).collect::<Vec<_>>()
+    };
+    let partials: Vec<_> = (0..part.size).map(partials).collect();
+    let params = |&(index, bucket): &(usize, Bucket)| {
+        let params = slots[bucket.view].params.slice(bucket.start, bucket.len);
+        let share = |rank| {
+            let share = bucket.share(index, rank, part.size);
+            (!share.is_empty()).then(|| params.slice(share.start, share.len()))
+        };
+        (0..part.size).map(share).collect()
+    };
+    let params = buckets.iter().map(params).collect();
+
+    let own_len = partials[part.rank].last().map_or(0, |(own, _)| own.end).max(1);
+    let own = g.buffer(Role::Staging, "norm.own", own_len, Format::F32);
+    let start = g.plan.dispatches.len();
+    for ((view, share), (place, _)) in shares(part.rank).zip(&partials[part.rank]) {
+        let grads = slots[view].grads.slice(share.start, share.len());
+        global_norm::record_partials(&mut g.plan, grads, own.slice(place.start, place.len()));
+    }
+    g.plan.end_phase(Phase::Norm, start);
+
+    let all_len = global_norm::partials_len(&grads);
+    let views = norm_views(g, all_len, loss);
+    let NormViews { partials: all, norm, state, .. } = views;
+    let start = g.plan.dispatches.len();
+    global_norm::record_finish(&mut g.plan, views, scale);
+    let mut owned = vec![];
+    for (view, share) in shares(part.rank) {
+        let slot = slots[view];
+        let moments = (optimizer != Optimizer::Sgd).then(|| room(g, share.len(), limits));
+        let part = |view: View| view.slice(share.start, share.len());
+        owned.push(Slot { params: part(slot.params), grads: part(slot.grads), moments, ..slot });
+    }
+    for slot in &owned {
+        optimizer::record(&mut g.plan, optimizer, slot, norm, state);
+    }
+    g.plan.end_phase(Phase::Update, start);
+    (UpdateViews { norm, state }, Split { own, all, partials, params }, owned)
+}
+
+/// Room for the moments of so many parameters: in the last pair of buffers, or in a new one if a buffer would become too large.
+fn room(g: &mut Graph, len: usize, limits: Limits) -> [View; 2] {
+    let plan = &mut g.plan;
+    let last = plan.buffers.iter().rposition(|buffer| buffer.role == Role::Moments);
+    let fits =
+        |last: &usize| Format::F32.bytes(plan.next_start(*last) + len) <= limits.buffer_bytes;
+    let second = last.filter(fits).unwrap_or_else(|| {
+        let number = plan.buffers.iter().filter(|buffer| buffer.role == Role::Moments).count() / 2;
+        let number = if number == 0 { String::new() } else { format!(".{number}") };
+        let [_, second] = ["adam.m", "adam.v"].map(|name| {
+            plan.buffer(Role::Moments, &format!("{name}.own{number}"), 0, Format::F32).buffer
+        });
+        second
+    });
+    [second - 1, second].map(|buffer| plan.grow(buffer, len))
+}
