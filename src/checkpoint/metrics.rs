@@ -30,9 +30,29 @@ pub struct Metrics {
     /// Updates skipped so far because a loss or a gradient was not finite.
     #[serde(default)]
     pub skipped: u32,
+    /// How the ranks spent the time of their exchange, if there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<Exchange>,
+    /// The first rank on which the gradient of the update was not finite, if there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken_rank: Option<usize>,
     /// The validation loss, if it was evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
+}
+
+/// How the first rank of several spent the time in which it sent and received, on average per update since the start or the
+/// resume.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exchange {
+    /// The number of ranks.
+    pub ranks: usize,
+    /// Milliseconds of sending and receiving during which it computed.
+    pub hidden_ms: f64,
+    /// Milliseconds during which it waited for other ranks instead of computing.
+    pub waited_ms: f64,
+    /// The share of the waiting in the time of training.
+    pub waited: f64,
 }
 
 /// Reads the lines of a run's metrics.jsonl; returns none if there is no such file yet.

@@ -32,7 +32,7 @@ pub use adapter::{Adapter, AdapterFiles, base_on_hub};
 pub use config_json::read_config;
 pub use end_of_text::{EndOfText, TextFiles};
 pub(crate) use location::folder_of;
-pub use metrics::{Metrics, read_metrics};
+pub use metrics::{Exchange, Metrics, read_metrics};
 pub use run::{CHOICES, RunDir, newest_run};
 pub use save::{Layout, ModelFiles, write_model, write_model_as};
 pub(crate) use state::without;

@@ -199,8 +199,9 @@ impl Progress {
     fn step(&mut self, report: &StepReport) {
         if report.skipped > self.skipped {
             self.skipped = report.skipped;
+            let rank = report.broken_rank.map_or(String::new(), |rank| format!(" on rank {rank}"));
             self.say(&format!(
-                "step {}: update left out, since its loss or gradient was not finite ({} so far)",
+                "step {}: update left out, since its loss or gradient was not finite{rank} ({} so far)",
                 report.step, report.skipped
             ));
         }
@@ -208,13 +209,17 @@ impl Progress {
             * report.steps.saturating_sub(report.step) as f64
             / report.tokens_per_s.max(1e-9);
         let (rate, left) = (number::rate(report.tokens_per_s), number::seconds(left));
+        let ranks = report.exchange.map_or(String::new(), |exchange| {
+            let waiting = 100.0 * exchange.waited;
+            format!("  {} ranks, {waiting:.0} % of the time waiting", exchange.ranks)
+        });
         let loss = report.loss.map(|loss| format!("loss {loss:.4}  ")).unwrap_or_default();
         match &self.bar {
             Some(bar) => {
                 bar.set_length(report.steps as u64);
                 bar.set_position(report.step as u64);
                 if !loss.is_empty() {
-                    bar.set_message(format!("{loss}{rate} tokens/s  ETA {left}"));
+                    bar.set_message(format!("{loss}{rate} tokens/s  ETA {left}{ranks}"));
                 }
             }
             None if report.logged => {
@@ -222,7 +227,7 @@ impl Progress {
                 let mfu =
                     report.mfu.map_or(String::new(), |mfu| format!("  MFU {:.1} %", 100.0 * mfu));
                 self.say(&format!(
-                    "step {step}/{steps}  {loss}lr {lr:.2e}  {rate} tokens/s  ETA {left}{mfu}"
+                    "step {step}/{steps}  {loss}lr {lr:.2e}  {rate} tokens/s  ETA {left}{mfu}{ranks}"
                 ));
             }
             None => {}

@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
-use super::World;
+use super::{Grid, World};
 use crate::clock::Stopwatch;
 
 /// Something to do with all ranks.
@@ -12,8 +12,7 @@ type Job = Box<dyn FnOnce(&mut dyn World) + Send>;
 /// A rank's link to the others. What is done with them is done in the order in which it was started, which is the same on
 /// every rank.
 pub struct Link {
-    rank: usize,
-    size: usize,
+    grid: Grid,
     speaker: Speaker,
     times: Times,
 }
@@ -40,10 +39,10 @@ pub struct Times {
 pub struct Pending<T>(Receiver<(T, f64)>);
 
 impl Link {
-    /// The link of a rank in its world.
-    pub fn new(mut world: Box<dyn World>) -> Link {
-        let (rank, size) = (world.rank(), world.size());
-        let speaker = match size {
+    /// The link of a rank in its world, of which the ranks form so many stages.
+    pub fn new(mut world: Box<dyn World>, stages: usize) -> Link {
+        let grid = Grid { rank: world.rank(), size: world.size(), stages };
+        let speaker = match grid.size {
             1 => Speaker::Caller(world),
             _ => {
                 let (jobs, todo) = channel::<Job>();
@@ -51,17 +50,12 @@ impl Link {
                 Speaker::Thread(jobs)
             }
         };
-        Link { rank, size, speaker, times: Times::default() }
+        Link { grid, speaker, times: Times::default() }
     }
 
-    /// The number of this rank.
-    pub fn rank(&self) -> usize {
-        self.rank
-    }
-
-    /// The number of ranks.
-    pub fn size(&self) -> usize {
-        self.size
+    /// The place of this rank among all.
+    pub fn grid(&self) -> Grid {
+        self.grid
     }
 
     /// Returns the times since the last call.

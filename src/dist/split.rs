@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::{Link, Pending, World};
+use super::{Link, Pending};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::kernel::Step;
@@ -36,7 +36,8 @@ pub fn update_split(engine: &mut Engine, link: &mut Link, step: &Step) -> Result
 fn share_partials(engine: &mut Engine, link: &mut Link, split: &Split, step: &Step) -> Result<()> {
     let own = engine.norm_partials(step)?;
     let lens: Vec<usize> = split.partials.iter().map(|places| end(places).max(1)).collect();
-    let all = link.call(move |world| to_all(world, own, &lens))?;
+    let group = link.grid().with_same_parameters();
+    let all = link.call(move |world| group.to_all(world, own, &lens))?;
     let mut partials = vec![0.0; split.all.len];
     for (places, sent) in split.partials.iter().zip(&all) {
         for (from, to) in places {
@@ -55,14 +56,16 @@ fn end(places: &[(Range<usize>, usize)]) -> usize {
 /// Gives every rank the parameters that each has updated, bucket by bucket.
 fn share_params(engine: &mut Engine, link: &mut Link, split: &Split) -> Result<()> {
     let mut pending: VecDeque<Sent<'_>> = VecDeque::new();
+    let group = link.grid().with_same_parameters();
     for views in &split.params {
         let mut own = vec![];
-        if let Some(view) = views[link.rank()] {
+        if let Some(view) = views[group.own()] {
             own.resize(view.len, 0.0);
             engine.backend().read(view, &mut own)?;
         }
         let lens: Vec<usize> = views.iter().map(|view| view.map_or(0, |view| view.len)).collect();
-        pending.push_back((views, link.start(move |world| to_all(world, own, &lens))));
+        let group = group.clone();
+        pending.push_back((views, link.start(move |world| group.to_all(world, own, &lens))));
         if pending.len() > MOST_PENDING {
             take_over(engine, link, pending.pop_front())?;
         }
@@ -77,28 +80,10 @@ fn share_params(engine: &mut Engine, link: &mut Link, split: &Split) -> Result<(
 fn take_over(engine: &mut Engine, link: &mut Link, sent: Option<Sent<'_>>) -> Result<()> {
     let Some((views, pending)) = sent else { return Ok(()) };
     let all = link.take(pending)?;
-    let of_others = views.iter().zip(&all).enumerate().filter(|(rank, _)| *rank != link.rank());
-    for (_, (view, numbers)) in of_others {
-        if let Some(view) = view {
-            engine.backend().write(*view, numbers);
+    for other in link.grid().with_same_parameters().others() {
+        if let Some(view) = views[other] {
+            engine.backend().write(view, &all[other]);
         }
     }
     Ok(())
-}
-
-/// Sends `own` to all ranks, and returns what all of them send, which is `lens` long.
-fn to_all(world: &mut dyn World, own: Vec<f32>, lens: &[usize]) -> Result<Vec<Vec<f32>>> {
-    let rank = world.rank();
-    let mut all: Vec<Vec<f32>> = lens.iter().map(|len| vec![0.0; *len]).collect();
-    let is_other = |other: &usize| *other != rank && !own.is_empty();
-    let sent: Vec<(usize, &[f32])> =
-        (0..lens.len()).filter(is_other).map(|other| (other, &own[..])).collect();
-    let parts = all.iter_mut().enumerate();
-    let mut got: Vec<(usize, &mut [f32])> = parts
-        .filter(|(other, part)| *other != rank && !part.is_empty())
-        .map(|(other, part)| (other, &mut part[..]))
-        .collect();
-    world.exchange(&sent, &mut got)?;
-    all[rank] = own;
-    Ok(all)
 }

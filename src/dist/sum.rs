@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Link, Pending, World};
+use super::{Group, Link, Pending, World};
 use crate::config::Sum;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -87,6 +87,8 @@ struct Summed {
     /// Where the numbers begin in the bucket.
     start: usize,
     numbers: Vec<f32>,
+    /// Memory that was taken for the sum.
+    room: Vec<f32>,
     /// The first rank whose part was not finite, as far as this rank has seen.
     broken: Option<usize>,
 }
@@ -121,10 +123,13 @@ impl<'a> Sums<'a> {
         let is_loss = bucket.view + 1 == engine.program().summed.len();
         let for_all = is_loss || !is_split;
         self.started += 1;
-        let size = self.link.size();
-        let shares = (0..size).map(|rank| bucket.share(index, rank, size)).collect();
-        let sum =
-            move |world: &mut dyn World| add_up(world, shares, (&nodes, leaves), numbers, for_all);
+        let group = self.link.grid().with_same_parameters();
+        let room = engine.room(0);
+        let sum = move |world: &mut dyn World| {
+            let share = |rank| bucket.share(index, rank, group.size());
+            let shares: Vec<_> = (0..group.size()).map(share).collect();
+            add_up((world, &group), &shares, (&nodes, leaves), (numbers, room), for_all)
+        };
         self.pending.push_back((bucket, self.link.start(sum)));
         self.settle(engine, MOST_PENDING)
     }
@@ -142,11 +147,13 @@ impl<'a> Sums<'a> {
                     }
                 },
             };
-            let Summed { start, numbers, broken } = summed?;
+            let Summed { start, numbers, room, broken } = summed?;
             self.broken = self.broken.or(broken);
             if !numbers.is_empty() {
                 engine.write_summed(bucket.view, bucket.start + start, &numbers);
             }
+            engine.give_back(numbers);
+            engine.give_back(room);
         }
         Ok(())
     }
@@ -166,26 +173,26 @@ impl<'a> Sums<'a> {
 /// Adds up a bucket of which each rank has its share, and `own` has this rank's nodes one after the other. All ranks need the
 /// whole sum, or each that of its share only.
 fn add_up(
-    world: &mut dyn World,
-    shares: Vec<Range<usize>>,
+    (world, group): (&mut dyn World, &Group),
+    shares: &[Range<usize>],
     (nodes, leaves): (&[Vec<Node>], usize),
-    mut own: Vec<f32>,
+    (mut own, mut room): (Vec<f32>, Vec<f32>),
     for_all: bool,
 ) -> Result<Summed> {
-    let (rank, size) = (world.rank(), world.size());
+    let rank = group.own();
     let share = shares[rank].clone();
-    let others = || (0..size).filter(move |other| *other != rank);
     let len = own.len() / nodes[rank].len();
     let mut parts: Vec<Vec<&mut [f32]>> =
-        own.chunks_exact_mut(len).map(|node| split(node, &shares)).collect();
+        own.chunks_exact_mut(len).map(|node| split(node, shares)).collect();
 
-    let senders = others().flat_map(|other| nodes[other].iter().map(move |_| other));
-    let mut room = vec![0.0; share.len() * senders.clone().count()];
+    let senders = group.others().flat_map(|other| nodes[other].iter().map(move |_| other));
+    room.resize(share.len() * senders.clone().count(), 0.0);
     let mut got: Vec<(usize, &mut [f32])> =
         senders.zip(room.chunks_exact_mut(share.len().max(1))).collect();
-    let sent = others().flat_map(|other| parts.iter().map(move |node| (other, &*node[other])));
+    let sent =
+        group.others().flat_map(|other| parts.iter().map(move |node| (other, &*node[other])));
     let sent: Vec<(usize, &[f32])> = sent.filter(|(_, part)| !part.is_empty()).collect();
-    world.exchange(&sent, &mut got)?;
+    group.exchange(world, &sent, &mut got)?;
 
     let (mut total, mut broken) = (&mut [][..], None);
     if !share.is_empty() {
@@ -194,24 +201,28 @@ fn add_up(
         // The nodes of a rank are in its order.
         all.sort_by_key(|(rank, _)| *rank);
         broken = all.iter().filter(|(_, part)| !are_finite(part)).map(|(rank, _)| *rank).min();
-        total = add(leaves, nodes, all.into_iter().map(|(_, part)| part).collect());
+        total = add(leaves, nodes, rank, all.into_iter().map(|(_, part)| part).collect());
     }
     if !for_all {
-        return Ok(Summed { start: share.start, numbers: total.to_vec(), broken });
+        let numbers = total.to_vec();
+        return Ok(Summed { start: share.start, numbers, room, broken });
     }
     // The parts of the other shares have been sent, so that the sums can take their places.
     let mut heads = parts.swap_remove(0);
-    let sent = others().filter(|_| !total.is_empty()).map(|other| (other, &*total));
+    let sent = group.others().filter(|_| !total.is_empty()).map(|other| (other, &*total));
     let sent: Vec<(usize, &[f32])> = sent.collect();
     let sums =
         heads.iter_mut().enumerate().filter(|(other, part)| *other != rank && !part.is_empty());
     let mut got: Vec<(usize, &mut [f32])> =
         sums.map(|(other, part)| (other, &mut **part)).collect();
-    world.exchange(&sent, &mut got)?;
-    let total = total.to_vec();
+    group.exchange(world, &sent, &mut got)?;
+    // With several nodes the sum may lie in another one than the first.
+    let moved = (nodes[rank].len() > 1).then(|| total.to_vec());
     own.truncate(len);
-    own[share].copy_from_slice(&total);
-    Ok(Summed { start: 0, numbers: own, broken })
+    if let Some(total) = moved {
+        own[share].copy_from_slice(&total);
+    }
+    Ok(Summed { start: 0, numbers: own, room, broken })
 }
 
 /// The part of each rank, of a node's numbers.
@@ -226,17 +237,30 @@ fn split<'a>(mut rest: &'a mut [f32], shares: &[Range<usize>]) -> Vec<&'a mut [f
     parts
 }
 
-/// Adds the parts, which are those of the nodes of all ranks in order.
-fn add<'a>(leaves: usize, nodes: &[Vec<Node>], parts: Vec<&'a mut [f32]>) -> &'a mut [f32] {
-    let mut all: Vec<_> = nodes.iter().flatten().copied().zip(parts).collect();
+/// Adds the parts, which are those of the nodes of all ranks in order. The sum lies in a part of rank `own`: two numbers have
+/// the same sum in either order.
+fn add<'a>(
+    leaves: usize,
+    nodes: &[Vec<Node>],
+    own: usize,
+    parts: Vec<&'a mut [f32]>,
+) -> &'a mut [f32] {
+    let of_ranks = nodes.iter().enumerate();
+    let keys =
+        of_ranks.flat_map(|(rank, nodes)| nodes.iter().map(move |node| (*node, rank == own)));
+    let mut all: Vec<_> = keys.zip(parts).collect();
     let mut take = |node: Node| {
-        let at = all.iter().position(|(of, _)| *of == node)?;
-        Some(all.swap_remove(at).1)
+        let at = all.iter().position(|((of, _), _)| *of == node)?;
+        let ((_, is_own), part) = all.swap_remove(at);
+        Some((is_own, part))
     };
-    tree::sum(leaves, &mut take, &mut |left: &mut [f32], right: &mut [f32]| {
-        add_to(left, right);
-        left
-    })
+    type Part<'a> = (bool, &'a mut [f32]);
+    let (_, total) = tree::sum(leaves, &mut take, &mut |left: Part<'a>, right: Part<'a>| {
+        let ((is_own, into), (_, from)) = if right.0 { (right, left) } else { (left, right) };
+        add_to(into, from);
+        (is_own, into)
+    });
+    total
 }
 
 /// Whether all numbers are finite: the exponent of the others is all ones.

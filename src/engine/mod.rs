@@ -40,6 +40,8 @@ pub struct Engine {
     lengths: Vec<usize>,
     /// Which nodes of the sum over an update's micro-batches are kept.
     kept: sums::Kept,
+    /// Host memory that was given back.
+    rooms: Vec<Vec<f32>>,
 }
 
 /// The state of the gradients' memory, which also holds the caches of keys and values.
@@ -102,6 +104,7 @@ impl Engine {
             gradients: Gradients::Free,
             lengths: vec![0; slots],
             kept: sums::Kept::default(),
+            rooms: vec![],
         };
         if engine.program.update.is_some() {
             engine.write_state(&state::first(engine.program.uses.loss_scale()));

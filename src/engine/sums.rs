@@ -20,6 +20,14 @@ pub(super) struct Kept {
     unjoined: usize,
 }
 
+/// A bucket of all nodes that is being read.
+struct Asked {
+    bucket: Bucket,
+    numbers: Vec<f32>,
+    /// What `numbers` gets, unless it is there already.
+    tickets: Vec<Ticket>,
+}
+
 /// What is done with the gradients as soon as they are final: the buckets in order, each with the dispatch after which that
 /// is so, and what gets the numbers of the next one, the nodes of this range of micro-batches one after the other.
 pub type Finals<'a> =
@@ -94,49 +102,71 @@ impl Engine {
     /// a bucket is read.
     fn backward_in_buckets(&mut self, step: &Step, finals: &mut Finals<'_>) -> Result<()> {
         let Range { start: mut at, end } = self.program.plan.phase(Phase::Backward);
-        let mut asked: Option<Vec<Ticket>> = None;
+        let mut asked = None;
         for (bucket, after) in finals.0 {
             if *after > at {
                 self.replay_range(at..*after, step);
                 at = *after;
             }
-            let tickets = self.request_bucket(*bucket);
-            if let Some(tickets) = asked.replace(tickets) {
-                let numbers = self.take_bucket(tickets)?;
+            let newest = self.ask_for(*bucket)?;
+            if let Some(older) = asked.replace(newest) {
+                let numbers = self.nodes_of(older)?;
                 finals.1(self, numbers)?;
             }
         }
         self.replay_range(at..end, step);
         match asked {
             None => Ok(()),
-            Some(tickets) => {
-                let numbers = self.take_bucket(tickets)?;
+            Some(last) => {
+                let numbers = self.nodes_of(last)?;
                 finals.1(self, numbers)
             }
         }
     }
 
-    /// Requests a bucket of all nodes, the oldest first; the last one is in the gradients.
-    fn request_bucket(&mut self, bucket: Bucket) -> Vec<Ticket> {
+    /// Requests a bucket of all nodes, the oldest first; the last one is in the gradients. Where waiting costs nothing, it is
+    /// read at once.
+    fn ask_for(&mut self, bucket: Bucket) -> Result<Asked> {
         let of = |views: &[View]| views[bucket.view].slice(bucket.start, bucket.len);
         let kept = self.program.nodes[..self.kept.all].iter().map(|node| of(node));
         let views: Vec<View> = kept.chain([of(&self.program.summed)]).collect();
-        views.into_iter().map(|view| self.backend.request(&[view])).collect()
+        let mut numbers = self.room(bucket.len * views.len());
+        let at_once = self.reads_ahead() == 0;
+        let mut tickets = vec![];
+        for (view, out) in views.into_iter().zip(numbers.chunks_exact_mut(bucket.len)) {
+            match at_once {
+                true => self.backend.read(view, out)?,
+                false => tickets.push(self.backend.request(&[view])),
+            }
+        }
+        Ok(Asked { bucket, numbers, tickets })
     }
 
-    /// Returns the nodes of a requested bucket one after the other; those that belong to the last one are added to it.
-    fn take_bucket(&mut self, tickets: Vec<Ticket>) -> Result<Vec<f32>> {
-        let len = tickets[0].elements();
-        let mut numbers = vec![0.0; len * tickets.len()];
+    /// Returns the nodes of a bucket one after the other; those that belong to the last one are added to it.
+    fn nodes_of(&mut self, asked: Asked) -> Result<Vec<f32>> {
+        let Asked { bucket: Bucket { len, .. }, mut numbers, tickets } = asked;
         for (ticket, out) in tickets.into_iter().zip(numbers.chunks_exact_mut(len)) {
             self.backend.take(ticket, &mut [Out::Reals(out)])?;
         }
         for _ in 0..self.kept.unjoined {
-            let last = numbers.split_off(numbers.len() - len);
-            let newest = numbers.len() - len;
-            simd::add_to(&mut numbers[newest..], &last);
+            let end = numbers.len() - len;
+            let (kept, last) = numbers.split_at_mut(end);
+            simd::add_to(&mut kept[end - len..], last);
+            numbers.truncate(end);
         }
         Ok(numbers)
+    }
+
+    /// Returns host memory for so many numbers, which hold anything: some that was given back, or else new.
+    pub fn room(&mut self, len: usize) -> Vec<f32> {
+        let mut room = self.rooms.pop().unwrap_or_default();
+        room.resize(len, 0.0);
+        room
+    }
+
+    /// Gives host memory back.
+    pub fn give_back(&mut self, room: Vec<f32>) {
+        self.rooms.push(room);
     }
 
     /// Computes this rank's partials of the norm, and reads them.

@@ -20,7 +20,7 @@ pub(super) fn with_tensors_of_all<T>(
     write: impl FnOnce(&mut Fill) -> Result<T>,
 ) -> Result<Option<T>> {
     let is_scattered = engine.program().split.is_some();
-    if link.rank() > 0 {
+    if link.grid().rank > 0 {
         return if is_scattered { answer_all(engine, link).map(|()| None) } else { Ok(None) };
     }
     let written = write(&mut |name, start, out| {

@@ -23,7 +23,7 @@ impl Trainer {
         let total =
             if whole { windows.len().div_ceil(self.shape.0) } else { self.config.eval_iters };
         on_event(&Event::Evaluating { done: 0, total });
-        let (rank, size) = (self.link.rank(), self.link.size());
+        let (rank, size) = (self.link.grid().rank, self.link.grid().size);
         let mut unread = VecDeque::new();
         // Whether this rank was told to stop, then the sum of the losses and the targets of each of its batches.
         let mut words = vec![0];
@@ -53,6 +53,7 @@ impl Trainer {
         }
         let all = self.gather(words)?;
         if all.iter().any(|words| words[0] == 1) {
+            self.stops = true;
             return Ok(None);
         }
         // In the order of the batches, whoever had them.

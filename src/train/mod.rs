@@ -22,11 +22,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::backend::Ticket;
-use crate::checkpoint::{Metrics, RunDir, TrainState};
+use crate::checkpoint::{Exchange, Metrics, RunDir, TrainState};
 use crate::clock::Stopwatch;
 use crate::config::TrainConfig;
 use crate::data::{self, Place, Tokens};
-use crate::dist::{self, Alone, Layout, Link, Sums};
+use crate::dist::{self, Alone, Layout, Link, Sums, Times};
 use crate::engine::{self, Engine, MicroBatch, Update};
 use crate::error::{Error, Result, field};
 use crate::fit::Programs;
@@ -85,6 +85,10 @@ pub struct Trainer {
     link: Link,
     /// What they add up, where there are several.
     layout: Option<Layout>,
+    /// Whether the run stops now, because a rank was told to.
+    stops: bool,
+    /// The time of the exchange between the ranks in this process, without profiled updates.
+    times: Times,
     /// The first rank whose gradient was not finite in the last update, where there are several.
     broken: Option<usize>,
 }
@@ -193,8 +197,10 @@ impl Trainer {
             best_gflops: None,
             profiling: Profiling::default(),
             unreported: VecDeque::new(),
-            link: Link::new(Box::new(Alone)),
+            link: Link::new(Box::new(Alone), 1),
             layout: None,
+            stops: false,
+            times: Times::default(),
             broken: None,
             config,
         })
@@ -253,14 +259,16 @@ impl Trainer {
         if let Some(metrics) = self.state.unevaluated.take() {
             self.after_update(metrics, on_event)?;
         }
+        self.agree_to_stop()?;
+        self.link.take_times();
         for iter in first_step..self.config.max_iters {
-            if self.agree_to_stop()? {
+            if self.stops {
                 break;
             }
             self.step(iter, on_event)?;
         }
         self.report_made(0, on_event)?;
-        if self.agree_to_stop()? {
+        if self.stops {
             self.save(on_event)?;
         }
         let path = self.run.as_ref().map(|run| run.path().to_owned());
@@ -276,14 +284,29 @@ impl Trainer {
         self.link.call(move |world| world.gather(&own))
     }
 
-    /// Whether a rank was told to stop: all of them then stop, after the same update.
-    fn agree_to_stop(&mut self) -> Result<bool> {
+    /// Finds out whether a rank was told to stop: all of them then stop, after the same update. Finds out as well on which
+    /// rank the update's gradient was not finite.
+    fn agree_to_stop(&mut self) -> Result<()> {
         let broken = self.broken.map_or(0, |rank| rank as u64 + 1);
         let all = self.gather(vec![u64::from(self.stopped()), broken])?;
         // Those who have seen it tell all.
         let broken = all.iter().filter_map(|words| words[1].checked_sub(1)).min();
         self.broken = broken.map(|rank| rank as usize);
-        Ok(all.iter().any(|words| words[0] == 1))
+        self.stops = all.iter().any(|words| words[0] == 1);
+        Ok(())
+    }
+
+    /// Returns how the ranks spent the time of their exchange, if there are several.
+    fn exchange(&self) -> Option<Exchange> {
+        let Times { busy, waited } = self.times;
+        let updates = self.busy.1 as f64 / self.tokens_an_update() as f64;
+        let ms = |seconds: f64| 1e3 * seconds / updates.max(1.0);
+        (self.link.grid().size > 1).then(|| Exchange {
+            ranks: self.link.grid().size,
+            hidden_ms: ms((busy - waited).max(0.0)),
+            waited_ms: ms(waited),
+            waited: waited / self.busy.0.max(1e-9),
+        })
     }
 
     /// One update, and what is due after it.
@@ -305,17 +328,21 @@ impl Trainer {
         let applied = self.update(iter, learning_rate)?;
         let ticket = (reads && applied).then(|| self.engine.request_update());
         let tokens = self.tokens_an_update();
+        self.state.step = step as u64;
+        self.state.data_position = step as u64;
+        self.state.tokens += tokens;
+        self.saved = false;
+        self.agree_to_stop()?;
+        let Times { busy, waited } = self.link.take_times();
         if profiles {
             self.profiled();
             self.state.seconds += clock.seconds();
         } else {
             self.spend(clock.seconds());
             self.busy.1 += tokens;
+            (self.times.busy, self.times.waited) =
+                (self.times.busy + busy, self.times.waited + waited);
         }
-        self.state.step = step as u64;
-        self.state.data_position = step as u64;
-        self.state.tokens += tokens;
-        self.saved = false;
         let tokens = self.state.tokens;
         let made = Made { step, tokens, learning_rate, logged: due.logs, applied, ticket };
         self.unreported.push_back(made);
@@ -383,7 +410,9 @@ impl Trainer {
             learning_rate,
             grad_norm: update.map(|update| update.grad_norm),
             tokens_per_s,
-            mfu: self.mfu(tokens_per_s / self.link.size() as f64),
+            mfu: self.mfu(tokens_per_s / self.link.grid().size as f64),
+            exchange: self.exchange(),
+            broken_rank: self.broken,
             logged,
             skipped: update.map_or(0, |update| update.state[state::SKIPPED]),
         };
@@ -458,7 +487,7 @@ impl Trainer {
             data::batch(&self.tokens, range.clone(), place, shape, tokens, targets)
         };
         let (batch, link, engine) = (&mut self.micro_batch, &mut self.link, &mut self.engine);
-        let share = tree::share(config.grad_accum, link.rank(), link.size());
+        let share = tree::share(config.grad_accum, link.grid().replica(), link.grid().replicas());
         let own = engine::count_targets(share.clone(), batch, &mut fill)? as u64;
         let all = link.call(move |world| world.gather(&[own]))?;
         let all = all.iter().flatten().sum::<u64>() as usize;

@@ -88,7 +88,7 @@ impl Trainer {
             self.layout = Some(agree_on_layout(layout, &mut *world)?);
         }
         self.share_tensors(&mut *world)?;
-        self.link = Link::new(world);
+        self.link = Link::new(world, 1);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::gpu::Notice;
-use crate::checkpoint::Metrics;
+use crate::checkpoint::{Exchange, Metrics};
 
 /// Something that happened in a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,6 +100,10 @@ pub struct StepReport {
     pub tokens_per_s: f64,
     /// The share of the device's measured best speed that training uses, if it is known.
     pub mfu: Option<f64>,
+    /// How the ranks spent the time of their exchange, if there are several.
+    pub exchange: Option<Exchange>,
+    /// The first rank on which the update's gradient was not finite, if there are several.
+    pub broken_rank: Option<usize>,
     /// Whether the update is a line of metrics.jsonl.
     pub logged: bool,
     /// Updates skipped so far, because a loss or a gradient was not finite.
@@ -117,6 +121,8 @@ impl StepReport {
             grad_norm: self.grad_norm.filter(|norm| *norm >= 0.0),
             tokens_per_s: self.tokens_per_s,
             mfu: self.mfu,
+            exchange: self.exchange,
+            broken_rank: self.broken_rank,
             skipped: self.skipped,
             val_loss: None,
         }

@@ -312,6 +312,8 @@ fn the_card_tells_of_the_run() {
         grad_norm: None,
         tokens_per_s: 1.0,
         mfu: None,
+        exchange: None,
+        broken_rank: None,
         skipped: 0,
         val_loss,
     };

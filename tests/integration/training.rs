@@ -134,6 +134,7 @@ pub fn contents(run: &Path) -> BTreeMap<String, Vec<u8>> {
             let fields = value.as_object_mut().unwrap();
             fields.remove("tokens_per_s");
             fields.remove("mfu");
+            fields.remove("exchange");
             fields.remove("seconds");
             format!("{value}\n")
         };
