@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Engine, Gradients};
+use super::{Engine, FromBefore, Gradients};
 use crate::backend::{MOST_REQUESTED, Out, Ticket};
 use crate::error::Result;
 use crate::kernel::Step;
@@ -38,6 +38,39 @@ pub struct MicroBatch {
 #[must_use = "what was requested is to be taken"]
 #[derive(Debug)]
 pub struct LossesTicket(Vec<Ticket>);
+
+/// The sum of gradients over some micro-batches of an update.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sum {
+    /// The micro-batches.
+    range: Range<usize>,
+    /// How many targets count in all micro-batches of the update.
+    all: usize,
+    /// How many have been added.
+    done: usize,
+    /// The complete nodes, if micro-batches are added along the tree.
+    nodes: Option<Nodes>,
+}
+
+impl Sum {
+    /// The number of the next micro-batch.
+    pub(super) fn next(&self) -> usize {
+        self.range.start + self.done
+    }
+
+    /// Returns the step of its passes.
+    pub(super) fn step(&self, step: Step) -> Step {
+        let before = if self.nodes.is_some() { 0 } else { self.done };
+        step_of(before, self.all, step)
+    }
+}
+
+/// Returns the step of a micro-batch to which `before` have been added in place, of an update in which `all` targets
+/// count.
+fn step_of(before: usize, all: usize, step: Step) -> Step {
+    let loss_scale = 1.0 / all.max(1) as f64;
+    Step { accumulate: u32::from(before > 0), loss_scale, ..step }
+}
 
 /// Returns the sum of losses, added in order.
 pub fn sum(losses: &[f32]) -> f64 {
@@ -79,10 +112,15 @@ impl Engine {
 
     fn write_batch(&mut self, tokens: &[u32], targets: &[u32]) {
         self.check_tokens(tokens);
+        let view = self.batch_views().tokens;
+        self.backend.write_u32(view, tokens);
+        self.write_targets(targets);
+    }
+
+    pub(super) fn write_targets(&mut self, targets: &[u32]) {
         self.check_targets(targets);
-        let views = self.batch_views();
-        self.backend.write_u32(views.tokens, tokens);
-        self.backend.write_u32(views.targets, targets);
+        let view = self.batch_views().targets;
+        self.backend.write_u32(view, targets);
     }
 
     /// Makes an update of `count` micro-batches; returns the number of targets that count in all of them. If no target
@@ -139,27 +177,38 @@ impl Engine {
         fill: &mut dyn FnMut(usize, &mut MicroBatch) -> Result<()>,
         step: Step,
     ) -> Result<()> {
-        let in_tree = self.program.uses.nodes > 0;
-        let mut nodes = Nodes::default();
-        self.kept = 0;
+        self.begin_sum(range.clone(), all);
         for micro in range.clone() {
             if range.len() > 1 {
                 fill(micro, batch)?;
             }
-            let step = Step { seed: batch.seed, ..step };
-            let before = if in_tree { 0 } else { micro - range.start };
-            self.train_batch(&batch.tokens, &batch.targets, (before, all), step);
-            if in_tree {
-                for _ in 0..nodes.push(micro) {
-                    self.join();
-                }
-                if micro + 1 < range.end {
-                    self.replay(Phase::Keep(self.kept as u32), &step);
-                    self.kept += 1;
-                }
-            }
+            let step = self.sum.step(Step { seed: batch.seed, ..step });
+            self.run_micro_batch(&batch.tokens, &batch.targets, &step);
+            self.add_micro_batch(&step);
         }
         Ok(())
+    }
+
+    /// Begins the sum over some micro-batches of an update in which `all` targets count.
+    pub(super) fn begin_sum(&mut self, range: Range<usize>, all: usize) {
+        self.kept = 0;
+        let nodes = (self.program.uses.nodes > 0).then(Nodes::default);
+        self.sum = Sum { range, all, done: 0, nodes };
+    }
+
+    /// Adds the gradients of the next micro-batch, which have just been computed, to those before it, unless that was
+    /// done in place.
+    pub(super) fn add_micro_batch(&mut self, step: &Step) {
+        let micro = self.sum.next();
+        self.sum.done += 1;
+        let Some(nodes) = &mut self.sum.nodes else { return };
+        for _ in 0..nodes.push(micro) {
+            self.join();
+        }
+        if self.sum.next() < self.sum.range.end {
+            self.replay(Phase::Keep(self.kept as u32), step);
+            self.kept += 1;
+        }
     }
 
     /// Adds the newest node that is kept to the gradients.
@@ -218,13 +267,15 @@ impl Engine {
         (micro, all): (usize, usize),
         step: Step,
     ) {
+        self.run_micro_batch(tokens, targets, &step_of(micro, all, step));
+    }
+
+    fn run_micro_batch(&mut self, tokens: &[u32], targets: &[u32], step: &Step) {
         self.gradients = Gradients::InUse;
         self.lengths.fill(0);
         self.write_batch(tokens, targets);
-        let loss_scale = 1.0 / all.max(1) as f64;
-        let step = Step { accumulate: u32::from(micro > 0), loss_scale, ..step };
-        self.run(Phase::Forward, &step);
-        self.run(Phase::Backward, &step);
+        self.run(Phase::Forward, step);
+        self.run(Phase::Backward, step);
     }
 
     /// Runs the norm, clipping and the optimiser.
@@ -297,10 +348,18 @@ impl Engine {
     ///
     /// As [`Engine::train_batch`].
     pub fn request_row_losses(&mut self, tokens: &[u32], targets: &[u32]) -> LossesTicket {
-        self.write_batch(tokens, targets);
-        let step = Step::default();
-        self.run(Phase::Forward, &step);
-        self.run(Phase::Evaluate, &step);
+        self.forward_batch(FromBefore::Tokens(tokens));
+        self.request_losses(targets)
+    }
+
+    /// Does the same after the forward pass of the batch: [`Engine::forward_batch`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::train_batch`].
+    pub fn request_losses(&mut self, targets: &[u32]) -> LossesTicket {
+        self.write_targets(targets);
+        self.run(Phase::Evaluate, &Step::default());
         let view = self.batch_views().row_loss;
         let starts = (0..view.len).step_by(MOST_REQUESTED);
         let piece = |start| view.slice(start, MOST_REQUESTED.min(view.len - start));

@@ -6,6 +6,7 @@
 mod batches;
 mod params;
 mod sequences;
+mod stages;
 
 use std::sync::Arc;
 
@@ -19,10 +20,12 @@ use crate::model::{Program, Uses, check_finetune};
 use crate::plan::Phase;
 use crate::profile::Profile;
 
+use batches::Sum;
 pub use batches::{LossesTicket, MicroBatch, Update};
 pub(crate) use batches::{count_targets, sum};
 pub use params::{MOMENTS, Tensor};
-pub use sequences::{Drawn, DrawnTicket, DrawnTokens};
+pub use sequences::{Drawn, DrawnTicket, DrawnTokens, prompt_feeds};
+pub use stages::{FromAfter, FromBefore, StreamTicket};
 
 /// A program and the backend that runs it.
 pub struct Engine {
@@ -35,8 +38,12 @@ pub struct Engine {
     gradients: Gradients,
     /// The number of positions that each slot holds.
     lengths: Vec<usize>,
-    /// How many nodes of the sum over an update's micro-batches are kept.
+    /// The sum over an update's micro-batches.
+    sum: Sum,
+    /// How many of its nodes are kept.
     kept: usize,
+    /// The micro-batches of a stage that are between their forward and their backward pass: number and step.
+    flying: Vec<Option<(usize, Step)>>,
 }
 
 /// The state of the gradients' memory, which also holds the caches of keys and values.
@@ -98,7 +105,9 @@ impl Engine {
             profile: None,
             gradients: Gradients::Free,
             lengths: vec![0; slots],
+            sum: Sum::default(),
             kept: 0,
+            flying: vec![],
         };
         if engine.program.update.is_some() {
             engine.write_state(&state::first(engine.program.uses.loss_scale()));
