@@ -522,18 +522,19 @@ pub(crate) fn engine_tensors(
     engine: &mut Engine,
 ) -> impl FnMut(&str, usize, &mut [f32]) -> Result<()> + '_ {
     |name, offset, out| {
-        let (param, tensor) = tensor_of(engine, name);
+        let (param, tensor) = tensor_of(engine, name).expect("a parameter of the model");
         engine.read_param(&param, tensor, offset, out)
     }
 }
 
-/// Returns the tensor that a file has under this name: parameters by name, moments under the prefixes of [`MOMENTS`].
-pub(crate) fn tensor_of(engine: &Engine, name: &str) -> (Param, Tensor) {
+/// Returns the tensor that a file has under this name, if the engine's part of the model has it: parameters by name, moments
+/// under the prefixes of [`MOMENTS`].
+pub(crate) fn tensor_of(engine: &Engine, name: &str) -> Option<(Param, Tensor)> {
     let moment = MOMENTS.iter().enumerate().find_map(|(i, prefix)| {
         Some((name.strip_prefix(prefix)?.strip_prefix('.')?, Tensor::Moment(i)))
     });
     let (name, tensor) = moment.unwrap_or((name, Tensor::Value));
-    (engine.program().param(name).expect("a parameter of the model").clone(), tensor)
+    Some((engine.program().param(name)?.clone(), tensor))
 }
 
 /// Reads a checkpoint's parameters into an engine, each in parts on all threads, and checks that they are finite.

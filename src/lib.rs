@@ -67,6 +67,7 @@ pub mod math;
 pub mod model;
 pub mod ops;
 pub mod params;
+pub mod pipeline;
 pub mod plan;
 pub mod profile;
 pub mod repository;

@@ -167,6 +167,10 @@ pub enum Phase {
     Evaluate,
     /// Head, loss and all gradients.
     Backward,
+    /// [`Phase::Forward`] of another micro-batch in flight, from 1: [`Phase::forward_of`].
+    ForwardOf(u32),
+    /// [`Phase::Backward`] of another micro-batch in flight, from 1: [`Phase::backward_of`].
+    BackwardOf(u32),
     /// Keeps gradients and loss as this node of the sum over an update's micro-batches.
     Keep(u32),
     /// Adds to gradients and loss those that this node keeps.
@@ -181,6 +185,18 @@ pub enum Phase {
     Extend(u32),
     /// Draws the next token of every slot that draws one, from its logits.
     Sample,
+}
+
+impl Phase {
+    /// Returns the forward pass of the micro-batch in flight number `flight`.
+    pub fn forward_of(flight: usize) -> Phase {
+        if flight == 0 { Phase::Forward } else { Phase::ForwardOf(flight as u32) }
+    }
+
+    /// Returns the backward pass of the micro-batch in flight number `flight`.
+    pub fn backward_of(flight: usize) -> Phase {
+        if flight == 0 { Phase::Backward } else { Phase::BackwardOf(flight as u32) }
+    }
 }
 
 /// The limits of a device.

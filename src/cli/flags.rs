@@ -12,6 +12,8 @@ const NAMES: &[(&str, &str)] = &[
     ("freeze", "--freeze"),
     ("gguf", "--gguf"),
     ("grad_accum", "--grad-accum"),
+    ("zero", "--zero"),
+    ("pipeline", "--pipeline"),
     ("grad_clip", "--grad-clip"),
     ("init", "--init"),
     ("learning_rate", "--lr"),

@@ -248,7 +248,7 @@ impl FineTuneArgs {
 /// How the batches of an update are shared out and added.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SumArgs {
-    /// Batches per update, of all ranks together [default: one per rank]
+    /// Batches per update, of all ranks together [default: as many as ranks]
     #[arg(long, value_name = "N")]
     grad_accum: Option<usize>,
     /// Add the gradients of an update's batches in this order: fast (each rank adds its own in place), or exact (along a tree,
@@ -258,17 +258,29 @@ pub struct SumArgs {
     /// Split the optimiser's state among the ranks (ZeRO, stage 1): less memory for each, the same bits
     #[arg(long)]
     zero: bool,
+    /// Give each rank a part of the layers: P stages, through which the batches of an update go; P must divide the number of
+    /// ranks [default: 1]
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..))]
+    pipeline: Option<u32>,
 }
 
 impl SumArgs {
+    /// The number of stages, if it is given.
+    pub fn pipeline(&self) -> Option<usize> {
+        self.pipeline.map(|stages| stages as usize)
+    }
+
     /// Returns the settings for this many ranks.
     pub fn of(&self, ranks: usize, train: TrainConfig) -> TrainConfig {
-        let sum = self.sum.unwrap_or(if ranks > 1 { Sum::Exact } else { Sum::Fast });
+        let pipeline = self.pipeline().unwrap_or(1);
+        let replicas = (ranks / pipeline).max(1);
         TrainConfig {
-            grad_accum: self.grad_accum.unwrap_or(ranks),
-            sum,
-            ranks,
+            // Each stage works while there are as many batches as stages on the way.
+            grad_accum: self.grad_accum.unwrap_or(replicas * pipeline),
+            sum: self.sum.unwrap_or(if ranks > 1 { Sum::Exact } else { Sum::Fast }),
             zero: self.zero,
+            pipeline,
+            ranks,
             ..train
         }
     }

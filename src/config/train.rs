@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::model::{GptConfig, LARGEST, Optimizer, Precision, Recompute, Sum};
 use crate::error::{Error, Result, field};
 use crate::finetune::FineTune;
+use crate::pipeline::{self, Grid};
 
 /// The settings of a training run; every field has a default.
 ///
@@ -68,6 +69,9 @@ pub struct TrainConfig {
     /// Whether ranks split the optimiser's state, instead of each having all of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub zero: bool,
+    /// How many stages, each with some of the layers, the ranks form.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub pipeline: usize,
     /// The number of this rank. It is of a process, not of a run: no file keeps it.
     #[serde(skip)]
     pub rank: usize,
@@ -108,6 +112,7 @@ impl Default for TrainConfig {
             recompute: Recompute::Gelu,
             sum: Sum::default(),
             zero: false,
+            pipeline: 1,
             rank: 0,
             ranks: 1,
             finetune: FineTune::default(),
@@ -116,7 +121,23 @@ impl Default for TrainConfig {
     }
 }
 
+/// The default of counts that are 1 where nothing is said.
+fn one() -> usize {
+    1
+}
+
+/// Whether a count is its default.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_one(count: &usize) -> bool {
+    *count == 1
+}
+
 impl TrainConfig {
+    /// Returns this rank's place among all.
+    pub fn grid(&self) -> Grid {
+        Grid { rank: self.rank, size: self.ranks, stages: self.pipeline }
+    }
+
     /// Returns settings that suit a model's sizes: the defaults, with a learning rate of 0.4 / `n_embd`.
     ///
     /// The best learning rate falls with the width; this rule agrees with the published rates for GPT-2 (6e-4 at 768
@@ -169,7 +190,38 @@ impl TrainConfig {
     pub fn validate(&self, model: &GptConfig) -> Result<()> {
         self.check_least()?;
         self.check_sizes(model)?;
+        self.check_grid(model)?;
         self.check_reals()
+    }
+
+    /// Checks that the ranks form a grid in which each has layers and micro-batches.
+    fn check_grid(&self, model: &GptConfig) -> Result<()> {
+        let Grid { size, stages, .. } = self.grid();
+        pipeline::check(stages, model.n_layer)?;
+        let name = field("pipeline");
+        if !size.is_multiple_of(stages) {
+            return Err(Error::usage(format!(
+                "{name} is {stages}, must divide the number of ranks, {size}"
+            ))
+            .hint(format!("start {stages} ranks, or a multiple of that, or set another {name}")));
+        }
+        let replicas = self.grid().replicas();
+        if self.grad_accum < replicas {
+            let what = if stages > 1 { "number of ranks of a stage" } else { "number of ranks" };
+            return Err(Error::usage(format!(
+                "{} is {}, must be at least the {what}, {replicas}",
+                field("grad_accum"),
+                self.grad_accum
+            ))
+            .hint("it counts the micro-batches of all ranks together"));
+        }
+        let cannot = match stages > 1 {
+            true if self.zero => field("zero"),
+            true if self.finetune.lora.is_some() => field("lora_rank"),
+            _ => return Ok(()),
+        };
+        Err(Error::usage(format!("{cannot} is not possible together with {name}"))
+            .hint("set one of the two"))
     }
 
     /// Checks that no count is too small.
@@ -185,15 +237,6 @@ impl TrainConfig {
             if value == 0 {
                 return Err(Error::usage(format!("{name} is 0, must be at least 1")));
             }
-        }
-        if self.grad_accum < self.ranks {
-            return Err(Error::usage(format!(
-                "{} is {}, must be at least the number of ranks, {}",
-                field("grad_accum"),
-                self.grad_accum,
-                self.ranks
-            ))
-            .hint("it counts the micro-batches of all ranks together"));
         }
         if let Some(tokens) = self.val_tokens.filter(|tokens| *tokens < 2) {
             return Err(Error::usage(format!(

@@ -1,10 +1,12 @@
 //! The thread that speaks to the other ranks while this rank computes.
 
+use std::cell::{Cell, RefCell};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
-use super::{Grid, World};
+use super::World;
 use crate::clock::Stopwatch;
+use crate::pipeline::Grid;
 
 /// Something to do with all ranks.
 type Job = Box<dyn FnOnce(&mut dyn World) + Send>;
@@ -14,13 +16,13 @@ type Job = Box<dyn FnOnce(&mut dyn World) + Send>;
 pub struct Link {
     grid: Grid,
     speaker: Speaker,
-    times: Times,
+    times: Cell<Times>,
 }
 
 /// Who speaks to the other ranks.
 enum Speaker {
     /// The caller: there are no others.
-    Caller(Box<dyn World>),
+    Caller(RefCell<Box<dyn World>>),
     /// A thread, which ends with the link.
     Thread(Sender<Job>),
 }
@@ -43,14 +45,14 @@ impl Link {
     pub fn new(mut world: Box<dyn World>, stages: usize) -> Link {
         let grid = Grid { rank: world.rank(), size: world.size(), stages };
         let speaker = match grid.size {
-            1 => Speaker::Caller(world),
+            1 => Speaker::Caller(RefCell::new(world)),
             _ => {
                 let (jobs, todo) = channel::<Job>();
                 thread::spawn(move || todo.iter().for_each(|job| job(&mut *world)));
                 Speaker::Thread(jobs)
             }
         };
-        Link { grid, speaker, times: Times::default() }
+        Link { grid, speaker, times: Cell::default() }
     }
 
     /// The place of this rank among all.
@@ -59,13 +61,13 @@ impl Link {
     }
 
     /// Returns the times since the last call.
-    pub fn take_times(&mut self) -> Times {
-        std::mem::take(&mut self.times)
+    pub fn take_times(&self) -> Times {
+        self.times.take()
     }
 
     /// Starts something, which the other ranks start, too; this rank can compute meanwhile.
     pub fn start<T: Send + 'static>(
-        &mut self,
+        &self,
         job: impl FnOnce(&mut dyn World) -> T + Send + 'static,
     ) -> Pending<T> {
         let (sender, receiver) = channel();
@@ -75,8 +77,8 @@ impl Link {
             // Nobody waits for it if this rank ends by an error.
             let _ = sender.send((result, clock.seconds()));
         };
-        match &mut self.speaker {
-            Speaker::Caller(world) => job(&mut **world),
+        match &self.speaker {
+            Speaker::Caller(world) => job(&mut **world.borrow_mut()),
             Speaker::Thread(jobs) => {
                 jobs.send(Box::new(job)).expect("the thread ends with the link")
             }
@@ -84,9 +86,14 @@ impl Link {
         Pending(receiver)
     }
 
+    fn add(&self, busy: f64, waited: f64) {
+        let times = self.times.get();
+        self.times.set(Times { busy: times.busy + busy, waited: times.waited + waited });
+    }
+
     /// Does something with the other ranks, and waits for it.
     pub fn call<T: Send + 'static>(
-        &mut self,
+        &self,
         job: impl FnOnce(&mut dyn World) -> T + Send + 'static,
     ) -> T {
         let pending = self.start(job);
@@ -98,11 +105,10 @@ impl Link {
     /// # Panics
     ///
     /// If it panicked.
-    pub fn take<T>(&mut self, pending: Pending<T>) -> T {
+    pub fn take<T>(&self, pending: Pending<T>) -> T {
         let clock = Stopwatch::start();
         let (result, seconds) = pending.0.recv().expect("a thread that does what was started");
-        self.times.waited += clock.seconds();
-        self.times.busy += seconds;
+        self.add(seconds, clock.seconds());
         result
     }
 
@@ -111,10 +117,10 @@ impl Link {
     /// # Panics
     ///
     /// If it panicked.
-    pub fn try_take<T>(&mut self, pending: Pending<T>) -> Result<T, Pending<T>> {
+    pub fn try_take<T>(&self, pending: Pending<T>) -> Result<T, Pending<T>> {
         match pending.0.try_recv() {
             Ok((result, seconds)) => {
-                self.times.busy += seconds;
+                self.add(seconds, 0.0);
                 Ok(result)
             }
             Err(TryRecvError::Empty) => Err(pending),

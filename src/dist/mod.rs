@@ -1,6 +1,6 @@
 //! Training on several devices at once: ranks that compute micro-batches each, and add their gradients in one order.
 
-mod grid;
+mod group;
 mod link;
 #[cfg(feature = "mpi")]
 pub mod mpi;
@@ -8,7 +8,7 @@ mod split;
 mod sum;
 mod world;
 
-pub use grid::{Grid, Group};
+pub use group::Group;
 pub use link::{Link, Pending, Times};
 pub use split::update_split;
 pub use sum::{Layout, Sums};

@@ -1,13 +1,14 @@
-//! An update where the ranks split the optimiser's state: [`crate::model::Split`].
+//! An update of which each rank makes a part: [`crate::model::Split`].
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::{Link, Pending};
-use crate::engine::Engine;
-use crate::error::Result;
+use super::{Group, Link, Pending, World};
+use crate::engine::{Engine, Tensor};
+use crate::error::{Error, Result};
 use crate::kernel::Step;
-use crate::model::Split;
+use crate::math::simd::add_to;
+use crate::model::{BUCKET, Split};
 use crate::plan::View;
 
 /// Buckets that are under way at once, at most.
@@ -16,7 +17,8 @@ const MOST_PENDING: usize = 8;
 /// The parameters of a bucket that are under way.
 type Sent<'a> = (&'a [Option<View>], Pending<Result<Vec<Vec<f32>>>>);
 
-/// Makes the update of which all gradients are summed: each rank updates its part, and all take over the others'.
+/// Makes the update of which all gradients are summed within each stage: each rank updates its part, and takes over what others
+/// have updated of its parameters.
 ///
 /// # Errors
 ///
@@ -24,19 +26,54 @@ type Sent<'a> = (&'a [Option<View>], Pending<Result<Vec<Vec<f32>>>>);
 ///
 /// # Panics
 ///
-/// If the engine's program does not split the optimiser's state.
-pub fn update_split(engine: &mut Engine, link: &mut Link, step: &Step) -> Result<()> {
+/// If the engine's program does not split the update.
+pub fn update_split(engine: &mut Engine, link: &Link, step: &Step) -> Result<()> {
     let split = engine.program().split.clone().expect("a program that splits it");
+    if let Some(table) = &split.table {
+        sum_tables(engine, link, table)?;
+    }
     share_partials(engine, link, &split, step)?;
     engine.update(step);
     share_params(engine, link, &split)
 }
 
-/// Computes this rank's partials of the norm, and gives them to all.
-fn share_partials(engine: &mut Engine, link: &mut Link, split: &Split, step: &Step) -> Result<()> {
-    let own = engine.norm_partials(step)?;
-    let lens: Vec<usize> = split.partials.iter().map(|places| end(places).max(1)).collect();
-    let group = link.grid().with_same_parameters();
+/// Adds the gradients that the first and the last stage have of the same table, on both.
+fn sum_tables(engine: &mut Engine, link: &Link, table: &str) -> Result<()> {
+    let (grid, stage) = (link.grid(), link.grid().stage());
+    let other = match (stage.is_first(), stage.is_last()) {
+        (true, _) => grid.in_stage(stage.of - 1),
+        (_, true) => grid.in_stage(0),
+        _ => return Ok(()),
+    };
+    let param =
+        engine.program().param(table).expect("the first and the last stage have it").clone();
+    for start in (0..param.len()).step_by(BUCKET) {
+        let mut own = vec![0.0; BUCKET.min(param.len() - start)];
+        engine.read_param(&param, Tensor::Gradient, start, &mut own)?;
+        let sum = link.call(move |world: &mut dyn World| {
+            let mut sum = vec![0.0; own.len()];
+            world.exchange(&[(other, &own)], &mut [(other, &mut sum)])?;
+            // Two numbers have the same sum in either order.
+            add_to(&mut sum, &own);
+            Ok::<_, Error>(sum)
+        })?;
+        engine.write_elements(&param, Tensor::Gradient, start, &sum);
+    }
+    Ok(())
+}
+
+/// Computes this rank's partials of the norm, and gives them to all that make other parts of the update; the last stage adds the
+/// loss.
+fn share_partials(engine: &mut Engine, link: &Link, split: &Split, step: &Step) -> Result<()> {
+    let (grid, is_staged) = (link.grid(), link.grid().stages > 1);
+    let group = match is_staged {
+        true => Group::with_same_batches(grid),
+        false => Group::with_same_parameters(grid),
+    };
+    let mut own = engine.norm_partials(step)?;
+    own.truncate(end(&split.partials[group.own()]));
+    own.push(if is_staged && grid.stage().is_last() { engine.read_loss()? } else { 0.0 });
+    let lens: Vec<usize> = split.partials.iter().map(|places| end(places) + 1).collect();
     let all = link.call(move |world| group.to_all(world, own, &lens))?;
     let mut partials = vec![0.0; split.all.len];
     for (places, sent) in split.partials.iter().zip(&all) {
@@ -45,6 +82,9 @@ fn share_partials(engine: &mut Engine, link: &mut Link, split: &Split, step: &St
         }
     }
     engine.write_partials(&partials);
+    if let Some(loss) = all.last().and_then(|last| last.last()).filter(|_| is_staged) {
+        engine.write_loss(*loss);
+    }
     Ok(())
 }
 
@@ -54,9 +94,9 @@ fn end(places: &[(Range<usize>, usize)]) -> usize {
 }
 
 /// Gives every rank the parameters that each has updated, bucket by bucket.
-fn share_params(engine: &mut Engine, link: &mut Link, split: &Split) -> Result<()> {
+fn share_params(engine: &mut Engine, link: &Link, split: &Split) -> Result<()> {
     let mut pending: VecDeque<Sent<'_>> = VecDeque::new();
-    let group = link.grid().with_same_parameters();
+    let group = Group::with_same_parameters(link.grid());
     for views in &split.params {
         let mut own = vec![];
         if let Some(view) = views[group.own()] {
@@ -77,10 +117,10 @@ fn share_params(engine: &mut Engine, link: &mut Link, split: &Split) -> Result<(
 }
 
 /// Writes the parameters that the other ranks have updated.
-fn take_over(engine: &mut Engine, link: &mut Link, sent: Option<Sent<'_>>) -> Result<()> {
+fn take_over(engine: &mut Engine, link: &Link, sent: Option<Sent<'_>>) -> Result<()> {
     let Some((views, pending)) = sent else { return Ok(()) };
     let all = link.take(pending)?;
-    for other in link.grid().with_same_parameters().others() {
+    for other in Group::with_same_parameters(link.grid()).others() {
         if let Some(view) = views[other] {
             engine.backend().write(view, &all[other]);
         }

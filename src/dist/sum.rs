@@ -23,8 +23,8 @@ const MOST_PENDING: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Layout {
     buckets: Vec<Bucket>,
-    /// The order in which the backward pass of the first rank is done with them, each with the dispatch of this rank's plan
-    /// after which it is final here.
+    /// The order in which the backward pass of the first rank is done with them, each with the number of dispatches of this
+    /// rank's pass after which it is final here.
     order: Vec<(usize, usize)>,
     /// The complete nodes of each rank.
     nodes: Arc<[Vec<Node>]>,
@@ -49,7 +49,7 @@ impl Layout {
         };
         let leaves = if in_place { shares.len() } else { shares.iter().map(Range::len).sum() };
         let nodes = shares.iter().enumerate().map(nodes).collect();
-        Layout { buckets, order, nodes, leaves, is_split: program.split.is_some() }
+        Layout { buckets, order, nodes, leaves, is_split: program.uses.part.is_some() }
     }
 
     /// The lengths of the buckets, in the order in which they are sent.
@@ -75,7 +75,7 @@ impl Layout {
         self.order = order.iter().map(after).collect();
     }
 
-    /// The buckets in the order in which they are sent, each with the dispatch after which it is final.
+    /// The buckets in the order in which they are sent, each with the number of dispatches after which it is final.
     pub fn sent(&self) -> Vec<(Bucket, usize)> {
         let bucket = |&(bucket, after): &(usize, usize)| (self.buckets[bucket], after);
         self.order.iter().map(bucket).collect()
@@ -95,7 +95,7 @@ struct Summed {
 
 /// The sums of an update that are under way.
 pub struct Sums<'a> {
-    link: &'a mut Link,
+    link: &'a Link,
     layout: &'a Layout,
     /// Buckets that were started so far.
     started: usize,
@@ -106,7 +106,7 @@ pub struct Sums<'a> {
 
 impl<'a> Sums<'a> {
     /// No sum is under way.
-    pub fn new(link: &'a mut Link, layout: &'a Layout) -> Sums<'a> {
+    pub fn new(link: &'a Link, layout: &'a Layout) -> Sums<'a> {
         Sums { link, layout, started: 0, pending: VecDeque::new(), broken: None }
     }
 
@@ -123,7 +123,7 @@ impl<'a> Sums<'a> {
         let is_loss = bucket.view + 1 == engine.program().summed.len();
         let for_all = is_loss || !is_split;
         self.started += 1;
-        let group = self.link.grid().with_same_parameters();
+        let group = Group::with_same_parameters(self.link.grid());
         let room = engine.room(0);
         let sum = move |world: &mut dyn World| {
             let share = |rank| bucket.share(index, rank, group.size());

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Engine, Gradients};
+use super::{Engine, FromBefore, Gradients};
 use crate::backend::{MOST_REQUESTED, Out, Ticket};
 use crate::error::Result;
 use crate::kernel::Step;
@@ -38,6 +38,13 @@ pub struct MicroBatch {
 #[derive(Debug)]
 pub struct LossesTicket(Vec<Ticket>);
 
+/// Returns the step of a micro-batch to which `before` have been added in place, of an update in which `all` targets
+/// count.
+pub(super) fn step_of(before: usize, all: usize, step: Step) -> Step {
+    let loss_scale = 1.0 / all.max(1) as f64;
+    Step { accumulate: u32::from(before > 0), loss_scale, ..step }
+}
+
 /// Returns the sum of losses, added in order.
 pub fn sum(losses: &[f32]) -> f64 {
     losses.iter().copied().map(f64::from).sum()
@@ -62,7 +69,7 @@ pub(crate) fn count_targets(
 }
 
 impl Engine {
-    fn batch_views(&self) -> BatchViews {
+    pub(super) fn batch_views(&self) -> BatchViews {
         self.program.batch.expect("the program was recorded with batches")
     }
 
@@ -78,10 +85,15 @@ impl Engine {
 
     fn write_batch(&mut self, tokens: &[u32], targets: &[u32]) {
         self.check_tokens(tokens);
+        let view = self.batch_views().tokens;
+        self.backend.write_u32(view, tokens);
+        self.write_targets(targets);
+    }
+
+    pub(super) fn write_targets(&mut self, targets: &[u32]) {
         self.check_targets(targets);
-        let views = self.batch_views();
-        self.backend.write_u32(views.tokens, tokens);
-        self.backend.write_u32(views.targets, targets);
+        let view = self.batch_views().targets;
+        self.backend.write_u32(view, targets);
     }
 
     /// Makes an update of `count` micro-batches; returns the number of targets that count in all of them. If no target
@@ -131,25 +143,17 @@ impl Engine {
         (micro, all): (usize, usize),
         step: Step,
     ) {
-        let step = self.train_forward(tokens, targets, (micro, all), step);
+        let step = step_of(micro, all, step);
+        self.train_forward(tokens, targets, &step);
         self.run(Phase::Backward, &step);
     }
 
-    /// The part of [`Engine::train_batch`] before the backward pass; returns the step with which that is to run.
-    pub(super) fn train_forward(
-        &mut self,
-        tokens: &[u32],
-        targets: &[u32],
-        (micro, all): (usize, usize),
-        step: Step,
-    ) -> Step {
+    /// The part of [`Engine::train_batch`] before the backward pass.
+    pub(super) fn train_forward(&mut self, tokens: &[u32], targets: &[u32], step: &Step) {
         self.gradients = Gradients::InUse;
         self.lengths.fill(0);
         self.write_batch(tokens, targets);
-        let loss_scale = 1.0 / all.max(1) as f64;
-        let step = Step { accumulate: u32::from(micro > 0), loss_scale, ..step };
-        self.run(Phase::Forward, &step);
-        step
+        self.run(Phase::Forward, step);
     }
 
     /// Runs the norm, clipping and the optimiser.
@@ -222,10 +226,18 @@ impl Engine {
     ///
     /// As [`Engine::train_batch`].
     pub fn request_row_losses(&mut self, tokens: &[u32], targets: &[u32]) -> LossesTicket {
-        self.write_batch(tokens, targets);
-        let step = Step::default();
-        self.run(Phase::Forward, &step);
-        self.run(Phase::Evaluate, &step);
+        self.forward_batch(FromBefore::Tokens(tokens));
+        self.request_losses(targets)
+    }
+
+    /// Does the same after the forward pass of the batch: [`Engine::forward_batch`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::train_batch`].
+    pub fn request_losses(&mut self, targets: &[u32]) -> LossesTicket {
+        self.write_targets(targets);
+        self.run(Phase::Evaluate, &Step::default());
         let view = self.batch_views().row_loss;
         let starts = (0..view.len).step_by(MOST_REQUESTED);
         let piece = |start| view.slice(start, MOST_REQUESTED.min(view.len - start));

@@ -6,6 +6,7 @@
 mod batches;
 mod params;
 mod sequences;
+mod stages;
 mod sums;
 
 use std::ops::Range;
@@ -24,8 +25,10 @@ use crate::profile::Profile;
 pub use batches::{LossesTicket, MicroBatch, Update};
 pub(crate) use batches::{count_targets, sum};
 pub use params::{MOMENTS, Tensor};
-pub use sequences::{Drawn, DrawnTicket, DrawnTokens};
+pub use sequences::{Drawn, DrawnTicket, DrawnTokens, prompt_feeds};
+pub use stages::{FromAfter, FromBefore, StreamTicket};
 pub use sums::Finals;
+use sums::Sum;
 
 /// A program and the backend that runs it.
 pub struct Engine {
@@ -38,8 +41,10 @@ pub struct Engine {
     gradients: Gradients,
     /// The number of positions that each slot holds.
     lengths: Vec<usize>,
-    /// Which nodes of the sum over an update's micro-batches are kept.
-    kept: sums::Kept,
+    /// The sum over an update's micro-batches.
+    sum: Sum,
+    /// The micro-batches of a stage that are between their forward and their backward pass: number and step.
+    flying: Vec<Option<(usize, Step)>>,
     /// Host memory that was given back.
     rooms: Vec<Vec<f32>>,
 }
@@ -103,7 +108,8 @@ impl Engine {
             profile: None,
             gradients: Gradients::Free,
             lengths: vec![0; slots],
-            kept: sums::Kept::default(),
+            sum: Sum::default(),
+            flying: vec![],
             rooms: vec![],
         };
         if engine.program.update.is_some() {

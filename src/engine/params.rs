@@ -10,9 +10,9 @@ use crate::backend::Given;
 use crate::error::Result;
 use crate::finetune::merge;
 use crate::graph::{Param, Slot};
-use crate::model::Program;
+use crate::model::{Program, schema};
 use crate::ops::random;
-use crate::params::{Init, ParamRole};
+use crate::params::{Init, ParamInfo, ParamRole};
 use crate::plan::View;
 
 /// The prefixes of the moments' names in a saved training state; the parameter's name follows.
@@ -40,9 +40,11 @@ impl Engine {
         self.initialize_those(seed, b"lora", |param| param.role.is_adapter());
     }
 
-    fn initialize_those(&mut self, seed: u64, what: &[u8; 4], which: impl Fn(&Param) -> bool) {
-        let params = self.program.params.clone();
-        for (index, param) in params.iter().filter(|param| which(param)).enumerate() {
+    /// Sets some parameters to numbers that depend on their place in the whole model, of which a stage has a part.
+    fn initialize_those(&mut self, seed: u64, what: &[u8; 4], which: impl Fn(&ParamInfo) -> bool) {
+        let all = schema(&self.program.config, &self.program.finetune).parameters;
+        for (index, info) in all.iter().filter(|info| which(info)).enumerate() {
+            let Some(param) = self.program.param(&info.name).cloned() else { continue };
             let key = random::key(seed, u32::from_be_bytes(*what), index as u32);
             let fill = |start, out: &mut [f32]| {
                 match param.init {
@@ -52,7 +54,7 @@ impl Engine {
                 }
                 Ok(())
             };
-            self.write_param(param, Tensor::Value, fill).expect("numbers are made without error");
+            self.write_param(&param, Tensor::Value, fill).expect("numbers are made without error");
         }
     }
 

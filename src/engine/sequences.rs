@@ -38,8 +38,23 @@ pub struct DrawnTokens {
     pub finite: bool,
 }
 
+/// Returns the feeds of a prompt of `count` tokens to a slot, from position 0 on, each for a replay of its own; after the
+/// last one a token is drawn.
+pub fn prompt_feeds(slot: usize, count: usize, draw: Draw) -> Vec<Feed> {
+    let mut feeds = vec![];
+    let mut position = 0;
+    while position < count {
+        let left = count - position;
+        let rows = left.min(replay_rows(left));
+        let draw = (rows == left).then_some(draw);
+        feeds.push(Feed { slot, position, count: rows, draw });
+        position += rows;
+    }
+    feeds
+}
+
 impl Engine {
-    fn generation_views(&self) -> GenerationViews {
+    pub(super) fn generation_views(&self) -> GenerationViews {
         self.program.generation.expect("the program was recorded for generation")
     }
 
@@ -110,13 +125,8 @@ impl Engine {
     pub fn prefill(&mut self, slot: usize, ids: &[u32], draw: Draw) {
         assert!(!ids.is_empty(), "there is nothing to begin with");
         self.write_sequence(slot, 0, ids);
-        let mut position = 0;
-        while position < ids.len() {
-            let left = ids.len() - position;
-            let count = left.min(replay_rows(left));
-            let is_last = position + count == ids.len();
-            self.extend(&[Feed { slot, position, count, draw: is_last.then_some(draw) }]);
-            position += count;
+        for feed in prompt_feeds(slot, ids.len(), draw) {
+            self.extend(&[feed]);
         }
     }
 
@@ -136,6 +146,12 @@ impl Engine {
     /// were not fed; if the tokens exceed the largest of [`EXTENDS`]; or if gradients are still needed, between
     /// [`Engine::train_batch`] and [`Engine::update`].
     pub fn extend(&mut self, feeds: &[Feed]) {
+        let n = self.write_feeds(feeds);
+        self.run(Phase::Extend(n), &Step::default());
+    }
+
+    /// Writes the tables of a replay over these feeds; returns the number of its rows.
+    pub(super) fn write_feeds(&mut self, feeds: &[Feed]) -> u32 {
         self.check_gradients();
         let mut fed = vec![false; self.slots()];
         for Feed { slot, position, count, .. } in feeds.iter().copied() {
@@ -157,7 +173,7 @@ impl Engine {
         for (view, words) in self.generation_views().tables(n, feeds) {
             self.backend.write_u32(view, &words);
         }
-        self.run(Phase::Extend(n), &Step::default());
+        n
     }
 
     /// Draws the next token of every slot for which the last [`Engine::extend`] computed logits, and appends it to the

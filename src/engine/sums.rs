@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::batches::step_of;
 use super::{Engine, MicroBatch};
 use crate::backend::{Out, Ticket};
 use crate::error::Result;
@@ -11,13 +12,39 @@ use crate::model::Bucket;
 use crate::plan::{Phase, View};
 use crate::tree::Nodes;
 
-/// Which nodes are in memory.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Kept {
-    /// How many are kept beside the gradients.
+/// The sum of gradients over some micro-batches of an update.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sum {
+    /// The micro-batches.
+    range: Range<usize>,
+    /// How many targets count in all micro-batches of the update.
     all: usize,
-    /// How many of them, the newest, are still to be added to the last one, which is in the gradients.
+    /// How many have been added.
+    done: usize,
+    /// The complete nodes, if micro-batches are added along the tree.
+    nodes: Option<Nodes>,
+    /// How many of the nodes are kept beside the gradients.
+    kept: usize,
+    /// How many of these, the newest, are still to be added to the last one, which is in the gradients.
     unjoined: usize,
+}
+
+impl Sum {
+    /// The number of the next micro-batch.
+    pub(super) fn next(&self) -> usize {
+        self.range.start + self.done
+    }
+
+    /// Whether the next micro-batch is the last one.
+    fn is_at_last(&self) -> bool {
+        self.next() + 1 == self.range.end
+    }
+
+    /// Returns the step of its passes.
+    pub(super) fn step(&self, step: Step) -> Step {
+        let before = if self.nodes.is_some() { 0 } else { self.done };
+        step_of(before, self.all, step)
+    }
 }
 
 /// A bucket of all nodes that is being read.
@@ -28,8 +55,8 @@ struct Asked {
     tickets: Vec<Ticket>,
 }
 
-/// What is done with the gradients as soon as they are final: the buckets in order, each with the dispatch after which that
-/// is so, and what gets the numbers of the next one, the nodes of this range of micro-batches one after the other.
+/// What is done with the gradients as soon as they are final: the buckets in order, each with the number of dispatches of the
+/// backward pass after which that is so, and what gets the numbers of the next one, the nodes of this range of micro-batches one after the other.
 pub type Finals<'a> =
     (&'a [(Bucket, usize)], &'a mut dyn FnMut(&mut Engine, Vec<f32>) -> Result<()>);
 
@@ -59,54 +86,72 @@ impl Engine {
         step: Step,
         mut finals: Option<Finals<'_>>,
     ) -> Result<()> {
-        let in_tree = self.program.uses.nodes > 0;
-        let mut nodes = Nodes::default();
-        self.kept = Kept::default();
+        self.begin_sum(range.clone(), all);
         for micro in range.clone() {
             if range.len() > 1 {
                 fill(micro, batch)?;
             }
-            let step = Step { seed: batch.seed, ..step };
-            let before = if in_tree { 0 } else { micro - range.start };
-            let step = self.train_forward(&batch.tokens, &batch.targets, (before, all), step);
-            let joined = if in_tree { nodes.push(micro) } else { 0 };
-            match &mut finals {
-                Some(finals) if micro + 1 == range.end => {
-                    self.kept.unjoined = joined;
-                    self.backward_in_buckets(&step, finals)?;
-                }
-                _ => {
-                    self.run(Phase::Backward, &step);
-                    (0..joined).for_each(|_| self.join());
-                }
-            }
-            if in_tree && micro + 1 < range.end {
-                self.replay(Phase::Keep(self.kept.all as u32), &step);
-                self.kept.all += 1;
-            }
+            let step = self.sum.step(Step { seed: batch.seed, ..step });
+            self.train_forward(&batch.tokens, &batch.targets, &step);
+            self.backward_and_add(Phase::Backward, &step, finals.as_mut())?;
         }
-        if finals.is_none() {
-            // The end of the sum where one rank has all micro-batches.
-            (0..self.kept.all).for_each(|_| self.join());
+        Ok(())
+    }
+
+    /// Begins the sum over some micro-batches of an update in which `all` targets count.
+    pub(super) fn begin_sum(&mut self, range: Range<usize>, all: usize) {
+        let nodes = (self.program.uses.nodes > 0).then(Nodes::default);
+        self.sum = Sum { range, all, nodes, ..Sum::default() };
+    }
+
+    /// Runs the backward pass of the next micro-batch, and adds its gradients to those before it.
+    pub(super) fn backward_and_add(
+        &mut self,
+        phase: Phase,
+        step: &Step,
+        finals: Option<&mut Finals<'_>>,
+    ) -> Result<()> {
+        let (micro, is_last) = (self.sum.next(), self.sum.is_at_last());
+        let joined = self.sum.nodes.as_mut().map_or(0, |nodes| nodes.push(micro));
+        self.sum.done += 1;
+        match finals {
+            Some(finals) if is_last => {
+                self.sum.unjoined = joined;
+                return self.backward_in_buckets(phase, step, finals);
+            }
+            _ => self.run(phase, step),
+        }
+        // Where nobody else has micro-batches, the last one ends the sum.
+        let joined = if is_last { self.sum.kept } else { joined };
+        (0..joined).for_each(|_| self.join());
+        if self.sum.nodes.is_some() && !is_last {
+            self.replay(Phase::Keep(self.sum.kept as u32), step);
+            self.sum.kept += 1;
         }
         Ok(())
     }
 
     /// Adds the newest node that is kept to the gradients.
     fn join(&mut self) {
-        self.kept.all -= 1;
-        self.replay(Phase::Join(self.kept.all as u32), &Step::default());
+        self.sum.kept -= 1;
+        self.replay(Phase::Join(self.sum.kept as u32), &Step::default());
     }
 
     /// Runs the backward pass; each bucket is passed on when it is final. A device works on the next part of the pass while
     /// a bucket is read.
-    fn backward_in_buckets(&mut self, step: &Step, finals: &mut Finals<'_>) -> Result<()> {
-        let Range { start: mut at, end } = self.program.plan.phase(Phase::Backward);
+    fn backward_in_buckets(
+        &mut self,
+        phase: Phase,
+        step: &Step,
+        finals: &mut Finals<'_>,
+    ) -> Result<()> {
+        let Range { start, end } = self.program.plan.phase(phase);
+        let mut at = start;
         let mut asked = None;
         for (bucket, after) in finals.0 {
-            if *after > at {
-                self.replay_range(at..*after, step);
-                at = *after;
+            if start + after > at {
+                self.replay_range(at..start + after, step);
+                at = start + after;
             }
             let newest = self.ask_for(*bucket)?;
             if let Some(older) = asked.replace(newest) {
@@ -128,7 +173,7 @@ impl Engine {
     /// read at once.
     fn ask_for(&mut self, bucket: Bucket) -> Result<Asked> {
         let of = |views: &[View]| views[bucket.view].slice(bucket.start, bucket.len);
-        let kept = self.program.nodes[..self.kept.all].iter().map(|node| of(node));
+        let kept = self.program.nodes[..self.sum.kept].iter().map(|node| of(node));
         let views: Vec<View> = kept.chain([of(&self.program.summed)]).collect();
         let mut numbers = self.room(bucket.len * views.len());
         let at_once = self.reads_ahead() == 0;
@@ -148,7 +193,7 @@ impl Engine {
         for (ticket, out) in tickets.into_iter().zip(numbers.chunks_exact_mut(len)) {
             self.backend.take(ticket, &mut [Out::Reals(out)])?;
         }
-        for _ in 0..self.kept.unjoined {
+        for _ in 0..self.sum.unjoined {
             let end = numbers.len() - len;
             let (kept, last) = numbers.split_at_mut(end);
             simd::add_to(&mut kept[end - len..], last);
@@ -194,6 +239,23 @@ impl Engine {
     pub fn write_partials(&mut self, partials: &[f32]) {
         let view = self.program.split.as_ref().expect("a program that splits it").all;
         self.backend.write(view, partials);
+    }
+
+    /// Reads the sum of the update's losses.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn read_loss(&mut self) -> Result<f32> {
+        let (view, mut loss) = (self.batch_views().loss, [0.0]);
+        self.backend.read(view, &mut loss)?;
+        Ok(loss[0])
+    }
+
+    /// Overwrites the sum of the update's losses.
+    pub fn write_loss(&mut self, loss: f32) {
+        let view = self.batch_views().loss;
+        self.backend.write(view, &[loss]);
     }
 
     /// Overwrites a part of what is summed: of the gradients, or of the loss.

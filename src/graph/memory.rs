@@ -15,6 +15,9 @@ pub(crate) enum Sharing {
     InBlocks,
     /// Recomputed together with a block, even if they are made outside of it.
     WithBlocks,
+    /// Shared by micro-batches in flight, whether blocks are recomputed or not: the backward pass never reads them.
+    /// Layers share them as with [`Sharing::InBlocks`].
+    OfFlights,
 }
 
 impl Graph {
@@ -28,7 +31,8 @@ impl Graph {
         view
     }
 
-    /// Returns a buffer of activations, which either all layers share or each layer has for itself.
+    /// Returns a buffer of activations, which either all layers share or each layer has for itself, in each of the
+    /// micro-batches in flight.
     pub(crate) fn activations(
         &mut self,
         name: &str,
@@ -39,10 +43,16 @@ impl Graph {
         let shared = match sharing {
             Sharing::Always => true,
             _ if self.mode != Mode::Training => true,
-            Sharing::InBlocks => self.recompute == Recompute::Block && self.block.is_some(),
+            Sharing::InBlocks | Sharing::OfFlights => {
+                self.recompute == Recompute::Block && self.block.is_some()
+            }
             Sharing::WithBlocks => self.recompute == Recompute::Block,
         };
-        let name = if shared { name.to_owned() } else { self.full_name(name) };
+        let name = match (shared, sharing) {
+            (true, _) => name.to_owned(),
+            (false, Sharing::OfFlights) => self.full_name(name),
+            (false, _) => self.name_in_flight(&self.full_name(name)),
+        };
         self.buffer(Role::Activations, &name, len, format)
     }
 
@@ -123,12 +133,18 @@ impl Graph {
 
     /// Creates an activation of the residual stream (B,T,C): all of them share one gradient.
     pub fn stream(&mut self, name: &str, channels: usize) -> Var {
-        self.stream_of(name, channels, self.trains())
+        self.stream_of(name, channels, Sharing::InBlocks, self.trains())
     }
 
-    pub(crate) fn stream_of(&mut self, name: &str, channels: usize, has_grad: bool) -> Var {
+    pub(crate) fn stream_of(
+        &mut self,
+        name: &str,
+        channels: usize,
+        sharing: Sharing,
+        has_grad: bool,
+    ) -> Var {
         let len = self.rows() * channels;
-        let value = self.activations(name, len, Format::F32, Sharing::InBlocks);
+        let value = self.activations(name, len, Format::F32, sharing);
         self.var("stream", value, Format::F32, has_grad)
     }
 

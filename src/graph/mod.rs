@@ -69,6 +69,9 @@ pub struct Graph {
     /// Gradients; generation reuses parts of them as caches.
     spare_gradients: Vec<View>,
     dropouts: u32,
+    /// How many micro-batches are in flight at once, and the number of the one that is being built.
+    flights: usize,
+    flight: usize,
     epsilon: f32,
     /// The block that is being built: the prefix of its names, and its number.
     scope: Option<(String, usize)>,
@@ -99,6 +102,8 @@ impl Graph {
             spare: vec![],
             spare_gradients: vec![],
             dropouts: 0,
+            flights: 1,
+            flight: 0,
             epsilon: epsilon as f32,
             scope: None,
             matrix_init: Init::Normal(0.02),
@@ -123,6 +128,18 @@ impl Graph {
         Graph { finetune: finetune.clone(), ..self }
     }
 
+    /// Sets how many micro-batches are between their forward and their backward pass at once; the graph must still be
+    /// empty.
+    #[must_use]
+    pub fn with_flights(self, flights: usize) -> Graph {
+        Graph { flights, ..self }
+    }
+
+    /// Returns the limits of the device.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Returns the format of activations outside of the residual stream.
     pub fn format(&self) -> Format {
         match self.precision {
@@ -140,6 +157,13 @@ impl Graph {
     /// Starts a list of ops over B sequences of T tokens whose backward pass will be recorded.
     pub fn begin_training(&mut self, b: usize, t: usize) {
         self.begin(Mode::Training, b, t);
+    }
+
+    /// Starts the same list over another micro-batch in flight, the number `flight`: what the backward pass reads has
+    /// memory of its own there; parameters, gradients and all else are shared.
+    pub fn begin_flight(&mut self, flight: usize, b: usize, t: usize) {
+        self.begin_training(b, t);
+        self.flight = flight;
     }
 
     /// Starts a list of ops without a backward pass.
@@ -177,6 +201,7 @@ impl Graph {
         self.mode = mode;
         self.ops.clear();
         self.dropouts = 0;
+        self.flight = 0;
         self.scope = None;
         self.dims = Dims { B: b as u32, T: t as u32, EPS: self.epsilon, ..Dims::default() };
     }
@@ -265,6 +290,30 @@ impl Graph {
     /// Returns which part of the model is trained.
     pub fn finetune(&self) -> &FineTune {
         &self.finetune
+    }
+
+    /// Whether the activations of the last block are still in memory when the backward pass begins: no other micro-batch
+    /// has been computed in between.
+    pub(crate) fn keeps_last_block(&self) -> bool {
+        self.flights == 1
+    }
+
+    /// Returns the name of what each micro-batch in flight has for itself.
+    pub(crate) fn name_in_flight(&self, name: &str) -> String {
+        match self.flight {
+            0 => name.to_owned(),
+            flight => format!("flight{flight}.{name}"),
+        }
+    }
+
+    /// Returns how many ops of the list drop activations.
+    pub(crate) fn dropouts(&self) -> u32 {
+        self.dropouts
+    }
+
+    /// Continues the numbers of ops that drop activations after `count` of them, which are not in the list.
+    pub(crate) fn skip_dropouts(&mut self, count: u32) {
+        self.dropouts += count;
     }
 
     /// Returns the number of the next op that drops activations.

@@ -2,11 +2,16 @@
 
 use crate::plan::View;
 
-/// Whether the output of an op begins or joins the residual stream, whose values share one gradient.
+/// How the output of an op belongs to the residual stream, whose values share one gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joins {
-    /// It begins or joins the stream.
+    /// The stream begins with it.
+    Begins,
+    /// It is added to the stream, so that no backward pass reads it.
     Stream,
+    /// Only a dropout reads it, whose output begins the stream or is added to it: it has a gradient of its own, and no
+    /// backward pass reads it.
+    Dropout,
     /// It has a gradient of its own.
     Nothing,
 }

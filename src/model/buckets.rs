@@ -44,14 +44,14 @@ pub fn buckets(summed: &[View]) -> Vec<Bucket> {
 }
 
 impl Program {
-    /// For each bucket, the first dispatch of the plan at which the backward pass is done with it.
+    /// For each bucket, the number of dispatches of the backward pass after which it is final.
     pub fn final_after(&self, buckets: &[Bucket]) -> Vec<usize> {
         let view = |bucket: &Bucket| self.summed[bucket.view].slice(bucket.start, bucket.len);
         buckets.iter().map(|bucket| last_write(&self.plan, view(bucket))).collect()
     }
 }
 
-/// The dispatch after the last one of the backward pass that writes to a view.
+/// The number of dispatches of the backward pass up to the last one that writes to a view.
 fn last_write(plan: &Plan, view: View) -> usize {
     let phase = plan.phase(Phase::Backward);
     let writes = |index: &usize| {
@@ -59,7 +59,7 @@ fn last_write(plan: &Plan, view: View) -> usize {
         let mut args = dispatch.kernel.args.iter().zip(&dispatch.args);
         args.any(|(arg, to)| arg.is_written() && to.overlaps(view))
     };
-    phase.clone().rev().find(writes).map_or(phase.start, |index| index + 1)
+    phase.clone().rev().find(writes).map_or(0, |index| index + 1 - phase.start)
 }
 
 #[cfg(test)]

@@ -7,24 +7,29 @@ mod buckets;
 mod decoder;
 mod parameters;
 mod split;
+mod stage;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::{GptConfig, Optimizer, Precision, Recompute, Sum, TrainConfig};
 use crate::finetune::FineTune;
-use crate::graph::{Graph, Op, Param, Slot};
+use crate::graph::{Graph, Op, Param, Slice, Slot, Var};
 use crate::kernel::{Dims, Feed, Format, LossScale, rows, state};
 use crate::ops::global_norm::{self, NormViews};
 use crate::ops::head::{Head, HeadExtend, row_stride};
 use crate::ops::{optimizer, sample};
+use crate::pipeline::Stage;
 use crate::plan::{Limits, Phase, Plan, Role, View};
 use crate::tree;
 
 pub use buckets::{BUCKET, Bucket, buckets};
-pub use decoder::decoder;
+pub use decoder::{Input, Output, decoder};
 pub use parameters::{
     Schema, adapters, check_finetune, moments, open, open_weights, parameters, schema, trained,
 };
+use stage::Before;
+pub use stage::Flight;
 
 pub use split::{Part, Split};
 
@@ -39,7 +44,7 @@ pub fn replay_rows(pending: usize) -> usize {
 }
 
 /// The uses that a program is recorded for.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Uses {
     /// Sequences per micro-batch; 0: no batches, only generation.
     pub batch: usize,
@@ -62,24 +67,57 @@ pub struct Uses {
     pub precision: Precision,
     /// The activations that the backward pass recomputes.
     pub recompute: Recompute,
+    /// The part of the model, in a pipeline.
+    pub stage: Stage,
+    /// How many micro-batches are between their forward and their backward pass at once: [`Stage::in_flight`].
+    pub in_flight: usize,
+}
+
+impl Default for Uses {
+    /// No uses, in single precision, of the whole model.
+    fn default() -> Uses {
+        Uses {
+            batch: 0,
+            seq: 0,
+            training: None,
+            nodes: 0,
+            part: None,
+            dropout: false,
+            logits: false,
+            generation: None,
+            precision: Precision::default(),
+            recompute: Recompute::default(),
+            stage: Stage::WHOLE,
+            in_flight: 1,
+        }
+    }
 }
 
 impl Uses {
+    /// Returns these uses on one stage of a pipeline, whose updates have `micro_batches` micro-batches.
+    #[must_use]
+    pub fn of_stage(self, stage: Stage, micro_batches: usize) -> Uses {
+        Uses { stage, in_flight: stage.in_flight(micro_batches), ..self }
+    }
+
     /// Returns the uses of a training run: training, and generation in the same memory.
     pub fn training(config: &TrainConfig, model: &GptConfig) -> Uses {
-        Uses {
+        let (grid, most) = (config.grid(), shares(config).map(|share| share.len()).max());
+        let uses = Uses {
             batch: config.batch_size,
             seq: config.seq_len.unwrap_or(model.n_positions),
             training: Some(config.optimizer),
             nodes: nodes(config),
-            part: (config.zero && config.ranks > 1)
-                .then_some(Part { rank: config.rank, size: config.ranks }),
+            part: (config.zero && grid.replicas() > 1)
+                .then_some(Part { rank: grid.replica(), size: grid.replicas() }),
             dropout: config.dropout > 0.0,
             logits: false,
             generation: Some(1),
             precision: config.precision,
             recompute: config.recompute,
-        }
+            ..Uses::default()
+        };
+        uses.of_stage(grid.stage(), most.unwrap_or(1))
     }
 
     /// Returns these uses, plus those of `others` that can be combined with them: one engine scores and generates.
@@ -88,6 +126,11 @@ impl Uses {
         let from = if self.batch > 0 { self } else { others };
         let generation = self.generation.max(others.generation);
         Uses { batch: from.batch, seq: from.seq, generation, ..self }
+    }
+
+    /// Returns how many micro-batches the program has room for.
+    fn flights(&self) -> usize {
+        if self.training.is_some() { self.in_flight } else { 1 }
     }
 
     /// Whether the loss scale changes: in half precision small gradients would be lost without scaling.
@@ -99,17 +142,22 @@ impl Uses {
     }
 }
 
-/// How many nodes of the sum over an update's micro-batches wait at once, on the rank where they are most.
-fn nodes(config: &TrainConfig) -> usize {
-    let TrainConfig { sum, ranks, grad_accum, .. } = *config;
-    if sum == Sum::Fast {
-        return 0;
-    }
-    let shares = (0..ranks).map(|rank| tree::share(grad_accum, rank, ranks));
-    shares.map(tree::most_open).max().unwrap_or(0)
+/// The micro-batches of the ranks that share them out.
+fn shares(config: &TrainConfig) -> impl Iterator<Item = Range<usize>> {
+    let (replicas, grad_accum) = (config.grid().replicas(), config.grad_accum);
+    (0..replicas).map(move |replica| tree::share(grad_accum, replica, replicas))
 }
 
-/// The views for batches.
+/// How many nodes of the sum over an update's micro-batches wait at once, on the rank where they are most.
+fn nodes(config: &TrainConfig) -> usize {
+    match config.sum {
+        Sum::Fast => 0,
+        Sum::Exact => shares(config).map(tree::most_open).max().unwrap_or(0),
+    }
+}
+
+/// The views for batches. In a pipeline the first stage uses the tokens, the last one the others; the update of every
+/// stage reads the loss.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchViews {
     /// (B,T)
@@ -133,7 +181,7 @@ pub struct UpdateViews {
     pub state: View,
 }
 
-/// The views for generation.
+/// The views for generation. In a pipeline the first stage uses the sequences, the last one what tokens are drawn from.
 #[derive(Clone, Copy, Debug)]
 pub struct GenerationViews {
     /// (R,2): the rows of a replay, of which the shorter ones use the first: [`crate::kernel::rows`].
@@ -148,6 +196,10 @@ pub struct GenerationViews {
     pub logits: View,
     /// (SLOTS,V): the probabilities from which each slot's next token is drawn.
     pub probs: View,
+    /// (R,C): the stream of the rows from the stage before.
+    pub received: Option<View>,
+    /// (R,C): the stream of the rows for the stage after.
+    pub sent: Option<View>,
 }
 
 impl GenerationViews {
@@ -177,6 +229,8 @@ pub struct Program {
     pub slots: Vec<Slot>,
     /// Views for batches, unless the program only generates.
     pub batch: Option<BatchViews>,
+    /// The views of each micro-batch that is in flight at once; of batches without training, one.
+    pub flights: Vec<Flight>,
     /// Views for updates, in training.
     pub update: Option<UpdateViews>,
     /// What ranks tell each other in an update, if they split the optimiser's state.
@@ -194,7 +248,8 @@ impl Program {
     ///
     /// # Panics
     ///
-    /// If the configuration is not valid ([`GptConfig::validate`]).
+    /// If the configuration is not valid ([`GptConfig::validate`]), or the stage has no layers
+    /// ([`pipeline::check`](crate::pipeline::check)).
     pub fn record(config: &GptConfig, uses: Uses, limits: Limits) -> Program {
         Program::record_tuning(config, uses, &FineTune::default(), limits)
     }
@@ -214,20 +269,25 @@ impl Program {
         let moments = moments && uses.part.is_none();
         let mut g = Graph::new(limits, moments, config.layer_norm_epsilon);
         g = g.in_precision(uses.precision).recomputing(uses.recompute).fine_tuning(finetune);
-        let batch = (uses.batch > 0).then(|| record_batch(&mut g, config, uses, limits));
+        g = g.with_flights(uses.flights());
+        let (batch, flights) = match uses.batch {
+            0 => (None, vec![]),
+            _ => {
+                let (batch, flights) = record_batch(&mut g, config, uses, finetune);
+                (Some(batch), flights)
+            }
+        };
         let update = uses.training.map(|optimizer| {
             let loss = batch.expect("training has batches").loss;
-            record_update(&mut g, optimizer, uses, loss, limits)
+            record_update(&mut g, config, optimizer, uses, finetune, loss)
         });
-        let (update, split, owned) = update.map_or((None, None, None), |(update, split)| {
-            let (split, owned) = split.unzip();
-            (Some(update), split, owned)
-        });
+        let (update, split, slots) = update
+            .map_or((None, None, vec![]), |(update, split, slots)| (Some(update), split, slots));
         let summed = summed(&g, batch.filter(|_| uses.training.is_some()));
         let nodes = g.record_nodes(&summed, uses.nodes);
-        let generation = uses.generation.map(|slots| record_generation(&mut g, config, slots));
+        let generation =
+            uses.generation.map(|slots| record_generation(&mut g, config, uses, slots));
         g.record_cast();
-        let slots = owned.unwrap_or_else(|| g.slots());
         let (plan, params) = (Arc::new(g.plan), g.params.into());
         let (config, finetune) = (config.clone(), finetune.clone());
         Program {
@@ -239,6 +299,7 @@ impl Program {
             params,
             slots,
             batch,
+            flights,
             update,
             split,
             summed,
@@ -263,19 +324,50 @@ impl Program {
     }
 }
 
-fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -> BatchViews {
-    let (b, t, v) = (uses.batch, uses.seq, config.vocab_size);
+fn record_batch(
+    g: &mut Graph,
+    config: &GptConfig,
+    uses: Uses,
+    finetune: &FineTune,
+) -> (BatchViews, Vec<Flight>) {
+    let (b, t) = (uses.batch, uses.seq);
     match uses.training {
         Some(_) => g.begin_training(b, t),
         None => g.begin_inference(b, t),
     }
     let rows = b * t;
-    let tokens = g.buffer(Role::Staging, "tokens", rows, Format::U32);
+    let tokens = stage::tokens(g, "tokens");
     let targets = g.buffer(Role::Staging, "targets", rows, Format::U32);
     let row_loss = g.buffer(Role::Staging, "row_loss", rows, Format::F32);
     let loss = g.buffer(Role::Staging, "loss", 1, Format::F32);
-    let (x, table) = decoder(g, config, tokens, uses.dropout && uses.training.is_some());
-    let chunk = chunk_rows(g, rows, v, limits);
+    let batch = BatchViews { tokens, targets, row_loss, loss, logits: None };
+    let before = Before::of(config, uses, finetune);
+    let (first, output) = stage::build(g, config, uses, before);
+    match output {
+        Output::Normed(x, table) => {
+            let logits = record_head(g, config, uses, batch, x, table);
+            (BatchViews { logits, ..batch }, vec![first])
+        }
+        Output::Stream(sent) => {
+            stage::record(g, uses, 0, sent);
+            let others = stage::record_others(g, config, uses, before);
+            (batch, [first].into_iter().chain(others).collect())
+        }
+    }
+}
+
+/// Records the phases of a list that ends with the head; returns the view of all logits, if they are needed.
+fn record_head(
+    g: &mut Graph,
+    config: &GptConfig,
+    uses: Uses,
+    batch: BatchViews,
+    x: Var,
+    table: Vec<Slice>,
+) -> Option<View> {
+    let BatchViews { targets, row_loss, loss, .. } = batch;
+    let (rows, v) = (g.rows(), config.vocab_size);
+    let chunk = chunk_rows(g, rows, v);
     let logits = g.buffer(Role::Logits, "logits", chunk * row_stride(v), g.format());
     let dims = Dims { C: config.n_embd as u32, V: v as u32, ..g.dims() };
     let state = uses.training.map(|_| state_view(g));
@@ -288,19 +380,18 @@ fn record_batch(g: &mut Graph, config: &GptConfig, uses: Uses, limits: Limits) -
     if uses.training.is_some() {
         g.record_backward(Phase::Backward, Some(&head));
     }
-    let all = uses.logits.then(|| {
+    uses.logits.then(|| {
         let out = g.buffer(Role::Logits, "all_logits", rows * v, Format::F32);
         let start = g.plan.dispatches.len();
         head.logits(&mut g.plan, out);
         g.plan.end_phase(Phase::Logits, start);
         out
-    });
-    BatchViews { tokens, targets, row_loss, loss, logits: all }
+    })
 }
 
 /// Returns how many of `rows` rows of logits are in memory at once.
-fn chunk_rows(g: &Graph, rows: usize, v: usize, limits: Limits) -> usize {
-    let row_bytes = g.format().bytes(row_stride(v));
+fn chunk_rows(g: &Graph, rows: usize, v: usize) -> usize {
+    let (limits, row_bytes) = (g.limits(), g.format().bytes(row_stride(v)));
     let most = (limits.logits_bytes.min(limits.binding_bytes) / row_bytes) as usize;
     let unit = g.slice_rows();
     if most >= rows { rows } else { (most / unit * unit).max(unit.min(rows)) }
@@ -311,17 +402,23 @@ fn state_view(g: &mut Graph) -> View {
     g.buffer(Role::Staging, "state", state::LEN, Format::U32)
 }
 
+/// Records the update; returns what ranks tell each other in it, and the slots that this rank updates, too.
 fn record_update(
     g: &mut Graph,
+    config: &GptConfig,
     optimizer: Optimizer,
     uses: Uses,
+    finetune: &FineTune,
     loss: View,
-    limits: Limits,
-) -> (UpdateViews, Option<(Split, Vec<Slot>)>) {
+) -> (UpdateViews, Option<Split>, Vec<Slot>) {
     let scale = uses.loss_scale();
     if let Some(part) = uses.part {
-        let (views, split, owned) = split::record(g, (optimizer, scale), part, loss, limits);
-        return (views, Some((split, owned)));
+        let (views, split, slots) = split::record_part(g, (optimizer, scale), part, loss);
+        return (views, Some(split), slots);
+    }
+    if uses.stage != Stage::WHOLE {
+        let (views, split) = split::record_stage(g, config, uses, finetune, loss);
+        return (views, Some(split), g.slots());
     }
     let slots = g.slots();
     let grads: Vec<View> = slots.iter().map(|slot| slot.grads).collect();
@@ -334,7 +431,7 @@ fn record_update(
         optimizer::record(&mut g.plan, optimizer, slot, norm, state);
     }
     g.plan.end_phase(Phase::Update, start);
-    (UpdateViews { norm, state }, None)
+    (UpdateViews { norm, state }, None, slots)
 }
 
 /// Creates the views of the norm, of so many numbers of partials.
@@ -350,27 +447,53 @@ fn summed(g: &Graph, batch: Option<BatchViews>) -> Vec<View> {
     batch.map_or(vec![], |batch| grads.chain([batch.loss]).collect())
 }
 
-fn record_generation(g: &mut Graph, config: &GptConfig, count: usize) -> GenerationViews {
+fn record_generation(
+    g: &mut Graph,
+    config: &GptConfig,
+    uses: Uses,
+    count: usize,
+) -> GenerationViews {
     let GptConfig { n_embd: c, vocab_size: v, n_positions: s, .. } = *config;
     let mut views = None;
     for n in EXTENDS {
         g.begin_extend(n as usize, count);
         let (rows, slots) = (g.rows_table(), g.slots_table());
         let sequence = g.buffer(Role::Staging, "sequence", count * (s + 1), Format::U32);
-        let (x, table) = decoder(g, config, sequence, false);
+        let (input, received) = match uses.stage.is_first() {
+            true => (Input::Tokens(sequence), None),
+            false => {
+                let stream = stage::received(g, config, false);
+                (Input::Stream(stream), Some(stream.value))
+            }
+        };
+        let output = decoder(g, config, uses.stage.layers(config.n_layer), input, false);
         let logits = g.buffer(Role::Logits, "last_logits", count * v, Format::F32);
         let dims = Dims { C: c as u32, LD: v as u32, ..g.dims() };
-        g.push(HeadExtend { dims, slots, x: x.value, table, logits });
+        let sent = match output {
+            Output::Stream(stream) => Some(stream.value),
+            Output::Normed(x, table) => {
+                g.push(HeadExtend { dims, slots, x: x.value, table, logits });
+                None
+            }
+        };
         g.record_forward(Phase::Extend(n));
         let dims = Dims { V: v as u32, S: s as u32, ..g.dims() };
-        views = views.or(Some((dims, rows, slots, sequence, logits)));
+        let seen = g.buffer(Role::Staging, "seen", count * v, Format::U32);
+        let probs = g.buffer(Role::Logits, "probs", count * v, Format::F32);
+        let all = GenerationViews { rows, slots, sequence, seen, logits, probs, received, sent };
+        views = views.or(Some((dims, all)));
     }
-    let (dims, rows, slots, sequence, logits) = views.expect("EXTENDS is not empty");
-    let seen = g.buffer(Role::Staging, "seen", count * v, Format::U32);
-    let probs = g.buffer(Role::Logits, "probs", count * v, Format::F32);
+    let (dims, views) = views.expect("EXTENDS is not empty");
+    if uses.stage.is_last() {
+        record_sample(g, dims, &views);
+    }
+    views
+}
+
+fn record_sample(g: &mut Graph, dims: Dims, views: &GenerationViews) {
+    let GenerationViews { rows, slots, sequence, seen, logits, probs, .. } = *views;
     let start = g.plan.dispatches.len();
     g.plan.push(&sample::FILTER, dims, &[slots, seen, logits, probs]);
     g.plan.push(&sample::DRAW, dims, &[slots, rows, probs, sequence, seen]);
     g.plan.end_phase(Phase::Sample, start);
-    GenerationViews { rows, slots, sequence, seen, logits, probs }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::decoder::decoder;
+use super::decoder::{Input, decoder};
 use crate::arch::Family;
 use crate::checkpoint::{self, WeightFiles, Weights};
 use crate::config::GptConfig;
@@ -24,7 +24,7 @@ pub fn schema(config: &GptConfig, finetune: &FineTune) -> Schema {
     let mut g = Graph::new(Limits::NONE, false, config.layer_norm_epsilon).fine_tuning(finetune);
     g.begin_inference(1, 1);
     let tokens = g.buffer(Role::Staging, "tokens", 1, Format::U32);
-    decoder(&mut g, config, tokens, false);
+    decoder(&mut g, config, 0..config.n_layer, Input::Tokens(tokens), false);
     let parameters = g.params.into_iter().map(|param| param.info).collect();
     Schema { family: Family::of(config), parameters }
 }

@@ -1,20 +1,28 @@
-//! The optimiser's state split among the ranks, stage 1 of ZeRO (Rajbhandari et al. 2019, <https://arxiv.org/abs/1910.02054>).
+//! Updates of which each rank makes a part, because it has a part of the optimiser's state or of the model.
 //!
-//! Every rank has all parameters and gradients, but moments only for its shares of the [buckets](super::buckets): it computes the
-//! norm's partials of these, and updates their parameters, which all ranks then take over. Shares are whole blocks of the
-//! norm, so that the partials, and with them the parameters, have the same bits whether the state is split or not.
+//! In stage 1 of ZeRO (Rajbhandari et al. 2019, <https://arxiv.org/abs/1910.02054>) every rank has all parameters and gradients, but
+//! moments only for its shares of the [buckets](super::buckets): it computes the norm's partials of these, and updates their
+//! parameters, which all ranks then take over. Shares are whole blocks of the norm, so that the partials, and with them the
+//! parameters, have the same bits whether the state is split or not.
+//!
+//! In a pipeline a rank has the parameters of its stage. The token table is in the first stage and, for the head, in the last one:
+//! the sum of its two gradients is in both, and the first one counts it in the norm.
 
 use std::ops::Range;
 
 use super::buckets::{Bucket, buckets};
-use super::{UpdateViews, norm_views};
-use crate::config::Optimizer;
+use super::{UpdateViews, Uses, norm_views, stage};
+use crate::arch::Family;
+use crate::config::{GptConfig, Optimizer};
+use crate::finetune::FineTune;
 use crate::graph::{Graph, Slot};
 use crate::kernel::constants::{NORM_BLOCK, NORM_PARTIAL_LEN};
 use crate::kernel::{Format, LossScale};
 use crate::ops::global_norm::{self, NormViews};
 use crate::ops::optimizer;
-use crate::plan::{Limits, Phase, Role, View};
+use crate::params::ParamRole;
+use crate::pipeline::Stage;
+use crate::plan::{BINDING_ALIGNMENT, Phase, Role, View};
 
 /// A rank among those that split the optimiser's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +33,19 @@ pub struct Part {
     pub size: usize,
 }
 
-/// What the ranks tell each other in an update, where they split the optimiser's state.
+/// What the ranks tell each other in an update.
 #[derive(Clone, Debug)]
 pub struct Split {
     /// The norm's partials that this rank computes.
     pub own: View,
     /// Those of all gradients.
     pub all: View,
-    /// For each rank where its partials lie: in what it computes, and among all of them.
+    /// For each rank that has a part where its partials lie: in what it computes, and among all of them.
     pub partials: Vec<Vec<(Range<usize>, usize)>>,
-    /// For each bucket the parameters that each rank updates, if it has some of them.
+    /// For each bucket the parameters that each rank updates, if they are to be told to others and it has some of them.
     pub params: Vec<Vec<Option<View>>>,
+    /// The parameter of which the first and the last stage have a gradient each.
+    pub table: Option<String>,
 }
 
 /// The numbers of the partials of so many gradients.
@@ -45,12 +55,11 @@ fn partials_len(grads: usize) -> usize {
 
 /// Records the update of a part: [`Phase::Norm`] computes its partials, [`Phase::Update`] starts from those of all ranks. Returns
 /// the slots that this rank updates, too.
-pub(super) fn record(
+pub(super) fn record_part(
     g: &mut Graph,
     (optimizer, scale): (Optimizer, LossScale),
     part: Part,
     loss: View,
-    limits: Limits,
 ) -> (UpdateViews, Split, Vec<Slot>) {
     let slots = g.slots();
     let grads: Vec<View> = slots.iter().map(|slot| slot.grads).collect();
@@ -101,7 +110,7 @@ pub(super) fn record(
     let mut owned = vec![];
     for (view, share) in shares(part.rank) {
         let slot = slots[view];
-        let moments = (optimizer != Optimizer::Sgd).then(|| room(g, share.len(), limits));
+        let moments = (optimizer != Optimizer::Sgd).then(|| room(g, share.len()));
         let part = |view: View| view.slice(share.start, share.len());
         owned.push(Slot { params: part(slot.params), grads: part(slot.grads), moments, ..slot });
     }
@@ -109,11 +118,88 @@ pub(super) fn record(
         optimizer::record(&mut g.plan, optimizer, slot, norm, state);
     }
     g.plan.end_phase(Phase::Update, start);
-    (UpdateViews { norm, state }, Split { own, all, partials, params }, owned)
+    (UpdateViews { norm, state }, Split { own, all, partials, params, table: None }, owned)
+}
+
+/// Records the update of a stage.
+pub(super) fn record_stage(
+    g: &mut Graph,
+    config: &GptConfig,
+    uses: Uses,
+    finetune: &FineTune,
+    loss: View,
+) -> (UpdateViews, Split) {
+    let optimizer = uses.training.expect("an update is recorded for training");
+    let counted: Vec<Vec<View>> = Stage::all(uses.stage.of)
+        .map(|stage| match stage == uses.stage {
+            true => counted(g, config, stage),
+            false => {
+                counted(&stage::list(g, config, Uses { stage, ..uses }, finetune), config, stage)
+            }
+        })
+        .collect();
+    let mut first = 0;
+    let place = |grads: &Vec<View>| {
+        let own = 0..global_norm::partials_len(grads);
+        let place = (own.clone(), first);
+        first += own.len();
+        vec![place]
+    };
+    let partials: Vec<_> = counted.iter().map(place).collect();
+    let grads = &counted[uses.stage.index];
+    // A stage may train nothing.
+    let least = NORM_PARTIAL_LEN as usize;
+    let own_len = global_norm::partials_len(grads).max(least);
+    let own = g.buffer(Role::Staging, "norm.own", own_len, Format::F32);
+    let start = g.plan.dispatches.len();
+    for (view, at) in grads.iter().zip(global_norm::partials_starts(grads)) {
+        global_norm::record_partials(&mut g.plan, *view, own.slice(at, partials_len(view.len)));
+    }
+    g.plan.end_phase(Phase::Norm, start);
+
+    let views = norm_views(g, first.max(least), loss);
+    let NormViews { partials: all, norm, state, .. } = views;
+    let start = g.plan.dispatches.len();
+    global_norm::record_finish(&mut g.plan, views, uses.loss_scale());
+    for slot in g.slots() {
+        optimizer::record(&mut g.plan, optimizer, &slot, norm, state);
+    }
+    g.plan.end_phase(Phase::Update, start);
+    let table = Family::of(config).token_table();
+    let is_trained = finetune.trains(&table, ParamRole::TokenTable);
+    let table = is_trained.then_some(table);
+    (UpdateViews { norm, state }, Split { own, all, partials, params: vec![], table })
+}
+
+/// The gradients that a stage counts in the norm.
+fn counted(g: &Graph, config: &GptConfig, stage: Stage) -> Vec<View> {
+    let name = Family::of(config).token_table();
+    let table = g.params.iter().find(|param| param.name == name && !stage.is_first());
+    let apart: Vec<View> =
+        table.into_iter().flat_map(|table| &table.slices).map(|slice| slice.var.grad).collect();
+    g.slots().into_iter().flat_map(|slot| without(slot.grads, &apart)).collect()
+}
+
+/// The parts of a view that lie in none of some others.
+fn without(view: View, others: &[View]) -> Vec<View> {
+    let mut parts = vec![];
+    let mut start = view.start;
+    let mut inside: Vec<&View> = others.iter().filter(|other| other.overlaps(view)).collect();
+    inside.sort_by_key(|other| other.start);
+    for other in inside {
+        parts.push(start..other.start.max(start));
+        // The next tensor begins where a device can bind it.
+        let unit = Format::F32.elements_per(BINDING_ALIGNMENT);
+        start = other.range().end.next_multiple_of(unit).min(view.range().end);
+    }
+    parts.push(start..view.range().end);
+    let part = |part: Range<usize>| view.slice(part.start - view.start, part.len());
+    parts.into_iter().filter(|part| !part.is_empty()).map(part).collect()
 }
 
 /// Room for the moments of so many parameters: in the last pair of buffers, or in a new one if a buffer would become too large.
-fn room(g: &mut Graph, len: usize, limits: Limits) -> [View; 2] {
+fn room(g: &mut Graph, len: usize) -> [View; 2] {
+    let limits = g.limits();
     let plan = &mut g.plan;
     let last = plan.buffers.iter().rposition(|buffer| buffer.role == Role::Moments);
     let fits =

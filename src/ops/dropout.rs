@@ -45,12 +45,15 @@ pub struct Dropout {
 }
 
 impl Graph {
-    /// Drops a share of the elements of `x`; `joins` says whether the output joins the residual stream.
+    /// Drops a share of the elements of `x`; `joins` says how the output belongs to the residual stream.
     pub fn dropout(&mut self, name: &str, x: Var, joins: Joins) -> Var {
         let c = x.value.len / self.rows();
         let out = match joins {
+            Joins::Begins => self.stream_of(name, c, Sharing::InBlocks, x.has_grad()),
             Joins::Stream => self.branch(name, c, Format::F32, x.has_grad()),
-            Joins::Nothing => self.activation_of(name, c, Sharing::InBlocks, x.has_grad()),
+            Joins::Dropout | Joins::Nothing => {
+                self.activation_of(name, c, Sharing::InBlocks, x.has_grad())
+            }
         };
         let dims = Dims { C: c as u32, ID: self.next_dropout(), ..self.dims() };
         self.push(Dropout { dims, x, out });

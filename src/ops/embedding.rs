@@ -135,7 +135,8 @@ impl Graph {
     }
 
     /// Adds the embeddings (B,T,C) of `tokens`, from the named tables of tokens (V,C) and of positions (S,C); in
-    /// generation `tokens` are the sequences. `joins` says whether they begin the residual stream.
+    /// generation `tokens` are the sequences. `joins` says whether they begin the residual stream, at once or after a
+    /// dropout.
     pub fn embedding(
         &mut self,
         [tokens_name, positions_name]: [&str; 2],
@@ -147,9 +148,13 @@ impl Graph {
         let name = format!("{positions_name}.weight");
         let (role, init) = (ParamRole::PositionTable, self.matrix_init());
         let wpe = self.whole(Wanted { name: &name, shape: &[s, c], role, init });
-        let value = self.activations("embedding", self.rows() * c, Format::F32, Sharing::InBlocks);
+        let (grad, sharing) = match joins {
+            Joins::Begins | Joins::Stream => ("stream", Sharing::InBlocks),
+            Joins::Dropout => ("embedding", Sharing::OfFlights),
+            Joins::Nothing => ("embedding", Sharing::InBlocks),
+        };
+        let value = self.activations("embedding", self.rows() * c, Format::F32, sharing);
         let has_grad = wpe.has_grad() || wte.iter().any(|slice| slice.var.has_grad());
-        let grad = if joins == Joins::Stream { "stream" } else { "embedding" };
         let out = self.var(grad, value, Format::F32, has_grad);
         let dims = Dims { C: c as u32, S: s as u32, ..self.dims() };
         if self.extends() {

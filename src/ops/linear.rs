@@ -267,13 +267,26 @@ impl Graph {
 
     /// Adds `x` (B,T,C) times a weight, plus a bias if there is one; a number of channels alone is GPT-2's [`Form`].
     pub fn linear(&mut self, name: &str, x: Var, form: impl std::convert::Into<Form>) -> Var {
-        let form = form.into();
+        self.linear_of(name, x, form.into(), Sharing::InBlocks)
+    }
+
+    fn linear_of(&mut self, name: &str, x: Var, form: Form, sharing: Sharing) -> Var {
         let linear = self.linear_into(name, x, form, |g, has_grad| {
-            g.activation_of(name, form.channels, Sharing::InBlocks, has_grad)
+            g.activation_of(name, form.channels, sharing, has_grad)
         });
         let out = linear.out;
         self.push(linear);
         out
+    }
+
+    /// Adds a linear layer whose output only a dropout reads.
+    pub fn linear_to_dropout(
+        &mut self,
+        name: &str,
+        x: Var,
+        form: impl std::convert::Into<Form>,
+    ) -> Var {
+        self.linear_of(name, x, form.into(), Sharing::OfFlights)
     }
 
     /// Adds a linear layer whose output joins the stream next and so has the stream's gradient.

@@ -1,13 +1,13 @@
 //! The sum of the residual stream and a branch: `out = stream + branch`.
 //!
 //! The stream before and after share one gradient buffer, so `dstream += dout` needs no work and
-//! only the branch's gradient must be written.
+//! only the branch's gradient must be written, unless the branch has that buffer, too.
 
 use rayon::prelude::*;
 
-use crate::graph::{Graph, Op, Recorder, Var, any_grad};
+use crate::graph::{Graph, Op, Recorder, Sharing, Var, any_grad};
 use crate::kernel::{
-    Dims, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, twin, writes,
+    Dims, FLOATS, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, twin, writes,
 };
 use crate::math::simd::{CHUNK, vector_fn};
 use crate::ops::variants::portable;
@@ -16,7 +16,7 @@ use crate::plan::Plan;
 /// Computes `out = stream + branch`.
 pub const FORWARD: Kernel = Kernel {
     name: "residual_forward",
-    args: &[reads("stream"), reads("branch"), writes("out")],
+    args: &[reads("stream"), reads("branch").takes(FLOATS), writes("out")],
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| d.rows() as u64 * u64::from(d.C),
@@ -53,8 +53,17 @@ pub struct Residual {
 impl Graph {
     /// Adds a branch to the stream and returns the sum.
     pub fn residual(&mut self, name: &str, stream: Var, branch: Var) -> Var {
+        self.residual_of(name, stream, branch, Sharing::InBlocks)
+    }
+
+    /// Does the same where the list ends, so that no backward pass reads the sum.
+    pub fn last_residual(&mut self, name: &str, stream: Var, branch: Var) -> Var {
+        self.residual_of(name, stream, branch, Sharing::OfFlights)
+    }
+
+    fn residual_of(&mut self, name: &str, stream: Var, branch: Var, sharing: Sharing) -> Var {
         let c = stream.value.len / self.rows();
-        let out = self.stream_of(name, c, any_grad(&[stream, branch]));
+        let out = self.stream_of(name, c, sharing, any_grad(&[stream, branch]));
         let dims = Dims { C: c as u32, ..self.dims() };
         self.push(Residual { dims, stream, branch, out });
         out
@@ -69,7 +78,7 @@ impl Op for Residual {
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
         let Residual { dims, branch, out, .. } = *self;
-        if branch.has_grad() {
+        if branch.has_grad() && branch.grad != out.grad {
             recorder.plan.push(&BACKWARD, dims, &[out.grad, branch.grad]);
         }
     }

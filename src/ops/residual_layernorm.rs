@@ -9,7 +9,7 @@
 
 use rayon::prelude::*;
 
-use crate::graph::{Graph, Op, Recorder, Var, any_grad};
+use crate::graph::{Graph, Op, Recorder, Sharing, Var, any_grad};
 use crate::kernel::{
     Dims, FLOATS, Io, Kernel, Real, Step, four_channels, grid, reads, twin, writes,
 };
@@ -52,7 +52,12 @@ impl Graph {
     /// Adds `branch` to the stream; returns the sum and its normalisation.
     pub fn residual_layernorm(&mut self, name: &str, stream: Var, branch: Var) -> (Var, Var) {
         let c = stream.value.len / self.rows();
-        let sum = self.stream_of(&format!("{name}.sum"), c, any_grad(&[stream, branch]));
+        let sum = self.stream_of(
+            &format!("{name}.sum"),
+            c,
+            Sharing::InBlocks,
+            any_grad(&[stream, branch]),
+        );
         let norm = self.norm(name, sum);
         let out = norm.out;
         self.push(ResidualLayerNorm { stream, branch, norm });

@@ -16,7 +16,7 @@ type Request = Option<(String, usize, usize)>;
 /// requests meanwhile, and return `None`.
 pub(super) fn with_tensors_of_all<T>(
     engine: &mut Engine,
-    link: &mut Link,
+    link: &Link,
     write: impl FnOnce(&mut Fill) -> Result<T>,
 ) -> Result<Option<T>> {
     let is_scattered = engine.program().split.is_some();
@@ -24,12 +24,13 @@ pub(super) fn with_tensors_of_all<T>(
         return if is_scattered { answer_all(engine, link).map(|()| None) } else { Ok(None) };
     }
     let written = write(&mut |name, start, out| {
-        let (param, tensor) = tensor_of(engine, name);
-        if covers(&engine.parts(&param, tensor, start..start + out.len()), out.len()) {
+        let own = tensor_of(engine, name);
+        if covers(&parts(engine, own.as_ref(), start, out.len()), out.len()) {
+            let (param, tensor) = own.expect("a tensor of which there are parts");
             return engine.read_param(&param, tensor, start, out);
         }
         ask(link, &Some((name.to_owned(), start, out.len())))?;
-        answer(engine, link, (&param, tensor, start), out)
+        answer(engine, link, (own.as_ref(), start), out)
     });
     if is_scattered {
         ask(link, &None)?;
@@ -42,14 +43,24 @@ fn covers(parts: &[Range<usize>], len: usize) -> bool {
     parts.iter().map(Range::len).sum::<usize>() == len
 }
 
+/// Which of some elements of a tensor this rank has.
+fn parts(
+    engine: &Engine,
+    tensor: Option<&(Param, Tensor)>,
+    start: usize,
+    len: usize,
+) -> Vec<Range<usize>> {
+    tensor.map_or(vec![], |(param, tensor)| engine.parts(param, *tensor, start..start + len))
+}
+
 /// Tells all ranks what rank 0 needs.
-fn ask(link: &mut Link, request: &Request) -> Result<()> {
+fn ask(link: &Link, request: &Request) -> Result<()> {
     let mut bytes = serde_json::to_vec(request).expect("a request is JSON");
     link.call(move |world| world.broadcast(&mut bytes))
 }
 
 /// Answers rank 0 until it has all that it needs.
-fn answer_all(engine: &mut Engine, link: &mut Link) -> Result<()> {
+fn answer_all(engine: &mut Engine, link: &Link) -> Result<()> {
     loop {
         let bytes = link.call(|world| {
             let mut bytes = vec![];
@@ -57,23 +68,25 @@ fn answer_all(engine: &mut Engine, link: &mut Link) -> Result<()> {
         })?;
         let request: Request = serde_json::from_slice(&bytes).expect("a request of rank 0");
         let Some((name, start, len)) = request else { return Ok(()) };
-        let (param, tensor) = tensor_of(engine, &name);
-        answer(engine, link, (&param, tensor, start), &mut vec![0.0; len])?;
+        let own = tensor_of(engine, &name);
+        answer(engine, link, (own.as_ref(), start), &mut vec![0.0; len])?;
     }
 }
 
 /// Fills `out` on rank 0 with the parts of all ranks: of each element that of the first rank that has it.
 fn answer(
     engine: &mut Engine,
-    link: &mut Link,
-    (param, tensor, start): (&Param, Tensor, usize),
+    link: &Link,
+    (own, start): (Option<&(Param, Tensor)>, usize),
     out: &mut [f32],
 ) -> Result<()> {
-    let parts = engine.parts(param, tensor, start..start + out.len());
+    let parts = parts(engine, own, start, out.len());
     let words: Vec<u64> =
         parts.iter().flat_map(|part| [part.start as u64, part.end as u64]).collect();
     let all = link.call(move |world| world.gather(&words))?;
-    engine.read_param(param, tensor, start, out)?;
+    if let Some((param, tensor)) = own {
+        engine.read_param(param, *tensor, start, out)?;
+    }
     let mut taken: Vec<(usize, Range<usize>)> = vec![];
     for (rank, words) in all.iter().enumerate() {
         for [first, end] in words.as_chunks().0 {
@@ -92,11 +105,7 @@ fn answer(
 }
 
 /// Sends each part from its rank to rank 0, which gets them.
-fn send(
-    link: &mut Link,
-    parts: Vec<(usize, Range<usize>)>,
-    own: Vec<f32>,
-) -> Result<Vec<Vec<f32>>> {
+fn send(link: &Link, parts: Vec<(usize, Range<usize>)>, own: Vec<f32>) -> Result<Vec<Vec<f32>>> {
     link.call(move |world: &mut dyn World| {
         let rank = world.rank();
         let mut got: Vec<Vec<f32>> = match rank {

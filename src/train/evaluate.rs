@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::stages::Neighbours;
 use super::{Event, Trainer};
 use crate::data::{self, Place};
 use crate::engine;
@@ -23,12 +24,15 @@ impl Trainer {
         let total =
             if whole { windows.len().div_ceil(self.shape.0) } else { self.config.eval_iters };
         on_event(&Event::Evaluating { done: 0, total });
-        let (rank, size) = (self.link.grid().rank, self.link.grid().size);
+        let grid = self.link.grid();
+        let (replica, replicas) = (grid.replica(), grid.replicas());
+        // The stages of a pipeline must agree on each batch.
+        let may_stop = grid.stages == 1;
         let mut unread = VecDeque::new();
         // Whether this rank was told to stop, then the sum of the losses and the targets of each of its batches.
         let mut words = vec![0];
-        for i in (rank..total).step_by(size) {
-            if self.stopped() {
+        for i in (replica..total).step_by(replicas) {
+            if may_stop && self.stopped() {
                 words[0] = 1;
                 break;
             }
@@ -40,14 +44,24 @@ impl Trainer {
                 data::batch(&self.tokens, self.val.clone(), place, self.shape, x, y)?;
                 y.len()
             };
-            unread.push_back((count, self.engine.request_row_losses(x, y)));
-            let late = if i + size < total { self.engine.reads_ahead() } else { 0 };
+            if grid.stages > 1 {
+                let mut neighbours = Neighbours::new(&self.link, &self.engine);
+                neighbours.forward_batch(&mut self.engine, x)?;
+                neighbours.finish()?;
+                if !grid.stage().is_last() {
+                    continue;
+                }
+                unread.push_back((count, self.engine.request_losses(y)));
+            } else {
+                unread.push_back((count, self.engine.request_row_losses(x, y)));
+            }
+            let late = if i + replicas < total { self.engine.reads_ahead() } else { 0 };
             while unread.len() > late
                 && let Some((count, ticket)) = unread.pop_front()
             {
                 let sum = engine::sum(&self.engine.take_row_losses(ticket)?);
                 words.extend([sum.to_bits(), count as u64]);
-                let done = (words.len() / 2 * size).min(total);
+                let done = (words.len() / 2 * replicas).min(total);
                 on_event(&Event::Evaluating { done, total });
             }
         }
@@ -56,8 +70,9 @@ impl Trainer {
             self.stops = true;
             return Ok(None);
         }
-        // In the order of the batches, whoever had them.
-        let batch = |i: usize| &all[i % size][1 + i / size * 2..][..2];
+        // In the order of the batches, whoever had them; the last stage has the losses.
+        let last = &all[grid.size - replicas..];
+        let batch = |i: usize| &last[i % replicas][1 + i / replicas * 2..][..2];
         let (mut sum, mut count) = (0.0, 0);
         for i in 0..total {
             sum += f64::from_bits(batch(i)[0]);

@@ -13,6 +13,7 @@ mod ranks;
 pub mod report;
 mod saves;
 pub mod settings;
+mod stages;
 mod start;
 
 use std::collections::VecDeque;
@@ -27,7 +28,7 @@ use crate::clock::Stopwatch;
 use crate::config::TrainConfig;
 use crate::data::{self, Place, Tokens};
 use crate::dist::{self, Alone, Layout, Link, Sums, Times};
-use crate::engine::{self, Engine, MicroBatch, Update};
+use crate::engine::{self, Engine, Finals, MicroBatch, Update};
 use crate::error::{Error, Result, field};
 use crate::fit::Programs;
 use crate::gpt::Gpt;
@@ -38,6 +39,7 @@ use crate::ops::{dropout, random};
 use crate::tree;
 
 use profiling::Profiling;
+use stages::Pipeline;
 
 pub use choice::TokenizerChoice;
 pub use ranks::{finished, give_up, join};
@@ -486,11 +488,13 @@ impl Trainer {
             batch.seed = random::key(seed, iter as u32, micro as u32);
             data::batch(&self.tokens, range.clone(), place, shape, tokens, targets)
         };
-        let (batch, link, engine) = (&mut self.micro_batch, &mut self.link, &mut self.engine);
-        let share = tree::share(config.grad_accum, link.grid().replica(), link.grid().replicas());
+        let (batch, link, engine) = (&mut self.micro_batch, &self.link, &mut self.engine);
+        let grid = link.grid();
+        let share = tree::share(config.grad_accum, grid.replica(), grid.replicas());
         let own = engine::count_targets(share.clone(), batch, &mut fill)? as u64;
+        // The ranks of the first stage have each micro-batch once.
         let all = link.call(move |world| world.gather(&[own]))?;
-        let all = all.iter().flatten().sum::<u64>() as usize;
+        let all = all[..grid.replicas()].iter().flatten().sum::<u64>() as usize;
         if all == 0 {
             return Ok(false);
         }
@@ -499,8 +503,15 @@ impl Trainer {
             Some(layout) => {
                 let (sent, mut sums) = (layout.sent(), Sums::new(link, layout));
                 let mut add = |engine: &mut Engine, numbers| sums.add(engine, numbers);
-                let finals = Some((&sent[..], &mut add as _));
-                engine.train_micro_batches(share, all, batch, &mut fill, step, finals)?;
+                let mut finals: Finals<'_> = (&sent, &mut add);
+                if grid.stages > 1 {
+                    let mut pipeline = Pipeline { engine, link, batch, fill: &mut fill, step };
+                    let key = |micro: usize| random::key(seed, iter as u32, micro as u32);
+                    pipeline.train(share, all, &key, &mut finals)?;
+                } else {
+                    let finals = Some(finals);
+                    engine.train_micro_batches(share, all, batch, &mut fill, step, finals)?;
+                }
                 self.broken = sums.finish(engine)?;
             }
         }

@@ -4,19 +4,20 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::Trainer;
-use super::saves::moments;
+use super::{Trainer, saves};
 use crate::backend::Device;
 use crate::backend::gpu::Choices;
 use crate::checkpoint::{self, TrainState};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{TokenWriter, Tokens};
-use crate::dist::{Layout, Link, World};
+use crate::dist::{Group, Layout, Link, World};
 use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result};
 use crate::fit::Programs;
 use crate::gpt::Gpt;
 use crate::graph::Param;
+use crate::model;
+use crate::pipeline::Grid;
 use crate::tree;
 
 /// What rank 0 says where there is nothing to do.
@@ -81,14 +82,15 @@ impl Trainer {
 
     /// Takes over the tensors of rank 0, and trains with the others from now on.
     fn take_part(&mut self, mut world: Box<dyn World>) -> Result<()> {
-        let size = world.size();
-        if size > 1 {
-            let shares = (0..size).map(|rank| tree::share(self.config.grad_accum, rank, size));
+        let grid = self.config.grid();
+        if grid.size > 1 {
+            let (n, replicas) = (self.config.grad_accum, grid.replicas());
+            let shares = (0..replicas).map(|replica| tree::share(n, replica, replicas));
             let layout = Layout::new(&self.engine, &shares.collect::<Vec<_>>(), self.config.sum);
-            self.layout = Some(agree_on_layout(layout, &mut *world)?);
+            self.layout = Some(agree_on_layout(layout, grid, &mut *world)?);
         }
         self.share_tensors(&mut *world)?;
-        self.link = Link::new(world, 1);
+        self.link = Link::new(world, grid.stages);
         Ok(())
     }
 
@@ -197,20 +199,23 @@ fn check_all<T>(world: &mut dyn World, made: Result<T>) -> Result<T> {
     Err(Error::training(message))
 }
 
-/// The layout of what the ranks add up, in the order of rank 0. All must lay it out alike: a device with smaller bindings may
-/// need more parts.
-fn agree_on_layout(mut layout: Layout, world: &mut dyn World) -> Result<Layout> {
+/// The layout of what the ranks of a stage add up, in the order of the first of them. All must lay it out alike: a device with
+/// smaller bindings may need more parts.
+fn agree_on_layout(mut layout: Layout, grid: Grid, world: &mut dyn World) -> Result<Layout> {
     let words: Vec<u64> = layout.lens().chain(layout.order()).map(|word| word as u64).collect();
     let all = world.gather(&words)?;
-    let count = layout.lens().count();
-    let lens = |words: &[u64]| words[..words.len() / 2].to_vec();
-    if let Some(rank) = all.iter().position(|other| lens(other) != lens(&all[0])) {
+    let lens = |rank: usize| &all[rank][..all[rank].len() / 2];
+    let first_of = |rank: usize| Grid { rank, ..grid }.stage().index * grid.replicas();
+    if let Some(rank) = (0..grid.size).find(|rank| lens(*rank) != lens(first_of(*rank))) {
+        let first = first_of(rank);
         return Err(Error::input(format!(
-            "the device of rank {rank} holds the gradients in other parts than that of rank 0, so that they cannot be added"
+            "the device of rank {rank} holds the gradients in other parts than that of rank {first}, so that they cannot be added"
         ))
         .hint("a tensor exceeds what one of the devices can bind: take devices of one kind"));
     }
-    layout.take_order(&all[0][count..].iter().map(|word| *word as usize).collect::<Vec<_>>());
+    let first = &all[first_of(grid.rank)];
+    let order: Vec<usize> = first[first.len() / 2..].iter().map(|word| *word as usize).collect();
+    layout.take_order(&order);
     Ok(layout)
 }
 
@@ -236,54 +241,75 @@ fn receive_tokens(world: &mut dyn World, opening: &Opening) -> Result<Result<Tok
 }
 
 impl Trainer {
-    /// Gives every rank the parameters of rank 0, and the moments that it goes on with.
+    /// Gives every rank the parameters of rank 0, and the moments that it goes on with. In a pipeline, rank 0 reads those of
+    /// other stages from the files of the model; where there are none yet, each stage has made its own.
     fn share_tensors(&mut self, world: &mut dyn World) -> Result<()> {
-        let params = self.engine.program().params.clone();
-        for param in params.iter() {
-            let engine = &mut self.engine;
-            share(engine, world, param, Tensor::Value, &mut |engine, start, out| {
-                engine.read_param(param, Tensor::Value, start, out)
-            })?;
+        let all = model::schema(self.gpt.config(), &self.config.finetune).parameters;
+        let folder = self.restored.as_ref().or(self.base.as_ref()).filter(|_| world.rank() == 0);
+        let weights = folder.filter(|_| self.config.pipeline > 1);
+        let weights =
+            weights.map(|path| model::open_weights(path, self.gpt.config())).transpose()?;
+        for info in &all {
+            let own = self.engine.program().param(&info.name).cloned();
+            let mut fill = |engine: &mut Engine, start, out: &mut [f32]| match (&own, &weights) {
+                (Some(param), _) => {
+                    engine.read_param(param, Tensor::Value, start, out).map(|()| true)
+                }
+                (None, Some(weights)) => weights.read_finite(&info.name, start, out).map(|()| true),
+                (None, None) => Ok(false),
+            };
+            let place = (own.as_ref(), Tensor::Value, info.len());
+            self.share(world, place, &mut fill)?;
         }
-        if self.state.step == 0 {
+        let tensors = saves::moments(self.gpt.config(), &self.config);
+        if self.state.step == 0 || tensors.is_empty() {
             return Ok(());
         }
-        let tensors = moments(self.gpt.config(), &self.config);
         let saved = self.restored.as_ref().map(|path| checkpoint::open_state(path, &tensors));
         let saved = saved.transpose()?;
-        let trained = params.iter().filter(|param| param.is_trained() && !tensors.is_empty());
-        for (param, (i, prefix)) in
-            trained.flat_map(|p| MOMENTS.iter().enumerate().map(move |m| (p, m)))
-        {
-            let name = format!("{prefix}.{}", param.name);
-            share(&mut self.engine, world, param, Tensor::Moment(i), &mut |_, start, out| {
-                let (_, file) = saved.as_ref().expect("rank 0 goes on from a save");
-                file.read(&name, start, out)
-            })?;
+        let trained = all.iter().filter(|info| self.config.finetune.trains(&info.name, info.role));
+        let trained: Vec<_> = trained.collect();
+        for (i, prefix) in MOMENTS.iter().enumerate() {
+            for info in &trained {
+                let name = format!("{prefix}.{}", info.name);
+                let own = self.engine.program().param(&info.name).cloned();
+                let place = (own.as_ref(), Tensor::Moment(i), info.len());
+                self.share(world, place, &mut |_, start, out| {
+                    let (_, file) = saved.as_ref().expect("rank 0 goes on from a save");
+                    file.read(&name, start, out).map(|()| true)
+                })?;
+            }
         }
         Ok(())
     }
-}
 
-/// Gives every rank a tensor that `fill` reads on rank 0, some elements at a time.
-fn share(
-    engine: &mut Engine,
-    world: &mut dyn World,
-    param: &Param,
-    tensor: Tensor,
-    fill: &mut dyn FnMut(&mut Engine, usize, &mut [f32]) -> Result<()>,
-) -> Result<()> {
-    for start in (0..param.len()).step_by(ELEMENTS) {
-        let mut bytes = vec![];
-        if world.rank() == 0 {
-            let mut numbers = vec![0.0; ELEMENTS.min(param.len() - start)];
-            fill(engine, start, &mut numbers)?;
-            bytes = bytemuck::cast_slice(&numbers).to_vec();
+    /// Gives every rank that has it a tensor of `len` elements which `fill` reads on rank 0, some elements at a time. If rank 0
+    /// has it from nowhere, the first rank that has it gives it to those of the same stage.
+    fn share(
+        &mut self,
+        world: &mut dyn World,
+        (param, tensor, len): (Option<&Param>, Tensor, usize),
+        fill: &mut dyn FnMut(&mut Engine, usize, &mut [f32]) -> Result<bool>,
+    ) -> Result<()> {
+        let group = Group::with_same_parameters(self.config.grid());
+        for start in (0..len).step_by(ELEMENTS) {
+            let mut numbers = vec![0.0; ELEMENTS.min(len - start)];
+            let mut bytes = vec![];
+            if world.rank() == 0 && fill(&mut self.engine, start, &mut numbers)? {
+                bytes = bytemuck::cast_slice(&numbers).to_vec();
+            }
+            world.broadcast(&mut bytes)?;
+            let Some(param) = param else { continue };
+            if bytes.is_empty() {
+                self.engine.read_param(param, tensor, start, &mut numbers)?;
+                group.give(world, &mut numbers)?;
+            } else {
+                numbers = bytemuck::pod_collect_to_vec(&bytes);
+            }
+            if world.rank() > 0 {
+                self.engine.write_elements(param, tensor, start, &numbers);
+            }
         }
-        world.broadcast(&mut bytes)?;
-        if world.rank() > 0 {
-            engine.write_elements(param, tensor, start, &bytemuck::pod_collect_to_vec(&bytes));
-        }
+        Ok(())
     }
-    Ok(())
 }

@@ -9,7 +9,6 @@ use crate::config::{GptConfig, Optimizer, TrainConfig};
 use crate::engine::{MOMENTS, Tensor};
 use crate::error::{Error, Result};
 use crate::finetune::FineTune;
-use crate::gpt::engine_tensors;
 use crate::model;
 use crate::params::NamedShape;
 
@@ -96,11 +95,14 @@ impl Trainer {
 
     /// Writes `best/`.
     pub(super) fn save_best(&mut self) -> Result<()> {
-        let Some(run) = &self.run else { return Ok(()) };
-        let adapter = adapter(&self.config, self.base.as_deref());
-        let schema = model::schema(self.gpt.config(), &self.config.finetune);
-        let files = ModelFiles { adapter, schema, ..self.gpt.files() };
-        run.save_best(&files, &mut engine_tensors(&mut self.engine))
+        let Trainer { engine, link, run, gpt, config, base, .. } = self;
+        with_tensors_of_all(engine, link, |fill| {
+            let Some(run) = run else { return Ok(()) };
+            let adapter = adapter(config, base.as_deref());
+            let schema = model::schema(gpt.config(), &config.finetune);
+            run.save_best(&ModelFiles { adapter, schema, ..gpt.files() }, fill)
+        })
+        .map(drop)
     }
 
     /// Writes a checkpoint and the loss curve, unless this step is already saved.

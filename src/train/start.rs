@@ -91,10 +91,11 @@ pub fn resume(
     device: impl FnOnce(&RunSettings) -> Result<Device>,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Resumed> {
-    resume_on(dir, 1, device, on_event)
+    resume_on(dir, 1, None, device, on_event)
 }
 
-/// [`resume`], for `ranks` ranks to go on with together: on the first one, before [`Trainer::lead`].
+/// [`resume`], for `ranks` ranks to go on with together: on the first one, before [`Trainer::lead`]. They form as many stages
+/// as `pipeline` says, or else as the run had.
 ///
 /// # Errors
 ///
@@ -102,12 +103,14 @@ pub fn resume(
 pub fn resume_on(
     dir: &Path,
     ranks: usize,
+    pipeline: Option<usize>,
     device: impl FnOnce(&RunSettings) -> Result<Device>,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Resumed> {
     let run = RunDir::open(dir)?;
     let mut settings: RunSettings = run.settings()?;
     (settings.train.out, settings.train.ranks) = (Some(dir.to_owned()), ranks);
+    settings.train.pipeline = pipeline.unwrap_or(settings.train.pipeline);
     let newest = run.newest_checkpoint()?;
     if let Some((step, path)) = newest.filter(|(step, _)| *step >= settings.train.max_iters) {
         let config = checkpoint::read_config(&path)?;

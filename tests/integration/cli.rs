@@ -477,6 +477,7 @@ fn every_option_of_training_can_come_from_a_file() {
             "recompute" => "\"none\"",
             "sum" => "\"exact\"",
             "zero" => "true",
+            "pipeline" => "1",
             "vocab" => "257",
             "embd" => "16",
             "context" => "32",

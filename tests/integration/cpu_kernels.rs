@@ -45,6 +45,7 @@ fn case(
         generation: Some(1),
         precision: Precision::F32,
         recompute: Recompute::Gelu,
+        ..Uses::default()
     };
     let step = Step {
         loss_scale: 1.0 / (batch * seq) as f64,

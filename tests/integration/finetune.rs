@@ -10,6 +10,7 @@ use wgpt::config::{Optimizer, Precision, Recompute};
 use wgpt::kernel::state::{self, FIRST_SCALE_LOG2};
 use wgpt::kernel::{LossScale, Step};
 use wgpt::model::{Program, Uses, check_finetune, open as open_model, parameters};
+use wgpt::pipeline::Stage;
 use wgpt::plan::{Limits, Phase, Plan, Role};
 use wgpt::train::{RunSettings, start};
 use wgpt::{FineTune, GptConfig};
@@ -113,6 +114,8 @@ const TRAINING: Uses = Uses {
     generation: Some(1),
     precision: Precision::F32,
     recompute: Recompute::Gelu,
+    stage: Stage::WHOLE,
+    in_flight: 1,
 };
 
 fn assert_part(name: &str, finetune: &FineTune, uses: Uses, on: On, tolerances: [f64; 2]) {

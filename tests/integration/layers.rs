@@ -9,7 +9,7 @@ use syn::visit::{self, Visit};
 /// From the ground up: a module knows those of the layers below, and those of its own as long as no circle comes of it.
 /// A file belongs to the longest of these that its path begins with.
 const LAYERS: &[&[&str]] = &[
-    &["error", "math", "kernel", "clock", "wait", "tree"],
+    &["error", "math", "kernel", "clock", "wait", "tree", "pipeline"],
     &[
         "plan",
         "files",

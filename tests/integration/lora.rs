@@ -16,6 +16,7 @@ use wgpt::kernel::state::{self, FIRST_SCALE_LOG2};
 use wgpt::kernel::{Draw, LossScale, Step};
 use wgpt::model::{EXTENDS, Program, Uses, check_finetune, open as open_model, parameters};
 use wgpt::ops::random::threefry;
+use wgpt::pipeline::Stage;
 use wgpt::plan::{Limits, Phase, Role};
 use wgpt::train::{RunSettings, start};
 use wgpt::{Error, FineTune, Gpt, GptConfig, TrainConfig};
@@ -86,6 +87,8 @@ const TRAINING: Uses = Uses {
     generation: Some(1),
     precision: Precision::F32,
     recompute: Recompute::Gelu,
+    stage: Stage::WHOLE,
+    in_flight: 1,
 };
 
 impl Pair {

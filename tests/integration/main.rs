@@ -30,6 +30,7 @@ mod peft;
 mod ranks;
 mod run_folder;
 mod sequences;
+mod stages;
 mod synced;
 mod tokenizer;
 mod training;

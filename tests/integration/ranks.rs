@@ -130,8 +130,13 @@ fn begin(settings: &RunSettings, size: usize, device: &Device) -> Result<Summary
 }
 
 /// Goes on with a run on `size` ranks.
-fn go_on(run: &Path, size: usize, device: &Device, stop_after: Option<usize>) -> Result<Summary> {
-    let open = || match resume_on(run, size, |_| Ok(device.clone()), &mut |_| {})? {
+fn go_on(
+    run: &Path,
+    (size, stages): (usize, usize),
+    device: &Device,
+    stop_after: Option<usize>,
+) -> Result<Summary> {
+    let open = || match resume_on(run, size, Some(stages), |_| Ok(device.clone()), &mut |_| {})? {
         Resumed::Running(trainer) => Ok(*trainer),
         Resumed::Finished(_) => panic!("the run is finished"),
     };
@@ -192,7 +197,7 @@ fn a_run_goes_on_with_other_ranks() {
     let open = || start_with(&begun, Device::Cpu, &mut Programs::default(), &mut |_| {});
     assert_eq!(on_ranks(4, &Device::Cpu, open, Some(3)).unwrap().steps, 3);
     for (size, stop_after, steps) in [(2, Some(5), 5), (1, Some(8), 8), (3, None, 12)] {
-        let summary = go_on(&parts.run(), size, &Device::Cpu, stop_after).unwrap();
+        let summary = go_on(&parts.run(), (size, 1), &Device::Cpu, stop_after).unwrap();
         assert_eq!(summary.steps, steps, "{size} ranks");
     }
     assert_same(&parts.run(), &whole.run(), "4, 2, 1 and 3 ranks");
@@ -219,7 +224,7 @@ fn a_split_state_gives_the_same_bits() {
         let open = || start_with(&begun, device.clone(), &mut Programs::default(), &mut |_| {});
         assert_eq!(on_ranks(3, &device, open, Some(3)).unwrap().steps, 3);
         for (size, stop_after, steps) in [(2, Some(5), 5), (1, Some(8), 8), (4, None, 12)] {
-            let summary = go_on(&parts.run(), size, &device, stop_after).unwrap();
+            let summary = go_on(&parts.run(), (size, 1), &device, stop_after).unwrap();
             assert_eq!(summary.steps, steps, "{size} ranks");
         }
         if precision == Precision::Mixed || matches!(device, Device::Gpu(_)) {
@@ -246,6 +251,92 @@ fn a_split_state_takes_less_memory() {
     // Each share begins at a multiple of 64 numbers.
     let sum: u64 = shares.iter().sum();
     assert!((whole..whole + 100_000).contains(&sum), "{shares:?} of {whole}");
+}
+
+/// A run of 4 layers, whose updates have 8 sequences.
+fn deep(place: &Place) -> RunSettings {
+    let mut settings = settings(place, 4);
+    (settings.model.n_layer, settings.train.batch_size) = (4, 2);
+    settings
+}
+
+/// Asserts that two runs have the losses and norms of each logged update within `tolerance`.
+fn assert_alike(got: &Path, want: &Path, tolerance: f64, what: &str) {
+    let [got, want] = [got, want].map(|run| read_metrics(run).unwrap());
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (a, b) in got.iter().zip(&want) {
+        let pairs = [(a.loss, b.loss), (a.grad_norm, b.grad_norm)];
+        for (a, b) in pairs.map(|(a, b)| (f64::from(a.unwrap()), f64::from(b.unwrap()))) {
+            assert!((a - b).abs() <= tolerance * b, "{what}: {a}, not {b}");
+        }
+        assert_eq!((a.val_loss.is_some(), a.step), (b.val_loss.is_some(), b.step), "{what}");
+    }
+}
+
+#[test]
+fn a_pipeline_learns_as_one_rank_does() {
+    let mut devices = vec![(Device::Cpu, Precision::F32, 1e-4)];
+    devices.extend(gpu().map(|gpu| (Device::Gpu(Arc::clone(gpu)), Precision::F32, 1e-4)));
+    let full = full_gpu().filter(|gpu| gpu.has().f16);
+    devices.extend(full.map(|gpu| (Device::Gpu(Arc::clone(gpu)), Precision::Mixed, 2e-2)));
+    for (device, precision, tolerance) in devices {
+        let alone = Place::new();
+        let with = |place: &Place| {
+            let mut settings = deep(place);
+            settings.train.precision = precision;
+            settings
+        };
+        train(&with(&alone), &device).unwrap();
+        for (size, stages) in [(2, 2), (4, 2), (3, 3), (4, 4)] {
+            let place = Place::new();
+            let mut settings = with(&place);
+            settings.train.pipeline = stages;
+            let summary = begin(&settings, size, &device).unwrap();
+            assert!(summary.finished && summary.val_loss.is_some());
+            let what = format!("{size} ranks in {stages} stages, {precision:?}");
+            assert_alike(&place.run(), &alone.run(), tolerance, &what);
+        }
+    }
+}
+
+#[test]
+fn a_run_goes_on_on_another_grid() {
+    let (whole, parts) = (Place::new(), Place::new());
+    train(&deep(&whole), &Device::Cpu).unwrap();
+    let mut begun = deep(&parts);
+    (begun.train.ranks, begun.train.pipeline) = (4, 2);
+    let open = || start_with(&begun, Device::Cpu, &mut Programs::default(), &mut |_| {});
+    assert_eq!(on_ranks(4, &Device::Cpu, open, Some(3)).unwrap().steps, 3);
+    for (grid, stop_after, steps) in
+        [((2, 2), Some(5), 5), ((1, 1), Some(8), 8), ((3, 3), None, 12)]
+    {
+        let summary = go_on(&parts.run(), grid, &Device::Cpu, stop_after).unwrap();
+        assert_eq!(summary.steps, steps, "{grid:?}");
+    }
+    assert_alike(&parts.run(), &whole.run(), 1e-4, "4, 2, 1 and 3 ranks");
+    let files = |run: &Path| {
+        let mut all: Vec<_> =
+            fs::read_dir(run.join("best")).unwrap().map(|file| file.unwrap().file_name()).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(files(&parts.run()), files(&whole.run()));
+}
+
+#[test]
+fn a_grid_that_cannot_be_is_refused() {
+    for (size, stages, zero, says) in [
+        (2, 5, false, "a pipeline of 5 stages"),
+        (3, 2, false, "must divide the number of ranks, 3"),
+        (2, 2, true, "not possible together"),
+    ] {
+        let place = Place::new();
+        let mut settings = deep(&place);
+        (settings.train.pipeline, settings.train.zero) = (stages, zero);
+        let error = begin(&settings, size, &Device::Cpu).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(!place.run().exists());
+    }
 }
 
 /// The sum along the tree is the sum in place, but for rounding.

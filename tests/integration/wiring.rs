@@ -17,6 +17,7 @@ use wgpt::ops::cross_entropy::IGNORE;
 use wgpt::ops::matmul::Layout;
 use wgpt::ops::{attention, cast, gelu, optimizer, residual};
 use wgpt::params::Init;
+use wgpt::pipeline::Stage;
 use wgpt::plan::{Dispatch, Limits, Phase, Plan, Role, View};
 
 use crate::common::{
@@ -47,6 +48,8 @@ const TRAINING: Uses = Uses {
     generation: None,
     precision: Precision::F32,
     recompute: Recompute::Gelu,
+    stage: Stage::WHOLE,
+    in_flight: 1,
 };
 
 /// Bindings of 64 rows of the token table, and arenas of a few of them.

@@ -218,6 +218,9 @@ fn check_given(args: &Args, train: &TrainConfig) -> Result<()> {
     Ok(())
 }
 
+/// The options that may come with `--resume`.
+const FREE: [&str; 6] = ["resume", "threads", "json", "profile", "trace", "pipeline"];
+
 /// Checks that `--resume` comes only with options that a run does not store.
 ///
 /// # Errors
@@ -230,7 +233,7 @@ pub fn check_resume(train: &ArgMatches) -> Result<()> {
     }
     let more = train.ids().map(clap::Id::as_str).find(|id| {
         let group = !matches!(train.try_contains_id(id), Ok(true)) || id.ends_with("Args");
-        given(id) && !group && !["resume", "threads", "json", "profile", "trace"].contains(id)
+        given(id) && !group && !FREE.contains(id)
     });
     match more {
         None => Ok(()),

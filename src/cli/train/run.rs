@@ -154,7 +154,9 @@ fn open_run(
                 find_model(Some(dir))?;
             }
             let device = |settings: &RunSettings| open(settings.device);
-            match train::resume_on(dir, ranks, device, &mut |event| progress.show(event))? {
+            match train::resume_on(dir, ranks, args.steps.sum.pipeline(), device, &mut |event| {
+                progress.show(event)
+            })? {
                 Resumed::Running(trainer) => *trainer,
                 Resumed::Finished(summary) => {
                     let (dir, steps) = (output::path(dir), summary.steps);

@@ -1,60 +1,12 @@
-//! The ranks as a grid: stages of a pipeline, and in each stage ranks that have the same parameters.
+//! Some of the ranks, which exchange numbers among themselves.
 
 use std::sync::Arc;
 
 use super::World;
 use crate::error::Result;
+use crate::pipeline::Grid;
 
-/// Where a rank is in the grid.
-///
-/// The ranks of a stage follow each other, so that those which exchange most, the gradients of the same parameters, are on one
-/// machine where ranks are numbered by machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grid {
-    /// The number of the rank among all.
-    pub rank: usize,
-    /// The number of all ranks.
-    pub size: usize,
-    /// The number of stages.
-    pub stages: usize,
-}
-
-impl Grid {
-    /// The number of ranks of each stage: each has other micro-batches.
-    pub fn replicas(self) -> usize {
-        self.size / self.stages
-    }
-
-    /// The number of this rank within its stage.
-    pub fn replica(self) -> usize {
-        self.rank % self.replicas()
-    }
-
-    /// The number of this rank's stage.
-    pub fn stage(self) -> usize {
-        self.rank / self.replicas()
-    }
-
-    /// The rank that has the same micro-batches in another stage.
-    pub fn in_stage(self, stage: usize) -> usize {
-        stage * self.replicas() + self.replica()
-    }
-
-    /// The ranks of this stage.
-    pub fn with_same_parameters(self) -> Group {
-        let first = self.stage() * self.replicas();
-        let members = (first..first + self.replicas()).collect();
-        Group { members, own: self.replica() }
-    }
-
-    /// The ranks with the same micro-batches, by stage.
-    pub fn with_same_batches(self) -> Group {
-        let members = (0..self.stages).map(|stage| self.in_stage(stage)).collect();
-        Group { members, own: self.stage() }
-    }
-}
-
-/// Some of the ranks, which exchange numbers among themselves.
+/// Some of the ranks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     members: Arc<[usize]>,
@@ -62,6 +14,19 @@ pub struct Group {
 }
 
 impl Group {
+    /// The ranks of a rank's stage.
+    pub fn with_same_parameters(grid: Grid) -> Group {
+        let first = grid.stage().index * grid.replicas();
+        let members = (first..first + grid.replicas()).collect();
+        Group { members, own: grid.replica() }
+    }
+
+    /// The ranks with the same micro-batches as a rank, by stage.
+    pub fn with_same_batches(grid: Grid) -> Group {
+        let members = (0..grid.stages).map(|stage| grid.in_stage(stage)).collect();
+        Group { members, own: grid.stage().index }
+    }
+
     /// The number of this rank within the group.
     pub fn own(&self) -> usize {
         self.own
@@ -96,6 +61,22 @@ impl Group {
         world.exchange(&sent, &mut received)
     }
 
+    /// Gives all of the group the numbers of the first of them.
+    ///
+    /// # Errors
+    ///
+    /// If a rank is gone.
+    pub fn give(&self, world: &mut dyn World, numbers: &mut [f32]) -> Result<()> {
+        match self.own {
+            0 => {
+                let sent: Vec<(usize, &[f32])> =
+                    self.others().map(|other| (other, &*numbers)).collect();
+                self.exchange(world, &sent, &mut [])
+            }
+            _ => self.exchange(world, &[], &mut [(0, numbers)]),
+        }
+    }
+
     /// Sends `own` to all of the group, and returns what each of them sends, which is `lens` long.
     ///
     /// # Errors
@@ -123,15 +104,15 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
-    use super::Grid;
+    use super::Group;
+    use crate::pipeline::Grid;
 
     #[test]
-    fn a_grid_has_rows_and_columns() {
-        let of = |rank| Grid { rank, size: 6, stages: 3 };
-        assert_eq!((of(5).replicas(), of(5).replica(), of(5).stage()), (2, 1, 2));
-        assert_eq!(of(3).with_same_parameters().members[..], [2, 3]);
-        assert_eq!(of(3).with_same_batches().members[..], [1, 3, 5]);
-        assert_eq!((of(3).with_same_parameters().own(), of(3).with_same_batches().own()), (1, 1));
-        assert_eq!(of(4).in_stage(0), 0);
+    fn a_rank_is_in_two_groups() {
+        let grid = Grid { rank: 3, size: 6, stages: 3 };
+        let (same, chain) = (Group::with_same_parameters(grid), Group::with_same_batches(grid));
+        assert_eq!((&same.members[..], same.own()), (&[2, 3][..], 1));
+        assert_eq!((&chain.members[..], chain.own()), (&[1, 3, 5][..], 1));
+        assert_eq!(chain.others().collect::<Vec<_>>(), [0, 2]);
     }
 }
