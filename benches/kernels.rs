@@ -37,6 +37,7 @@ fn plans(limits: Limits) -> Vec<Arc<Plan>> {
             generation: Some(1),
             precision: Precision::F32,
             recompute: Recompute::Gelu,
+            ..Uses::default()
         };
         Program::record(&GptConfig::small(), uses, limits).plan
     };
