@@ -3,6 +3,7 @@
 //! Nothing above this module is async. Where a thread must not block, as in a browser, these functions return control
 //! to the environment until the wait is over.
 
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use wgpu::{Device, PollError, PollType, SubmissionIndex};
@@ -68,4 +69,68 @@ pub(crate) fn for_device(
 /// If the device does not answer.
 pub(crate) fn look_at(device: &Device) -> Result<(), PollError> {
     device.poll(PollType::Poll).map(drop)
+}
+
+/// A thread that does one thing after the other with what it has; it ends when this is dropped, without being waited for.
+pub(crate) struct Worker<S>(Sender<Task<S>>);
+
+type Task<S> = Box<dyn FnOnce(&mut S) + Send>;
+
+/// What comes of something that a worker was told to do.
+#[must_use = "what was started is to be taken"]
+pub(crate) struct Pending<T>(Receiver<T>);
+
+impl<S: Send + 'static> Worker<S> {
+    /// Starts a worker.
+    pub(crate) fn new(mut own: S) -> Worker<S> {
+        let (tasks, todo) = channel::<Task<S>>();
+        std::thread::spawn(move || todo.iter().for_each(|task| task(&mut own)));
+        Worker(tasks)
+    }
+
+    /// Tells it to do something after all that it was told before; does not wait for it.
+    pub(crate) fn start<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut S) -> T + Send + 'static,
+    ) -> Pending<T> {
+        let (sender, receiver) = channel();
+        let task = move |own: &mut S| {
+            let result = task(own);
+            // Nobody takes it if the caller ends by an error.
+            let _ = sender.send(result);
+        };
+        self.0.send(Box::new(task)).expect("the thread ends with the worker");
+        Pending(receiver)
+    }
+}
+
+impl<T> Pending<T> {
+    /// What has come already.
+    pub(crate) fn of(result: T) -> Pending<T> {
+        let (sender, receiver) = channel();
+        sender.send(result).expect("the receiver is here");
+        Pending(receiver)
+    }
+
+    /// Waits for it.
+    ///
+    /// # Panics
+    ///
+    /// If the worker panicked.
+    pub(crate) fn take(self) -> T {
+        self.0.recv().expect("a worker that does what it is told")
+    }
+
+    /// Returns it if it is there, and else itself.
+    ///
+    /// # Panics
+    ///
+    /// If the worker panicked.
+    pub(crate) fn try_take(self) -> Result<T, Pending<T>> {
+        match self.0.try_recv() {
+            Ok(result) => Ok(result),
+            Err(TryRecvError::Empty) => Err(self),
+            Err(TryRecvError::Disconnected) => panic!("a worker that does what it is told"),
+        }
+    }
 }

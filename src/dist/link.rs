@@ -1,15 +1,11 @@
 //! The thread that speaks to the other ranks while this rank computes.
 
 use std::cell::{Cell, RefCell};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::thread;
 
 use super::World;
 use crate::clock::Stopwatch;
 use crate::pipeline::Grid;
-
-/// Something to do with all ranks.
-type Job = Box<dyn FnOnce(&mut dyn World) + Send>;
+use crate::wait::{self, Worker};
 
 /// A rank's link to the others. What is done with them is done in the order in which it was started, which is the same on
 /// every rank.
@@ -24,7 +20,7 @@ enum Speaker {
     /// The caller: there are no others.
     Caller(RefCell<Box<dyn World>>),
     /// A thread, which ends with the link.
-    Thread(Sender<Job>),
+    Thread(Worker<Box<dyn World>>),
 }
 
 /// How long the ranks spoke to each other.
@@ -38,19 +34,15 @@ pub struct Times {
 
 /// Something that was started with all ranks.
 #[must_use = "what was started is to be taken"]
-pub struct Pending<T>(Receiver<(T, f64)>);
+pub struct Pending<T>(wait::Pending<(T, f64)>);
 
 impl Link {
     /// The link of a rank in its world, of which the ranks form so many stages.
-    pub fn new(mut world: Box<dyn World>, stages: usize) -> Link {
+    pub fn new(world: Box<dyn World>, stages: usize) -> Link {
         let grid = Grid { rank: world.rank(), size: world.size(), stages };
         let speaker = match grid.size {
             1 => Speaker::Caller(RefCell::new(world)),
-            _ => {
-                let (jobs, todo) = channel::<Job>();
-                thread::spawn(move || todo.iter().for_each(|job| job(&mut *world)));
-                Speaker::Thread(jobs)
-            }
+            _ => Speaker::Thread(Worker::new(world)),
         };
         Link { grid, speaker, times: Cell::default() }
     }
@@ -70,20 +62,15 @@ impl Link {
         &self,
         job: impl FnOnce(&mut dyn World) -> T + Send + 'static,
     ) -> Pending<T> {
-        let (sender, receiver) = channel();
         let job = move |world: &mut dyn World| {
             let clock = Stopwatch::start();
             let result = job(world);
-            // Nobody waits for it if this rank ends by an error.
-            let _ = sender.send((result, clock.seconds()));
+            (result, clock.seconds())
         };
-        match &self.speaker {
-            Speaker::Caller(world) => job(&mut **world.borrow_mut()),
-            Speaker::Thread(jobs) => {
-                jobs.send(Box::new(job)).expect("the thread ends with the link")
-            }
-        }
-        Pending(receiver)
+        Pending(match &self.speaker {
+            Speaker::Caller(world) => wait::Pending::of(job(&mut **world.borrow_mut())),
+            Speaker::Thread(worker) => worker.start(move |world| job(&mut **world)),
+        })
     }
 
     fn add(&self, busy: f64, waited: f64) {
@@ -107,7 +94,7 @@ impl Link {
     /// If it panicked.
     pub fn take<T>(&self, pending: Pending<T>) -> T {
         let clock = Stopwatch::start();
-        let (result, seconds) = pending.0.recv().expect("a thread that does what was started");
+        let (result, seconds) = pending.0.take();
         self.add(seconds, clock.seconds());
         result
     }
@@ -118,13 +105,8 @@ impl Link {
     ///
     /// If it panicked.
     pub fn try_take<T>(&self, pending: Pending<T>) -> Result<T, Pending<T>> {
-        match pending.0.try_recv() {
-            Ok((result, seconds)) => {
-                self.add(seconds, 0.0);
-                Ok(result)
-            }
-            Err(TryRecvError::Empty) => Err(pending),
-            Err(TryRecvError::Disconnected) => panic!("a thread that does what was started"),
-        }
+        let (result, seconds) = pending.0.try_take().map_err(Pending)?;
+        self.add(seconds, 0.0);
+        Ok(result)
     }
 }
