@@ -89,7 +89,7 @@ impl GenerateOptions {
     }
 
     /// Returns the settings with which new token number `index` is drawn.
-    fn draw(&self, index: usize) -> Draw {
+    pub(crate) fn draw(&self, index: usize) -> Draw {
         Draw {
             seed: random::key(self.seed, self.sample, index as u32),
             temperature: self.temperature,

@@ -15,6 +15,7 @@ mod saves;
 pub mod settings;
 mod stages;
 mod start;
+mod text;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -230,6 +231,11 @@ impl Trainer {
         let mut first = [0];
         self.tokens.copy_to(0..1, &mut first);
         first[0]
+    }
+
+    /// Returns the model: its sizes, tokenizer and device; the parameters are in the trainer's engine.
+    pub fn model(&self) -> &Gpt {
+        &self.gpt
     }
 
     /// Returns the trained model.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::dist::{Link, Pending, World};
 use crate::engine::{Engine, Finals, FromAfter, FromBefore, MicroBatch, StreamTicket};
 use crate::error::Result;
-use crate::kernel::Step;
+use crate::kernel::{Feed, Step};
 use crate::pipeline::Task::{self, Backward, Forward};
 
 /// The stages beside one, to which it sends streams and gradients.
@@ -34,7 +34,11 @@ impl<'a> Neighbours<'a> {
 
     /// Receives from a rank. What waits is sent meanwhile: two ranks that both sent first would wait for each other.
     fn receive(&mut self, from: usize) -> Result<Vec<f32>> {
-        let (waiting, mut numbers) = (std::mem::take(&mut self.waiting), vec![0.0; self.len]);
+        self.receive_some(from, self.len)
+    }
+
+    fn receive_some(&mut self, from: usize, len: usize) -> Result<Vec<f32>> {
+        let (waiting, mut numbers) = (std::mem::take(&mut self.waiting), vec![0.0; len]);
         self.link.call(move |world| {
             world.exchange(&borrowed(&waiting), &mut [(from, &mut numbers[..])])?;
             Ok(numbers)
@@ -77,6 +81,24 @@ impl<'a> Neighbours<'a> {
         }
         if let Some(after) = self.after {
             let ticket = engine.request_sent();
+            self.keep(engine, after, ticket)?;
+            self.send();
+        }
+        Ok(())
+    }
+
+    /// Extends a sequence by the tokens of a feed, which the first stage has.
+    pub(super) fn extend(&mut self, engine: &mut Engine, feed: Feed) -> Result<()> {
+        match self.before {
+            None => engine.extend(&[feed]),
+            Some(before) => {
+                let len = feed.count * engine.program().config.n_embd;
+                let rows = self.receive_some(before, len)?;
+                engine.extend_received(&[feed], &rows);
+            }
+        }
+        if let Some(after) = self.after {
+            let ticket = engine.request_rows(feed.count);
             self.keep(engine, after, ticket)?;
             self.send();
         }

@@ -12,10 +12,11 @@ use wgpt::checkpoint::read_metrics;
 use wgpt::config::{Precision, Sum};
 use wgpt::dist::World;
 use wgpt::fit::Programs;
+use wgpt::generate::generate;
 use wgpt::model::Uses;
 use wgpt::plan::Role;
 use wgpt::train::{Resumed, RunSettings, give_up, join, resume_on, start_with};
-use wgpt::{Error, Result, Summary, Trainer};
+use wgpt::{Error, GenerateOptions, Gpt, Result, Summary, Trainer};
 
 use crate::common::{full_gpu, gpu};
 use crate::training::{Place, assert_same, tiny, train};
@@ -321,6 +322,42 @@ fn a_run_goes_on_on_another_grid() {
         all
     };
     assert_eq!(files(&parts.run()), files(&whole.run()));
+}
+
+/// The last stage draws, and the first one feeds what it drew: the text is that of the model that was saved.
+#[test]
+fn stages_write_the_text_of_the_whole_model() {
+    let place = Place::new();
+    let mut settings = deep(&place);
+    (settings.train.ranks, settings.train.pipeline, settings.train.max_iters) = (3, 3, 2);
+    let (prompt, options) =
+        ([1, 2, 3], GenerateOptions { max_tokens: 20, ..GenerateOptions::default() });
+    let mut all = ranks(3).into_iter();
+    let first = all.next().expect("a rank");
+    let mut text = vec![];
+    thread::scope(|scope| {
+        for rank in all {
+            scope.spawn(|| {
+                let mut trainer = join(Box::new(rank), |_| Ok(Device::Cpu)).unwrap().unwrap();
+                trainer.run(&mut |_| {}).unwrap();
+                trainer.help_to_generate().unwrap();
+            });
+        }
+        let programs = &mut Programs::default();
+        let mut trainer = start_with(&settings, Device::Cpu, programs, &mut |_| {}).unwrap();
+        trainer.lead(Box::new(first)).unwrap();
+        trainer.run(&mut |_| {}).unwrap();
+        let mut seen = |token| {
+            text.push(token);
+            Ok(())
+        };
+        trainer.generate_on_stages(&prompt, &options, &[], &mut seen).unwrap();
+    });
+    let mut whole = Gpt::load(&place.run(), Device::Cpu).unwrap();
+    let engine = whole.engine().unwrap();
+    let want = generate(engine, &prompt, &options, &[], |_| Ok(true)).unwrap();
+    let room = tiny().n_positions - prompt.len();
+    assert_eq!(text[..], want[..20.min(room)]);
 }
 
 #[test]

@@ -66,7 +66,10 @@ fn run_other(
     };
     let Some(mut trainer) = train::join(world, device)? else { return Ok(Outcome::Good) };
     heed(&trainer, told)?;
-    trainer.run(&mut |event| note(status, event))?;
+    let summary = trainer.run(&mut |event| note(status, event))?;
+    if summary.finished && !args.json && trainer.is_in_stages() {
+        trainer.help_to_generate()?;
+    }
     Ok(Outcome::Good)
 }
 
@@ -193,8 +196,13 @@ fn stopped(summary: &Summary, json: bool) {
 
 /// Prints a text of the trained model: a new text, or, if no token begins texts, one that begins with the first token
 /// of the data.
-fn sample(trainer: Trainer) -> Result<()> {
+fn sample(mut trainer: Trainer) -> Result<()> {
     let first = trainer.first_token();
+    let options =
+        GenerateOptions { max_tokens: 200, temperature: 0.7, ..GenerateOptions::default() };
+    if trainer.is_in_stages() {
+        return sample_on_stages(&mut trainer, first, options);
+    }
     let mut gpt: Gpt = trainer.into_model();
     let Some(tokenizer) = gpt.tokenizer() else { return Ok(()) };
     let opening = gpt.end_of_text().opening();
@@ -202,12 +210,35 @@ fn sample(trainer: Trainer) -> Result<()> {
         Some(_) => String::new(),
         None => tokenizer.decode_lossy(&[first])?,
     };
-    let options =
-        GenerateOptions { max_tokens: 200, temperature: 0.7, ..GenerateOptions::default() };
     output::line("A sample:\n");
     output::text(&shown);
     gpt.generate_stream_after(&[opening.unwrap_or(first)], &options, &mut output::text)?;
     output::line("\n");
+    Ok(())
+}
+
+/// Does the same where the layers lie on several ranks.
+fn sample_on_stages(trainer: &mut Trainer, first: u32, options: GenerateOptions) -> Result<()> {
+    let gpt = trainer.model();
+    let (opening, ends) = (gpt.end_of_text().opening(), gpt.end_of_text().ids().to_vec());
+    let tokenizer = gpt.tokenizer().cloned();
+    // The others wait for a text, so that one is made in any case.
+    let options = GenerateOptions {
+        max_tokens: if tokenizer.is_some() { options.max_tokens } else { 0 },
+        ..options
+    };
+    let mut ids: Vec<u32> = opening.is_none().then_some(first).into_iter().collect();
+    let mut seen = |token| {
+        if !ends.contains(&token) {
+            ids.push(token);
+        }
+        Ok(())
+    };
+    trainer.generate_on_stages(&[opening.unwrap_or(first)], &options, &ends, &mut seen)?;
+    if let Some(tokenizer) = tokenizer {
+        output::line("A sample:\n");
+        output::line(&tokenizer.decode_lossy(&ids)?);
+    }
     Ok(())
 }
 
