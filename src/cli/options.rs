@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{self, DeviceChoice};
 use wgpt::checkpoint::{has_adapters, is_adapter, newest_run};
-use wgpt::config::{Precision, Recompute, SIZES, Sum};
+use wgpt::config::{Local, Precision, Recompute, SIZES, Sum};
 use wgpt::error::Kind;
 use wgpt::finetune::Lora;
 use wgpt::fit::{largest_batch, least_recompute};
@@ -255,13 +255,24 @@ pub struct SumArgs {
     /// any number of ranks) [default: fast on one rank; several always add exactly]
     #[arg(long, value_name = "ORDER", value_enum, hide_possible_values = true)]
     sum: Option<Sum>,
+    /// Let each rank make H updates on its own before all take an outer step together (DiLoCo), where the links between
+    /// them are slow; --eval-every and --save-every must be multiples of H [default: the gradients are added in every update]
+    #[arg(long, value_name = "H")]
+    sync_every: Option<usize>,
 }
 
 impl SumArgs {
     /// Returns the settings for this many ranks.
     pub fn of(&self, ranks: usize, train: TrainConfig) -> TrainConfig {
-        let sum = if ranks > 1 { Sum::Exact } else { self.sum.unwrap_or_default() };
-        TrainConfig { grad_accum: self.grad_accum.unwrap_or(ranks), sum, ranks, ..train }
+        let local = self.sync_every.map(|updates| Local::every(updates, ranks));
+        let adds = ranks > 1 && local.is_none();
+        let sum = if adds { Sum::Exact } else { self.sum.unwrap_or_default() };
+        TrainConfig { grad_accum: self.grad_accum.unwrap_or(ranks), sum, ranks, local, ..train }
+    }
+
+    /// Whether the ranks train on their own between syncs.
+    pub fn is_local(&self) -> bool {
+        self.sync_every.is_some()
     }
 }
 

@@ -1,11 +1,13 @@
 //! The settings of a training run.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::local::Local;
 use super::model::{GptConfig, LARGEST, Optimizer, Precision, Recompute, Sum};
-use crate::error::{Error, Result, field};
+use crate::error::{Error, Field, Result, field};
 use crate::finetune::FineTune;
 
 /// The settings of a training run; every field has a default.
@@ -68,6 +70,9 @@ pub struct TrainConfig {
     /// How many ranks share the micro-batches of an update. It is of a process, not of a run: no file keeps it.
     #[serde(skip)]
     pub ranks: usize,
+    /// Whether the ranks train on their own between syncs; `None`: they add their gradients in every update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<Local>,
     /// Which part of the model is trained.
     pub finetune: FineTune,
     /// The run's folder; `None`: the run stays in memory and writes nothing.
@@ -102,6 +107,7 @@ impl Default for TrainConfig {
             recompute: Recompute::Gelu,
             sum: Sum::default(),
             ranks: 1,
+            local: None,
             finetune: FineTune::default(),
             out: None,
         }
@@ -161,7 +167,8 @@ impl TrainConfig {
     pub fn validate(&self, model: &GptConfig) -> Result<()> {
         self.check_least()?;
         self.check_sizes(model)?;
-        self.check_reals()
+        self.check_reals()?;
+        self.local.map_or(Ok(()), |local| local.check(self))
     }
 
     /// Checks that no count is too small.
@@ -240,15 +247,15 @@ impl TrainConfig {
             (field("grad_clip"), self.grad_clip, 0.0..=1e9),
             (field("dropout"), self.dropout, 0.0..=0.95),
         ];
-        for (name, value, range) in ranges {
-            if !range.contains(&value) {
-                return Err(Error::usage(format!(
-                    "{name} is {value}, must be {} to {}",
-                    range.start(),
-                    range.end()
-                )));
-            }
-        }
-        Ok(())
+        ranges.into_iter().try_for_each(|(name, value, range)| check_range(name, value, range))
     }
+}
+
+/// Checks that a real number is within a range.
+pub(super) fn check_range(name: Field, value: f64, range: RangeInclusive<f64>) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = range.into_inner();
+    Err(Error::usage(format!("{name} is {value}, must be {least} to {most}")))
 }

@@ -120,6 +120,24 @@ impl Engine {
         Ok(())
     }
 
+    /// Overwrites the elements of a tensor from `start` on.
+    ///
+    /// # Panics
+    ///
+    /// If the tensor ends before `numbers` do.
+    pub fn write_part(&mut self, param: &Param, tensor: Tensor, start: usize, numbers: &[f32]) {
+        let end = start + numbers.len();
+        assert!(end <= param.len(), "{} has {} elements", param.name, param.len());
+        self.changed |= tensor == Tensor::Value;
+        for (first, view) in self.views(param, tensor) {
+            let (from, to) = (start.max(first), end.min(first + view.len));
+            if from < to {
+                let part = view.slice(from - first, to - from);
+                self.backend.write(part, &numbers[from - start..to - start]);
+            }
+        }
+    }
+
     /// Returns a whole tensor.
     ///
     /// # Errors

@@ -90,10 +90,10 @@ impl Uses {
 }
 
 /// How many nodes of the sum over an update's micro-batches wait at once, on the rank where they are most. Several ranks
-/// always add along the tree.
+/// that add their gradients always do so along the tree.
 fn nodes(config: &TrainConfig) -> usize {
-    let TrainConfig { sum, ranks, grad_accum, .. } = *config;
-    if sum == Sum::Fast && ranks == 1 {
+    let TrainConfig { sum, ranks, grad_accum, local, .. } = *config;
+    if sum == Sum::Fast && (ranks == 1 || local.is_some()) {
         return 0;
     }
     let shares = (0..ranks).map(|rank| tree::share(grad_accum, rank, ranks));

@@ -7,6 +7,7 @@ mod choice;
 pub mod curve;
 mod encoded;
 mod evaluate;
+mod local;
 mod profiling;
 mod ranks;
 pub mod report;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::backend::Ticket;
-use crate::checkpoint::{Metrics, RunDir, TrainState};
+use crate::checkpoint::{Metrics, RunDir, TensorFile, TrainState};
 use crate::clock::Stopwatch;
 use crate::config::TrainConfig;
 use crate::data::{self, Place, Tokens};
@@ -36,6 +37,7 @@ use crate::model::{self, Uses};
 use crate::ops::{dropout, random};
 use crate::tree;
 
+use local::Apart;
 use profiling::Profiling;
 
 pub use choice::TokenizerChoice;
@@ -82,6 +84,10 @@ pub struct Trainer {
     world: Box<dyn World>,
     /// The first rank whose gradient was not finite in the last update, where there are several.
     broken: Option<usize>,
+    /// What this rank has for local training, once that has begun.
+    apart: Option<Apart>,
+    /// What the checkpoint has of all ranks for local training, until that begins.
+    of_ranks: Vec<TensorFile>,
 }
 
 /// An update that was submitted to the device.
@@ -103,6 +109,7 @@ struct Made {
 #[derive(Clone, Copy)]
 struct Due {
     logs: bool,
+    syncs: bool,
     evaluates: bool,
     saves: bool,
 }
@@ -189,6 +196,8 @@ impl Trainer {
             unreported: VecDeque::new(),
             world: Box::new(Alone),
             broken: None,
+            apart: None,
+            of_ranks: vec![],
             config,
         })
     }
@@ -233,6 +242,7 @@ impl Trainer {
     /// device is lost.
     pub fn run(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<Summary> {
         let first_step = self.state.step as usize;
+        self.begin_apart()?;
         on_event(&Event::Started {
             parameters: self.engine.program().parameter_count(),
             trained: self.engine.program().trained_count(),
@@ -264,8 +274,12 @@ impl Trainer {
         self.stop.load(Ordering::Relaxed) || self.state.step as usize >= self.stop_after
     }
 
-    /// Whether a rank was told to stop: all of them then stop, after the same update.
+    /// Whether a rank was told to stop: all of them then stop, after the same update. Ranks that train on their own ask
+    /// each other only after a sync.
     fn agree_to_stop(&mut self) -> Result<bool> {
+        if self.apart.is_some() && !self.due_after(self.state.step as usize).syncs {
+            return Ok(false);
+        }
         let broken = self.broken.map_or(0, |rank| rank as u64 + 1);
         let all = self.world.gather(&[u64::from(self.stopped()), broken])?;
         // Those who have seen it tell all.
@@ -282,7 +296,7 @@ impl Trainer {
         let (step, due) = (iter + 1, self.due_after(iter + 1));
         let run_ahead = self.engine.run_ahead().max(1);
         let full = step.is_multiple_of(run_ahead);
-        let reads = due.logs || due.evaluates || due.saves || full;
+        let reads = due.logs || due.syncs || due.evaluates || due.saves || full;
 
         let learning_rate = self.config.learning_rate_at(iter);
         let profiles = self.profiling.left > 0 && self.busy.1 > 0;
@@ -307,11 +321,14 @@ impl Trainer {
         let tokens = self.state.tokens;
         let made = Made { step, tokens, learning_rate, logged: due.logs, applied, ticket };
         self.unreported.push_back(made);
-        if !due.evaluates && !due.saves {
+        if !due.syncs && !due.evaluates && !due.saves {
             return self.report_made(self.engine.reads_ahead(), on_event).map(drop);
         }
         let metrics = self.report_made(0, on_event)?;
-        self.after_update(metrics.expect("this update is reported"), on_event)
+        if due.syncs {
+            self.sync()?;
+        }
+        metrics.map_or(Ok(()), |metrics| self.after_update(metrics, on_event))
     }
 
     /// Returns the tasks that are due after update number `step`.
@@ -319,6 +336,7 @@ impl Trainer {
         let due = |every: usize| self.config.is_due(every, step);
         Due {
             logs: due(self.config.log_every) || step == 1,
+            syncs: self.config.local.is_some_and(|local| due(local.sync_every)),
             evaluates: due(self.config.eval_every),
             saves: due(self.config.save_every),
         }
@@ -378,7 +396,12 @@ impl Trainer {
         on_event(&Event::Step(report));
         if let Some(update) = update {
             self.state.device_words = update.state.to_vec();
-            self.check(&update, step)?;
+            let skipped = update.state[state::SKIPPED_IN_A_ROW];
+            match &mut self.apart {
+                // The ranks end together, at the next sync.
+                Some(apart) => apart.most_skipped = apart.most_skipped.max(skipped),
+                None => self.check(&update, step)?,
+            }
         }
         let due = self.due_after(step);
         if due.evaluates || due.saves {
@@ -448,12 +471,18 @@ impl Trainer {
         let (batch, world, engine) = (&mut self.micro_batch, &mut *self.world, &mut self.engine);
         let share = tree::share(config.grad_accum, world.rank(), world.size());
         let own = engine::count_targets(share.clone(), batch, &mut fill)? as u64;
-        let all: u64 = world.gather(&[own])?.iter().flatten().sum();
+        let all = match self.apart {
+            Some(_) => own,
+            None => world.gather(&[own])?.iter().flatten().sum(),
+        };
         if all == 0 {
             return Ok(false);
         }
         engine.train_micro_batches(share, all as usize, batch, &mut fill, step)?;
-        self.broken = dist::add_up(engine, world, config.grad_accum)?;
+        match self.apart {
+            Some(_) => engine.join_rest(),
+            None => self.broken = dist::add_up(engine, world, config.grad_accum)?,
+        }
         engine.update(&step);
         Ok(true)
     }

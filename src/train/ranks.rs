@@ -70,7 +70,7 @@ impl Trainer {
             world.broadcast(&mut bytemuck::cast_slice(&ids).to_vec())?;
         }
         check_all(&mut *world, Ok(()))?;
-        check_layout(&self.engine, &mut *world)?;
+        self.check_layout(&mut *world)?;
         share_tensors(&mut self.engine, &mut *world)?;
         self.world = world;
         Ok(())
@@ -80,6 +80,24 @@ impl Trainer {
     fn choices(&self) -> Option<(String, Choices)> {
         let Device::Gpu(gpu) = self.gpt.device() else { return None };
         Some((gpu.name().to_owned(), gpu.choices(&self.engine.program().plan)))
+    }
+
+    /// Checks that all ranks lay out what they add alike: a device with smaller bindings may need more parts. Ranks that
+    /// train on their own add nothing that depends on it.
+    fn check_layout(&self, world: &mut dyn World) -> Result<()> {
+        if self.config.local.is_some() {
+            return Ok(());
+        }
+        let summed = &self.engine.program().summed;
+        let lens: Vec<u64> = summed.iter().map(|view| view.len as u64).collect();
+        let all = world.gather(&lens)?;
+        match all.iter().position(|other| *other != all[0]) {
+            None => Ok(()),
+            Some(rank) => Err(Error::input(format!(
+                "the device of rank {rank} holds the gradients in other parts than that of rank 0, so that they cannot be added"
+            ))
+            .hint("a tensor exceeds what one of the devices can bind: take devices of one kind")),
+        }
     }
 }
 
@@ -112,13 +130,15 @@ pub fn join(
         let gpt = Gpt::new(opening.model, device, opening.train.seed)?;
         let mut trainer = Trainer::with(gpt, tokens, opening.train, &mut Programs::default())?;
         [trainer.train, trainer.val] = opening.splits;
-        let words = opening.state.device_words.as_slice().try_into();
+        let state = &opening.state;
+        let own = state.words_of_others.get(world.rank() - 1).unwrap_or(&state.device_words);
+        let words = own.as_slice().try_into();
         trainer.engine.write_state(&words.map_err(|_| other_version("other counters"))?);
         trainer.state = opening.state;
         Ok(trainer)
     });
     let mut trainer = check_all(&mut *world, made)?;
-    check_layout(&trainer.engine, &mut *world)?;
+    trainer.check_layout(&mut *world)?;
     share_tensors(&mut trainer.engine, &mut *world)?;
     trainer.world = world;
     Ok(Some(trainer))
@@ -181,19 +201,6 @@ fn check_all<T>(world: &mut dyn World, made: Result<T>) -> Result<T> {
     }
     let message = format!("the run cannot begin on rank {}: see its message", ranks.join(", "));
     Err(Error::training(message))
-}
-
-/// Checks that all ranks lay out what they add alike: a device with smaller bindings may need more parts.
-fn check_layout(engine: &Engine, world: &mut dyn World) -> Result<()> {
-    let lens: Vec<u64> = engine.program().summed.iter().map(|view| view.len as u64).collect();
-    let all = world.gather(&lens)?;
-    match all.iter().position(|other| *other != all[0]) {
-        None => Ok(()),
-        Some(rank) => Err(Error::input(format!(
-            "the device of rank {rank} holds the gradients in other parts than that of rank 0, so that they cannot be added"
-        ))
-        .hint("a tensor exceeds what one of the devices can bind: take devices of one kind")),
-    }
 }
 
 /// Receives the token ids into a file of this machine that is gone with the process.

@@ -36,8 +36,9 @@ impl Trainer {
     /// Restores the moments and numbers of a checkpoint; the model already has its parameters.
     pub(super) fn restore(&mut self, step: usize, path: &Path) -> Result<()> {
         let tensors = moments(self.gpt.config(), &self.config);
-        let (saved, file) = checkpoint::open_state(path, &tensors)?;
+        let (mut saved, file) = checkpoint::open_state(path, &tensors)?;
         self.check_saved(&saved, step, path)?;
+        self.open_ranks(path, &mut saved)?;
         if !tensors.is_empty() {
             let params = self.engine.program().params.clone();
             for param in params.iter().filter(|param| param.is_trained()) {
@@ -104,17 +105,26 @@ impl Trainer {
     /// Writes a checkpoint and the loss curve, unless this step is already saved.
     pub(super) fn save(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
         self.state.device_words = self.engine.read_state()?.to_vec();
-        let Some(run) = &self.run else { return Ok(()) };
         if self.saved {
             return Ok(());
         }
+        self.gather_words()?;
+        let rank_files = self.rank_files();
+        let Some(run) = &self.run else { return self.help_to_save() };
         on_event(&Event::Saving { step: self.state.step as usize });
         let adapter = adapter(&self.config, self.base.as_deref());
         let schema = model::schema(self.gpt.config(), &self.config.finetune);
         let files = ModelFiles { adapter, schema, ..self.gpt.files() };
         let tensors = moments(self.gpt.config(), &self.config);
         let fill = &mut engine_tensors(&mut self.engine);
-        let path = run.save_checkpoint(&files, &self.state, &tensors, fill, self.config.keep)?;
+        let (apart, world, keep) = (&mut self.apart, &mut *self.world, self.config.keep);
+        let more = &mut |dir: &Path| Trainer::write_ranks(apart, world, &rank_files, dir);
+        let saved = run.save_checkpoint(&files, (&self.state, &tensors), fill, more, keep);
+        if self.apart.is_some() {
+            // Nothing more is wanted of the ranks that help.
+            self.world.gather(&[])?;
+        }
+        let path = saved?;
         draw_curve(run, &self.metrics)?;
         self.saved = true;
         on_event(&Event::Saved { step: self.state.step as usize, path });

@@ -483,6 +483,7 @@ fn every_option_of_training_can_come_from_a_file() {
             "max-iters" => "4",
             "lr" => "0.02",
             "min-lr" => "0.01",
+            "outer-rate" | "outer-momentum" => "0.25",
             "beta1" | "beta2" | "dropout" | "weight-decay" => "0.5",
             _ => "2",
         };
@@ -509,6 +510,8 @@ fn every_option_of_training_can_come_from_a_file() {
     assert_eq!((&train["seq_len"], &train["max_iters"]), (&16.into(), &4.into()));
     assert_eq!((&train["optimizer"], &settings["threads"]), (&"adam".into(), &2.into()));
     assert_eq!(train["sum"], "exact");
+    let local = serde_json::json!({"sync_every": 2, "outer_rate": 0.25, "outer_momentum": 0.25, "ranks": 1});
+    assert_eq!(train["local"], local);
     assert_eq!((&train["precision"], &train["recompute"]), (&"f32".into(), &"none".into()));
 }
 
