@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Event, Trainer, curve};
+use super::{Event, Trainer, curve, local};
 use crate::checkpoint::{self, Adapter, AdapterFiles, Metrics, ModelFiles, RunDir, TrainState};
 use crate::config::{GptConfig, Optimizer, TrainConfig};
 use crate::engine::{MOMENTS, Tensor};
@@ -118,7 +118,7 @@ impl Trainer {
         let tensors = moments(self.gpt.config(), &self.config);
         let fill = &mut engine_tensors(&mut self.engine);
         let (apart, world, keep) = (&mut self.apart, &mut *self.world, self.config.keep);
-        let more = &mut |dir: &Path| Trainer::write_ranks(apart, world, &rank_files, dir);
+        let more = &mut |dir: &Path| local::write_files(apart, world, &rank_files, dir);
         let saved = run.save_checkpoint(&files, (&self.state, &tensors), fill, more, keep);
         if self.apart.is_some() {
             // Nothing more is wanted of the ranks that help.

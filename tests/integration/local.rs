@@ -17,7 +17,7 @@ use wgpt::engine::{Engine, MicroBatch, Tensor};
 use wgpt::error::Kind;
 use wgpt::finetune::Lora;
 use wgpt::fit::Programs;
-use wgpt::kernel::Step;
+use wgpt::kernel::{Step, state};
 use wgpt::model::{Program, Uses};
 use wgpt::train::{Resumed, RunSettings, join, resume_on, start_with};
 use wgpt::{Event, FineTune, Gpt, Result, Summary, TrainConfig, Trainer, tree};
@@ -287,6 +287,30 @@ fn also_on_a_gpu_in_half_precision_and_with_adapters() {
         assert_eq!(train_in_parts(&of(&parts), &device, &[3]), [4, 6]);
         assert_same(&parts.run(), &whole.run(), &format!("{precision:?}"));
     }
+}
+
+/// The counters of a rank's device count its own updates, and go on with it.
+#[test]
+fn each_rank_keeps_its_own_counters() {
+    let place = Place::new();
+    let settings = settings(&place, 2);
+    let go = |rank: usize, mut trainer: Trainer| {
+        if rank == 1 {
+            let mut words = trainer.engine().read_state()?;
+            words[state::SKIPPED] = 5;
+            trainer.engine().write_state(&words);
+        }
+        trainer.stop_after(4);
+        trainer.run(&mut |_| {})
+    };
+    let open = || start_with(&settings, Device::Cpu, &mut Programs::default(), &mut |_| {});
+    on_ranks(2, &Device::Cpu, &plain, open, &go).swap_remove(0).unwrap();
+    train_in_parts(&settings, &Device::Cpu, &[]);
+    let numbers = place.run().join("checkpoints/step-12/train_state.json");
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(numbers).unwrap()).unwrap();
+    let words = [&json["device_words"], &json["words_of_others"][0]];
+    assert_eq!(words.map(|words| words[state::APPLIED].as_u64()), [Some(12); 2]);
+    assert_eq!(words.map(|words| words[state::SKIPPED].as_u64()), [Some(0), Some(5)]);
 }
 
 /// A run goes on without local training: its checkpoint is also that of an ordinary run.
