@@ -548,7 +548,7 @@ fn the_command_line_names_its_own_options() {
         assert!(said.contains(what), "{said} instead of {what}");
     };
     let what = "--eval-every is 500, must be a multiple of --sync-every, 7";
-    refused(&["train", "--sync-every", "7"], what);
+    refused(&["train", "--sync-every", "7", "--max-iters", "1"], what);
     refused(&["train", "--outer-rate", "0.4"], "--sync-every");
     let plan =
         ["plan", "--layers=1", "--heads=1", "--embd=8", "--device=cpu", "--ranks=4", "--json"];
