@@ -3,6 +3,7 @@
 //! A step depends only on the seed and its own number (batches, dropout), so the whole state consists of parameters,
 //! moments, the device's counters and a few numbers.
 
+mod apart;
 mod choice;
 pub mod curve;
 mod encoded;
@@ -37,7 +38,7 @@ use crate::model::{self, Uses};
 use crate::ops::{dropout, random};
 use crate::tree;
 
-use local::Apart;
+use apart::Apart;
 use profiling::Profiling;
 
 pub use choice::TokenizerChoice;

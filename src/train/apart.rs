@@ -1,18 +1,24 @@
-//! What rank 0 wants of the other ranks while it saves, and hands out to them when a run goes on.
+//! What a rank of local training has, how rank 0 gets it to save it, and how it hands it out when a run goes on.
 
 use std::ops::Range;
 
-use super::Apart;
 use crate::checkpoint::{OUTER_MOMENTUM, RankFile, TensorFile};
-use crate::dist::{Flat, Part, World};
+use crate::dist::{Flat, Outer, Part, World};
 use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::Result;
 
 /// Numbers that rank 0 hands out at a time, at most: 4 MiB.
 const PIECE: usize = 1 << 20;
 
+/// What a rank of local training has besides its engine.
+pub(super) struct Apart {
+    pub outer: Outer,
+    /// The most updates in a row that this rank has skipped since the last sync.
+    pub most_skipped: u32,
+}
+
 /// What goes from the ranks that have it to rank 0, or back.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Wanted {
     /// The rank whose moment it is, and which moment; `None`: the outer momentum.
     moment: Option<(usize, usize)>,
@@ -22,7 +28,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// All that a file has of the vector of `len` trained parameters, in pieces.
-    pub(super) fn all_of(file: &RankFile, len: usize) -> Vec<Wanted> {
+    fn all_of(file: &RankFile, len: usize) -> Vec<Wanted> {
         let moments = match file.rank {
             None => vec![None],
             Some(rank) => (0..MOMENTS.len()).map(|i| Some((rank, i))).collect(),
@@ -53,7 +59,7 @@ impl Wanted {
     }
 
     /// Reads [`Wanted::words`]; `None` if nothing is wanted.
-    pub(super) fn of_words(words: &[u64]) -> Option<Wanted> {
+    pub fn of_words(words: &[u64]) -> Option<Wanted> {
         let words: Vec<usize> = words.iter().map(|word| *word as usize).collect();
         let moment = match words[..] {
             [_, _] => None,
@@ -77,7 +83,7 @@ impl Wanted {
 
 impl Apart {
     /// Rank 0 asks the ranks for a tensor's elements from `start` on; they [answer](Apart::answer).
-    pub(super) fn ask(
+    pub fn ask(
         &mut self,
         world: &mut dyn World,
         (rank, name): (Option<usize>, &str),
@@ -98,7 +104,7 @@ impl Apart {
     }
 
     /// Sends rank 0 the part of what it wants that this rank has.
-    pub(super) fn answer(
+    pub fn answer(
         &mut self,
         wanted: &Wanted,
         engine: &mut Engine,
@@ -115,8 +121,19 @@ impl Apart {
         to_first(numbers, &vec![0; world.size()], world).map(drop)
     }
 
-    /// Gives the ranks their parts of what a file has, which rank 0 alone reads.
-    pub(super) fn hand_out(
+    /// Gives the ranks what a file of a checkpoint has of them; rank 0 alone has it open.
+    pub fn hand_out(
+        &mut self,
+        about: &RankFile,
+        file: Option<&TensorFile>,
+        engine: &mut Engine,
+        world: &mut dyn World,
+    ) -> Result<()> {
+        let all = Wanted::all_of(about, self.outer.flat().len());
+        all.iter().try_for_each(|wanted| self.hand_out_part(wanted, file, engine, world))
+    }
+
+    fn hand_out_part(
         &mut self,
         wanted: &Wanted,
         file: Option<&TensorFile>,

@@ -5,11 +5,10 @@
 //! checkpoint also needs the outer momentum and the moments of every rank: they go to rank 0, which alone has files, and
 //! from it to the ranks of a run that goes on, a slice at a time.
 
-mod wanted;
-
 use std::mem;
 use std::path::Path;
 
+use super::apart::{Apart, Wanted};
 use super::saves::moments;
 use super::{MAX_SKIPPED, Trainer};
 use crate::checkpoint::{self, RankFile, TrainState};
@@ -17,15 +16,6 @@ use crate::clock::Stopwatch;
 use crate::dist::{Outer, World};
 use crate::error::{Error, Result};
 use crate::model;
-
-use wanted::Wanted;
-
-/// What a rank of local training has besides its engine.
-pub(super) struct Apart {
-    outer: Outer,
-    /// The most updates in a row that this rank has skipped since the last sync.
-    pub most_skipped: u32,
-}
 
 impl Trainer {
     /// The files that a checkpoint has for local training; none without it.
@@ -64,9 +54,7 @@ impl Trainer {
         let mut apart = Apart { outer: Outer::new(engine, world, local)?, most_skipped: 0 };
         // At the start there is nothing to hand out.
         for (i, of) in rank_files.iter().enumerate().filter(|_| self.state.step > 0) {
-            for wanted in Wanted::all_of(of, apart.outer.flat().len()) {
-                apart.hand_out(&wanted, files.get(i), engine, world)?;
-            }
+            apart.hand_out(of, files.get(i), engine, world)?;
         }
         self.apart = Some(apart);
         Ok(())
