@@ -87,6 +87,20 @@ on_ranks 2 train --resume killed >/dev/null 2>log || { cat log; failed "the resu
 "$wgpt" train "${settings[@]}" --grad-accum 4 --max-iters 400 --out whole >/dev/null 2>&1
 same killed whole "a run of 3 ranks that was killed goes on with 2, to the bytes of the undisturbed one"
 
+# Ranks that train on their own between syncs go on bit for bit, too, but only as many as began.
+# (Evaluations come after a sync: every 4 updates instead of 5.)
+local=("${settings[@]/%5/4}" --grad-accum 3 --sync-every 4 --max-iters 400)
+on_ranks 3 train "${local[@]}" --out local-whole >/dev/null 2>log || { cat log; failed "local training"; }
+on_ranks 3 train "${local[@]}" --out local-killed >/dev/null 2>log &
+shell=$!
+until_saved local-killed
+kill -9 "$(ranks_of local-killed | tail -1)"
+wait "$shell" && failed "a run of local training without one of its ranks ended as if nothing had been" || true
+on_ranks 2 train --resume local-killed >/dev/null 2>log && failed "local training went on with fewer ranks" || true
+grep -q "the number of ranks is 2, must be 3" log || { cat log; failed "the message about the number of ranks"; }
+on_ranks 3 train --resume local-killed >/dev/null 2>log || { cat log; failed "the resumed run of local training"; }
+same local-killed local-whole "local training on 3 ranks that was killed goes on to the bytes of the undisturbed run"
+
 # SIGUSR1 to mpirun stops all ranks after the same update, which is saved.
 on_ranks 2 train "${settings[@]}" --grad-accum 4 --max-iters 1000000 --out stopped >said 2>log &
 shell=$!

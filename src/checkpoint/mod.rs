@@ -5,7 +5,8 @@
 //!                or adapters of another one: adapter_config.json  adapter_model.safetensors  [the tokenizer]
 //!                or both: the model with these adapters
 //! run folder     run.json  variants.json  metrics.jsonl  best/ (a model folder)  the last step's model files
-//!                checkpoints/step-N/ (a model folder, train_state.json, train_state.safetensors)
+//!                checkpoints/step-N/ (a model folder, train_state.json, train_state.safetensors; where ranks train on
+//!                their own, train_state.outer.safetensors and train_state.RANK.safetensors)
 //! ```
 //!
 //! Nothing in a file is trusted: a header is checked against the file's length before memory of its size is allocated,
@@ -18,6 +19,7 @@ mod end_of_text;
 mod location;
 mod metrics;
 mod peft;
+mod ranks;
 mod run;
 mod save;
 mod state;
@@ -33,6 +35,7 @@ pub use config_json::read_config;
 pub use end_of_text::{EndOfText, TextFiles};
 pub(crate) use location::folder_of;
 pub use metrics::{Exchange, Metrics, read_metrics};
+pub use ranks::{OUTER_MOMENTUM, RankFile, open_rank_files, rank_files, write_rank_files};
 pub use run::{CHOICES, RunDir, newest_run};
 pub use save::{Layout, ModelFiles, write_model, write_model_as};
 pub(crate) use state::without;

@@ -195,17 +195,18 @@ impl RunDir {
     /// Writes `checkpoints/step-N/`, puts its model files into the run folder, and removes all but
     /// the newest `keep` checkpoints (at least this one is kept).
     ///
-    /// `fill` provides the parameters and then the train state's `tensors`.
+    /// `fill` provides the parameters and then the train state's `tensors`; `more` writes further files into the
+    /// checkpoint's folder.
     ///
     /// # Errors
     ///
-    /// If `fill` or a file operation fails; the earlier checkpoints still exist.
+    /// If `fill`, `more` or a file operation fails; the earlier checkpoints still exist.
     pub fn save_checkpoint(
         &self,
         model: &ModelFiles,
-        state: &TrainState,
-        tensors: &[NamedShape],
+        (state, tensors): (&TrainState, &[NamedShape]),
         fill: &mut Fill,
+        more: &mut dyn FnMut(&Path) -> Result<()>,
         keep: usize,
     ) -> Result<PathBuf> {
         let dir = self.checkpoints();
@@ -213,7 +214,8 @@ impl RunDir {
         let checkpoint = dir.join(format!("step-{}", state.step));
         files::write_folder(&checkpoint, |dir| {
             write_model(dir, model, fill)?;
-            state::write_state(dir, state, tensors, fill)
+            state::write_state(dir, state, tensors, fill)?;
+            more(dir)
         })?;
         self.publish(&checkpoint)?;
         let mut all = self.all_checkpoints()?;

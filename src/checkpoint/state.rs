@@ -43,6 +43,9 @@ pub struct TrainState {
     pub seconds: f64,
     /// The device's own counters as it holds them: updates applied, skipped in a row, ...
     pub device_words: Vec<u32>,
+    /// The counters of the devices of ranks 1, 2, ..., where each rank makes updates of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub words_of_others: Vec<Vec<u32>>,
     /// The metrics of the last update, if its evaluation was interrupted and must still be made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unevaluated: Option<Metrics>,

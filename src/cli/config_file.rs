@@ -21,9 +21,15 @@ pub fn arguments(train: &ArgMatches) -> Result<Option<(String, Vec<OsString>)>> 
     let place = path.display().to_string();
     let mut arguments = vec![];
     for (key, value) in read(path)? {
-        let id = option_id(&key).map_err(|error| error.at(&place))?;
-        if train.value_source(&id) != Some(ValueSource::CommandLine) {
-            add(&key, &value, &mut arguments).map_err(|error| error.at(&place))?;
+        let (id, is_switch) = option(&key).map_err(|error| error.at(&place))?;
+        if train.value_source(&id) == Some(ValueSource::CommandLine) {
+            continue;
+        }
+        match value {
+            Value::Boolean(on) if is_switch => {
+                arguments.extend(on.then(|| OsString::from(format!("--{key}"))));
+            }
+            value => add(&key, &value, &mut arguments).map_err(|error| error.at(&place))?,
         }
     }
     Ok(Some((place, arguments)))
@@ -39,15 +45,15 @@ fn read(path: &Path) -> Result<toml::Table> {
     })
 }
 
-/// Returns clap's name of the option called `key`.
-fn option_id(key: &str) -> Result<String> {
+/// Returns clap's name of the option called `key`, and whether it has no value.
+fn option(key: &str) -> Result<(String, bool)> {
     let mut command = super::Cli::command();
     command.build();
     let train = command.find_subcommand("train").expect("train is a command");
-    let options = train.get_arguments().filter_map(|arg| Some((arg.get_long()?, arg.get_id())));
+    let options = train.get_arguments().filter_map(|arg| Some((arg.get_long()?, arg)));
     let options: Vec<_> = options.filter(|(long, _)| !NOT_IN_FILES.contains(long)).collect();
     match options.iter().find(|(long, _)| *long == key) {
-        Some((_, id)) => Ok(id.to_string()),
+        Some((_, arg)) => Ok((arg.get_id().to_string(), !arg.get_action().takes_values())),
         None => {
             let names: Vec<&str> = options.iter().map(|(long, _)| *long).collect();
             Err(Error::usage(format!("unknown key {key:?}"))

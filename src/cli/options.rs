@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{self, DeviceChoice};
 use wgpt::checkpoint::{has_adapters, is_adapter, newest_run};
-use wgpt::config::{Precision, Recompute, SIZES, Sum};
+use wgpt::config::{Local, Precision, Recompute, SIZES, Sum};
 use wgpt::error::Kind;
 use wgpt::finetune::Lora;
 use wgpt::fit::{largest_batch, least_recompute};
@@ -262,6 +262,10 @@ pub struct SumArgs {
     /// ranks [default: 1]
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..))]
     pipeline: Option<u32>,
+    /// Let each rank make H updates on its own before all take an outer step together (DiLoCo), where the links between
+    /// them are slow; --eval-every and --save-every must be multiples of H [default: the gradients are added in every update]
+    #[arg(long, value_name = "H")]
+    sync_every: Option<usize>,
 }
 
 impl SumArgs {
@@ -274,15 +278,23 @@ impl SumArgs {
     pub fn of(&self, ranks: usize, train: TrainConfig) -> TrainConfig {
         let pipeline = self.pipeline().unwrap_or(1);
         let replicas = (ranks / pipeline).max(1);
+        let local = self.sync_every.map(|updates| Local::every(updates, ranks));
+        let adds = ranks > 1 && local.is_none();
         TrainConfig {
             // Each stage works while there are as many batches as stages on the way.
             grad_accum: self.grad_accum.unwrap_or(replicas * pipeline),
-            sum: self.sum.unwrap_or(if ranks > 1 { Sum::Exact } else { Sum::Fast }),
+            sum: self.sum.unwrap_or(if adds { Sum::Exact } else { Sum::Fast }),
             zero: self.zero,
             pipeline,
             ranks,
+            local,
             ..train
         }
+    }
+
+    /// Whether the ranks train on their own between syncs.
+    pub fn is_local(&self) -> bool {
+        self.sync_every.is_some()
     }
 }
 

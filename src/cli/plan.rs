@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use wgpt::backend::{Device, cpu};
 use wgpt::config::Optimizer;
+use wgpt::dist::Outer;
 use wgpt::model::{Program, Uses, check_finetune};
 use wgpt::plan::{Limits, Plan, Role};
 use wgpt::{GptConfig, Result, TrainConfig};
@@ -20,6 +21,7 @@ Examples:
   wgpt plan --size gpt2 --batch-size 4 --seq-len 512
   wgpt plan --size gpt2 --freeze 'h.[0-7].*'             what freezing the lower blocks saves
   wgpt plan --size gpt2 --ranks 4 --grad-accum 16        what one of four ranks takes
+  wgpt plan --size gpt2 --ranks 4 --sync-every 50        the same with an outer step now and then
   wgpt plan --size gpt2 --limits webgpu                  on a device with WebGPU's default limits
   wgpt plan --layers 1 --embd 16 --heads 2 --dispatches  every kernel, in order, with its buffers
   wgpt plan --size gpt2-xl --generation --json";
@@ -50,7 +52,7 @@ pub struct Args {
     #[command(flatten)]
     recompute: RecomputeArgs,
     /// Plan for generation only, without training
-    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute", "grad_accum", "sum", "ranks", "freeze", "train_only", "lora_rank"])]
+    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute", "grad_accum", "sum", "sync_every", "ranks", "freeze", "train_only", "lora_rank"])]
     generation: bool,
     /// List every dispatch of every phase
     #[arg(long)]
@@ -82,6 +84,9 @@ struct Report {
     /// Bytes of the buffers, by role.
     bytes: Map<String, Value>,
     total_bytes: u64,
+    /// What a rank keeps for the outer step in the host's memory, beside the buffers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outer_bytes: Option<u64>,
     dispatch_count: usize,
     device: String,
     /// The limits; `None` for a device without limits.
@@ -131,7 +136,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
     };
     let device = device.as_ref().map_or("WebGPU's default limits".to_owned(), device_name);
     let program = record(uses);
-    let report = Report::new(&program, device, limits, args.dispatches);
+    let outer_bytes = || Outer::bytes(program.trained_count(), args.ranks as usize);
+    let outer_bytes = args.sum.is_local().then(outer_bytes);
+    let report = Report { outer_bytes, ..Report::new(&program, device, limits, args.dispatches) };
     if args.json {
         output::json(&report);
         return Ok(Outcome::Good);
@@ -156,6 +163,9 @@ impl Args {
             seq_len: Some(seq),
             optimizer: self.optimizer,
             dropout: if self.dropout { 0.1 } else { 0.0 },
+            // They need no memory, whatever --sync-every is.
+            eval_every: 0,
+            save_every: 0,
             ..self.sum.of(ranks, train)
         };
         train.validate(config)?;
@@ -181,6 +191,7 @@ impl Report {
             trained: program.trained_count(),
             bytes: bytes.collect(),
             total_bytes,
+            outer_bytes: None,
             dispatch_count: plan.dispatches.len(),
             device,
             limits: (limits != Limits::NONE)
@@ -216,6 +227,10 @@ fn show(report: &Report) {
         ),
     });
     output::line(&table(report));
+    if let Some(bytes) = report.outer_bytes {
+        let bytes = number::bytes(bytes);
+        output::line(&format!("and {bytes} of the host's memory for the outer step"));
+    }
     let available = report.available_bytes.map(number::bytes);
     let verdict = match (&report.exceeds, available) {
         (Some(what), _) => format!("does not fit: {what}"),

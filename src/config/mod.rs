@@ -1,7 +1,9 @@
 //! The configuration of a model and of a training run: sizes, presets, settings, and their validation.
 
+mod local;
 pub(crate) mod model;
 mod train;
 
+pub use local::Local;
 pub use model::{GptConfig, Optimizer, Precision, Recompute, SIZES, Sum};
 pub use train::TrainConfig;

@@ -1,11 +1,13 @@
 //! The settings of a training run.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::local::Local;
 use super::model::{GptConfig, LARGEST, Optimizer, Precision, Recompute, Sum};
-use crate::error::{Error, Result, field};
+use crate::error::{Error, Field, Result, field};
 use crate::finetune::FineTune;
 use crate::pipeline::{self, Grid};
 
@@ -78,6 +80,9 @@ pub struct TrainConfig {
     /// How many ranks share the micro-batches of an update. It is of a process, not of a run: no file keeps it.
     #[serde(skip)]
     pub ranks: usize,
+    /// Whether the ranks train on their own between syncs; `None`: they add their gradients in every update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<Local>,
     /// Which part of the model is trained.
     pub finetune: FineTune,
     /// The run's folder; `None`: the run stays in memory and writes nothing.
@@ -115,6 +120,7 @@ impl Default for TrainConfig {
             pipeline: 1,
             rank: 0,
             ranks: 1,
+            local: None,
             finetune: FineTune::default(),
             out: None,
         }
@@ -191,10 +197,12 @@ impl TrainConfig {
         self.check_least()?;
         self.check_sizes(model)?;
         self.check_grid(model)?;
-        self.check_reals()
+        self.check_reals()?;
+        self.local.map_or(Ok(()), |local| local.check(self))
     }
 
-    /// Checks that the ranks form a grid in which each has layers and micro-batches.
+    /// Checks that the ranks form a grid in which each has layers and micro-batches, and that they share out their work in only
+    /// one way.
     fn check_grid(&self, model: &GptConfig) -> Result<()> {
         let Grid { size, stages, .. } = self.grid();
         pipeline::check(stages, model.n_layer)?;
@@ -215,12 +223,15 @@ impl TrainConfig {
             ))
             .hint("it counts the micro-batches of all ranks together"));
         }
-        let cannot = match stages > 1 {
-            true if self.zero => field("zero"),
-            true if self.finetune.lora.is_some() => field("lora_rank"),
+        let (lora, sync_every) = (self.finetune.lora.is_some(), field("local.sync_every"));
+        let (cannot, with) = match (stages > 1, self.local.is_some()) {
+            (true, _) if self.zero => (field("zero"), name),
+            (true, _) if lora => (field("lora_rank"), name),
+            (true, true) => (sync_every, name),
+            (false, true) if self.zero => (field("zero"), sync_every),
             _ => return Ok(()),
         };
-        Err(Error::usage(format!("{cannot} is not possible together with {name}"))
+        Err(Error::usage(format!("{cannot} is not possible together with {with}"))
             .hint("set one of the two"))
     }
 
@@ -291,15 +302,15 @@ impl TrainConfig {
             (field("grad_clip"), self.grad_clip, 0.0..=1e9),
             (field("dropout"), self.dropout, 0.0..=0.95),
         ];
-        for (name, value, range) in ranges {
-            if !range.contains(&value) {
-                return Err(Error::usage(format!(
-                    "{name} is {value}, must be {} to {}",
-                    range.start(),
-                    range.end()
-                )));
-            }
-        }
-        Ok(())
+        ranges.into_iter().try_for_each(|(name, value, range)| check_range(name, value, range))
     }
+}
+
+/// Checks that a real number is within a range.
+pub(super) fn check_range(name: Field, value: f64, range: RangeInclusive<f64>) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = range.into_inner();
+    Err(Error::usage(format!("{name} is {value}, must be {least} to {most}")))
 }

@@ -88,16 +88,44 @@ impl Group {
         own: Vec<f32>,
         lens: &[usize],
     ) -> Result<Vec<Vec<f32>>> {
-        let mut all: Vec<Vec<f32>> = lens.iter().map(|len| vec![0.0; *len]).collect();
-        let sent = self.others().filter(|_| !own.is_empty()).map(|other| (other, &own[..]));
-        let sent: Vec<(usize, &[f32])> = sent.collect();
-        let parts = all.iter_mut().enumerate();
-        let mut got: Vec<(usize, &mut [f32])> = parts
-            .filter(|(other, part)| *other != self.own && !part.is_empty())
-            .map(|(other, part)| (other, &mut part[..]))
-            .collect();
-        self.exchange(world, &sent, &mut got)?;
+        let sent: Vec<(usize, &[f32])> = self.others().map(|other| (other, &own[..])).collect();
+        let mut all = self.exchange_with_all(world, &sent, lens)?;
         all[self.own] = own;
+        Ok(all)
+    }
+
+    /// Sends each of the group its part of `parts`, and returns what each of them sends to this rank, which is `lens` long.
+    ///
+    /// # Errors
+    ///
+    /// If a rank is gone.
+    pub fn each_to_each(
+        &self,
+        world: &mut dyn World,
+        mut parts: Vec<Vec<f32>>,
+        lens: &[usize],
+    ) -> Result<Vec<Vec<f32>>> {
+        let sent: Vec<(usize, &[f32])> =
+            self.others().map(|other| (other, &parts[other][..])).collect();
+        let mut all = self.exchange_with_all(world, &sent, lens)?;
+        all[self.own] = parts.swap_remove(self.own);
+        Ok(all)
+    }
+
+    /// Sends what is not empty, and returns what each of the others sends, which is `lens` long; nothing is sent where that is 0.
+    fn exchange_with_all(
+        &self,
+        world: &mut dyn World,
+        sent: &[(usize, &[f32])],
+        lens: &[usize],
+    ) -> Result<Vec<Vec<f32>>> {
+        let sent: Vec<_> = sent.iter().copied().filter(|(_, part)| !part.is_empty()).collect();
+        let mut all = vec![vec![]; self.size()];
+        self.others().for_each(|other| all[other] = vec![0.0; lens[other]]);
+        let parts = all.iter_mut().enumerate().filter(|(_, part)| !part.is_empty());
+        let mut got: Vec<(usize, &mut [f32])> =
+            parts.map(|(other, part)| (other, &mut part[..])).collect();
+        self.exchange(world, &sent, &mut got)?;
         Ok(all)
     }
 }

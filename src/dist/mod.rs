@@ -1,15 +1,19 @@
 //! Training on several devices at once: ranks that compute micro-batches each, and add their gradients in one order.
 
+mod flat;
 mod group;
 mod link;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+mod outer;
 mod split;
 mod sum;
 mod world;
 
+pub use flat::{Flat, Part};
 pub use group::Group;
 pub use link::{Link, Pending, Times};
+pub use outer::Outer;
 pub use split::update_split;
 pub use sum::{Layout, Sums};
 pub use world::{Alone, World};

@@ -88,7 +88,6 @@ impl World for Ranks {
         request::scope(|scope| {
             finish(all_ranks().immediate_all_gather_varcount_into(scope, own, &mut parts));
         });
-        drop(parts);
         let part =
             |(start, len): (&Count, &Count)| all[*start as usize..][..*len as usize].to_vec();
         Ok(starts.iter().zip(&lens).map(part).collect())

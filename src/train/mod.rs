@@ -3,11 +3,13 @@
 //! A step depends only on the seed and its own number (batches, dropout), so the whole state consists of parameters,
 //! moments, the device's counters and a few numbers.
 
+mod apart;
 mod choice;
 mod collect;
 pub mod curve;
 mod encoded;
 mod evaluate;
+mod local;
 mod profiling;
 mod ranks;
 pub mod report;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::backend::Ticket;
-use crate::checkpoint::{Exchange, Metrics, RunDir, TrainState};
+use crate::checkpoint::{Exchange, Metrics, RunDir, TensorFile, TrainState};
 use crate::clock::Stopwatch;
 use crate::config::TrainConfig;
 use crate::data::{self, Place, Tokens};
@@ -39,6 +41,7 @@ use crate::model::{self, Uses};
 use crate::ops::{dropout, random};
 use crate::tree;
 
+use apart::Apart;
 use profiling::Profiling;
 use stages::Pipeline;
 
@@ -94,6 +97,10 @@ pub struct Trainer {
     times: Times,
     /// The first rank whose gradient was not finite in the last update, where there are several.
     broken: Option<usize>,
+    /// What this rank has for local training, once that has begun.
+    apart: Option<Apart>,
+    /// What the checkpoint has of all ranks for local training, until that begins.
+    of_ranks: Vec<TensorFile>,
 }
 
 /// An update that was submitted to the device.
@@ -115,6 +122,7 @@ struct Made {
 #[derive(Clone, Copy)]
 struct Due {
     logs: bool,
+    syncs: bool,
     evaluates: bool,
     saves: bool,
 }
@@ -205,6 +213,8 @@ impl Trainer {
             stops: false,
             times: Times::default(),
             broken: None,
+            apart: None,
+            of_ranks: vec![],
             config,
         })
     }
@@ -254,6 +264,7 @@ impl Trainer {
     /// device is lost.
     pub fn run(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<Summary> {
         let first_step = self.state.step as usize;
+        self.begin_apart()?;
         on_event(&Event::Started {
             parameters: self.engine.program().parameter_count(),
             trained: self.engine.program().trained_count(),
@@ -268,7 +279,6 @@ impl Trainer {
             self.after_update(metrics, on_event)?;
         }
         self.agree_to_stop()?;
-        self.link.take_times();
         for iter in first_step..self.config.max_iters {
             if self.stops {
                 break;
@@ -325,13 +335,15 @@ impl Trainer {
         let (step, due) = (iter + 1, self.due_after(iter + 1));
         let run_ahead = self.engine.run_ahead().max(1);
         let full = step.is_multiple_of(run_ahead);
-        let reads = due.logs || due.evaluates || due.saves || full;
+        let reads = due.logs || due.syncs || due.evaluates || due.saves || full;
 
         let learning_rate = self.config.learning_rate_at(iter);
         let profiles = self.profiling.left > 0 && self.busy.1 > 0;
         if profiles && self.profiling.done == 0 {
             self.engine.begin_profile();
         }
+        // What evaluations and saves take is no time of training.
+        self.link.take_times();
         let clock = Stopwatch::start();
         let applied = self.update(iter, learning_rate)?;
         let ticket = (reads && applied).then(|| self.engine.request_update());
@@ -340,25 +352,29 @@ impl Trainer {
         self.state.data_position = step as u64;
         self.state.tokens += tokens;
         self.saved = false;
-        self.agree_to_stop()?;
-        let Times { busy, waited } = self.link.take_times();
+        // Ranks that train on their own speak to each other only at a sync.
+        if self.apart.is_none() {
+            self.agree_to_stop()?;
+        }
         if profiles {
             self.profiled();
             self.state.seconds += clock.seconds();
         } else {
             self.spend(clock.seconds());
             self.busy.1 += tokens;
-            (self.times.busy, self.times.waited) =
-                (self.times.busy + busy, self.times.waited + waited);
+            self.count_times();
         }
         let tokens = self.state.tokens;
         let made = Made { step, tokens, learning_rate, logged: due.logs, applied, ticket };
         self.unreported.push_back(made);
-        if !due.evaluates && !due.saves {
+        if !due.syncs && !due.evaluates && !due.saves {
             return self.report_made(self.engine.reads_ahead(), on_event).map(drop);
         }
         let metrics = self.report_made(0, on_event)?;
-        self.after_update(metrics.expect("this update is reported"), on_event)
+        if due.syncs {
+            self.sync()?;
+        }
+        metrics.map_or(Ok(()), |metrics| self.after_update(metrics, on_event))
     }
 
     /// Returns the tasks that are due after update number `step`.
@@ -366,9 +382,16 @@ impl Trainer {
         let due = |every: usize| self.config.is_due(every, step);
         Due {
             logs: due(self.config.log_every) || step == 1,
+            syncs: self.config.local.is_some_and(|local| due(local.sync_every)),
             evaluates: due(self.config.eval_every),
             saves: due(self.config.save_every),
         }
+    }
+
+    /// Adds the time of the exchange since the last call to that of training alone.
+    fn count_times(&mut self) {
+        let Times { busy, waited } = self.link.take_times();
+        self.times = Times { busy: self.times.busy + busy, waited: self.times.waited + waited };
     }
 
     /// Adds to the time of training alone.
@@ -427,7 +450,12 @@ impl Trainer {
         on_event(&Event::Step(report));
         if let Some(update) = update {
             self.state.device_words = update.state.to_vec();
-            self.check(&update, step)?;
+            let skipped = update.state[state::SKIPPED_IN_A_ROW];
+            match &mut self.apart {
+                // The ranks end together, at the next sync.
+                Some(apart) => apart.most_skipped = apart.most_skipped.max(skipped),
+                None => self.check(&update, step)?,
+            }
         }
         let due = self.due_after(step);
         if due.evaluates || due.saves {
@@ -498,9 +526,14 @@ impl Trainer {
         let grid = link.grid();
         let share = tree::share(config.grad_accum, grid.replica(), grid.replicas());
         let own = engine::count_targets(share.clone(), batch, &mut fill)? as u64;
-        // The ranks of the first stage have each micro-batch once.
-        let all = link.call(move |world| world.gather(&[own]))?;
-        let all = all[..grid.replicas()].iter().flatten().sum::<u64>() as usize;
+        let all = match self.apart {
+            Some(_) => own as usize,
+            None => {
+                // The ranks of the first stage have each micro-batch once.
+                let all = link.call(move |world| world.gather(&[own]))?;
+                all[..grid.replicas()].iter().flatten().sum::<u64>() as usize
+            }
+        };
         if all == 0 {
             return Ok(false);
         }

@@ -29,6 +29,9 @@ const IDS: usize = 1 << 20;
 /// Elements of a tensor that go through the ranks at a time.
 const ELEMENTS: usize = 1 << 20;
 
+/// Reads elements of a tensor from some place on, if rank 0 has them from somewhere.
+type Read<'a> = dyn FnMut(&mut Engine, usize, &mut [f32]) -> Result<bool> + 'a;
+
 /// What rank 0 tells the others of the run: everything but the token ids and the tensors.
 #[derive(Serialize, Deserialize)]
 struct Opening {
@@ -83,7 +86,8 @@ impl Trainer {
     /// Takes over the tensors of rank 0, and trains with the others from now on.
     fn take_part(&mut self, mut world: Box<dyn World>) -> Result<()> {
         let grid = self.config.grid();
-        if grid.size > 1 {
+        // Ranks that train on their own add nothing up.
+        if grid.size > 1 && self.config.local.is_none() {
             let (n, replicas) = (self.config.grad_accum, grid.replicas());
             let shares = (0..replicas).map(|replica| tree::share(n, replica, replicas));
             let layout = Layout::new(&self.engine, &shares.collect::<Vec<_>>(), self.config.sum);
@@ -130,7 +134,9 @@ pub fn join(
         let gpt = Gpt::new(opening.model, device, opening.train.seed)?;
         let mut trainer = Trainer::with(gpt, tokens, opening.train, &mut Programs::default())?;
         [trainer.train, trainer.val] = opening.splits;
-        let words = opening.state.device_words.as_slice().try_into();
+        let state = &opening.state;
+        let own = state.words_of_others.get(world.rank() - 1).unwrap_or(&state.device_words);
+        let words = own.as_slice().try_into();
         trainer.engine.write_state(&words.map_err(|_| other_version("other counters"))?);
         trainer.state = opening.state;
         Ok(trainer)
@@ -289,7 +295,7 @@ impl Trainer {
         &mut self,
         world: &mut dyn World,
         (param, tensor, len): (Option<&Param>, Tensor, usize),
-        fill: &mut dyn FnMut(&mut Engine, usize, &mut [f32]) -> Result<bool>,
+        fill: &mut Read<'_>,
     ) -> Result<()> {
         let group = Group::with_same_parameters(self.config.grid());
         for start in (0..len).step_by(ELEMENTS) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::collect::with_tensors_of_all;
-use super::{Event, Trainer, curve};
+use super::{Event, Trainer, curve, local};
 use crate::checkpoint::{self, Adapter, AdapterFiles, Metrics, ModelFiles, RunDir, TrainState};
 use crate::config::{GptConfig, Optimizer, TrainConfig};
 use crate::engine::{MOMENTS, Tensor};
@@ -36,8 +36,9 @@ impl Trainer {
     /// Restores the moments and numbers of a checkpoint; the model already has its parameters.
     pub(super) fn restore(&mut self, step: usize, path: &Path) -> Result<()> {
         let tensors = moments(self.gpt.config(), &self.config);
-        let (saved, file) = checkpoint::open_state(path, &tensors)?;
+        let (mut saved, file) = checkpoint::open_state(path, &tensors)?;
         self.check_saved(&saved, step, path)?;
+        self.open_ranks(path, &mut saved)?;
         if !tensors.is_empty() {
             let params = self.engine.program().params.clone();
             for param in params.iter().filter(|param| param.is_trained()) {
@@ -111,19 +112,24 @@ impl Trainer {
         if self.saved {
             return Ok(());
         }
-        let Trainer { engine, link, run, gpt, config, base, state, metrics, .. } = self;
+        self.gather_words()?;
+        let rank_files = self.rank_files();
+        let Trainer { engine, link, run, gpt, config, base, state, metrics, apart, .. } = self;
         if run.is_some() {
             on_event(&Event::Saving { step: state.step as usize });
         }
-        let path = with_tensors_of_all(engine, link, |fill| {
+        let saved = with_tensors_of_all(engine, link, |fill| {
             let Some(run) = run else { return Ok(None) };
             let adapter = adapter(config, base.as_deref());
             let schema = model::schema(gpt.config(), &config.finetune);
             let files = ModelFiles { adapter, schema, ..gpt.files() };
             let tensors = moments(gpt.config(), config);
-            let path = run.save_checkpoint(&files, state, &tensors, fill, config.keep)?;
+            let more = &mut |dir: &Path| local::write_files(apart, link, &rank_files, dir);
+            let path = run.save_checkpoint(&files, (state, &tensors), fill, more, config.keep)?;
             draw_curve(run, metrics).map(|()| Some(path))
-        })?;
+        });
+        self.end_save()?;
+        let path = saved?;
         self.saved = true;
         if let Some(path) = path.flatten() {
             on_event(&Event::Saved { step: self.state.step as usize, path });

@@ -122,6 +122,7 @@ pub fn resume_on(
             return Ok(Resumed::Finished(summary));
         }
     }
+    settings.train.local.map_or(Ok(()), |local| local.check_ranks(ranks))?;
     check_written(&run, &settings)?;
     let device = device(&settings)?;
     let programs = &mut Programs::default();

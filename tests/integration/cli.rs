@@ -441,6 +441,7 @@ fn settings_come_from_a_file_and_the_command_line_goes_before_it() {
     fails("resume = \"x\"", 2, "resume");
     fails("lr = \"fast\"", 2, "--lr");
     fails("lr = true", 2, "lr");
+    fails("zero = 2", 2, "--zero");
     fails("data = []", 2, "data is an empty list");
     fails("[train]\nlr = 1", 2, "train");
     fails("lr = ", 1, "line 1");
@@ -476,7 +477,8 @@ fn every_option_of_training_can_come_from_a_file() {
             "precision" => "\"f32\"",
             "recompute" => "\"none\"",
             "sum" => "\"exact\"",
-            "zero" => "true",
+            // It does not go together with local training: below.
+            "zero" => continue,
             "pipeline" => "1",
             "vocab" => "257",
             "embd" => "16",
@@ -485,6 +487,7 @@ fn every_option_of_training_can_come_from_a_file() {
             "max-iters" => "4",
             "lr" => "0.02",
             "min-lr" => "0.01",
+            "outer-rate" | "outer-momentum" => "0.25",
             "beta1" | "beta2" | "dropout" | "weight-decay" => "0.5",
             _ => "2",
         };
@@ -510,8 +513,22 @@ fn every_option_of_training_can_come_from_a_file() {
     assert_eq!(rates, [0.02, 0.01, 2.0].map(Some));
     assert_eq!((&train["seq_len"], &train["max_iters"]), (&16.into(), &4.into()));
     assert_eq!((&train["optimizer"], &settings["threads"]), (&"adam".into(), &2.into()));
-    assert_eq!((&train["sum"], &train["zero"]), (&"exact".into(), &true.into()));
+    assert_eq!(train["sum"], "exact");
+    let local = serde_json::json!({"sync_every": 2, "outer_rate": 0.25, "outer_momentum": 0.25, "ranks": 1});
+    assert_eq!(train["local"], local);
     assert_eq!((&train["precision"], &train["recompute"]), (&"f32".into(), &"none".into()));
+
+    let is_local = |line: &&str| line.starts_with("sync-every") || line.starts_with("outer-");
+    let others: Vec<&str> = file.lines().filter(|line| !is_local(line)).collect();
+    let file = others.join("\n").replace("\"out\"", "\"split\"") + "\nzero = true\n";
+    std::fs::write(folder.path().join("run.toml"), &file).expect("written");
+    wgpt(folder.path()).args(["train", "--config=run.toml"]).assert().success();
+    let settings = std::fs::read(folder.path().join("split/run.json")).expect("settings");
+    let settings: Value = serde_json::from_slice(&settings).expect("settings are JSON");
+    assert_eq!(
+        (&settings["train"]["zero"], &settings["train"]["local"]),
+        (&true.into(), &Value::Null)
+    );
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod killed;
 mod layernorm;
 mod layers;
 mod loading;
+mod local;
 mod lora;
 mod mixed;
 mod once;

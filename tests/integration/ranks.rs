@@ -22,14 +22,14 @@ use crate::common::{full_gpu, gpu};
 use crate::training::{Place, assert_same, tiny, train};
 
 /// A rank that is a thread: what it sends to each other rank, and what it hears from each.
-struct Thread {
+pub struct Thread {
     rank: usize,
     to: Vec<Sender<Vec<u8>>>,
     from: Vec<Receiver<Vec<u8>>>,
 }
 
 /// As many ranks as are wanted.
-fn ranks(size: usize) -> Vec<Thread> {
+pub fn ranks(size: usize) -> Vec<Thread> {
     let mut to: Vec<Vec<Sender<Vec<u8>>>> = (0..size).map(|_| vec![]).collect();
     let mut all = vec![];
     for rank in 0..size {

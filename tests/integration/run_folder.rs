@@ -99,6 +99,7 @@ fn a_state(step: u64) -> TrainState {
         val_loss: Some(1.797_693_134_862_315_7e308),
         seconds: 0.1 + 0.2,
         device_words: vec![0, 1, u32::MAX],
+        words_of_others: vec![vec![3, u32::MAX], vec![]],
         unevaluated: None,
     }
 }
@@ -165,7 +166,9 @@ fn save(run: &RunDir, step: u64, keep: usize) -> PathBuf {
             .for_each(|(i, x)| *x = (name.len() + offset + i) as f32 + step as f32);
         Ok(())
     };
-    run.save_checkpoint(&model_files(&config), &a_state(step), &tensors, &mut fill, keep).unwrap()
+    let state = a_state(step);
+    let more = &mut |_: &Path| Ok(());
+    run.save_checkpoint(&model_files(&config), (&state, &tensors), &mut fill, more, keep).unwrap()
 }
 
 #[test]

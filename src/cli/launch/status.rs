@@ -26,7 +26,7 @@ pub struct Report {
     /// Updates made so far, since the beginning of the run.
     pub update: usize,
     pub doing: Doing,
-    /// Events so far: a sign of progress.
+    /// Events and messages so far: a sign of progress.
     pub events: u64,
     /// Whether it waits for other ranks.
     pub waits: bool,
@@ -160,7 +160,10 @@ impl Status {
     fn wait<T>(&self, waiting: impl FnOnce() -> T) -> T {
         lock(&self.report).waits = true;
         let result = waiting();
-        lock(&self.report).waits = false;
+        let report = &mut lock(&self.report);
+        report.waits = false;
+        // A sync over a slow link takes long, but each of its messages is a sign of progress.
+        report.events += 1;
         result
     }
 }

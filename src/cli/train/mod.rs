@@ -10,7 +10,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::parser::ValueSource;
 use wgpt::backend::Device;
 use wgpt::checkpoint;
-use wgpt::config::Optimizer;
+use wgpt::config::{Local, Optimizer};
 use wgpt::fit::Programs;
 use wgpt::model::{Uses, check_finetune};
 use wgpt::train::{RunSettings, TokenizerChoice};
@@ -99,6 +99,12 @@ struct StepArgs {
     seq_len: Option<usize>,
     #[command(flatten)]
     sum: SumArgs,
+    /// Rate of the outer step of --sync-every [default: 0.7]
+    #[arg(long, value_name = "X", requires = "sync_every")]
+    outer_rate: Option<f64>,
+    /// Nesterov momentum of the outer step of --sync-every [default: 0.9]
+    #[arg(long, value_name = "X", requires = "sync_every")]
+    outer_momentum: Option<f64>,
     /// Highest learning rate; with --init about 3e-5, with --lora-rank about 3e-4 [default: 0.4 / the width, 6e-4 for gpt2]
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
@@ -151,7 +157,12 @@ struct StepArgs {
 
 impl StepArgs {
     fn config(&self, model: &GptConfig, out: PathBuf, ranks: usize) -> TrainConfig {
-        let default = TrainConfig::for_model(model);
+        let default = self.sum.of(ranks, TrainConfig::for_model(model));
+        let local = default.local.map(|local| Local {
+            outer_rate: self.outer_rate.unwrap_or(local.outer_rate),
+            outer_momentum: self.outer_momentum.unwrap_or(local.outer_momentum),
+            ..local
+        });
         TrainConfig {
             max_iters: self.max_iters,
             batch_size: self.batch_size.or(default.batch_size),
@@ -172,8 +183,9 @@ impl StepArgs {
             log_every: self.log_every,
             keep: self.keep,
             optimizer: self.optimizer,
+            local,
             out: Some(out),
-            ..self.sum.of(ranks, default)
+            ..default
         }
     }
 }
