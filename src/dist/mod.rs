@@ -1,15 +1,19 @@
 //! Training on several devices at once: ranks that compute micro-batches each, and add their gradients in one order.
 
+mod forecast;
 mod group;
 mod link;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 mod split;
 mod sum;
+mod throttle;
 mod world;
 
+pub use forecast::{Forecast, LinkSpeed, Measured, forecast};
 pub use group::Group;
 pub use link::{Link, Pending, Times};
 pub use split::update_split;
 pub use sum::{Layout, Sums};
+pub use throttle::Throttled;
 pub use world::{Alone, World};

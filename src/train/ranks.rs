@@ -86,7 +86,8 @@ impl Trainer {
         if grid.size > 1 {
             let (n, replicas) = (self.config.grad_accum, grid.replicas());
             let shares = (0..replicas).map(|replica| tree::share(n, replica, replicas));
-            let layout = Layout::new(&self.engine, &shares.collect::<Vec<_>>(), self.config.sum);
+            let layout =
+                Layout::new(self.engine.program(), &shares.collect::<Vec<_>>(), self.config.sum);
             self.layout = Some(agree_on_layout(layout, grid, &mut *world)?);
         }
         self.share_tensors(&mut *world)?;

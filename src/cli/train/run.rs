@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use wgpt::backend::Device;
 use wgpt::checkpoint;
-use wgpt::dist::World;
+use wgpt::dist::{LinkSpeed, Throttled, World};
 use wgpt::train::{self, Resumed, RunSettings};
 use wgpt::{Event, GenerateOptions, Gpt, Result, Summary, Tokenizer, Trainer};
 
@@ -35,6 +35,12 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     let told = Arc::new(AtomicBool::new(false));
     interrupt::stop_by_signal(&told)?;
     let world = watched(world, status.as_ref());
+    let world: Box<dyn World> = match args.throttle.filter(|_| several) {
+        None => world,
+        Some(bytes_per_s) => {
+            Box::new(Throttled::new(world, LinkSpeed { bytes_per_s, latency_s: 0.0 }))
+        }
+    };
     let result = match world.rank() {
         0 => run_first(args, threads, world, &told, status.as_deref()),
         _ => run_other(args, world, &told, status.as_deref()),
