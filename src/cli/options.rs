@@ -252,7 +252,7 @@ pub struct SumArgs {
     #[arg(long, value_name = "N")]
     grad_accum: Option<usize>,
     /// Add the gradients of an update's batches in this order: fast (each rank adds its own in place), or exact (along a tree,
-    /// for the same bits on any number of ranks) [default: fast on one rank, exact on several]
+    /// for the same bits on any number of ranks) [default: exact where several ranks add the same gradients, else fast]
     #[arg(long, value_name = "ORDER", value_enum, hide_possible_values = true)]
     sum: Option<Sum>,
     /// Split the optimiser's state among the ranks (ZeRO, stage 1): less memory for each, the same bits
@@ -277,7 +277,7 @@ impl SumArgs {
         TrainConfig {
             // Each stage works while there are as many batches as stages on the way.
             grad_accum: self.grad_accum.unwrap_or(replicas * pipeline),
-            sum: self.sum.unwrap_or(if ranks > 1 { Sum::Exact } else { Sum::Fast }),
+            sum: self.sum.unwrap_or(if replicas > 1 { Sum::Exact } else { Sum::Fast }),
             zero: self.zero,
             pipeline,
             ranks,

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use wgpt::backend::{Device, cpu};
 use wgpt::config::Optimizer;
 use wgpt::dist::LinkSpeed;
-use wgpt::model::{Program, Uses, check_finetune};
+use wgpt::model::{Program, Uses, check_finetune, schema};
+use wgpt::params::ParamInfo;
 use wgpt::plan::{Limits, Plan, Role};
 use wgpt::{GptConfig, Result, TrainConfig};
 
@@ -211,6 +212,11 @@ impl Args {
 impl Report {
     fn new(program: &Program, device: String, limits: Limits, dispatches: bool) -> Report {
         let (plan, uses) = (&program.plan, &program.uses);
+        let all = schema(&program.config, &program.finetune).parameters;
+        let is_trained = |info: &&ParamInfo| {
+            uses.training.is_some() && program.finetune.trains(&info.name, info.role)
+        };
+        let trained = all.iter().filter(is_trained);
         let total_bytes = plan.total_bytes();
         let exceeds = plan.exceeds(limits);
         let available_bytes = (limits == Limits::NONE).then(cpu::available_bytes).flatten();
@@ -222,8 +228,8 @@ impl Report {
             seq_len: uses.seq,
             precision: uses.precision.name(),
             recompute: uses.recompute.name(),
-            parameters: program.parameter_count(),
-            trained: program.trained_count(),
+            parameters: all.iter().map(ParamInfo::len).sum(),
+            trained: trained.map(ParamInfo::len).sum(),
             bytes: bytes.collect(),
             total_bytes,
             dispatch_count: plan.dispatches.len(),
