@@ -44,6 +44,7 @@ use profiling::Profiling;
 use stages::Pipeline;
 
 pub use choice::TokenizerChoice;
+pub use profiling::RankTimes;
 pub use ranks::{finished, give_up, join};
 pub use report::{Event, StepReport, Summary};
 pub use settings::{Prepared, RunSettings, prepare};

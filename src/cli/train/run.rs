@@ -73,6 +73,9 @@ fn run_other(
     let Some(mut trainer) = train::join(world, device)? else { return Ok(Outcome::Good) };
     heed(&trainer, told)?;
     let summary = trainer.run(&mut |event| note(status, event))?;
+    if args.profile.profile {
+        trainer.times_of_ranks()?;
+    }
     if summary.finished && !args.json && trainer.is_in_stages() {
         trainer.help_to_generate()?;
     }
@@ -129,10 +132,16 @@ fn run_first(
     set_running(Running::Nothing);
     progress.end();
     let summary = result?;
-    if let Some((profile, report)) = trainer.end_profile()? {
-        args.profile.write_trace(&profile)?;
-        let say = if args.json { output::log } else { output::line };
-        say(&profile::table(&report));
+    let say = if args.json { output::log } else { output::line };
+    if args.profile.profile {
+        let times = trainer.times_of_ranks()?;
+        if let Some((profile, report)) = trainer.end_profile()? {
+            args.profile.write_trace(&profile)?;
+            say(&profile::table(&report));
+        }
+        if times.len() > 1 {
+            say(&profile::table_of_ranks(&times));
+        }
     }
     if !summary.finished {
         stopped(&summary, args.json);
