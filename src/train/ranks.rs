@@ -30,6 +30,9 @@ const IDS: usize = 1 << 20;
 /// Elements of a tensor that go through the ranks at a time.
 const ELEMENTS: usize = 1 << 20;
 
+/// Reads elements of a tensor from some place on, if rank 0 has them from somewhere.
+type Read<'a> = dyn FnMut(&mut Engine, usize, &mut [f32]) -> Result<bool> + 'a;
+
 /// What rank 0 tells the others of the run: everything but the token ids and the tensors.
 #[derive(Serialize, Deserialize)]
 struct Opening {
@@ -314,7 +317,7 @@ impl Trainer {
         &mut self,
         world: &mut dyn World,
         (param, tensor, len): (Option<&Param>, Tensor, usize),
-        fill: &mut dyn FnMut(&mut Engine, usize, &mut [f32]) -> Result<bool>,
+        fill: &mut Read<'_>,
     ) -> Result<()> {
         let group = Group::with_same_parameters(self.config.grid());
         for start in (0..len).step_by(ELEMENTS) {
