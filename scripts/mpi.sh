@@ -77,6 +77,22 @@ on_ranks 2 train "${settings[@]}" --max-iters 12 --out default >/dev/null 2>log 
 "$wgpt" train "${settings[@]}" --grad-accum 2 --max-iters 12 --out two >/dev/null 2>&1
 same default two "a micro-batch per rank is the default"
 
+# The ranks may split the optimiser's state: the bytes stay.
+on_ranks 3 train "${settings[@]}" --grad-accum 4 --max-iters 12 --zero --out split >/dev/null 2>log || { cat log; failed "--zero"; }
+same split alone "3 ranks that split the optimiser's state write the bytes of one"
+
+# Layers on several ranks: the same losses but for rounding, on another grid after a resume, too.
+losses() {
+    sed 's/.*"loss":\([0-9.]*\).*/\1/' "$1/metrics.jsonl"
+}
+alike() {
+    paste <(losses "$1") <(losses alone) | awk '{ d = $1 - $2; if (d < 0) d = -d; if (!(d <= 1e-4 * $2)) exit 1 } END { exit NR != 12 }' || failed "$2"
+    echo "ok: $2"
+}
+on_ranks 4 train "${settings[@]}" --grad-accum 4 --max-iters 12 --pipeline 2 --out stages >said 2>log || { cat log; failed "--pipeline"; }
+grep -q "A sample" said || { cat said log; failed "the text that stages make together"; }
+alike stages "2 stages of 2 ranks learn as one rank does"
+
 # A run that is killed goes on with another number of ranks.
 on_ranks 3 train "${settings[@]}" --grad-accum 4 --max-iters 400 --out killed >/dev/null 2>log &
 shell=$!

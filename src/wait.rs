@@ -21,7 +21,6 @@ pub(crate) fn for_future<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Waits for some time.
-#[cfg_attr(not(feature = "download"), expect(dead_code, reason = "only a download waits its turn"))]
 pub(crate) fn for_time(pause: Duration) {
     std::thread::sleep(pause);
 }

@@ -26,7 +26,16 @@ pub fn memory_bytes() -> Option<u64> {
     let machine = (kib("MemTotal:")? + kib("SwapTotal:").unwrap_or(0)) << 10;
     let container = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let container = container.and_then(|text| text.trim().parse().ok());
-    Some(machine.min(container.unwrap_or(u64::MAX)))
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let limits = ["Max data size", "Max address space"].map(|name| limit(&limits, name));
+    let all = limits.into_iter().chain([container]).flatten();
+    Some(all.fold(machine, u64::min))
+}
+
+/// Returns the limit of this name that `ulimit` has set for a process, in bytes.
+fn limit(limits: &str, name: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Returns the bytes of memory that are free or can be freed; `None` if the system does not report it.
@@ -45,16 +54,17 @@ pub fn check_memory(bytes: u64) -> Result<()> {
     let Some(most) = memory_bytes().filter(|most| bytes > *most) else { return Ok(()) };
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     Err(Error::device(format!(
-        "the model and its batches take {:.1} GiB of memory, this machine has {:.1} GiB",
+        "the model and its batches take {:.1} GiB of memory, this process may have {:.1} GiB",
         gib(bytes),
         gib(most)
     ))
     .hint(format!(
-        "take a smaller {}, {} or {}, for which {} makes up",
+        "take a smaller {}, {} or {}, for which {} makes up; or more ranks with {}",
         field("size"),
         field("seq_len"),
         field("batch_size"),
-        field("grad_accum")
+        field("grad_accum"),
+        field("pipeline")
     )))
 }
 

@@ -55,6 +55,20 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Reads the rate of a link, such as 10Gbit or 100Mbit; returns bytes per second.
+///
+/// # Errors
+///
+/// If it is not a positive number with one of the units.
+pub fn parse_link(text: &str) -> Result<f64, String> {
+    const UNITS: [(&str, f64); 3] = [("Gbit", 1e9), ("Mbit", 1e6), ("kbit", 1e3)];
+    let of = |(unit, bits): (&str, f64)| {
+        let number: f64 = text.strip_suffix(unit)?.trim().parse().ok()?;
+        (number.is_finite() && number > 0.0).then_some(number * bits / 8.0)
+    };
+    UNITS.into_iter().find_map(of).ok_or("must be a rate such as 10Gbit or 100Mbit".to_owned())
+}
+
 /// Formats a count in millions or billions.
 pub fn millions(number: u64) -> String {
     match number {

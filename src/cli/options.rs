@@ -252,7 +252,7 @@ pub struct SumArgs {
     #[arg(long, value_name = "N")]
     grad_accum: Option<usize>,
     /// Add the gradients of an update's batches in this order: fast (each rank adds its own in place), or exact (along a tree,
-    /// for the same bits on any number of ranks) [default: fast on one rank, exact on several]
+    /// for the same bits on any number of ranks) [default: exact where several ranks add the same gradients, else fast]
     #[arg(long, value_name = "ORDER", value_enum, hide_possible_values = true)]
     sum: Option<Sum>,
     /// Split the optimiser's state among the ranks (ZeRO, stage 1): less memory for each, the same bits
@@ -279,7 +279,7 @@ impl SumArgs {
         let pipeline = self.pipeline().unwrap_or(1);
         let replicas = (ranks / pipeline).max(1);
         let local = self.sync_every.map(|updates| Local::every(updates, ranks));
-        let adds = ranks > 1 && local.is_none();
+        let adds = replicas > 1 && local.is_none();
         TrainConfig {
             // Each stage works while there are as many batches as stages on the way.
             grad_accum: self.grad_accum.unwrap_or(replicas * pipeline),
@@ -290,11 +290,6 @@ impl SumArgs {
             local,
             ..train
         }
-    }
-
-    /// Whether the ranks train on their own between syncs.
-    pub fn is_local(&self) -> bool {
-        self.sync_every.is_some()
     }
 }
 

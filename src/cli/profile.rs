@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use wgpt::backend::gpu::Peak;
 use wgpt::files;
 use wgpt::profile::{Profile, Report};
+use wgpt::train::RankTimes;
 use wgpt::{Error, Result};
 
 use super::{number, output};
@@ -61,6 +62,19 @@ pub fn table(report: &Report) -> String {
     rows.push(plain(row("step", report.step_ms)));
     let head = ["kernel", "calls", "ms per step", "share", "GFLOP/s", "GB/s", "of the best"];
     format!("{}\n{}", output::table(head, &[0], rows), best(&report.peak))
+}
+
+/// Returns the table of the ranks of a run.
+pub fn table_of_ranks(all: &[RankTimes]) -> String {
+    let row = |(rank, times): (usize, &RankTimes)| {
+        let RankTimes { computed_ms, waited_ms, hidden_ms } = *times;
+        let step_ms = (computed_ms + waited_ms).max(1e-9);
+        let [computed, waited, hidden] =
+            [computed_ms, waited_ms, hidden_ms].map(|ms| format!("{ms:.3}"));
+        [rank.to_string(), computed, waited, percent(waited_ms / step_ms), hidden]
+    };
+    let head = ["rank", "computing, ms", "waiting, ms", "share", "exchange meanwhile, ms"];
+    output::table(head, &[], all.iter().enumerate().map(row).collect())
 }
 
 /// Describes a device's best speeds in words.

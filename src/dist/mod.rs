@@ -1,6 +1,7 @@
 //! Training on several devices at once: ranks that compute micro-batches each, and add their gradients in one order.
 
 mod flat;
+mod forecast;
 mod group;
 mod link;
 #[cfg(feature = "mpi")]
@@ -8,12 +9,15 @@ pub mod mpi;
 mod outer;
 mod split;
 mod sum;
+mod throttle;
 mod world;
 
 pub use flat::{Flat, Part};
+pub use forecast::{Forecast, LinkSpeed, Measured, forecast};
 pub use group::Group;
 pub use link::{Link, Pending, Times};
 pub use outer::Outer;
 pub use split::update_split;
 pub use sum::{Layout, Sums};
+pub use throttle::Throttled;
 pub use world::{Alone, World};

@@ -13,7 +13,7 @@ use crate::config::Sum;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::math::simd::add_to;
-use crate::model::{Bucket, buckets};
+use crate::model::{Bucket, Program, buckets};
 use crate::tree::{self, Node};
 
 /// Buckets that are under way at once, at most: each takes host memory.
@@ -35,10 +35,9 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of an engine's gradients, summed over the micro-batches of each rank: each a leaf of the tree, or if they are
+    /// The layout of a program's gradients, summed over the micro-batches of each rank: each a leaf of the tree, or if they are
     /// added in place, all of a rank together.
-    pub fn new(engine: &Engine, shares: &[Range<usize>], sum: Sum) -> Layout {
-        let program = engine.program();
+    pub fn new(program: &Program, shares: &[Range<usize>], sum: Sum) -> Layout {
         let buckets = buckets(&program.summed);
         let mut order: Vec<_> = program.final_after(&buckets).into_iter().enumerate().collect();
         order.sort_by_key(|(_, after)| *after);
@@ -73,6 +72,16 @@ impl Layout {
             *own.expect("the same buckets")
         };
         self.order = order.iter().map(after).collect();
+    }
+
+    /// The number of nodes of each rank.
+    pub(super) fn nodes_of_ranks(&self) -> Vec<usize> {
+        self.nodes.iter().map(Vec::len).collect()
+    }
+
+    /// The buckets in the order in which they are sent, as [`Layout::sent`], each with its number.
+    pub(super) fn numbered(&self) -> impl Iterator<Item = (usize, (Bucket, usize))> {
+        self.order.iter().map(|&(bucket, after)| (bucket, (self.buckets[bucket], after)))
     }
 
     /// The buckets in the order in which they are sent, each with the number of dispatches after which it is final.

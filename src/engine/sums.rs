@@ -241,6 +241,14 @@ impl Engine {
         self.backend.write(view, partials);
     }
 
+    /// Runs the update of this rank's part without the others: it takes as long as theirs.
+    pub fn run_update_alone(&mut self, step: &Step) {
+        if self.program.split.is_some() {
+            self.replay(Phase::Norm, step);
+        }
+        self.update(step);
+    }
+
     /// Reads the sum of the update's losses.
     ///
     /// # Errors

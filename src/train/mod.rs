@@ -39,6 +39,7 @@ use crate::kernel::Step;
 use crate::kernel::state;
 use crate::model::{self, Uses};
 use crate::ops::{dropout, random};
+use crate::params::ParamInfo;
 use crate::tree;
 
 use apart::Apart;
@@ -46,6 +47,7 @@ use profiling::Profiling;
 use stages::Pipeline;
 
 pub use choice::TokenizerChoice;
+pub use profiling::RankTimes;
 pub use ranks::{finished, give_up, join};
 pub use report::{Event, StepReport, Summary};
 pub use settings::{Prepared, RunSettings, prepare};
@@ -265,9 +267,11 @@ impl Trainer {
     pub fn run(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<Summary> {
         let first_step = self.state.step as usize;
         self.begin_apart()?;
+        let all = model::schema(self.gpt.config(), &self.config.finetune).parameters;
+        let trained = all.iter().filter(|info| self.config.finetune.trains(&info.name, info.role));
         on_event(&Event::Started {
-            parameters: self.engine.program().parameter_count(),
-            trained: self.engine.program().trained_count(),
+            parameters: all.iter().map(ParamInfo::len).sum(),
+            trained: trained.map(ParamInfo::len).sum(),
             device: self.engine.describe(),
             plan_bytes: self.engine.program().plan.total_bytes(),
             run_dir: self.run.as_ref().map(|run| run.path().to_owned()),

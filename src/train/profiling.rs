@@ -1,6 +1,7 @@
 //! The time of a run: a profile of some updates, and training's share of the device's best speed.
 
 use super::Trainer;
+use crate::dist::Times;
 use crate::error::Result;
 use crate::profile::{self, Profile, Report};
 
@@ -14,7 +15,35 @@ pub(super) struct Profiling {
     pub profile: Option<Profile>,
 }
 
+/// How a rank spent the time of an update, on average: milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RankTimes {
+    /// It computed, and copied between its device and the host.
+    pub computed_ms: f64,
+    /// It waited for other ranks.
+    pub waited_ms: f64,
+    /// It sent and received, while it computed.
+    pub hidden_ms: f64,
+}
+
 impl Trainer {
+    /// Returns how each rank spent its time in this process. All ranks call it together.
+    ///
+    /// # Errors
+    ///
+    /// If a rank is gone.
+    pub fn times_of_ranks(&mut self) -> Result<Vec<RankTimes>> {
+        let updates = (self.busy.1 as f64 / self.tokens_an_update() as f64).max(1.0);
+        let Times { busy, waited } = self.times;
+        let seconds = [self.busy.0 - waited, waited, (busy - waited).max(0.0)];
+        let own = seconds.map(|seconds| (1e3 * seconds / updates).to_bits()).to_vec();
+        let of = |words: &Vec<u64>| {
+            let [computed_ms, waited_ms, hidden_ms] = [0, 1, 2].map(|i| f64::from_bits(words[i]));
+            RankTimes { computed_ms, waited_ms, hidden_ms }
+        };
+        Ok(self.gather(own)?.iter().map(of).collect())
+    }
+
     /// Counts an update that was profiled; the last one ends the profile.
     pub(super) fn profiled(&mut self) {
         let Profiling { left, done, profile } = &mut self.profiling;

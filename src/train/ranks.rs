@@ -1,6 +1,7 @@
 //! How several ranks become one run: rank 0 opens the run, and the others get from it all that they need.
 
 use std::ops::Range;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,8 +44,9 @@ struct Opening {
     on_cpu: bool,
     /// The adapter of rank 0, and the variants of kernels that the run takes on it.
     choices: Option<(String, Choices)>,
-    /// Token ids, and those of training and of validation.
+    /// Token ids, the file in which rank 0 has them, and those of training and of validation.
     tokens: usize,
+    file: String,
     splits: [Range<usize>; 2],
 }
 
@@ -69,12 +71,14 @@ impl Trainer {
             on_cpu: matches!(self.gpt.device(), Device::Cpu),
             choices: self.choices(),
             tokens: self.tokens.len(),
+            file: self.tokens.name().to_owned(),
             splits: [self.train.clone(), self.val.clone()],
         };
         let mut bytes = serde_json::to_vec(&opening).expect("settings are JSON");
         world.broadcast(&mut bytes)?;
         check_all(&mut *world, Ok(()))?;
-        for start in (0..self.tokens.len()).step_by(IDS) {
+        let wanted = is_wanted(&mut *world, false)?;
+        for start in (0..self.tokens.len()).step_by(IDS).filter(|_| wanted) {
             let mut ids = vec![0; IDS.min(self.tokens.len() - start)];
             self.tokens.copy_to(start..start + ids.len(), &mut ids);
             world.broadcast(&mut bytemuck::cast_slice(&ids).to_vec())?;
@@ -90,7 +94,8 @@ impl Trainer {
         if grid.size > 1 && self.config.local.is_none() {
             let (n, replicas) = (self.config.grad_accum, grid.replicas());
             let shares = (0..replicas).map(|replica| tree::share(n, replica, replicas));
-            let layout = Layout::new(&self.engine, &shares.collect::<Vec<_>>(), self.config.sum);
+            let layout =
+                Layout::new(self.engine.program(), &shares.collect::<Vec<_>>(), self.config.sum);
             self.layout = Some(agree_on_layout(layout, grid, &mut *world)?);
         }
         self.share_tensors(&mut *world)?;
@@ -129,7 +134,14 @@ pub fn join(
     let opened =
         opened.and_then(|opening| Ok((settle(device(opening.on_cpu)?, &opening), opening)));
     let (device, opening) = check_all(&mut *world, opened)?;
-    let ids = receive_tokens(&mut *world, &opening)?;
+    let seen = tokens_of_file(&opening);
+    let ids = match is_wanted(&mut *world, seen.is_none())? {
+        false => Ok(seen.expect("nobody wants them")),
+        true => {
+            let received = receive_tokens(&mut *world, &opening)?;
+            seen.map_or(received, Ok)
+        }
+    };
     let made = ids.and_then(|tokens| {
         let gpt = Gpt::new(opening.model, device, opening.train.seed)?;
         let mut trainer = Trainer::with(gpt, tokens, opening.train, &mut Programs::default())?;
@@ -223,6 +235,19 @@ fn agree_on_layout(mut layout: Layout, grid: Grid, world: &mut dyn World) -> Res
     let order: Vec<usize> = first[first.len() / 2..].iter().map(|word| *word as usize).collect();
     layout.take_order(&order);
     Ok(layout)
+}
+
+/// The token ids of rank 0's file, if this rank sees it, with the same contents.
+fn tokens_of_file(opening: &Opening) -> Option<Tokens> {
+    let tokens = Tokens::open(Path::new(&opening.file)).ok()?;
+    let is_same =
+        tokens.len() == opening.tokens && tokens.fingerprint() == opening.state.data_fingerprint;
+    is_same.then_some(tokens)
+}
+
+/// Whether a rank needs the token ids from rank 0; `needs`: this one does.
+fn is_wanted(world: &mut dyn World, needs: bool) -> Result<bool> {
+    Ok(world.gather(&[u64::from(needs)])?.iter().any(|words| words[0] == 1))
 }
 
 /// Receives the token ids into a file of this machine that is gone with the process.

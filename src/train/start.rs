@@ -8,7 +8,7 @@ use super::{Event, Summary, Trainer, summary};
 use crate::backend::Device;
 use crate::checkpoint::{self, RunDir, Weights};
 use crate::config::{GptConfig, Precision};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, field};
 use crate::fit::Programs;
 use crate::gpt::Gpt;
 use crate::model::{self, Program, Uses};
@@ -192,6 +192,14 @@ fn open(
     }
     for notice in gpt.notices() {
         on_event(&Event::Note(notice.clone()));
+    }
+    let in_flight = train.grad_accum / train.grid().replicas();
+    if in_flight < train.pipeline {
+        on_event(&Event::Note(format!(
+            "each pipeline has {in_flight} micro-batches per update for {} stages, so that some have no work: give {} more",
+            train.pipeline,
+            field("grad_accum")
+        )));
     }
     let mut trainer = Trainer::with(gpt, tokens, train.clone(), programs)?;
     if let Some(run) = &run {

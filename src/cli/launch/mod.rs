@@ -74,12 +74,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
 
 /// The name of this machine.
 #[cfg(unix)]
-fn host() -> String {
+pub(super) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// The name of this machine.
 #[cfg(not(unix))]
-fn host() -> String {
+pub(super) fn host() -> String {
     std::env::var("COMPUTERNAME").unwrap_or_default()
 }

@@ -61,6 +61,9 @@ pub struct Args {
     /// Continue a run, with all its settings
     #[arg(long, value_name = "DIR")]
     resume: Option<PathBuf>,
+    /// Slow the exchange between ranks down to a link of this rate, such as 100Mbit, to see what it costs
+    #[arg(long, value_name = "RATE", value_parser = crate::cli::number::parse_link, hide = true)]
+    throttle: Option<f64>,
     /// Start from a model and keep its sizes: a folder, a run, a .safetensors file, or a name on Hugging Face's hub
     #[arg(long, value_name = "MODEL")]
     #[arg(conflicts_with_all = ["size", "layers", "heads", "embd", "vocab", "context"])]
@@ -231,7 +234,7 @@ fn check_given(args: &Args, train: &TrainConfig) -> Result<()> {
 }
 
 /// The options that may come with `--resume`.
-const FREE: [&str; 6] = ["resume", "threads", "json", "profile", "trace", "pipeline"];
+const FREE: [&str; 7] = ["resume", "threads", "json", "profile", "trace", "pipeline", "throttle"];
 
 /// Checks that `--resume` comes only with options that a run does not store.
 ///

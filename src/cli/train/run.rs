@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use wgpt::backend::Device;
 use wgpt::checkpoint;
-use wgpt::dist::World;
+use wgpt::dist::{LinkSpeed, Throttled, World};
 use wgpt::train::{self, Resumed, RunSettings};
 use wgpt::{Event, GenerateOptions, Gpt, Result, Summary, Tokenizer, Trainer};
 
@@ -35,6 +35,12 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     let told = Arc::new(AtomicBool::new(false));
     interrupt::stop_by_signal(&told)?;
     let world = watched(world, status.as_ref());
+    let world: Box<dyn World> = match args.throttle.filter(|_| several) {
+        None => world,
+        Some(bytes_per_s) => {
+            Box::new(Throttled::new(world, LinkSpeed { bytes_per_s, latency_s: 0.0 }))
+        }
+    };
     let result = match world.rank() {
         0 => run_first(args, threads, world, &told, status.as_deref()),
         _ => run_other(args, world, &told, status.as_deref()),
@@ -67,6 +73,9 @@ fn run_other(
     let Some(mut trainer) = train::join(world, device)? else { return Ok(Outcome::Good) };
     heed(&trainer, told)?;
     let summary = trainer.run(&mut |event| note(status, event))?;
+    if args.profile.profile {
+        trainer.times_of_ranks()?;
+    }
     if summary.finished && !args.json && trainer.is_in_stages() {
         trainer.help_to_generate()?;
     }
@@ -123,10 +132,16 @@ fn run_first(
     set_running(Running::Nothing);
     progress.end();
     let summary = result?;
-    if let Some((profile, report)) = trainer.end_profile()? {
-        args.profile.write_trace(&profile)?;
-        let say = if args.json { output::log } else { output::line };
-        say(&profile::table(&report));
+    let say = if args.json { output::log } else { output::line };
+    if args.profile.profile {
+        let times = trainer.times_of_ranks()?;
+        if let Some((profile, report)) = trainer.end_profile()? {
+            args.profile.write_trace(&profile)?;
+            say(&profile::table(&report));
+        }
+        if times.len() > 1 {
+            say(&profile::table_of_ranks(&times));
+        }
     }
     if !summary.finished {
         stopped(&summary, args.json);

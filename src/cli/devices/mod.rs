@@ -1,16 +1,23 @@
 //! `wgpt devices`: lists the devices, and the one that auto selects.
 
+mod links;
+
 use serde_json::json;
 use wgpt::Result;
 use wgpt::backend::gpu::{self, AdapterReport, DeviceChoice};
 
-use super::outcome::Outcome;
-use super::{number, output};
+use crate::cli::outcome::Outcome;
+use crate::cli::{number, output};
 
 /// List GPU adapters with drivers, limits and features, and which device auto takes
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  wgpt devices\n  wgpt devices --json")]
+#[command(
+    after_help = "Examples:\n  wgpt devices\n  wgpt devices --json\n  mpirun -n 4 wgpt devices --ranks    the device of each rank, and the links between them"
+)]
 pub struct Args {
+    /// Show the device of each rank that mpirun or srun has started, and measure the link from the first one to it
+    #[arg(long)]
+    ranks: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -22,6 +29,9 @@ pub struct Args {
 ///
 /// If no device is usable.
 pub fn run(args: &Args) -> Result<Outcome> {
+    if args.ranks {
+        return links::run(args.json);
+    }
     let adapters = gpu::adapters();
     let picked = gpu::pick(DeviceChoice::Auto, &adapters)?;
     let auto = picked.index.map_or(DeviceChoice::Cpu, DeviceChoice::GpuIndex).to_string();

@@ -1,20 +1,23 @@
 //! `wgpt plan`: shows the exact needs of a run, before anything is allocated.
 
+mod forecast;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 use wgpt::backend::{Device, cpu};
 use wgpt::config::Optimizer;
-use wgpt::dist::Outer;
-use wgpt::model::{Program, Uses, check_finetune};
+use wgpt::dist::{LinkSpeed, Outer};
+use wgpt::model::{Program, Uses, check_finetune, schema};
+use wgpt::params::ParamInfo;
 use wgpt::plan::{Limits, Plan, Role};
 use wgpt::{GptConfig, Result, TrainConfig};
 
-use super::options::{
+use crate::cli::options::{
     BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, NamedLimits, PrecisionArgs, RecomputeArgs,
     SumArgs, check_shape, device_name, with_default,
 };
-use super::outcome::Outcome;
-use super::{number, output};
+use crate::cli::outcome::Outcome;
+use crate::cli::{number, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,9 +25,14 @@ Examples:
   wgpt plan --size gpt2 --freeze 'h.[0-7].*'             what freezing the lower blocks saves
   wgpt plan --size gpt2 --ranks 4 --grad-accum 16        what one of four ranks takes
   wgpt plan --size gpt2 --ranks 4 --sync-every 50        the same with an outer step now and then
+  wgpt plan --size gpt2-xl --ranks 4 --pipeline 4        what each of four stages takes
+  wgpt plan --size gpt2 --ranks 4 --link 10Gbit          how long an update takes, from a measurement
   wgpt plan --size gpt2 --limits webgpu                  on a device with WebGPU's default limits
   wgpt plan --layers 1 --embd 16 --heads 2 --dispatches  every kernel, in order, with its buffers
   wgpt plan --size gpt2-xl --generation --json";
+
+/// Seconds until the first byte arrives over a link between machines: that of ethernet.
+const LATENCY_S: f64 = 1e-4;
 
 /// Show what training needs: parameters, exact bytes by role, and whether the device allows it
 #[derive(clap::Args)]
@@ -44,6 +52,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
     ranks: u32,
+    /// Measure an update on this device, and forecast what it takes on --ranks over a link of this rate, such as 10Gbit
+    #[arg(long, value_name = "RATE", value_parser = number::parse_link, conflicts_with_all = ["limits", "pipeline", "sync_every"])]
+    link: Option<f64>,
     /// Plan for training with dropout
     #[arg(long)]
     dropout: bool,
@@ -52,7 +63,7 @@ pub struct Args {
     #[command(flatten)]
     recompute: RecomputeArgs,
     /// Plan for generation only, without training
-    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute", "grad_accum", "sum", "sync_every", "ranks", "freeze", "train_only", "lora_rank"])]
+    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute", "grad_accum", "sum", "sync_every", "ranks", "link", "zero", "pipeline", "freeze", "train_only", "lora_rank"])]
     generation: bool,
     /// List every dispatch of every phase
     #[arg(long)]
@@ -96,7 +107,23 @@ struct Report {
     fits: bool,
     /// The limit that the plan exceeds.
     exceeds: Option<String>,
+    /// The stages of a pipeline, this plan's among them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stages: Vec<StagePlan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forecast: Option<forecast::Report>,
     dispatches: Option<Vec<String>>,
+}
+
+/// What one stage of a pipeline takes.
+#[derive(Serialize)]
+struct StagePlan {
+    layers: [usize; 2],
+    parameters: usize,
+    /// Micro-batches between their forward and their backward pass.
+    in_flight: usize,
+    total_bytes: u64,
+    fits: bool,
 }
 
 /// The largest binding and buffer of a device, in bytes.
@@ -113,8 +140,9 @@ struct DeviceLimits {
 /// If the sizes do not form a model, or there is no such device.
 pub fn run(args: &Args) -> Result<Outcome> {
     let config = args.model.config()?;
-    let (training, finetune) = (args.training(&config)?, args.finetune.config());
+    let (train, finetune) = (args.training(&config)?, args.finetune.config());
     check_finetune(&config, &finetune)?;
+    let training = Uses::training(&train, &config);
     let (limits, precision, device) = match args.limits {
         Some(NamedLimits::Webgpu) => (Limits::WEBGPU, args.precision.anywhere(), None),
         None => {
@@ -134,11 +162,28 @@ pub fn run(args: &Args) -> Result<Outcome> {
             args.recompute.fit(training, args.batch_size, |uses| fits(&record(uses).plan))
         }
     };
-    let device = device.as_ref().map_or("WebGPU's default limits".to_owned(), device_name);
     let program = record(uses);
-    let outer_bytes = || Outer::bytes(program.trained_count(), args.ranks as usize);
-    let outer_bytes = args.sum.is_local().then(outer_bytes);
-    let report = Report { outer_bytes, ..Report::new(&program, device, limits, args.dispatches) };
+    let stage = |rank| {
+        let staged = Uses::training(&TrainConfig { rank, ..train.clone() }, &config);
+        let program = record(Uses { stage: staged.stage, in_flight: staged.in_flight, ..uses });
+        StagePlan::of(&program, fits(&program.plan))
+    };
+    let stages = match train.pipeline {
+        1 => vec![],
+        _ => (0..train.ranks).step_by(train.grid().replicas()).map(stage).collect(),
+    };
+    let forecast = match (args.link, &device) {
+        (Some(bytes_per_s), Some(device)) => {
+            let link = LinkSpeed { bytes_per_s, latency_s: LATENCY_S };
+            Some(forecast::of(&program, (&train, &config), device, link)?)
+        }
+        _ => None,
+    };
+    let outer_bytes = || Outer::bytes(program.trained_count(), train.ranks);
+    let outer_bytes = train.local.is_some().then(outer_bytes);
+    let device = device.as_ref().map_or("WebGPU's default limits".to_owned(), device_name);
+    let report = Report::new(&program, device, limits, args.dispatches);
+    let report = Report { stages, forecast, outer_bytes, ..report };
     if args.json {
         output::json(&report);
         return Ok(Outcome::Good);
@@ -151,8 +196,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
 }
 
 impl Args {
-    /// Returns the uses that `wgpt train` records: they include generation, in training's memory.
-    fn training(&self, config: &GptConfig) -> Result<Uses> {
+    /// Returns the settings that `wgpt train` would have.
+    fn training(&self, config: &GptConfig) -> Result<TrainConfig> {
         let train = TrainConfig::for_model(config);
         let batch = self.batch_size.map_or(train.batch_size, |size| size.or(train.batch_size));
         let seq = self.seq_len.or(train.seq_len).unwrap_or(config.n_positions);
@@ -169,13 +214,18 @@ impl Args {
             ..self.sum.of(ranks, train)
         };
         train.validate(config)?;
-        Ok(Uses::training(&train, config))
+        Ok(train)
     }
 }
 
 impl Report {
     fn new(program: &Program, device: String, limits: Limits, dispatches: bool) -> Report {
         let (plan, uses) = (&program.plan, &program.uses);
+        let all = schema(&program.config, &program.finetune).parameters;
+        let is_trained = |info: &&ParamInfo| {
+            uses.training.is_some() && program.finetune.trains(&info.name, info.role)
+        };
+        let trained = all.iter().filter(is_trained);
         let total_bytes = plan.total_bytes();
         let exceeds = plan.exceeds(limits);
         let available_bytes = (limits == Limits::NONE).then(cpu::available_bytes).flatten();
@@ -187,8 +237,8 @@ impl Report {
             seq_len: uses.seq,
             precision: uses.precision.name(),
             recompute: uses.recompute.name(),
-            parameters: program.parameter_count(),
-            trained: program.trained_count(),
+            parameters: all.iter().map(ParamInfo::len).sum(),
+            trained: trained.map(ParamInfo::len).sum(),
             bytes: bytes.collect(),
             total_bytes,
             outer_bytes: None,
@@ -199,9 +249,40 @@ impl Report {
             available_bytes,
             fits: exceeds.is_none() && available_bytes.is_none_or(|free| total_bytes <= free),
             exceeds,
+            stages: vec![],
+            forecast: None,
             dispatches: dispatches.then(|| plan.to_string().lines().map(str::to_owned).collect()),
         }
     }
+}
+
+impl StagePlan {
+    fn of(program: &Program, fits: bool) -> StagePlan {
+        let layers = program.uses.stage.layers(program.config.n_layer);
+        StagePlan {
+            layers: [layers.start, layers.end - 1],
+            parameters: program.parameter_count(),
+            in_flight: program.uses.in_flight,
+            total_bytes: program.plan.total_bytes(),
+            fits,
+        }
+    }
+}
+
+/// Returns the table of the stages.
+fn stages(report: &Report) -> String {
+    let row = |(i, stage): (usize, &StagePlan)| {
+        [
+            format!("stage {i}"),
+            format!("{} to {}", stage.layers[0], stage.layers[1]),
+            number::thousands(stage.parameters as u64),
+            stage.in_flight.to_string(),
+            number::bytes(stage.total_bytes),
+            if stage.fits { "fits".to_owned() } else { "does not fit".to_owned() },
+        ]
+    };
+    let rows = report.stages.iter().enumerate().map(row).collect();
+    output::table(["pipeline", "layers", "parameters", "in flight", "memory", ""], &[0, 5], rows)
 }
 
 /// Prints the report as text.
@@ -230,6 +311,12 @@ fn show(report: &Report) {
     if let Some(bytes) = report.outer_bytes {
         let bytes = number::bytes(bytes);
         output::line(&format!("and {bytes} of the host's memory for the outer step"));
+    }
+    if !report.stages.is_empty() {
+        output::line(&stages(report));
+    }
+    if let Some(report) = &report.forecast {
+        forecast::show(report);
     }
     let available = report.available_bytes.map(number::bytes);
     let verdict = match (&report.exceeds, available) {
