@@ -226,7 +226,7 @@ impl TrainConfig {
         let (lora, sync_every) = (self.finetune.lora.is_some(), field("local.sync_every"));
         let (cannot, with) = match (stages > 1, self.local.is_some()) {
             (true, _) if self.zero => (field("zero"), name),
-            (true, _) if lora => (field("lora_rank"), name),
+            (true, _) if lora => (field("lora.rank"), name),
             (true, true) => (sync_every, name),
             (false, true) if self.zero => (field("zero"), sync_every),
             _ => return Ok(()),

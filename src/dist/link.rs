@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::World;
+use super::world::World;
 use crate::clock::Stopwatch;
 use crate::pipeline::Grid;
 use crate::wait::{self, Worker};

@@ -9,7 +9,7 @@ use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Root, Source};
 use mpi::{Count, Threading};
 
-use super::World;
+use super::world::World;
 use crate::error::{Error, Result};
 use crate::wait;
 

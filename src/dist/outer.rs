@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::flat::Flat;
-use super::{Group, Link};
+use super::group::Group;
+use super::link::Link;
 use crate::config::Local;
 use crate::engine::{Engine, Tensor};
 use crate::error::Result;

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::{Group, Link, Pending, World};
+use super::group::Group;
+use super::link::{Link, Pending};
+use super::world::World;
 use crate::engine::{Engine, Tensor};
 use crate::error::{Error, Result};
 use crate::kernel::Step;

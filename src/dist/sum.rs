@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Group, Link, Pending, World};
+use super::group::Group;
+use super::link::{Link, Pending};
+use super::world::World;
 use crate::config::Sum;
 use crate::engine::Engine;
 use crate::error::Result;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::World;
 use super::forecast::LinkSpeed;
+use super::world::World;
 use crate::clock::Stopwatch;
 use crate::error::Result;
 use crate::wait;

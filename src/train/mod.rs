@@ -284,13 +284,13 @@ impl Trainer {
         }
         self.agree_to_stop()?;
         for iter in first_step..self.config.max_iters {
-            if self.stops {
+            if self.stops_now() {
                 break;
             }
             self.step(iter, on_event)?;
         }
         self.report_made(0, on_event)?;
-        if self.stops {
+        if self.stops_now() {
             self.save(on_event)?;
         }
         let path = self.run.as_ref().map(|run| run.path().to_owned());
@@ -299,6 +299,12 @@ impl Trainer {
 
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed) || self.state.step as usize >= self.stop_after
+    }
+
+    /// Whether the run stops now: one rank hears it at once, several ranks agree after each update.
+    fn stops_now(&self) -> bool {
+        let is_alone = self.link.grid().size == 1 && self.apart.is_none();
+        self.stops || (is_alone && self.stopped())
     }
 
     /// Gives every rank the words of all ranks.
