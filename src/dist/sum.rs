@@ -1,6 +1,6 @@
 //! The sum of the gradients of all ranks, bucket by bucket, while the backward pass goes on.
 //!
-//! A rank has added its own micro-batches up to the nodes of the [tree](crate::tree) that lie within its share. Each bucket is
+//! A rank has added its own micro-batches up to the nodes of the [`tree`] that lie within its share. Each bucket is
 //! cut into shares, one per rank: its owner gets the nodes of all ranks for it, adds them in the tree's order, and sends the
 //! sum to all. So the bits of the sum follow from the number of micro-batches alone.
 

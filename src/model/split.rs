@@ -1,7 +1,7 @@
 //! Updates of which each rank makes a part, because it has a part of the optimiser's state or of the model.
 //!
 //! In stage 1 of ZeRO (Rajbhandari et al. 2019, <https://arxiv.org/abs/1910.02054>) every rank has all parameters and gradients, but
-//! moments only for its shares of the [buckets](super::buckets): it computes the norm's partials of these, and updates their
+//! moments only for its shares of the [buckets](super::buckets()): it computes the norm's partials of these, and updates their
 //! parameters, which all ranks then take over. Shares are whole blocks of the norm, so that the partials, and with them the
 //! parameters, have the same bits whether the state is split or not.
 //!

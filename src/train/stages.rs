@@ -218,7 +218,7 @@ impl Pipeline<'_> {
     }
 }
 
-/// What is sent, as [`World::exchange`](crate::dist::World::exchange) takes it.
+/// What is sent, as [`World::exchange`] takes it.
 fn borrowed(sent: &[(usize, Vec<f32>)]) -> Vec<(usize, &[f32])> {
     sent.iter().map(|(to, numbers)| (*to, &numbers[..])).collect()
 }
