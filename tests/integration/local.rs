@@ -3,8 +3,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use assert_cmd::Command;
@@ -29,11 +30,12 @@ use crate::training::{Place, assert_same, devices, tiny, train};
 /// Changes settings.
 type Change<'a, T> = &'a dyn Fn(&mut T);
 
-/// Runs `go` with the trainer of every rank, where `open` opens that of the first; `world` makes the ranks' worlds of the
+/// Runs `go` with the trainer of every rank, where `open` opens that of the first, and the others take turns with
+/// `devices`; `world` makes the ranks' worlds of the
 /// threads' own. Returns what came out, in the order of the ranks.
 fn on_ranks(
     size: usize,
-    device: &Device,
+    devices: &[Device],
     world: &(impl Fn(Thread) -> Box<dyn World> + Sync),
     open: impl FnOnce() -> Result<Trainer>,
     go: &(impl Fn(usize, Trainer) -> Result<Summary> + Sync),
@@ -44,7 +46,8 @@ fn on_ranks(
         let rank = |rank: Thread| {
             scope.spawn(move || {
                 let number = rank.rank();
-                let joined = join(world(rank), |_| Ok(device.clone()))?;
+                let device = devices[number % devices.len()].clone();
+                let joined = join(world(rank), |_| Ok(device))?;
                 go(number, joined.expect("the run is not finished"))
             })
         };
@@ -80,7 +83,7 @@ fn train_in_parts(settings: &RunSettings, device: &Device, stops: &[usize]) -> V
             false => start_with(settings, device.clone(), &mut Programs::default(), &mut |_| {}),
             true => resume(dir, size, device),
         };
-        on_ranks(size, device, &plain, open, &go).swap_remove(0).unwrap().steps
+        on_ranks(size, from_ref(device), &plain, open, &go).swap_remove(0).unwrap().steps
     };
     stops.map(part).collect()
 }
@@ -225,7 +228,7 @@ fn the_outer_step_is_the_papers() {
             Ok(summary)
         };
         let open = || in_memory(&config);
-        for summary in on_ranks(local.ranks, &Device::Cpu, &plain, open, &check) {
+        for summary in on_ranks(local.ranks, &[Device::Cpu], &plain, open, &check) {
             assert!(summary.unwrap().finished);
         }
     }
@@ -300,6 +303,33 @@ fn also_on_a_gpu_in_half_precision_and_with_adapters() {
     }
 }
 
+/// Each rank rounds as its device does, but what they go on with after a sync has the same bits.
+#[test]
+fn ranks_on_different_devices_have_one_model() {
+    let Some(gpu) = full_gpu() else { return };
+    let config = TrainConfig {
+        max_iters: 4,
+        batch_size: 2,
+        grad_accum: 2,
+        ranks: 2,
+        local: Some(Local::every(2, 2)),
+        eval_every: 0,
+        save_every: 0,
+        ..TrainConfig::default()
+    };
+    let models = Mutex::new(vec![]);
+    let go = |_: usize, mut trainer: Trainer| {
+        let summary = trainer.run(&mut |_| {})?;
+        models.lock().unwrap().push(parameters(trainer.engine()));
+        Ok(summary)
+    };
+    let devices = [Device::Cpu, Device::Gpu(Arc::clone(gpu))];
+    let all = on_ranks(2, &devices, &plain, || in_memory(&config), &go);
+    assert!(all.into_iter().all(|summary| summary.unwrap().finished));
+    let models = models.into_inner().unwrap();
+    assert!(models[0] == models[1] && models.len() == 2);
+}
+
 /// The counters of a rank's device count its own updates, and go on with it.
 #[test]
 fn each_rank_keeps_its_own_counters() {
@@ -315,7 +345,7 @@ fn each_rank_keeps_its_own_counters() {
         trainer.run(&mut |_| {})
     };
     let open = || start_with(&settings, Device::Cpu, &mut Programs::default(), &mut |_| {});
-    on_ranks(2, &Device::Cpu, &plain, open, &go).swap_remove(0).unwrap();
+    on_ranks(2, &[Device::Cpu], &plain, open, &go).swap_remove(0).unwrap();
     train_in_parts(&settings, &Device::Cpu, &[]);
     let numbers = place.run().join("checkpoints/step-12/train_state.json");
     let json: serde_json::Value = serde_json::from_slice(&fs::read(numbers).unwrap()).unwrap();
@@ -334,7 +364,7 @@ fn the_first_rank_can_go_on_alone() {
         trainer.run(&mut |_| {})
     };
     let open = || start_with(&settings, Device::Cpu, &mut Programs::default(), &mut |_| {});
-    on_ranks(3, &Device::Cpu, &plain, open, &go).swap_remove(0).unwrap();
+    on_ranks(3, &[Device::Cpu], &plain, open, &go).swap_remove(0).unwrap();
     let written = place.run().join("run.json");
     let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&written).unwrap()).unwrap();
     json["train"].as_object_mut().unwrap().remove("local").expect("it is kept");
@@ -416,7 +446,7 @@ fn bytes(ranks: usize, updates: usize, sync_every: Option<usize>) -> usize {
             }
         })
     };
-    let all = on_ranks(ranks, &Device::Cpu, &world, || in_memory(&config), &go);
+    let all = on_ranks(ranks, &[Device::Cpu], &world, || in_memory(&config), &go);
     assert!(all.into_iter().all(|summary| summary.unwrap().finished));
     bytes.load(Ordering::Relaxed)
 }
@@ -459,7 +489,7 @@ fn a_rank_without_finite_losses_ends_all_at_a_sync() {
         assert_eq!(last, 14, "rank {rank}");
         result
     };
-    for result in on_ranks(3, &Device::Cpu, &plain, || in_memory(&config), &go) {
+    for result in on_ranks(3, &[Device::Cpu], &plain, || in_memory(&config), &go) {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), Kind::Training);
         assert!(error.to_string().contains("on rank 2 in 14 updates in a row"), "{error}");
