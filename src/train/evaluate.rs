@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use super::stages::Neighbours;
 use super::{Event, Trainer};
-use crate::data::{self, Place};
-use crate::engine;
+use crate::data::{self, Place, Windows};
+use crate::engine::{self, LossesTicket};
 use crate::error::Result;
 
 /// A mask of the seed that separates the batches of evaluations from those of training.
@@ -24,37 +24,43 @@ impl Trainer {
         let total =
             if whole { windows.len().div_ceil(self.shape.0) } else { self.config.eval_iters };
         on_event(&Event::Evaluating { done: 0, total });
+        let words = self.own_losses(whole.then_some(windows), total, on_event)?;
+        let all = self.gather(words)?;
+        if all.iter().any(|words| words[0] == 1) {
+            self.stops = true;
+            return Ok(None);
+        }
+        let val_loss = self.mean_loss(&all, total);
+        let best = val_loss.is_finite() && self.state.best_val_loss.is_none_or(|b| val_loss < b);
+        self.state.val_loss = val_loss.is_finite().then_some(val_loss);
+        if best {
+            self.state.best_val_loss = Some(val_loss);
+            self.state.best_step = Some(self.state.step);
+            self.save_best()?;
+        }
+        on_event(&Event::Evaluated { step: self.state.step as usize, val_loss, best, whole });
+        Ok(Some(val_loss))
+    }
+
+    /// Returns whether this rank was told to stop, then the sum of the losses and the targets of each of its batches: of
+    /// `windows`, or else of random ones.
+    fn own_losses(
+        &mut self,
+        windows: Option<Windows>,
+        total: usize,
+        on_event: &mut dyn FnMut(&Event),
+    ) -> Result<Vec<u64>> {
         let grid = self.link.grid();
         let (replica, replicas) = (grid.replica(), grid.replicas());
         // The stages of a pipeline must agree on each batch.
         let may_stop = grid.stages == 1;
-        let mut unread = VecDeque::new();
-        // Whether this rank was told to stop, then the sum of the losses and the targets of each of its batches.
-        let mut words = vec![0];
+        let (mut unread, mut words) = (VecDeque::new(), vec![0]);
         for i in (replica..total).step_by(replicas) {
             if may_stop && self.stopped() {
                 words[0] = 1;
                 break;
             }
-            let (x, y) = &mut self.batch;
-            let count = if whole {
-                windows.fill(&self.tokens, i * self.shape.0, x, y)
-            } else {
-                let place = Place { seed: self.config.seed ^ EVALUATION, step: 0, micro: i as u64 };
-                data::batch(&self.tokens, self.val.clone(), place, self.shape, x, y)?;
-                y.len()
-            };
-            if grid.stages > 1 {
-                let mut neighbours = Neighbours::new(&self.link, &self.engine);
-                neighbours.forward_batch(&mut self.engine, x)?;
-                neighbours.finish()?;
-                if !grid.stage().is_last() {
-                    continue;
-                }
-                unread.push_back((count, self.engine.request_losses(y)));
-            } else {
-                unread.push_back((count, self.engine.request_row_losses(x, y)));
-            }
+            unread.extend(self.request_losses(windows.as_ref(), i)?);
             let late = if i + replicas < total { self.engine.reads_ahead() } else { 0 };
             while unread.len() > late
                 && let Some((count, ticket)) = unread.pop_front()
@@ -65,28 +71,44 @@ impl Trainer {
                 on_event(&Event::Evaluating { done, total });
             }
         }
-        let all = self.gather(words)?;
-        if all.iter().any(|words| words[0] == 1) {
-            self.stops = true;
-            return Ok(None);
+        Ok(words)
+    }
+
+    /// Requests the losses of a batch, and returns the number of its targets, too; `None` on a stage that has no losses.
+    fn request_losses(
+        &mut self,
+        windows: Option<&Windows>,
+        i: usize,
+    ) -> Result<Option<(usize, LossesTicket)>> {
+        let (x, y) = &mut self.batch;
+        let count = match windows {
+            Some(windows) => windows.fill(&self.tokens, i * self.shape.0, x, y),
+            None => {
+                let place = Place { seed: self.config.seed ^ EVALUATION, step: 0, micro: i as u64 };
+                data::batch(&self.tokens, self.val.clone(), place, self.shape, x, y)?;
+                y.len()
+            }
+        };
+        if self.link.grid().stages == 1 {
+            return Ok(Some((count, self.engine.request_row_losses(x, y))));
         }
-        // In the order of the batches, whoever had them; the last stage has the losses.
-        let last = &all[grid.size - replicas..];
+        let mut neighbours = Neighbours::new(&self.link, &self.engine);
+        neighbours.forward_batch(&mut self.engine, x)?;
+        neighbours.finish()?;
+        let is_last = self.link.grid().stage().is_last();
+        Ok(is_last.then(|| (count, self.engine.request_losses(y))))
+    }
+
+    /// The mean loss of all batches, of which the last stage has the losses: in the order of the batches, whoever had them.
+    fn mean_loss(&self, all: &[Vec<u64>], total: usize) -> f64 {
+        let (size, replicas) = (self.link.grid().size, self.link.grid().replicas());
+        let last = &all[size - replicas..];
         let batch = |i: usize| &last[i % replicas][1 + i / replicas * 2..][..2];
         let (mut sum, mut count) = (0.0, 0);
         for i in 0..total {
             sum += f64::from_bits(batch(i)[0]);
             count += batch(i)[1];
         }
-        let val_loss = sum / count as f64;
-        let best = val_loss.is_finite() && self.state.best_val_loss.is_none_or(|b| val_loss < b);
-        self.state.val_loss = val_loss.is_finite().then_some(val_loss);
-        if best {
-            self.state.best_val_loss = Some(val_loss);
-            self.state.best_step = Some(self.state.step);
-            self.save_best()?;
-        }
-        on_event(&Event::Evaluated { step: self.state.step as usize, val_loss, best, whole });
-        Ok(Some(val_loss))
+        sum / count as f64
     }
 }

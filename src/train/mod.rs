@@ -18,6 +18,8 @@ pub mod settings;
 mod stages;
 mod start;
 mod text;
+mod together;
+mod update;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -26,25 +28,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::backend::Ticket;
-use crate::checkpoint::{Exchange, Metrics, RunDir, TensorFile, TrainState};
+use crate::checkpoint::{Metrics, RunDir, TensorFile, TrainState};
 use crate::clock::Stopwatch;
 use crate::config::TrainConfig;
-use crate::data::{self, Place, Tokens};
-use crate::dist::{self, Alone, Layout, Link, Sums, Times};
-use crate::engine::{self, Engine, Finals, MicroBatch, Update};
-use crate::error::{Error, Result, field};
+use crate::data::{self, Tokens};
+use crate::dist::{Alone, Layout, Link, Times};
+use crate::engine::{Engine, MicroBatch};
+use crate::error::Result;
 use crate::fit::Programs;
 use crate::gpt::Gpt;
-use crate::kernel::Step;
 use crate::kernel::state;
 use crate::model::{self, Uses};
-use crate::ops::{dropout, random};
 use crate::params::ParamInfo;
-use crate::tree;
 
 use apart::Apart;
 use profiling::Profiling;
-use stages::Pipeline;
 
 pub use choice::TokenizerChoice;
 pub use profiling::RankTimes;
@@ -301,42 +299,6 @@ impl Trainer {
         self.stop.load(Ordering::Relaxed) || self.state.step as usize >= self.stop_after
     }
 
-    /// Whether the run stops now: one rank hears it at once, several ranks agree after each update.
-    fn stops_now(&self) -> bool {
-        let is_alone = self.link.grid().size == 1 && self.apart.is_none();
-        self.stops || (is_alone && self.stopped())
-    }
-
-    /// Gives every rank the words of all ranks.
-    fn gather(&mut self, own: Vec<u64>) -> Result<Vec<Vec<u64>>> {
-        self.link.call(move |world| world.gather(&own))
-    }
-
-    /// Finds out whether a rank was told to stop: all of them then stop, after the same update. Finds out as well on which
-    /// rank the update's gradient was not finite.
-    fn agree_to_stop(&mut self) -> Result<()> {
-        let broken = self.broken.map_or(0, |rank| rank as u64 + 1);
-        let all = self.gather(vec![u64::from(self.stopped()), broken])?;
-        // Those who have seen it tell all.
-        let broken = all.iter().filter_map(|words| words[1].checked_sub(1)).min();
-        self.broken = broken.map(|rank| rank as usize);
-        self.stops = all.iter().any(|words| words[0] == 1);
-        Ok(())
-    }
-
-    /// Returns how the ranks spent the time of their exchange, if there are several.
-    fn exchange(&self) -> Option<Exchange> {
-        let Times { busy, waited } = self.times;
-        let updates = self.busy.1 as f64 / self.tokens_an_update() as f64;
-        let ms = |seconds: f64| 1e3 * seconds / updates.max(1.0);
-        (self.link.grid().size > 1).then(|| Exchange {
-            ranks: self.link.grid().size,
-            hidden_ms: ms((busy - waited).max(0.0)),
-            waited_ms: ms(waited),
-            waited: waited / self.busy.0.max(1e-9),
-        })
-    }
-
     /// One update, and what is due after it.
     ///
     /// The report of an update is requested, and taken when it is ready: meanwhile the device makes the next updates.
@@ -396,12 +358,6 @@ impl Trainer {
             evaluates: due(self.config.eval_every),
             saves: due(self.config.save_every),
         }
-    }
-
-    /// Adds the time of the exchange since the last call to that of training alone.
-    fn count_times(&mut self) {
-        let Times { busy, waited } = self.link.take_times();
-        self.times = Times { busy: self.times.busy + busy, waited: self.times.waited + waited };
     }
 
     /// Adds to the time of training alone.
@@ -506,99 +462,6 @@ impl Trainer {
             self.save(on_event)?;
         }
         Ok(())
-    }
-
-    fn tokens_an_update(&self) -> u64 {
-        (self.shape.0 * self.shape.1 * self.config.grad_accum) as u64
-    }
-
-    /// Makes an update, unless none of its targets count; returns whether it did.
-    fn update(&mut self, iter: usize, learning_rate: f64) -> Result<bool> {
-        let config = &self.config;
-        let step = Step {
-            dropout: dropout::threshold(config.dropout),
-            learning_rate,
-            beta1: config.beta1,
-            beta2: config.beta2,
-            eps: config.eps,
-            weight_decay: config.weight_decay,
-            grad_clip: config.grad_clip,
-            ..Step::default()
-        };
-        let (seed, range, shape) = (config.seed, self.train.clone(), self.shape);
-        let mut fill = |micro: usize, batch: &mut MicroBatch| {
-            let place = Place { seed, step: iter as u64, micro: micro as u64 };
-            let MicroBatch { tokens, targets, .. } = batch;
-            batch.seed = random::key(seed, iter as u32, micro as u32);
-            data::batch(&self.tokens, range.clone(), place, shape, tokens, targets)
-        };
-        let (batch, link, engine) = (&mut self.micro_batch, &self.link, &mut self.engine);
-        let grid = link.grid();
-        let share = tree::share(config.grad_accum, grid.replica(), grid.replicas());
-        let own = engine::count_targets(share.clone(), batch, &mut fill)? as u64;
-        let all = match self.apart {
-            Some(_) => own as usize,
-            None => {
-                // The ranks of the first stage have each micro-batch once.
-                let all = link.call(move |world| world.gather(&[own]))?;
-                all[..grid.replicas()].iter().flatten().sum::<u64>() as usize
-            }
-        };
-        if all == 0 {
-            return Ok(false);
-        }
-        match &self.layout {
-            None => engine.train_micro_batches(share, all, batch, &mut fill, step, None)?,
-            Some(layout) => {
-                let (sent, mut sums) = (layout.sent(), Sums::new(link, layout));
-                let mut add = |engine: &mut Engine, numbers| sums.add(engine, numbers);
-                let mut finals: Finals<'_> = (&sent, &mut add);
-                if grid.stages > 1 {
-                    let mut pipeline = Pipeline { engine, link, batch, fill: &mut fill, step };
-                    let key = |micro: usize| random::key(seed, iter as u32, micro as u32);
-                    pipeline.train(share, all, &key, &mut finals)?;
-                } else {
-                    let finals = Some(finals);
-                    engine.train_micro_batches(share, all, batch, &mut fill, step, finals)?;
-                }
-                self.broken = sums.finish(engine)?;
-            }
-        }
-        match engine.program().split {
-            None => engine.update(&step),
-            Some(_) => dist::update_split(engine, link, &step)?,
-        }
-        Ok(true)
-    }
-
-    /// Returns an error if too many consecutive updates were skipped.
-    fn check(&self, update: &Update, step: usize) -> Result<()> {
-        let skipped = update.state[state::SKIPPED_IN_A_ROW];
-        if skipped < MAX_SKIPPED {
-            return Ok(());
-        }
-        let what = if update.loss.is_finite() { "gradient" } else { "loss" };
-        let place = self.broken.map_or(String::new(), |rank| format!(" on rank {rank}"));
-        Err(self.diverged(&format!(
-            "the {what} was not finite{place} in {skipped} updates in a row, up to step {step}; the parameters are as before them"
-        )))
-    }
-
-    /// Returns the error of a diverged run, with the possible ways out: a checkpoint may have diverged too.
-    fn diverged(&self, message: &str) -> Error {
-        let best = self.run.as_ref().map(RunDir::best).filter(|best| best.exists());
-        let more = best.map_or(String::new(), |best| {
-            format!(
-                "; or go on from the best model with other settings by {} {}",
-                field("init"),
-                best.display()
-            )
-        });
-        Error::training(message).hint(format!(
-            "lower {} or lengthen {}{more}",
-            field("learning_rate"),
-            field("warmup")
-        ))
     }
 
     fn log(&mut self, metrics: Metrics) -> Result<()> {

@@ -90,8 +90,8 @@ impl Trainer {
     /// Takes over the tensors of rank 0, and trains with the others from now on.
     fn take_part(&mut self, mut world: Box<dyn World>) -> Result<()> {
         let grid = self.config.grid();
-        // Ranks that train on their own add nothing up.
-        if grid.size > 1 && self.config.local.is_none() {
+        // Ranks that train on their own add nothing up, and neither does one that has its layers alone.
+        if grid.replicas() > 1 && self.config.local.is_none() {
             let (n, replicas) = (self.config.grad_accum, grid.replicas());
             let shares = (0..replicas).map(|replica| tree::share(n, replica, replicas));
             let layout =

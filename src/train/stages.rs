@@ -135,18 +135,16 @@ impl<'a> Neighbours<'a> {
         engine: &mut Engine,
         micro: usize,
         targets: &[u32],
-        finals: &mut Finals<'_>,
+        finals: Option<&mut Finals<'_>>,
     ) -> Result<()> {
         match self.after {
-            None => {
-                engine.backward_micro_batch(micro, FromAfter::Targets(targets), Some(finals))?
-            }
+            None => engine.backward_micro_batch(micro, FromAfter::Targets(targets), finals)?,
             Some(after) if engine.needs_gradients() => {
                 let gradient = self.receive(after)?;
                 let from = FromAfter::Gradient(&gradient);
-                engine.backward_micro_batch(micro, from, Some(finals))?;
+                engine.backward_micro_batch(micro, from, finals)?;
             }
-            Some(_) => engine.backward_micro_batch(micro, FromAfter::Nothing, Some(finals))?,
+            Some(_) => engine.backward_micro_batch(micro, FromAfter::Nothing, finals)?,
         }
         match self.before {
             Some(before) if engine.sends_gradients() => {
@@ -187,7 +185,7 @@ impl Pipeline<'_> {
         share: Range<usize>,
         all: usize,
         key: &dyn Fn(usize) -> [u32; 2],
-        finals: &mut Finals<'_>,
+        mut finals: Option<Finals<'_>>,
     ) -> Result<()> {
         let Pipeline { engine, link, batch, fill, step } = self;
         let stage = link.grid().stage();
@@ -207,7 +205,7 @@ impl Pipeline<'_> {
                 }
                 Backward(task) => {
                     let micro = share.start + task;
-                    neighbours.backward(engine, micro, &batch.targets, finals)?;
+                    neighbours.backward(engine, micro, &batch.targets, finals.as_mut())?;
                 }
             }
             if !neighbours.receives(engine, next) {

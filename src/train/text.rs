@@ -6,7 +6,7 @@ use super::Trainer;
 use super::stages::Neighbours;
 use crate::engine::{Drawn, prompt_feeds};
 use crate::error::{Error, Result};
-use crate::generate::GenerateOptions;
+use crate::generate::Request;
 use crate::kernel::{Draw, Feed};
 
 /// What all stages do next.
@@ -59,12 +59,11 @@ impl Trainer {
     /// If an option is out of range, the prompt does not fit, a device is lost, or a rank is gone.
     pub fn generate_on_stages(
         &mut self,
-        prompt: &[u32],
-        options: &GenerateOptions,
+        request: Request<'_>,
         ends: &[u32],
         seen: &mut dyn FnMut(u32) -> Result<()>,
     ) -> Result<()> {
-        let made = self.continue_prompt(prompt, options, ends, seen);
+        let made = self.continue_prompt(request, ends, seen);
         // The others wait for it in either case.
         self.tell(&Command::End)?;
         made
@@ -72,8 +71,7 @@ impl Trainer {
 
     fn continue_prompt(
         &mut self,
-        prompt: &[u32],
-        options: &GenerateOptions,
+        Request { prompt, options }: Request<'_>,
         ends: &[u32],
         seen: &mut dyn FnMut(u32) -> Result<()>,
     ) -> Result<()> {

@@ -12,7 +12,7 @@ use wgpt::checkpoint::read_metrics;
 use wgpt::config::{Precision, Sum};
 use wgpt::dist::World;
 use wgpt::fit::Programs;
-use wgpt::generate::generate;
+use wgpt::generate::{Request, generate};
 use wgpt::model::Uses;
 use wgpt::plan::Role;
 use wgpt::train::{Resumed, RunSettings, give_up, join, resume_on, start_with};
@@ -359,7 +359,8 @@ fn stages_write_the_text_of_the_whole_model() {
             text.push(token);
             Ok(())
         };
-        trainer.generate_on_stages(&prompt, &options, &[], &mut seen).unwrap();
+        let request = Request { prompt: &prompt, options: &options };
+        trainer.generate_on_stages(request, &[], &mut seen).unwrap();
     });
     let mut whole = Gpt::load(&place.run(), Device::Cpu).unwrap();
     let engine = whole.engine().unwrap();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use wgpt::backend::Device;
 use wgpt::checkpoint;
 use wgpt::dist::{LinkSpeed, Throttled, World};
+use wgpt::generate::Request;
 use wgpt::train::{self, Resumed, RunSettings};
 use wgpt::{Event, GenerateOptions, Gpt, Result, Summary, Tokenizer, Trainer};
 
@@ -249,7 +250,8 @@ fn sample_on_stages(trainer: &mut Trainer, first: u32, options: GenerateOptions)
         }
         Ok(())
     };
-    trainer.generate_on_stages(&[opening.unwrap_or(first)], &options, &ends, &mut seen)?;
+    let prompt = &[opening.unwrap_or(first)];
+    trainer.generate_on_stages(Request { prompt, options: &options }, &ends, &mut seen)?;
     if let Some(tokenizer) = tokenizer {
         output::line("A sample:\n");
         output::line(&tokenizer.decode_lossy(&ids)?);
