@@ -2,8 +2,8 @@
 // per row.
 
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;       // (B, T)
-@group(0) @binding(2) var<storage, read> wte: array<f32>;          // (V, C)
-@group(0) @binding(3) var<storage, read> wpe: array<f32>;          // (S, C)
+@group(0) @binding(2) var<storage, read> wte: array<wte_elem>;     // (V, C)
+@group(0) @binding(3) var<storage, read> wpe: array<wpe_elem>;     // (S, C)
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;    // (B, T, C)
 
 @compute @workgroup_size(128)
@@ -18,6 +18,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     for (var c = local; c < dims.C; c += 128u) {
-        out[row * dims.C + c] = wte[id * dims.C + c] + wpe[position * dims.C + c];
+        out[row * dims.C + c] = f32(wte[id * dims.C + c]) + f32(wpe[position * dims.C + c]);
     }
 }

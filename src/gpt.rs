@@ -171,6 +171,14 @@ impl Gpt {
         Ok(())
     }
 
+    /// Returns the seed of the parameters, if they are random numbers that were not made yet.
+    pub(crate) fn seed(&self) -> Option<u64> {
+        match self.origin {
+            Origin::Random(seed) => Some(seed),
+            Origin::Files(_) | Origin::Engine => None,
+        }
+    }
+
     /// Sets the dropout of the training, which config.json records.
     pub(crate) fn set_dropout(&mut self, dropout: f64) {
         self.dropout = dropout;

@@ -255,7 +255,7 @@ pub struct SumArgs {
     /// for the same bits on any number of ranks) [default: exact where several ranks add the same gradients, else fast]
     #[arg(long, value_name = "ORDER", value_enum, hide_possible_values = true)]
     sum: Option<Sum>,
-    /// Split the optimiser's state among the ranks (ZeRO, stage 1): less memory for each, the same bits
+    /// Split the optimiser's state, and in mixed precision the f32 weights, among the ranks (ZeRO, stage 1): less memory for each, the same bits
     #[arg(long)]
     zero: bool,
     /// Give each rank a part of the layers: P stages, through which the batches of an update go; P must divide the number of

@@ -68,7 +68,7 @@ pub struct TrainConfig {
     /// In which order the gradients of an update's micro-batches are added.
     #[serde(default, skip_serializing_if = "Sum::is_default")]
     pub sum: Sum,
-    /// Whether ranks split the optimiser's state, instead of each having all of it.
+    /// Whether ranks split the optimiser's state, and in mixed precision the parameters in single precision, instead of each having all of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub zero: bool,
     /// How many stages, each with some of the layers, the ranks form.

@@ -9,7 +9,8 @@ use super::Engine;
 use crate::backend::Given;
 use crate::error::Result;
 use crate::finetune::merge;
-use crate::graph::{Param, Slot};
+use crate::graph::{Param, Slot, Var};
+use crate::kernel::Format;
 use crate::model::{Program, schema};
 use crate::ops::random;
 use crate::params::{Init, ParamInfo, ParamRole};
@@ -58,37 +59,60 @@ impl Engine {
         }
     }
 
-    /// Returns the views of one tensor of a parameter, each with its start in the whole tensor. Of moments that ranks split,
-    /// only those of this rank are there.
+    /// Returns the views of one tensor of a parameter, each with its start in the whole tensor. Of what ranks split, only the
+    /// part of this rank is there.
     fn views(&self, param: &Param, tensor: Tensor) -> Vec<(usize, View)> {
-        let width = param.len() / param.shape[0];
-        let slices = param.slices.iter().map(|slice| (slice.start * width, slice.var));
+        let slices = slices(param);
         match tensor {
-            Tensor::Value => slices.map(|(start, var)| (start, var.value)).collect(),
+            Tensor::Value => slices.flat_map(|(start, var)| self.values(start, var)).collect(),
             Tensor::Gradient => slices.map(|(start, var)| (start, var.grad)).collect(),
             Tensor::Moment(i) => {
-                slices.flat_map(|(start, var)| self.moments(i, start, var.value)).collect()
+                let moment = |slot: &Slot| slot.moments.map(|moments| moments[i]);
+                slices.flat_map(|(start, var)| self.own(start, var.value, &moment)).collect()
             }
         }
     }
 
-    /// Returns the moments of the parameters in `values`, which begin at `start` in their tensor.
-    fn moments(&self, i: usize, start: usize, values: View) -> Vec<(usize, View)> {
+    /// Returns where a slice of a parameter, which begins at `start` in its tensor, is in single precision.
+    fn values(&self, start: usize, var: Var) -> Vec<(usize, View)> {
+        match var.value.format == Format::F32 {
+            true => vec![(start, var.value)],
+            false => self.own(start, var.value, &|slot| Some(slot.params)),
+        }
+    }
+
+    /// Returns what this rank has for the parameters in `values`, which begin at `start` in their tensor: for each slot the
+    /// part of what `which` names.
+    fn own(
+        &self,
+        start: usize,
+        values: View,
+        which: &impl Fn(&Slot) -> Option<View>,
+    ) -> Vec<(usize, View)> {
         let of = |slot: &Slot| {
-            let both = values.range().start.max(slot.params.start)
-                ..values.range().end.min(slot.params.range().end);
-            if slot.params.buffer != values.buffer || both.is_empty() {
+            let place = slot.place();
+            let both =
+                values.range().start.max(place.start)..values.range().end.min(place.range().end);
+            if place.buffer != values.buffer || both.is_empty() {
                 return None;
             }
-            let moments = slot.moments.expect("Adam has moments")[i];
-            let view = moments.slice(both.start - slot.params.start, both.len());
+            let view = which(slot)?.slice(both.start - place.start, both.len());
             Some((start + both.start - values.start, view))
         };
         self.program.slots.iter().filter_map(of).collect()
     }
 
-    /// Fills a tensor in pieces: `fill(start, out)` gives the elements from `start` on. On a CPU they are written
-    /// directly in place.
+    /// Returns the views of one tensor of a parameter with those of its copy first, which every rank has, too, where ranks
+    /// split the parameter.
+    fn views_and_copies(&self, param: &Param, tensor: Tensor) -> Vec<(usize, View)> {
+        let is_copy = |view: &View| tensor == Tensor::Value && view.format != Format::F32;
+        let copies = slices(param).map(|(start, var)| (start, var.value));
+        let copies = copies.filter(|(_, view)| is_copy(view));
+        copies.chain(self.views(param, tensor)).collect()
+    }
+
+    /// Fills a tensor in pieces: `fill(start, out)` gives the elements from `start` on, once, or twice where ranks split the
+    /// parameter. On a CPU they are written directly in place.
     ///
     /// # Errors
     ///
@@ -100,7 +124,7 @@ impl Engine {
         mut fill: impl FnMut(usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
         self.changed |= tensor == Tensor::Value;
-        for (start, view) in self.views(param, tensor) {
+        for (start, view) in self.views_and_copies(param, tensor) {
             self.backend.fill(view, &mut |at, out| fill(start + at, out))?;
         }
         Ok(())
@@ -120,7 +144,7 @@ impl Engine {
         );
         self.changed |= tensor == Tensor::Value;
         let end = start + numbers.len();
-        for (first, view) in self.views(param, tensor) {
+        for (first, view) in self.views_and_copies(param, tensor) {
             let (from, to) = (start.max(first), end.min(first + view.len));
             if from < to {
                 let part = view.slice(from - first, to - from);
@@ -129,7 +153,8 @@ impl Engine {
         }
     }
 
-    /// Reads the elements of a tensor from `start` on; those that this rank does not have are left as they are in `out`.
+    /// Reads the elements of a tensor from `start` on; those that this rank does not have are left as they are in `out`, but for
+    /// parameters, of which it then reads the copy for products.
     ///
     /// # Errors
     ///
@@ -147,7 +172,7 @@ impl Engine {
     ) -> Result<()> {
         assert!(start + out.len() <= param.len(), "{} has {} elements", param.name, param.len());
         let end = start + out.len();
-        for (first, view) in self.views(param, tensor) {
+        for (first, view) in self.views_and_copies(param, tensor) {
             let (from, to) = (start.max(first), end.min(first + view.len));
             if from < to {
                 let part = view.slice(from - first, to - from);
@@ -169,6 +194,12 @@ impl Engine {
         };
         let parts = self.views(param, tensor).into_iter().map(both);
         parts.filter(|part| !part.is_empty()).collect()
+    }
+
+    /// Whether this rank has all of a tensor.
+    pub fn has_whole(&self, param: &Param, tensor: Tensor) -> bool {
+        let parts = self.parts(param, tensor, 0..param.len());
+        parts.iter().map(Range::len).sum::<usize>() == param.len()
     }
 
     /// Returns a whole tensor.
@@ -255,9 +286,18 @@ impl Engine {
     }
 }
 
+/// The slices of a parameter, each with the number of its first element.
+fn slices(param: &Param) -> impl Iterator<Item = (usize, Var)> {
+    let width = param.len() / param.shape[0];
+    param.slices.iter().map(move |slice| (slice.start * width, slice.var))
+}
+
 /// Maps each buffer that holds parameters of one program to the buffer that holds the same parameters of another;
 /// `None` if the programs lay them out differently.
 fn same_arenas(from: &Program, to: &Program) -> Option<BTreeMap<usize, usize>> {
+    if from.splits_weights() || to.splits_weights() {
+        return None;
+    }
     let mut pairs = BTreeMap::new();
     let alike = from.params.iter().zip(to.params.iter()).all(|(a, b)| {
         let same = (&a.name, &a.shape, a.slices.len()) == (&b.name, &b.shape, b.slices.len());

@@ -3,8 +3,7 @@
 //! A model is written as calls to the methods of [`Graph`]: every op's method (in the op's file) finds or allocates its
 //! parameters, under their names in the checkpoint, and its output, and adds the op to the list. The same model is
 //! written once and built several times over the same parameters: for training, for evaluation, and for generation
-//! with 1, 8 and 64 new tokens. The graph itself does not depend on any op.
-//! generation with 1, 8 and 64 new tokens. The graph itself knows no op.
+//! with 1, 8 and 64 new tokens. The graph itself knows no op.
 
 mod memory;
 mod params;
@@ -62,6 +61,8 @@ pub struct Graph {
     block: Option<Block>,
     arenas: Vec<Arena>,
     with_moments: bool,
+    /// Whether ranks split the trained matrices in single precision: the graph then has only the copies for products.
+    splits_weights: bool,
     /// Buffers of the list that is being built, by name.
     buffers: HashMap<String, View>,
     /// Activations of training, each a whole buffer, which generation reuses.
@@ -98,6 +99,7 @@ impl Graph {
             block: None,
             arenas: vec![],
             with_moments: moments,
+            splits_weights: false,
             buffers: HashMap::new(),
             spare: vec![],
             spare_gradients: vec![],
@@ -126,6 +128,12 @@ impl Graph {
     #[must_use]
     pub fn fine_tuning(self, finetune: &FineTune) -> Graph {
         Graph { finetune: finetune.clone(), ..self }
+    }
+
+    /// Sets whether ranks split the trained matrices in single precision; the graph must still be empty.
+    #[must_use]
+    pub fn splitting_weights(self, splits_weights: bool) -> Graph {
+        Graph { splits_weights, ..self }
     }
 
     /// Sets how many micro-batches are between their forward and their backward pass at once; the graph must still be

@@ -60,19 +60,29 @@ pub struct Wanted<'a> {
 /// One slice of the parameters with everything that an update needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
-    /// Parameters.
+    /// Parameters, in single precision where they are updated.
     pub params: View,
     /// Gradients.
     pub grads: View,
     /// First and second moments, for Adam.
     pub moments: Option<[View; 2]>,
+    /// The copy that every rank has, where this rank alone has these parameters in single precision.
+    pub copy: Option<View>,
     /// Whether weight decay applies to the slice: it holds two-dimensional parameters.
     pub decays: bool,
+}
+
+impl Slot {
+    /// Returns where the model has these parameters.
+    pub fn place(&self) -> View {
+        self.copy.unwrap_or(self.params)
+    }
 }
 
 /// One buffer of parameters, with buffers of the same layout for gradients and moments.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arena {
+    /// In single precision, unless ranks split that and have the copy for products here.
     params: usize,
     /// `None` if the parameters are not trained.
     grads: Option<usize>,
@@ -178,7 +188,8 @@ impl Graph {
         others.for_each(|buffer| {
             self.plan.grow(buffer, room);
         });
-        arena.grads.map_or(Var::constant(value), |grads| Var { value, grad: value.of(grads) })
+        let grad = |grads| View { format: Format::F32, ..value.of(grads) };
+        arena.grads.map_or(Var::constant(value), |grads| Var { value, grad: grad(grads) })
     }
 
     fn open_arena(&mut self, decays: bool, trained: bool) -> Arena {
@@ -189,12 +200,16 @@ impl Graph {
         let mut open = |role, name, format| {
             self.plan.buffer(role, &format!("{name}.{frozen}{kind}{number}"), 0, format).buffer
         };
-        let params = open(Role::Parameters, "params", Format::F32);
+        let is_copied = decays && self.precision == Precision::Mixed;
+        let is_split = is_copied && trained && self.splits_weights;
+        let params = match is_split {
+            true => open(Role::Parameters, "halves", Format::F16),
+            false => open(Role::Parameters, "params", Format::F32),
+        };
         let grads = trained.then(|| open(Role::Gradients, "grads", Format::F32));
         let moments = (trained && self.with_moments)
             .then(|| ["adam.m", "adam.v"].map(|name| open(Role::Moments, name, Format::F32)));
-        let copy = (decays && self.precision == Precision::Mixed)
-            .then(|| open(Role::Parameters, "halves", Format::F16));
+        let copy = (is_copied && !is_split).then(|| open(Role::Parameters, "halves", Format::F16));
         let arena = Arena { params, grads, moments, copy, decays };
         self.arenas.push(arena);
         arena
@@ -205,10 +220,11 @@ impl Graph {
         let most = usize::try_from(self.limits.binding_bytes / 4).unwrap_or(usize::MAX);
         let rows = self.slice_rows();
         let most = (most / rows * rows).max(rows);
-        let (buffer, end) = (arena.params, self.plan.buffers[arena.params].len);
+        let buffer = arena.params;
+        let (end, format) = (self.plan.buffers[buffer].len, self.plan.buffers[buffer].format);
         let slice = move |start| {
             let len = most.min(end - start);
-            View { buffer, start, len, format: Format::F32 }
+            View { buffer, start, len, format }
         };
         (0..end).step_by(most).map(slice)
     }
@@ -218,8 +234,9 @@ impl Graph {
         let of = |arena: &Arena| {
             let Arena { grads, moments, decays, .. } = *arena;
             let slot = move |params: View| {
-                let moments = moments.map(|buffers| buffers.map(|buffer| params.of(buffer)));
-                Some(Slot { params, grads: params.of(grads?), moments, decays })
+                let beside = |buffer| View { format: Format::F32, ..params.of(buffer) };
+                let moments = moments.map(|buffers| buffers.map(beside));
+                Some(Slot { params, grads: beside(grads?), moments, copy: None, decays })
             };
             self.bindable(arena).filter_map(slot)
         };
@@ -228,8 +245,8 @@ impl Graph {
 
     /// Returns every range of parameters that products read as a copy, with the copy.
     pub(crate) fn copies(&self) -> Vec<(View, View)> {
-        let params = self.arenas.iter().flat_map(|arena| self.bindable(arena));
-        let pairs = params.map(|params| (params, self.operand(Var::constant(params)).value));
-        pairs.filter(|(params, copy)| params != copy).collect()
+        let copied = self.arenas.iter().filter(|arena| arena.copy.is_some());
+        let params = copied.flat_map(|arena| self.bindable(arena));
+        params.map(|params| (params, self.operand(Var::constant(params)).value)).collect()
     }
 }

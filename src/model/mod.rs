@@ -269,7 +269,7 @@ impl Program {
         let moments = moments && uses.part.is_none();
         let mut g = Graph::new(limits, moments, config.layer_norm_epsilon);
         g = g.in_precision(uses.precision).recomputing(uses.recompute).fine_tuning(finetune);
-        g = g.with_flights(uses.flights());
+        g = g.with_flights(uses.flights()).splitting_weights(splits_weights(uses, finetune));
         let (batch, flights) = match uses.batch {
             0 => (None, vec![]),
             _ => {
@@ -318,10 +318,20 @@ impl Program {
         self.params.iter().filter(|param| param.is_trained()).map(|param| param.len()).sum()
     }
 
+    /// Whether each rank has only a part of the matrices in single precision, maybe none.
+    pub fn splits_weights(&self) -> bool {
+        splits_weights(self.uses, &self.finetune)
+    }
+
     /// Returns the parameter called `name`.
     pub fn param(&self, name: &str) -> Option<&Param> {
         self.params.iter().find(|param| param.name == name)
     }
+}
+
+/// Whether ranks split the trained matrices in single precision; adapters are too small for that.
+fn splits_weights(uses: Uses, finetune: &FineTune) -> bool {
+    uses.part.is_some() && uses.precision == Precision::Mixed && finetune.lora.is_none()
 }
 
 fn record_batch(

@@ -2,7 +2,8 @@
 //!
 //! In stage 1 of ZeRO (Rajbhandari et al. 2019, <https://arxiv.org/abs/1910.02054>) every rank has all parameters and gradients, but
 //! moments only for its shares of the [buckets](super::buckets()): it computes the norm's partials of these, and updates their
-//! parameters, which all ranks then take over. Shares are whole blocks of the norm, so that the partials, and with them the
+//! parameters, which all ranks then take over. In mixed precision it has the matrices in single precision for its shares alone, and
+//! of the others the copies that products read. Shares are whole blocks of the norm, so that the partials, and with them the
 //! parameters, have the same bits whether the state is split or not.
 //!
 //! In a pipeline a rank has the parameters of its stage. The token table is in the first stage and, for the head, in the last one:
@@ -19,7 +20,7 @@ use crate::graph::{Graph, Slot};
 use crate::kernel::constants::{NORM_BLOCK, NORM_PARTIAL_LEN};
 use crate::kernel::{Format, LossScale};
 use crate::ops::global_norm::{self, NormViews};
-use crate::ops::optimizer;
+use crate::ops::{cast, optimizer};
 use crate::params::ParamRole;
 use crate::pipeline::Stage;
 use crate::plan::{BINDING_ALIGNMENT, Phase, Role, View};
@@ -109,13 +110,22 @@ pub(super) fn record_part(
     global_norm::record_finish(&mut g.plan, views, scale);
     let mut owned = vec![];
     for (view, share) in shares(part.rank) {
-        let slot = slots[view];
-        let moments = (optimizer != Optimizer::Sgd).then(|| room(g, share.len()));
         let part = |view: View| view.slice(share.start, share.len());
-        owned.push(Slot { params: part(slot.params), grads: part(slot.grads), moments, ..slot });
+        let Slot { params, grads, decays, .. } = slots[view];
+        let (params, grads, len) = (part(params), part(grads), share.len());
+        let moments = (optimizer != Optimizer::Sgd)
+            .then(|| room(g, Role::Moments, ["adam.m", "adam.v"], len));
+        let (params, copy) = match params.format == Format::F32 {
+            true => (params, None),
+            false => (room(g, Role::Parameters, ["params"], len)[0], Some(params)),
+        };
+        owned.push(Slot { params, grads, moments, copy, decays });
     }
     for slot in &owned {
         optimizer::record(&mut g.plan, optimizer, slot, norm, state);
+    }
+    for (params, copy) in owned.iter().filter_map(|slot| Some((slot.params, slot.copy?))) {
+        cast::record(&mut g.plan, params, copy);
     }
     g.plan.end_phase(Phase::Update, start);
     (UpdateViews { norm, state }, Split { own, all, partials, params, table: None }, owned)
@@ -197,20 +207,21 @@ fn without(view: View, others: &[View]) -> Vec<View> {
     parts.into_iter().filter(|part| !part.is_empty()).map(part).collect()
 }
 
-/// Room for the moments of so many parameters: in the last pair of buffers, or in a new one if a buffer would become too large.
-fn room(g: &mut Graph, len: usize) -> [View; 2] {
+/// Room for so many numbers of a rank's own under each of these names: in the last buffers of these names, or in new ones if a
+/// buffer would become too large.
+fn room<const N: usize>(g: &mut Graph, role: Role, names: [&str; N], len: usize) -> [View; N] {
     let limits = g.limits();
     let plan = &mut g.plan;
-    let last = plan.buffers.iter().rposition(|buffer| buffer.role == Role::Moments);
-    let fits =
-        |last: &usize| Format::F32.bytes(plan.next_start(*last) + len) <= limits.buffer_bytes;
-    let second = last.filter(fits).unwrap_or_else(|| {
-        let number = plan.buffers.iter().filter(|buffer| buffer.role == Role::Moments).count() / 2;
-        let number = if number == 0 { String::new() } else { format!(".{number}") };
-        let [_, second] = ["adam.m", "adam.v"].map(|name| {
-            plan.buffer(Role::Moments, &format!("{name}.own{number}"), 0, Format::F32).buffer
+    names.map(|name| {
+        let name = format!("{name}.own");
+        let mut same = plan.buffers.iter().enumerate().filter(|(_, b)| b.name.starts_with(&name));
+        let (count, last) = (same.clone().count(), same.next_back().map(|(index, _)| index));
+        let fits =
+            |last: &usize| Format::F32.bytes(plan.next_start(*last) + len) <= limits.buffer_bytes;
+        let buffer = last.filter(fits).unwrap_or_else(|| {
+            let number = if count == 0 { String::new() } else { format!(".{count}") };
+            plan.buffer(role, &format!("{name}{number}"), 0, Format::F32).buffer
         });
-        second
-    });
-    [second - 1, second].map(|buffer| plan.grow(buffer, len))
+        plan.grow(buffer, len)
+    })
 }

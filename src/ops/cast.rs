@@ -3,7 +3,6 @@
 //! Mixed precision updates parameters in single precision, where a small update does not vanish
 //! beside a large weight, and multiplies by copies of half the size (Micikevicius et al. 2017).
 
-use crate::config::Precision;
 use crate::graph::Graph;
 use crate::kernel::{Dims, FLOATS, Io, Kernel, Real, Step, grid, reads, twin, writes};
 use crate::ops::variants::portable;
@@ -23,11 +22,12 @@ pub const FORWARD: Kernel = Kernel {
 impl Graph {
     /// Records the copies of all parameters that matrix products read in mixed precision.
     pub fn record_cast(&mut self) {
-        if self.precision() == Precision::F32 {
+        let copies = self.copies();
+        if copies.is_empty() {
             return;
         }
         let start = self.plan.dispatches.len();
-        for (params, copy) in self.copies() {
+        for (params, copy) in copies {
             record(&mut self.plan, params, copy);
         }
         self.plan.end_phase(Phase::Cast, start);

@@ -4,6 +4,8 @@
 //! dwte[v] += Σ over (b, t) with tokens[b, t] = v of dout[b, t]      dwpe[t] += Σ_b dout[b, t]
 //! ```
 //!
+//! In mixed precision the tables' copies are read, as products read them, so that ranks may split what is in single precision.
+//!
 //! The token table may be split into slices of V rows from START; a slice's kernel writes only the rows of its own
 //! tokens. A token that is in no slice is an error of the caller; its row stays unchanged.
 //!
@@ -15,8 +17,8 @@ use rayon::prelude::*;
 use crate::graph::{Graph, Joins, Op, Recorder, Sharing, Slice, Var, Wanted};
 use crate::kernel::rows::Place;
 use crate::kernel::{
-    Accumulate, Dims, Format, Io, Kernel, Needs, Real, Step, accumulate, adds, four_channels, grid,
-    reads, reads_u32, twin, writes_part,
+    Accumulate, Dims, FLOATS, Format, Io, Kernel, Needs, Real, Step, accumulate, adds,
+    four_channels, grid, reads, reads_u32, twin, writes_part,
 };
 use crate::math::simd;
 use crate::ops::variants::portable;
@@ -26,7 +28,12 @@ use crate::plan::{Plan, View};
 /// Computes `out` from a slice of the token table.
 pub const FORWARD: Kernel = Kernel {
     name: "embedding_forward",
-    args: &[reads_u32("tokens"), reads("wte"), reads("wpe"), writes_part("out")],
+    args: &[
+        reads_u32("tokens"),
+        reads("wte").takes(FLOATS),
+        reads("wpe").takes(FLOATS),
+        writes_part("out"),
+    ],
     twin: twin!(forward),
     cpu: Some(fast_forward),
     flops: |d| d.rows() as u64 * u64::from(d.C),
@@ -37,7 +44,13 @@ pub const FORWARD: Kernel = Kernel {
 /// Computes `out` of rows of generation from a slice of the token table.
 pub const EXTEND_FORWARD: Kernel = Kernel {
     name: "embedding_extend_forward",
-    args: &[reads_u32("rows"), reads_u32("tokens"), reads("wte"), reads("wpe"), writes_part("out")],
+    args: &[
+        reads_u32("rows"),
+        reads_u32("tokens"),
+        reads("wte").takes(FLOATS),
+        reads("wpe").takes(FLOATS),
+        writes_part("out"),
+    ],
     twin: twin!(extend_forward),
     cpu: None,
     flops: |d| u64::from(d.T) * u64::from(d.C),
@@ -144,10 +157,11 @@ impl Graph {
         [v, s, c]: [usize; 3],
         joins: Joins,
     ) -> Var {
-        let wte = self.param(self.token_table(tokens_name, &[v, c]));
+        let wte = self.table(self.token_table(tokens_name, &[v, c]));
         let name = format!("{positions_name}.weight");
         let (role, init) = (ParamRole::PositionTable, self.matrix_init());
         let wpe = self.whole(Wanted { name: &name, shape: &[s, c], role, init });
+        let wpe = self.operand(wpe);
         let (grad, sharing) = match joins {
             Joins::Begins | Joins::Stream => ("stream", Sharing::InBlocks),
             Joins::Dropout => ("embedding", Sharing::OfFlights),

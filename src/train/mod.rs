@@ -65,6 +65,8 @@ pub struct Trainer {
     /// B and T.
     shape: (usize, usize),
     run: Option<RunDir>,
+    /// Whether the parameters began as random numbers of the run's seed, which every rank makes for itself.
+    is_seeded: bool,
     /// The folder of the model that adapters belong to.
     base: Option<PathBuf>,
     /// The checkpoint that the run goes on from.
@@ -176,6 +178,7 @@ impl Trainer {
         gpt.set_precision(config.precision);
         let limits = gpt.device().limits();
         let program = programs.of(gpt.config(), uses, &config.finetune, limits).clone();
+        let is_seeded = gpt.seed() == Some(config.seed);
         let mut engine = gpt.take_engine(program)?;
         engine.initialize_adapters(config.seed);
         let rows = shape.0 * shape.1;
@@ -186,6 +189,7 @@ impl Trainer {
             val,
             shape,
             run: None,
+            is_seeded,
             base: None,
             restored: None,
             state: TrainState {
@@ -248,7 +252,8 @@ impl Trainer {
         &self.gpt
     }
 
-    /// Returns the trained model.
+    /// Returns the trained model. Where ranks split the parameters in single precision (ZeRO in mixed precision), those of the
+    /// other ranks are in the precision of products: load a saved model for the rest.
     pub fn into_model(self) -> Gpt {
         let mut gpt = self.gpt;
         gpt.put_engine(self.engine);

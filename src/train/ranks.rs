@@ -13,7 +13,7 @@ use crate::config::{GptConfig, TrainConfig};
 use crate::data::{TokenWriter, Tokens};
 use crate::dist::{Group, Layout, Link, World};
 use crate::engine::{Engine, MOMENTS, Tensor};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::fit::Programs;
 use crate::gpt::Gpt;
 use crate::graph::Param;
@@ -62,6 +62,7 @@ impl Trainer {
     /// If the settings are for another number of ranks.
     pub fn lead(&mut self, mut world: Box<dyn World>) -> Result<()> {
         assert_eq!(self.config.ranks, world.size(), "the run is for this many ranks");
+        self.check_origin()?;
         self.state.device_words = self.engine.read_state()?.to_vec();
         let opening = Opening {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -85,6 +86,16 @@ impl Trainer {
         }
         check_all(&mut *world, Ok(()))?;
         self.take_part(world)
+    }
+
+    /// Checks that the ranks which split the parameters can get theirs.
+    fn check_origin(&self) -> Result<()> {
+        let is_in_files = self.restored.is_some() || self.base.is_some();
+        if self.is_seeded || is_in_files || !self.engine.program().splits_weights() {
+            return Ok(());
+        }
+        Err(Error::input("the ranks split the parameters, which are in the memory of rank 0 alone")
+            .hint(format!("save the model, and begin with {} and its folder", field("init"))))
     }
 
     /// Takes over the tensors of rank 0, and trains with the others from now on.
@@ -272,22 +283,24 @@ fn receive_tokens(world: &mut dyn World, opening: &Opening) -> Result<Result<Tok
 }
 
 impl Trainer {
-    /// Gives every rank the parameters of rank 0, and the moments that it goes on with. In a pipeline, rank 0 reads those of
-    /// other stages from the files of the model; where there are none yet, each stage has made its own.
+    /// Gives every rank the parameters of rank 0, and the moments that it goes on with. Rank 0 reads those that it has not
+    /// itself, of other stages or of what ranks split, from the files of the model; where there are none yet, each rank has made
+    /// its own.
     fn share_tensors(&mut self, world: &mut dyn World) -> Result<()> {
         let all = model::schema(self.gpt.config(), &self.config.finetune).parameters;
         let folder = self.restored.as_ref().or(self.base.as_ref()).filter(|_| world.rank() == 0);
-        let weights = folder.filter(|_| self.config.pipeline > 1);
+        let splits_weights = self.engine.program().splits_weights();
+        let weights = folder.filter(|_| self.config.pipeline > 1 || splits_weights);
         let weights =
             weights.map(|path| model::open_weights(path, self.gpt.config())).transpose()?;
         for info in &all {
             let own = self.engine.program().param(&info.name).cloned();
             let mut fill = |engine: &mut Engine, start, out: &mut [f32]| match (&own, &weights) {
-                (Some(param), _) => {
+                (Some(param), _) if engine.has_whole(param, Tensor::Value) => {
                     engine.read_param(param, Tensor::Value, start, out).map(|()| true)
                 }
-                (None, Some(weights)) => weights.read_finite(&info.name, start, out).map(|()| true),
-                (None, None) => Ok(false),
+                (_, Some(weights)) => weights.read_finite(&info.name, start, out).map(|()| true),
+                (_, None) => Ok(false),
             };
             let place = (own.as_ref(), Tensor::Value, info.len());
             self.share(world, place, &mut fill)?;
@@ -332,6 +345,10 @@ impl Trainer {
             world.broadcast(&mut bytes)?;
             let Some(param) = param else { continue };
             if bytes.is_empty() {
+                if self.engine.program().splits_weights() {
+                    // Each rank has made its own part.
+                    continue;
+                }
                 self.engine.read_param(param, tensor, start, &mut numbers)?;
                 group.give(world, &mut numbers)?;
             } else {

@@ -39,7 +39,7 @@ impl Update {
         let views = NormViews { partials, loss, norm, state };
         global_norm::record(&mut plan, &grads, views, LossScale::Fixed);
         for (params, grads) in params.into_iter().zip(grads) {
-            let slot = Slot { params, grads, moments: None, decays: true };
+            let slot = Slot { params, grads, moments: None, copy: None, decays: true };
             optimizer::record(&mut plan, Optimizer::Sgd, &slot, norm, state);
         }
         plan.end_phase(Phase::Update, 0);

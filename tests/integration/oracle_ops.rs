@@ -513,7 +513,7 @@ fn adamws() {
         let norm = plan.buffer(Role::Staging, "norm", 2, Format::F32);
         let words = plan.buffer(Role::Staging, "state", state::LEN, Format::U32);
         let decays = case.attr("weight_decay") > 0.0;
-        let slot = Slot { params, grads, moments: Some([m, v]), decays };
+        let slot = Slot { params, grads, moments: Some([m, v]), copy: None, decays };
         optimizer::record(&mut plan, Optimizer::Adamw, &slot, norm, words);
         plan.end_phase(Phase::Update, 0);
         let decay = if decays { Decay::Decoupled } else { Decay::Off };

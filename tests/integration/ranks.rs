@@ -258,6 +258,40 @@ fn a_split_state_takes_less_memory() {
     assert!((whole..whole + 100_000).contains(&sum), "{shares:?} of {whole}");
 }
 
+/// In mixed precision a rank has the matrices in single precision for its shares alone, and copies of half the size of all.
+#[test]
+fn split_weights_take_less_memory() {
+    let config = wgpt::GptConfig::small();
+    let program = |rank, zero| {
+        let train = wgpt::TrainConfig {
+            grad_accum: 4,
+            ranks: 4,
+            precision: Precision::Mixed,
+            rank,
+            zero,
+            ..Default::default()
+        };
+        let uses = Uses::training(&train, &config);
+        wgpt::model::Program::record(&config, uses, Device::Cpu.limits())
+    };
+    let whole = program(0, false);
+    let of = |shape: &[usize]| shape.iter().product::<usize>() as u64;
+    let matrices: u64 =
+        whole.params.iter().filter(|p| p.shape.len() == 2).map(|p| of(&p.shape)).sum();
+    let bytes = |program: &wgpt::model::Program| program.plan.bytes(Role::Parameters);
+    assert!(bytes(&whole) >= 6 * matrices, "single precision and copies");
+    let mut owned = 0;
+    for rank in 0..4 {
+        let part = program(rank, true);
+        assert!(part.splits_weights());
+        let saved = bytes(&whole) - bytes(&part);
+        let single = 4 * matrices - saved;
+        assert!(single * 16 <= 4 * matrices * 5, "rank {rank}: {single} of {}", 4 * matrices);
+        owned += single;
+    }
+    assert!((4 * matrices..4 * matrices + 100_000).contains(&owned), "{owned} of {}", 4 * matrices);
+}
+
 /// A run of 4 layers, whose updates have 8 sequences.
 fn deep(place: &Place) -> RunSettings {
     let mut settings = settings(place, 4);

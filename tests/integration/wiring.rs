@@ -930,6 +930,7 @@ fn a_plan_refuses_bad_dispatches() {
         params,
         grads: a.slice(0, 32),
         moments: Some([m, b.slice(96, 32)]),
+        copy: None,
         decays: false,
     };
     let record = |params: View, m: View| {
