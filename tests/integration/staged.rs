@@ -14,6 +14,7 @@ use wgpt::plan::Role;
 use wgpt::staged::{Staged, Wanted, follow, give_up};
 use wgpt::{Error, GenerateOptions, Gpt, Result};
 
+use crate::cli;
 use crate::common::gpu;
 use crate::ranks::ranks;
 use crate::training::{Place, train};
@@ -207,11 +208,11 @@ fn stages_choose_and_continue_as_the_whole_model_does() {
 fn a_stage_has_its_own_parameters_alone() {
     let place = trained();
     let mut gpt = open(&place, &Device::Cpu);
-    let whole = gpt.engine().unwrap().program().plan.bytes(Role::Params);
+    let whole = gpt.engine().unwrap().program().plan.bytes(Role::Parameters);
     let mut gpt = open(&place, &Device::Cpu);
     let uses = gpt.uses_of_samples(1);
     let first = on_stages(3, &Device::Cpu, &mut gpt, uses, |_, staged| {
-        Ok(staged.program().plan.bytes(Role::Params))
+        Ok(staged.program().plan.bytes(Role::Parameters))
     });
     assert!(first < whole * 2 / 3, "the first of 3 stages takes {first} bytes of {whole}");
 }
@@ -260,4 +261,33 @@ fn the_others_hear_that_rank_0_has_no_model() {
     give_up(&mut first);
     let error = follow(Box::new(second), || Ok(Device::Cpu)).unwrap_err();
     assert!(error.to_string().contains("rank 0 could not load the model"), "{error}");
+}
+
+/// Every command that takes the option says how many ranks it needs.
+#[test]
+fn one_process_is_no_pipeline() {
+    let folder = cli::trained();
+    for command in [
+        &["generate", "--prompt", "A"][..],
+        &["eval", "data.txt"],
+        &["eval", "continuations", "data.txt"],
+    ] {
+        let mut wgpt = cli::wgpt(folder);
+        let done = wgpt.args(command).args(["--pipeline", "2", "--device", "cpu"]).assert().code(2);
+        let said = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
+        assert!(said.contains("--pipeline is 2, must be the number of ranks, 1"), "{said}");
+        assert!(said.contains("hint: start 2 ranks"), "{said}");
+    }
+}
+
+#[test]
+fn one_stage_on_one_rank_is_the_whole_model() {
+    let folder = cli::trained();
+    let write = |more: &[&str]| {
+        let mut wgpt = cli::wgpt(folder);
+        let options = ["generate", "--prompt", "A", "--max-tokens", "20", "--device", "cpu"];
+        let done = wgpt.args(options).args(more).assert().success();
+        done.get_output().stdout.clone()
+    };
+    assert_eq!(write(&["--pipeline", "1"]), write(&[]));
 }
