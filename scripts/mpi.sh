@@ -93,6 +93,20 @@ on_ranks 4 train "${settings[@]}" --grad-accum 4 --max-iters 12 --pipeline 2 --o
 grep -q "A sample" said || { cat said log; failed "the text that stages make together"; }
 alike stages "2 stages of 2 ranks learn as one rank does"
 
+# A model on the stages writes and measures what it does on one rank.
+writes=(generate --model alone --prompt "Once upon a time" --max-tokens 60 --temperature 0.8 --top-k 40 --num-samples 3 --device cpu)
+measures=(eval "$place/text" --model alone --stride 8 --device cpu)
+"$wgpt" generate --model alone --prompt "The" --greedy --max-tokens 400 --device cpu >text
+"$wgpt" "${writes[@]}" >alone.text && "$wgpt" "${measures[@]}" >alone.measure 2>/dev/null
+on_ranks 2 "${writes[@]}" --pipeline 2 >stages.text 2>log || { cat log; failed "generate --pipeline"; }
+cmp alone.text stages.text || failed "2 stages write another text than one rank"
+echo "ok: 2 stages write the text of one rank"
+on_ranks 2 "${measures[@]}" --pipeline 2 >stages.measure 2>log || { cat log; failed "eval --pipeline"; }
+cmp alone.measure stages.measure || failed "2 stages measure another perplexity than one rank"
+echo "ok: 2 stages measure the perplexity of one rank"
+on_ranks 3 "${writes[@]}" --pipeline 2 >/dev/null 2>log && failed "2 stages on 3 ranks" || true
+grep -q "pipeline is 2, must be the number of ranks, 3" log || { cat log; failed "the message about the number of ranks"; }
+
 # A run that is killed goes on with another number of ranks.
 on_ranks 3 train "${settings[@]}" --grad-accum 4 --max-iters 400 --out killed >/dev/null 2>log &
 shell=$!

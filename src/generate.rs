@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::config::GptConfig;
-use crate::engine::{Drawn, DrawnTicket, DrawnTokens, Engine};
+use crate::engine::{Drawn, DrawnTokens, Runner};
 use crate::error::{Error, Result, field};
 use crate::kernel::{Draw, Feed};
 use crate::model::replay_rows;
@@ -131,8 +131,8 @@ pub enum Event {
 ///
 /// If an option is out of range, the prompt is empty or has ids outside the vocabulary, the logits are not finite, or
 /// the device is lost.
-pub fn generate(
-    engine: &mut Engine,
+pub fn generate<R: Runner>(
+    engine: &mut R,
     prompt: &[u32],
     options: &GenerateOptions,
     ends: &[u32],
@@ -152,8 +152,8 @@ pub fn generate(
 /// # Errors
 ///
 /// As [`generate`].
-pub fn generate_all(
-    engine: &mut Engine,
+pub fn generate_all<R: Runner>(
+    engine: &mut R,
     requests: &[Request<'_>],
     ends: &[u32],
     mut seen: impl FnMut(usize, Event) -> Result<bool>,
@@ -175,8 +175,10 @@ pub fn generate_all(
             seen(index, Event::Begins)?;
             match request.options.max_tokens {
                 0 => _ = seen(index, Event::Ends)?,
-                _ => active
-                    .extend(free.pop().map(|slot| Sequence::begin(engine, slot, index, request))),
+                _ => {
+                    let slot = free.pop().expect("one is free");
+                    active.push(Sequence::begin(engine, slot, index, request)?);
+                }
             }
         }
         if active.is_empty() {
@@ -184,11 +186,11 @@ pub fn generate_all(
         }
         let go_on = |active: &[Sequence<'_>]| active.iter().all(|one| one.may_go_on(context));
         if go_on(&active) {
-            burst(engine, &mut active);
+            burst(engine, &mut active)?;
             unread.push_back(request(engine, &mut active));
         }
         // While the device draws these tokens, the host processes those before them.
-        let late = usize::from(engine.reads_ahead() > 0 && go_on(&active));
+        let late = usize::from(engine.draws_ahead() > 0 && go_on(&active));
         while unread.len() > late
             && let Some((of, ticket)) = unread.pop_front()
         {
@@ -227,20 +229,19 @@ struct Sequence<'a> {
 
 impl<'a> Sequence<'a> {
     fn begin(
-        engine: &mut Engine,
+        engine: &mut impl Runner,
         slot: usize,
         index: usize,
         request: &Request<'a>,
-    ) -> Sequence<'a> {
+    ) -> Result<Sequence<'a>> {
         let Request { prompt, options } = *request;
-        engine.begin_sequence(slot);
-        engine.mark_seen(slot, prompt);
+        engine.begin(slot, prompt)?;
         let ids = prompt.to_vec();
         let (new, first, fed, ahead, unrequested) = (0, 0, 0, 0, 0);
         let mut sequence =
             Sequence { index, slot, options, ids, new, first, fed, ahead, unrequested };
         sequence.write_window(engine);
-        sequence
+        Ok(sequence)
     }
 
     /// Returns the number of tokens in the window, including those that are not read yet.
@@ -249,7 +250,7 @@ impl<'a> Sequence<'a> {
     }
 
     /// Moves the window so that it ends with the last token; its tokens are then fed again.
-    fn write_window(&mut self, engine: &mut Engine) {
+    fn write_window(&mut self, engine: &mut impl Runner) {
         self.first = self.ids.len().saturating_sub(engine.program().config.n_positions);
         self.fed = 0;
         engine.write_sequence(self.slot, 0, &self.ids[self.first..]);
@@ -280,7 +281,7 @@ impl<'a> Sequence<'a> {
     /// Appends drawn tokens to `new`; returns whether there are more to come.
     fn read(
         &mut self,
-        engine: &mut Engine,
+        engine: &mut impl Runner,
         drawn: DrawnTokens,
         ends: &[u32],
         new: &mut Vec<u32>,
@@ -305,7 +306,7 @@ impl<'a> Sequence<'a> {
 }
 
 /// Requests the drawn tokens of all slots; returns the indices of their requests and the ticket.
-fn request(engine: &mut Engine, active: &mut [Sequence<'_>]) -> (Vec<usize>, DrawnTicket) {
+fn request<R: Runner>(engine: &mut R, active: &mut [Sequence<'_>]) -> (Vec<usize>, R::Drawn) {
     let drawn = active.iter_mut().filter_map(|one| Some((one.index, one.unrequested()?)));
     let (of, drawn): (Vec<_>, Vec<_>) = drawn.unzip();
     (of, engine.request_drawn(&drawn))
@@ -313,9 +314,9 @@ fn request(engine: &mut Engine, active: &mut [Sequence<'_>]) -> (Vec<usize>, Dra
 
 /// Draws enough tokens to keep the device busy while those before them are read, or fewer if a sequence's tokens must
 /// be read before it can go on.
-fn burst(engine: &mut Engine, active: &mut [Sequence<'_>]) {
+fn burst(engine: &mut impl Runner, active: &mut [Sequence<'_>]) -> Result<()> {
     let context = engine.program().config.n_positions;
-    let most = engine.reads_ahead().max(1);
+    let most = engine.draws_ahead().max(1);
     let mut replays = 0;
     while replays < most && active.iter().all(|sequence| sequence.may_go_on(context)) {
         // Sequences that wait for a single token come first, so that no prompt delays them.
@@ -334,12 +335,10 @@ fn burst(engine: &mut Engine, active: &mut [Sequence<'_>]) {
                 feeds.push(feed);
             }
         }
-        engine.extend(&feeds);
-        if feeds.iter().any(|feed| feed.draw.is_some()) {
-            engine.sample();
-            replays += 1;
-        }
+        engine.feed(&feeds)?;
+        replays += usize::from(feeds.iter().any(|feed| feed.draw.is_some()));
     }
+    Ok(())
 }
 
 fn check_logits(finite: bool) -> Result<()> {

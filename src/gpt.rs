@@ -8,14 +8,17 @@ use rayon::prelude::*;
 use crate::backend::Device;
 use crate::checkpoint::{self, EndOfText, Fill, ModelFiles, TextFiles, Weights};
 use crate::config::{GptConfig, Precision};
-use crate::engine::{Engine, MOMENTS, Tensor};
-use crate::error::{Error, Result, field};
+use crate::engine::{Engine, MOMENTS, Runner, Tensor};
+use crate::error::{Error, Result};
 use crate::files;
 use crate::finetune::FineTune;
-use crate::generate::{Event, GenerateOptions, Request, StopText, generate, generate_all};
+use crate::generate::GenerateOptions;
 use crate::graph::Param;
 use crate::model::{self, Program, Uses};
-use crate::tokenizer::{DecodeStream, Tokenizer};
+use crate::sampler::no_tokenizer;
+use crate::tokenizer::Tokenizer;
+
+pub use crate::sampler::{SampleEvent, Sampler};
 
 /// The current place or the source of the parameters.
 enum Origin {
@@ -265,6 +268,21 @@ impl Gpt {
         Uses { generation: Some(slots), precision: self.precision, ..Uses::default() }
     }
 
+    /// Returns the uses for `count` continuations, which are generated at once as far as that is faster.
+    pub fn uses_of_samples(&self, count: usize) -> Uses {
+        self.generation(count.clamp(1, MOST_SLOTS))
+    }
+
+    /// Returns the uses for batches of `batch` sequences of `seq` tokens, to evaluate the model.
+    pub fn uses_of_batches(&self, batch: usize, seq: usize) -> Uses {
+        Uses { batch, seq, precision: self.precision, ..Uses::default() }
+    }
+
+    /// Returns what continues texts with this model's tokenizer on a runner of the model.
+    pub fn sampler<'a, R: Runner>(&'a self, runner: &'a mut R) -> Sampler<'a, R> {
+        Sampler { runner, tokenizer: self.tokenizer.as_ref(), end: &self.end }
+    }
+
     /// Returns the engine for batches of `batch` sequences of `seq` tokens, to evaluate the model. An existing engine
     /// is extended so that one engine both generates and evaluates: the parameters stay in place.
     ///
@@ -272,7 +290,7 @@ impl Gpt {
     ///
     /// As [`Gpt::engine`].
     pub fn batch_engine(&mut self, batch: usize, seq: usize) -> Result<&mut Engine> {
-        let uses = Uses { batch, seq, precision: self.precision, ..Uses::default() };
+        let uses = self.uses_of_batches(batch, seq);
         match self.engine.as_ref().map(|engine| engine.program().uses) {
             Some(has) if (has.batch, has.seq) == (batch, seq) => {
                 Ok(self.engine.as_mut().expect("it was looked at"))
@@ -361,37 +379,8 @@ impl Gpt {
         seen: &mut dyn FnMut(u32, SampleEvent<'_>),
     ) -> Result<Vec<usize>> {
         let (tokenizer, end) = (self.need_tokenizer()?.clone(), self.end.clone());
-        let all = samples(options, count);
-        let requests: Vec<_> = all.iter().map(|options| Request { prompt: ids, options }).collect();
-        let text = |_| (Some(tokenizer.decode_stream()), StopText::new(options.stop.clone()));
-        let mut texts: Vec<(Option<DecodeStream<'_>>, StopText)> = all.iter().map(text).collect();
-        let engine = self.engine_of(requests.len().min(MOST_SLOTS))?;
-        let new = generate_all(engine, &requests, end.ids(), |index, event| {
-            let (decoder, text) = &mut texts[index];
-            let mut emit = |piece: &str| {
-                if !piece.is_empty() {
-                    seen(all[index].sample, SampleEvent::Text(piece));
-                }
-            };
-            match event {
-                // An id beyond the tokenizer, which a model with a padded vocabulary may draw, has no text.
-                Event::Token(id) if !end.contains(id) && tokenizer.token_bytes(id).is_some() => {
-                    if let Some(decoder) = decoder {
-                        emit(&text.push(&decoder.push(id)?));
-                    }
-                }
-                Event::Token(_) => {}
-                Event::Begins => seen(all[index].sample, SampleEvent::Begins),
-                Event::Ends => {
-                    let rest = decoder.take().map(DecodeStream::finish).unwrap_or_default();
-                    emit(&text.push(&rest));
-                    emit(&text.finish());
-                    seen(all[index].sample, SampleEvent::Ends);
-                }
-            }
-            Ok(!text.stopped())
-        })?;
-        Ok(new.iter().map(Vec::len).collect())
+        let runner = self.engine_of((count as usize).min(MOST_SLOTS))?;
+        Sampler { runner, tokenizer: Some(&tokenizer), end: &end }.texts(ids, options, count, seen)
     }
 
     /// Generates several continuations of a sequence of token ids at once. Each is the one that [`Gpt::generate_ids`]
@@ -408,24 +397,13 @@ impl Gpt {
         count: u32,
         seen: &mut dyn FnMut(u32, SampleEvent<'_>),
     ) -> Result<Vec<Vec<u32>>> {
-        let (end, all) = (self.end.clone(), samples(options, count));
-        let requests: Vec<_> = all.iter().map(|options| Request { prompt: ids, options }).collect();
-        let engine = self.engine_of(requests.len().min(MOST_SLOTS))?;
-        generate_all(engine, &requests, end.ids(), |index, event| {
-            match event {
-                Event::Begins => seen(all[index].sample, SampleEvent::Begins),
-                Event::Token(id) => seen(all[index].sample, SampleEvent::Id(id)),
-                Event::Ends => seen(all[index].sample, SampleEvent::Ends),
-            }
-            Ok(true)
-        })
+        let end = self.end.clone();
+        let runner = self.engine_of((count as usize).min(MOST_SLOTS))?;
+        Sampler { runner, tokenizer: None, end: &end }.ids(ids, options, count, seen)
     }
 
     fn need_tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().ok_or_else(|| {
-            Error::input("the model has no tokenizer")
-                .hint(format!("give token ids instead of text: {} 1,2,3", field("prompt_ids")))
-        })
+        self.tokenizer.as_ref().ok_or_else(no_tokenizer)
     }
 
     /// Continues a sequence of token ids; returns the new ones, the last of which may be a token that ends a text.
@@ -435,7 +413,7 @@ impl Gpt {
     /// If an id or an option is out of range, or the device is lost.
     pub fn generate_ids(&mut self, ids: &[u32], options: &GenerateOptions) -> Result<Vec<u32>> {
         let end = self.end.clone();
-        generate(self.engine()?, ids, options, end.ids(), |_| Ok(true))
+        Sampler { runner: self.engine()?, tokenizer: None, end: &end }.one(ids, options)
     }
 
     /// Merges the adapters that the model was trained with, if any, into its weights.
@@ -497,26 +475,6 @@ impl Gpt {
 
 /// The most continuations that are generated at once: as many as the smaller replays of generation have rows.
 const MOST_SLOTS: usize = 8;
-
-/// An event of one of several continuations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SampleEvent<'a> {
-    /// It has begun.
-    Begins,
-    /// The next piece of its text, in whole characters.
-    Text(&'a str),
-    /// The next token, where ids are requested instead of text.
-    Id(u32),
-    /// It has ended.
-    Ends,
-}
-
-/// Returns the options of `count` continuations; their numbers start at the `sample` of `options`.
-fn samples(options: &GenerateOptions, count: u32) -> Vec<GenerateOptions> {
-    let first = options.sample;
-    let numbers = (0..count).map(|i| first.wrapping_add(i));
-    numbers.map(|sample| GenerateOptions { sample, ..options.clone() }).collect()
-}
 
 /// Returns a note about added tokens that have no row in a model of `vocab_size` tokens, if there are any.
 pub(crate) fn without_rows(tokens: &[String], vocab_size: usize) -> Option<String> {

@@ -71,6 +71,8 @@ pub mod pipeline;
 pub mod plan;
 pub mod profile;
 pub mod repository;
+pub mod sampler;
+pub mod staged;
 pub mod tokenizer;
 pub mod train;
 pub mod tree;

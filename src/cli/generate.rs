@@ -5,11 +5,15 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use wgpt::gpt::SampleEvent;
-use wgpt::{Error, GenerateOptions, Result};
+use wgpt::staged::Staged;
+use wgpt::{Error, GenerateOptions, Gpt, Result};
 
-use super::options::{ChoiceArgs, DeviceArgs, PrecisionArgs, find_model, load, open, with_default};
+use super::options::{
+    ChoiceArgs, DeviceArgs, PipelineArgs, PrecisionArgs, find_model, load, open, with_default,
+};
 use super::outcome::Outcome;
 use super::output;
+use super::ranks::{self, Others};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,7 +21,8 @@ Examples:
   wgpt generate --model runs/NAME/best --prompt-file start.txt --num-samples 3
   wgpt generate --model gpt2 --prompt \"Q: why?\" --greedy --stop \"Q:\"
   wgpt generate --model org/name@revision --prompt \"Dear\"        downloaded once; HF_TOKEN, HF_HOME and HF_HUB_OFFLINE are read
-  wgpt generate --model folder-without-tokenizer --prompt-ids 464,3797";
+  wgpt generate --model folder-without-tokenizer --prompt-ids 464,3797
+  mpirun -n 2 wgpt generate --model folder --pipeline 2 --prompt \"Dear\"   a model that does not fit on one rank";
 
 /// Continue a text with a model; the new text is streamed
 #[derive(clap::Args)]
@@ -53,6 +58,8 @@ pub struct Args {
     device: DeviceArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
+    #[command(flatten)]
+    pipeline: PipelineArgs,
 }
 
 #[derive(clap::Args)]
@@ -105,11 +112,18 @@ impl Args {
 ///
 /// If there is no model, it is damaged, or an option is out of range.
 pub fn run(args: &Args) -> Result<Outcome> {
+    let stages = args.pipeline.stages();
+    ranks::on_stages(stages, args.device.device, |others| generate(args, others))?;
+    Ok(Outcome::Good)
+}
+
+fn generate(args: &Args, others: &mut Others) -> Result<()> {
     let options = args.options();
     options.validate()?;
     let prompt = args.text()?;
     let dir = find_model(args.model.as_deref())?;
-    let device = open(args.device.device)?;
+    let choice = args.device.device;
+    let device = open(if others.are_there() { ranks::device(choice) } else { choice })?;
     let precision = args.precision.on(&device);
     let mut gpt = load(&dir, device)?;
     gpt.set_precision(precision);
@@ -120,25 +134,14 @@ pub fn run(args: &Args) -> Result<Outcome> {
         ))
         .hint("give token ids instead: --prompt-ids 1,2,3; or put a tokenizer.json there"));
     }
-    let mut printer = Printer::new(prompt.as_deref(), args.num_samples, args.json);
-    let samples = match &prompt {
-        Some(prompt) => {
-            let ids = gpt.encode_prompt(prompt)?;
-            let tokens =
-                gpt.sample_texts(&ids, &options, args.num_samples, &mut |sample, event| {
-                    printer.see(sample, event);
-                })?;
-            printer.report(tokens.into_iter().map(|tokens| (None, tokens)))
-        }
-        None => {
-            let prompt = &args.prompt.prompt_ids;
-            let ids =
-                gpt.sample_ids(prompt, &options, args.num_samples, &mut |sample, event| {
-                    printer.see(sample, event);
-                })?;
-            printer.report(ids.into_iter().map(|ids| (Some(json!(ids)), ids.len())))
-        }
+    let ids = match &prompt {
+        Some(prompt) => gpt.encode_prompt(prompt)?,
+        None => args.prompt.prompt_ids.clone(),
     };
+    let uses = gpt.uses_of_samples(args.num_samples as usize);
+    let mut staged = others.take(&mut gpt, uses, true)?;
+    let samples = args.write(&mut gpt, staged.as_mut(), prompt.as_deref(), &ids, &options)?;
+    staged.map_or(Ok(()), Staged::end)?;
     if args.json {
         let ids = prompt.is_none().then_some(&args.prompt.prompt_ids);
         output::json(&json!({
@@ -149,7 +152,37 @@ pub fn run(args: &Args) -> Result<Outcome> {
             "samples": samples,
         }));
     }
-    Ok(Outcome::Good)
+    Ok(())
+}
+
+impl Args {
+    /// Prints the continuations of a prompt, of which `ids` are the tokens; returns them for the JSON object.
+    fn write(
+        &self,
+        gpt: &mut Gpt,
+        staged: Option<&mut Staged>,
+        prompt: Option<&str>,
+        ids: &[u32],
+        options: &GenerateOptions,
+    ) -> Result<Vec<Value>> {
+        let mut printer = Printer::new(prompt, self.num_samples, self.json);
+        let count = self.num_samples;
+        let see = &mut |sample: u32, event: SampleEvent<'_>| printer.see(sample, event);
+        if prompt.is_some() {
+            let tokens = match staged {
+                None => gpt.sample_texts(ids, options, count, see)?,
+                Some(staged) => {
+                    gpt.sampler(&mut staged.stages()).texts(ids, options, count, see)?
+                }
+            };
+            return Ok(printer.report(tokens.into_iter().map(|tokens| (None, tokens))));
+        }
+        let new = match staged {
+            None => gpt.sample_ids(ids, options, count, see)?,
+            Some(staged) => gpt.sampler(&mut staged.stages()).ids(ids, options, count, see)?,
+        };
+        Ok(printer.report(new.into_iter().map(|new| (Some(json!(new)), new.len()))))
+    }
 }
 
 /// Prints samples that are generated at the same time one after the other: each as it is generated, when those before

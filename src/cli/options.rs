@@ -293,6 +293,22 @@ impl SumArgs {
     }
 }
 
+/// How many ranks have the layers of a model that generates or is evaluated.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PipelineArgs {
+    /// Give each of the P ranks that mpirun starts a part of the layers, where the model does not fit on one; only the first needs its
+    /// files [default: 1]
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..))]
+    pipeline: Option<u32>,
+}
+
+impl PipelineArgs {
+    /// The number of stages, if it is given.
+    pub fn stages(&self) -> Option<usize> {
+        self.pipeline.map(|stages| stages as usize)
+    }
+}
+
 /// What is recomputed instead of being kept.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RecomputeArgs {

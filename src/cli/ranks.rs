@@ -1,8 +1,14 @@
 //! The ranks of a run: this process alone, or the processes that `mpirun` or `srun` has started.
 
-use wgpt::Result;
 use wgpt::backend::gpu::{self, DeviceChoice};
 use wgpt::dist::World;
+use wgpt::error::Kind;
+use wgpt::model::Uses;
+use wgpt::staged::{self, Staged, Wanted};
+use wgpt::{Gpt, Result};
+
+use super::options::open;
+use super::output;
 
 /// Variables by which launchers tell a process that it is one of several.
 const RANK: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"];
@@ -69,7 +75,7 @@ impl Ranks {
         match is_launched() {
             false => Ok(Ranks {}),
             true => Err(wgpt::Error::input(
-                "this wgpt was built without MPI, so that the processes of mpirun or srun cannot train together",
+                "this wgpt was built without MPI, so that the processes of mpirun or srun cannot work together",
             )
             .hint("build it with `cargo build --release --features mpi`, or start one process")),
         }
@@ -91,4 +97,63 @@ impl Ranks {
             session.end();
         }
     }
+}
+
+/// The other ranks, as the first one has them before it has put its model on them.
+pub struct Others {
+    stages: usize,
+    world: Option<Box<dyn World>>,
+}
+
+impl Others {
+    /// Puts a model on all ranks, if there are several; `may_shrink`: fewer sequences at once will do.
+    ///
+    /// # Errors
+    ///
+    /// As [`Staged::lead`].
+    pub fn take(&mut self, gpt: &mut Gpt, uses: Uses, may_shrink: bool) -> Result<Option<Staged>> {
+        let wanted = Wanted { stages: self.stages, uses, may_shrink };
+        self.world.take().map(|world| Staged::lead(gpt, world, wanted)).transpose()
+    }
+
+    /// Whether there are some: a model must then be put on all ranks.
+    pub fn are_there(&self) -> bool {
+        self.world.is_some()
+    }
+}
+
+/// Runs a command on the first of `stages` ranks; the others have their stages of its model. Without a number of stages, or
+/// with one stage on one rank, this process does it alone.
+///
+/// # Errors
+///
+/// That of the command. If there are several ranks, all end by it.
+pub fn on_stages(
+    stages: Option<usize>,
+    device: DeviceChoice,
+    command: impl FnOnce(&mut Others) -> Result<()>,
+) -> Result<()> {
+    let Some(stages) = stages else { return command(&mut Others { stages: 1, world: None }) };
+    let ranks = Ranks::begin()?;
+    let world = ranks.world();
+    let several = world.size() > 1;
+    let result = match world.rank() {
+        0 => {
+            let world = (several || stages > 1).then_some(world);
+            let mut others = Others { stages, world };
+            let done = command(&mut others);
+            if let Some(mut world) = others.world {
+                staged::give_up(&mut *world);
+            }
+            done
+        }
+        _ => staged::follow(world, || open(self::device(device))),
+    };
+    if several && let Err(error) = result {
+        // The other ranks must not be waited for: the launcher ends them.
+        output::error(&error);
+        std::process::exit(if error.kind() == Kind::Usage { 2 } else { 1 });
+    }
+    ranks.end();
+    result
 }

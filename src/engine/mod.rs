@@ -5,6 +5,7 @@
 
 mod batches;
 mod params;
+mod runner;
 mod sequences;
 mod stages;
 mod sums;
@@ -25,6 +26,7 @@ use crate::profile::Profile;
 pub use batches::{LossesTicket, MicroBatch, Update};
 pub(crate) use batches::{count_targets, sum};
 pub use params::{MOMENTS, Tensor};
+pub use runner::Runner;
 pub use sequences::{Drawn, DrawnTicket, DrawnTokens, prompt_feeds};
 pub use stages::{FromAfter, FromBefore, StreamTicket};
 pub use sums::Finals;

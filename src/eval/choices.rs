@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 
 use super::rows::Rows;
 use crate::checkpoint::EndOfText;
-use crate::engine::Engine;
+use crate::engine::Runner;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -383,7 +383,7 @@ impl<'a> Prepared<'a> {
     /// If a loss is not finite, or the device is lost.
     pub fn choose(
         &self,
-        engine: &mut Engine,
+        engine: &mut impl Runner,
         progress: &mut dyn FnMut(usize),
     ) -> Result<ChoiceReport> {
         let mut lls: Vec<Vec<f64>> =

@@ -9,9 +9,10 @@ use serde::Serialize;
 use super::bleu::{Bleu, BleuCounts};
 use crate::checkpoint::EndOfText;
 use crate::data::Tokens;
+use crate::engine::Runner;
 use crate::error::{Error, Result, field};
 use crate::generate::GenerateOptions;
-use crate::gpt::Gpt;
+use crate::gpt::{Gpt, Sampler};
 use crate::tokenizer::Tokenizer;
 
 /// The beginning of a text, and its continuation.
@@ -94,16 +95,32 @@ pub fn continue_and_score(
     options: &GenerateOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<(Bleu, Vec<Continuation>)> {
+    let (tokenizer, end) = (gpt.tokenizer().cloned(), gpt.end_of_text().clone());
+    let runner = gpt.engine()?;
+    let mut sampler = Sampler { runner, tokenizer: tokenizer.as_ref(), end: &end };
+    continue_on(&mut sampler, cuts, options, progress)
+}
+
+/// Does the same on a runner of a model.
+///
+/// # Errors
+///
+/// As [`continue_and_score`].
+pub fn continue_on<R: Runner>(
+    sampler: &mut Sampler<'_, R>,
+    cuts: &[Cut],
+    options: &GenerateOptions,
+    progress: &mut dyn FnMut(usize),
+) -> Result<(Bleu, Vec<Continuation>)> {
     let no_tokenizer = || Error::input("the model has no tokenizer to read words with");
-    let tokenizer = gpt.tokenizer().cloned().ok_or_else(no_tokenizer)?;
-    let end = gpt.end_of_text().clone();
-    let text = |ids: &[u32]| text(&tokenizer, &end, ids);
+    let (tokenizer, end) = (sampler.tokenizer.ok_or_else(no_tokenizer)?, sampler.end);
+    let text = |ids: &[u32]| text(tokenizer, end, ids);
     let mut counts = BleuCounts::default();
     let mut continuations = vec![];
     for (i, cut) in cuts.iter().enumerate() {
         let max_tokens = cut.reference.len();
         let options = GenerateOptions { max_tokens, sample: i as u32, ..options.clone() };
-        let new = gpt.generate_ids(&cut.prompt, &options)?;
+        let new = sampler.one(&cut.prompt, &options)?;
         let continuation = Continuation {
             prompt: text(&cut.prompt)?,
             hypothesis: text(&new)?,

@@ -13,6 +13,6 @@ mod rows;
 
 pub use bleu::{Bleu, BleuCounts, tokenize_13a};
 pub use choices::{ChoiceReport, LeftOut, Prepared, Question, read_questions};
-pub use continuations::{Continuation, Cut, continue_and_score, cut};
+pub use continuations::{Continuation, Cut, continue_and_score, continue_on, cut};
 pub use perplexity::{Perplexity, Score, Window, Windows};
-pub use rows::default_batch;
+pub use rows::{busy_batch, default_batch};

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::rows::{Rows, check_ids};
 use crate::checkpoint::EndOfText;
 use crate::data::{self, Sources};
-use crate::engine::Engine;
+use crate::engine::{Engine, Runner};
 use crate::error::{Error, Result, field};
 use crate::tokenizer::{AddedAs, Tokenizer};
 
@@ -108,12 +108,12 @@ impl Score {
 }
 
 /// Scores a token sequence while it comes in pieces; only a few windows of it are in memory.
-pub struct Perplexity<'a> {
-    engine: &'a mut Engine,
+pub struct Perplexity<'a, R: Runner = Engine> {
+    engine: &'a mut R,
     /// The tokenizer, and the tokens that end texts.
     texts: Option<(&'a Tokenizer, &'a EndOfText)>,
     windows: Windows,
-    rows: Rows<Window>,
+    rows: Rows<Window, R>,
     /// The tokens from `begin` on.
     waiting: Vec<u32>,
     /// The beginning of the next window.
@@ -124,7 +124,7 @@ pub struct Perplexity<'a> {
     on_window: Box<dyn FnMut(&Window) + 'a>,
 }
 
-impl<'a> Perplexity<'a> {
+impl<'a, R: Runner> Perplexity<'a, R> {
     /// Begins a sequence on an engine with batches, whose rows are the windows. `texts` are the tokenizer, for the
     /// tokens' bytes, and the tokens that end texts.
     ///
@@ -132,10 +132,10 @@ impl<'a> Perplexity<'a> {
     ///
     /// If the stride is 0 or longer than the window.
     pub fn new(
-        engine: &'a mut Engine,
+        engine: &'a mut R,
         texts: Option<(&'a Tokenizer, &'a EndOfText)>,
         windows: Windows,
-    ) -> Result<Perplexity<'a>> {
+    ) -> Result<Perplexity<'a, R>> {
         let seq = engine.program().uses.seq;
         let stride = windows.stride(seq);
         if !(1..=seq).contains(&stride) {
@@ -159,7 +159,7 @@ impl<'a> Perplexity<'a> {
 
     /// Calls `on_window` with each window, in order, after it is scored.
     #[must_use]
-    pub fn on_window(self, on_window: impl FnMut(&Window) + 'a) -> Perplexity<'a> {
+    pub fn on_window(self, on_window: impl FnMut(&Window) + 'a) -> Perplexity<'a, R> {
         Perplexity { on_window: Box::new(on_window), ..self }
     }
 

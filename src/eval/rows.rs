@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::backend::Device;
-use crate::engine::{self, Engine, LossesTicket};
+use crate::engine::{self, Runner};
 use crate::error::{Error, Result};
 use crate::fit::LARGEST_BATCH;
 use crate::gpt::Gpt;
@@ -16,32 +16,37 @@ const BATCH_TOKENS: [usize; 2] = [512, 8192];
 /// Returns the sequences per batch that keep a device busy, if there is memory for them.
 pub fn default_batch(gpt: &Gpt, seq: usize) -> usize {
     let device = gpt.device();
-    let tokens = BATCH_TOKENS[usize::from(matches!(device, Device::Gpu(_)))];
     let fits = |batch| {
         let uses = Uses { batch, seq, precision: gpt.precision(), ..Uses::default() };
         device.fits(&Program::record(gpt.config(), uses, device.limits()).plan)
     };
-    let mut batch = (tokens / seq).clamp(1, LARGEST_BATCH);
+    let mut batch = busy_batch(device, seq);
     while batch > 1 && !fits(batch) {
         batch /= 2;
     }
     batch
 }
 
+/// Returns the sequences per batch that keep a device busy, whatever memory it has.
+pub fn busy_batch(device: &Device, seq: usize) -> usize {
+    let tokens = BATCH_TOKENS[usize::from(matches!(device, Device::Gpu(_)))];
+    (tokens / seq).clamp(1, LARGEST_BATCH)
+}
+
 /// Rows that wait to be scored together; `Tag` identifies a row.
-pub(super) struct Rows<Tag> {
+pub(super) struct Rows<Tag, R: Runner> {
     seq: usize,
     batch: usize,
     tokens: Vec<u32>,
     targets: Vec<u32>,
     tags: Vec<Tag>,
     /// Batches whose losses were requested and not yet read, with the tags of their rows.
-    unread: VecDeque<(Vec<Tag>, LossesTicket)>,
+    unread: VecDeque<(Vec<Tag>, R::Losses)>,
 }
 
-impl<Tag> Rows<Tag> {
+impl<Tag, R: Runner> Rows<Tag, R> {
     /// Creates an empty queue for an engine with batches.
-    pub fn new(engine: &Engine) -> Rows<Tag> {
+    pub fn new(engine: &R) -> Rows<Tag, R> {
         let Uses { batch, seq, .. } = engine.program().uses;
         assert!(batch > 0, "the engine was recorded with batches");
         Rows { seq, batch, tokens: vec![], targets: vec![], tags: vec![], unread: VecDeque::new() }
@@ -51,7 +56,7 @@ impl<Tag> Rows<Tag> {
     /// `scored` is called with the tag of each finished row, in order, and the sum of its negative log-likelihoods.
     pub fn push(
         &mut self,
-        engine: &mut Engine,
+        engine: &mut R,
         tag: Tag,
         tokens: &[u32],
         targets: &[u32],
@@ -72,11 +77,11 @@ impl<Tag> Rows<Tag> {
             return Ok(());
         }
         self.submit(engine);
-        self.take(engine, engine.reads_ahead(), scored)
+        self.take(engine, engine.batches_ahead(), scored)
     }
 
     /// Scores the remaining rows, and waits for all results.
-    pub fn flush(&mut self, engine: &mut Engine, scored: &mut dyn FnMut(Tag, f64)) -> Result<()> {
+    pub fn flush(&mut self, engine: &mut R, scored: &mut dyn FnMut(Tag, f64)) -> Result<()> {
         if !self.tags.is_empty() {
             self.submit(engine);
         }
@@ -84,7 +89,7 @@ impl<Tag> Rows<Tag> {
     }
 
     /// Submits the waiting rows to the device.
-    fn submit(&mut self, engine: &mut Engine) {
+    fn submit(&mut self, engine: &mut R) {
         self.tokens.resize(self.batch * self.seq, 0);
         self.targets.resize(self.batch * self.seq, IGNORE);
         let ticket = engine.request_row_losses(&self.tokens, &self.targets);
@@ -96,7 +101,7 @@ impl<Tag> Rows<Tag> {
     /// Reads the losses of batches until at most `most` batches are pending.
     fn take(
         &mut self,
-        engine: &mut Engine,
+        engine: &mut R,
         most: usize,
         scored: &mut dyn FnMut(Tag, f64),
     ) -> Result<()> {

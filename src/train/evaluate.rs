@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::stages::Neighbours;
 use super::{Event, Trainer};
 use crate::data::{self, Place, Windows};
+use crate::dist::Neighbours;
 use crate::engine::{self, LossesTicket};
 use crate::error::Result;
 

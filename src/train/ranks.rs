@@ -11,7 +11,7 @@ use crate::backend::gpu::Choices;
 use crate::checkpoint::{self, TrainState};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{TokenWriter, Tokens};
-use crate::dist::{Group, Layout, Link, World};
+use crate::dist::{self, Group, Layout, Link, World};
 use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result, field};
 use crate::fit::Programs;
@@ -214,18 +214,7 @@ fn other_version(what: &str) -> Error {
 
 /// What a rank has made, if all ranks could make theirs.
 fn check_all<T>(world: &mut dyn World, made: Result<T>) -> Result<T> {
-    let failed = world.gather(&[u64::from(made.is_err())])?;
-    let made = made?;
-    let ranks: Vec<String> = (0..)
-        .zip(&failed)
-        .filter(|(_, f)| **f != [0])
-        .map(|(i, _): (usize, _)| i.to_string())
-        .collect();
-    if ranks.is_empty() {
-        return Ok(made);
-    }
-    let message = format!("the run cannot begin on rank {}: see its message", ranks.join(", "));
-    Err(Error::training(message))
+    dist::check_all(world, made, "the run cannot begin")
 }
 
 /// The layout of what the ranks of a stage add up, in the order of the first of them. All must lay it out alike: a device with

@@ -31,6 +31,7 @@ mod peft;
 mod ranks;
 mod run_folder;
 mod sequences;
+mod staged;
 mod stages;
 mod synced;
 mod tokenizer;

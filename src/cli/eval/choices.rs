@@ -6,12 +6,16 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::Serialize;
-use wgpt::eval::{ChoiceReport, LeftOut, Prepared, Question, default_batch, read_questions};
+use wgpt::eval::{
+    ChoiceReport, LeftOut, Prepared, Question, busy_batch, default_batch, read_questions,
+};
+use wgpt::staged::Staged;
 use wgpt::{Error, Result};
 
 use super::common::{self, Common};
 use crate::cli::options::{check_shape, device_name};
 use crate::cli::progress::Bar;
+use crate::cli::ranks::Others;
 use crate::cli::{number, output};
 
 const EXAMPLES: &str = "\
@@ -38,7 +42,7 @@ pub struct Args {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
-    common: Common,
+    pub common: Common,
     /// Ask only the first N questions [default: all]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -64,7 +68,7 @@ struct Report {
 }
 
 /// Runs the questions.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, others: &mut Others) -> Result<()> {
     let name = args.file.display().to_string();
     let questions = args.questions(&name)?;
     let (dir, mut gpt) = args.common.load()?;
@@ -75,14 +79,27 @@ pub fn run(args: &Args) -> Result<()> {
             .map_err(|error| error.at(&name))?;
     report_left_out(&name, prepared.left_out());
     let seq = prepared.longest();
-    let batch = args.batch_size.unwrap_or_else(|| default_batch(&gpt, seq).min(prepared.len()));
+    let batch = args.batch_size.unwrap_or_else(|| {
+        let batch = match others.are_there() {
+            true => busy_batch(gpt.device(), seq),
+            false => default_batch(&gpt, seq),
+        };
+        batch.min(prepared.len())
+    });
     let (batch, seq) = check_shape(batch, seq, gpt.config())?;
     let device = device_name(gpt.device());
 
+    let uses = gpt.uses_of_batches(batch, seq);
+    let mut staged = others.take(&mut gpt, uses, args.batch_size.is_none())?;
     let began = Instant::now();
     let bar = Bar::new("choosing", prepared.len() as u64);
-    let found = prepared.choose(gpt.batch_engine(batch, seq)?, &mut |_| bar.add(1))?;
+    let progress = &mut |_| bar.add(1);
+    let found = match &mut staged {
+        None => prepared.choose(gpt.batch_engine(batch, seq)?, progress)?,
+        Some(staged) => prepared.choose(&mut staged.stages(), progress)?,
+    };
     drop(bar);
+    staged.map_or(Ok(()), Staged::end)?;
     let report = Report {
         model: dir.to_string_lossy().into_owned(),
         device,

@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use wgpt::backend::gpu::DeviceChoice;
 use wgpt::{Error, Gpt, Result, Tokenizer};
 
-use crate::cli::options::{DeviceArgs, PrecisionArgs, PrecisionChoice, find_model, load, open};
+use crate::cli::options::{
+    DeviceArgs, PipelineArgs, PrecisionArgs, PrecisionChoice, find_model, load, open,
+};
+use crate::cli::ranks::{self, Others};
 
 /// Which model, where it runs, and how the results are printed.
 #[derive(clap::Args)]
@@ -17,16 +21,30 @@ pub struct Common {
     /// Compute in f32, mixed (half precision except for weights, sums and the residual stream), or auto: mixed on a GPU that has it
     #[arg(long, value_name = "PRECISION", default_value = "f32", hide_possible_values = true)]
     precision: PrecisionChoice,
+    #[command(flatten)]
+    pipeline: PipelineArgs,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }
 
 impl Common {
+    /// Runs a measure on the first of the ranks that `--pipeline` asks for, the others of which have their stages of its model.
+    pub fn on_ranks(&self, measure: impl FnOnce(&mut Others) -> Result<()>) -> Result<()> {
+        ranks::on_stages(self.pipeline.stages(), self.device.device, measure)
+    }
+
+    fn device_of_rank(&self) -> DeviceChoice {
+        match self.pipeline.stages() {
+            Some(_) => ranks::device(self.device.device),
+            None => self.device.device,
+        }
+    }
+
     /// Loads the model; returns it with its folder.
     pub fn load(&self) -> Result<(PathBuf, Gpt)> {
         let dir = find_model(self.model.as_deref())?;
-        let device = open(self.device.device)?;
+        let device = open(self.device_of_rank())?;
         let precision = PrecisionArgs { precision: self.precision }.on(&device);
         let mut gpt = load(&dir, device)?;
         gpt.set_precision(precision);

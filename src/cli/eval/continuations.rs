@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 use wgpt::data::{self, Sources, Tokens};
-use wgpt::eval::{Bleu, Continuation, continue_and_score, cut};
+use wgpt::eval::{Bleu, Continuation, continue_and_score, continue_on, cut};
+use wgpt::staged::Staged;
 use wgpt::tokenizer::AddedAs;
 use wgpt::{Error, GenerateOptions, Gpt, Result, Tokenizer};
 
@@ -12,6 +13,7 @@ use super::bleu;
 use super::common::{self, Common};
 use crate::cli::options::{ChoiceArgs, device_name};
 use crate::cli::progress::{Bar, Progress};
+use crate::cli::ranks::Others;
 use crate::cli::{output, tokenizer};
 
 const EXAMPLES: &str = "\
@@ -30,7 +32,7 @@ pub struct Args {
     #[arg(value_name = "FILE", required = true)]
     files: Vec<String>,
     #[command(flatten)]
-    common: Common,
+    pub common: Common,
     /// Tokens per prompt [default: 32, or half the context]
     #[arg(long, value_name = "N")]
     prompt_tokens: Option<usize>,
@@ -96,7 +98,7 @@ impl Args {
 }
 
 /// Generates the continuations and scores them.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, others: &mut Others) -> Result<()> {
     let options = args.options();
     options.validate()?;
     let sources = tokenizer::sources(&args.files, &mut Progress::new())?;
@@ -106,10 +108,19 @@ pub fn run(args: &Args) -> Result<()> {
     let tokens = encode(&sources, &tokenizer, &gpt)?;
     let cuts = cut(&tokens, lens, args.samples, gpt.end_of_text().ids())?;
 
+    let uses = gpt.uses_of_samples(1);
+    let mut staged = others.take(&mut gpt, uses, false)?;
     let began = Instant::now();
     let bar = Bar::new("writing", cuts.len() as u64);
-    let (bleu, examples) = continue_and_score(&mut gpt, &cuts, &options, &mut |_| bar.add(1))?;
+    let progress = &mut |_| bar.add(1);
+    let (bleu, examples) = match &mut staged {
+        None => continue_and_score(&mut gpt, &cuts, &options, progress)?,
+        Some(staged) => {
+            continue_on(&mut gpt.sampler(&mut staged.stages()), &cuts, &options, progress)?
+        }
+    };
     drop(bar);
+    staged.map_or(Ok(()), Staged::end)?;
     let report = Report {
         model: dir.to_string_lossy().into_owned(),
         device: device_name(gpt.device()),

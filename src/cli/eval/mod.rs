@@ -27,7 +27,8 @@ Examples:
   wgpt eval --model folder tokens.bin --json
   wgpt eval continuations held-out.txt          what it writes, against how the text goes on
   wgpt eval choices hellaswag_val.jsonl --model gpt2
-  wgpt eval bleu hypotheses.txt references.txt  BLEU of any text; no model needed";
+  wgpt eval bleu hypotheses.txt references.txt  BLEU of any text; no model needed
+  mpirun -n 2 wgpt eval held-out.txt --pipeline 2   of a model that does not fit on one rank";
 
 /// Measure a model: perplexity and bits per byte of a text, BLEU, multiple choice
 #[derive(clap::Args)]
@@ -54,10 +55,17 @@ enum Command {
 /// If the model, or the data of the measure, cannot be read; if an option is out of range.
 pub fn run(args: &Args) -> Result<Outcome> {
     match &args.command {
-        None => perplexity::run(&args.perplexity)?,
+        None => {
+            let args = &args.perplexity;
+            args.common.on_ranks(|others| perplexity::run(args, others))?;
+        }
         Some(Command::Bleu(args)) => bleu::run(args)?,
-        Some(Command::Continuations(args)) => continuations::run(args)?,
-        Some(Command::Choices(args)) => choices::run(args)?,
+        Some(Command::Continuations(args)) => {
+            args.common.on_ranks(|others| continuations::run(args, others))?;
+        }
+        Some(Command::Choices(args)) => {
+            args.common.on_ranks(|others| choices::run(args, others))?;
+        }
     }
     Ok(Outcome::Good)
 }

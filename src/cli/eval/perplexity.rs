@@ -3,13 +3,17 @@
 use std::time::Instant;
 
 use serde::Serialize;
+use wgpt::checkpoint::EndOfText;
 use wgpt::data::Sources;
-use wgpt::eval::{Perplexity, Score, Windows, default_batch};
-use wgpt::{Gpt, Result};
+use wgpt::engine::Runner;
+use wgpt::eval::{Perplexity, Score, Windows, busy_batch, default_batch};
+use wgpt::staged::Staged;
+use wgpt::{Gpt, Result, Tokenizer};
 
 use super::common::Common;
 use crate::cli::options::{check_shape, device_name};
 use crate::cli::progress::{Bar, Progress};
+use crate::cli::ranks::Others;
 use crate::cli::{number, output, tokenizer};
 
 #[derive(clap::Args)]
@@ -19,7 +23,7 @@ pub struct PerplexityArgs {
     #[arg(value_name = "FILE", required = true)]
     files: Vec<String>,
     #[command(flatten)]
-    common: Common,
+    pub common: Common,
     /// Let windows overlap: begin each N tokens after the one before [default: one after the other]
     #[arg(long, value_name = "N")]
     stride: Option<usize>,
@@ -85,7 +89,7 @@ impl From<&Score> for Figures {
 }
 
 /// Scores the files.
-pub fn run(args: &PerplexityArgs) -> Result<()> {
+pub fn run(args: &PerplexityArgs, others: &mut Others) -> Result<()> {
     let mut texts = vec![];
     for file in &args.files {
         let sources = tokenizer::sources(std::slice::from_ref(file), &mut Progress::new())?;
@@ -97,10 +101,24 @@ pub fn run(args: &PerplexityArgs) -> Result<()> {
     let total_bytes = texts.iter().map(about).sum::<u64>();
 
     let (dir, mut gpt) = args.common.load()?;
-    let (batch, seq) = args.shape(&gpt, total_bytes)?;
+    let (mut batch, seq) = args.shape(&gpt, total_bytes, others.are_there())?;
     let device = device_name(gpt.device());
+    let uses = gpt.uses_of_batches(batch, seq);
+    let mut staged = others.take(&mut gpt, uses, args.batch_size.is_none())?;
     let began = Instant::now();
-    let scores = args.score(&mut gpt, (batch, seq), &texts, total_bytes)?;
+    let (tokenizer, end) = (gpt.tokenizer().cloned(), gpt.end_of_text().clone());
+    let read_with = tokenizer.as_ref().map(|tokenizer| (tokenizer, &end));
+    let scores = match &mut staged {
+        None => {
+            let engine = gpt.batch_engine(batch, seq)?;
+            args.score(engine, read_with, &texts, total_bytes)?
+        }
+        Some(staged) => {
+            batch = staged.program().uses.batch;
+            args.score(&mut staged.stages(), read_with, &texts, total_bytes)?
+        }
+    };
+    staged.map_or(Ok(()), Staged::end)?;
     let seconds = began.elapsed().as_secs_f64();
     let mut total = Score::default();
     scores.iter().for_each(|(_, score)| total.add(score));
@@ -128,12 +146,17 @@ pub fn run(args: &PerplexityArgs) -> Result<()> {
 }
 
 impl PerplexityArgs {
-    /// Returns windows per batch and tokens per window; `total_bytes` is the size of the text.
-    fn shape(&self, gpt: &Gpt, total_bytes: u64) -> Result<(usize, usize)> {
+    /// Returns windows per batch and tokens per window; `total_bytes` is the size of the text. On several ranks it is not known
+    /// yet how many windows fit.
+    fn shape(&self, gpt: &Gpt, total_bytes: u64, on_ranks: bool) -> Result<(usize, usize)> {
         let seq = self.seq_len.unwrap_or(gpt.config().n_positions);
         let (_, seq) = check_shape(1, seq, gpt.config())?;
         let batch = self.batch_size.unwrap_or_else(|| {
-            default_batch(gpt, seq).min((total_bytes as usize).div_ceil(seq).max(1))
+            let batch = match on_ranks {
+                true => busy_batch(gpt.device(), seq),
+                false => default_batch(gpt, seq),
+            };
+            batch.min((total_bytes as usize).div_ceil(seq).max(1))
         });
         check_shape(batch, seq, gpt.config())
     }
@@ -141,21 +164,18 @@ impl PerplexityArgs {
     /// Returns the name and the score of each text, with a progress bar.
     fn score(
         &self,
-        gpt: &mut Gpt,
-        (batch, seq): (usize, usize),
+        runner: &mut impl Runner,
+        read_with: Option<(&Tokenizer, &EndOfText)>,
         texts: &[Sources],
         total_bytes: u64,
     ) -> Result<Vec<(String, Score)>> {
         let most = self.max_tokens.unwrap_or(usize::MAX);
         let windows = self.stride.map_or(Windows::NonOverlapping, Windows::Sliding);
-        let (tokenizer, end) = (gpt.tokenizer().cloned(), gpt.end_of_text().clone());
-        let engine = gpt.batch_engine(batch, seq)?;
         let bar = Bar::new("evaluating", total_bytes);
         let mut scores = vec![];
         for text in texts {
             let width = text.tokens()?.map(|tokens| tokens.width());
-            let read_with = tokenizer.as_ref().map(|tokenizer| (tokenizer, &end));
-            let row = Perplexity::new(engine, read_with, windows)?.on_window(|window| {
+            let row = Perplexity::new(runner, read_with, windows)?.on_window(|window| {
                 bar.add(width.map_or(window.bytes, |width| (window.scored * width) as u64));
             });
             scores.push((text.name().to_owned(), row.score(text, most)?));
