@@ -158,6 +158,78 @@ for fault in KILL STOP; do
     grep -q "^rank [0-2] on .* going on from the last save" log || { cat log; failed "the message that names the rank"; }
     same $out whole "a launched run goes on after SIG$fault of a rank ($(grep -o "^rank [0-2]" log))"
 done
+
+# Hosts that are made up: what plays ssh starts everything on this machine, but nothing for a host that is marked as gone.
+cat >agent <<'END'
+#!/usr/bin/env bash
+while [[ $1 == -* ]]; do shift; done
+host=$1 place=$(dirname "$0")
+shift
+[ ! -e "$place/gone-$host" ] || exit 255
+echo $$ >"$place/agent-of-$host"
+exec sh -c "$*"
+END
+# What plays srun starts two ranks on each host, by mpirun.
+cat >srun <<'END'
+#!/usr/bin/env bash
+while [[ $1 == -* ]]; do
+    case $1 in
+    --version) echo "slurm that is played" && exit ;;
+    --nodelist=*) hosts=${1#*=} ;;
+    --nodes=*) [ "${1#*=}" = "$(tr ',' '\n' <<<"$hosts" | wc -l)" ] || exit 3 ;;
+    -n) ranks=$2 && shift ;;
+    *) exit 4 ;;
+    esac
+    shift
+done
+exec mpirun --bind-to none --mca plm_rsh_agent "$(dirname "$0")/agent" --mca mpi_yield_when_idle 1 --host "${hosts//,/:2,}:2" -n "$ranks" -x WGPT_LAUNCH "$@"
+END
+chmod +x agent srun
+
+# Ends a host as a machine ends that loses its power.
+lose() {
+    local daemon
+    daemon=$(cat "agent-of-$1")
+    touch "gone-$1"
+    # shellcheck disable=SC2046 # Processes are words.
+    kill -9 "$daemon" $(pgrep -P "$daemon")
+}
+on_hosts() {
+    timeout 120 "$wgpt" launch "$@" -- train "${settings[@]}" --max-iters 400 --out "$out" "${more[@]}"
+}
+distant="mpirun --bind-to none --mca plm_rsh_agent $place/agent --mca mpi_yield_when_idle 1"
+
+out=launched-fewer more=(--grad-accum 4)
+on_hosts --host nine:2,ten:1 --starter "$distant" >/dev/null 2>log &
+shell=$!
+until_saved $out
+lose ten
+wait "$shell" || { cat log; failed "a launched run that has lost a host"; }
+grep -q "host ten is gone; going on from the last save of $out on 2 of 3 ranks" log || { cat log; failed "the message that names the host"; }
+same $out whole "a launched run that loses a host goes on with fewer ranks"
+rm gone-*
+
+printf '# hosts of a job\nnine slots=2\nten:2\n' >hosts
+out=launched-stages more=(--grad-accum 4 --pipeline 2)
+on_hosts --hostfile hosts --starter "$place/srun" >/dev/null 2>log &
+shell=$!
+until_saved $out
+lose ten
+wait "$shell" || { cat log; failed "a launched pipeline that has lost a host"; }
+grep -q "host ten is gone; going on from the last save of $out on 2 of 4 ranks" log || { cat log; failed "the message about a pipeline's host"; }
+echo "ok: srun's ranks go on as one pipeline instead of two"
+rm gone-*
+
+out=launched-too-few more=(--grad-accum 3 --pipeline 2)
+on_hosts --host nine,ten --starter "$distant" >/dev/null 2>log &
+shell=$!
+until_saved $out
+lose ten
+wait "$shell" && failed "a pipeline of 2 stages went on on one rank" || true
+grep -q "host ten is gone: only 1 rank is left, must be at least 2, as --pipeline has it" log || { cat log; failed "the message about too few hosts"; }
+echo "ok: a pipeline that too few ranks are left for ends with a message"
+rm gone-*
+
 out=launched-stopped
 launch >said 2>log &
 shell=$!

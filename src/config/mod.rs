@@ -2,6 +2,7 @@
 
 mod local;
 pub(crate) mod model;
+mod ranks;
 mod train;
 
 pub use local::Local;

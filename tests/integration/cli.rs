@@ -93,6 +93,7 @@ fn help_lists_options_and_examples() {
         (&["grad-check"], &["--device", "--json"]),
         (&["verify"], &["--device", "--step", "--size", "--seq-len", "--limits", "--json"]),
         (&["devices"], &["--json"]),
+        (&["launch"], &["--ranks", "--host", "--hostfile", "--restarts", "--starter"]),
         (&["tune"], &["--size", "--batch-size", "--device", "--json"]),
         (&["bench", "train"], &["--profile", "--trace"]),
         (
@@ -221,6 +222,12 @@ fn wrong_command_lines_exit_2_and_name_the_option() {
         (&["tokenizer", "train", "a.txt", "--out", "x"], "--vocab"),
         (&["tune", "--device", "cpu"], "--device gpu"),
         (&["train", "--trace", "x"], "--profile"),
+        (&["launch", "--", "train"], "-n N"),
+        (&["launch", "-n", "2", "--", "eval"], "only train"),
+        (&["launch", "--host", "a,b:0", "--", "train"], "--host: `b:0`"),
+        (&["launch", "--host", "a,,b", "--", "train"], "--host: ``"),
+        (&["launch", "--host", "a", "--hostfile", "b", "--", "train"], "--hostfile"),
+        (&["launch", "-n", "4", "--host", "a:2,b", "--", "train"], "room for 3"),
         (&["nothing"], "nothing"),
     ];
     for (arguments, named) in cases {
@@ -231,6 +238,30 @@ fn wrong_command_lines_exit_2_and_name_the_option() {
         assert!(output.stdout.is_empty(), "{arguments:?}: an error is no result");
     }
     assert!(!folder.path().join("runs").exists(), "a wrong command line leaves nothing behind");
+}
+
+#[test]
+fn hosts_come_from_a_file() {
+    let folder = folder();
+    let launch = |text: &str| {
+        std::fs::write(folder.path().join("hosts"), text).expect("a file");
+        let mut command = wgpt(folder.path());
+        let output = command.args(["launch", "-n99", "--hostfile=hosts", "--", "train"]).assert();
+        let output = output.get_output().clone();
+        (output.status.code().expect("a code"), self::text(&output.stderr))
+    };
+    let (code, errors) = launch("# laptops\na slots=2\n\n  b:3  # at home\nc\na\n");
+    assert!(code == 2 && errors.contains("-n is 99, but the hosts have room for 7"), "{errors}");
+    for (text, named) in [
+        ("a\nb slots=0\n", "hosts:2: `b slots=0`"),
+        ("a max_slots=4\n", "hosts:1"),
+        ("a slots=2 b\n", "hosts:1"),
+        ("-n:2\n", "hosts:1"),
+        ("# none\n", "hosts names no host"),
+    ] {
+        let (code, errors) = launch(text);
+        assert!(code == 1 && errors.contains(named) && errors.contains("hint: "), "{errors}");
+    }
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod lora;
 mod mixed;
 mod once;
 mod oracle;
+mod oracle_grids;
 mod oracle_ops;
 mod peft;
 mod ranks;

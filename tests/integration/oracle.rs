@@ -12,7 +12,7 @@ use wgpt::model::{EXTENDS, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
 use wgpt::ops::sample;
 use wgpt::plan::{Phase, Plan, Role};
-use wgpt::{GenerateOptions, Gpt};
+use wgpt::{GenerateOptions, Gpt, TrainConfig};
 
 use crate::common::{
     Model, On, Tensors, assert_close, assert_close_of_max, assert_relative, gpu, json, largest,
@@ -86,25 +86,35 @@ struct Trajectory {
     halves: bool,
 }
 
-/// The step of update `it`, as the reference's settings have it.
-fn update_step(hyper: &Value, it: usize, lr: f64) -> Step {
+/// The reference's settings.
+pub fn settings(hyper: &Value) -> TrainConfig {
     let number = |name: &str| hyper[name].as_f64().expect("a number");
-    let config = wgpt::TrainConfig {
+    TrainConfig {
         learning_rate: number("lr_max"),
         min_learning_rate: Some(number("lr_min")),
         warmup: Some(number("warmup_iters") as usize),
         max_iters: number("lr_decay_iters") as usize,
-        ..wgpt::TrainConfig::default()
-    };
-    let learning_rate = config.learning_rate_at(it);
-    assert_relative("learning rate", learning_rate, lr, 1e-12);
-    Step {
-        learning_rate,
         beta1: number("beta1"),
         beta2: number("beta2"),
         eps: number("eps"),
         weight_decay: number("weight_decay"),
         grad_clip: number("grad_clip"),
+        ..TrainConfig::default()
+    }
+}
+
+/// The step of update `it`, as the reference's settings have it.
+fn update_step(hyper: &Value, it: usize, lr: f64) -> Step {
+    let config = settings(hyper);
+    let learning_rate = config.learning_rate_at(it);
+    assert_relative("learning rate", learning_rate, lr, 1e-12);
+    Step {
+        learning_rate,
+        beta1: config.beta1,
+        beta2: config.beta2,
+        eps: config.eps,
+        weight_decay: config.weight_decay,
+        grad_clip: config.grad_clip,
         ..Step::default()
     }
 }
@@ -151,17 +161,17 @@ fn follow(trajectory: &Trajectory, on: On) {
             }
         }
         model.on.run(Phase::Update, &step);
-        let tolerance = on.tolerance(1e-8, 1e-5, 1e-4);
-        assert_relative(&what("loss"), model.loss(), number("loss"), tolerance);
         let norm = model.on.read(update.norm);
+        compare_update(&what(""), (model.loss(), norm[0]), want, on);
         let tolerance = on.tolerance(1e-7, 5e-5, 5e-4);
-        assert_relative(&what("norm"), norm[0], number("grad_norm"), tolerance);
         assert_relative(&what("coefficient"), norm[1], number("clip_coef"), tolerance);
     }
     let words = model.on.read_u32(update.state);
     assert_eq!(words[state::APPLIED] as usize, steps.len());
     assert_eq!(words[state::SKIPPED], 0);
-    compare_weights(&mut model, &tensors, on, learned);
+    let (channels, params) = (model.program.config.n_embd, model.program.params.len());
+    let mut read = |name: &str| model.param(name, false);
+    assert_eq!(compare_weights(&mut read, &tensors, on, (channels, learned)), params);
 
     // The first batch, once more, with the final weights.
     let want = reference["loss_batch0_after_training"].as_f64().expect("a number");
@@ -178,13 +188,28 @@ fn follow(trajectory: &Trajectory, on: On) {
     assert_relative(&format!("{} at last", trajectory.file), total, want, tolerance);
 }
 
-fn compare_weights(model: &mut Model, tensors: &Tensors, on: On, learned: f64) {
-    let channels = model.program.config.n_embd;
+/// Compares loss and norm of an update with a step of the reference.
+pub fn compare_update(what: &str, (loss, norm): (f64, f64), want: &Value, on: On) {
+    let number = |name: &str| want[name].as_f64().expect("a number");
+    let tolerance = on.tolerance(1e-8, 1e-5, 1e-4);
+    assert_relative(&format!("{what}loss"), loss, number("loss"), tolerance);
+    let tolerance = on.tolerance(1e-7, 5e-5, 5e-4);
+    assert_relative(&format!("{what}norm"), norm, number("grad_norm"), tolerance);
+}
+
+/// Compares the parameters after a trajectory of a model of so many channels, whose learning rates have the sum `learned`;
+/// returns their number.
+pub fn compare_weights(
+    read: &mut dyn FnMut(&str) -> Vec<f64>,
+    tensors: &Tensors,
+    on: On,
+    (channels, learned): (usize, f64),
+) -> usize {
     let mut compared = 0;
     for name in tensors.names().filter_map(|name| name.strip_prefix("final.transformer.")) {
         let what = format!("{on:?} final {name}");
         let want = tensors.get(&format!("final.transformer.{name}"));
-        let got = model.param(name, false);
+        let got = read(name);
         let tolerance = on.tolerance(3e-7, 1e-4, 5e-4);
         compared += 1;
         if !name.ends_with("attn.c_attn.bias") {
@@ -197,7 +222,7 @@ fn compare_weights(model: &mut Model, tensors: &Tensors, on: On, learned: f64) {
             assert_close(&what, &got[third.clone()], &want[third], bound);
         }
     }
-    assert_eq!(compared, model.program.params.len());
+    compared
 }
 
 /// The twins are slow; those in single precision agree with the kernels.

@@ -122,8 +122,8 @@ fn on_ranks(
     })
 }
 
-/// Begins a run on `size` ranks.
-fn begin(settings: &RunSettings, size: usize, device: &Device) -> Result<Summary> {
+/// Begins a run on `size` ranks, and makes all its updates.
+pub fn begin(settings: &RunSettings, size: usize, device: &Device) -> Result<Summary> {
     let mut settings = settings.clone();
     settings.train.ranks = size;
     let open = || start_with(&settings, device.clone(), &mut Programs::default(), &mut |_| {});

@@ -1,8 +1,7 @@
 //! Starts, ends and starts again.
 
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use wgpt::train::RunSettings;
 use wgpt::{Error, Result};
 
-use super::Args;
-use super::status::VARIABLE;
+use super::hosts::{self, Host};
+use super::starter::Starter;
 use super::watch::Watch;
+use super::{Args, Wanted};
 use crate::cli::outcome::Outcome;
 use crate::cli::output;
 
@@ -34,8 +35,8 @@ enum Ended {
 ///
 /// # Errors
 ///
-/// If they cannot be started, or a fault is left after all restarts.
-pub fn run(args: &Args) -> Result<Outcome> {
+/// If they cannot be started, or a fault is left after all restarts, or too few hosts are left.
+pub fn run(args: &Args, wanted: &Wanted) -> Result<Outcome> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGHUP, SIGINT, SIGTERM, SIGUSR1] {
         signal_hook::flag::register(signal, Arc::clone(&stop))
@@ -43,86 +44,107 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     let starter = Starter::find(&args.starter)?;
     let mut command = args.command.clone();
+    let (mut ranks, mut hosts) = (wanted.ranks, wanted.hosts.clone());
     let (mut left, mut known) = (args.restarts, None);
     loop {
         let watch = Watch::begin(args.listen)?;
-        let mut child = starter.start(args.ranks, &command, &watch.place)?;
-        let fault = match follow(&mut child, &watch, args, &stop)? {
+        let mut child = starter.start(ranks, &hosts, &command, &watch.place)?;
+        let fault = match follow(&mut child, &watch, args, ranks, &stop)? {
             Ended::Well => return Ok(Outcome::Good),
             Ended::Badly(fault) => fault,
         };
         known = watch.run().or(known);
-        let run = known.clone().filter(|run| watch.has_trained() && run.join("run.json").is_file());
-        let Some(run) = run.filter(|_| left > 0 && !stop.load(Ordering::Relaxed)) else {
+        let run = known.clone().filter(|run| run.join("run.json").is_file());
+        let Some(run) = run.filter(|_| left > 0) else { return Err(Error::training(fault)) };
+        let there = starter.answering(&wanted.hosts);
+        // A start that led to nothing is tried again only if it is known why.
+        let may_go_on = watch.has_trained() || hosts.iter().any(|host| !there.contains(host));
+        if stop.load(Ordering::Relaxed) || !may_go_on {
             return Err(Error::training(fault));
-        };
+        }
         left -= 1;
+        let gone = gone(&wanted.hosts, &there);
+        let fault = [fault].into_iter().chain(gone).collect::<Vec<_>>().join("; ");
+        ranks =
+            ranks_left(wanted, &there, &run, &args.command).map_err(|error| error.at(&fault))?;
+        hosts = there;
         let place = output::path(&run);
-        output::log(&format!("{fault}; going on from the last save of {place}"));
+        let on = match ranks == wanted.ranks {
+            true => String::new(),
+            false => format!(" on {ranks} of {} ranks", wanted.ranks),
+        };
+        output::log(&format!("{fault}; going on from the last save of {place}{on}"));
         command = resumed(&args.command, &run);
     }
 }
 
-/// The command that goes on with a run: of the options those that a run does not keep.
+/// The hosts that are gone, in words.
+fn gone(all: &[Host], there: &[Host]) -> Option<String> {
+    let gone = all.iter().filter(|host| !there.contains(host));
+    let names: Vec<&str> = gone.map(|host| host.name.as_str()).collect();
+    match names.len() {
+        0 => None,
+        1 => Some(format!("host {} is gone", names[0])),
+        _ => Some(format!("hosts {} are gone", names.join(", "))),
+    }
+}
+
+/// Returns on how many ranks a run goes on: those that were wanted, as far as the hosts that are there have room for them and
+/// the run's settings allow it.
+fn ranks_left(wanted: &Wanted, there: &[Host], run: &Path, command: &[String]) -> Result<u32> {
+    if wanted.hosts.is_empty() {
+        return Ok(wanted.ranks);
+    }
+    let mut train = settings_of(run)?.train;
+    let given = kept(command).into_iter().find(|(name, _)| *name == "--pipeline");
+    if let Some(stages) = given.and_then(|(_, value)| value?.parse().ok()) {
+        train.pipeline = stages;
+    }
+    let most = wanted.ranks.min(hosts::room(there));
+    Ok(u32::try_from(train.ranks_within(most as usize)?).unwrap_or(most))
+}
+
+/// The settings of a run.
+fn settings_of(run: &Path) -> Result<RunSettings> {
+    let path = run.join("run.json");
+    let text = std::fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
+    serde_json::from_slice(&text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
+}
+
+/// The options of a command that go with `--resume`, with their values.
+fn kept(command: &[String]) -> Vec<(&str, Option<&str>)> {
+    let mut kept = vec![];
+    let mut rest = command.iter().map(String::as_str);
+    while let Some(word) = rest.next() {
+        let (name, value) =
+            word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+        match name {
+            "--json" => kept.push((name, None)),
+            "--threads" | "--pipeline" => kept.push((name, value.or_else(|| rest.next()))),
+            _ => {}
+        }
+    }
+    kept
+}
+
+/// The command that goes on with a run.
 fn resumed(command: &[String], run: &Path) -> Vec<String> {
     let mut words = vec!["train".to_owned(), "--resume".to_owned()];
     words.push(run.to_string_lossy().into_owned());
-    let mut rest = command.iter();
-    while let Some(word) = rest.next() {
-        if word == "--json" || word.starts_with("--threads=") {
-            words.push(word.clone());
-        } else if word == "--threads" {
-            words.extend([Some(word), rest.next()].into_iter().flatten().cloned());
-        }
+    for (name, value) in kept(command) {
+        words.extend([Some(name), value].into_iter().flatten().map(str::to_owned));
     }
     words
 }
 
-/// What starts the ranks.
-struct Starter {
-    words: Vec<String>,
-    /// Whether it is Open MPI's, which has to be told which variables the ranks get.
-    is_open_mpi: bool,
-}
-
-impl Starter {
-    fn find(command: &str) -> Result<Starter> {
-        let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
-        let Some(program) = words.first() else {
-            return Err(
-                Error::usage("--starter is empty").hint("give mpirun or \"srun --mpi=pmix\"")
-            );
-        };
-        let version = Command::new(program).arg("--version").output().map_err(|e| {
-            Error::input(format!("{program} cannot be started: {e}"))
-                .hint("install MPI (Debian: openmpi-bin), or name another command by --starter")
-        })?;
-        let is_open_mpi = String::from_utf8_lossy(&version.stdout).contains("Open MPI");
-        let allowed = std::env::var_os("OMPI_ALLOW_RUN_AS_ROOT").is_some()
-            || words.iter().any(|word| word == "--allow-run-as-root");
-        if is_open_mpi && rustix::process::geteuid().is_root() && !allowed {
-            return Err(Error::input("Open MPI does not start ranks for root").hint(
-                "in a container, set OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
-            ));
-        }
-        Ok(Starter { words, is_open_mpi })
-    }
-
-    /// Starts the ranks in a process group of their own, so that Ctrl-C reaches the launcher alone.
-    fn start(&self, ranks: u32, command: &[String], place: &str) -> Result<Child> {
-        let failed = |e| Error::input(format!("{} cannot be started: {e}", self.words[0]));
-        let mut starter = Command::new(&self.words[0]);
-        starter.args(&self.words[1..]).args(["-n", &ranks.to_string()]);
-        if self.is_open_mpi {
-            starter.args(["-x", VARIABLE]);
-        }
-        starter.arg(std::env::current_exe().map_err(failed)?).args(command);
-        starter.stdin(Stdio::null()).env(VARIABLE, place).process_group(0).spawn().map_err(failed)
-    }
-}
-
 /// Follows the ranks to their end; ends them if one hangs.
-fn follow(child: &mut Child, watch: &Watch, args: &Args, stop: &AtomicBool) -> Result<Ended> {
+fn follow(
+    child: &mut Child,
+    watch: &Watch,
+    args: &Args,
+    ranks: u32,
+    stop: &AtomicBool,
+) -> Result<Ended> {
     let patience = Duration::from_secs(args.rank_timeout.into());
     let began = Instant::now();
     let waited = |e| Error::input(format!("waiting for the ranks: {e}"));
@@ -138,8 +160,8 @@ fn follow(child: &mut Child, watch: &Watch, args: &Args, stop: &AtomicBool) -> R
         }
         let missing = || {
             let heard = watch.heard();
-            let late = began.elapsed() > patience && heard < args.ranks as usize;
-            late.then(|| format!("only {heard} of {} ranks have begun", args.ranks))
+            let late = began.elapsed() > patience && heard < ranks as usize;
+            late.then(|| format!("only {heard} of {ranks} ranks have begun"))
         };
         let dead = || watch.died_before(GRACE).then(|| watch.died()).flatten();
         if let Some(fault) = watch.hangs(patience).or_else(dead).or_else(missing) {
