@@ -71,6 +71,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod profile;
 pub mod repository;
+pub mod timeline;
 pub mod tokenizer;
 pub mod train;
 pub mod tree;

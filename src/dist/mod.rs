@@ -1,5 +1,6 @@
 //! Training on several devices at once: ranks that compute micro-batches each, and add their gradients in one order.
 
+mod costs;
 mod flat;
 mod forecast;
 mod group;
@@ -12,6 +13,7 @@ mod sum;
 mod throttle;
 mod world;
 
+pub use costs::HostCosts;
 pub use flat::{Flat, Part};
 pub use forecast::{Forecast, LinkSpeed, Measured, forecast};
 pub use group::Group;

@@ -28,6 +28,7 @@ mod once;
 mod oracle;
 mod oracle_ops;
 mod peft;
+mod profiles;
 mod ranks;
 mod run_folder;
 mod sequences;
