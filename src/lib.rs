@@ -73,6 +73,7 @@ pub mod profile;
 pub mod repository;
 pub mod sampler;
 pub mod staged;
+pub mod timeline;
 pub mod tokenizer;
 pub mod train;
 pub mod tree;

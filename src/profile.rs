@@ -19,6 +19,7 @@ use crate::kernel::{Access, Step};
 use crate::ops::matmul::Layout;
 use crate::params::{ParamInfo, ParamRole};
 use crate::plan::{Dispatch, Limits, Phase, Plan};
+use crate::timeline::{self, Activity};
 
 /// Edges of the square products that measure the device's best: the first that takes long enough is used, or the last.
 const EDGES: [usize; 4] = [512, 1024, 2048, 4096];
@@ -33,6 +34,7 @@ pub struct Profile {
     clock: Stopwatch,
     kernels: BTreeMap<&'static str, Sum>,
     spans: Vec<Span>,
+    activities: Vec<timeline::Span>,
     half: bool,
 }
 
@@ -91,7 +93,29 @@ impl Profile {
     /// Creates an empty profile of a plan.
     pub fn new(plan: &Plan) -> Profile {
         let half = plan.dispatches.iter().any(Dispatch::has_half);
-        Profile { clock: Stopwatch::start(), kernels: BTreeMap::new(), spans: vec![], half }
+        Profile {
+            clock: Stopwatch::start(),
+            kernels: BTreeMap::new(),
+            spans: vec![],
+            activities: vec![],
+            half,
+        }
+    }
+
+    /// Returns the clock that started when the profile was created.
+    pub fn clock(&self) -> Stopwatch {
+        self.clock
+    }
+
+    /// Returns what was done when, in order, in seconds of [`Profile::clock`].
+    pub fn activities(&self) -> &[timeline::Span] {
+        &self.activities
+    }
+
+    /// Records that something took the time from `start_s` until now, in seconds of [`Profile::clock`].
+    pub(crate) fn record(&mut self, activity: Activity, start_s: f64) {
+        let seconds = self.clock.seconds() - start_s;
+        self.activities.push(timeline::Span { activity, start_s, seconds });
     }
 
     /// Runs some dispatches and records the times of its kernels.
@@ -102,8 +126,15 @@ impl Profile {
         range: Range<usize>,
         step: &Step,
     ) {
-        let mut start_ms = self.clock.ms();
+        if range.is_empty() {
+            return;
+        }
+        let start_s = self.clock.seconds();
         let times = backend.run_timed(range.clone(), step);
+        let mut phases = plan.phases.iter().filter(|(_, phase)| phase.contains(&range.start));
+        let phase = phases.next().map_or(Phase::Forward, |(phase, _)| *phase);
+        self.record(Activity::of(phase), start_s);
+        let mut start_ms = 1e3 * start_s;
         for (dispatch, ms) in plan.dispatches[range].iter().zip(times) {
             let kernel = dispatch.kernel.name;
             let sum = self.kernels.entry(kernel).or_default();
@@ -142,14 +173,40 @@ impl Profile {
 
     /// Returns the time line in the Trace Event Format, which Perfetto and Chrome's tracing show.
     pub fn trace(&self) -> Value {
+        json!({ "traceEvents": self.kernel_events(1), "displayTimeUnit": "ms" })
+    }
+
+    /// Returns the time line of several ranks in the Trace Event Format: a process for each rank, with a row for its device
+    /// and one for what is under way with the others; the first rank, whose profile this is, has one for the kernels, too.
+    /// The spans are on [`Profile::clock`].
+    pub fn trace_of_ranks(&self, ranks: &[Vec<timeline::Span>]) -> Value {
+        const ROWS: [&str; 3] = ["computing", "kernels", "exchange"];
+        let mut events = vec![];
+        for (rank, spans) in ranks.iter().enumerate() {
+            let name = |what: &str, tid: usize, name: &str| json!({ "name": what, "ph": "M", "pid": rank, "tid": tid, "args": { "name": name } });
+            events.push(name("process_name", 0, &format!("rank {rank}")));
+            let rows = ROWS.iter().enumerate().filter(|(tid, _)| rank == 0 || *tid != 1);
+            events.extend(rows.map(|(tid, row)| name("thread_name", tid, row)));
+            events.extend(spans.iter().map(|span| {
+                let tid = if span.activity == Activity::Transfer { 2 } else { 0 };
+                json!({
+                    "name": span.activity.name(), "cat": "rank", "ph": "X", "pid": rank, "tid": tid,
+                    "ts": span.start_s * 1e6, "dur": span.seconds * 1e6,
+                })
+            }));
+        }
+        events.extend(self.kernel_events(0));
+        json!({ "traceEvents": events, "displayTimeUnit": "ms" })
+    }
+
+    fn kernel_events(&self, pid: usize) -> Vec<Value> {
         let event = |span: &Span| {
             json!({
-                "name": span.kernel, "cat": "kernel", "ph": "X", "pid": 1, "tid": 1,
+                "name": span.kernel, "cat": "kernel", "ph": "X", "pid": pid, "tid": 1,
                 "ts": span.start_ms * 1e3, "dur": span.ms * 1e3,
             })
         };
-        let events: Vec<Value> = self.spans.iter().map(event).collect();
-        json!({ "traceEvents": events, "displayTimeUnit": "ms" })
+        self.spans.iter().map(event).collect()
     }
 }
 

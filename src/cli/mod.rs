@@ -149,7 +149,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Eval(args) => eval::run(args),
         Command::Export(args) => export::run(args),
         Command::Launch(args) => launch::run(args),
-        Command::Plan(args) => plan::run(args),
+        Command::Plan(args) => plan::run(args, threads),
         Command::Bench(args) => bench::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),
         Command::GradCheck(args) => grad_check::run(args),

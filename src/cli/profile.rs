@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use wgpt::backend::gpu::Peak;
 use wgpt::files;
 use wgpt::profile::{Profile, Report};
+use wgpt::timeline::Span;
 use wgpt::train::RankTimes;
 use wgpt::{Error, Result};
 
@@ -17,20 +18,24 @@ pub struct ProfileArgs {
     /// Time every kernel of a few steps, and print its share of the step, GFLOP/s, GB/s, share of the device's measured best
     #[arg(long)]
     pub profile: bool,
-    /// Write the time line of the profiled steps to FILE, for ui.perfetto.dev or chrome://tracing
+    /// Write the time line of the profiled steps, with several ranks a row for each, to FILE, for ui.perfetto.dev or chrome://tracing
     #[arg(long, value_name = "FILE", requires = "profile")]
     pub trace: Option<PathBuf>,
 }
 
 impl ProfileArgs {
-    /// Writes the time line, if it is requested.
+    /// Writes the time line, if it is requested: of the kernels, and if there are several ranks, of what each of them did.
     ///
     /// # Errors
     ///
     /// If the file cannot be written.
-    pub fn write_trace(&self, profile: &Profile) -> Result<()> {
+    pub fn write_trace(&self, profile: &Profile, ranks: &[Vec<Span>]) -> Result<()> {
         let Some(path) = &self.trace else { return Ok(()) };
-        let text = serde_json::to_vec(&profile.trace())
+        let trace = match ranks.len() {
+            0 | 1 => profile.trace(),
+            _ => profile.trace_of_ranks(ranks),
+        };
+        let text = serde_json::to_vec(&trace)
             .map_err(|e| Error::input(format!("writing {}: {e}", path.display())))?;
         files::write_bytes(path, &text)
     }
@@ -67,13 +72,14 @@ pub fn table(report: &Report) -> String {
 /// Returns the table of the ranks of a run.
 pub fn table_of_ranks(all: &[RankTimes]) -> String {
     let row = |(rank, times): (usize, &RankTimes)| {
-        let RankTimes { computed_ms, waited_ms, hidden_ms } = *times;
-        let step_ms = (computed_ms + waited_ms).max(1e-9);
-        let [computed, waited, hidden] =
-            [computed_ms, waited_ms, hidden_ms].map(|ms| format!("{ms:.3}"));
-        [rank.to_string(), computed, waited, percent(waited_ms / step_ms), hidden]
+        let RankTimes { computed_ms, copied_ms, waited_ms, hidden_ms } = *times;
+        let step_ms = (computed_ms + copied_ms + waited_ms).max(1e-9);
+        let [computed, copied, waited, hidden] =
+            [computed_ms, copied_ms, waited_ms, hidden_ms].map(|ms| format!("{ms:.3}"));
+        [rank.to_string(), computed, copied, waited, percent(waited_ms / step_ms), hidden]
     };
-    let head = ["rank", "computing, ms", "waiting, ms", "share", "exchange meanwhile, ms"];
+    let head =
+        ["rank", "computing, ms", "copying, ms", "waiting, ms", "share", "transfer meanwhile, ms"];
     output::table(head, &[], all.iter().enumerate().map(row).collect())
 }
 

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use super::world::World;
 use crate::clock::Stopwatch;
 use crate::pipeline::Grid;
+use crate::timeline::{Activity, Span};
 use crate::wait::{self, Worker};
 
 /// A rank's link to the others. What is done with them is done in the order in which it was started, which is the same on
@@ -13,6 +14,9 @@ pub struct Link {
     grid: Grid,
     speaker: Speaker,
     times: Cell<Times>,
+    clock: Cell<Stopwatch>,
+    /// Transfers and waits since a profile began, in seconds of the clock.
+    spans: RefCell<Option<Vec<Span>>>,
 }
 
 /// Who speaks to the other ranks.
@@ -34,7 +38,7 @@ pub struct Times {
 
 /// Something that was started with all ranks.
 #[must_use = "what was started is to be taken"]
-pub struct Pending<T>(wait::Pending<(T, f64)>);
+pub struct Pending<T>(wait::Pending<(T, Span)>);
 
 impl Link {
     /// The link of a rank in its world, of which the ranks form so many stages.
@@ -44,7 +48,8 @@ impl Link {
             1 => Speaker::Caller(RefCell::new(world)),
             _ => Speaker::Thread(Worker::new(world)),
         };
-        Link { grid, speaker, times: Cell::default() }
+        let (times, spans) = (Cell::default(), RefCell::default());
+        Link { grid, speaker, times, clock: Cell::new(Stopwatch::start()), spans }
     }
 
     /// The place of this rank among all.
@@ -62,10 +67,12 @@ impl Link {
         &self,
         job: impl FnOnce(&mut dyn World) -> T + Send + 'static,
     ) -> Pending<T> {
+        let clock = self.clock.get();
         let job = move |world: &mut dyn World| {
-            let clock = Stopwatch::start();
+            let start_s = clock.seconds();
             let result = job(world);
-            (result, clock.seconds())
+            let seconds = clock.seconds() - start_s;
+            (result, Span { activity: Activity::Transfer, start_s, seconds })
         };
         Pending(match &self.speaker {
             Speaker::Caller(world) => wait::Pending::of(job(&mut **world.borrow_mut())),
@@ -73,9 +80,25 @@ impl Link {
         })
     }
 
-    fn add(&self, busy: f64, waited: f64) {
-        let times = self.times.get();
-        self.times.set(Times { busy: times.busy + busy, waited: times.waited + waited });
+    /// Begins to record transfers and waits, in seconds of a clock. Nothing may be under way.
+    pub fn begin_spans(&self, clock: Stopwatch) {
+        self.clock.set(clock);
+        *self.spans.borrow_mut() = Some(vec![]);
+    }
+
+    /// Ends what [`Link::begin_spans`] began, and returns the spans.
+    pub fn end_spans(&self) -> Vec<Span> {
+        self.spans.borrow_mut().take().unwrap_or_default()
+    }
+
+    /// Counts a transfer, and for how long it was waited for.
+    fn count(&self, transfer: Span, waited: Option<Span>) {
+        let Times { busy, waited: before } = self.times.get();
+        let seconds = waited.map_or(0.0, |span| span.seconds);
+        self.times.set(Times { busy: busy + transfer.seconds, waited: before + seconds });
+        if let Some(spans) = &mut *self.spans.borrow_mut() {
+            spans.extend([Some(transfer), waited].into_iter().flatten());
+        }
     }
 
     /// Does something with the other ranks, and waits for it.
@@ -93,9 +116,11 @@ impl Link {
     ///
     /// If it panicked.
     pub fn take<T>(&self, pending: Pending<T>) -> T {
-        let clock = Stopwatch::start();
-        let (result, seconds) = pending.0.take();
-        self.add(seconds, clock.seconds());
+        let clock = self.clock.get();
+        let start_s = clock.seconds();
+        let (result, transfer) = pending.0.take();
+        let seconds = clock.seconds() - start_s;
+        self.count(transfer, Some(Span { activity: Activity::Wait, start_s, seconds }));
         result
     }
 
@@ -105,8 +130,8 @@ impl Link {
     ///
     /// If it panicked.
     pub fn try_take<T>(&self, pending: Pending<T>) -> Result<T, Pending<T>> {
-        let (result, seconds) = pending.0.try_take().map_err(Pending)?;
-        self.add(seconds, 0.0);
+        let (result, transfer) = pending.0.try_take().map_err(Pending)?;
+        self.count(transfer, None);
         Ok(result)
     }
 }

@@ -1,6 +1,7 @@
 //! Training on several devices at once: ranks that compute micro-batches each, and add their gradients in one order.
 
 mod agree;
+mod costs;
 mod flat;
 mod forecast;
 mod group;
@@ -16,6 +17,7 @@ mod throttle;
 mod world;
 
 pub(crate) use agree::check_all;
+pub use costs::HostCosts;
 pub use flat::{Flat, Part};
 pub use forecast::{Forecast, LinkSpeed, Measured, forecast};
 pub use group::Group;

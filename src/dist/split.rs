@@ -103,7 +103,7 @@ fn share_params(engine: &mut Engine, link: &Link, split: &Split) -> Result<()> {
         let mut own = vec![];
         if let Some(view) = views[group.own()] {
             own.resize(view.len, 0.0);
-            engine.backend().read(view, &mut own)?;
+            engine.copies(|engine| engine.backend().read(view, &mut own))?;
         }
         let lens: Vec<usize> = views.iter().map(|view| view.map_or(0, |view| view.len)).collect();
         let group = group.clone();
@@ -124,7 +124,7 @@ fn take_over(engine: &mut Engine, link: &Link, sent: Option<Sent<'_>>) -> Result
     let all = link.take(pending)?;
     for other in Group::with_same_parameters(link.grid()).others() {
         if let Some(view) = views[other] {
-            engine.backend().write(view, &all[other]);
+            engine.copies(|engine| engine.backend().write(view, &all[other]));
         }
     }
     Ok(())

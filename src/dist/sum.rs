@@ -19,7 +19,7 @@ use crate::model::{Bucket, Program, buckets};
 use crate::tree::{self, Node};
 
 /// Buckets that are under way at once, at most: each takes host memory.
-const MOST_PENDING: usize = 8;
+pub(super) const MOST_PENDING: usize = 8;
 
 /// What the ranks add up, and in which order: the same on all of them.
 #[derive(Clone, Debug)]
@@ -275,7 +275,7 @@ fn add<'a>(
 }
 
 /// Whether all numbers are finite: the exponent of the others is all ones.
-fn are_finite(numbers: &[f32]) -> bool {
+pub(super) fn are_finite(numbers: &[f32]) -> bool {
     const EXPONENT: u32 = 0x7f80_0000;
     numbers.iter().map(|x| x.to_bits() & EXPONENT).max() < Some(EXPONENT)
 }

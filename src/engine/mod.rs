@@ -22,6 +22,7 @@ use crate::kernel::state;
 use crate::model::{Program, Uses, check_finetune};
 use crate::plan::Phase;
 use crate::profile::Profile;
+use crate::timeline::Activity;
 
 pub use batches::{LossesTicket, MicroBatch, Update};
 pub(crate) use batches::{count_targets, sum};
@@ -176,9 +177,24 @@ impl Engine {
         self.profile = Some(Profile::new(&self.program.plan));
     }
 
+    /// Returns the profile that [`Engine::begin_profile`] started, if it has not ended.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
+    }
+
     /// Ends the profile that [`Engine::begin_profile`] started, and returns it.
     pub fn end_profile(&mut self) -> Option<Profile> {
         self.profile.take()
+    }
+
+    /// Does something that a profile shows as a copy between the device and the host.
+    pub(crate) fn copies<T>(&mut self, copy: impl FnOnce(&mut Engine) -> T) -> T {
+        let start_s = self.profile.as_ref().map(|profile| profile.clock().seconds());
+        let result = copy(self);
+        if let (Some(profile), Some(start_s)) = (&mut self.profile, start_s) {
+            profile.record(Activity::Copy, start_s);
+        }
+        result
     }
 
     fn check_tokens(&self, ids: &[u32]) {

@@ -165,9 +165,12 @@ impl Engine {
     /// If the ticket belongs to another engine.
     pub fn take_stream(&mut self, ticket: StreamTicket) -> Result<Vec<f32>> {
         let mut numbers = vec![0.0; ticket.len];
-        for (part, out) in ticket.parts.into_iter().zip(numbers.chunks_mut(MOST_REQUESTED)) {
-            self.backend.take(part, &mut [Out::Reals(out)])?;
-        }
+        let parts = ticket.parts.into_iter().zip(numbers.chunks_mut(MOST_REQUESTED));
+        self.copies(|engine| {
+            parts
+                .into_iter()
+                .try_for_each(|(part, out)| engine.backend.take(part, &mut [Out::Reals(out)]))
+        })?;
         Ok(numbers)
     }
 
@@ -204,7 +207,10 @@ impl Engine {
     fn request_stream(&mut self, view: View) -> StreamTicket {
         let starts = (0..view.len).step_by(MOST_REQUESTED);
         let part = |start| view.slice(start, MOST_REQUESTED.min(view.len - start));
-        let parts = starts.map(|start| self.backend.request(&[part(start)])).collect();
+        let request = |engine: &mut Engine| {
+            starts.map(|start| engine.backend.request(&[part(start)])).collect()
+        };
+        let parts = self.copies(request);
         StreamTicket { len: view.len, parts }
     }
 
@@ -221,7 +227,7 @@ impl Engine {
                 self.backend.write_u32(view, tokens);
             }
             (FromBefore::Stream(stream), Flight { received: Some(view), .. }) => {
-                self.backend.write(view.value, stream);
+                self.copies(|engine| engine.backend.write(view.value, stream));
             }
             _ => panic!("the first stage takes tokens, the others take the stream"),
         }
@@ -231,7 +237,7 @@ impl Engine {
         match (from, flight.sent) {
             (FromAfter::Targets(targets), None) => self.write_targets(targets),
             (FromAfter::Gradient(gradient), Some(stream)) if stream.has_grad() => {
-                self.backend.write(stream.grad, gradient);
+                self.copies(|engine| engine.backend.write(stream.grad, gradient));
             }
             (FromAfter::Nothing, Some(stream)) if !stream.has_grad() => {}
             _ => panic!("the last stage takes targets, the others a gradient if there is one"),

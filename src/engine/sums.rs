@@ -153,9 +153,14 @@ impl Engine {
                 self.replay_range(at..start + after, step);
                 at = start + after;
             }
-            let newest = self.ask_for(*bucket)?;
-            if let Some(older) = asked.replace(newest) {
-                let numbers = self.nodes_of(older)?;
+            let newest = self.copies(|engine| engine.ask_for(*bucket))?;
+            // What was read at once has nothing to wait for.
+            let ready = match newest.tickets.is_empty() {
+                true => Some(newest),
+                false => asked.replace(newest),
+            };
+            if let Some(ready) = ready {
+                let numbers = self.copies(|engine| engine.nodes_of(ready))?;
                 finals.1(self, numbers)?;
             }
         }
@@ -163,7 +168,7 @@ impl Engine {
         match asked {
             None => Ok(()),
             Some(last) => {
-                let numbers = self.nodes_of(last)?;
+                let numbers = self.copies(|engine| engine.nodes_of(last))?;
                 finals.1(self, numbers)
             }
         }
@@ -269,6 +274,6 @@ impl Engine {
     /// Overwrites a part of what is summed: of the gradients, or of the loss.
     pub(crate) fn write_summed(&mut self, view: usize, start: usize, numbers: &[f32]) {
         let view = self.program.summed[view].slice(start, numbers.len());
-        self.backend.write(view, numbers);
+        self.copies(|engine| engine.backend.write(view, numbers));
     }
 }

@@ -317,7 +317,7 @@ impl Trainer {
         let learning_rate = self.config.learning_rate_at(iter);
         let profiles = self.profiling.left > 0 && self.busy.1 > 0;
         if profiles && self.profiling.done == 0 {
-            self.engine.begin_profile();
+            self.start_profile()?;
         }
         // What evaluations and saves take is no time of training.
         self.link.take_times();

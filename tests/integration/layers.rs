@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["error", "math", "kernel", "clock", "wait", "tree", "pipeline"],
     &[
         "plan",
+        "timeline",
         "files",
         "cache",
         "repository",

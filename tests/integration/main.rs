@@ -29,6 +29,7 @@ mod oracle;
 mod oracle_grids;
 mod oracle_ops;
 mod peft;
+mod profiles;
 mod ranks;
 mod run_folder;
 mod sequences;

@@ -108,7 +108,7 @@ pub fn measure(
     engine.begin_profile();
     (0..rounds.steps as usize).try_for_each(|i| step(engine, i))?;
     let Some(found) = engine.end_profile() else { return Ok(Measured { times_ms, profile: None }) };
-    profile.write_trace(&found)?;
+    profile.write_trace(&found, &[])?;
     let peak = peak(engine.device())?;
     let report = found.report(rounds.steps, median(&times_ms), peak);
     Ok(Measured { times_ms, profile: Some(report) })

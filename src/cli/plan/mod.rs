@@ -1,6 +1,7 @@
 //! `wgpt plan`: shows the exact needs of a run, before anything is allocated.
 
 mod forecast;
+mod measure;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -55,6 +56,10 @@ pub struct Args {
     /// Measure an update on this device, and forecast what it takes on --ranks over a link of this rate, such as 10Gbit
     #[arg(long, value_name = "RATE", value_parser = number::parse_link, conflicts_with_all = ["limits", "pipeline", "sync_every"])]
     link: Option<f64>,
+    /// How many of the ranks are on this machine: so many are measured at once [default: all on a CPU, 1 on a GPU]
+    #[arg(long, value_name = "N", requires = "link")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    ranks_here: Option<u32>,
     /// Plan for training with dropout
     #[arg(long)]
     dropout: bool,
@@ -138,7 +143,7 @@ struct DeviceLimits {
 /// # Errors
 ///
 /// If the sizes do not form a model, or there is no such device.
-pub fn run(args: &Args) -> Result<Outcome> {
+pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     let config = args.model.config()?;
     let (train, finetune) = (args.training(&config)?, args.finetune.config());
     check_finetune(&config, &finetune)?;
@@ -175,7 +180,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let forecast = match (args.link, &device) {
         (Some(bytes_per_s), Some(device)) => {
             let link = LinkSpeed { bytes_per_s, latency_s: LATENCY_S };
-            Some(forecast::of(&program, (&train, &config), device, link)?)
+            let here = forecast::here(&train, args.ranks_here, threads, device)?;
+            Some(forecast::of(&program, &train, device, here, link)?)
         }
         _ => None,
     };

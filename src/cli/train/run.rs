@@ -72,10 +72,14 @@ fn run_other(
         false => open(ranks::device(args.device.device)),
     };
     let Some(mut trainer) = train::join(world, device)? else { return Ok(Outcome::Good) };
+    if args.profile.profile {
+        trainer.begin_profile(PROFILED);
+    }
     heed(&trainer, told)?;
     let summary = trainer.run(&mut |event| note(status, event))?;
     if args.profile.profile {
         trainer.times_of_ranks()?;
+        trainer.spans_of_ranks()?;
     }
     if summary.finished && !args.json && trainer.is_in_stages() {
         trainer.help_to_generate()?;
@@ -136,8 +140,9 @@ fn run_first(
     let say = if args.json { output::log } else { output::line };
     if args.profile.profile {
         let times = trainer.times_of_ranks()?;
+        let spans = trainer.spans_of_ranks()?;
         if let Some((profile, report)) = trainer.end_profile()? {
-            args.profile.write_trace(&profile)?;
+            args.profile.write_trace(&profile, &spans)?;
             say(&profile::table(&report));
         }
         if times.len() > 1 {
