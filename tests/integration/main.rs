@@ -28,6 +28,8 @@ mod once;
 mod oracle;
 mod oracle_ops;
 mod peft;
+mod rank_batch;
+mod rank_kinds;
 mod ranks;
 mod run_folder;
 mod sequences;
