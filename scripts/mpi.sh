@@ -77,6 +77,12 @@ on_ranks 2 train "${settings[@]}" --max-iters 12 --out default >/dev/null 2>log 
 "$wgpt" train "${settings[@]}" --grad-accum 2 --max-iters 12 --out two >/dev/null 2>&1
 same default two "a micro-batch per rank is the default"
 
+# Shares that were measured: the bytes stay, and the run keeps the shares.
+on_ranks 2 train "${settings[@]}" --grad-accum 4 --max-iters 12 --rank-batch auto --out measured >/dev/null 2>log || { cat log; failed "--rank-batch auto"; }
+grep -q "^rank 0 takes [123] of 4 micro-batches" log || { cat log; failed "the line about the shares"; }
+grep -q '"rank_shares"' measured/run.json || failed "the shares in run.json"
+same measured alone "2 ranks with measured shares write the bytes of one"
+
 # The ranks may split the optimiser's state: the bytes stay.
 on_ranks 3 train "${settings[@]}" --grad-accum 4 --max-iters 12 --zero --out split >/dev/null 2>log || { cat log; failed "--zero"; }
 same split alone "3 ranks that split the optimiser's state write the bytes of one"

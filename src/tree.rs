@@ -119,9 +119,53 @@ pub fn share(n: usize, rank: usize, size: usize) -> Range<usize> {
     n * rank / size..n * (rank + 1) / size
 }
 
+/// The numbers of micro-batches with which `times.len()` ranks are done with `n` of them the soonest: each takes at least one,
+/// and the largest product of a rank's number and its time for one, in any unit, is as small as it can be. Of equal ranks the
+/// first ones take more.
+///
+/// Each rank is given one, and then always that rank the next one that would be done with it first; nobody could be done
+/// sooner, since whoever took less would leave it to one that is done later.
+///
+/// ```
+/// assert_eq!(wgpt::tree::apportion(8, &[20, 65, 20]), [4, 1, 3]);
+/// ```
+///
+/// # Panics
+///
+/// If there are no ranks, or more than micro-batches.
+pub fn apportion(n: usize, times: &[u64]) -> Vec<usize> {
+    assert!((1..=n).contains(&times.len()), "{n} micro-batches for {} ranks", times.len());
+    let mut counts = vec![1; times.len()];
+    for _ in times.len()..n {
+        let done = |rank: &usize| (counts[*rank] as u128 + 1) * u128::from(times[*rank].max(1));
+        let first = (0..times.len()).min_by_key(done).expect("there are ranks");
+        counts[first] += 1;
+    }
+    counts
+}
+
+/// The micro-batches of ranks that take so many of them, in the order of the ranks.
+pub fn ranges(counts: &[usize]) -> Vec<Range<usize>> {
+    let starts = counts.iter().scan(0, |end, count| Some(std::mem::replace(end, *end + count)));
+    starts.zip(counts).map(|(start, count)| start..start + count).collect()
+}
+
+/// As [`most_open`], for the range with the most such nodes that one of `size` ranks can get of 0..n: each gets at least one
+/// micro-batch, in the order of the ranks.
+///
+/// That range begins at the first or at the second place where it can: an odd start leaves the most nodes open.
+pub fn most_open_of_any(n: usize, size: usize) -> usize {
+    let of_rank = |rank: usize| {
+        let end = n - (size - 1 - rank);
+        let starts = if rank == 0 { 0..1 } else { rank..end.min(rank + 2) };
+        starts.map(move |start| most_open(start..end)).max().unwrap_or(0)
+    };
+    (0..size).map(of_rank).max().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Node, Nodes, most_open, share, sum};
+    use super::{Node, Nodes, apportion, most_open, most_open_of_any, ranges, share, sum};
 
     /// The sum as text, so that its order shows.
     fn text(n: usize, size: usize) -> String {
@@ -173,6 +217,54 @@ mod tests {
         for (n, size) in [(1, 1), (5, 3), (8, 3), (64, 7)] {
             let all: Vec<usize> = (0..size).flat_map(|rank| share(n, rank, size)).collect();
             assert_eq!(all, (0..n).collect::<Vec<_>>());
+        }
+    }
+    /// All ways to give each of `size` ranks at least one of `n` micro-batches.
+    fn all_counts(n: usize, size: usize) -> Vec<Vec<usize>> {
+        if size == 1 {
+            return vec![vec![n]];
+        }
+        let first = |first| {
+            let rest = all_counts(n - first, size - 1).into_iter();
+            rest.map(move |rest| [vec![first], rest].concat())
+        };
+        (1..=n - size + 1).flat_map(first).collect()
+    }
+
+    #[test]
+    fn nobody_could_be_done_sooner() {
+        let times: [&[u64]; 6] =
+            [&[7, 7], &[1, 100], &[210, 650], &[3, 5, 4], &[90, 10, 11, 200], &[0, 5, 0]];
+        for times in times {
+            for n in times.len()..=11 {
+                let done = |counts: &[usize]| {
+                    counts.iter().zip(times).map(|(count, time)| *count as u64 * time).max()
+                };
+                let counts = apportion(n, times);
+                assert!(counts.iter().sum::<usize>() == n && !counts.contains(&0), "{counts:?}");
+                let best = all_counts(n, times.len()).iter().map(|counts| done(counts)).min();
+                assert_eq!(Some(done(&counts)), best, "{counts:?} of {n} in {times:?}");
+            }
+        }
+        // Equal ranks, and times that nearly are, are shared out as evenly as there is.
+        assert_eq!(apportion(7, &[4, 4, 4]), [3, 2, 2]);
+        assert_eq!(apportion(8, &[100, 103, 99, 101]), [2, 2, 2, 2]);
+        assert_eq!(apportion(2, &[u64::MAX, 1]), [1, 1]);
+        assert_eq!(ranges(&[3, 1, 4]), [0..3, 3..4, 4..8]);
+    }
+
+    #[test]
+    fn the_worst_share_is_found_at_its_first_places() {
+        for n in 1..=36 {
+            for size in 1..=n.min(5) {
+                let of_rank = |rank: usize| {
+                    let (end, first) = (n - (size - 1 - rank), rank);
+                    let starts = if rank == 0 { 0..1 } else { first..end };
+                    starts.map(move |start| most_open(start..end)).max().unwrap()
+                };
+                let worst = (0..size).map(of_rank).max().unwrap();
+                assert_eq!(most_open_of_any(n, size), worst, "{n} on {size} ranks");
+            }
         }
     }
 }

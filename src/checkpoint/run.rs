@@ -131,6 +131,15 @@ impl RunDir {
         serde_json::from_slice(&text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
     }
 
+    /// Replaces the settings, after something was measured that the run keeps.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn keep_settings(&self, settings: &impl Serialize) -> Result<()> {
+        write_json(&self.settings_path(), settings)
+    }
+
     /// Reads the kernel variants that the run started with; `None` if it did not store them.
     ///
     /// # Errors

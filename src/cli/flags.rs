@@ -40,6 +40,7 @@ const NAMES: &[(&str, &str)] = &[
     ("prompt", "--prompt"),
     ("prompt_ids", "--prompt-ids"),
     ("prompt_tokens", "--prompt-tokens"),
+    ("rank_batch", "--rank-batch"),
     ("recompute", "--recompute"),
     ("repetition_penalty", "--repetition-penalty"),
     ("resume", "--resume"),
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     /// Fields without a flag of their own: no option sets them.
-    const WITHOUT: &[&str] = &["layer_norm_epsilon"];
+    const WITHOUT: &[&str] = &["layer_norm_epsilon", "rank_shares"];
 
     /// Collects the options of a command and of its subcommands.
     fn options(command: &clap::Command, found: &mut BTreeSet<String>) {

@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{self, DeviceChoice};
 use wgpt::checkpoint::{has_adapters, is_adapter, newest_run};
-use wgpt::config::{Local, Precision, Recompute, SIZES, Sum};
+use wgpt::config::{Local, Precision, RankBatch, Recompute, SIZES, Sum};
 use wgpt::error::Kind;
 use wgpt::finetune::Lora;
 use wgpt::fit::{largest_batch, least_recompute};
@@ -255,6 +255,10 @@ pub struct SumArgs {
     /// for the same bits on any number of ranks) [default: exact where several ranks add the same gradients, else fast]
     #[arg(long, value_name = "ORDER", value_enum, hide_possible_values = true)]
     sum: Option<Sum>,
+    /// Share an update's batches out to the ranks: even, or auto (by a measurement of each rank at the run's start, where devices
+    /// differ; the run keeps it)
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = RankBatch::Even, hide_possible_values = true)]
+    rank_batch: RankBatch,
     /// Split the optimiser's state, and in mixed precision the f32 weights, among the ranks (ZeRO, stage 1): less memory for each, the same bits
     #[arg(long)]
     zero: bool,
@@ -284,6 +288,7 @@ impl SumArgs {
             // Each stage works while there are as many batches as stages on the way.
             grad_accum: self.grad_accum.unwrap_or(replicas * pipeline),
             sum: self.sum.unwrap_or(if adds { Sum::Exact } else { Sum::Fast }),
+            rank_batch: self.rank_batch,
             zero: self.zero,
             pipeline,
             ranks,

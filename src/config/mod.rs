@@ -6,5 +6,5 @@ mod ranks;
 mod train;
 
 pub use local::Local;
-pub use model::{GptConfig, Optimizer, Precision, Recompute, SIZES, Sum};
+pub use model::{GptConfig, Optimizer, Precision, RankBatch, Recompute, SIZES, Sum};
 pub use train::TrainConfig;

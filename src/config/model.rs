@@ -236,6 +236,25 @@ impl Sum {
     }
 }
 
+/// How the micro-batches of an update are shared out to the ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum RankBatch {
+    /// Evenly.
+    #[default]
+    Even,
+    /// By the time that a micro-batch takes on each rank, measured once at the run's start.
+    Auto,
+}
+
+impl RankBatch {
+    /// Whether this is the default.
+    pub(super) fn is_default(&self) -> bool {
+        *self == RankBatch::default()
+    }
+}
+
 /// How the parameters are updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]

@@ -1,15 +1,16 @@
 //! The settings of a training run.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::local::Local;
-use super::model::{GptConfig, LARGEST, Optimizer, Precision, Recompute, Sum};
+use super::model::{GptConfig, LARGEST, Optimizer, Precision, RankBatch, Recompute, Sum};
 use crate::error::{Error, Field, Result, field};
 use crate::finetune::FineTune;
 use crate::pipeline::{self, Grid};
+use crate::tree;
 
 /// The settings of a training run; every field has a default.
 ///
@@ -68,6 +69,13 @@ pub struct TrainConfig {
     /// In which order the gradients of an update's micro-batches are added.
     #[serde(default, skip_serializing_if = "Sum::is_default")]
     pub sum: Sum,
+    /// How an update's micro-batches are shared out to the ranks.
+    #[serde(default, skip_serializing_if = "RankBatch::is_default")]
+    pub rank_batch: RankBatch,
+    /// How many micro-batches of an update each rank takes, in the order of the ranks, since [`RankBatch::Auto`] measured it;
+    /// empty: it is still to be measured. Without that it has no meaning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rank_shares: Vec<usize>,
     /// Whether ranks split the optimiser's state, and in mixed precision the parameters in single precision, instead of each having all of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub zero: bool,
@@ -116,6 +124,8 @@ impl Default for TrainConfig {
             precision: Precision::F32,
             recompute: Recompute::Gelu,
             sum: Sum::default(),
+            rank_batch: RankBatch::default(),
+            rank_shares: vec![],
             zero: false,
             pipeline: 1,
             rank: 0,
@@ -142,6 +152,29 @@ impl TrainConfig {
     /// Returns this rank's place among all.
     pub fn grid(&self) -> Grid {
         Grid { rank: self.rank, size: self.ranks, stages: self.pipeline }
+    }
+
+    /// Returns the micro-batches of each rank, or in pipelines of each rank of a stage, in the order of the ranks. Shares that
+    /// are still to be measured are even.
+    ///
+    /// ```
+    /// use wgpt::{TrainConfig, config::RankBatch};
+    /// let even = TrainConfig { ranks: 2, grad_accum: 4, ..TrainConfig::default() };
+    /// assert_eq!(even.shares(), [0..2, 2..4]);
+    /// let measured = TrainConfig { rank_batch: RankBatch::Auto, rank_shares: vec![3, 1], ..even };
+    /// assert_eq!(measured.shares(), [0..3, 3..4]);
+    /// ```
+    pub fn shares(&self) -> Vec<Range<usize>> {
+        if self.rank_batch == RankBatch::Auto && !self.rank_shares.is_empty() {
+            return tree::ranges(&self.rank_shares);
+        }
+        let (n, replicas) = (self.grad_accum, self.grid().replicas());
+        (0..replicas).map(|replica| tree::share(n, replica, replicas)).collect()
+    }
+
+    /// Whether the ranks' shares are still to be measured.
+    pub fn is_unmeasured(&self) -> bool {
+        self.rank_batch == RankBatch::Auto && self.ranks > 1 && self.rank_shares.is_empty()
     }
 
     /// Returns settings that suit a model's sizes: the defaults, with a learning rate of 0.4 / `n_embd`.
@@ -197,6 +230,7 @@ impl TrainConfig {
         self.check_least()?;
         self.check_sizes(model)?;
         self.check_grid(model)?;
+        self.check_shares()?;
         self.check_reals()?;
         self.local.map_or(Ok(()), |local| local.check(self))
     }
@@ -226,6 +260,7 @@ impl TrainConfig {
         let (lora, sync_every) = (self.finetune.lora.is_some(), field("local.sync_every"));
         let (cannot, with) = match (stages > 1, self.local.is_some()) {
             (true, _) if self.zero => (field("zero"), name),
+            (true, _) if self.rank_batch == RankBatch::Auto => (field("rank_batch"), name),
             (true, _) if lora => (field("lora.rank"), name),
             (true, true) => (sync_every, name),
             (false, true) if self.zero => (field("zero"), sync_every),
@@ -233,6 +268,26 @@ impl TrainConfig {
         };
         Err(Error::usage(format!("{cannot} is not possible together with {with}"))
             .hint("set one of the two"))
+    }
+
+    /// Checks that measured shares are those of the ranks.
+    fn check_shares(&self) -> Result<()> {
+        let shares = &self.rank_shares;
+        if self.rank_batch == RankBatch::Even || shares.is_empty() {
+            return Ok(());
+        }
+        let all = shares.iter().fold(0_usize, |all, share| all.saturating_add(*share));
+        if shares.len() == self.ranks && !shares.contains(&0) && all == self.grad_accum {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "{} is {shares:?}, must be a number from 1 on for each of the {} ranks, and {} in all, {}",
+            field("rank_shares"),
+            self.ranks,
+            field("grad_accum"),
+            self.grad_accum
+        ))
+        .hint("leave it out: the ranks are then measured again"))
     }
 
     /// Checks that no count is too small.

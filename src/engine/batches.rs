@@ -148,6 +148,23 @@ impl Engine {
         self.run(Phase::Backward, &step);
     }
 
+    /// Runs forward and backward over a micro-batch, waits for them, and forgets the gradients: only to see how long it takes.
+    /// Parameters, moments and the device's counters stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::train_batch`].
+    pub fn try_micro_batch(&mut self, tokens: &[u32], targets: &[u32], step: Step) -> Result<()> {
+        self.train_batch(tokens, targets, (0, targets.len()), step);
+        self.read_loss()?;
+        self.gradients = Gradients::Free;
+        Ok(())
+    }
+
     /// The part of [`Engine::train_batch`] before the backward pass.
     pub(super) fn train_forward(&mut self, tokens: &[u32], targets: &[u32], step: &Step) {
         self.gradients = Gradients::InUse;

@@ -102,7 +102,7 @@ impl Uses {
 
     /// Returns the uses of a training run: training, and generation in the same memory.
     pub fn training(config: &TrainConfig, model: &GptConfig) -> Uses {
-        let (grid, most) = (config.grid(), shares(config).map(|share| share.len()).max());
+        let (grid, most) = (config.grid(), config.shares().iter().map(Range::len).max());
         let uses = Uses {
             batch: config.batch_size,
             seq: config.seq_len.unwrap_or(model.n_positions),
@@ -142,17 +142,15 @@ impl Uses {
     }
 }
 
-/// The micro-batches of the ranks that share them out.
-fn shares(config: &TrainConfig) -> impl Iterator<Item = Range<usize>> {
-    let (replicas, grad_accum) = (config.grid().replicas(), config.grad_accum);
-    (0..replicas).map(move |replica| tree::share(grad_accum, replica, replicas))
-}
-
-/// How many nodes of the sum over an update's micro-batches wait at once, on the rank where they are most.
+/// How many nodes of the sum over an update's micro-batches wait at once, on the rank where they are most. Where the ranks'
+/// shares are still to be measured, there is room for any.
 fn nodes(config: &TrainConfig) -> usize {
     match config.sum {
         Sum::Fast => 0,
-        Sum::Exact => shares(config).map(tree::most_open).max().unwrap_or(0),
+        Sum::Exact if config.is_unmeasured() => {
+            tree::most_open_of_any(config.grad_accum, config.ranks)
+        }
+        Sum::Exact => config.shares().into_iter().map(tree::most_open).max().unwrap_or(0),
     }
 }
 

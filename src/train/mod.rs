@@ -3,18 +3,21 @@
 //! A step depends only on the seed and its own number (batches, dropout), so the whole state consists of parameters,
 //! moments, the device's counters and a few numbers.
 
+mod agree;
 mod apart;
 mod choice;
 mod collect;
 pub mod curve;
 mod encoded;
 mod evaluate;
+mod kinds;
 mod local;
 mod profiling;
 mod ranks;
 pub mod report;
 mod saves;
 pub mod settings;
+mod shares;
 mod stages;
 mod start;
 mod text;
@@ -95,6 +98,8 @@ pub struct Trainer {
     layout: Option<Layout>,
     /// Whether the run stops now, because a rank was told to.
     stops: bool,
+    /// How long a micro-batch takes on each rank, in nanoseconds, if this process has measured it.
+    rank_times: Vec<u64>,
     /// The time of the exchange between the ranks in this process, without profiled updates.
     times: Times,
     /// The first rank whose gradient was not finite in the last update, where there are several.
@@ -144,6 +149,7 @@ fn summary(
         tokens_per_s: if state.seconds > 0.0 { state.tokens as f64 / state.seconds } else { 0.0 },
         seconds: state.seconds,
         run_dir,
+        rank_shares: config.rank_shares.clone(),
         finished: steps >= config.max_iters && state.unevaluated.is_none(),
     }
 }
@@ -215,6 +221,7 @@ impl Trainer {
             link: Link::new(Box::new(Alone), 1),
             layout: None,
             stops: false,
+            rank_times: vec![],
             times: Times::default(),
             broken: None,
             apart: None,
@@ -282,6 +289,7 @@ impl Trainer {
             train_tokens: self.train.len(),
             val_tokens: self.val.len(),
         });
+        self.say_shares().into_iter().for_each(|line| on_event(&Event::Note(line)));
         if let Some(metrics) = self.state.unevaluated.take() {
             self.after_update(metrics, on_event)?;
         }

@@ -5,21 +5,21 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Trainer, saves};
+use super::agree::check_all;
+use super::{Trainer, kinds, saves};
 use crate::backend::Device;
-use crate::backend::gpu::Choices;
-use crate::checkpoint::{self, TrainState};
+use crate::backend::gpu::Kinds;
+use crate::checkpoint::{self, RunDir, TrainState};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{TokenWriter, Tokens};
-use crate::dist::{self, Group, Layout, Link, World};
+use crate::dist::{Group, Layout, Link, World};
 use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result, field};
 use crate::fit::Programs;
 use crate::gpt::Gpt;
 use crate::graph::Param;
-use crate::model;
+use crate::model::{self, Uses};
 use crate::pipeline::Grid;
-use crate::tree;
 
 /// What rank 0 says where there is nothing to do.
 const FINISHED: &[u8] = b"finished";
@@ -42,8 +42,8 @@ struct Opening {
     state: TrainState,
     /// Whether rank 0 computes on the CPU.
     on_cpu: bool,
-    /// The adapter of rank 0, and the variants of kernels that the run takes on it.
-    choices: Option<(String, Choices)>,
+    /// The variants of kernels that the run takes on each kind of adapter, as far as it has them.
+    kinds: Kinds,
     /// Token ids, the file in which rank 0 has them, and those of training and of validation.
     tokens: usize,
     file: String,
@@ -64,13 +64,14 @@ impl Trainer {
         assert_eq!(self.config.ranks, world.size(), "the run is for this many ranks");
         self.check_origin()?;
         self.state.device_words = self.engine.read_state()?.to_vec();
+        let kinds = self.kinds()?;
         let opening = Opening {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: self.gpt.config().clone(),
             train: TrainConfig { out: None, ..self.config.clone() },
             state: self.state.clone(),
             on_cpu: matches!(self.gpt.device(), Device::Cpu),
-            choices: self.choices(),
+            kinds: kinds.clone(),
             tokens: self.tokens.len(),
             file: self.tokens.name().to_owned(),
             splits: [self.train.clone(), self.val.clone()],
@@ -78,6 +79,7 @@ impl Trainer {
         let mut bytes = serde_json::to_vec(&opening).expect("settings are JSON");
         world.broadcast(&mut bytes)?;
         check_all(&mut *world, Ok(()))?;
+        self.agree_on_kinds(&mut *world, kinds)?;
         let wanted = is_wanted(&mut *world, false)?;
         for start in (0..self.tokens.len()).step_by(IDS).filter(|_| wanted) {
             let mut ids = vec![0; IDS.min(self.tokens.len() - start)];
@@ -100,24 +102,43 @@ impl Trainer {
 
     /// Takes over the tensors of rank 0, and trains with the others from now on.
     fn take_part(&mut self, mut world: Box<dyn World>) -> Result<()> {
+        self.share_out(&mut *world)?;
         let grid = self.config.grid();
         // Ranks that train on their own add nothing up, and neither does one that has its layers alone.
         if grid.replicas() > 1 && self.config.local.is_none() {
-            let (n, replicas) = (self.config.grad_accum, grid.replicas());
-            let shares = (0..replicas).map(|replica| tree::share(n, replica, replicas));
-            let layout =
-                Layout::new(self.engine.program(), &shares.collect::<Vec<_>>(), self.config.sum);
+            let shares = self.config.shares();
+            let layout = Layout::new(self.engine.program(), &shares, self.config.sum);
             self.layout = Some(agree_on_layout(layout, grid, &mut *world)?);
         }
         self.share_tensors(&mut *world)?;
         self.link = Link::new(world, grid.stages);
         Ok(())
     }
+}
 
-    /// The variants that this run takes, on a GPU, with the adapter's name.
-    fn choices(&self) -> Option<(String, Choices)> {
-        let Device::Gpu(gpu) = self.gpt.device() else { return None };
-        Some((gpu.name().to_owned(), gpu.choices(&self.engine.program().plan)))
+impl Trainer {
+    /// The variants that this run takes on each kind of adapter, the one of this rank among them.
+    fn kinds(&self) -> Result<Kinds> {
+        let mut kinds: Kinds =
+            self.run.as_ref().map(RunDir::choices).transpose()?.flatten().unwrap_or_default();
+        if let Device::Gpu(gpu) = self.gpt.device() {
+            kinds.name_unnamed(gpu.name());
+            if kinds.of(gpu.name()).is_none() {
+                kinds.put(gpu.name(), gpu.choices(&self.engine.program().plan));
+            }
+        }
+        Ok(kinds)
+    }
+
+    /// Agrees with the other ranks, which are in [`join`], on the variants of all kinds, which the run then keeps.
+    fn agree_on_kinds(&self, world: &mut dyn World, kinds: Kinds) -> Result<()> {
+        let nothing = || unreachable!("the choices of the first rank's kind are there");
+        let all = kinds::agree(world, kinds.clone(), kinds::name_of(self.gpt.device()), nothing)?;
+        let kept = match &self.run {
+            Some(run) if all != kinds => run.keep_choices(&all),
+            _ => Ok(()),
+        };
+        check_all(world, kept)
     }
 }
 
@@ -142,9 +163,10 @@ pub fn join(
         return Err(Error::training("rank 0 could not open the run: see its message"));
     }
     let opened = read_opening(&bytes, world.rank(), world.size());
-    let opened =
-        opened.and_then(|opening| Ok((settle(device(opening.on_cpu)?, &opening), opening)));
+    let opened = opened.and_then(|opening| Ok((device(opening.on_cpu)?, opening)));
     let (device, opening) = check_all(&mut *world, opened)?;
+    let programs = &mut Programs::default();
+    let device = settle(device, &opening, &mut *world, programs)?;
     let seen = tokens_of_file(&opening);
     let ids = match is_wanted(&mut *world, seen.is_none())? {
         false => Ok(seen.expect("nobody wants them")),
@@ -155,7 +177,7 @@ pub fn join(
     };
     let made = ids.and_then(|tokens| {
         let gpt = Gpt::new(opening.model, device, opening.train.seed)?;
-        let mut trainer = Trainer::with(gpt, tokens, opening.train, &mut Programs::default())?;
+        let mut trainer = Trainer::with(gpt, tokens, opening.train, programs)?;
         [trainer.train, trainer.val] = opening.splits;
         let state = &opening.state;
         let own = state.words_of_others.get(world.rank() - 1).unwrap_or(&state.device_words);
@@ -169,14 +191,22 @@ pub fn join(
     Ok(Some(trainer))
 }
 
-/// The device with the variants that rank 0 takes, where it is of the same kind: another variant sums in another order.
-fn settle(device: Device, opening: &Opening) -> Device {
-    match (device, &opening.choices) {
-        (Device::Gpu(gpu), Some((name, choices))) if gpu.name() == name => {
-            Device::Gpu(gpu.with_choices(choices.clone()))
-        }
-        (device, _) => device,
-    }
+/// The device with the variants that all ranks of its kind take.
+fn settle(
+    device: Device,
+    opening: &Opening,
+    world: &mut dyn World,
+    programs: &mut Programs,
+) -> Result<Device> {
+    let Opening { model, train, .. } = opening;
+    let choose = || {
+        let Device::Gpu(gpu) = &device else { unreachable!("the CPU is no kind of adapter") };
+        let uses = Uses::training(train, model);
+        let program = programs.of(model, uses, &train.finetune, device.limits());
+        kinds::choose(gpu, &program.plan, &mut |_| {})
+    };
+    let kinds = kinds::agree(world, opening.kinds.clone(), kinds::name_of(&device), choose)?;
+    Ok(kinds::settle(device, &kinds))
 }
 
 /// Tells the other ranks, which wait in [`join`], that rank 0 could not open the run.
@@ -210,11 +240,6 @@ fn other_version(what: &str) -> Error {
         env!("CARGO_PKG_VERSION")
     ))
     .hint("install the same version on every machine")
-}
-
-/// What a rank has made, if all ranks could make theirs.
-fn check_all<T>(world: &mut dyn World, made: Result<T>) -> Result<T> {
-    dist::check_all(world, made, "the run cannot begin")
 }
 
 /// The layout of what the ranks of a stage add up, in the order of the first of them. All must lay it out alike: a device with

@@ -149,6 +149,9 @@ pub struct Summary {
     pub seconds: f64,
     /// The run's folder.
     pub run_dir: Option<PathBuf>,
+    /// How many micro-batches of an update each rank took, if that was measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rank_shares: Vec<usize>,
     /// Whether all updates were made and evaluated; if not, the run was stopped and can be resumed.
     pub finished: bool,
 }

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use super::kinds::choose;
 use super::saves::{draw_curve, moments};
 use super::settings::{self, Prepared, RunSettings, prepare};
 use super::{Event, Summary, Trainer, summary};
 use crate::backend::Device;
+use crate::backend::gpu::Kinds;
 use crate::checkpoint::{self, RunDir, Weights};
 use crate::config::{GptConfig, Precision};
 use crate::error::{Error, Kind, Result, field};
@@ -14,7 +16,6 @@ use crate::gpt::Gpt;
 use crate::model::{self, Program, Uses};
 use crate::profile;
 use crate::tokenizer::Tokenizer;
-use crate::tune::{Effort, tune};
 
 /// A run that was opened again.
 pub enum Resumed {
@@ -111,6 +112,10 @@ pub fn resume_on(
     let mut settings: RunSettings = run.settings()?;
     (settings.train.out, settings.train.ranks) = (Some(dir.to_owned()), ranks);
     settings.train.pipeline = pipeline.unwrap_or(settings.train.pipeline);
+    if settings.train.rank_shares.len() != ranks {
+        // Other ranks are measured anew.
+        settings.train.rank_shares.clear();
+    }
     let newest = run.newest_checkpoint()?;
     if let Some((step, path)) = newest.filter(|(step, _)| *step >= settings.train.max_iters) {
         let config = checkpoint::read_config(&path)?;
@@ -272,15 +277,15 @@ fn settle(
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Device> {
     let Device::Gpu(gpu) = device else { return Ok(device) };
-    if let Some(choices) = run.map(RunDir::choices).transpose()?.flatten() {
-        return Ok(Device::Gpu(gpu.with_choices(choices)));
+    let mut kinds: Kinds = run.map(RunDir::choices).transpose()?.flatten().unwrap_or_default();
+    kinds.name_unnamed(gpu.name());
+    if let Some(choices) = kinds.of(gpu.name()) {
+        return Ok(Device::Gpu(gpu.with_choices(choices.clone())));
     }
-    if gpu.cache().is_some() {
-        tune(&gpu, &program.plan, Effort::Missing, &mut |notice| on_event(&Event::Tuning(notice)))?;
-    }
-    let choices = gpu.choices(&program.plan);
+    let choices = choose(&gpu, &program.plan, on_event)?;
+    kinds.put(gpu.name(), choices.clone());
     if let Some(run) = run {
-        run.keep_choices(&choices)?;
+        run.keep_choices(&kinds)?;
     }
     Ok(Device::Gpu(gpu.with_choices(choices)))
 }

@@ -9,7 +9,6 @@ use crate::engine::{self, Engine, Finals, MicroBatch, Update};
 use crate::error::{Error, Result, field};
 use crate::kernel::{Step, state};
 use crate::ops::{dropout, random};
-use crate::tree;
 
 impl Trainer {
     pub(super) fn tokens_an_update(&self) -> u64 {
@@ -38,7 +37,7 @@ impl Trainer {
         };
         let (batch, link, engine) = (&mut self.micro_batch, &self.link, &mut self.engine);
         let grid = link.grid();
-        let share = tree::share(config.grad_accum, grid.replica(), grid.replicas());
+        let share = config.shares().swap_remove(grid.replica());
         let own = engine::count_targets(share.clone(), batch, &mut fill)? as u64;
         let all = match self.apart {
             Some(_) => own as usize,

@@ -508,6 +508,7 @@ fn every_option_of_training_can_come_from_a_file() {
             "precision" => "\"f32\"",
             "recompute" => "\"none\"",
             "sum" => "\"exact\"",
+            "rank-batch" => "\"auto\"",
             // It does not go together with local training: below.
             "zero" => continue,
             "pipeline" => "1",
@@ -544,7 +545,7 @@ fn every_option_of_training_can_come_from_a_file() {
     assert_eq!(rates, [0.02, 0.01, 2.0].map(Some));
     assert_eq!((&train["seq_len"], &train["max_iters"]), (&16.into(), &4.into()));
     assert_eq!((&train["optimizer"], &settings["threads"]), (&"adam".into(), &2.into()));
-    assert_eq!(train["sum"], "exact");
+    assert_eq!((&train["sum"], &train["rank_batch"]), (&"exact".into(), &"auto".into()));
     let local = serde_json::json!({"sync_every": 2, "outer_rate": 0.25, "outer_momentum": 0.25, "ranks": 1});
     assert_eq!(train["local"], local);
     assert_eq!((&train["precision"], &train["recompute"]), (&"f32".into(), &"none".into()));

@@ -33,7 +33,7 @@ type Change<'a, T> = &'a dyn Fn(&mut T);
 /// Runs `go` with the trainer of every rank, where `open` opens that of the first, and the others take turns with
 /// `devices`; `world` makes the ranks' worlds of the
 /// threads' own. Returns what came out, in the order of the ranks.
-fn on_ranks(
+pub fn on_ranks(
     size: usize,
     devices: &[Device],
     world: &(impl Fn(Thread) -> Box<dyn World> + Sync),
@@ -63,7 +63,8 @@ fn on_ranks(
     })
 }
 
-fn plain(rank: Thread) -> Box<dyn World> {
+/// The threads' own world.
+pub fn plain(rank: Thread) -> Box<dyn World> {
     Box::new(rank)
 }
 
@@ -88,7 +89,8 @@ fn train_in_parts(settings: &RunSettings, device: &Device, stops: &[usize]) -> V
     stops.map(part).collect()
 }
 
-fn resume(dir: &Path, size: usize, device: &Device) -> Result<Trainer> {
+/// Opens a run again on the first of `size` ranks.
+pub fn resume(dir: &Path, size: usize, device: &Device) -> Result<Trainer> {
     match resume_on(dir, size, None, |_| Ok(device.clone()), &mut |_| {})? {
         Resumed::Running(trainer) => Ok(*trainer),
         Resumed::Finished(_) => panic!("the run is finished"),

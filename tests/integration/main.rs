@@ -30,6 +30,8 @@ mod oracle_grids;
 mod oracle_ops;
 mod peft;
 mod profiles;
+mod rank_batch;
+mod rank_kinds;
 mod ranks;
 mod run_folder;
 mod sequences;

@@ -6,6 +6,7 @@ mod checks;
 mod copy;
 mod device;
 mod faults;
+mod kinds;
 mod measured;
 mod notice;
 mod pipelines;
@@ -16,6 +17,7 @@ pub use adapters::{AdapterKind, AdapterReport, DeviceChoice, Picked, adapters, p
 pub use checks::Checks;
 pub use device::{GpuDevice, Setup, Wanted};
 pub(super) use faults::too_large;
+pub use kinds::Kinds;
 pub use measured::{Measured, Peak, Timing};
 pub use notice::Notice;
 pub use replay::Gpu;

@@ -25,6 +25,7 @@ Examples:
   wgpt plan --size gpt2 --batch-size 4 --seq-len 512
   wgpt plan --size gpt2 --freeze 'h.[0-7].*'             what freezing the lower blocks saves
   wgpt plan --size gpt2 --ranks 4 --grad-accum 16        what one of four ranks takes
+  wgpt plan --size gpt2 --ranks 4 --grad-accum 16 --rank-batch auto   the same with the share that needs the most
   wgpt plan --size gpt2 --ranks 4 --sync-every 50        the same with an outer step now and then
   wgpt plan --size gpt2-xl --ranks 4 --pipeline 4        what each of four stages takes
   wgpt plan --size gpt2 --ranks 4 --link 10Gbit          how long an update takes, from a measurement
@@ -68,7 +69,7 @@ pub struct Args {
     #[command(flatten)]
     recompute: RecomputeArgs,
     /// Plan for generation only, without training
-    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute", "grad_accum", "sum", "sync_every", "ranks", "link", "zero", "pipeline", "freeze", "train_only", "lora_rank"])]
+    #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute", "grad_accum", "sum", "rank_batch", "sync_every", "ranks", "link", "zero", "pipeline", "freeze", "train_only", "lora_rank"])]
     generation: bool,
     /// List every dispatch of every phase
     #[arg(long)]
@@ -110,6 +111,9 @@ struct Report {
     /// The machine's free memory for a plan on the CPU, if the system reports it.
     available_bytes: Option<u64>,
     fits: bool,
+    /// Whether a rank may take less, because the ranks' shares are measured when the run starts.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    at_most: bool,
     /// The limit that the plan exceeds.
     exceeds: Option<String>,
     /// The stages of a pipeline, this plan's among them.
@@ -189,7 +193,8 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     let outer_bytes = train.local.is_some().then(outer_bytes);
     let device = device.as_ref().map_or("WebGPU's default limits".to_owned(), device_name);
     let report = Report::new(&program, device, limits, args.dispatches);
-    let report = Report { stages, forecast, outer_bytes, ..report };
+    let at_most = train.is_unmeasured() && !args.generation;
+    let report = Report { stages, forecast, outer_bytes, at_most, ..report };
     if args.json {
         output::json(&report);
         return Ok(Outcome::Good);
@@ -254,6 +259,7 @@ impl Report {
                 .then_some(DeviceLimits { binding_bytes, buffer_bytes }),
             available_bytes,
             fits: exceeds.is_none() && available_bytes.is_none_or(|free| total_bytes <= free),
+            at_most: false,
             exceeds,
             stages: vec![],
             forecast: None,
@@ -314,6 +320,11 @@ fn show(report: &Report) {
         ),
     });
     output::line(&table(report));
+    if report.at_most {
+        output::line(
+            "the ranks' shares are measured when the run starts: this is what a rank takes with the share that needs the most",
+        );
+    }
     if let Some(bytes) = report.outer_bytes {
         let bytes = number::bytes(bytes);
         output::line(&format!("and {bytes} of the host's memory for the outer step"));

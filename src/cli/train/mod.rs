@@ -31,6 +31,7 @@ Examples:
   wgpt train --data book.txt notes/ --size medium        files and folders of text
   wgpt train --data shakespeare --tokenizer bytes --max-iters 2000 --seq-len 64 --batch-size 12
   wgpt train --config run.toml --lr 5e-4                 options from a file, one of them changed
+  mpirun -n 2 wgpt train --grad-accum 8 --rank-batch auto       two devices, each with as much as it can do
   wgpt train --resume runs/stories-small-20260101-120000 continue after Ctrl-C or a crash
   wgpt train --init runs/NAME --data more.txt --lr 1e-4         start from a trained model
   wgpt train --init gpt2 --data my.txt --lr 3e-5 --freeze 'w?e.*' 'h.[0-7].*'

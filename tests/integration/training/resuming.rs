@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use wgpt::Event;
 use wgpt::backend::Device;
-use wgpt::backend::gpu::{Choices, DeviceChoice};
+use wgpt::backend::gpu::{Choices, DeviceChoice, Kinds};
 use wgpt::checkpoint::{Metrics, read_metrics};
 use wgpt::config::{Optimizer, Precision};
 use wgpt::data::{TokenWriter, Tokens};
@@ -96,7 +96,9 @@ fn a_run_keeps_its_variants_whatever_is_chosen_later() {
     let best = Device::Gpu(Arc::clone(gpu));
     train(&with(&chosen), &best).unwrap();
     let read = |place: &Place| -> Choices {
-        serde_json::from_slice(&fs::read(place.run().join("variants.json")).unwrap()).unwrap()
+        let file = fs::read(place.run().join("variants.json")).unwrap();
+        let kinds: Kinds = serde_json::from_slice(&file).unwrap();
+        kinds.of(gpu.name()).expect("the choices of this kind").clone()
     };
     let mut portable = read(&chosen);
     if portable.taken.values().all(String::is_empty) {
