@@ -21,7 +21,7 @@ use crate::common::{On, Tensors, assert_relative, gpu, json, oracle};
 use crate::oracle::{compare_update, compare_weights, settings};
 use crate::ranks::begin;
 
-/// The seed tokens of a run's validation split, whose loss nobody compares.
+/// The tokens of a run's validation split, whose loss nobody compares.
 const VALIDATION: usize = 64;
 
 /// The ranks of a run: replicas of each stage, stages, and how the replicas add gradients and keep moments.
