@@ -206,6 +206,8 @@ fn settle(
         kinds::choose(gpu, &program.plan, &mut |_| {})
     };
     let kinds = kinds::agree(world, opening.kinds.clone(), kinds::name_of(&device), choose)?;
+    // Rank 0 keeps them meanwhile.
+    check_all(world, Ok(()))?;
     Ok(kinds::settle(device, &kinds))
 }
 
