@@ -28,6 +28,8 @@ pub struct Measured {
     pub update_s: f64,
     /// What the host does for each byte of an exchange.
     pub host: HostCosts,
+    /// Seconds until the thread that exchanges has a processor again when it has waited for a message, while the rank computes.
+    pub wake_s: f64,
     /// Seconds that the computation loses for each second in which the thread that exchanges uses a processor: 0 if a core is free for
     /// it, 1 if it takes the only core that computes for this rank.
     pub lost: f64,
@@ -170,10 +172,11 @@ impl Rank {
         let (host, link) = (self.measured.host, self.link);
         let adds_s = host.add_s * exchange.added as f64;
         let (mut takes_s, mut works_s) = (adds_s, adds_s);
+        let wakes_s = if self.left_s > 0.0 { self.measured.wake_s } else { 0.0 };
         for [sent, received] in &exchange.messages {
             let copies_s = host.copy_s * (sent + received) as f64;
             let on_link_s = link.latency_s + *sent.max(received) as f64 / link.bytes_per_s;
-            takes_s += on_link_s.max(copies_s);
+            takes_s += on_link_s.max(copies_s) + wakes_s;
             works_s += copies_s;
             self.forecast.sent_bytes += *sent as u64;
         }
@@ -237,6 +240,7 @@ mod tests {
         backward_s: 2.0,
         update_s: 0.5,
         host: HostCosts { read_s: 0.0, write_s: 0.0, copy_s: 0.0, add_s: 0.0 },
+        wake_s: 0.0,
         lost: 0.0,
         leaves_late: false,
     };
@@ -266,6 +270,14 @@ mod tests {
         let shared = of(2, fast, Measured { host: copy, lost: 1.0, ..MEASURED });
         assert!((free.exchange_s - 0.1).abs() < 0.01, "{free:?}");
         assert!(shared.step_s > free.step_s + 0.02 && shared.step_s < free.step_s + 0.1);
+    }
+
+    #[test]
+    fn a_thread_that_wakes_up_late_makes_the_exchange_longer() {
+        let late = of(2, 1e8, Measured { wake_s: 0.001, ..MEASURED });
+        let early = of(2, 1e8, MEASURED);
+        let messages = (late.exchange_s - early.exchange_s) / 0.001;
+        assert!((messages - messages.round()).abs() < 1e-6 && messages >= 2.0, "{messages}");
     }
 
     #[test]

@@ -228,6 +228,7 @@ fn wrong_command_lines_exit_2_and_name_the_option() {
         (&["launch", "--host", "a,,b", "--", "train"], "--host: ``"),
         (&["launch", "--host", "a", "--hostfile", "b", "--", "train"], "--hostfile"),
         (&["launch", "-n", "4", "--host", "a:2,b", "--", "train"], "room for 3"),
+        (&["plan", "--ranks-here", "2"], "--link"),
         (&["nothing"], "nothing"),
     ];
     for (arguments, named) in cases {
@@ -677,6 +678,40 @@ fn a_finished_run_is_not_resumed() {
     let summary = json(wgpt(run).args(resume).arg("--json"));
     assert_eq!(summary["steps"], 12);
     positive(&summary, &["val_loss", "best_val_loss"]);
+}
+
+#[test]
+fn plan_forecasts_an_update_over_a_link() {
+    let folder = folder();
+    let sizes = [
+        "plan",
+        "--layers=1",
+        "--embd=32",
+        "--heads=2",
+        "--vocab=64",
+        "--context=16",
+        "--device=cpu",
+        "--threads=1",
+    ];
+    let plan = |more: &[&str]| {
+        let both = ["--ranks=2", "--json"];
+        json(wgpt(folder.path()).args(sizes).args(both).args(more))["forecast"].clone()
+    };
+    let here = plan(&["--link=1Mbit"]);
+    positive(&here, &["sent_bytes", "compute_ms", "copy_ms", "exchange_ms", "step_ms"]);
+    assert_eq!((here["ranks_here"].as_u64(), here["threads"].as_u64()), (Some(2), Some(1)));
+    // The link alone takes this long.
+    let link_ms = here["sent_bytes"].as_f64().unwrap() * 8.0 / 1e6 * 1e3;
+    let number = |name: &str| here[name].as_f64().unwrap();
+    assert!(
+        number("exchange_ms") >= link_ms && number("step_ms") >= number("exchange_ms"),
+        "{here}"
+    );
+    assert_eq!(plan(&["--link=1Mbit", "--ranks-here=1"])["ranks_here"], 1);
+    let more = ["--ranks=2", "--link=1Mbit", "--ranks-here=3"];
+    let assert = wgpt(folder.path()).args(sizes).args(more).assert().code(2);
+    let errors = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    assert!(errors.contains("--ranks-here is 3, must be at most --ranks, 2"), "{errors}");
 }
 
 #[test]

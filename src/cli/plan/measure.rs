@@ -1,8 +1,9 @@
 //! What the parts of an update take on this machine, while other ranks of the run that share it do the same.
 
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wgpt::backend::{Device, cpu};
 use wgpt::dist::{HostCosts, Measured};
@@ -15,6 +16,9 @@ use wgpt::{Error, Result};
 /// Updates that are measured, after one that is not.
 const ROUNDS: usize = 5;
 
+/// How long a thread sleeps, to see how much later it wakes up: about as long as a small message takes.
+const NAP: Duration = Duration::from_millis(1);
+
 /// The ranks of a run that are on this machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Here {
@@ -24,8 +28,9 @@ pub struct Here {
     pub threads: usize,
 }
 
-/// What the parts of an update take, in seconds: forward and backward pass, update, forward pass and head of an evaluation.
-type Parts = [f64; 3];
+/// What the parts of an update take, in seconds: forward and backward pass, update, forward pass and head of an evaluation; and
+/// how much too late a sleeping thread wakes up during the passes.
+type Parts = [f64; 4];
 
 impl Here {
     /// Measures the parts of an update on as many copies of the program as there are ranks here, all at once, so that they
@@ -69,7 +74,8 @@ impl Here {
                 |round: usize| all.iter().map(|rank| part(&rank[round])).fold(0.0, f64::max);
             median((1..=ROUNDS).map(slowest).collect())
         };
-        let [passes_s, update_s, evaluation_s] = [0, 1, 2].map(|i| of(&|(parts, _)| parts[i]));
+        let [passes_s, update_s, evaluation_s, wake_s] =
+            [0, 1, 2, 3].map(|i| of(&|(parts, _)| parts[i]));
         let forward_s = evaluation_s * (1.0 - share_of_head(program));
         let host = HostCosts {
             read_s: of(&|(_, host)| host.read_s),
@@ -86,6 +92,7 @@ impl Here {
             backward_s: (passes_s - forward_s).max(0.0),
             update_s,
             host,
+            wake_s,
             lost: if is_full { 1.0 / self.threads as f64 } else { 0.0 },
             leaves_late: !is_on_cpu,
         }
@@ -113,9 +120,14 @@ impl Copy {
         let mut rounds = vec![];
         let step = Step { learning_rate: 1e-9, ..Step::default() };
         for _ in 0..=ROUNDS {
+            let mut wake_s = 0.0;
             let passes_s = self.time(meeting, |engine, ids, rows| {
-                engine.train_batch(&ids[..rows], &ids[1..], (0, rows), step);
-                engine.read_loss().map(drop)
+                let (result, late_s) = beside_a_sleeper(|| {
+                    engine.train_batch(&ids[..rows], &ids[1..], (0, rows), step);
+                    engine.read_loss().map(drop)
+                });
+                wake_s = late_s;
+                result
             });
             let update_s = self.time(meeting, |engine, _, _| {
                 engine.run_update_alone(&step);
@@ -130,7 +142,7 @@ impl Copy {
                 host = HostCosts::measure(engine)?;
                 Ok(())
             });
-            rounds.push(([passes_s, update_s, evaluation_s], host));
+            rounds.push(([passes_s, update_s, evaluation_s, wake_s], host));
         }
         self.engine.map(|_| rounds)
     }
@@ -150,6 +162,25 @@ impl Copy {
         }
         clock.elapsed().as_secs_f64()
     }
+}
+
+/// Does something while another thread sleeps again and again. Returns as well how much too late that one wakes up on average,
+/// in seconds: where all cores compute, the system lets it wait for one of them.
+fn beside_a_sleeper<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| {
+            let (clock, mut naps) = (Instant::now(), 0);
+            while !is_done.load(Ordering::Relaxed) {
+                thread::sleep(NAP);
+                naps += 1;
+            }
+            clock.elapsed().as_secs_f64() / f64::from(naps.max(1)) - NAP.as_secs_f64()
+        });
+        let result = work();
+        is_done.store(true, Ordering::Relaxed);
+        (result, sleeper.join().expect("a thread that sleeps").max(0.0))
+    })
 }
 
 /// The share of an evaluation's operations that its head takes, which the backward pass of training computes.
