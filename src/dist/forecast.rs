@@ -65,7 +65,9 @@ pub fn forecast(
     let (ranks, is_split) = (shares.len(), program.split.is_some());
     let mut rank = Rank::new(measured, link, shares[0].len() as f64 * (forward_s + backward_s));
     rank.compute(rank.left_s - backward_s);
-    if ranks > 1 {
+    if ranks == 1 {
+        rank.compute(rank.left_s);
+    } else {
         let (done, mut before, mut late) = (progress(program), 0.0, None);
         for (index, (bucket, after)) in layout.numbered() {
             rank.compute(backward_s * (done[after] - before));
