@@ -250,7 +250,7 @@ mod tests {
     fn of(ranks: usize, bytes_per_s: f64, measured: Measured) -> Forecast {
         let train =
             TrainConfig { ranks, grad_accum: ranks, sum: Sum::Exact, ..TrainConfig::default() };
-        let model = GptConfig::small();
+        let model = GptConfig::medium();
         let program = Program::record(&model, Uses::training(&train, &model), Limits::NONE);
         let shares: Vec<_> = (0..ranks).map(|rank| rank..rank + 1).collect();
         let layout = Layout::new(&program, &shares, Sum::Exact);
