@@ -65,7 +65,9 @@ pub fn forecast(
     let (ranks, is_split) = (shares.len(), program.split.is_some());
     let mut rank = Rank::new(measured, link, shares[0].len() as f64 * (forward_s + backward_s));
     rank.compute(rank.left_s - backward_s);
-    if ranks > 1 {
+    if ranks == 1 {
+        rank.compute(rank.left_s);
+    } else {
         let (done, mut before, mut late) = (progress(program), 0.0, None);
         for (index, (bucket, after)) in layout.numbered() {
             rank.compute(backward_s * (done[after] - before));
@@ -248,7 +250,7 @@ mod tests {
     fn of(ranks: usize, bytes_per_s: f64, measured: Measured) -> Forecast {
         let train =
             TrainConfig { ranks, grad_accum: ranks, sum: Sum::Exact, ..TrainConfig::default() };
-        let model = GptConfig::small();
+        let model = GptConfig::medium();
         let program = Program::record(&model, Uses::training(&train, &model), Limits::NONE);
         let shares: Vec<_> = (0..ranks).map(|rank| rank..rank + 1).collect();
         let layout = Layout::new(&program, &shares, Sum::Exact);

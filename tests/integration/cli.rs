@@ -708,6 +708,11 @@ fn plan_forecasts_an_update_over_a_link() {
         "{here}"
     );
     assert_eq!(plan(&["--link=1Mbit", "--ranks-here=1"])["ranks_here"], 1);
+    // One rank sends nothing, and takes as long as it computes.
+    let alone = json(wgpt(folder.path()).args(sizes).args(["--link=1Mbit", "--json"]));
+    let [step, compute] =
+        ["step_ms", "compute_ms"].map(|name| alone["forecast"][name].as_f64().unwrap());
+    assert!((step - compute).abs() < 1e-6 * compute, "{alone}");
     let more = ["--ranks=2", "--link=1Mbit", "--ranks-here=3"];
     let assert = wgpt(folder.path()).args(sizes).args(more).assert().code(2);
     let errors = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
