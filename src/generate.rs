@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 
 use crate::config::GptConfig;
-use crate::engine::{Drawn, DrawnTokens, Runner};
+use crate::engine::{Drawn, DrawnTokens};
 use crate::error::{Error, Result, field};
 use crate::kernel::{Draw, Feed};
 use crate::model::replay_rows;
 use crate::ops::random;
+use crate::runner::Runner;
 
 /// How text is continued; the defaults sample from the whole distribution.
 ///

@@ -8,13 +8,14 @@ use rayon::prelude::*;
 use crate::backend::Device;
 use crate::checkpoint::{self, EndOfText, Fill, ModelFiles, TextFiles, Weights};
 use crate::config::{GptConfig, Precision};
-use crate::engine::{Engine, MOMENTS, Runner, Tensor};
+use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::finetune::FineTune;
 use crate::generate::GenerateOptions;
 use crate::graph::Param;
 use crate::model::{self, Program, Uses};
+use crate::runner::Runner;
 use crate::sampler::no_tokenizer;
 use crate::tokenizer::Tokenizer;
 

@@ -71,6 +71,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod profile;
 pub mod repository;
+pub mod runner;
 pub mod sampler;
 pub mod staged;
 pub mod timeline;

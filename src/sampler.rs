@@ -1,9 +1,9 @@
 //! Continuations of a prompt as text or as ids, several at once, on whatever draws the tokens.
 
 use crate::checkpoint::EndOfText;
-use crate::engine::Runner;
 use crate::error::{Error, Result, field};
 use crate::generate::{Event, GenerateOptions, Request, StopText, generate, generate_all};
+use crate::runner::Runner;
 use crate::tokenizer::{DecodeStream, Tokenizer};
 
 /// An event of one of several continuations.

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::link::Link;
 use super::neighbours::Neighbours;
 use super::world::World;
-use crate::engine::{Drawn, DrawnTokens, Engine, Runner};
+use crate::engine::{Drawn, DrawnTokens, Engine};
 use crate::error::Result;
 use crate::kernel::{Draw, Feed};
 use crate::model::Program;
+use crate::runner::Runner;
 
 /// How many batches go through the stages in a row, for each stage: all stages but one are idle while the first of them comes
 /// in and the last one goes out.

@@ -5,7 +5,6 @@
 
 mod batches;
 mod params;
-mod runner;
 mod sequences;
 mod stages;
 mod sums;
@@ -27,7 +26,6 @@ use crate::timeline::Activity;
 pub use batches::{LossesTicket, MicroBatch, Update};
 pub(crate) use batches::{count_targets, sum};
 pub use params::{MOMENTS, Tensor};
-pub use runner::Runner;
 pub use sequences::{Drawn, DrawnTicket, DrawnTokens, prompt_feeds};
 pub use stages::{FromAfter, FromBefore, StreamTicket};
 pub use sums::Finals;

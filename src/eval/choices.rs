@@ -22,8 +22,8 @@ use serde_json::{Map, Value};
 
 use super::rows::Rows;
 use crate::checkpoint::EndOfText;
-use crate::engine::Runner;
 use crate::error::{Error, Result};
+use crate::runner::Runner;
 use crate::tokenizer::Tokenizer;
 
 /// A context and its possible continuations.

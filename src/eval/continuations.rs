@@ -9,10 +9,10 @@ use serde::Serialize;
 use super::bleu::{Bleu, BleuCounts};
 use crate::checkpoint::EndOfText;
 use crate::data::Tokens;
-use crate::engine::Runner;
 use crate::error::{Error, Result, field};
 use crate::generate::GenerateOptions;
 use crate::gpt::{Gpt, Sampler};
+use crate::runner::Runner;
 use crate::tokenizer::Tokenizer;
 
 /// The beginning of a text, and its continuation.

@@ -17,8 +17,9 @@ use serde::Serialize;
 use super::rows::{Rows, check_ids};
 use crate::checkpoint::EndOfText;
 use crate::data::{self, Sources};
-use crate::engine::{Engine, Runner};
+use crate::engine::Engine;
 use crate::error::{Error, Result, field};
+use crate::runner::Runner;
 use crate::tokenizer::{AddedAs, Tokenizer};
 
 /// The number of tokens of a file that are read at once.

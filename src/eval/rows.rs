@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 
 use crate::backend::Device;
-use crate::engine::{self, Runner};
+use crate::engine;
 use crate::error::{Error, Result};
 use crate::fit::LARGEST_BATCH;
 use crate::gpt::Gpt;
 use crate::model::{Program, Uses};
 use crate::ops::cross_entropy::IGNORE;
+use crate::runner::Runner;
 
 /// The approximate tokens per batch by default, on a CPU and on a GPU: neither gets much faster with more.
 const BATCH_TOKENS: [usize; 2] = [512, 8192];

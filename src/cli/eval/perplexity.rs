@@ -5,8 +5,8 @@ use std::time::Instant;
 use serde::Serialize;
 use wgpt::checkpoint::EndOfText;
 use wgpt::data::Sources;
-use wgpt::engine::Runner;
 use wgpt::eval::{Perplexity, Score, Windows, busy_batch, default_batch};
+use wgpt::runner::Runner;
 use wgpt::staged::Staged;
 use wgpt::{Gpt, Result, Tokenizer};
 

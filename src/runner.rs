@@ -1,6 +1,6 @@
 //! What generation and evaluation need of a model: an engine has it, and so have the stages of a pipeline together.
 
-use super::{Drawn, DrawnTicket, DrawnTokens, Engine, LossesTicket};
+use crate::engine::{Drawn, DrawnTicket, DrawnTokens, Engine, LossesTicket};
 use crate::error::Result;
 use crate::kernel::Feed;
 use crate::model::Program;
