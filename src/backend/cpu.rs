@@ -54,7 +54,7 @@ pub fn check_memory(bytes: u64) -> Result<()> {
     let Some(most) = memory_bytes().filter(|most| bytes > *most) else { return Ok(()) };
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     Err(Error::device(format!(
-        "the model and its batches take {:.1} GiB of memory, this process may have {:.1} GiB",
+        "the model and its batches take {:.2} GiB of memory, this process may have {:.2} GiB",
         gib(bytes),
         gib(most)
     ))
