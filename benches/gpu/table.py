@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The table of benches/gpu.sh from the JSON files of its folder, and the same as OUT/summary.json."""
+"""The table of benches/gpu.sh from the JSON files of its folder, as far as they are there, and the same as OUT/summary.json."""
 import json
 import sys
 from pathlib import Path
@@ -18,6 +18,17 @@ def product(kernels):
         if row["name"] == "linear_forward" and "C=4096 OC=4096" in row["shape"]:
             return row["gflops"]
     return None
+
+
+def show_variants(classes):
+    """For each kernel and shape that matrix units can compute: the fastest variant without them, and each with them."""
+    for row in classes:
+        units = {name: ms for name, ms in row["ms"].items() if name.startswith("coop")}
+        others = [(ms, name or "portable") for name, ms in row["ms"].items() if name not in units]
+        if units and others:
+            ms, name = min(others)
+            shown = ", ".join(f"{name} {ms:.3f}" for name, ms in sorted(units.items(), key=lambda unit: unit[1]))
+            print(f"{row['kernel']} {row['shape']}: {name} {ms:.3f} ms, {shown} ms")
 
 
 def main():
@@ -41,11 +52,14 @@ def main():
     summary = []
     for name, mine, theirs, bar in rows:
         ratio = mine / theirs if mine is not None and theirs else None
+        if mine is None and theirs is None:
+            continue
         print(f"{name:32}{show(mine):>14}{show(theirs):>14}{show(ratio, 2):>8}{show(bar, 2):>8}")
         summary.append({"what": name, "wgpt": mine, "pytorch": theirs, "ratio": ratio, "bar": bar})
     if xl:
         # Every weight is read once a token.
         print(f"gpt2-xl reads {xl['parameters'] * 2 * xl['tokens_per_s'] / 1e9:,.0f} GB/s of weights in half precision")
+    show_variants(load("variants").get("classes", []))
     (OUT / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
