@@ -39,12 +39,20 @@ impl Subject {
     /// Its name in lists and files: kernel, variant (`-`: the portable one), and a letter for each argument's format.
     fn name(&self, separator: &str) -> String {
         let variant = if self.variant.name.is_empty() { "-" } else { self.variant.name };
-        let letters: String = self.formats.iter().map(|format| &format.name[..1]).collect();
+        let letters: String = self.formats.iter().map(|format| letter(*format)).collect();
         [self.kernel.name, variant, &letters].join(separator)
     }
 
     fn source(&self) -> String {
         self.variant.source(self.kernel.args, &self.formats)
+    }
+}
+
+fn letter(format: Format) -> char {
+    match format {
+        Format::F16 => 'h',
+        Format::U32 => 'u',
+        _ => 'f',
     }
 }
 

@@ -167,6 +167,10 @@ check() {
     return $failed
 }
 
+if [ "${1:-}" = one-of-several ]; then
+    one_of_several "$2"
+    exit
+fi
 prepare
 case ${1:-} in
 "") check "${CI_GPUS[@]}" ;;
@@ -177,7 +181,6 @@ bless)
     measure_all "${gpus[@]}"
     judge bless "${gpus[@]}"
     ;;
-one-of-several) one_of_several "$2" ;;
 ptxas | dxc)
     build_pipelines
     write_hlsl

@@ -30,7 +30,7 @@ PATTERNS = [
     ("scalar", r"s_"),
     ("vector", r"v_"),
 ]
-# Blocks with at least this share of multiply-adds multiply; the others load, store and count.
+# A block whose instructions are multiply-adds to at least this share is there to multiply.
 MULTIPLYING = 0.25
 
 
@@ -46,6 +46,10 @@ class Block:
         """Returns the number of instructions of each class."""
         classes = [class_of(line) for line in self.code]
         return {name: classes.count(name) for name in CLASSES}
+
+    def multiplies(self):
+        """Whether its work is to multiply, not to load, store or count."""
+        return self.count()["multiply"] >= MULTIPLYING * len(self.code)
 
     def wide_bytes(self):
         """Returns the bytes that a lane loads from buffers by vectors of 64 bits or more."""
@@ -133,6 +137,10 @@ def total(blocks, trips):
     return {name: sum(count[name] * n for count, n in counts) for name in CLASSES}
 
 
+def show_head(label, note=""):
+    print(f"{label:<26}{'all':>7}{''.join(f'{name:>9}' for name in CLASSES)}  {note}".rstrip())
+
+
 def show(label, counts, note=""):
     cells = "".join(f"{counts[name]:>9}" for name in CLASSES)
     print(f"{label:<26}{sum(counts.values()):>7}{cells}  {note}".rstrip())
@@ -151,22 +159,21 @@ def report(name, text, avoid, trips):
     if not loops:
         show("all", total(blocks, {}))
         return
-    multiplies = lambda head: total([by_name[b] for b in loops[head]], {})["multiply"]
-    main = max((head for head in loops if depth_of(head, loops) == 1), key=multiplies)
+    outer = [head for head in loops if depth_of(head, loops) == 1]
+    main = max(outer, key=lambda head: total([by_name[b] for b in loops[head]], {})["multiply"])
     path = path_inside(blocks, main, loops[main], avoid)
     # An inner loop passes all its blocks as often as its first one.
     often = {block: n for head, n in trips.items() for block in loops.get(head, {head})}
 
-    print(f"{'block (* on the path)':<26}{'all':>7}" + "".join(f"{name:>9}" for name in CLASSES) + "  then")
+    show_head("block (* on the path)", "then")
     for block in (b for b in blocks if b.name in loops[main]):
         inner = "loop " if block.name in loops and block.name != main else ""
         star = "*" if block.name in path else " "
         show(f"{star}{'  ' * depth_of(block.name, loops)}{block.name}", block.count(), inner + " ".join(block.next))
     steps = [by_name[b] for b in path]
-    share = lambda block: block.count()["multiply"] / len(block.code)
-    print(f"{'once through':<26}{'all':>7}" + "".join(f"{name:>9}" for name in CLASSES))
-    show("  blocks that multiply", total([b for b in steps if share(b) >= MULTIPLYING], often))
-    show("  the rest of the path", total([b for b in steps if share(b) < MULTIPLYING], often))
+    show_head("once through")
+    show("  blocks that multiply", total([b for b in steps if b.multiplies()], often))
+    show("  the rest of the path", total([b for b in steps if not b.multiplies()], often))
     show("the path, wholly inside", total(steps, often))
     show("all blocks of the loop", total([by_name[b] for b in loops[main]], {}))
     for head in (h for h in path if h in loops and h != main and h not in trips):
@@ -175,12 +182,12 @@ def report(name, text, avoid, trips):
 
 def names_of(stats):
     """Returns the names of the pipelines by their numbers."""
-    names, name = {}, ""
+    names, name = {}, None
     for line in open(stats):
         words = line.rstrip("\n").split("\t")
         if words[0] == "kernel":
             name = " ".join(words[1:])
-        elif words[0] == "stat":
+        elif words[0] == "stat" and name:  # wgpu has pipelines of its own, which come before
             names[int(words[1])] = name
     return names
 

@@ -113,7 +113,11 @@ def assembled(file, name, slangc, nvrtc, assembler):
         ptx.write(nvrtc.ptx(source.read(), arch))
     command = [assembler, "-v", f"-arch=sm_{arch}", name + ".ptx", "-o", name + ".cubin"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    number = lambda pattern: int((re.search(pattern, said) or [0, 0])[1])
+
+    def number(pattern):
+        found = re.search(pattern, said)
+        return int(found[1]) if found else 0
+
     registers = number(r"Used (\d+) registers")
     # The SM gives out registers in blocks of eight a lane.
     warps = min(WARPS_OF_SM, REGISTERS_OF_SM // (32 * 8 * -(-registers // 8)))

@@ -12,7 +12,7 @@ import os
 import sys
 
 # The columns, in their order, and the statistics that each compiler has for a cell's four numbers: registers, waves,
-# spills, instructions. Names that are added are separated by +; what a compiler does not tell is None.
+# spills, instructions; the numbers of names with a + between them are added.
 RADV = ("VGPRs", "Subgroups per SIMD", "Spilled VGPRs+Spilled SGPRs", "Instructions")
 ANV = ("Max live registers", "subgroup size", "Spill count", "Instruction Count")
 NAK = ("GPRs", "Max warps/SM", "Spills to mem", "Instruction count")
@@ -62,7 +62,7 @@ class Stats:
                 self.names.append(tuple(words[:3]))
             if kind == "adapter":
                 self.driver = words[1]
-            elif kind == "stat":
+            elif kind == "stat" and self.names:  # wgpu has pipelines of its own, which come before
                 said = dict(word.rsplit("=", 1) for word in words[3:])
                 self.rows[self.names[-1]] = {"subgroup size": words[2], **said}
             elif kind == "skip":
@@ -82,7 +82,7 @@ class Stats:
 
 def number(row, names):
     """Returns the sum of the statistics of these names."""
-    return "-" if names is None else str(sum(int(row[name]) for name in names.split("+")))
+    return str(sum(int(row[name]) for name in names.split("+")))
 
 
 class Table:
