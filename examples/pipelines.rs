@@ -61,18 +61,11 @@ fn subjects(words: &str) -> impl Iterator<Item = Subject> {
     let variants = wgpt::ops::ALL
         .iter()
         .flat_map(|kernel| kernel.variants.iter().map(|variant| (*kernel, variant)));
-    let all =
-        variants.filter(|(_, variant)| !is_for_software(variant)).flat_map(|(kernel, variant)| {
-            let subject = move |formats| Subject { kernel, variant, formats };
-            precisions(kernel, variant).into_iter().map(subject)
-        });
+    let all = variants.flat_map(|(kernel, variant)| {
+        let subject = move |formats| Subject { kernel, variant, formats };
+        precisions(kernel, variant).into_iter().map(subject)
+    });
     all.filter(move |subject| words.split(',').any(|word| subject.name(" ").contains(word)))
-}
-
-/// Whether no GPU ever runs it: all subgroups of exactly 8 are found in software alone (lavapipe), where a vector of the
-/// processor is one. GPUs' compilers take ten seconds for each such variant, and spill most of its registers.
-fn is_for_software(variant: &Variant) -> bool {
-    variant.needs.subgroup == Needs::SUBGROUPS_OF_8.subgroup
 }
 
 /// Returns the formats that a plan gives the arguments: all floats single, and half wherever that is taken.
@@ -89,13 +82,16 @@ fn precisions(kernel: &Kernel, variant: &Variant) -> Vec<Vec<Format>> {
 }
 
 /// What a device lacks to run a variant, if it lacks something. Whether all its subgroups have the size that the variant
-/// counts on is not asked: its compiler may be told to make them so.
+/// counts on is not asked, since its compiler may be told to make them so; but all subgroups of 8 are found in software
+/// alone (lavapipe), where one is a vector of the processor. GPUs' compilers take ten seconds for each such variant.
 fn lacking(subject: &Subject, has: &Needs) -> Option<&'static str> {
     let Subject { variant: Variant { needs, .. }, formats, .. } = subject;
     let half = needs.f16 || formats.contains(&Format::F16);
+    let of_8 = Needs::SUBGROUPS_OF_8.subgroup;
     let lacks = [
         ("f16", half && !has.f16),
         ("subgroups", (needs.subgroups || needs.subgroup != 0) && !has.subgroups),
+        ("subgroups of 8 alone", needs.subgroup == of_8 && has.subgroup != of_8),
         ("matrix units with tiles of its size", needs.matrix_tiles & !has.matrix_tiles != 0),
         ("workgroup memory", needs.workgroup_bytes > has.workgroup_bytes),
         ("invocations", needs.invocations > has.invocations),

@@ -14,12 +14,12 @@ import sys
 # The columns, in their order, and the statistics that each compiler has for a cell's four numbers: registers, waves,
 # spills, instructions; the numbers of names with a + between them are added.
 RADV = ("VGPRs", "Subgroups per SIMD", "Spilled VGPRs+Spilled SGPRs", "Instructions")
-ANV = ("Max live registers", "subgroup size", "Spill count", "Instruction Count")
-NAK = ("GPRs", "Max warps/SM", "Spills to mem", "Instruction count")
+ANV = ("Max live registers", "subgroup size", "Spills", "Instructions")
+NAK = ("Number of GPRs", "Max warps/SM", "Spills to memory", "Instruction count")
 GPUS = {
     "amd:navi31": RADV,
     "intel:56a0": ANV,
-    "adreno:740": ("Registers", "Waves", "Spills", "Instructions"),
+    "adreno:740": ("Registers used", "Max Waves Per Core", "STP Count", "Instruction Count"),
     "apple": ("GPRs", "Threads", "Spills", "Instructions"),
     "amd:navi21": RADV,
     "amd:gfx1201": RADV,
@@ -157,9 +157,9 @@ def compare(table, gpu, stats):
     if not stats.names:
         print(f"WORSE  {gpu}: nothing was compiled")
         return True
-    same = table.drivers.get(gpu) == stats.driver
+    known = table.drivers.get(gpu, stats.driver)
+    same = known == stats.driver
     if not same:
-        known = table.drivers.get(gpu, "nothing")
         print(f"*** NOT JUDGED: {gpu} has {stats.driver}, the table was made with {known} ***")
     gone = [name for name, cells in table.cells.items() if cells.get(gpu, UNKNOWN) not in (LEFT_OUT, UNKNOWN)]
     failed += [(name, "is in the table, but no pipeline any more") for name in gone if same and name not in stats.names]
