@@ -107,7 +107,7 @@ def assembled(file, name, slangc, nvrtc, assembler):
     slang = [slangc, "-lang", "hlsl", file, "-entry", "main", "-stage", "compute", "-target", "cuda", "-o", name + ".cu"]
     made = subprocess.run(slang, capture_output=True, text=True)
     if made.returncode:
-        errors = [line for line in made.stderr.splitlines() if line.startswith("error")]
+        errors = [line for line in made.stderr.splitlines() if re.match(r"(internal |fatal )?error", line)]
         raise ValueError("Slang: " + " ".join(errors[:1]))
     with open(name + ".cu", "rb") as source, open(name + ".ptx", "wb") as ptx:
         ptx.write(nvrtc.ptx(source.read(), arch))

@@ -37,12 +37,15 @@ WIDTHS = (28, 24, 10)
 HEAD = """\
 # What vendors' compilers make of each kernel, without run-time checks: registers/waves/spills/instructions.
 # Formats: a letter for each argument, f (f32), h (f16), u (u32). A variant without a name is the portable one.
-#   amd, nvidia, adreno, apple: Mesa's compilers (RADV, NAK, Turnip, Honeykrisp): registers of a lane; waves that a SIMD
-#       (AMD), an SM (NVIDIA) or a core (Adreno) has room for, for Apple threads; spilled registers
-#   intel: Mesa's compiler (ANV): most live registers; lanes of a wave instead of waves; spills
-#   ptxas: NVIDIA's back end for sm_86: registers; warps that an SM has room for; bytes of spill stores
-#   -  no pipeline: the device lacks what the variant needs, or the compiler does not take its source
-#   ?  not compiled since the row was added
+#   amd     RADV: vector registers of a lane; waves that a SIMD has room for; registers that are spilled
+#   intel   ANV: most live registers; lanes of a wave, instead of a number of waves; spills
+#   adreno  Turnip: registers of four numbers; waves that a core has room for; stores to private memory
+#   apple   Honeykrisp: registers of 16 bits; threads that a core has room for, instead of waves; spills
+#   nvidia  NVK: registers of a lane; warps that an SM has room for; spills to memory
+#   ptxas   NVIDIA's own back end, for sm_86: registers of a lane; warps, by registers alone; bytes of spill stores
+#   -       no pipeline: the device lacks what the variant needs, or the compiler does not take its source
+#   ?       not compiled since the row was added
+# All but ptxas are Mesa's. None of it says how fast a kernel is: compare only before and after, of one kernel on one GPU.
 # scripts/offline-gpu.sh compares with this table, scripts/offline-gpu.sh bless rewrites it. If a row gets worse, say why
 # in the message of the commit that changes it.
 """
