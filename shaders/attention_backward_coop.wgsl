@@ -1,4 +1,4 @@
-// uses: heads, first_key, attention_coop
+// uses: heads, first_key, attention_pairs, attention_coop
 // Computes dqkv from dout, for `p = exp(q · k / √HS - lse)`, `out = Σ_j p v`, on matrix units:
 //     ds[i, j] = p[i, j] (dout[i] · v[j] - delta[i])
 //     dq[i] = Σ_j ds[i, j] k[j] / √HS     dk[j] = Σ_i ds[i, j] q[i] / √HS     dv[j] = Σ_i p[i, j] dout[i]
@@ -6,8 +6,9 @@
 // One workgroup per OWN positions of a head and 64 of the head's channels: shared/attention_coop.wgsl. The
 // halves of z and the two vectors of a position are the same as in attention_backward_tiles.wgsl: the first
 // half computes dq of its positions as queries, the second half dk and dv of its positions as keys, over the
-// query heads that read them, one after the other. For larger heads the products take 64 channels at a time,
-// the workgroup's own channels last, so that the others' vectors for them are then in the tile.
+// query heads that read them, one after the other. Heads of more than 64 channels have their products taken 64
+// at a time, the workgroup's own channels last, so that the others' vectors for them are then in the tile. s and dp go
+// through the stage one after the other: so 28 KiB of workgroup memory are enough.
 
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<qkv_elem>>;            // by Q_START, K_START, V_START
 @group(0) @binding(2) var<storage, read> first_key: array<u32>;                 // (B, T)
@@ -16,13 +17,10 @@
 @group(0) @binding(5) var<storage, read> dout: array<vec4<dout_elem>>;          // (B, T, C)
 @group(0) @binding(6) var<storage, read_write> dqkv: array<vec4<dqkv_elem>>;    // as qkv
 
-const STAGES = 2u;
+const KINDS = 2u; // ds, p
+const APART = 1u;
 
-fn four(part: Part, t: u32, d: u32) -> vec4<f16> {
-    if t >= dims.T || d >= dims.HS {
-        return vec4<f16>();
-    }
-    let at = channel(part.rows, t, d) / 4u;
+fn four(part: Part, at: u32) -> vec4<f16> {
     if part.of_dout {
         return vec4<f16>(dout[at]);
     }
@@ -34,13 +32,31 @@ fn either(first: Part, second: Part, which: bool) -> Part {
     return Part(select(first.rows, second.rows, which), select(first.of_dout, second.of_dout, which));
 }
 
-// Computes ds and p of a pair from its products; `earliest` is the first key that the query sees.
-fn pair(s: f32, dp: f32, row: u32, query: u32, key: u32, earliest: u32) -> vec2<f32> {
-    if key < earliest || key > query || query >= dims.T {
-        return vec2(0.0);
+// Writes a row of sums, multiplied by a factor, as the gradient of position `t`; the lane's fours begin at channel `d`
+// and, in the stage, at `row`.
+fn write(
+    sums: ptr<function, array<MatrixC, PARTS>>,
+    factor: f32,
+    rows: vec2<u32>,
+    t: u32,
+    d: u32,
+    subgroup: u32,
+    row: u32,
+) {
+    for (var c0 = 0u; c0 < PARTS; c0 += ACROSS) {
+        workgroupBarrier();
+        for (var o = 0u; o < ACROSS; o++) {
+            coopStoreT((*sums)[c0 + o], &stage[stage_place(subgroup, o)], STAGE_PITCH * 4u);
+        }
+        workgroupBarrier();
+        for (var i = 0u; i < FOURS; i++) {
+            let o = 4u * LANES * i;
+            if t < dims.T && d + c0 * EDGE + o < dims.HS {
+                let at = channel(rows, t, d + c0 * EDGE + o) / 4u;
+                dqkv[at] = vec4<dqkv_elem>(staged(row + o) * factor);
+            }
+        }
     }
-    let p = exp(s / sqrt(f32(dims.HS)) - lse[row + query]);
-    return vec2(p * (dp - delta[row + query]), p);
 }
 
 @compute @workgroup_size(INVOCATIONS)
@@ -60,9 +76,8 @@ fn main(
     if b >= dims.B {
         return;
     }
-    let size = dims.HS;
-    let chunks = (size + CHANNELS - 1u) / CHANNELS;
-    let as_query = group.z < chunks;
+    let as_query = group.z < CHUNKS;
+    let last_chunk = group.z % CHUNKS;
     // The heads of the second half are those of the keys, each with the query heads that read it.
     let heads = dims.NH / dims.KVH;
     if (!as_query) & (head >= dims.KVH) {
@@ -77,11 +92,12 @@ fn main(
     let end = select(dims.T, min(own + OWN, dims.T), as_query);
     let position = own + subgroup * EDGE + lane % EDGE;
     let share = lane / EDGE;
-    let stage_row = stage_place(0u, subgroup, 0u) + lane % EDGE * STAGE_PITCH;
-    let weights_row = (subgroup * EDGE + lane % EDGE) * WEIGHTS_PITCH;
+    let stage_row = stage_place(subgroup, 0u) + lane % EDGE * STAGE_PITCH * 4u + 4u * share;
+    let weights_row = subgroup * EDGE + lane % EDGE;
+    let root = sqrt(f32(dims.HS));
 
-    var own_first: array<MatrixA, PARTS>;
-    var own_second: array<MatrixA, PARTS>;
+    var own_first: array<MatrixA, CHUNKS * PARTS>;
+    var own_second: array<MatrixA, CHUNKS * PARTS>;
     // The sums of the others' first vectors weighted by ds, and of their second vectors weighted by p.
     var first_sums: array<MatrixC, PARTS>;
     var second_sums: array<MatrixC, PARTS>;
@@ -93,40 +109,44 @@ fn main(
         let other_part = either(q, k, as_query);
         let other_second_part = either(d_out, v, as_query);
         let row = (b * dims.NH + query_head) * dims.T;
-        load_own(&own_first, own_part, own, 0u, subgroup, local);
-        load_own(&own_second, own_second_part, own, 0u, subgroup, local);
+        load_own(&own_first, own_part, own, last_chunk + 1u, subgroup, local);
+        load_own(&own_second, own_second_part, own, last_chunk + 1u, subgroup, local);
         for (var other = begin; other < end; other += OTHERS) {
             var s: array<MatrixC, ACROSS>;
             var dp: array<MatrixC, ACROSS>;
-            for (var chunk = 1u; chunk <= chunks; chunk++) {
-                let d = (group.z + chunk) % chunks * CHANNELS;
-                if chunks > 1u {
-                    load_own(&own_first, own_part, own, d, subgroup, local);
-                    load_own(&own_second, own_second_part, own, d, subgroup, local);
-                }
+            for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+                let d = (last_chunk + 1u + chunk) % CHUNKS * CHANNELS;
                 workgroupBarrier();
                 fill(0u, OTHERS, other_part, other, d, local);
                 fill(SECOND, OTHERS, other_second_part, other, d, local);
                 workgroupBarrier();
                 for (var c = 0u; c < PARTS; c++) {
                     for (var o = 0u; o < ACROSS; o++) {
-                        s[o] = coopMultiplyAdd(own_first[c], others_across(0u, o, c), s[o]);
-                        dp[o] = coopMultiplyAdd(own_second[c], others_across(SECOND, o, c), dp[o]);
+                        s[o] = coopMultiplyAdd(own_first[chunk * PARTS + c], others_across(0u, o, c), s[o]);
+                        dp[o] = coopMultiplyAdd(own_second[chunk * PARTS + c], others_across(SECOND, o, c), dp[o]);
                     }
                 }
             }
             for (var o = 0u; o < ACROSS; o++) {
-                coopStoreT(s[o], &stage[stage_place(0u, subgroup, o)], STAGE_PITCH);
-                coopStoreT(dp[o], &stage[stage_place(1u, subgroup, o)], STAGE_PITCH);
+                coopStoreT(s[o], &stage[stage_place(subgroup, o)], STAGE_PITCH * 4u);
             }
             workgroupBarrier();
-            for (var o = share; o < OTHERS; o += LANES) {
-                let at = stage_row + o;
-                let query = select(other + o, position, as_query);
-                let key = select(position, other + o, as_query);
-                let both = pair(stage[at], stage[at + OWN * STAGE_PITCH], row, query, key, first_seen(b, query));
-                weights[weights_row + o] = f16(both.x);
-                weights[OWN * WEIGHTS_PITCH + weights_row + o] = f16(both.y);
+            var products: array<vec4<f32>, FOURS>;
+            for (var i = 0u; i < FOURS; i++) {
+                products[i] = staged(stage_row + 4u * LANES * i);
+            }
+            workgroupBarrier();
+            for (var o = 0u; o < ACROSS; o++) {
+                coopStoreT(dp[o], &stage[stage_place(subgroup, o)], STAGE_PITCH * 4u);
+            }
+            workgroupBarrier();
+            for (var i = 0u; i < FOURS; i++) {
+                let o = 4u * LANES * i;
+                let dps = staged(stage_row + o);
+                let both = pairs_of(products[i], dps, b, row, position, other + 4u * share + o, as_query);
+                // The root is divided out at the end, so that small ds keep their bits.
+                put(weights_place(0u, weights_row) + share + LANES * i, vec4<f16>(both[1] * root));
+                put(weights_place(1u, weights_row) + share + LANES * i, vec4<f16>(both[0]));
             }
             workgroupBarrier();
             for (var o = 0u; o < ACROSS; o++) {
@@ -147,25 +167,10 @@ fn main(
         }
     }
 
-    for (var c0 = 0u; c0 < PARTS; c0 += ACROSS) {
-        workgroupBarrier();
-        for (var o = 0u; o < ACROSS; o++) {
-            coopStoreT(first_sums[c0 + o], &stage[stage_place(0u, subgroup, o)], STAGE_PITCH);
-            coopStoreT(second_sums[c0 + o], &stage[stage_place(1u, subgroup, o)], STAGE_PITCH);
-        }
-        workgroupBarrier();
-        for (var i = 4u * share; i < OTHERS; i += 4u * LANES) {
-            let d = group.z % chunks * CHANNELS + c0 * EDGE + i;
-            let inside = position < dims.T && d < size;
-            if inside {
-                let first = staged(stage_row + i) / sqrt(f32(size));
-                let rows = select(k.rows, query_rows(b, head), as_query);
-                dqkv[channel(rows, position, d) / 4u] = vec4<dqkv_elem>(first);
-            }
-            if inside && !as_query {
-                let second = staged(stage_row + OWN * STAGE_PITCH + i);
-                dqkv[channel(v.rows, position, d) / 4u] = vec4<dqkv_elem>(second);
-            }
-        }
+    let d = last_chunk * CHANNELS + 4u * share;
+    let first_rows = select(k.rows, query_rows(b, head), as_query);
+    write(&first_sums, 1.0 / root, first_rows, position, d, subgroup, stage_row);
+    if !as_query {
+        write(&second_sums, 1.0, v.rows, position, d, subgroup, stage_row);
     }
 }

@@ -9,9 +9,10 @@
 // by two workgroups, and in the second half only the first KVH heads have work. A position has two vectors:
 // as a query q and dout, as a key k and v. Both halves do the same with them: first the products of the own
 // positions with the others, s and dp; then the sums of the others' first vectors weighted by ds and of their
-// second vectors weighted by p. 8 invocations, the lanes, share 4 positions: a lane has their pairs with 4
-// others, as a matrix with a column per position, and then 8 channels of the sums. Their way through
-// workgroup memory is described in shared/attention_tiles.wgsl.
+// second vectors weighted by p. A workgroup has SIZE invocations. 8 of them, the lanes, share some positions, 4 if
+// SIZE is 64 (shared/attention_four.wgsl), 2 if it is 128 (shared/attention_two.wgsl): a lane has their pairs with 4
+// others, as a matrix with a column per position, and then 8 channels of the sums. Their way through workgroup
+// memory is described in shared/attention_tiles.wgsl.
 
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<qkv_elem>>;            // by Q_START, K_START, V_START
 @group(0) @binding(2) var<storage, read> first_key: array<u32>;                 // (B, T)
@@ -20,7 +21,6 @@
 @group(0) @binding(5) var<storage, read> dout: array<vec4<dout_elem>>;          // (B, T, C)
 @group(0) @binding(6) var<storage, read_write> dqkv: array<vec4<dqkv_elem>>;    // as qkv
 
-const SIZE = 64u;
 const ROWS = 32u;
 // Where the tiles of 16 channels begin: the vectors of the others, and those of the own positions.
 const OTHER_FIRST = 0u;
@@ -51,9 +51,9 @@ fn store_pairs(position: u32, lane: u32, pairs: mat2x4<f32>) {
     weights[at + ROWS * 8u] = pairs[0];
 }
 
-fn store(sums: mat4x4<f32>, rows: vec2<u32>, position: u32, d: u32) {
-    for (var i = 0u; i < 4u; i++) {
-        let t = position + 8u * i;
+fn store(sums: Own, rows: vec2<u32>, position: u32, d: u32) {
+    for (var i = 0u; i < OWN; i++) {
+        let t = position + OWN_APART * i;
         if t < dims.T && d < dims.HS {
             dqkv[channel(rows, t, d) / 4u] = vec4<dqkv_elem>(sums[i]);
         }
@@ -88,8 +88,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let t = own + position;
 
     // The sums of the others' first and second vectors: channels 4 lane to 4 lane + 3 (0), and 32 more (1).
-    var first0 = mat4x4<f32>(); var first1 = mat4x4<f32>();
-    var second0 = mat4x4<f32>(); var second1 = mat4x4<f32>();
+    var first0 = Own(); var first1 = Own();
+    var second0 = Own(); var second1 = Own();
     for (var query_head = first_head; query_head <= last_head; query_head++) {
         let q_rows = query_rows(b, query_head);
         let dout_rows = out_rows(b, query_head);
@@ -98,9 +98,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let other_first = select(q_rows, k_rows, as_query);
         let other_second = select(dout_rows, v_rows, as_query);
         let head_row = (b * dims.NH + query_head) * dims.T;
+        // Loops over workgroup memory have as many steps as there are vectors and positions: one of a constant number of
+        // steps would be unrolled by compilers, which then load so much at once that registers run out.
         for (var other = select(own, 0u, as_query); other < end; other += ROWS) {
-            var s = mat4x4<f32>();
-            var dp = mat4x4<f32>();
+            var s = Own();
+            var dp = Own();
             for (var d = 0u; d < dims.HS; d += 16u) {
                 workgroupBarrier();
                 for (var i = local; i < ROWS * 4u; i += SIZE) {
@@ -113,22 +115,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     tile[OWN_SECOND + at] = second_vector(own_second, own + r, di, as_query);
                 }
                 workgroupBarrier();
-                for (var c = 0u; c < 4u; c++) {
-                    s += transpose(rows(OTHER_FIRST, lane, c)) * rows(OWN_FIRST, position, c);
-                    dp += transpose(rows(OTHER_SECOND, lane, c)) * rows(OWN_SECOND, position, c);
+                let fours = min(4u, (dims.HS - d) / 4u);
+                for (var c = 0u; c < fours; c++) {
+                    s += transpose(rows(OTHER_FIRST, lane, c)) * own_rows(OWN_FIRST, position, c);
+                    dp += transpose(rows(OTHER_SECOND, lane, c)) * own_rows(OWN_SECOND, position, c);
                 }
             }
-            store_pairs(position, lane, pairs_of(s[0], dp[0], b, head_row, t, other + lane, as_query));
-            store_pairs(position + 8u, lane, pairs_of(s[1], dp[1], b, head_row, t + 8u, other + lane, as_query));
-            store_pairs(position + 16u, lane, pairs_of(s[2], dp[2], b, head_row, t + 16u, other + lane, as_query));
-            store_pairs(position + 24u, lane, pairs_of(s[3], dp[3], b, head_row, t + 24u, other + lane, as_query));
+            for (var i = 0u; i < OWN; i++) {
+                let apart = i * OWN_APART;
+                let pairs = pairs_of(s[i], dp[i], b, head_row, t + apart, other + lane, as_query);
+                store_pairs(position + apart, lane, pairs);
+            }
             workgroupBarrier();
             for (var i = local; i < ROWS * 16u; i += SIZE) {
                 tile[i] = vector_of(other_first, other + i / 16u, d0 + i % 16u * 4u);
             }
             workgroupBarrier();
-            for (var i = 0u; i < 8u; i++) {
-                let ds = weights_of(0u, position, i);
+            let present = min(8u, end - other);
+            for (var i = 0u; i < present; i++) {
+                let ds = own_weights(0u, position, i);
                 first0 += values(i, lane) * ds;
                 first1 += values(i, lane + 8u) * ds;
             }
@@ -140,8 +145,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 tile[i] = second_vector(other_second, other + i / 16u, d0 + i % 16u * 4u, true);
             }
             workgroupBarrier();
-            for (var i = 0u; i < 8u; i++) {
-                let p = weights_of(ROWS * 8u, position, i);
+            for (var i = 0u; i < present; i++) {
+                let p = own_weights(ROWS * 8u, position, i);
                 second0 += values(i, lane) * p;
                 second1 += values(i, lane + 8u) * p;
             }

@@ -1,29 +1,57 @@
 // uses: heads, first_key, attention_coop
 // out[i] = Σ_j p[i, j] v[j] and lse[i], p = softmax of q[i] · k[j] / √HS over the keys that i sees, on matrix units.
 //
-// One workgroup per OWN queries of a head and (in z) 64 of the head's channels: shared/attention_coop.wgsl.
-// Sums in matrices cannot be rescaled row by row, so there are two passes over the keys: the first for the
-// largest score and the sum of exponentials of each query, the second for the outputs. For larger heads the
-// products take 64 channels at a time, the workgroup's own last, so that their values are then in the tile.
+// One workgroup per OWN queries of a head: shared/attention_coop.wgsl. It uses online softmax over OTHERS keys at a time,
+// relative to a score of each query that need not be the largest: sums in matrices can be rescaled only by way of the
+// stage, so that is done when a score exceeds it by more than RISE. 64 channels of keys and values are in workgroup
+// memory at a time.
 
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<qkv_elem>>;          // by Q_START, K_START, V_START
 @group(0) @binding(2) var<storage, read> first_key: array<u32>;               // (B, T)
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<out_elem>>;    // (B, T, C)
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;               // (B, NH, T)
 
-const STAGES = 1u;
+const KINDS = 1u;
 const FAR = -1e30; // below any other finite score
+// Probabilities in half precision may be so many times e too large: e^8 is a twentieth of the largest number.
+const RISE = 8.0;
 
-fn four(part: Part, t: u32, d: u32) -> vec4<f16> {
-    if t >= dims.T || d >= dims.HS {
-        return vec4<f16>();
-    }
-    return vec4<f16>(qkv[channel(part.rows, t, d) / 4u]);
+// One more than the last key block's first key in which the score of some query rose.
+var<workgroup> risen: atomic<u32>;
+
+fn four(part: Part, at: u32) -> vec4<f16> {
+    return vec4<f16>(qkv[at]);
 }
 
-// Computes exp(x), for x <= 0.
-fn shrink(x: f32) -> f32 {
-    return exp(max(x, -80.0));
+// Returns the scores of four keys from `key` on: FAR for those that the query does not see.
+fn scores(products: vec4<f32>, key: u32, earliest: u32, query: u32) -> vec4<f32> {
+    let keys = vec4(key) + vec4(0u, 1u, 2u, 3u);
+    let seen = (keys >= vec4(earliest)) & (keys <= vec4(query));
+    return select(vec4(FAR), products / sqrt(f32(dims.HS)), seen);
+}
+
+fn largest_of(x: vec4<f32>) -> f32 {
+    return max(max(x.x, x.y), max(x.z, x.w));
+}
+
+// Multiplies each row of a subgroup's sums by its factor, by way of the stage. `row` is where the lane's fours begin.
+fn rescale(sums: ptr<function, array<MatrixC, CHUNKS * PARTS>>, factor: f32, subgroup: u32, row: u32) {
+    for (var c0 = 0u; c0 < CHUNKS * PARTS; c0 += ACROSS) {
+        for (var o = 0u; o < ACROSS; o++) {
+            coopStoreT((*sums)[c0 + o], &stage[stage_place(subgroup, o)], STAGE_PITCH * 4u);
+        }
+        workgroupBarrier();
+        for (var i = 0u; i < FOURS; i++) {
+            for (var j = 0u; j < 4u; j++) {
+                stage[row + 4u * LANES * i + j] *= factor;
+            }
+        }
+        workgroupBarrier();
+        for (var o = 0u; o < ACROSS; o++) {
+            (*sums)[c0 + o] = coopLoadT<MatrixC>(&stage[stage_place(subgroup, o)], STAGE_PITCH * 4u);
+        }
+        workgroupBarrier();
+    }
 }
 
 @compute @workgroup_size(INVOCATIONS)
@@ -48,94 +76,102 @@ fn main(
     let q = Part(query_rows(b, head), false);
     let k = Part(key_rows(b, kv_head), false);
     let v = Part(value_rows(b, kv_head), false);
-    let size = dims.HS;
-    let scale = 1.0 / sqrt(f32(size));
-    let chunks = (size + CHANNELS - 1u) / CHANNELS;
     let query = first + subgroup * EDGE + lane % EDGE;
     let earliest = first_seen(b, query);
     let share = lane / EDGE;
-    let stage_row = stage_place(0u, subgroup, 0u) + lane % EDGE * STAGE_PITCH;
-    let weights_row = (subgroup * EDGE + lane % EDGE) * WEIGHTS_PITCH;
+    let stage_row = stage_place(subgroup, 0u) + lane % EDGE * STAGE_PITCH * 4u + 4u * share;
+    let weights_row = weights_place(0u, subgroup * EDGE + lane % EDGE) + share;
 
-    var own: array<MatrixA, PARTS>;
-    var sums: array<MatrixC, PARTS>;
+    var own: array<MatrixA, CHUNKS * PARTS>;
+    var sums: array<MatrixC, CHUNKS * PARTS>;
     var largest = FAR;
     var total = 0.0;
+    if local == 0u {
+        atomicStore(&risen, 0u);
+    }
     load_own(&own, q, first, 0u, subgroup, local);
-    for (var round = 0u; round < 2u; round++) {
-        for (var key = 0u; key < min(first + OWN, dims.T); key += OTHERS) {
-            var s: array<MatrixC, ACROSS>;
-            for (var chunk = 1u; chunk <= chunks; chunk++) {
-                let d = (group.z + chunk) % chunks * CHANNELS;
-                workgroupBarrier();
-                if chunks > 1u {
-                    load_own(&own, q, first, d, subgroup, local);
-                }
-                fill(0u, OTHERS, k, key, d, local);
-                if round == 1u && chunk == chunks {
-                    fill(SECOND, OTHERS, v, key, d, local);
-                }
-                workgroupBarrier();
-                for (var c = 0u; c < PARTS; c++) {
-                    for (var o = 0u; o < ACROSS; o++) {
-                        s[o] = coopMultiplyAdd(own[c], others_across(0u, o, c), s[o]);
-                    }
-                }
-            }
-            for (var o = 0u; o < ACROSS; o++) {
-                coopStoreT(s[o], &stage[stage_place(0u, subgroup, o)], STAGE_PITCH);
+    for (var key = 0u; key < min(first + OWN, dims.T); key += OTHERS) {
+        var s: array<MatrixC, ACROSS>;
+        for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+            workgroupBarrier();
+            fill(0u, OTHERS, k, key, chunk * CHANNELS, local);
+            if chunk == 0u {
+                fill(SECOND, OTHERS, v, key, 0u, local);
             }
             workgroupBarrier();
-            if round == 0u {
-                let before = largest;
-                for (var o = share; o < OTHERS; o += LANES) {
-                    let seen = key + o >= earliest && key + o <= query;
-                    largest = max(largest, select(FAR, stage[stage_row + o] * scale, seen));
+            for (var c = 0u; c < PARTS; c++) {
+                for (var o = 0u; o < ACROSS; o++) {
+                    s[o] = coopMultiplyAdd(own[chunk * PARTS + c], others_across(0u, o, c), s[o]);
                 }
-                total *= shrink(before - largest);
-                for (var o = share; o < OTHERS; o += LANES) {
-                    let seen = key + o >= earliest && key + o <= query;
-                    total += select(0.0, exp(stage[stage_row + o] * scale - largest), seen);
-                }
-                continue;
             }
-            for (var o = share; o < OTHERS; o += LANES) {
-                let seen = key + o >= earliest && key + o <= query;
-                let p = select(0.0, exp(stage[stage_row + o] * scale - largest), seen);
-                weights[weights_row + o] = f16(p);
+        }
+        for (var o = 0u; o < ACROSS; o++) {
+            coopStoreT(s[o], &stage[stage_place(subgroup, o)], STAGE_PITCH * 4u);
+        }
+        workgroupBarrier();
+
+        var mine: array<vec4<f32>, FOURS>;
+        var most = FAR;
+        for (var i = 0u; i < FOURS; i++) {
+            let o = 4u * LANES * i;
+            mine[i] = scores(staged(stage_row + o), key + 4u * share + o, earliest, query);
+            most = max(most, largest_of(mine[i]));
+        }
+        for (var apart = EDGE; apart < SUBGROUP; apart *= 2u) {
+            most = max(most, subgroupShuffleXor(most, apart));
+        }
+        var factor = 1.0;
+        if most > largest + RISE {
+            factor = exp(max(largest - most, -80.0));
+            // Before its first key a query has sums of 0, which need no factor.
+            if largest > FAR {
+                atomicStore(&risen, key + 1u);
             }
-            workgroupBarrier();
+            largest = most;
+        }
+        total *= factor;
+        for (var i = 0u; i < FOURS; i++) {
+            let p = select(exp(mine[i] - largest), vec4(0.0), mine[i] == vec4(FAR));
+            total += dot(p, vec4(1.0));
+            put(weights_row + LANES * i, vec4<f16>(p));
+        }
+        if workgroupUniformLoad(&risen) == key + 1u {
+            rescale(&sums, factor, subgroup, stage_row);
+        }
+        for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+            if chunk > 0u {
+                workgroupBarrier();
+                fill(SECOND, OTHERS, v, key, chunk * CHANNELS, local);
+                workgroupBarrier();
+            }
             for (var o = 0u; o < ACROSS; o++) {
                 let p = weights_matrix(0u, subgroup, o);
                 for (var c = 0u; c < PARTS; c++) {
-                    sums[c] = coopMultiplyAdd(p, others_matrix(SECOND, o, c), sums[c]);
+                    let sum = chunk * PARTS + c;
+                    sums[sum] = coopMultiplyAdd(p, others_matrix(SECOND, o, c), sums[sum]);
                 }
             }
         }
-        // After the first round the lanes of a row combine their results.
-        for (var apart = EDGE; apart < SUBGROUP && round == 0u; apart *= 2u) {
-            let other_largest = subgroupShuffleXor(largest, apart);
-            let other_total = subgroupShuffleXor(total, apart);
-            let both = max(largest, other_largest);
-            total = total * shrink(largest - both) + other_total * shrink(other_largest - both);
-            largest = both;
-        }
     }
 
-    for (var c0 = 0u; c0 < PARTS; c0 += ACROSS) {
+    for (var apart = EDGE; apart < SUBGROUP; apart *= 2u) {
+        total += subgroupShuffleXor(total, apart);
+    }
+    for (var c0 = 0u; c0 < CHUNKS * PARTS; c0 += ACROSS) {
         workgroupBarrier();
         for (var o = 0u; o < ACROSS; o++) {
-            coopStoreT(sums[c0 + o], &stage[stage_place(0u, subgroup, o)], STAGE_PITCH);
+            coopStoreT(sums[c0 + o], &stage[stage_place(subgroup, o)], STAGE_PITCH * 4u);
         }
         workgroupBarrier();
-        for (var i = 4u * share; i < OTHERS; i += 4u * LANES) {
-            let d = group.z * CHANNELS + c0 * EDGE + i;
-            if query < dims.T && d < size {
-                out[channel(out_rows(b, head), query, d) / 4u] = vec4<out_elem>(staged(stage_row + i) / total);
+        for (var i = 0u; i < FOURS; i++) {
+            let o = 4u * LANES * i;
+            let d = c0 * EDGE + 4u * share + o;
+            if query < dims.T && d < dims.HS {
+                out[channel(out_rows(b, head), query, d) / 4u] = vec4<out_elem>(staged(stage_row + o) / total);
             }
         }
     }
-    if share == 0u && group.z == 0u && query < dims.T {
+    if share == 0u && query < dims.T {
         lse[(b * dims.NH + head) * dims.T + query] = largest + log(total);
     }
 }

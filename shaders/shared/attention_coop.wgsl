@@ -3,12 +3,15 @@
 // One workgroup of 4 subgroups has 4 EDGE positions of a head as its own, EDGE per subgroup, and processes
 // OTHERS positions at a time, 64 channels of which go through workgroup memory. Its own positions stay in
 // registers as matrices. The elements of the products of both (own positions down, others across) cannot be
-// accessed in the matrices: they go through `stage` to the lanes, and come back through `weights` in half
-// precision. Lanes share a subgroup's rows: lane % EDGE is the row, lane / EDGE the share.
+// accessed in the matrices: they go through `stage` to the lanes, and come back as weights in half precision.
+// Lanes share a subgroup's rows: lane % EDGE is the row, lane / EDGE the share; a lane has every LANES-th four of
+// the row's others.
 //
 // A kernel declares
-//     STAGES                   the number of products per pair of positions
-//     four(part, t, d)         four channels from `d` on of position `t`, 0 outside, of a part
+//     KINDS             the number of weights per pair of positions
+//     four(part, at)    the vector of four channels at `at` of a part
+// A variant has HEAD, the most channels of a head, 64 or 128; the elements of `tiles` are those of
+// shared/coop_vectors.wgsl or coop_numbers.wgsl.
 
 // The rows of a head in qkv, or in dout.
 struct Part {
@@ -19,77 +22,89 @@ struct Part {
 const OWN = 4u * EDGE;
 const OTHERS = 32u;
 const CHANNELS = 64u;
+const CHUNKS = HEAD / CHANNELS;
 const INVOCATIONS = 4u * SUBGROUP;
 const LANES = SUBGROUP / EDGE;          // that share a row
+const FOURS = OTHERS / 4u / LANES;      // fours of others of a lane
 const ACROSS = OTHERS / EDGE;           // matrices of others, side by side
 const PARTS = CHANNELS / EDGE;          // matrices of channels, side by side
-// Rows are slightly longer than their contents, so that they fall into different banks.
-const TILE_PITCH = CHANNELS + 8u;
-const STAGE_PITCH = OTHERS + 4u;
-const WEIGHTS_PITCH = OTHERS + 8u;
-const SECOND = OTHERS;                  // where the others' second vectors begin in the tile
+// Rows, in vectors of four, are slightly longer than their contents, so that they fall into different banks.
+const TILE_PITCH = CHANNELS / 4u + 2u;
+const STAGE_PITCH = OTHERS / 4u + 1u;
+const WEIGHTS_PITCH = OTHERS / 4u + 2u;
+const SECOND = OTHERS;                  // the row where the others' second vectors begin
+const WEIGHTS = 2u * OTHERS * TILE_PITCH;
 
-// The others' first and second vectors, or own ones before they are loaded into registers. The elements are not
-// vectors of four, because Metal loads matrices only from scalars.
-var<workgroup> tile: array<f16, 2u * OTHERS * TILE_PITCH>;
-var<workgroup> stage: array<f32, STAGES * OWN * STAGE_PITCH>;
-var<workgroup> weights: array<f16, STAGES * OWN * WEIGHTS_PITCH>;
+// The others' first and second vectors, or own ones before they are loaded into registers; then the weights.
+var<workgroup> tiles: array<TileElement, (WEIGHTS + KINDS * OWN * WEIGHTS_PITCH) * 4u / WIDTH>;
+var<workgroup> stage: array<f32, OWN * STAGE_PITCH * 4u>;
 
-// Stores 64 channels from `d` on of `count` positions from `t` on in the tile, from row `start` on.
+// Stores 64 channels from `d` on of `count` positions from `t` on in the tile, from row `start` on. An invocation has
+// the same channels of every row that it stores.
 fn fill(start: u32, count: u32, part: Part, t: u32, d: u32, local: u32) {
-    for (var i = local; i < count * CHANNELS / 4u; i += INVOCATIONS) {
-        let r = i / (CHANNELS / 4u);
-        let c = 4u * (i % (CHANNELS / 4u));
-        let value = four(part, t + r, d + c);
-        let at = (start + r) * TILE_PITCH + c;
-        tile[at] = value.x;
-        tile[at + 1u] = value.y;
-        tile[at + 2u] = value.z;
-        tile[at + 3u] = value.w;
+    let apart = INVOCATIONS / (CHANNELS / 4u);
+    let r = local / (CHANNELS / 4u);
+    let c = local % (CHANNELS / 4u);
+    let end = select(0u, dims.T, d + 4u * c < dims.HS);
+    var at = channel(part.rows, t + r, d + 4u * c) / 4u;
+    for (var i = 0u; i < count / apart; i++) {
+        var value = vec4<f16>();
+        if t + r + i * apart < end {
+            value = four(part, at);
+        }
+        put((start + r + i * apart) * TILE_PITCH + c, value);
+        at += apart * (part.rows.y / 4u);
     }
 }
 
-// Loads matrices of a subgroup's own positions, which are among those from `t` on: positions down, 64 channels
-// from `d` on across.
+// Loads matrices of a subgroup's own positions, which are among those from `t` on: positions down, channels across,
+// beginning with chunk `first`, after whose last chunk the first one follows.
 fn load_own(
-    own: ptr<function, array<MatrixA, PARTS>>,
+    own: ptr<function, array<MatrixA, CHUNKS * PARTS>>,
     part: Part,
     t: u32,
-    d: u32,
+    first: u32,
     subgroup: u32,
     local: u32,
 ) {
-    workgroupBarrier();
-    fill(0u, OWN, part, t, d, local);
-    workgroupBarrier();
-    for (var c = 0u; c < PARTS; c++) {
-        let at = subgroup * EDGE * TILE_PITCH + c * EDGE;
-        (*own)[c] = coopLoadT<MatrixA>(&tile[at], TILE_PITCH);
+    for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+        workgroupBarrier();
+        fill(0u, OWN, part, t, (first + chunk) % CHUNKS * CHANNELS, local);
+        workgroupBarrier();
+        for (var c = 0u; c < PARTS; c++) {
+            let at = subgroup * EDGE * TILE_PITCH + c * (EDGE / 4u);
+            (*own)[chunk * PARTS + c] =
+                coopLoadT<MatrixA>(&tiles[at * (4u / WIDTH)], TILE_PITCH * (4u / WIDTH));
+        }
     }
-    workgroupBarrier();
 }
 
 // Returns others from `start + o` EDGE on down, channels from `c` EDGE on across.
 fn others_matrix(start: u32, o: u32, c: u32) -> MatrixB {
-    let at = (start + o * EDGE) * TILE_PITCH + c * EDGE;
-    return coopLoadT<MatrixB>(&tile[at], TILE_PITCH);
+    let at = (start + o * EDGE) * TILE_PITCH + c * (EDGE / 4u);
+    return coopLoadT<MatrixB>(&tiles[at * (4u / WIDTH)], TILE_PITCH * (4u / WIDTH));
 }
 
 // Returns the same, transposed.
 fn others_across(start: u32, o: u32, c: u32) -> MatrixB {
-    let at = (start + o * EDGE) * TILE_PITCH + c * EDGE;
-    return coopLoad<MatrixB>(&tile[at], TILE_PITCH);
+    let at = (start + o * EDGE) * TILE_PITCH + c * (EDGE / 4u);
+    return coopLoad<MatrixB>(&tiles[at * (4u / WIDTH)], TILE_PITCH * (4u / WIDTH));
+}
+
+// Returns the place of a lane's first four weights of a kind; `row` is the subgroup's first or the lane's.
+fn weights_place(kind: u32, row: u32) -> u32 {
+    return WEIGHTS + (kind * OWN + row) * WEIGHTS_PITCH;
 }
 
 // Returns a subgroup's own positions down, others from `o` EDGE on across.
-fn weights_matrix(which: u32, subgroup: u32, o: u32) -> MatrixA {
-    let at = (which * OWN + subgroup * EDGE) * WEIGHTS_PITCH + o * EDGE;
-    return coopLoadT<MatrixA>(&weights[at], WEIGHTS_PITCH);
+fn weights_matrix(kind: u32, subgroup: u32, o: u32) -> MatrixA {
+    let at = weights_place(kind, subgroup * EDGE) + o * (EDGE / 4u);
+    return coopLoadT<MatrixA>(&tiles[at * (4u / WIDTH)], WEIGHTS_PITCH * (4u / WIDTH));
 }
 
 // Returns where a subgroup's matrix number `o` begins in the stage.
-fn stage_place(which: u32, subgroup: u32, o: u32) -> u32 {
-    return (which * OWN + subgroup * EDGE) * STAGE_PITCH + o * EDGE;
+fn stage_place(subgroup: u32, o: u32) -> u32 {
+    return subgroup * EDGE * STAGE_PITCH * 4u + o * EDGE;
 }
 
 // Returns four neighbours in the stage.

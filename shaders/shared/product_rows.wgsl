@@ -53,15 +53,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
 
-    // A copy, so that the sums themselves are never indexed by a variable and stay in registers.
-    var rows = sums;
     for (var m = 0u; m < min(rows_left, ROWS); m++) {
-        parts[local] = rows[m];
+        parts[local] = sums[0];
         add_up(local);
         if local < ACROSS {
             store_vector(first + m, n, size, fit, parts[local]);
         }
         workgroupBarrier();
+        // The next row moves up: what is indexed by a variable would lie in memory.
+        sums[0] = sums[1];
+        sums[1] = sums[2];
+        sums[2] = sums[3];
+        sums[3] = sums[4];
+        sums[4] = sums[5];
+        sums[5] = sums[6];
+        sums[6] = sums[7];
     }
     if B_SUMS {
         parts[local] = b_sum;

@@ -1,4 +1,5 @@
-// Rows of a matrix, each processed by one subgroup of any size. One workgroup per 8 rows.
+// Rows of a matrix, each processed by one subgroup of any size. One workgroup per 8 rows: with subgroups of 32 each has
+// one row, with 64 two, so that as many rows as possible are under way at once; smaller ones have no row, or one.
 //
 // A kernel declares `row_count()` and `work(row, lane, lanes)`, where `lanes` is the subgroup's size.
 
@@ -15,7 +16,7 @@ fn row_max(values: vec4<f32>) -> f32 {
     return subgroupMax(max(max(values.x, values.y), max(values.z, values.w)));
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(subgroup_id) subgroup: u32,

@@ -28,6 +28,8 @@ pub struct Case {
     pub runs: Vec<Run>,
     /// Token ids are below this.
     vocab: u32,
+    /// Random inputs are of at most this size.
+    largest: f32,
     tokens: Vec<View>,
     targets: Vec<View>,
 }
@@ -78,6 +80,8 @@ pub fn all() -> Vec<Case> {
         attention("attention, heads of 64", [1, 70], 384, |x| Qkv::packed(x, [2, 2], 64)),
         attention("attention, heads of 80", [1, 45], 480, |x| Qkv::packed(x, [2, 2], 80)),
         attention("attention, heads of 128", [1, 33], 384, |x| Qkv::packed(x, [1, 1], 128)),
+        large_scores("attention, large scores", 64),
+        large_scores("attention, large scores, heads of 128", 128),
         attention("attention, one key head", [2, 41], 100, |x| Qkv::packed(x, [3, 1], 20)),
         attention("attention, two key heads", [1, 67], 128, |x| Qkv::packed(x, [4, 2], 16)),
         attention("attention, blocks", [2, 37], 400, |x| Qkv::blocks(x, [2, 1], 100)),
@@ -127,7 +131,7 @@ pub fn fill_random(case: &Case, backend: &mut dyn Backend, seed: u32) {
             Role::Moments => (0.0, 0.01),
             Role::Staging => (0.0, 0.0),
             Role::Logits => (f32::NAN, f32::NAN),
-            _ => (-1.0, 1.0),
+            _ => (-case.largest, case.largest),
         };
         let data = (0..spec.len).map(|i| low + (high - low) * unit(word(i)));
         backend.write(view, &data.collect::<Vec<f32>>());
@@ -177,6 +181,7 @@ fn model(
         name: name.to_owned(),
         runs,
         vocab: vocab_size as u32,
+        largest: 1.0,
         tokens: [Some(batch.tokens), sequence].into_iter().flatten().collect(),
         targets: vec![batch.targets],
         plan: program.plan,
@@ -346,6 +351,12 @@ fn attention(
     Case { vocab: t as u32, tokens: vec![first_key], ..whole(name, g) }
 }
 
+/// Makes a case of one head of `hs` channels with scores of up to about 50, whose largest so far rises by much from one
+/// block of keys to the next.
+fn large_scores(name: &str, hs: usize) -> Case {
+    Case { largest: 6.0, ..attention(name, [1, 99], 3 * hs, |x| Qkv::packed(x, [1, 1], hs)) }
+}
+
 /// Makes a case of sequences that grow to `s` positions, whose caches are read in several blocks: in rows of
 /// `channels`, `heads` finds the queries, keys and values. The rows of the second replay see a window.
 fn extension(name: &str, s: usize, channels: usize, heads: impl FnOnce(Var) -> Qkv) -> Case {
@@ -399,6 +410,7 @@ fn bare(name: &str, plan: Plan) -> Case {
         plan: Arc::new(plan),
         runs: vec![],
         vocab: 1,
+        largest: 1.0,
         tokens: vec![],
         targets: vec![],
     }

@@ -58,6 +58,10 @@ pub const ATTENTION_SOFTMAX: &str = include_str!("../../shaders/shared/attention
 pub const ATTENTION_PAIRS: &str = include_str!("../../shaders/shared/attention_pairs.wgsl");
 /// How attention's `tiles` variants use workgroup memory.
 pub const ATTENTION_TILES: &str = include_str!("../../shaders/shared/attention_tiles.wgsl");
+/// Four positions per invocation of attention's backward pass in tiles.
+pub const ATTENTION_FOUR: &str = include_str!("../../shaders/shared/attention_four.wgsl");
+/// Two positions per invocation of attention's backward pass in tiles.
+pub const ATTENTION_TWO: &str = include_str!("../../shaders/shared/attention_two.wgsl");
 /// The reads of attention's `broadcast` variants.
 pub const ATTENTION_BROADCAST: &str = include_str!("../../shaders/shared/attention_broadcast.wgsl");
 /// The part that attention's kernels on matrix units share.

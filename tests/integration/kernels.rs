@@ -63,7 +63,8 @@ fn precisions(kernel: &Kernel, variant: &Variant) -> Vec<Vec<Format>> {
         V: 512,
         ..Dims::default()
     };
-    let any = [Dims { C: 8, NH: 1, HS: 8, ..sizes(8) }, sizes(512)];
+    let heads = |nh, hs| Dims { NH: nh, HS: hs, ..sizes(512) };
+    let any = [Dims { C: 8, NH: 1, HS: 8, ..sizes(8) }, heads(8, 64), heads(4, 128)];
     all.retain(|formats| any.iter().any(|dims| (variant.fits)(dims, formats)));
     assert!(!all.is_empty(), "{} {}: it fits nothing", kernel.name, variant.name);
     all

@@ -57,23 +57,24 @@ pub(super) fn four_head_channels(d: &Dims, _: &[Format]) -> bool {
     starts.into_iter().chain(strides).all(|n| n.is_multiple_of(4))
 }
 
-/// Whether matrix units can compute it: half precision, and heads of 16 to 128 channels in multiples of four.
-fn fits_matrix_units(d: &Dims, formats: &[Format]) -> bool {
-    formats[0] == Format::F16 && four_head_channels(d, formats) && (16..=128).contains(&d.HS)
-}
-
-/// The WGSL texts of a variant on matrix units of this kind.
-macro_rules! coop {
-    ($matrices:ident, $subgroup:literal) => {
-        &[shared::HEADS, shared::FIRST_KEY, shared::ATTENTION_COOP, shared::$matrices, $subgroup]
-    };
+/// Whether matrix units can compute it with a variant for heads of up to `head` channels, 64 or 128: half precision, and
+/// heads of at least 16 channels, in multiples of four, that are too large for the other variant if that is for 64.
+fn fits_matrix_units(d: &Dims, formats: &[Format], head: u32) -> bool {
+    let sizes = if head == 64 { 16..=64 } else { 65..=head };
+    formats[0] == Format::F16 && four_head_channels(d, formats) && sizes.contains(&d.HS)
 }
 
 /// The variants of the kernel whose file is `$file`. `$blocks` returns the grid for a number of positions and
-/// channels per workgroup; `tiles` has `$tile` positions, and matrix units need so many KiB of workgroup memory.
-/// `$shared` is the mathematics that `tiles` and `broadcast` share.
+/// channels per workgroup. `$maths` is the mathematics that `tiles` and `broadcast` share.
+///
+/// `tiles` and `tiles_128` have `$tile` positions, in 64 invocations with the text `$few` and in 128 with `$many`. Matrix
+/// units have `$coop` channels, use the texts `$uses`, and need so many KiB of workgroup memory.
 macro_rules! variants {
-    ($file:literal, $blocks:expr, $shared:ident, $tile:literal, [$kib_8x8:literal, $kib_16x16:literal]) => {{
+    (
+        $file:literal, $blocks:expr, $maths:ident,
+        tiles: $tile:literal [$few:expr, $many:expr],
+        coop: $coop:literal [$($uses:ident),*] [$kib_8x8:literal, $kib_16x16:literal]
+    ) => {{
         const PORTABLE: Variant = Variant {
             name: "",
             wgsl: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, ".wgsl")),
@@ -83,41 +84,64 @@ macro_rules! variants {
             tolerance: None,
             grid: |d, _| $blocks(d, 16, 256),
         };
-        const COOP_8X8: Variant = Variant {
-            name: "coop_8x8",
-            wgsl: include_str!(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/shaders/",
-                $file,
-                "_coop.wgsl"
-            )),
-            shared: coop!(COOP_8X8, "const SUBGROUP = 32u;"),
-            needs: Needs { workgroup_bytes: $kib_8x8 << 10, ..coop_needs(8, 32) },
-            fits: fits_matrix_units,
+        const TILES: Variant = Variant {
+            name: "tiles",
+            wgsl: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, "_tiles.wgsl")),
+            shared: &[
+                shared::HEADS,
+                shared::FIRST_KEY,
+                shared::$maths,
+                shared::ATTENTION_TILES,
+                $few,
+            ],
+            fits: four_head_channels,
+            grid: |d, _| $blocks(d, $tile, 64),
+            ..PORTABLE
+        };
+        const COOP: Variant = Variant {
+            wgsl: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, "_coop.wgsl")),
             // They take probabilities and their gradients in half precision: each has a relative error of 2^-12 on
             // average, and so does a sum of such numbers.
             tolerance: Some(5e-4),
-            grid: |d, _| $blocks(d, 32, 64),
+            ..PORTABLE
         };
+        macro_rules! coop {
+            (
+                $name:literal, $matrices:ident, $elements:ident,
+                $edge:literal, $subgroup:literal, $kib:literal, $head:literal
+            ) => {
+                Variant {
+                    name: $name,
+                    shared: &[
+                        shared::HEADS,
+                        shared::FIRST_KEY,
+                        $(shared::$uses,)*
+                        shared::ATTENTION_COOP,
+                        shared::$matrices,
+                        shared::$elements,
+                        concat!("const SUBGROUP = ", $subgroup, "u; const HEAD = ", $head, "u;"),
+                    ],
+                    needs: Needs { workgroup_bytes: $kib << 10, ..coop_needs($edge, $subgroup) },
+                    fits: |d, formats| fits_matrix_units(d, formats, $head),
+                    grid: |d, _| $blocks(d, 4 * $edge, $coop),
+                    ..COOP
+                }
+            };
+        }
         &[
             PORTABLE,
+            TILES,
+            // With half of the registers: for devices that would spill them, or run few invocations at a time.
             Variant {
-                name: "tiles",
-                wgsl: include_str!(concat!(
-                    env!("CARGO_MANIFEST_DIR"),
-                    "/shaders/",
-                    $file,
-                    "_tiles.wgsl"
-                )),
+                name: "tiles_128",
                 shared: &[
                     shared::HEADS,
                     shared::FIRST_KEY,
-                    shared::$shared,
+                    shared::$maths,
                     shared::ATTENTION_TILES,
+                    $many,
                 ],
-                fits: four_head_channels,
-                grid: |d, _| $blocks(d, $tile, 64),
-                ..PORTABLE
+                ..TILES
             },
             Variant {
                 name: "broadcast",
@@ -130,7 +154,7 @@ macro_rules! variants {
                 shared: &[
                     shared::HEADS,
                     shared::FIRST_KEY,
-                    shared::$shared,
+                    shared::$maths,
                     shared::ATTENTION_BROADCAST,
                     shared::BROADCAST,
                 ],
@@ -139,20 +163,14 @@ macro_rules! variants {
                 tolerance: None,
                 grid: |d, _| $blocks(d, 8, 32),
             },
-            COOP_8X8,
-            Variant {
-                name: "coop_8x8_narrow",
-                shared: coop!(COOP_8X8, "const SUBGROUP = 8u;"),
-                needs: Needs { workgroup_bytes: $kib_8x8 << 10, ..coop_needs(8, 8) },
-                ..COOP_8X8
-            },
-            Variant {
-                name: "coop_16x16",
-                shared: coop!(COOP_16X16, "const SUBGROUP = 32u;"),
-                needs: Needs { workgroup_bytes: $kib_16x16 << 10, ..coop_needs(16, 32) },
-                grid: |d, _| $blocks(d, 64, 64),
-                ..COOP_8X8
-            },
+            // Matrix units like Apple's, those of a CPU emulator, those like NVIDIA's; each for heads of up to 64 and of
+            // up to 128 channels.
+            coop!("coop_8x8", COOP_8X8, COOP_NUMBERS, 8, 32, $kib_8x8, 64),
+            coop!("coop_8x8_128", COOP_8X8, COOP_NUMBERS, 8, 32, $kib_8x8, 128),
+            coop!("coop_8x8_narrow", COOP_8X8, COOP_VECTORS, 8, 8, $kib_8x8, 64),
+            coop!("coop_8x8_narrow_128", COOP_8X8, COOP_NUMBERS, 8, 8, $kib_8x8, 128),
+            coop!("coop_16x16", COOP_16X16, COOP_VECTORS, 16, 32, $kib_16x16, 64),
+            coop!("coop_16x16_128", COOP_16X16, COOP_VECTORS, 16, 32, $kib_16x16, 128),
         ]
     }};
 }
@@ -171,7 +189,11 @@ pub const FORWARD: Kernel = Kernel {
     flops: |d| pair_flops(d, 4),
     // The exponential of a sum of about 20 magnifies its rounding error by the same factor.
     tolerance: 5e-5,
-    variants: variants!("attention_forward", blocks_of, ATTENTION_SOFTMAX, 64, [16, 23]),
+    variants: variants!(
+        "attention_forward", blocks_of, ATTENTION_SOFTMAX,
+        tiles: 64 ["const SIZE = 64u;", "const SIZE = 128u;"],
+        coop: 128 [] [17, 24]
+    ),
 };
 
 /// Computes `delta` from `out` and `dout`.
@@ -209,7 +231,11 @@ pub const BACKWARD: Kernel = Kernel {
     flops: |d| pair_flops(d, 10),
     // It multiplies several differences of sums and exponentials of sums.
     tolerance: 1e-4,
-    variants: variants!("attention_backward", blocks_twice, ATTENTION_PAIRS, 32, [23, 37]),
+    variants: variants!(
+        "attention_backward", blocks_twice, ATTENTION_PAIRS,
+        tiles: 32 [shared::ATTENTION_FOUR, shared::ATTENTION_TWO],
+        coop: 64 [ATTENTION_PAIRS] [19, 28]
+    ),
 };
 
 /// Computes `out` (B,T,NH·HS) from `qkv`; `lse` (B,NH,T) is kept for the backward pass.
