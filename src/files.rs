@@ -4,21 +4,31 @@
 //! then its folder is forced to the disk. A folder is written as a temporary sibling in the same
 //! way; if a folder of that name exists, the two are exchanged in one step, if the system supports it.
 //! A killed process leaves temporary names behind that [`clean`] recognises.
+//!
+//! Windows refuses to rename or remove what another program has open, which a virus scanner does with every new file:
+//! there it is tried again for some seconds.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
+use crate::wait;
 
 /// The part of a temporary's name between the file's name and the id of the process that writes it.
 const TEMPORARY: &str = ".wgpt-tmp-";
 /// The same part for a folder that was moved aside in order to be replaced.
 const REPLACED: &str = ".wgpt-old-";
+/// How long a name that another program has open is tried again.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Writes the file `path` as a whole: the output of `write` becomes visible only after `write` succeeds.
 ///
@@ -37,7 +47,7 @@ pub fn write_file(
     let file = out.into_inner().map_err(|e| Error::io("writing", path, e.error()))?;
     file.sync_all().map_err(failed("writing"))?;
     drop(file);
-    fs::rename(&temporary.path, path).map_err(failed("renaming to"))?;
+    rename(&temporary.path, path).map_err(failed("renaming to"))?;
     sync_parent(path)
 }
 
@@ -63,18 +73,18 @@ pub fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Res
     write(&temporary.path)?;
     sync_tree(&temporary.path).map_err(failed("writing"))?;
     if fs::symlink_metadata(path).is_err() {
-        fs::rename(&temporary.path, path).map_err(failed("renaming to"))?;
+        rename(&temporary.path, path).map_err(failed("renaming to"))?;
     } else if exchange(&temporary.path, path).is_err() {
         // The system cannot exchange two names: between these two renames there is no folder of
         // this name, and `clean` restores the old one if the process is killed there.
         let old = beside(path, REPLACED)?;
-        fs::rename(path, &old).map_err(failed("replacing"))?;
-        if let Err(e) = fs::rename(&temporary.path, path) {
+        rename(path, &old).map_err(failed("replacing"))?;
+        if let Err(e) = rename(&temporary.path, path) {
             // If this fails too, the old folder is still there for `clean`.
-            let _ = fs::rename(&old, path);
+            let _ = rename(&old, path);
             return Err(Error::io("replacing", path, &e));
         }
-        fs::remove_dir_all(&old).map_err(failed("removing the old"))?;
+        remove(&old).map_err(failed("removing the old"))?;
     }
     sync_parent(path)
 }
@@ -86,8 +96,8 @@ pub fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Res
 /// If a file operation fails.
 pub fn remove_folder(path: &Path) -> Result<()> {
     let temporary = beside(path, TEMPORARY)?;
-    fs::rename(path, &temporary).map_err(|e| Error::io("removing", path, &e))?;
-    fs::remove_dir_all(&temporary).map_err(|e| Error::io("removing", path, &e))
+    rename(path, &temporary).map_err(|e| Error::io("removing", path, &e))?;
+    remove(&temporary).map_err(|e| Error::io("removing", path, &e))
 }
 
 /// Removes leftovers of killed processes in the folder `dir`, and restores a folder that one of
@@ -104,8 +114,7 @@ pub fn clean(dir: &Path) -> Result<()> {
         if let Some(original) = original_name(&name, REPLACED) {
             let original = dir.join(original);
             if fs::symlink_metadata(&original).is_err() {
-                fs::rename(&path, &original)
-                    .map_err(|e| Error::io("putting back", &original, &e))?;
+                rename(&path, &original).map_err(|e| Error::io("putting back", &original, &e))?;
                 continue;
             }
         } else if original_name(&name, TEMPORARY).is_none() {
@@ -142,7 +151,7 @@ pub fn link_file(from: &Path, to: &Path) -> Result<()> {
         let copied = fs::copy(from, &temporary.path).and_then(|_| File::open(&temporary.path));
         copied.and_then(|file| file.sync_all()).map_err(|e| Error::io("writing", to, &e))?;
     }
-    fs::rename(&temporary.path, to).map_err(|e| Error::io("renaming to", to, &e))?;
+    rename(&temporary.path, to).map_err(|e| Error::io("renaming to", to, &e))?;
     sync_parent(to)
 }
 
@@ -160,10 +169,37 @@ impl Drop for Temporary {
 
 fn remove(path: &Path) -> std::io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() {
-        fs::remove_dir_all(path)
+        patiently(|| fs::remove_dir_all(path))
     } else {
-        fs::remove_file(path)
+        patiently(|| fs::remove_file(path))
     }
+}
+
+/// Gives a file or a folder another name; a file of that name is replaced.
+///
+/// # Errors
+///
+/// If the system refuses.
+pub(crate) fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+    patiently(|| fs::rename(from, to))
+}
+
+/// Does something with names; if the system refuses because another program has a file open, again until it is closed.
+fn patiently<T>(mut attempt: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    let clock = Stopwatch::start();
+    loop {
+        match attempt() {
+            Err(cause) if is_in_use(&cause) && clock.elapsed() < PATIENCE => wait::for_time(PAUSE),
+            result => return result,
+        }
+    }
+}
+
+/// Whether a refusal can mean that another program has a file open. Only Windows has such refusals.
+fn is_in_use(cause: &std::io::Error) -> bool {
+    /// `ERROR_ACCESS_DENIED`, `ERROR_SHARING_VIOLATION`, `ERROR_DIR_NOT_EMPTY` (a removed file that is still open).
+    const CODES: [i32; 3] = [5, 32, 145];
+    cfg!(windows) && cause.raw_os_error().is_some_and(|code| CODES.contains(&code))
 }
 
 /// Returns a hidden name in the folder of `path` that no other thread or process uses.
@@ -237,16 +273,18 @@ pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(
     write_bytes(path, text.as_bytes())
 }
 
-/// Returns the SHA-256 of a file in hexadecimal.
+/// Returns the SHA-256 of an open file in hexadecimal, from its beginning on. `path` is for error messages.
+///
+/// On Windows a locked file can be read only by the handle that holds the lock, so this takes the handle.
 ///
 /// # Errors
 ///
 /// If the file cannot be read.
-pub(crate) fn sha256(path: &Path) -> Result<String> {
+pub(crate) fn sha256(file: &mut File, path: &Path) -> Result<String> {
     let refused = |cause| Error::io("reading", path, &cause);
-    let mut file = File::open(path).map_err(refused)?;
     let mut sha256 = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
+    file.rewind().map_err(refused)?;
     loop {
         match file.read(&mut buffer).map_err(refused)? {
             0 => break,

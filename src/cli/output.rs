@@ -46,16 +46,24 @@ pub fn path(path: &Path) -> String {
     short.unwrap_or(path).display().to_string()
 }
 
-/// Returns a path quoted for a shell.
+/// Returns a path quoted for a shell; on Windows for cmd.exe and PowerShell both, which know double quotes.
 pub fn quoted(path: &Path) -> String {
     let text = self::path(path);
-    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    let separator = std::path::MAIN_SEPARATOR;
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@".contains(c) || c == separator;
+    match text.chars().all(plain) {
+        true => text,
+        // A path on Windows has no double quote.
+        false if cfg!(windows) => format!("\"{text}\""),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
 }
 
-/// Returns whether a stream may have colours: it is a terminal, and `NO_COLOR` is not set.
+/// Returns whether a stream may have colours: it is a terminal that knows them, and `NO_COLOR` is not set.
 pub fn colours(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+    // A console of Windows shows the codes as text unless it is told to obey them.
+    let obeys = || anstyle_query::windows::enable_ansi_colors().unwrap_or(true);
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()) && obeys()
 }
 
 /// Prints an error and its hint, with the command line's names of the settings.

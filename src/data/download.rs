@@ -4,6 +4,7 @@
 //! complete: it has the length announced by the server, and the right SHA-256 if that is known. (For `tinystories` none
 //! is pinned.)
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::cache;
@@ -104,7 +105,8 @@ impl Downloads {
     ) -> Result<PathBuf> {
         let path = self.path(dataset);
         if path.exists() {
-            check_sha256(dataset, &path)?;
+            let file = File::open(&path).map_err(|e| Error::io("reading", &path, &e));
+            check_sha256(dataset, &mut file?, &path)?;
             return Ok(path);
         }
         self.bring(dataset, &path, progress)?;
@@ -129,6 +131,7 @@ mod remote {
     use super::{Dataset, Downloads, Progress, check_sha256};
     use crate::download::{Remote, agent, open_alone};
     use crate::error::{Error, Result, field};
+    use crate::files;
 
     impl Downloads {
         /// Downloads a data set to `path` completely.
@@ -155,11 +158,11 @@ mod remote {
                 }
             })?;
             part.sync_all().map_err(refused)?;
-            if let Err(error) = check_sha256(dataset, &part_path) {
+            if let Err(error) = check_sha256(dataset, &mut part, &part_path) {
                 fs::remove_file(&part_path).map_err(refused)?;
                 return Err(error);
             }
-            fs::rename(&part_path, path).map_err(refused)
+            files::rename(&part_path, path).map_err(refused)
         }
 
         fn download(
@@ -186,10 +189,10 @@ mod remote {
     }
 }
 
-/// Compares the SHA-256 of the file at `path` with the known one of `dataset`, if there is one.
-fn check_sha256(dataset: &Dataset, path: &Path) -> Result<()> {
+/// Compares the SHA-256 of an open file, which is at `path`, with the known one of `dataset`, if there is one.
+fn check_sha256(dataset: &Dataset, file: &mut File, path: &Path) -> Result<()> {
     let Some(wanted) = dataset.sha256 else { return Ok(()) };
-    let got = sha256(path)?;
+    let got = sha256(file, path)?;
     if got == wanted {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! The files of one repository at one commit: found in the cache, or downloaded from the hub.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use ureq::http::{HeaderMap, Response};
@@ -148,25 +148,25 @@ impl<'a> Snapshot<'a> {
         let result = Remote { agent, url: &url, authorization }.download(&mut part, &mut on_bytes);
         result.map_err(|cause| self.failed(file, &cause))?;
         part.sync_all().map_err(refused)?;
-        if let Err(error) = self.check(file, about, &part_path) {
+        if let Err(error) = self.check(file, about, (&mut part, &part_path)) {
             fs::remove_file(&part_path).map_err(refused)?;
             return Err(error);
         }
-        fs::rename(&part_path, blob).map_err(refused)
+        files::rename(&part_path, blob).map_err(refused)
     }
 
     /// Checks a file's length, and also its hash if that depends only on the file's bytes.
-    fn check(&self, file: &str, about: &About, path: &Path) -> Result<()> {
+    fn check(&self, file: &str, about: &About, (part, path): (&mut File, &Path)) -> Result<()> {
         let wrong = |what: String| {
             self.failed(file, &what)
                 .hint("it was removed; try again, and if it stays so, another HF_ENDPOINT")
         };
-        let length = fs::metadata(path).map_err(|e| Error::io("reading", path, &e))?.len();
+        let length = part.metadata().map_err(|e| Error::io("reading", path, &e))?.len();
         if let Some(wanted) = about.bytes.filter(|wanted| *wanted != length) {
             return Err(wrong(format!("{length} bytes came, the hub announced {wanted}")));
         }
         if about.etag.len() == 64 {
-            let got = sha256(path)?;
+            let got = sha256(part, path)?;
             if got != about.etag {
                 return Err(wrong(format!(
                     "the SHA-256 is {got}, the hub announced {}",
@@ -299,7 +299,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Gives a blob its name in a snapshot: creates a link, or if the system has none, moves the file itself.
 fn link(blob: &Path, path: &Path) -> Result<()> {
     make_parent(path)?;
-    let target = Path::new("../../blobs").join(blob.file_name().unwrap_or_default());
+    let target = target(blob);
     #[cfg(unix)]
     let linked = std::os::unix::fs::symlink(target, path);
     #[cfg(windows)]
@@ -307,5 +307,23 @@ fn link(blob: &Path, path: &Path) -> Result<()> {
     if linked.is_ok() || path.exists() {
         return Ok(());
     }
-    fs::rename(blob, path).map_err(|e| Error::io("writing", path, &e))
+    files::rename(blob, path).map_err(|e| Error::io("writing", path, &e))
+}
+
+/// Returns a blob's path as a link in a snapshot has it. Windows follows no link whose target has another system's separators.
+fn target(blob: &Path) -> PathBuf {
+    let name = blob.file_name().unwrap_or_default();
+    ["..", "..", "blobs"].iter().collect::<PathBuf>().join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_has_this_system_s_separators() {
+        let target = target(Path::new("cache/blobs/0123"));
+        let separated = target.to_str().unwrap().split(std::path::MAIN_SEPARATOR);
+        assert_eq!(separated.collect::<Vec<_>>(), ["..", "..", "blobs", "0123"]);
+    }
 }
