@@ -16,7 +16,7 @@ use super::notice::Notice;
 use super::pipelines::Pipelines;
 use super::variants::{Choices, class};
 use crate::error::{Error, Result, field};
-use crate::kernel::{Needs, Variant};
+use crate::kernel::{Format, Kernel, Needs, Variant};
 use crate::plan::{self, Dispatch, Plan};
 use crate::wait;
 
@@ -220,6 +220,20 @@ impl GpuDevice {
 
     pub(super) fn pipelines(&self) -> &Pipelines {
         &self.pipelines
+    }
+
+    /// Compiles a kernel's variant for arguments of these formats, as a plan's first use of it does.
+    ///
+    /// # Errors
+    ///
+    /// If the driver refuses it.
+    pub fn compile(
+        &self,
+        kernel: &'static Kernel,
+        variant: &'static Variant,
+        formats: &[Format],
+    ) -> Result<()> {
+        self.checked(|| self.pipelines.get(kernel, variant, formats)).map(drop)
     }
 
     /// Returns the same device with fixed variants, which measurements do not change: for a run that is resumed.
