@@ -89,6 +89,22 @@ fn b_block(k: u32, n: u32, size: vec3<u32>, fit: bool) -> mat4x4<f32> {
     );
 }
 
+// Returns the same block of a, if all of it is inside and all rows begin at multiples of four.
+fn a_block_inside(m: u32, k: u32) -> mat4x4<f32> {
+    if A_ALONG_K {
+        return transpose(mat4x4(a_four(m, k), a_four(m + 1u, k), a_four(m + 2u, k), a_four(m + 3u, k)));
+    }
+    return mat4x4(a_four(m, k), a_four(m, k + 1u), a_four(m, k + 2u), a_four(m, k + 3u));
+}
+
+// Returns the same block of b, if all of it is inside and all rows begin at multiples of four.
+fn b_block_inside(k: u32, n: u32) -> mat4x4<f32> {
+    if B_ALONG_K {
+        return transpose(mat4x4(b_four(k, n), b_four(k, n + 1u), b_four(k, n + 2u), b_four(k, n + 3u)));
+    }
+    return mat4x4(b_four(k, n), b_four(k + 1u, n), b_four(k + 2u, n), b_four(k + 3u, n));
+}
+
 // Stores the elements of out (m, n..n+4) that lie inside of it.
 fn store_vector(m: u32, n: u32, size: vec3<u32>, fit: bool, value: vec4<f32>) {
     if m >= size.x || n >= size.z {

@@ -59,20 +59,20 @@ fn load_a(m: u32, k: u32) -> MatrixA {
     let pitch = row_vectors(A_ALONG_K) + PAD;
     if A_ALONG_K {
         let at = m * pitch + k / 4u;
-        return coopLoadT<MatrixA>(&tiles[at * 4u / WIDTH], pitch * 4u / WIDTH);
+        return coopLoadT<MatrixA>(&tiles[at * (4u / WIDTH)], pitch * (4u / WIDTH));
     }
     let at = k * pitch + m / 4u;
-    return coopLoad<MatrixA>(&tiles[at * 4u / WIDTH], pitch * 4u / WIDTH);
+    return coopLoad<MatrixA>(&tiles[at * (4u / WIDTH)], pitch * (4u / WIDTH));
 }
 
 fn load_b(k: u32, n: u32) -> MatrixB {
     let pitch = row_vectors(B_ALONG_K) + PAD;
     if B_ALONG_K {
         let at = TILE_LENGTH + n * pitch + k / 4u;
-        return coopLoad<MatrixB>(&tiles[at * 4u / WIDTH], pitch * 4u / WIDTH);
+        return coopLoad<MatrixB>(&tiles[at * (4u / WIDTH)], pitch * (4u / WIDTH));
     }
     let at = TILE_LENGTH + k * pitch + n / 4u;
-    return coopLoadT<MatrixB>(&tiles[at * 4u / WIDTH], pitch * 4u / WIDTH);
+    return coopLoadT<MatrixB>(&tiles[at * (4u / WIDTH)], pitch * (4u / WIDTH));
 }
 
 // Returns four neighbours of a sum.
@@ -92,7 +92,11 @@ fn main(
     let tile = group_tile(group);
     let m0 = tile.y * TILE;
     let n0 = tile.x * TILE;
-    let slice = subgroup / SUBGROUPS;
+    // Not every compiler sees that there is one slice.
+    var slice = 0u;
+    if SLICES > 1u {
+        slice = subgroup / SUBGROUPS;
+    }
     let m = subgroup % SUBGROUPS / 2u * DOWN * EDGE;
     let n = subgroup % 2u * ACROSS * EDGE;
     let sums_b = B_SUMS && tile.y == 0u && local < TILE / 4u;
@@ -116,7 +120,8 @@ fn main(
             a_next[i] = fetch_a(i * INVOCATIONS + local, m0, k0 + TILE_K, size, fit);
             b_next[i] = fetch_b(i * INVOCATIONS + local, k0 + TILE_K, n0, size, fit);
         }
-        for (var k = slice * EDGE; k < TILE_K; k += SLICES * EDGE) {
+        for (var step = 0u; step < TILE_K / (SLICES * EDGE); step++) {
+            let k = (step * SLICES + slice) * EDGE;
             let a0 = load_a(m, k);
             let a1 = load_a(m + EDGE, k);
             let b0 = load_b(k, n);

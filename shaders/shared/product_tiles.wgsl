@@ -12,6 +12,7 @@ const TILE_K = 16u;
 const SIDE = TILE / 8u;      // invocations along a side of the tile
 const VECTORS = TILE / 4u;   // vectors along a side of the tile
 const HALF = TILE / 8u;      // vectors from one block of sums to the next
+const BLOCKS = VECTORS * TILE_K / 4u;   // blocks of a tile of either operand
 
 var<workgroup> a_tile: array<vec4<f32>, TILE_K * VECTORS>;
 var<workgroup> b_tile: array<vec4<f32>, TILE_K * VECTORS>;
@@ -24,24 +25,45 @@ fn block_place(i: u32, along_k: bool) -> vec2<u32> {
     return vec2(i % VECTORS, i / VECTORS);
 }
 
-fn load_tiles(local: u32, m0: u32, n0: u32, k0: u32, size: vec3<u32>, fit: bool) {
-    for (var i = local; i < VECTORS * TILE_K / 4u; i += SIDE * SIDE) {
+fn put_a(place: vec2<u32>, block: mat4x4<f32>) {
+    let at = 4u * place.y * VECTORS + place.x;
+    a_tile[at] = block[0];
+    a_tile[at + VECTORS] = block[1];
+    a_tile[at + 2u * VECTORS] = block[2];
+    a_tile[at + 3u * VECTORS] = block[3];
+}
+
+fn put_b(place: vec2<u32>, block: mat4x4<f32>) {
+    let at = 4u * place.y * VECTORS + place.x;
+    b_tile[at] = block[0];
+    b_tile[at + VECTORS] = block[1];
+    b_tile[at + 2u * VECTORS] = block[2];
+    b_tile[at + 3u * VECTORS] = block[3];
+}
+
+// Loads the tiles of step `k0` in one pass: with as many blocks as invocations each loads one of either operand, with
+// half as many one half of the invocations loads `a` and the other `b`. `inside` says that both tiles are wholly inside.
+fn load_tiles(local: u32, m0: u32, n0: u32, k0: u32, size: vec3<u32>, fit: bool, inside: bool) {
+    let i = local % BLOCKS;
+    if BLOCKS == SIDE * SIDE || local < BLOCKS {
         let place = block_place(i, A_ALONG_K);
-        let block = a_block(m0 + 4u * place.x, k0 + 4u * place.y, size, fit);
-        let at = 4u * place.y * VECTORS + place.x;
-        a_tile[at] = block[0];
-        a_tile[at + VECTORS] = block[1];
-        a_tile[at + 2u * VECTORS] = block[2];
-        a_tile[at + 3u * VECTORS] = block[3];
+        let m = m0 + 4u * place.x;
+        let k = k0 + 4u * place.y;
+        if inside {
+            put_a(place, a_block_inside(m, k));
+        } else {
+            put_a(place, a_block(m, k, size, fit));
+        }
     }
-    for (var i = local; i < VECTORS * TILE_K / 4u; i += SIDE * SIDE) {
+    if BLOCKS == SIDE * SIDE || local >= BLOCKS {
         let place = block_place(i, B_ALONG_K);
-        let block = b_block(k0 + 4u * place.y, n0 + 4u * place.x, size, fit);
-        let at = 4u * place.y * VECTORS + place.x;
-        b_tile[at] = block[0];
-        b_tile[at + VECTORS] = block[1];
-        b_tile[at + 2u * VECTORS] = block[2];
-        b_tile[at + 3u * VECTORS] = block[3];
+        let k = k0 + 4u * place.y;
+        let n = n0 + 4u * place.x;
+        if inside {
+            put_b(place, b_block_inside(k, n));
+        } else {
+            put_b(place, b_block(k, n, size, fit));
+        }
     }
 }
 
@@ -55,6 +77,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let x = local % SIDE;
     let y = local / SIDE;
     let sums_b = B_SUMS && tile.y == 0u;
+    // Of each step that ends before this k, both tiles are wholly inside.
+    let inside = select(0u, size.y, fit && m0 + TILE <= size.x && n0 + TILE <= size.z);
 
     // Sums of row r: of this invocation's first four columns (l) and of those half a tile further (h).
     var l0 = vec4(0.0); var l1 = vec4(0.0); var l2 = vec4(0.0); var l3 = vec4(0.0);
@@ -64,7 +88,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum = vec4(0.0); // of the columns of b, four per invocation
 
     for (var k0 = 0u; k0 < size.y; k0 += TILE_K) {
-        load_tiles(local, m0, n0, k0, size, fit);
+        load_tiles(local, m0, n0, k0, size, fit, k0 + TILE_K <= inside);
         workgroupBarrier();
         for (var k = 0u; k < TILE_K; k += 2u) {
             let a0 = a_tile[k * VECTORS + y];
