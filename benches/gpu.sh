@@ -49,10 +49,10 @@ within() { # name, command
     local name=$1 left=$((part_end - SECONDS)) code=0
     shift
     [ "$left" -gt 0 ] || { echo "  $name: no time is left" >&2; return; }
-    timeout "$left" "$@" >"$out/$name.json" 2>"$out/$name.txt" || code=$?
+    timeout -k 2 "$left" "$@" >"$out/$name.json" 2>"$out/$name.txt" || code=$?
     case $code in
     0) return ;;
-    124) echo "  $name: ended after $left s" >&2 ;;
+    124 | 137) echo "  $name: ended after $left s" >&2 ;;
     *) echo "  $name failed: $(tail -n 1 "$out/$name.txt")" >&2 ;;
     esac
     rm -f "$out/$name.json"

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 CLASSES = ["multiply", "vector", "scalar", "lds", "memory", "constant", "wait", "barrier", "branch"]
 # The first pattern that matches the name of an instruction gives its class.
 PATTERNS = [
-    ("multiply", r"v_(dual_)?(pk_)?(fma|fmac|fmaak|fmamk|mad|mac|dot2|dot4)(_|$)|v_wmma|v_swmmac|v_mfma|.*:: v_dual_fma"),
+    ("multiply", r"v_(dual_)?(pk_)?(fma|fmac|fmaak|fmamk|mac|dot2|dot4)(_|$)|v_mad_[fm]|v_wmma|v_swmmac|v_mfma|.*:: v_dual_fma"),
     ("lds", r"ds_"),
     ("memory", r"(t?buffer|global|flat|scratch|image)_"),
     ("constant", r"s_(buffer_)?load_"),
@@ -90,38 +90,68 @@ def blocks_of(text):
     return blocks
 
 
-def loops_of(blocks):
+def walked(following, first):
+    """Walks from a block to those that follow it, depth first; returns their names in an order in which each comes before
+    those that follow it, but for branches back, and the branches back: from where, to where."""
+    seen, open_blocks, done, back = {first}, {first}, [], []
+    stack = [(first, iter(following[first]))]
+    while stack:
+        name, rest = stack[-1]
+        for after in rest:
+            if after in open_blocks:
+                back.append((name, after))
+            elif after not in seen:
+                seen.add(after)
+                open_blocks.add(after)
+                stack.append((after, iter(following[after])))
+                break
+        else:
+            open_blocks.remove(name)
+            done.append(name)
+            stack.pop()
+    return done[::-1], back
+
+
+def loops_of(blocks, back):
     """Returns the loops, a set of blocks by the name of the first block: from there blocks are reached that branch back."""
-    place = {block.name: i for i, block in enumerate(blocks)}
     before = {block.name: [b.name for b in blocks if block.name in b.next] for block in blocks}
     loops = {}
-    for block in blocks:
-        for head in (name for name in block.next if place[name] <= place[block.name]):
-            inside, todo = loops.setdefault(head, {head}), [block.name]
-            while todo:
-                name = todo.pop()
-                if name not in inside:
-                    inside.add(name)
-                    todo += before[name]
+    for end, head in back:
+        inside, todo = loops.setdefault(head, {head}), [end]
+        while todo:
+            name = todo.pop()
+            if name not in inside:
+                inside.add(name)
+                todo += before[name]
     return loops
 
 
-def path_inside(blocks, head, inside, avoid):
+def once_through(following, loops, back, main):
+    """Returns what follows each block if every loop but `main` is passed once: a branch back to it leaves it instead."""
+    changed = dict(following)
+    for end, head in back:
+        if head != main:
+            leaves = [after for name in loops[head] for after in following[name] if after not in loops[head]]
+            changed[end] = [after for after in changed[end] if after != head] + leaves
+    return changed
+
+
+def path_inside(by_name, following, head, inside, avoid):
     """Returns the names of the blocks on the path of a tile that lies wholly inside: see the head of this file."""
-    place = {block.name: i for i, block in enumerate(blocks)}
+    order, _ = walked(following, head)
     best = {head: ((0, 0, 0), None)}  # the score of the best path up to a block, without it, and the block before
     ends = []
-    for block in blocks:
-        if block.name not in best or block.name not in inside or block.name in avoid:
+    for name in order:
+        if name not in best or name not in inside or name in avoid:
             continue
-        score = best[block.name][0]
+        block = by_name[name]
         own = (block.count()["multiply"], block.wide_bytes(), -len(block.code))
-        score = tuple(a + b for a, b in zip(score, own))
-        for name in block.next:
-            if name == head:
-                ends.append((score, block.name))
-            elif place[name] > place[block.name] and (name not in best or score > best[name][0]):
-                best[name] = (score, block.name)
+        score = tuple(a + b for a, b in zip(best[name][0], own))
+        for after in following[name]:
+            if after == head:
+                ends.append((score, name))
+            elif after not in best or score > best[after][0]:
+                best[after] = (score, name)
     if not ends:
         return []
     path, name = [], max(ends)[1]
@@ -153,7 +183,9 @@ def depth_of(name, loops):
 def report(name, text, avoid, trips):
     """Prints the blocks of a pipeline's loops, and the path of a tile that lies wholly inside."""
     blocks = blocks_of(text)
-    loops = loops_of(blocks)
+    following = {block.name: block.next for block in blocks}
+    _, back = walked(following, blocks[0].name)
+    loops = loops_of(blocks, back)
     by_name = {block.name: block for block in blocks}
     print(f"\n{name}: {sum(len(b.code) for b in blocks)} instructions, {len(blocks)} blocks, {len(loops)} loops")
     if not loops:
@@ -161,7 +193,7 @@ def report(name, text, avoid, trips):
         return
     outer = [head for head in loops if depth_of(head, loops) == 1]
     main = max(outer, key=lambda head: total([by_name[b] for b in loops[head]], {})["multiply"])
-    path = path_inside(blocks, main, loops[main], avoid)
+    path = path_inside(by_name, once_through(following, loops, back, main), main, loops[main], avoid)
     # An inner loop passes all its blocks as often as its first one.
     often = {block: n for head, n in trips.items() for block in loops.get(head, {head})}
 
