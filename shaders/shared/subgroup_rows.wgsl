@@ -1,7 +1,9 @@
-// Rows of a matrix, each processed by one subgroup of any size. One workgroup per 8 rows: with subgroups of 32 each has
-// one row, with 64 two, so that as many rows as possible are under way at once; smaller ones have no row, or one.
+// Rows of a matrix, each processed by one subgroup of any size. One workgroup of INVOCATIONS per 8 rows. With 256 of them
+// subgroups of 32 have one row each, and subgroups of 64 two, so that many rows are under way at once; with 64
+// invocations no subgroup of 8 is idle.
 //
-// A kernel declares `row_count()` and `work(row, lane, lanes)`, where `lanes` is the subgroup's size.
+// A kernel declares `row_count()` and `work(row, lane, lanes)`, where `lanes` is the subgroup's size; a variant has
+// INVOCATIONS.
 
 const ROWS = 8u;
 const LOWEST = -3.4e38;
@@ -16,7 +18,7 @@ fn row_max(values: vec4<f32>) -> f32 {
     return subgroupMax(max(max(values.x, values.y), max(values.z, values.w)));
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(INVOCATIONS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(subgroup_id) subgroup: u32,

@@ -8,6 +8,10 @@ pub const SLOTS: &str = include_str!("../../shaders/shared/slots.wgsl");
 pub const REDUCE: &str = include_str!("../../shaders/shared/reduce.wgsl");
 /// Rows that one subgroup each processes.
 pub const SUBGROUP_ROWS: &str = include_str!("../../shaders/shared/subgroup_rows.wgsl");
+/// The invocations of a workgroup with a subgroup per row, for large subgroups.
+pub const INVOCATIONS_256: &str = "const INVOCATIONS = 256u;";
+/// The invocations of a workgroup with a subgroup per row, for subgroups of 8.
+pub const INVOCATIONS_64: &str = "const INVOCATIONS = 64u;";
 /// The formulas of layer normalisation that use the statistics of a row.
 pub const NORM: &str = include_str!("../../shaders/shared/norm.wgsl");
 /// Rows of logits in vectors of four.

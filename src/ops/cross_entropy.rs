@@ -66,7 +66,10 @@ pub const FORWARD: Kernel = Kernel {
     variants: portable!(
         "cross_entropy_forward", [REDUCE], groups,
         "vectors": [REDUCE, LOGITS], Needs::NOTHING, padded, groups,
-        "subgroup": [SUBGROUP_ROWS, LOGITS], Needs::SUBGROUPS, narrow, subgroups
+        "subgroup": [SUBGROUP_ROWS, INVOCATIONS_256, LOGITS],
+        Needs::SUBGROUPS, narrow, subgroups,
+        "subgroup" + "_8": [SUBGROUP_ROWS, INVOCATIONS_64, LOGITS],
+        Needs::SUBGROUPS_OF_8, narrow, subgroups
     ),
 };
 
@@ -86,7 +89,10 @@ pub const BACKWARD: Kernel = Kernel {
     variants: portable!(
         "cross_entropy_backward", [REDUCE], groups,
         "vectors": [REDUCE, LOGITS, LOGITS_GRADIENT], Needs::NOTHING, padded, groups,
-        "subgroup": [SUBGROUP_ROWS, LOGITS, LOGITS_GRADIENT], Needs::SUBGROUPS, narrow, subgroups
+        "subgroup": [SUBGROUP_ROWS, INVOCATIONS_256, LOGITS, LOGITS_GRADIENT],
+        Needs::SUBGROUPS, narrow, subgroups,
+        "subgroup" + "_8": [SUBGROUP_ROWS, INVOCATIONS_64, LOGITS, LOGITS_GRADIENT],
+        Needs::SUBGROUPS_OF_8, narrow, subgroups
     ),
 };
 

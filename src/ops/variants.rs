@@ -3,11 +3,15 @@
 use crate::kernel::{Format, Needs, grid};
 
 /// The portable [`crate::kernel::Variant`] of the kernel whose file is `$file`, and others, whose files end in
-/// `_NAME`, with their needs, the condition under which they fit, and their grid.
+/// `_NAME`, with their needs, the condition under which they fit, and their grid. `NAME + MORE` is the name of a variant
+/// whose file ends in `_NAME`, too.
 macro_rules! portable {
     (
         $file:literal, [$($shared:ident),*], $grid:expr
-        $(, $name:literal: [$($its:ident),*], $needs:expr, $fits:expr, $its_grid:expr)*
+        $(
+            , $name:literal $(+ $more:literal)?: [$($its:ident),*],
+            $needs:expr, $fits:expr, $its_grid:expr
+        )*
     ) => {
         &[
             crate::kernel::Variant {
@@ -20,7 +24,7 @@ macro_rules! portable {
                 grid: $grid,
             },
             $(crate::kernel::Variant {
-                name: $name,
+                name: concat!($name $(, $more)?),
                 wgsl: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, "_", $name, ".wgsl")),
                 shared: &[$(crate::kernel::shared::$its),*],
                 needs: $needs,
@@ -143,16 +147,20 @@ pub(crate) fn few_tiles(size: [u32; 2], edge: u32) -> bool {
     x * y <= 64
 }
 
-/// The variants of a kernel that works on rows: the portable one, with a workgroup per row, and `subgroup`, with a
-/// subgroup per row of `$rows` rows. Both use the texts `$shared`.
+/// The variants of a kernel that works on rows: the portable one, with a workgroup per row, and those with a subgroup per
+/// row of `$rows` rows, `subgroup_8` for subgroups of 8 alone. All use the texts `$shared`.
 macro_rules! rows {
     ($file:literal, [$($shared:ident),*], $rows:expr, $fits:expr) => {
         crate::ops::variants::portable!(
             $file,
             [REDUCE $(, $shared)*],
             |d, _| crate::kernel::grid::fold($rows(d)),
-            "subgroup": [SUBGROUP_ROWS $(, $shared)*],
+            "subgroup": [SUBGROUP_ROWS, INVOCATIONS_256 $(, $shared)*],
             crate::kernel::Needs::SUBGROUPS,
+            $fits,
+            |d, _| crate::kernel::grid::eight_rows($rows(d)),
+            "subgroup" + "_8": [SUBGROUP_ROWS, INVOCATIONS_64 $(, $shared)*],
+            crate::kernel::Needs::SUBGROUPS_OF_8,
             $fits,
             |d, _| crate::kernel::grid::eight_rows($rows(d))
         )
