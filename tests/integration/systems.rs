@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use predicates::prelude::*;
+use serde_json::Value;
 use tempfile::TempDir;
 use wgpt::data::Sources;
 use wgpt::{Tokenizer, files};
@@ -105,12 +106,14 @@ fn files_of_windows_are_read_as_others_are() {
     );
     wgpt(dir.path()).args(["train", "--config=settings.toml"]).args(TINY).assert().success();
     write("prompt.txt", "The cat\n");
-    let ids = |prompt: &[&str]| {
+    let text = |prompt: &[&str]| {
         let fixed =
             ["generate", "--model=run", "--greedy", "--max-tokens=4", "--json", "--device=cpu"];
-        wgpt(dir.path()).args(fixed).args(prompt).assert().success().get_output().stdout.clone()
+        let output = wgpt(dir.path()).args(fixed).args(prompt).assert().success();
+        let told: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+        told["samples"][0]["text"].as_str().unwrap().to_owned()
     };
-    assert_eq!(ids(&["--prompt-file=prompt.txt"]), ids(&["--prompt=The cat"]));
+    assert_eq!(text(&["--prompt-file=prompt.txt"]), text(&["--prompt=The cat"]));
 }
 
 #[test]
