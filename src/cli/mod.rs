@@ -12,6 +12,7 @@ mod flags;
 mod generate;
 mod grad_check;
 mod interrupt;
+#[cfg_attr(not(unix), allow(dead_code, reason = "the launcher is for Unix systems"))]
 mod launch;
 mod number;
 mod options;
