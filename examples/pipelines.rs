@@ -13,7 +13,7 @@ use std::path::Path;
 use naga::back::hlsl;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use wgpt::backend::gpu::{Checks, GpuDevice, Setup, adapters};
-use wgpt::kernel::{Arg, FLOATS, Format, Kernel, Needs, Variant};
+use wgpt::kernel::{FLOATS, Format, Kernel, Matrices, Needs, Variant};
 use wgpt::{Error, Result};
 
 fn main() -> Result<()> {
@@ -70,33 +70,25 @@ fn subjects(words: &str) -> impl Iterator<Item = Subject> {
 
 /// Returns the formats that a plan gives the arguments: all floats single, and half wherever that is taken.
 fn precisions(kernel: &Kernel, variant: &Variant) -> Vec<Vec<Format>> {
-    let wherever_taken = |format: &Format| -> Vec<Format> {
-        let of = |arg: &Arg| if arg.accepts(*format) { *format } else { arg.usual_format() };
-        kernel.args.iter().map(of).collect()
-    };
-    let mut all: Vec<_> = FLOATS.iter().map(wherever_taken).collect();
+    let mut all: Vec<_> = FLOATS.iter().map(|format| kernel.formats(*format)).collect();
     all.dedup();
     // Matrix units take nothing but halves.
     all.retain(|formats| !variant.needs.f16 || formats.contains(&Format::F16));
     all
 }
 
-/// What a device lacks to run a variant, if it lacks something. Whether all its subgroups have the size that the variant
-/// counts on is not asked, since its compiler may be told to make them so; but all subgroups of 8 are found in software
-/// alone (lavapipe), where one is a vector of the processor. GPUs' compilers take ten seconds for each such variant.
+/// What a device lacks to run a variant, if it lacks something. Whether all its subgroups have a size that the variant counts
+/// on is not asked, since its compiler may be told to make them so; but subgroups of 8 alone are found in software alone
+/// (lavapipe), where one is a vector of the processor. GPUs' compilers take ten seconds for each such variant.
 fn lacking(subject: &Subject, has: &Needs) -> Option<&'static str> {
     let Subject { variant: Variant { needs, .. }, formats, .. } = subject;
     let half = needs.f16 || formats.contains(&Format::F16);
-    let of_8 = Needs::SUBGROUPS_OF_8.subgroup;
-    let lacks = [
-        ("f16", half && !has.f16),
-        ("subgroups", (needs.subgroups || needs.subgroup != 0) && !has.subgroups),
-        ("subgroups of 8 alone", needs.subgroup == of_8 && has.subgroup != of_8),
-        ("matrix units with tiles of its size", needs.matrix_tiles & !has.matrix_tiles != 0),
-        ("workgroup memory", needs.workgroup_bytes > has.workgroup_bytes),
-        ("invocations", needs.invocations > has.invocations),
-    ];
-    lacks.into_iter().find(|(_, lacks)| *lacks).map(|(what, _)| what)
+    let of_8 = Needs::SUBGROUPS_OF_8.subgroups;
+    let subgroups = match needs.subgroups == of_8 {
+        false if has.subgroups.is_some() => needs.subgroups,
+        _ => has.subgroups,
+    };
+    Needs { f16: half, ..*needs }.lacking(&Needs { subgroups, ..*has })
 }
 
 /// Compiles what `words` pick, and appends to `file` what was done, a line of words with tabs between them for each.
@@ -123,7 +115,9 @@ fn compile(file: &str, words: &str) -> Result<()> {
 
 /// Writes what `words` pick to files `NAME.checked.hlsl` and `NAME.unchecked.hlsl`; Direct3D has no matrix units.
 fn write_hlsl(folder: &Path, words: &str) -> Result<()> {
-    for subject in subjects(words).filter(|subject| subject.variant.needs.matrix_tiles == 0) {
+    for subject in
+        subjects(words).filter(|subject| subject.variant.needs.matrices == Matrices::NONE)
+    {
         let name = subject.name(".");
         for (mode, checks) in [("checked", Checks::On), ("unchecked", Checks::Off)] {
             let text = translated(&subject.source(), checks)

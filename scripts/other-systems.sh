@@ -17,36 +17,7 @@ set -euo pipefail
 usage="usage: other-systems.sh DIR [check SYSTEM | windows COMMAND | wine PROGRAM] [ARG ...]"
 dir=${1:?$usage}
 shift
-
-give_up() {
-    echo "other-systems.sh: $1" >&2
-    exit 75
-}
-
-# Everything that apt writes goes into the folder.
-unpack() {
-    local mirror package
-    rm -rf "$dir/root"
-    mkdir -p "$dir"/{state/lists/partial,cache/archives/partial,root}
-    : >"$dir/status"
-    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep '/debian$' | head -n 1)
-    [ -n "$mirror" ] || give_up "apt knows no Debian mirror"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror ${SUITE:-testing} main" >"$dir/sources.list"
-    local apt=(apt-get -qq -oDir::State="$dir/state" -oDir::State::status="$dir/status" -oDir::Cache="$dir/cache"
-        -oDir::Etc::sourcelist="$dir/sources.list" -oDir::Etc::sourceparts=/dev/null
-        -oDir::Etc::preferencesparts=/dev/null -oAPT::Sandbox::User=root -oAPT::Install-Recommends=false
-        -oDebug::NoLocking=true -oAcquire::http::Timeout=30 -oAcquire::Retries=2)
-    "${apt[@]}" update || give_up "the package lists could not be downloaded"
-    # The package rustc depends on a whole C compiler, which is not needed: it is taken alone.
-    "${apt[@]}" -y --download-only install libstd-rust-dev >/dev/null &&
-        (cd "$dir/cache/archives" && "${apt[@]}" download rustc rust-src >/dev/null) ||
-        give_up "the packages could not be downloaded"
-    for package in "$dir"/cache/archives/*.deb; do
-        dpkg -x "$package" "$dir/root"
-    done
-    rm -rf "$dir/cache" "$dir/state"
-    touch "$dir/done"
-}
+. "$(dirname "$0")/debian.sh"
 
 # Programs that stand for others: rustc by its own loader and libraries; a C compiler and an archiver that only make empty
 # files, since a check links nothing.
@@ -79,11 +50,11 @@ END
     touch "$WINEPREFIX/done"
 }
 
-[ "$(uname -sm)" = "Linux x86_64" ] || give_up "made for Linux on x86-64"
-command -v apt-get >/dev/null || give_up "no apt here"
+[ "$(uname)" = Linux ] || give_up "made for Linux"
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
-[ -e "$dir/done" ] || unpack
+# The package rustc depends on a whole C compiler, which is not needed.
+unpack "$dir" libstd-rust-dev -- rustc rust-src
 [ -x "$dir/bin/rustc" ] || write_programs
 export RUSTC=$dir/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$dir/target
 # The library is made from source for each system; a caller that wants programs fast says so by PROFILE.

@@ -40,19 +40,20 @@ fn write(
     rows: vec2<u32>,
     t: u32,
     d: u32,
-    subgroup: u32,
+    work: Work,
     row: u32,
 ) {
     for (var c0 = 0u; c0 < PARTS; c0 += ACROSS) {
         workgroupBarrier();
-        for (var o = 0u; o < ACROSS; o++) {
-            coopStoreT((*sums)[c0 + o], &stage[stage_place(subgroup, o)], STAGE_PITCH * 4u);
+        for (var i = 0u; i < ACROSS / work.of; i++) {
+            let place = stage_place(work.unit, i * work.of + work.part);
+            coopStoreT((*sums)[c0 / work.of + i], &stage[place], STAGE_PITCH * 4u);
         }
         workgroupBarrier();
         for (var i = 0u; i < FOURS; i++) {
             let o = 4u * LANES * i;
-            if t < dims.T && d + c0 * EDGE + o < dims.HS {
-                let at = channel(rows, t, d + c0 * EDGE + o) / 4u;
+            if t < dims.T && d + c0 * N + o < dims.HS {
+                let at = channel(rows, t, d + c0 * N + o) / 4u;
                 dqkv[at] = vec4<dqkv_elem>(staged(row + o) * factor);
             }
         }
@@ -64,7 +65,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup: u32,
-    @builtin(subgroup_invocation_id) lane: u32,
+    @builtin(num_subgroups) subgroups: u32,
 ) {
     let blocks = (dims.T + OWN - 1u) / OWN;
     // This is `group_index`, written out: naga would consider its result non-uniform within a workgroup.
@@ -90,10 +91,11 @@ fn main(
     let v = Part(value_rows(b, kv_head), false);
     let begin = select(own, 0u, as_query);
     let end = select(dims.T, min(own + OWN, dims.T), as_query);
-    let position = own + subgroup * EDGE + lane % EDGE;
-    let share = lane / EDGE;
-    let stage_row = stage_place(subgroup, 0u) + lane % EDGE * STAGE_PITCH * 4u + 4u * share;
-    let weights_row = subgroup * EDGE + lane % EDGE;
+    let work = work_of(subgroup, subgroups);
+    let own_row = local / UNIT_LANES * M + local % M;
+    let position = own + own_row;
+    let share = local % UNIT_LANES / M;
+    let stage_row = own_row * STAGE_PITCH * 4u + 4u * share;
     let root = sqrt(f32(dims.HS));
 
     var own_first: array<MatrixA, CHUNKS * PARTS>;
@@ -109,8 +111,8 @@ fn main(
         let other_part = either(q, k, as_query);
         let other_second_part = either(d_out, v, as_query);
         let row = (b * dims.NH + query_head) * dims.T;
-        load_own(&own_first, own_part, own, last_chunk + 1u, subgroup, local);
-        load_own(&own_second, own_second_part, own, last_chunk + 1u, subgroup, local);
+        load_own(&own_first, own_part, own, last_chunk + 1u, work.unit, local);
+        load_own(&own_second, own_second_part, own, last_chunk + 1u, work.unit, local);
         for (var other = begin; other < end; other += OTHERS) {
             var s: array<MatrixC, ACROSS>;
             var dp: array<MatrixC, ACROSS>;
@@ -121,14 +123,16 @@ fn main(
                 fill(SECOND, OTHERS, other_second_part, other, d, local);
                 workgroupBarrier();
                 for (var c = 0u; c < PARTS; c++) {
-                    for (var o = 0u; o < ACROSS; o++) {
-                        s[o] = coopMultiplyAdd(own_first[chunk * PARTS + c], others_across(0u, o, c), s[o]);
-                        dp[o] = coopMultiplyAdd(own_second[chunk * PARTS + c], others_across(SECOND, o, c), dp[o]);
+                    for (var i = 0u; i < ACROSS / work.of; i++) {
+                        let o = i * work.of + work.part;
+                        s[i] = coopMultiplyAdd(own_first[chunk * PARTS + c], others_across(0u, o, c), s[i]);
+                        dp[i] = coopMultiplyAdd(own_second[chunk * PARTS + c], others_across(SECOND, o, c), dp[i]);
                     }
                 }
             }
-            for (var o = 0u; o < ACROSS; o++) {
-                coopStoreT(s[o], &stage[stage_place(subgroup, o)], STAGE_PITCH * 4u);
+            for (var i = 0u; i < ACROSS / work.of; i++) {
+                let place = stage_place(work.unit, i * work.of + work.part);
+                coopStoreT(s[i], &stage[place], STAGE_PITCH * 4u);
             }
             workgroupBarrier();
             var products: array<vec4<f32>, FOURS>;
@@ -136,8 +140,9 @@ fn main(
                 products[i] = staged(stage_row + 4u * LANES * i);
             }
             workgroupBarrier();
-            for (var o = 0u; o < ACROSS; o++) {
-                coopStoreT(dp[o], &stage[stage_place(subgroup, o)], STAGE_PITCH * 4u);
+            for (var i = 0u; i < ACROSS / work.of; i++) {
+                let place = stage_place(work.unit, i * work.of + work.part);
+                coopStoreT(dp[i], &stage[place], STAGE_PITCH * 4u);
             }
             workgroupBarrier();
             for (var i = 0u; i < FOURS; i++) {
@@ -145,23 +150,25 @@ fn main(
                 let dps = staged(stage_row + o);
                 let both = pairs_of(products[i], dps, b, row, position, other + 4u * share + o, as_query);
                 // The root is divided out at the end, so that small ds keep their bits.
-                put(weights_place(0u, weights_row) + share + LANES * i, vec4<f16>(both[1] * root));
-                put(weights_place(1u, weights_row) + share + LANES * i, vec4<f16>(both[0]));
+                put(weights_place(0u, own_row) + share + LANES * i, vec4<f16>(both[1] * root));
+                put(weights_place(1u, own_row) + share + LANES * i, vec4<f16>(both[0]));
             }
             workgroupBarrier();
             for (var o = 0u; o < ACROSS; o++) {
-                let ds = weights_matrix(0u, subgroup, o);
-                for (var c = 0u; c < PARTS; c++) {
-                    first_sums[c] = coopMultiplyAdd(ds, others_matrix(0u, o, c), first_sums[c]);
+                let ds = weights_matrix(0u, work.unit, o);
+                for (var i = 0u; i < PARTS / work.of; i++) {
+                    let vectors = others_matrix(0u, o, i * work.of + work.part);
+                    first_sums[i] = coopMultiplyAdd(ds, vectors, first_sums[i]);
                 }
             }
             if as_query {
                 continue;
             }
             for (var o = 0u; o < ACROSS; o++) {
-                let p = weights_matrix(1u, subgroup, o);
-                for (var c = 0u; c < PARTS; c++) {
-                    second_sums[c] = coopMultiplyAdd(p, others_matrix(SECOND, o, c), second_sums[c]);
+                let p = weights_matrix(1u, work.unit, o);
+                for (var i = 0u; i < PARTS / work.of; i++) {
+                    let vectors = others_matrix(SECOND, o, i * work.of + work.part);
+                    second_sums[i] = coopMultiplyAdd(p, vectors, second_sums[i]);
                 }
             }
         }
@@ -169,8 +176,8 @@ fn main(
 
     let d = last_chunk * CHANNELS + 4u * share;
     let first_rows = select(k.rows, query_rows(b, head), as_query);
-    write(&first_sums, 1.0 / root, first_rows, position, d, subgroup, stage_row);
+    write(&first_sums, 1.0 / root, first_rows, position, d, work, stage_row);
     if !as_query {
-        write(&second_sums, 1.0, v.rows, position, d, subgroup, stage_row);
+        write(&second_sums, 1.0, v.rows, position, d, work, stage_row);
     }
 }

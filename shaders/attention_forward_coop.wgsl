@@ -34,11 +34,12 @@ fn largest_of(x: vec4<f32>) -> f32 {
     return max(max(x.x, x.y), max(x.z, x.w));
 }
 
-// Multiplies each row of a subgroup's sums by its factor, by way of the stage. `row` is where the lane's fours begin.
-fn rescale(sums: ptr<function, array<MatrixC, CHUNKS * PARTS>>, factor: f32, subgroup: u32, row: u32) {
+// Multiplies each row of a unit's sums by its factor, by way of the stage. `row` is where the lane's fours begin.
+fn rescale(sums: ptr<function, array<MatrixC, CHUNKS * PARTS>>, factor: f32, work: Work, row: u32) {
     for (var c0 = 0u; c0 < CHUNKS * PARTS; c0 += ACROSS) {
-        for (var o = 0u; o < ACROSS; o++) {
-            coopStoreT((*sums)[c0 + o], &stage[stage_place(subgroup, o)], STAGE_PITCH * 4u);
+        for (var i = 0u; i < ACROSS / work.of; i++) {
+            let place = stage_place(work.unit, i * work.of + work.part);
+            coopStoreT((*sums)[c0 / work.of + i], &stage[place], STAGE_PITCH * 4u);
         }
         workgroupBarrier();
         for (var i = 0u; i < FOURS; i++) {
@@ -47,8 +48,9 @@ fn rescale(sums: ptr<function, array<MatrixC, CHUNKS * PARTS>>, factor: f32, sub
             }
         }
         workgroupBarrier();
-        for (var o = 0u; o < ACROSS; o++) {
-            (*sums)[c0 + o] = coopLoadT<MatrixC>(&stage[stage_place(subgroup, o)], STAGE_PITCH * 4u);
+        for (var i = 0u; i < ACROSS / work.of; i++) {
+            let place = stage_place(work.unit, i * work.of + work.part);
+            (*sums)[c0 / work.of + i] = coopLoadT<MatrixC>(&stage[place], STAGE_PITCH * 4u);
         }
         workgroupBarrier();
     }
@@ -59,7 +61,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup: u32,
-    @builtin(subgroup_invocation_id) lane: u32,
+    @builtin(num_subgroups) subgroups: u32,
 ) {
     let blocks = (dims.T + OWN - 1u) / OWN;
     // This is `group_index`, written out: naga would consider its result non-uniform within a workgroup.
@@ -76,11 +78,13 @@ fn main(
     let q = Part(query_rows(b, head), false);
     let k = Part(key_rows(b, kv_head), false);
     let v = Part(value_rows(b, kv_head), false);
-    let query = first + subgroup * EDGE + lane % EDGE;
+    let work = work_of(subgroup, subgroups);
+    let own_row = local / UNIT_LANES * M + local % M;
+    let query = first + own_row;
     let earliest = first_seen(b, query);
-    let share = lane / EDGE;
-    let stage_row = stage_place(subgroup, 0u) + lane % EDGE * STAGE_PITCH * 4u + 4u * share;
-    let weights_row = weights_place(0u, subgroup * EDGE + lane % EDGE) + share;
+    let share = local % UNIT_LANES / M;
+    let stage_row = own_row * STAGE_PITCH * 4u + 4u * share;
+    let weights_row = weights_place(0u, own_row) + share;
 
     var own: array<MatrixA, CHUNKS * PARTS>;
     var sums: array<MatrixC, CHUNKS * PARTS>;
@@ -89,7 +93,7 @@ fn main(
     if local == 0u {
         atomicStore(&risen, 0u);
     }
-    load_own(&own, q, first, 0u, subgroup, local);
+    load_own(&own, q, first, 0u, work.unit, local);
     for (var key = 0u; key < min(first + OWN, dims.T); key += OTHERS) {
         var s: array<MatrixC, ACROSS>;
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
@@ -100,13 +104,15 @@ fn main(
             }
             workgroupBarrier();
             for (var c = 0u; c < PARTS; c++) {
-                for (var o = 0u; o < ACROSS; o++) {
-                    s[o] = coopMultiplyAdd(own[chunk * PARTS + c], others_across(0u, o, c), s[o]);
+                for (var i = 0u; i < ACROSS / work.of; i++) {
+                    let keys = others_across(0u, i * work.of + work.part, c);
+                    s[i] = coopMultiplyAdd(own[chunk * PARTS + c], keys, s[i]);
                 }
             }
         }
-        for (var o = 0u; o < ACROSS; o++) {
-            coopStoreT(s[o], &stage[stage_place(subgroup, o)], STAGE_PITCH * 4u);
+        for (var i = 0u; i < ACROSS / work.of; i++) {
+            let place = stage_place(work.unit, i * work.of + work.part);
+            coopStoreT(s[i], &stage[place], STAGE_PITCH * 4u);
         }
         workgroupBarrier();
 
@@ -117,9 +123,7 @@ fn main(
             mine[i] = scores(staged(stage_row + o), key + 4u * share + o, earliest, query);
             most = max(most, largest_of(mine[i]));
         }
-        for (var apart = EDGE; apart < SUBGROUP; apart *= 2u) {
-            most = max(most, subgroupShuffleXor(most, apart));
-        }
+        most = row_largest(most, local);
         var factor = 1.0;
         if most > largest + RISE {
             factor = exp(max(largest - most, -80.0));
@@ -136,7 +140,7 @@ fn main(
             put(weights_row + LANES * i, vec4<f16>(p));
         }
         if workgroupUniformLoad(&risen) == key + 1u {
-            rescale(&sums, factor, subgroup, stage_row);
+            rescale(&sums, factor, work, stage_row);
         }
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             if chunk > 0u {
@@ -145,27 +149,27 @@ fn main(
                 workgroupBarrier();
             }
             for (var o = 0u; o < ACROSS; o++) {
-                let p = weights_matrix(0u, subgroup, o);
-                for (var c = 0u; c < PARTS; c++) {
-                    let sum = chunk * PARTS + c;
-                    sums[sum] = coopMultiplyAdd(p, others_matrix(SECOND, o, c), sums[sum]);
+                let p = weights_matrix(0u, work.unit, o);
+                for (var i = 0u; i < PARTS / work.of; i++) {
+                    let sum = chunk * PARTS / work.of + i;
+                    let values = others_matrix(SECOND, o, i * work.of + work.part);
+                    sums[sum] = coopMultiplyAdd(p, values, sums[sum]);
                 }
             }
         }
     }
 
-    for (var apart = EDGE; apart < SUBGROUP; apart *= 2u) {
-        total += subgroupShuffleXor(total, apart);
-    }
+    total = row_sum(total, local);
     for (var c0 = 0u; c0 < CHUNKS * PARTS; c0 += ACROSS) {
         workgroupBarrier();
-        for (var o = 0u; o < ACROSS; o++) {
-            coopStoreT(sums[c0 + o], &stage[stage_place(subgroup, o)], STAGE_PITCH * 4u);
+        for (var i = 0u; i < ACROSS / work.of; i++) {
+            let place = stage_place(work.unit, i * work.of + work.part);
+            coopStoreT(sums[c0 / work.of + i], &stage[place], STAGE_PITCH * 4u);
         }
         workgroupBarrier();
         for (var i = 0u; i < FOURS; i++) {
             let o = 4u * LANES * i;
-            let d = c0 * EDGE + 4u * share + o;
+            let d = c0 * N + 4u * share + o;
             if query < dims.T && d < dims.HS {
                 out[channel(out_rows(b, head), query, d) / 4u] = vec4<out_elem>(staged(stage_row + o) / total);
             }

@@ -78,6 +78,7 @@ pub mod timeline;
 pub mod tokenizer;
 pub mod train;
 pub mod tree;
+pub mod trial;
 pub mod tune;
 mod wait;
 

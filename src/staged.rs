@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Device;
 use crate::checkpoint::Fill;
 use crate::config::{GptConfig, Precision};
-use crate::dist::{Link, Stages, World, check_all};
+use crate::dist::{Link, Stages, VERSION, World, check_all, read_opening};
 use crate::engine::{Engine, Tensor};
 use crate::error::{Error, Result, field};
 use crate::finetune::FineTune;
@@ -64,7 +64,7 @@ impl Staged {
         checked.inspect_err(|_| give_up(&mut *world))?;
         let Uses { batch, seq, generation: slots, precision, .. } = wanted.uses;
         let may_shrink = wanted.may_shrink;
-        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let version = VERSION.to_owned();
         let opening = Opening { version, model: config, batch, seq, slots, precision, may_shrink };
         world.broadcast(&mut serde_json::to_vec(&opening).expect("sizes are JSON"))?;
         check_all(&mut *world, Ok(()), CANNOT)?;
@@ -106,7 +106,7 @@ pub fn follow(mut world: Box<dyn World>, device: impl FnOnce() -> Result<Device>
         // Rank 0 takes part in nothing more.
         return Err(Error::input("rank 0 could not load the model: see its message"));
     }
-    let opened = read_opening(&bytes).and_then(|opening| {
+    let opened = read_opening(&bytes, |opening: &Opening| &opening.version).and_then(|opening| {
         let device = device()?;
         check_precision(opening.precision, &device)?;
         Ok((opening, device))
@@ -132,22 +132,6 @@ fn check_ranks(stages: usize, ranks: usize) -> Result<()> {
     let what = field("pipeline");
     Err(Error::usage(format!("{what} is {stages}, must be the number of ranks, {ranks}"))
         .hint(format!("start {stages} ranks, as with mpirun -n {stages}")))
-}
-
-fn read_opening(bytes: &[u8]) -> Result<Opening> {
-    let other_version = |what: &str| {
-        let own = env!("CARGO_PKG_VERSION");
-        Error::input(format!(
-            "rank 0 is another version of the program ({what}) than this rank, {own}"
-        ))
-        .hint("install the same version on every machine")
-    };
-    let opening: Opening =
-        serde_json::from_slice(bytes).map_err(|_| other_version("other settings"))?;
-    match opening.version == env!("CARGO_PKG_VERSION") {
-        true => Ok(opening),
-        false => Err(other_version(&opening.version)),
-    }
 }
 
 fn check_precision(precision: Precision, device: &Device) -> Result<()> {

@@ -14,8 +14,9 @@ const VECTORS = TILE / 4u;   // vectors along a side of the tile
 const HALF = TILE / 8u;      // vectors from one block of sums to the next
 const BLOCKS = VECTORS * TILE_K / 4u;   // blocks of a tile of either operand
 
-var<workgroup> a_tile: array<vec4<f32>, TILE_K * VECTORS>;
-var<workgroup> b_tile: array<vec4<f32>, TILE_K * VECTORS>;
+const B_START = TILE_K * VECTORS;   // the tile of b comes after that of a
+
+var<workgroup> tiles: array<vec4<f32>, 2u * TILE_K * VECTORS>;
 
 // Returns the place of block `i` of a tile: vectors along its side, blocks along k. Neighbours read neighbours.
 fn block_place(i: u32, along_k: bool) -> vec2<u32> {
@@ -25,20 +26,13 @@ fn block_place(i: u32, along_k: bool) -> vec2<u32> {
     return vec2(i % VECTORS, i / VECTORS);
 }
 
-fn put_a(place: vec2<u32>, block: mat4x4<f32>) {
-    let at = 4u * place.y * VECTORS + place.x;
-    a_tile[at] = block[0];
-    a_tile[at + VECTORS] = block[1];
-    a_tile[at + 2u * VECTORS] = block[2];
-    a_tile[at + 3u * VECTORS] = block[3];
-}
-
-fn put_b(place: vec2<u32>, block: mat4x4<f32>) {
-    let at = 4u * place.y * VECTORS + place.x;
-    b_tile[at] = block[0];
-    b_tile[at + VECTORS] = block[1];
-    b_tile[at + 2u * VECTORS] = block[2];
-    b_tile[at + 3u * VECTORS] = block[3];
+// Stores a block of the tile that begins at `start`.
+fn store_block(start: u32, place: vec2<u32>, block: mat4x4<f32>) {
+    let at = start + 4u * place.y * VECTORS + place.x;
+    tiles[at] = block[0];
+    tiles[at + VECTORS] = block[1];
+    tiles[at + 2u * VECTORS] = block[2];
+    tiles[at + 3u * VECTORS] = block[3];
 }
 
 // Loads the tiles of step `k0` in one pass: with as many blocks as invocations each loads one of either operand, with
@@ -50,9 +44,9 @@ fn load_tiles(local: u32, m0: u32, n0: u32, k0: u32, size: vec3<u32>, fit: bool,
         let m = m0 + 4u * place.x;
         let k = k0 + 4u * place.y;
         if inside {
-            put_a(place, a_block_inside(m, k));
+            store_block(0u, place, a_block_inside(m, k));
         } else {
-            put_a(place, a_block(m, k, size, fit));
+            store_block(0u, place, a_block(m, k, size, fit));
         }
     }
     if BLOCKS == SIDE * SIDE || local >= BLOCKS {
@@ -60,9 +54,9 @@ fn load_tiles(local: u32, m0: u32, n0: u32, k0: u32, size: vec3<u32>, fit: bool,
         let k = k0 + 4u * place.y;
         let n = n0 + 4u * place.x;
         if inside {
-            put_b(place, b_block_inside(k, n));
+            store_block(B_START, place, b_block_inside(k, n));
         } else {
-            put_b(place, b_block(k, n, size, fit));
+            store_block(B_START, place, b_block(k, n, size, fit));
         }
     }
 }
@@ -91,18 +85,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         load_tiles(local, m0, n0, k0, size, fit, k0 + TILE_K <= inside);
         workgroupBarrier();
         for (var k = 0u; k < TILE_K; k += 2u) {
-            let a0 = a_tile[k * VECTORS + y];
-            let c0 = a_tile[k * VECTORS + HALF + y];
-            let bl0 = b_tile[k * VECTORS + x];
-            let bh0 = b_tile[k * VECTORS + HALF + x];
+            let a0 = tiles[k * VECTORS + y];
+            let c0 = tiles[k * VECTORS + HALF + y];
+            let bl0 = tiles[B_START + k * VECTORS + x];
+            let bh0 = tiles[B_START + k * VECTORS + HALF + x];
             l0 += a0.x * bl0; l1 += a0.y * bl0; l2 += a0.z * bl0; l3 += a0.w * bl0;
             l4 += c0.x * bl0; l5 += c0.y * bl0; l6 += c0.z * bl0; l7 += c0.w * bl0;
             h0 += a0.x * bh0; h1 += a0.y * bh0; h2 += a0.z * bh0; h3 += a0.w * bh0;
             h4 += c0.x * bh0; h5 += c0.y * bh0; h6 += c0.z * bh0; h7 += c0.w * bh0;
-            let a1 = a_tile[(k + 1u) * VECTORS + y];
-            let c1 = a_tile[(k + 1u) * VECTORS + HALF + y];
-            let bl1 = b_tile[(k + 1u) * VECTORS + x];
-            let bh1 = b_tile[(k + 1u) * VECTORS + HALF + x];
+            let a1 = tiles[(k + 1u) * VECTORS + y];
+            let c1 = tiles[(k + 1u) * VECTORS + HALF + y];
+            let bl1 = tiles[B_START + (k + 1u) * VECTORS + x];
+            let bh1 = tiles[B_START + (k + 1u) * VECTORS + HALF + x];
             l0 += a1.x * bl1; l1 += a1.y * bl1; l2 += a1.z * bl1; l3 += a1.w * bl1;
             l4 += c1.x * bl1; l5 += c1.y * bl1; l6 += c1.z * bl1; l7 += c1.w * bl1;
             h0 += a1.x * bh1; h1 += a1.y * bh1; h2 += a1.z * bh1; h3 += a1.w * bh1;
@@ -110,7 +104,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         if sums_b && local < VECTORS {
             for (var k = 0u; k < TILE_K; k++) {
-                sum += b_tile[k * VECTORS + local];
+                sum += tiles[B_START + k * VECTORS + local];
             }
         }
         workgroupBarrier();

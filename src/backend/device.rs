@@ -7,8 +7,8 @@ use super::cpu::{self, Cpu, Use};
 use super::gpu::{self, DeviceChoice, Gpu, GpuDevice, Setup};
 use super::interface::{Backend, Given};
 use crate::config::Precision;
-use crate::error::{Error, Result};
-use crate::plan::{Limits, Plan};
+use crate::error::{Error, Result, field};
+use crate::plan::{Limits, Phase, Plan};
 
 /// The device that a model is on.
 #[derive(Clone)]
@@ -91,7 +91,16 @@ impl Device {
     /// Names the part that is too large.
     pub fn check(&self, plan: &Plan) -> Result<()> {
         match self {
-            Device::Cpu => cpu::check_memory(plan.total_bytes()),
+            Device::Cpu => cpu::check_memory(plan.total_bytes()).map_err(|error| {
+                // The batches' sizes, which the error advises, are those of training.
+                match plan.phases.contains_key(&Phase::Update) {
+                    true => error,
+                    false => error.hint(format!(
+                        "take a smaller model, or more ranks with {}",
+                        field("pipeline")
+                    )),
+                }
+            }),
             Device::Gpu(device) => match plan.exceeds(device.limits()) {
                 None => Ok(()),
                 Some(what) => {

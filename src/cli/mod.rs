@@ -24,6 +24,7 @@ mod progress;
 mod ranks;
 mod tokenizer;
 mod train;
+mod trial;
 mod tune;
 mod verify;
 
@@ -74,11 +75,16 @@ enum Command {
     Verify(verify::Args),
     Tune(tune::Args),
     Devices(devices::Args),
+    #[command(hide = true)]
+    Trial(trial::Args),
 }
 
 /// Runs the command that the arguments name; returns the exit code.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Ok(program) = std::env::current_exe() {
+        wgpt::trial::use_program(program);
+    }
     match parse(&arguments).and_then(|cli| run(&cli)) {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
         Ok(Outcome::Bad) => ExitCode::FAILURE,
@@ -157,6 +163,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Verify(args) => verify::run(args),
         Command::Tune(args) => tune::run(args),
         Command::Devices(args) => devices::run(args),
+        Command::Trial(args) => trial::run(args),
     })
 }
 

@@ -16,7 +16,7 @@ mod sum;
 mod throttle;
 mod world;
 
-pub(crate) use agree::check_all;
+pub(crate) use agree::{VERSION, check_all, other_version, read_opening};
 pub use costs::HostCosts;
 pub use flat::{Flat, Part};
 pub use forecast::{Forecast, LinkSpeed, Measured, forecast};

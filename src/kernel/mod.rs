@@ -4,6 +4,8 @@ pub mod constants;
 mod dims;
 mod format;
 pub mod grid;
+mod matrices;
+mod needs;
 pub mod rows;
 pub mod shared;
 mod signature;
@@ -14,6 +16,8 @@ mod variant;
 
 pub use dims::{Accumulate, Decay, Dims, LossScale};
 pub use format::Format;
+pub use matrices::{Matrices, MatrixShape};
+pub use needs::Needs;
 pub use rows::{Draw, Feed};
 pub use signature::{
     Access, Arg, FLOATS, adds, changes, changes_u32, reads, reads_u32, writes, writes_part,
@@ -22,7 +26,7 @@ pub use signature::{
 pub use step::{Step, StepWords};
 pub(crate) use twin::twin;
 pub use twin::{Io, Real, Run, Twin, accumulate};
-pub use variant::{Needs, Variant, always, four_channels};
+pub use variant::{Variant, always, four_channels};
 
 /// A kernel: `args[i]` is `@group(0) @binding(i + 1)`; binding 0 is [`Dims`].
 ///
@@ -49,6 +53,12 @@ pub struct Kernel {
 impl Kernel {
     /// The tolerance of most kernels.
     pub const TOLERANCE: f32 = 2e-5;
+
+    /// Returns the formats of the arguments if those that accept `format` have it, and the others their usual one.
+    pub fn formats(&self, format: Format) -> Vec<Format> {
+        let of = |arg: &Arg| if arg.accepts(format) { format } else { arg.usual_format() };
+        self.args.iter().map(of).collect()
+    }
 }
 
 impl std::fmt::Debug for Kernel {

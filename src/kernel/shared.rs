@@ -48,10 +48,6 @@ pub const PRODUCT_COOP: &str = include_str!("../../shaders/shared/product_coop.w
 pub const COOP_VECTORS: &str = include_str!("../../shaders/shared/coop_vectors.wgsl");
 /// Tiles of numbers for that engine.
 pub const COOP_NUMBERS: &str = include_str!("../../shaders/shared/coop_numbers.wgsl");
-/// Matrices of 8 x 8 for that engine.
-pub const COOP_8X8: &str = include_str!("../../shaders/shared/coop_8x8.wgsl");
-/// Matrices of 16 x 16 for that engine.
-pub const COOP_16X16: &str = include_str!("../../shaders/shared/coop_16x16.wgsl");
 /// The layout of attention's heads.
 pub const HEADS: &str = include_str!("../../shaders/shared/heads.wgsl");
 /// The keys that a position sees in training.
@@ -70,6 +66,10 @@ pub const ATTENTION_TWO: &str = include_str!("../../shaders/shared/attention_two
 pub const ATTENTION_BROADCAST: &str = include_str!("../../shaders/shared/attention_broadcast.wgsl");
 /// The part that attention's kernels on matrix units share.
 pub const ATTENTION_COOP: &str = include_str!("../../shaders/shared/attention_coop.wgsl");
+/// Sums and maxima over the lanes of a row on matrix units, by shuffles.
+pub const ROW_SHUFFLES: &str = include_str!("../../shaders/shared/row_shuffles.wgsl");
+/// The same by way of workgroup memory.
+pub const ROW_EXCHANGE: &str = include_str!("../../shaders/shared/row_exchange.wgsl");
 /// Adam's constants.
 pub const ADAM: &str = include_str!("../../shaders/shared/adam.wgsl");
 /// Counter-based random numbers.

@@ -1,8 +1,10 @@
-//! The GPU side of a kernel: WGSL texts, their requirements for an adapter, and the dispatches that they fit.
+//! The GPU side of a kernel: WGSL texts, and the dispatches that they fit.
 
 use super::constants;
 use super::dims::Dims;
 use super::format::Format;
+use super::matrices::Matrices;
+use super::needs::Needs;
 use super::signature::Arg;
 
 /// One WGSL implementation of a kernel.
@@ -34,7 +36,7 @@ impl Variant {
             include_str!("../../shaders/shared/step.wgsl"),
         );
         let half = self.needs.f16 || formats.contains(&Format::F16);
-        let matrices = self.needs.matrix_tiles != 0;
+        let matrices = self.needs.matrices != Matrices::NONE;
         let mut text = String::new();
         for (enable, wanted) in [("f16", half), ("wgpu_cooperative_matrix", matrices)] {
             if wanted {
@@ -47,51 +49,6 @@ impl Variant {
             text += &format!("alias {}_elem = {};\n", arg.name, format.wgsl);
         }
         text
-    }
-}
-
-/// The requirements of a variant beyond WebGPU's defaults, or the capabilities of an adapter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Needs {
-    /// Arithmetic in half precision.
-    pub f16: bool,
-    /// Operations within a subgroup of exactly this size; 0: none. An adapter has this if all its
-    /// subgroups are of this size.
-    pub subgroup: u32,
-    /// Operations within subgroups of any size from 8 to 64.
-    pub subgroups: bool,
-    /// The edges of the square tiles of cooperative matrices, f16 with f32 sums: 8, 16, 8 + 16 (both) or 0.
-    pub matrix_tiles: u32,
-    /// Bytes of workgroup memory.
-    pub workgroup_bytes: u32,
-    /// Invocations per workgroup.
-    pub invocations: u32,
-}
-
-impl Needs {
-    /// No requirements beyond the guarantees of WebGPU.
-    pub const NOTHING: Needs = Needs {
-        f16: false,
-        subgroup: 0,
-        subgroups: false,
-        matrix_tiles: 0,
-        workgroup_bytes: 16 << 10,
-        invocations: 256,
-    };
-
-    /// Operations within subgroups of 8.
-    pub const SUBGROUPS_OF_8: Needs = Needs { subgroup: 8, ..Needs::NOTHING };
-    /// Operations within subgroups.
-    pub const SUBGROUPS: Needs = Needs { subgroups: true, ..Needs::NOTHING };
-
-    /// Whether an adapter with the capabilities `has` can run it.
-    pub fn within(&self, has: &Needs) -> bool {
-        (has.f16 || !self.f16)
-            && (self.subgroup == 0 || self.subgroup == has.subgroup)
-            && (has.subgroups || !self.subgroups)
-            && self.matrix_tiles & has.matrix_tiles == self.matrix_tiles
-            && self.workgroup_bytes <= has.workgroup_bytes
-            && self.invocations <= has.invocations
     }
 }
 

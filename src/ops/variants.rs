@@ -1,6 +1,6 @@
 //! Macros and conditions that the lists of WGSL variants of several kernels share.
 
-use crate::kernel::{Format, Needs, grid};
+use crate::kernel::{Format, grid};
 
 /// The portable [`crate::kernel::Variant`] of the kernel whose file is `$file`, and others, whose files end in
 /// `_NAME`, with their needs, the condition under which they fit, and their grid. `NAME + MORE` is the name of a variant
@@ -42,7 +42,10 @@ pub(crate) use portable;
 macro_rules! products {
     ($file:literal, [$($shared:ident),*], |$d:ident| [$m:expr, $n:expr]) => {{
         use crate::kernel::{Dims, Needs, Variant, always, grid, shared};
-        use crate::ops::variants::{coop_needs, few_tiles, halves_and_size};
+        use crate::ops::matrix_units::{
+            EMULATED, EMULATED_AS_4, EMULATED_AS_8, LIKE_AMD, LIKE_APPLE, LIKE_NVIDIA,
+        };
+        use crate::ops::variants::{few_tiles, halves_and_size};
         const fn size($d: &Dims) -> [u32; 2] {
             [$m, $n]
         }
@@ -78,7 +81,7 @@ macro_rules! products {
             Variant {
                 name: "sliced",
                 shared: &[$(shared::$shared,)* shared::PRODUCT, shared::PRODUCT_SLICED],
-                fits: |d, _| few_tiles(size(d), 64),
+                fits: |d, _| few_tiles(size(d), [64, 64]),
                 grid: |d, _| grid::tiles(size(d), [32, 32]),
                 ..PORTABLE
             },
@@ -96,54 +99,53 @@ macro_rules! products {
                 grid: |d, _| grid::tiles(size(d), [8, 32]),
                 ..PORTABLE
             },
-            // Matrix units like Apple's; those of a CPU emulator, with both ways to store tiles; those like NVIDIA's.
-            products!(@coop [$($shared),*], "coop_8x8", COOP_8X8, COOP_NUMBERS, 8, 32, 1),
-            products!(@coop [$($shared),*], "coop_8x8_sliced", COOP_8X8, COOP_NUMBERS, 8, 32, 2),
-            products!(@coop [$($shared),*], "coop_8x8_narrow", COOP_8X8, COOP_VECTORS, 8, 8, 1),
-            products!(@coop [$($shared),*], "coop_8x8_narrow_sliced", COOP_8X8, COOP_NUMBERS, 8, 8, 2),
-            products!(@coop [$($shared),*], "coop_16x16", COOP_16X16, COOP_VECTORS, 16, 32, 1),
-            products!(@coop [$($shared),*], "coop_16x16_sliced", COOP_16X16, COOP_VECTORS, 16, 32, 2),
+            // Workgroups of 8 or 4 subgroups: both numbers on an emulator of matrix units, and those like AMD's.
+            products!(@coop [$($shared),*], "coop_8x8_as_8", EMULATED_AS_8, COOP_VECTORS, 1),
+            products!(@coop [$($shared),*], "coop_8x8_as_8_sliced", EMULATED_AS_8, COOP_VECTORS, 2),
+            products!(@coop [$($shared),*], "coop_8x8_as_4", EMULATED_AS_4, COOP_VECTORS, 1),
+            products!(@coop [$($shared),*], "coop_8x8_as_4_sliced", EMULATED_AS_4, COOP_VECTORS, 2),
+            products!(@coop [$($shared),*], "coop_16x16_either", LIKE_AMD, COOP_VECTORS, 1),
+            products!(@coop [$($shared),*], "coop_16x16_either_sliced", LIKE_AMD, COOP_VECTORS, 2),
+            // Matrix units like Apple's; those of the emulator, with both ways to store tiles; those like NVIDIA's.
+            products!(@coop [$($shared),*], "coop_8x8", LIKE_APPLE, COOP_NUMBERS, 1),
+            products!(@coop [$($shared),*], "coop_8x8_sliced", LIKE_APPLE, COOP_NUMBERS, 2),
+            products!(@coop [$($shared),*], "coop_8x8_narrow", EMULATED, COOP_VECTORS, 1),
+            products!(@coop [$($shared),*], "coop_8x8_narrow_sliced", EMULATED, COOP_NUMBERS, 2),
+            products!(@coop [$($shared),*], "coop_16x16", LIKE_NVIDIA, COOP_VECTORS, 1),
+            products!(@coop [$($shared),*], "coop_16x16_sliced", LIKE_NVIDIA, COOP_VECTORS, 2),
         ]
     }};
-    (
-        @coop [$($shared:ident),*],
-        $name:literal, $matrices:ident, $tiles:ident, $edge:literal, $subgroup:literal, $slices:literal
-    ) => {
+    (@coop [$($shared:ident),*], $name:literal, $units:ident, $elements:ident, $slices:literal) => {
         Variant {
             name: $name,
             shared: &[
                 $(shared::$shared,)*
                 shared::PRODUCT,
                 shared::PRODUCT_COOP,
-                shared::$matrices,
-                shared::$tiles,
-                concat!("const SUBGROUP = ", $subgroup, "u; const SLICES = ", $slices, "u;"),
+                $units.matrices.shape().wgsl,
+                shared::$elements,
+                $units.wgsl,
+                concat!("const SLICES = ", $slices, "u;"),
             ],
-            needs: coop_needs($edge, $subgroup),
+            needs: $units.needs($units.product_bytes($slices)),
             fits: |d, formats| {
-                halves_and_size(formats, size(d)) && ($slices == 1 || few_tiles(size(d), 8 * $edge))
+                halves_and_size(formats, size(d)) && ($slices == 1 || few_tiles(size(d), $units.tile(1)))
             },
-            grid: |d, _| grid::tiles(size(d), [8 * $edge / $slices; 2]),
+            grid: |d, _| grid::tiles(size(d), $units.tile($slices)),
             ..PORTABLE
         }
     };
 }
 pub(crate) use products;
 
-/// Returns the needs of products on matrix units with tiles of this edge and subgroups of this size.
-pub(crate) const fn coop_needs(edge: u32, subgroup: u32) -> Needs {
-    let workgroup_bytes = if edge == 16 { 29 << 10 } else { 16 << 10 };
-    Needs { f16: true, subgroup, matrix_tiles: edge, workgroup_bytes, ..Needs::NOTHING }
-}
-
 /// Whether matrix units are worth using: the operands are in half precision and fill some tiles.
 pub(crate) fn halves_and_size(formats: &[Format], [m, n]: [u32; 2]) -> bool {
     formats[..2] == [Format::F16; 2] && m > 8 && n >= 8
 }
 
-/// Whether tiles of this edge would leave most of a large device idle.
-pub(crate) fn few_tiles(size: [u32; 2], edge: u32) -> bool {
-    let [x, y, _] = grid::tiles(size, [edge; 2]);
+/// Whether tiles of this size would leave most of a large device idle.
+pub(crate) fn few_tiles(size: [u32; 2], tile: [u32; 2]) -> bool {
+    let [x, y, _] = grid::tiles(size, tile);
     x * y <= 64
 }
 

@@ -12,7 +12,7 @@ use crate::backend::gpu::Kinds;
 use crate::checkpoint::{self, RunDir, TrainState};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{TokenWriter, Tokens};
-use crate::dist::{Group, Layout, Link, World};
+use crate::dist::{Group, Layout, Link, VERSION, World, other_version, read_opening};
 use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result, field};
 use crate::fit::Programs;
@@ -66,7 +66,7 @@ impl Trainer {
         self.state.device_words = self.engine.read_state()?.to_vec();
         let kinds = self.kinds()?;
         let opening = Opening {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: VERSION.to_owned(),
             model: self.gpt.config().clone(),
             train: TrainConfig { out: None, ..self.config.clone() },
             state: self.state.clone(),
@@ -114,9 +114,7 @@ impl Trainer {
         self.link = Link::new(world, grid.stages);
         Ok(())
     }
-}
 
-impl Trainer {
     /// The variants that this run takes on each kind of adapter, the one of this rank among them.
     fn kinds(&self) -> Result<Kinds> {
         let mut kinds: Kinds =
@@ -162,8 +160,11 @@ pub fn join(
         // Rank 0 takes part in nothing more.
         return Err(Error::training("rank 0 could not open the run: see its message"));
     }
-    let opened = read_opening(&bytes, world.rank(), world.size());
-    let opened = opened.and_then(|opening| Ok((device(opening.on_cpu)?, opening)));
+    let opened = read_opening(&bytes, |opening: &Opening| &opening.version);
+    let opened = opened.and_then(|mut opening| {
+        (opening.train.rank, opening.train.ranks) = (world.rank(), world.size());
+        Ok((device(opening.on_cpu)?, opening))
+    });
     let (device, opening) = check_all(&mut *world, opened)?;
     let programs = &mut Programs::default();
     let device = settle(device, &opening, &mut *world, programs)?;
@@ -224,24 +225,6 @@ pub fn give_up(world: &mut dyn World) {
 /// If a rank is gone.
 pub fn finished(world: &mut dyn World) -> Result<()> {
     world.broadcast(&mut FINISHED.to_vec())
-}
-
-fn read_opening(bytes: &[u8], rank: usize, ranks: usize) -> Result<Opening> {
-    let mut opening: Opening =
-        serde_json::from_slice(bytes).map_err(|_| other_version("other settings"))?;
-    if opening.version != env!("CARGO_PKG_VERSION") {
-        return Err(other_version(&opening.version));
-    }
-    (opening.train.rank, opening.train.ranks) = (rank, ranks);
-    Ok(opening)
-}
-
-fn other_version(what: &str) -> Error {
-    Error::input(format!(
-        "rank 0 is another version of the program ({what}) than this rank, {}",
-        env!("CARGO_PKG_VERSION")
-    ))
-    .hint("install the same version on every machine")
 }
 
 /// The layout of what the ranks of a stage add up, in the order of the first of them. All must lay it out alike: a device with

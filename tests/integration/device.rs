@@ -8,7 +8,7 @@ use wgpt::backend::cpu::{Cpu, Use};
 use wgpt::backend::gpu::{AdapterKind, AdapterReport, Choice, DeviceChoice, Gpu, adapters, pick};
 use wgpt::backend::{Backend, Out};
 use wgpt::error::Kind;
-use wgpt::kernel::{Dims, Format, Step};
+use wgpt::kernel::{Dims, Format, Needs, Step};
 use wgpt::ops::{matmul, residual};
 use wgpt::plan::{Limits, Plan, Role};
 
@@ -30,6 +30,8 @@ fn machine(kinds: &[AdapterKind]) -> Vec<AdapterReport> {
         subgroups: false,
         timestamps: false,
         cooperative_matrix: false,
+        matrix_shapes: vec![],
+        has: Needs::NOTHING,
     };
     kinds.iter().enumerate().map(adapter).collect()
 }

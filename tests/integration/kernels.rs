@@ -13,7 +13,7 @@ use wgpt::backend::{Backend, Device};
 use wgpt::check::verify::{self, Row};
 use wgpt::check::verify_cases::{self, Case};
 use wgpt::check::{Comparison, lockstep};
-use wgpt::kernel::{Arg, Dims, FLOATS, Format, Kernel, Step, StepWords, Twin, Variant, grid};
+use wgpt::kernel::{Dims, FLOATS, Format, Kernel, Matrices, Step, StepWords, Twin, Variant, grid};
 use wgpt::ops::{ALL, cast};
 use wgpt::plan::{Plan, Role, View};
 
@@ -43,11 +43,7 @@ fn sources() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant,
 
 /// The formats that the arguments of a kernel may have: each of the floats wherever it is taken.
 fn precisions(kernel: &Kernel, variant: &Variant) -> Vec<Vec<Format>> {
-    let wherever_taken = |format: Format| -> Vec<Format> {
-        let of = |arg: &Arg| if arg.accepts(format) { format } else { arg.usual_format() };
-        kernel.args.iter().map(of).collect()
-    };
-    let mut all: Vec<_> = FLOATS.iter().map(|format| wherever_taken(*format)).collect();
+    let mut all: Vec<_> = FLOATS.iter().map(|format| kernel.formats(*format)).collect();
     all.dedup();
     let sizes = |rows: u32| Dims {
         B: 1,
@@ -250,10 +246,10 @@ fn every_shader_translates_to_metal_and_direct3d() {
         };
         naga::back::msl::write_string(&module, &info, &options, &Default::default())
             .unwrap_or_else(|e| panic!("{file} to MSL: {e}"));
-        if (variant.needs.matrix_tiles, variant.needs.subgroup) == (8, 32) {
+        if variant.needs.matrices == Matrices::OF_8X8 && variant.needs.subgroups == Some([32, 32]) {
             assert!(!has_tiles_of_vectors(&module), "{file}: Metal loads no matrix from vectors");
         }
-        if variant.needs.matrix_tiles != 0 {
+        if variant.needs.matrices != Matrices::NONE {
             continue; // Direct3D has no cooperative matrices.
         }
         let options =
@@ -325,7 +321,10 @@ fn gpu_without_checks_agrees_with_the_twins() {
 fn gpu_with_all_it_has_has_matrix_units_where_they_are_asked_for() {
     if std::env::var("WGPT_REQUIRE_COOP").is_ok_and(|v| v == "1") {
         let device = full_gpu().expect("WGPT_REQUIRE_COOP=1 wants a GPU");
-        assert!(device.has().matrix_tiles != 0, "WGPT_REQUIRE_COOP=1, but {device:?} has none");
+        assert!(
+            device.has().matrices != Matrices::NONE,
+            "WGPT_REQUIRE_COOP=1, but {device:?} has none"
+        );
     }
 }
 

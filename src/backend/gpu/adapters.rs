@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wgpu::{Adapter, Backends, DeviceType, Features};
 
+use super::capabilities::{USED, has, matrix_shapes, subgroup_sizes};
 use crate::error::{Error, Result, field};
+use crate::kernel::Needs;
 use crate::wait;
 
 /// The device that a run uses: `auto`, `cpu`, `gpu` or `gpu:N`, on the command line and in run.json.
@@ -148,6 +150,11 @@ pub struct AdapterReport {
     pub timestamps: bool,
     /// Matrix units.
     pub cooperative_matrix: bool,
+    /// The shapes (m, n, k) of their matrices, in half precision with sums in single precision.
+    pub matrix_shapes: Vec<[u32; 3]>,
+    /// What variants of kernels may require.
+    #[serde(skip)]
+    pub has: Needs,
 }
 
 impl AdapterReport {
@@ -162,11 +169,13 @@ impl AdapterReport {
             buffer_bytes: limits.max_buffer_size,
             binding_bytes: limits.max_storage_buffer_binding_size,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
-            subgroup_sizes: [info.subgroup_min_size, info.subgroup_max_size],
+            subgroup_sizes: subgroup_sizes(adapter),
             shader_f16: features.contains(Features::SHADER_F16),
             subgroups: features.contains(Features::SUBGROUP),
             timestamps: features.contains(Features::TIMESTAMP_QUERY),
             cooperative_matrix: features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            matrix_shapes: matrix_shapes(adapter),
+            has: has(adapter, features & USED, &limits),
             name: info.name,
         }
     }

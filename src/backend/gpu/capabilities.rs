@@ -2,7 +2,7 @@
 
 use wgpu::{Adapter, Features};
 
-use crate::kernel::Needs;
+use crate::kernel::{Matrices, Needs};
 
 /// The features that are requested of an adapter that has them.
 pub(super) const USED: Features = Features::SHADER_F16
@@ -28,33 +28,34 @@ pub(super) fn experimental(features: Features) -> wgpu::ExperimentalFeatures {
 
 /// Returns the capabilities that variants may require, for a device with these features and limits.
 pub(super) fn has(adapter: &Adapter, features: Features, limits: &wgpu::Limits) -> Needs {
-    let info = adapter.get_info();
-    let uniform = info.subgroup_min_size == info.subgroup_max_size;
-    let subgroup = features.contains(Features::SUBGROUP) && uniform;
-    // Metal adapters report 4 to 64 through wgpu, but every GPU that Metal drives has 32 or 64.
-    let least = if info.backend == wgpu::Backend::Metal { 32 } else { info.subgroup_min_size };
-    let usable = least >= 8 && info.subgroup_max_size <= 64;
+    let offered = match features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+        true => matrix_shapes(adapter),
+        false => vec![],
+    };
     Needs {
         f16: features.contains(Features::SHADER_F16),
-        subgroup: if subgroup { info.subgroup_max_size } else { 0 },
-        subgroups: features.contains(Features::SUBGROUP) && usable,
-        matrix_tiles: if features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-            matrix_tiles(adapter)
-        } else {
-            0
-        },
+        subgroups: features.contains(Features::SUBGROUP).then(|| subgroup_sizes(adapter)),
+        matrices: Matrices::among(|shape| offered.contains(&shape)),
         workgroup_bytes: limits.max_compute_workgroup_storage_size,
         invocations: limits.max_compute_invocations_per_workgroup,
     }
 }
 
-/// Returns the edges of the adapter's square tiles, f16 with f32 sums: bits 8 and 16.
-fn matrix_tiles(adapter: &Adapter) -> u32 {
+/// Returns the least and the largest size of an adapter's subgroups.
+pub(super) fn subgroup_sizes(adapter: &Adapter) -> [u32; 2] {
+    let info = adapter.get_info();
+    match info.backend {
+        // wgpu reports 4 to 64 there. Apple's own GPUs, which have matrix units, have 32; the others 32 or 64.
+        wgpu::Backend::Metal if info.name.starts_with("Apple") => [32, 32],
+        wgpu::Backend::Metal => [32, 64],
+        _ => [info.subgroup_min_size, info.subgroup_max_size],
+    }
+}
+
+/// Returns the shapes (m, n, k) of the adapter's matrices, in half precision with sums in single.
+pub(super) fn matrix_shapes(adapter: &Adapter) -> Vec<[u32; 3]> {
     use wgpu::CooperativeScalarType::{F16, F32};
-    let usable = |p: &&wgpu::CooperativeMatrixProperties| {
-        let square = p.m_size == p.n_size && p.n_size == p.k_size;
-        square && p.ab_type == F16 && p.cr_type == F32 && matches!(p.m_size, 8 | 16)
-    };
     let properties = adapter.cooperative_matrix_properties();
-    properties.iter().filter(usable).fold(0, |tiles, p| tiles | p.m_size)
+    let usable = properties.iter().filter(|p| p.ab_type == F16 && p.cr_type == F32);
+    usable.map(|p| [p.m_size, p.n_size, p.k_size]).collect()
 }

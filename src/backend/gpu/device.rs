@@ -70,6 +70,7 @@ impl Default for Setup {
 pub struct GpuDevice {
     device: Device,
     queue: Queue,
+    index: usize,
     name: String,
     limits: plan::Limits,
     has: Needs,
@@ -160,6 +161,7 @@ impl GpuDevice {
         Ok(Arc::new(GpuDevice {
             device,
             queue,
+            index,
             name,
             limits,
             has,
@@ -173,6 +175,11 @@ impl GpuDevice {
             real,
             fault,
         }))
+    }
+
+    /// Returns the adapter's number in [`adapters`](super::adapters()).
+    pub fn index(&self) -> usize {
+        self.index
     }
 
     /// Returns the adapter's name and its API.
@@ -234,6 +241,15 @@ impl GpuDevice {
         formats: &[Format],
     ) -> Result<()> {
         self.checked(|| self.pipelines.get(kernel, variant, formats)).map(drop)
+    }
+
+    /// Keeps what was compiled for the next process, if the device has a cache folder.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot write it.
+    pub fn save_pipelines(&self) -> Result<()> {
+        self.pipelines.save()
     }
 
     /// Returns the same device with fixed variants, which measurements do not change: for a run that is resumed.

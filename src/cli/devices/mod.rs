@@ -1,8 +1,9 @@
 //! `wgpt devices`: lists the devices, and the one that auto selects.
 
 mod links;
+mod paths;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use wgpt::Result;
 use wgpt::backend::gpu::{self, AdapterReport, DeviceChoice};
 
@@ -38,7 +39,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let threads = rayon::current_num_threads();
     if args.json {
         output::json(&json!({
-            "adapters": adapters,
+            "adapters": adapters.iter().map(report).collect::<Vec<_>>(),
             "cpu": { "threads": threads },
             "auto": { "device": auto, "reason": picked.reason },
         }));
@@ -50,6 +51,26 @@ pub fn run(args: &Args) -> Result<Outcome> {
     Ok(Outcome::Good)
 }
 
+/// An adapter as JSON, with the matrix units that its kernels use.
+fn report(adapter: &AdapterReport) -> Value {
+    let mut report = json!(adapter);
+    let (units, reason) = match paths::matrix_units(adapter) {
+        Ok(units) => (Some(units), None),
+        Err(reason) => (None, Some(reason)),
+    };
+    report["precision"] = json!(precision(adapter));
+    report["matrix_units"] = json!({ "kernels": units, "why_none": reason });
+    report
+}
+
+/// The best precision of training on an adapter.
+fn precision(adapter: &AdapterReport) -> &'static str {
+    match adapter.shader_f16 {
+        true => "mixed: half precision with sums in single precision",
+        false => "f32: the driver has no half precision in shaders",
+    }
+}
+
 fn show(adapter: &AdapterReport) {
     output::line(&format!("gpu:{}  {} ({})", adapter.index, adapter.name, adapter.kind));
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
@@ -58,14 +79,18 @@ fn show(adapter: &AdapterReport) {
         true => format!("{least} to {most}"),
         false => "no".to_owned(),
     };
+    let units = match paths::matrix_units(adapter) {
+        Ok(units) => units,
+        Err(reason) => format!("no: {reason}"),
+    };
     let rows = [
         ("API, driver", format!("{}, {}", adapter.backend, adapter.driver)),
         ("largest buffer", number::bytes(adapter.buffer_bytes)),
         ("largest binding", number::bytes(adapter.binding_bytes)),
         ("workgroup memory", number::bytes(u64::from(adapter.workgroup_bytes))),
-        ("half precision", yes(adapter.shader_f16)),
+        ("precision", precision(adapter).to_owned()),
         ("subgroups", subgroups),
-        ("matrix units", yes(adapter.cooperative_matrix)),
+        ("matrix units", units),
         ("clocks", yes(adapter.timestamps)),
     ];
     for (name, value) in rows {

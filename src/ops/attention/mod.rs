@@ -26,7 +26,10 @@ use crate::kernel::{
     Dims, FLOATS, Format, Kernel, Needs, Variant, always, grid, reads, reads_u32, shared, twin,
     writes, writes_part,
 };
-use crate::ops::variants::{coop_needs, portable};
+use crate::ops::matrix_units::{
+    EMULATED, EMULATED_AS_4, EMULATED_AS_8, LIKE_AMD, LIKE_APPLE, LIKE_NVIDIA,
+};
+use crate::ops::variants::portable;
 use crate::plan::{Plan, Role, View};
 use extend::AttentionExtend;
 pub use extend::{EXTEND_FORWARD, EXTEND_STORE};
@@ -107,8 +110,7 @@ macro_rules! variants {
         };
         macro_rules! coop {
             (
-                $name:literal, $matrices:ident, $elements:ident,
-                $edge:literal, $subgroup:literal, $kib:literal, $head:literal
+                $name:literal, $units:ident, $elements:ident, $rows:ident, $kib:literal, $head:literal
             ) => {
                 Variant {
                     name: $name,
@@ -117,13 +119,15 @@ macro_rules! variants {
                         shared::FIRST_KEY,
                         $(shared::$uses,)*
                         shared::ATTENTION_COOP,
-                        shared::$matrices,
+                        shared::$rows,
+                        $units.matrices.shape().wgsl,
                         shared::$elements,
-                        concat!("const SUBGROUP = ", $subgroup, "u; const HEAD = ", $head, "u;"),
+                        $units.wgsl,
+                        concat!("const HEAD = ", $head, "u;"),
                     ],
-                    needs: Needs { workgroup_bytes: $kib << 10, ..coop_needs($edge, $subgroup) },
+                    needs: $units.needs($kib << 10),
                     fits: |d, formats| fits_matrix_units(d, formats, $head),
-                    grid: |d, _| $blocks(d, 4 * $edge, $coop),
+                    grid: |d, _| $blocks(d, 4 * $units.matrices.shape().m, $coop),
                     ..COOP
                 }
             };
@@ -163,14 +167,21 @@ macro_rules! variants {
                 tolerance: None,
                 grid: |d, _| $blocks(d, 8, 32),
             },
-            // Matrix units like Apple's, those of a CPU emulator, those like NVIDIA's; each for heads of up to 64 and of
-            // up to 128 channels.
-            coop!("coop_8x8", COOP_8X8, COOP_NUMBERS, 8, 32, $kib_8x8, 64),
-            coop!("coop_8x8_128", COOP_8X8, COOP_NUMBERS, 8, 32, $kib_8x8, 128),
-            coop!("coop_8x8_narrow", COOP_8X8, COOP_VECTORS, 8, 8, $kib_8x8, 64),
-            coop!("coop_8x8_narrow_128", COOP_8X8, COOP_NUMBERS, 8, 8, $kib_8x8, 128),
-            coop!("coop_16x16", COOP_16X16, COOP_VECTORS, 16, 32, $kib_16x16, 64),
-            coop!("coop_16x16_128", COOP_16X16, COOP_VECTORS, 16, 32, $kib_16x16, 128),
+            // Workgroups of 8 or 4 subgroups: both numbers on an emulator of matrix units, and those like AMD's; then matrix
+            // units like Apple's, those of the emulator, those like NVIDIA's. Each for heads of up to 64 and of up to 128
+            // channels.
+            coop!("coop_8x8_as_8", EMULATED_AS_8, COOP_VECTORS, ROW_EXCHANGE, $kib_8x8, 64),
+            coop!("coop_8x8_as_8_128", EMULATED_AS_8, COOP_VECTORS, ROW_EXCHANGE, $kib_8x8, 128),
+            coop!("coop_8x8_as_4", EMULATED_AS_4, COOP_VECTORS, ROW_EXCHANGE, $kib_8x8, 64),
+            coop!("coop_8x8_as_4_128", EMULATED_AS_4, COOP_VECTORS, ROW_EXCHANGE, $kib_8x8, 128),
+            coop!("coop_16x16_either", LIKE_AMD, COOP_VECTORS, ROW_EXCHANGE, $kib_16x16, 64),
+            coop!("coop_16x16_either_128", LIKE_AMD, COOP_VECTORS, ROW_EXCHANGE, $kib_16x16, 128),
+            coop!("coop_8x8", LIKE_APPLE, COOP_NUMBERS, ROW_SHUFFLES, $kib_8x8, 64),
+            coop!("coop_8x8_128", LIKE_APPLE, COOP_NUMBERS, ROW_SHUFFLES, $kib_8x8, 128),
+            coop!("coop_8x8_narrow", EMULATED, COOP_VECTORS, ROW_SHUFFLES, $kib_8x8, 64),
+            coop!("coop_8x8_narrow_128", EMULATED, COOP_NUMBERS, ROW_SHUFFLES, $kib_8x8, 128),
+            coop!("coop_16x16", LIKE_NVIDIA, COOP_VECTORS, ROW_SHUFFLES, $kib_16x16, 64),
+            coop!("coop_16x16_128", LIKE_NVIDIA, COOP_VECTORS, ROW_SHUFFLES, $kib_16x16, 128),
         ]
     }};
 }
@@ -192,7 +203,7 @@ pub const FORWARD: Kernel = Kernel {
     variants: variants!(
         "attention_forward", blocks_of, ATTENTION_SOFTMAX,
         tiles: 64 ["const SIZE = 64u;", "const SIZE = 128u;"],
-        coop: 128 [] [17, 24]
+        coop: 128 [] [18, 25]
     ),
 };
 

@@ -504,11 +504,16 @@ fn a_full_disk_loses_nothing() {
 #[test]
 fn a_model_that_no_machine_holds_is_refused() {
     let config = GptConfig { n_embd: 1 << 16, n_layer: 100, ..tiny() };
-    let gpt = Gpt::new(config, Device::Cpu, 1).unwrap();
+    let mut gpt = Gpt::new(config, Device::Cpu, 1).unwrap();
+    let options = GenerateOptions::default();
+    let generating = gpt.generate_ids(&[1], &options).expect_err("too large");
     let tokens = Tokens::from_ids(vec![1; 1000]);
-    let error = Trainer::new(gpt, tokens, TrainConfig::default()).err().expect("too large");
-    assert_eq!(error.kind(), Kind::Device, "{error}");
-    assert!(error.to_string().contains("GiB"), "{error}");
+    let training = Trainer::new(gpt, tokens, TrainConfig::default()).err().expect("too large");
+    for (error, advice) in [(generating, "a smaller model"), (training, "batch_size")] {
+        assert_eq!(error.kind(), Kind::Device, "{error}");
+        assert!(error.to_string().contains("GiB"), "{error}");
+        assert!(error.advice().unwrap().contains(advice), "{error}");
+    }
 }
 
 #[test]
