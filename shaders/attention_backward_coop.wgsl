@@ -45,9 +45,9 @@ fn write(
 ) {
     for (var c0 = 0u; c0 < PARTS; c0 += ACROSS) {
         workgroupBarrier();
-        for (var i = 0u; i < ACROSS / work.of; i++) {
-            let place = stage_place(work.unit, i * work.of + work.part);
-            coopStoreT((*sums)[c0 / work.of + i], &stage[place], STAGE_PITCH * 4u);
+        for (var i = 0u; i < ACROSS / work.parts; i++) {
+            let place = stage_place(work.unit, i * work.parts + work.part);
+            coopStoreT((*sums)[c0 / work.parts + i], &stage[place], STAGE_PITCH * 4u);
         }
         workgroupBarrier();
         for (var i = 0u; i < FOURS; i++) {
@@ -123,15 +123,15 @@ fn main(
                 fill(SECOND, OTHERS, other_second_part, other, d, local);
                 workgroupBarrier();
                 for (var c = 0u; c < PARTS; c++) {
-                    for (var i = 0u; i < ACROSS / work.of; i++) {
-                        let o = i * work.of + work.part;
+                    for (var i = 0u; i < ACROSS / work.parts; i++) {
+                        let o = i * work.parts + work.part;
                         s[i] = coopMultiplyAdd(own_first[chunk * PARTS + c], others_across(0u, o, c), s[i]);
                         dp[i] = coopMultiplyAdd(own_second[chunk * PARTS + c], others_across(SECOND, o, c), dp[i]);
                     }
                 }
             }
-            for (var i = 0u; i < ACROSS / work.of; i++) {
-                let place = stage_place(work.unit, i * work.of + work.part);
+            for (var i = 0u; i < ACROSS / work.parts; i++) {
+                let place = stage_place(work.unit, i * work.parts + work.part);
                 coopStoreT(s[i], &stage[place], STAGE_PITCH * 4u);
             }
             workgroupBarrier();
@@ -140,8 +140,8 @@ fn main(
                 products[i] = staged(stage_row + 4u * LANES * i);
             }
             workgroupBarrier();
-            for (var i = 0u; i < ACROSS / work.of; i++) {
-                let place = stage_place(work.unit, i * work.of + work.part);
+            for (var i = 0u; i < ACROSS / work.parts; i++) {
+                let place = stage_place(work.unit, i * work.parts + work.part);
                 coopStoreT(dp[i], &stage[place], STAGE_PITCH * 4u);
             }
             workgroupBarrier();
@@ -156,8 +156,8 @@ fn main(
             workgroupBarrier();
             for (var o = 0u; o < ACROSS; o++) {
                 let ds = weights_matrix(0u, work.unit, o);
-                for (var i = 0u; i < PARTS / work.of; i++) {
-                    let vectors = others_matrix(0u, o, i * work.of + work.part);
+                for (var i = 0u; i < PARTS / work.parts; i++) {
+                    let vectors = others_matrix(0u, o, i * work.parts + work.part);
                     first_sums[i] = coopMultiplyAdd(ds, vectors, first_sums[i]);
                 }
             }
@@ -166,8 +166,8 @@ fn main(
             }
             for (var o = 0u; o < ACROSS; o++) {
                 let p = weights_matrix(1u, work.unit, o);
-                for (var i = 0u; i < PARTS / work.of; i++) {
-                    let vectors = others_matrix(SECOND, o, i * work.of + work.part);
+                for (var i = 0u; i < PARTS / work.parts; i++) {
+                    let vectors = others_matrix(SECOND, o, i * work.parts + work.part);
                     second_sums[i] = coopMultiplyAdd(p, vectors, second_sums[i]);
                 }
             }

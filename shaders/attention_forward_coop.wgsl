@@ -37,9 +37,9 @@ fn largest_of(x: vec4<f32>) -> f32 {
 // Multiplies each row of a unit's sums by its factor, by way of the stage. `row` is where the lane's fours begin.
 fn rescale(sums: ptr<function, array<MatrixC, CHUNKS * PARTS>>, factor: f32, work: Work, row: u32) {
     for (var c0 = 0u; c0 < CHUNKS * PARTS; c0 += ACROSS) {
-        for (var i = 0u; i < ACROSS / work.of; i++) {
-            let place = stage_place(work.unit, i * work.of + work.part);
-            coopStoreT((*sums)[c0 / work.of + i], &stage[place], STAGE_PITCH * 4u);
+        for (var i = 0u; i < ACROSS / work.parts; i++) {
+            let place = stage_place(work.unit, i * work.parts + work.part);
+            coopStoreT((*sums)[c0 / work.parts + i], &stage[place], STAGE_PITCH * 4u);
         }
         workgroupBarrier();
         for (var i = 0u; i < FOURS; i++) {
@@ -48,9 +48,9 @@ fn rescale(sums: ptr<function, array<MatrixC, CHUNKS * PARTS>>, factor: f32, wor
             }
         }
         workgroupBarrier();
-        for (var i = 0u; i < ACROSS / work.of; i++) {
-            let place = stage_place(work.unit, i * work.of + work.part);
-            (*sums)[c0 / work.of + i] = coopLoadT<MatrixC>(&stage[place], STAGE_PITCH * 4u);
+        for (var i = 0u; i < ACROSS / work.parts; i++) {
+            let place = stage_place(work.unit, i * work.parts + work.part);
+            (*sums)[c0 / work.parts + i] = coopLoadT<MatrixC>(&stage[place], STAGE_PITCH * 4u);
         }
         workgroupBarrier();
     }
@@ -104,14 +104,14 @@ fn main(
             }
             workgroupBarrier();
             for (var c = 0u; c < PARTS; c++) {
-                for (var i = 0u; i < ACROSS / work.of; i++) {
-                    let keys = others_across(0u, i * work.of + work.part, c);
+                for (var i = 0u; i < ACROSS / work.parts; i++) {
+                    let keys = others_across(0u, i * work.parts + work.part, c);
                     s[i] = coopMultiplyAdd(own[chunk * PARTS + c], keys, s[i]);
                 }
             }
         }
-        for (var i = 0u; i < ACROSS / work.of; i++) {
-            let place = stage_place(work.unit, i * work.of + work.part);
+        for (var i = 0u; i < ACROSS / work.parts; i++) {
+            let place = stage_place(work.unit, i * work.parts + work.part);
             coopStoreT(s[i], &stage[place], STAGE_PITCH * 4u);
         }
         workgroupBarrier();
@@ -150,9 +150,9 @@ fn main(
             }
             for (var o = 0u; o < ACROSS; o++) {
                 let p = weights_matrix(0u, work.unit, o);
-                for (var i = 0u; i < PARTS / work.of; i++) {
-                    let sum = chunk * PARTS / work.of + i;
-                    let values = others_matrix(SECOND, o, i * work.of + work.part);
+                for (var i = 0u; i < PARTS / work.parts; i++) {
+                    let sum = chunk * PARTS / work.parts + i;
+                    let values = others_matrix(SECOND, o, i * work.parts + work.part);
                     sums[sum] = coopMultiplyAdd(p, values, sums[sum]);
                 }
             }
@@ -162,9 +162,9 @@ fn main(
     total = row_sum(total, local);
     for (var c0 = 0u; c0 < CHUNKS * PARTS; c0 += ACROSS) {
         workgroupBarrier();
-        for (var i = 0u; i < ACROSS / work.of; i++) {
-            let place = stage_place(work.unit, i * work.of + work.part);
-            coopStoreT(sums[c0 / work.of + i], &stage[place], STAGE_PITCH * 4u);
+        for (var i = 0u; i < ACROSS / work.parts; i++) {
+            let place = stage_place(work.unit, i * work.parts + work.part);
+            coopStoreT(sums[c0 / work.parts + i], &stage[place], STAGE_PITCH * 4u);
         }
         workgroupBarrier();
         for (var i = 0u; i < FOURS; i++) {

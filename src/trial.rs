@@ -8,13 +8,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::backend::gpu::GpuDevice;
 use crate::error::{Error, Result};
 use crate::kernel::{Format, Kernel, Matrices, Variant};
 use crate::ops;
+use crate::wait::Worker;
 
 /// The longest time that one variant may take; a compiler that takes longer is taken for one that never ends.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -116,18 +116,16 @@ fn child(
     let _ = input.write_all(names.join("\n").as_bytes());
     drop(input);
     let output = BufReader::new(child.stdout.take().expect("it is piped"));
-    let (say, hear) = mpsc::channel();
-    std::thread::spawn(move || {
-        output.lines().map_while(std::result::Result::ok).all(|line| say.send(line).is_ok())
-    });
+    let listener = Worker::new(output.lines());
     let (mut done, mut begun) = (0, false);
     let silent = loop {
-        match hear.recv_timeout(patience) {
-            Ok(line) if line == BEGINS => begun = true,
-            Ok(line) if line == ENDS => (done, begun) = (done + 1, false),
-            Ok(_) => (),
-            Err(RecvTimeoutError::Disconnected) => break false,
-            Err(RecvTimeoutError::Timeout) => break true,
+        match listener.start(|lines| lines.next()).take_within(patience) {
+            Some(Some(Ok(line))) if line == BEGINS => begun = true,
+            Some(Some(Ok(line))) if line == ENDS => (done, begun) = (done + 1, false),
+            Some(Some(Ok(_))) => (),
+            // It said its last word.
+            Some(None | Some(Err(_))) => break false,
+            None => break true,
         }
     };
     if silent {

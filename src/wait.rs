@@ -3,7 +3,7 @@
 //! Nothing above this module is async. Where a thread must not block, as in a browser, these functions return control
 //! to the environment until the wait is over.
 
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use wgpu::{Device, PollError, PollType, SubmissionIndex};
@@ -118,6 +118,19 @@ impl<T> Pending<T> {
     /// If the worker panicked.
     pub(crate) fn take(self) -> T {
         self.0.recv().expect("a worker that does what it is told")
+    }
+
+    /// Waits for it, but no longer than `patience`.
+    ///
+    /// # Panics
+    ///
+    /// If the worker panicked.
+    pub(crate) fn take_within(self, patience: Duration) -> Option<T> {
+        match self.0.recv_timeout(patience) {
+            Ok(result) => Some(result),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => panic!("a worker that does what it is told"),
+        }
     }
 
     /// Returns it if it is there, and else itself.

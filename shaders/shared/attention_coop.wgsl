@@ -45,10 +45,10 @@ const SECOND = OTHERS;                  // the row where the others' second vect
 const WEIGHTS = 2u * OTHERS * TILE_PITCH;
 
 // The subgroup's part of a workgroup: its unit, the subgroups of that, and its number among them. Of matrices side by side
-// it has every `of`-th, from `part` on.
+// it has every `parts`-th, from `part` on.
 struct Work {
     unit: u32,
-    of: u32,
+    parts: u32,
     part: u32,
 }
 
@@ -56,8 +56,8 @@ fn work_of(subgroup: u32, subgroups: u32) -> Work {
     if ARRANGEMENTS == 1u {
         return Work(subgroup, 1u, 0u);
     }
-    let of_unit = subgroups / UNITS;
-    return Work(subgroup / of_unit, of_unit, subgroup % of_unit);
+    let parts = subgroups / UNITS;
+    return Work(subgroup / parts, parts, subgroup % parts);
 }
 
 // The others' first and second vectors, or own ones before they are loaded into registers; then the weights.

@@ -99,7 +99,7 @@ fn put_block(start: u32, place: vec2<u32>, r0: vec4<f16>, r1: vec4<f16>, r2: vec
 }
 
 fn load_a(m: u32, k: u32) -> MatrixA {
-    if A_ALONG_K || ALONG_K {
+    if A_ALONG_K | ALONG_K {
         let at = m * K_PITCH + k / 4u;
         return coopLoadT<MatrixA>(&tiles[at * (4u / WIDTH)], K_PITCH * (4u / WIDTH));
     }
@@ -109,7 +109,7 @@ fn load_a(m: u32, k: u32) -> MatrixA {
 }
 
 fn load_b(k: u32, n: u32) -> MatrixB {
-    if B_ALONG_K || ALONG_K {
+    if B_ALONG_K | ALONG_K {
         let at = A_LENGTH + n * K_PITCH + k / 4u;
         return coopLoad<MatrixB>(&tiles[at * (4u / WIDTH)], K_PITCH * (4u / WIDTH));
     }
@@ -214,14 +214,10 @@ fn main(
             for (var j = 0u; j < ACROSS; j++) {
                 b[j] = load_b(k, n + j * N);
             }
-            for (var unit = 0u; unit < ARRANGEMENTS; unit++) {
-                if unit < units {
-                    for (var i = unit * DOWN; i < (unit + 1u) * DOWN; i++) {
-                        let a = load_a(m + i * M, k);
-                        for (var j = 0u; j < ACROSS; j++) {
-                            sums[i * ACROSS + j] = coopMultiplyAdd(a, b[j], sums[i * ACROSS + j]);
-                        }
-                    }
+            for (var i = 0u; i < units * DOWN; i++) {
+                let a = load_a(m + i * M, k);
+                for (var j = 0u; j < ACROSS; j++) {
+                    sums[i * ACROSS + j] = coopMultiplyAdd(a, b[j], sums[i * ACROSS + j]);
                 }
             }
         }
@@ -242,11 +238,9 @@ fn main(
     let first = M * N * (local / UNIT_LANES % (UNITS / SLICES));
     for (var i = 0u; i < MATRICES; i++) {
         workgroupBarrier();
-        for (var unit = 0u; unit < ARRANGEMENTS; unit++) {
-            if unit < units {
-                let at = M * N * (2u * (first_row + unit) + column);
-                coopStoreT(sums[unit * MATRICES + i], &stage[at], N);
-            }
+        for (var unit = 0u; unit < units; unit++) {
+            let at = M * N * (2u * (first_row + unit) + column);
+            coopStoreT(sums[unit * MATRICES + i], &stage[at], N);
         }
         workgroupBarrier();
         for (var v = lane_slice * UNIT_LANES + lane; v < M * N / 4u; v += SLICES * UNIT_LANES) {

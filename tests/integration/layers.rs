@@ -27,7 +27,7 @@ const LAYERS: &[&[&str]] = &[
     &["ops", "checkpoint", "backend"],
     &["model", "hub", "data"],
     &["profile", "fit", "engine"],
-    &["check", "runner"],
+    &["check", "runner", "trial"],
     &["generate", "sampler", "dist"],
     &["tune", "gpt", "staged"],
     &["train", "eval"],
