@@ -13,6 +13,20 @@ pub enum Notice {
         /// The number of classes of dispatches to time.
         classes: usize,
     },
+    /// One more variant is being compared or timed.
+    Working {
+        /// What is done with which variant of which kernel, for which sizes.
+        what: String,
+        /// The comparisons and timings that are done.
+        done: usize,
+        /// All comparisons and timings.
+        total: usize,
+    },
+    /// The time for tuning at a start is over.
+    Left {
+        /// The number of classes of dispatches that are not timed completely.
+        classes: usize,
+    },
     /// A variant computes a wrong result and is never used.
     Refused {
         /// The name of the variant's kernel, then the variant's own name.
@@ -46,6 +60,11 @@ impl fmt::Display for Notice {
             Notice::Tuning { device, classes } => {
                 write!(f, "timing the kernels of {device} ({classes} shapes), once")
             }
+            Notice::Working { what, done, total } => write!(f, "{what} ({done} of {total} done)"),
+            Notice::Left { classes } => write!(
+                f,
+                "{classes} shapes are not timed yet; the next start goes on, and `wgpt tune` times all at once"
+            ),
             Notice::Refused { variant, fault } => {
                 write!(f, "the kernel {variant} is not right on this device and not used: {fault}")
             }
