@@ -261,18 +261,29 @@ pub fn peak(device: &Device, half: bool) -> Result<Peak> {
 
 /// Returns the best speed of a device's products, in 10⁹ operations per second, in half precision if `half` and if that
 /// is faster: [`Peak::of`], without the time that measuring the memory would take. On a GPU only the variant is measured that a
-/// run which begins now would take, so that nothing else is compiled.
+/// run which begins now would take, so that nothing else is compiled; `None` if there was no time to compare the most promising
+/// one with its twin.
 ///
 /// # Errors
 ///
 /// As [`peak`].
-pub fn best_gflops(device: &Device, half: bool) -> Result<f64> {
-    let Device::Gpu(gpu) = device else { return Ok(cpu_gflops()) };
-    let single = gpu_gflops(gpu, false, Among::Taken)?;
-    let half = half && gpu.has().f16;
-    let half = half.then(|| gpu_gflops(gpu, true, Among::Taken)).transpose()?;
+pub fn best_gflops(device: &Device, half: bool) -> Result<Option<f64>> {
+    let Device::Gpu(gpu) = device else { return Ok(Some(cpu_gflops())) };
+    let precisions: &[bool] = if half && gpu.has().f16 { &[false, true] } else { &[false] };
+    let mut best: Option<f64> = None;
+    for half in precisions.iter().copied().filter(|half| is_compared(gpu, *half)) {
+        let gflops = gpu_gflops(gpu, half, Among::Taken)?;
+        best = Some(best.map_or(gflops, |best| best.max(gflops)));
+    }
     let _ = gpu.save_measured();
-    Ok(half.map_or(single, |half| half.max(single)))
+    Ok(best)
+}
+
+/// Whether the most promising variant of a large product was compared with its twin.
+fn is_compared(device: &GpuDevice, half: bool) -> bool {
+    let plan = square(device.limits(), EDGES[0], half);
+    let promising = by_promise(device.has(), &plan.dispatches[0])[0];
+    promising.name.is_empty() || device.measured().verdict(&plan.dispatches[0], promising).is_some()
 }
 
 /// The variants of a product whose fastest one is the device's best.
@@ -280,7 +291,7 @@ pub fn best_gflops(device: &Device, half: bool) -> Result<f64> {
 enum Among {
     /// The one that a run would take which begins now.
     Taken,
-    /// All that are not known to be wrong or hopeless.
+    /// All that are not known to be wrong or dull.
     Sound,
 }
 
@@ -293,17 +304,20 @@ fn product(limits: Limits, edge: usize) -> Plan {
     g.plan
 }
 
+/// Returns the plan of a square product, in half precision if `half`.
+fn square(limits: Limits, edge: usize, half: bool) -> Plan {
+    let plan = product(limits, edge);
+    if half { plan.halved() } else { plan }
+}
+
 /// Returns the operations per second of products with the fastest variant, in 10⁹: as measured before, if that was among all
 /// these variants.
 fn gpu_gflops(device: &Arc<GpuDevice>, half: bool, among: Among) -> Result<f64> {
-    let plan = |edge| {
-        let plan = product(device.limits(), edge);
-        if half { plan.halved() } else { plan }
-    };
+    let plan = |edge| square(device.limits(), edge, half);
     let variants = |plan: &Plan| -> Vec<&'static Variant> {
         let (dispatch, measured) = (&plan.dispatches[0], device.measured());
         let counts = |variant: &&Variant| {
-            !measured.refuses(dispatch, variant) && !measured.is_hopeless(variant.name)
+            !measured.refuses(dispatch, variant) && !measured.is_dull(variant.name)
         };
         match among {
             Among::Sound => by_promise(device.has(), dispatch).into_iter().filter(counts).collect(),

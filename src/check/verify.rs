@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::verify_cases::{self, Case, Run, fill_random};
+use super::verify_cases::{self, Case, Run, fill_as_before};
 use super::{Comparison, lockstep_of, sabotage};
 use crate::backend::cpu::{Cpu, Use};
 use crate::backend::gpu::{Choice, Gpu, choose};
@@ -190,7 +190,7 @@ fn run_variant(
         }
     };
     let mut reference = Cpu::<f32>::new(Arc::clone(reference), Use::Twins);
-    fill_random(case, &mut reference, 1);
+    fill_as_before(case, &mut reference);
     let runs = compared_runs(case, compared, depth);
     let needed = runs.iter().rposition(|run| run.contains(&true)).map_or(0, |last| last + 1);
     for (run, compared) in case.runs.iter().zip(&runs[..needed]) {

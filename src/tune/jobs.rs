@@ -57,7 +57,7 @@ pub(super) fn find<'a>(device: &GpuDevice, plan: &'a Plan) -> Vec<Job<'a>> {
     let classes: Vec<(&Dispatch, Vec<&'static Variant>)> = classes
         .map(|dispatch| {
             let is_tried = |variant: &&Variant| {
-                !measured.refuses(dispatch, variant) && !measured.is_hopeless(variant.name)
+                !measured.refuses(dispatch, variant) && !measured.is_dull(variant.name)
             };
             let variants = by_promise(has, dispatch).into_iter();
             (dispatch, variants.filter(is_tried).collect())

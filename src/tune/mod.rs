@@ -128,7 +128,7 @@ fn compare(
     on_notice: &mut dyn FnMut(Notice),
 ) -> Result<()> {
     // What was timed meanwhile may show that a variant need not be tried.
-    let is_tried = |job: &&Job<'_>| !device.measured().is_hopeless(job.variant.name);
+    let is_tried = |job: &&Job<'_>| !device.measured().is_dull(job.variant.name);
     let jobs: Vec<&Job<'_>> = jobs.iter().filter(is_tried).collect();
     let fault = |job: &&Job<'_>| fault(device, job, &cases[usize::from(job.dispatch.has_half())]);
     let found: Vec<Result<Option<String>>> = jobs.par_iter().map(fault).collect();

@@ -17,12 +17,12 @@ const SAMPLING: Duration = Duration::from_millis(30);
 /// The most timed runs of a variant, after a warm-up run.
 const SAMPLES: usize = 7;
 
-/// Measures the time of a variant for the class of a dispatch and stores it, unless the variant is not sound or hopeless.
+/// Measures the time of a variant for the class of a dispatch and stores it, unless the variant is not sound or dull.
 pub(super) fn learn(device: &Arc<GpuDevice>, job: &Job<'_>) {
     let (dispatch, variant, has) = (job.dispatch, job.variant, device.has());
     let best_ms = {
         let measured = device.measured();
-        if !measured.is_sound(dispatch, variant) || measured.is_hopeless(variant.name) {
+        if !measured.is_sound(dispatch, variant) || measured.is_dull(variant.name) {
             return;
         }
         measured.timing(dispatch, has).and_then(Timing::best_ms)

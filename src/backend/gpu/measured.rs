@@ -14,10 +14,12 @@ use crate::files;
 use crate::kernel::{Needs, Variant};
 use crate::plan::{Dispatch, Plan};
 
-/// A variant that takes so many times as long as the best one has no hope to be the fastest for similar sizes.
+/// A variant whose first run takes so many times as long as the best one's is not the fastest.
 pub const HOPELESS: f64 = 4.0;
-/// The number of kernels for which a variant of some name must be hopeless before it is tried for no other kernel.
-const HOPELESS_KERNELS: usize = 3;
+/// A variant that takes so many times as long as the best one for everything that was timed, of [`DULL_KERNELS`] kernels or
+/// more, is tried for no other kernel.
+const DULL: f64 = 1.5;
+const DULL_KERNELS: usize = 4;
 
 /// Times of kernels on one adapter with one driver.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -176,20 +178,20 @@ impl Measured {
         timing.ms.insert(variant.name.to_owned(), ms);
     }
 
-    /// Whether the variants of this name need not be tried for other kernels: variants with one name have one method, and this
-    /// one was hopeless for several kernels, and for no class anything else.
-    pub fn is_hopeless(&self, name: &str) -> bool {
+    /// Whether the variants of this name need not be tried for other kernels: variants with one name have one method, and on
+    /// this adapter it was never near the best one.
+    pub fn is_dull(&self, name: &str) -> bool {
         let mut kernels = BTreeSet::new();
         for (class, timing) in &self.classes {
             let (Some(ms), Some(best_ms)) = (timing.ms.get(name), timing.best_ms()) else {
                 continue;
             };
-            if *ms <= HOPELESS * best_ms {
+            if *ms < DULL * best_ms {
                 return false;
             }
             kernels.insert(class.split(' ').next());
         }
-        kernels.len() >= HOPELESS_KERNELS
+        kernels.len() >= DULL_KERNELS
     }
 
     /// Returns the verdict on a variant, if its text has not changed since.
