@@ -257,3 +257,33 @@ fn text(dispatch: &Dispatch, variant: &Variant) -> String {
     args.for_each(|(view, arg)| view.format = arg.usual_format());
     texts(&plain, [variant].into_iter())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Measurements of kernels `a`, `b` and so on, in which a variant takes so many times as long as the best one.
+    fn with_ratios(ratios: &[f64]) -> Measured {
+        let timing = |ratio: &f64| {
+            let ms = [("best", 2.0), ("slow", 2.0 * ratio)];
+            let ms = ms.map(|(name, ms)| (name.to_owned(), ms)).into();
+            Timing { texts: String::new(), ms }
+        };
+        let class = |kernel: char| format!("{kernel} M=64");
+        let classes = ('a'..).map(class).zip(ratios.iter().map(timing)).collect();
+        Measured { classes, ..Measured::default() }
+    }
+
+    #[test]
+    fn a_variant_is_dull_if_it_is_never_near_the_best() {
+        assert!(with_ratios(&[2.0, 1.6, 30.0, 1.5]).is_dull("slow"));
+        assert!(!with_ratios(&[2.0, 1.6, 30.0]).is_dull("slow"), "few kernels show little");
+        assert!(!with_ratios(&[2.0, 1.6, 30.0, 9.0, 1.4]).is_dull("slow"), "it was near once");
+        assert!(!with_ratios(&[2.0, 2.0, 2.0, 2.0]).is_dull("best"));
+        assert!(!with_ratios(&[2.0, 2.0, 2.0, 2.0]).is_dull("another"));
+        let mut one = with_ratios(&[2.0, 2.0, 2.0, 2.0]);
+        let classes = std::mem::take(&mut one.classes).into_values();
+        one.classes = classes.zip(1..).map(|(timing, m)| (format!("a M={m}"), timing)).collect();
+        assert!(!one.is_dull("slow"), "several classes of one kernel are one kernel");
+    }
+}

@@ -90,5 +90,7 @@ mod tests {
         );
         let tuning = Notice::Tuning { device: "a GPU".into(), classes: 3 };
         assert!(tuning.to_string().contains("a GPU") && tuning.to_string().contains('3'));
+        let left = Notice::Left { classes: 3 };
+        assert!(left.to_string().contains('3') && left.to_string().contains("wgpt tune"));
     }
 }
