@@ -70,7 +70,8 @@ pub fn tune(
         let left = work(device, &jobs, effort, on_notice)?;
         let classes = jobs::classes(left);
         if classes > 0 {
-            on_notice(Notice::Left { classes });
+            let portable = left.iter().filter(|job| job.task == Task::Guess).count();
+            on_notice(Notice::Left { classes, portable });
         }
         if let Err(error) = device.save_measured() {
             on_notice(Notice::NotKept { cause: error.to_string() });
