@@ -25,7 +25,7 @@ use crate::plan::Plan;
 use jobs::{Job, Task, find};
 
 /// The time after which a start begins no more comparisons and timings; the rest is left for the next start.
-pub const BUDGET: Duration = Duration::from_millis(2500);
+pub const BUDGET: Duration = Duration::from_secs(3);
 /// The same on hardware for the comparisons of what a run takes if nothing is timed: without them it would take portable
 /// variants, which may make it several times slower from its beginning to its end.
 pub const BUDGET_OF_GUESSES: Duration = Duration::from_secs(10);
