@@ -9,13 +9,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::backend::cpu::{Cpu, Use};
-use crate::backend::gpu::{Choice, Gpu, GpuDevice, Peak, candidates};
+use crate::backend::gpu::{Choice, Gpu, GpuDevice, HOPELESS, Peak, Product, by_promise, choose};
 use crate::backend::{Backend, Device};
 use crate::clock::Stopwatch;
 use crate::config::GptConfig;
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::kernel::{Access, Step};
+use crate::kernel::{Access, Step, Variant};
 use crate::ops::matmul::Layout;
 use crate::params::{ParamInfo, ParamRole};
 use crate::plan::{Dispatch, Limits, Phase, Plan};
@@ -240,38 +240,59 @@ pub fn flops_per_token<'a>(
     6.0 * used as f64 + 6.0 * (config.n_layer * config.n_embd * seq) as f64
 }
 
-/// Returns the best speeds of a device: those of a large product in each precision with its fastest variant, and of a
-/// copy. A GPU with a cache folder is measured only once.
+/// Returns the best speeds of a device: those of a large product with its fastest variant, also in half precision if `half`,
+/// and of a copy. A GPU with a cache folder is measured only once.
 ///
 /// # Errors
 ///
 /// If the device has no room for the measurement, or is lost.
-pub fn peak(device: &Device) -> Result<Peak> {
+pub fn peak(device: &Device, half: bool) -> Result<Peak> {
     let Device::Gpu(gpu) = device else { return Ok(cpu_peak()) };
-    if let Some(peak) = gpu.measured().peak {
-        return Ok(peak);
-    }
-    let half = |edge| product(gpu.limits(), edge).halved();
-    let half_gflops = gpu.has().f16.then(|| gpu_gflops(gpu, half)).transpose()?;
-    let gflops = gpu_gflops(gpu, |edge| product(gpu.limits(), edge))?;
-    let peak = Peak { gflops, half_gflops, gb_per_s: gpu.copy_gb_per_s()? };
-    gpu.measured().peak = Some(peak);
+    let half = half && gpu.has().f16;
+    let half_gflops = half.then(|| gpu_gflops(gpu, true, Among::Sound)).transpose()?;
+    let gflops = gpu_gflops(gpu, false, Among::Sound)?;
+    let kept = gpu.measured().best.gb_per_s;
+    let gb_per_s = kept.map_or_else(|| gpu.copy_gb_per_s(), Ok)?;
+    gpu.measured().best.gb_per_s = Some(gb_per_s);
     // If the file cannot be written, the speeds are measured again at the next start, and nothing else is lost.
     let _ = gpu.save_measured();
-    Ok(peak)
+    Ok(Peak { gflops, half_gflops, gb_per_s })
 }
 
 /// Returns the best speed of a device's products, in 10⁹ operations per second, in half precision if `half` and if that
-/// is faster: [`Peak::of`], without the time that measuring the CPU's memory would take.
+/// is faster: [`Peak::of`], without the time that measuring the memory would take. On a GPU only the variant is measured that a
+/// run which begins now would take, so that nothing else is compiled; `None` if there was no time to compare the most promising
+/// one with its twin.
 ///
 /// # Errors
 ///
 /// As [`peak`].
-pub fn best_gflops(device: &Device, half: bool) -> Result<f64> {
-    match device {
-        Device::Cpu => Ok(cpu_gflops()),
-        Device::Gpu(_) => Ok(peak(device)?.of(half)),
+pub fn best_gflops(device: &Device, half: bool) -> Result<Option<f64>> {
+    let Device::Gpu(gpu) = device else { return Ok(Some(cpu_gflops())) };
+    let precisions: &[bool] = if half && gpu.has().f16 { &[false, true] } else { &[false] };
+    let mut best: Option<f64> = None;
+    for half in precisions.iter().copied().filter(|half| is_compared(gpu, *half)) {
+        let gflops = gpu_gflops(gpu, half, Among::Taken)?;
+        best = Some(best.map_or(gflops, |best| best.max(gflops)));
     }
+    let _ = gpu.save_measured();
+    Ok(best)
+}
+
+/// Whether the most promising variant of a large product was compared with its twin.
+fn is_compared(device: &GpuDevice, half: bool) -> bool {
+    let plan = square(device.limits(), EDGES[0], half);
+    let promising = by_promise(device.has(), &plan.dispatches[0])[0];
+    promising.name.is_empty() || device.measured().verdict(&plan.dispatches[0], promising).is_some()
+}
+
+/// The variants of a product whose fastest one is the device's best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Among {
+    /// The one that a run would take which begins now.
+    Taken,
+    /// All that are not known to be wrong or dull.
+    Sound,
 }
 
 /// Returns the plan of a square product.
@@ -283,43 +304,72 @@ fn product(limits: Limits, edge: usize) -> Plan {
     g.plan
 }
 
-/// Returns the operations per second of products with the fastest variant, in 10⁹.
-fn gpu_gflops(device: &Arc<GpuDevice>, plan: impl Fn(usize) -> Plan) -> Result<f64> {
-    let mut best: f64 = 0.0;
+/// Returns the plan of a square product, in half precision if `half`.
+fn square(limits: Limits, edge: usize, half: bool) -> Plan {
+    let plan = product(limits, edge);
+    if half { plan.halved() } else { plan }
+}
+
+/// Returns the operations per second of products with the fastest variant, in 10⁹: as measured before, if that was among all
+/// these variants.
+fn gpu_gflops(device: &Arc<GpuDevice>, half: bool, among: Among) -> Result<f64> {
+    let plan = |edge| square(device.limits(), edge, half);
+    let variants = |plan: &Plan| -> Vec<&'static Variant> {
+        let (dispatch, measured) = (&plan.dispatches[0], device.measured());
+        let counts = |variant: &&Variant| {
+            !measured.refuses(dispatch, variant) && !measured.is_dull(variant.name)
+        };
+        match among {
+            Among::Sound => by_promise(device.has(), dispatch).into_iter().filter(counts).collect(),
+            Among::Taken => {
+                let choices = measured.compared_choices(plan, device.has());
+                vec![choose(Choice::Chosen(&choices), device.has(), dispatch)]
+            }
+        }
+    };
+    let names = |edge| variants(&plan(edge)).into_iter().map(|variant| variant.name.to_owned());
+    let kept = device.measured().best.product(half).clone();
+    if let Some(kept) = kept.filter(|kept| names(EDGES[0]).all(|name| kept.among.contains(&name))) {
+        return Ok(kept.gflops);
+    }
+    let mut best = Product { gflops: 0.0, among: names(EDGES[0]).collect() };
     for edge in EDGES {
         let plan = Arc::new(plan(edge));
         let mut least_ms = f64::INFINITY;
-        for variant in candidates(device.has(), &plan.dispatches[0]) {
-            if device.measured().refuses(&plan.dispatches[0], variant) {
-                continue;
-            }
+        for variant in variants(&plan) {
             let mut gpu = Gpu::with(device, Arc::clone(&plan), Choice::Named(variant.name))?;
-            least_ms = least_ms.min(fastest_ms(&mut gpu));
+            least_ms = least_ms.min(fastest_ms(&mut gpu, least_ms));
             gpu.wait()?;
         }
-        best = best.max(product_gflops(edge, least_ms));
+        best.gflops = best.gflops.max(product_gflops(edge, least_ms));
         if least_ms >= LONG_ENOUGH_MS {
             break;
         }
     }
-    Ok(best)
+    let gflops = best.gflops;
+    *device.measured().best.product(half) = Some(best);
+    Ok(gflops)
 }
 
 fn product_gflops(edge: usize, ms: f64) -> f64 {
     2.0 * (edge as f64).powi(3) / (ms * 1e6)
 }
 
-/// Returns the fastest time of a plan's only dispatch, after a warm-up run; infinite if no time was measured.
-fn fastest_ms(backend: &mut dyn Backend) -> f64 {
-    let mut run = |_| backend.run_timed(0..1, &Step::default()).into_iter().sum();
+/// Returns the fastest time of a plan's only dispatch, after a warm-up run; infinite if no time was measured, or if the first
+/// run shows that there is no hope of a time below `least_ms`.
+fn fastest_ms(backend: &mut dyn Backend, least_ms: f64) -> f64 {
+    let mut run = |_| backend.run_timed(0..1, &Step::default()).into_iter().sum::<f64>();
     run(0);
-    (0..RUNS).map(run).filter(|ms: &f64| *ms > 0.0).fold(f64::INFINITY, f64::min)
+    let first = run(0);
+    let runs = if first > HOPELESS * least_ms { 0 } else { RUNS - 1 };
+    let all = [first].into_iter().chain((0..runs).map(run));
+    all.filter(|ms| *ms > 0.0).fold(f64::INFINITY, f64::min)
 }
 
 fn cpu_gflops() -> f64 {
     const EDGE: usize = 1024;
     let mut cpu = Cpu::<f32>::new(Arc::new(product(Limits::NONE, EDGE)), Use::Kernels);
-    product_gflops(EDGE, fastest_ms(&mut cpu))
+    product_gflops(EDGE, fastest_ms(&mut cpu, f64::INFINITY))
 }
 
 fn cpu_peak() -> Peak {
@@ -390,7 +440,7 @@ mod tests {
 
     #[test]
     fn the_cpu_has_a_best() {
-        let peak = peak(&Device::Cpu).unwrap();
+        let peak = peak(&Device::Cpu, false).unwrap();
         assert!(peak.gflops > 0.1 && peak.gb_per_s > 0.1, "{peak:?}");
         assert!(peak.gflops.is_finite() && peak.gb_per_s.is_finite(), "{peak:?}");
     }

@@ -59,14 +59,27 @@ pub fn lockstep(
 ) -> Result<()> {
     for index in range {
         let dispatch = &plan.dispatches[index];
-        let kept = keep(dispatch, reference)?;
-        prepare(dispatch, step, reference, subject)?;
-        reference.run(index..index + 1, step);
-        subject.run(index..index + 1, step);
-        seen(compare(index, dispatch, reference, subject)?);
-        restore(kept, reference)?;
+        seen(lockstep_of(dispatch, step, [index, index], reference, subject)?);
     }
     Ok(())
+}
+
+/// Runs one dispatch on both backends and compares what it wrote. The dispatch has a place in the reference's plan and one in
+/// the subject's; the buffers of the two plans are the same.
+fn lockstep_of(
+    dispatch: &Dispatch,
+    step: &Step,
+    [index, place]: [usize; 2],
+    reference: &mut dyn Backend,
+    subject: &mut dyn Backend,
+) -> Result<Comparison> {
+    let kept = keep(dispatch, reference)?;
+    prepare(dispatch, step, reference, subject)?;
+    reference.run(index..index + 1, step);
+    subject.run(place..place + 1, step);
+    let found = compare(index, dispatch, reference, subject)?;
+    restore(kept, reference)?;
+    Ok(found)
 }
 
 /// Reads the arguments that a dispatch only writes in part, before it runs.

@@ -1,13 +1,13 @@
 //! Compares every kernel of a device with its twin, over tiny models and single ops: `wgpt verify`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::verify_cases::{self, Case, fill_random};
+use super::verify_cases::{self, Case, Run, fill_as_before};
+use super::{Comparison, lockstep_of, sabotage};
 use crate::backend::cpu::{Cpu, Use};
-use crate::backend::gpu::{Choice, Choices, Gpu, choose, class};
+use crate::backend::gpu::{Choice, Gpu, choose};
 use crate::backend::{Backend, Device};
-use crate::check::{Comparison, lockstep, sabotage};
 use crate::error::Result;
 use crate::kernel::{Kernel, Variant};
 use crate::ops::ALL;
@@ -61,35 +61,32 @@ pub fn verify(device: &Device, spoil: Option<&str>) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Compares the variant `name` of some kernels with their twins; returns a row for each kernel that has it.
+/// Compares the variant `name` of a kernel with its twin over those of `cases` that have the kernel; returns `None` if the
+/// kernel has no such variant. Threads may compare several variants on one device at the same time.
 ///
 /// # Errors
 ///
-/// If the device cannot hold the tiny models, refuses one of the shaders, or is lost.
+/// If the device cannot hold the tiny models, refuses the shader, or is lost.
 pub fn verify_variant(
     device: &Device,
     name: &str,
-    kernels: &[&'static Kernel],
-) -> Result<Vec<Row>> {
-    let mut rows = rows_of(kernels, device);
+    kernel: &'static Kernel,
+    cases: &[Case],
+) -> Result<Option<Row>> {
+    let mut rows = rows_of(&[kernel], device);
     rows.retain(|row| row.variant == name);
-    for case in all_cases(device) {
-        run(&of_kernels(case, kernels), device, None, &mut rows)?;
+    let is_it = |dispatch: &Dispatch| dispatch.kernel.name == kernel.name;
+    for case in cases.iter().filter(|case| case.plan.dispatches.iter().any(is_it)) {
+        let mut case = case.clone();
+        let dispatches = &mut Arc::make_mut(&mut case.plan).dispatches;
+        dispatches.iter_mut().filter(|d| is_it(d)).for_each(|d| d.kernel = kernel);
+        run_with(&case, device, None, &mut rows, Depth::EachOnce)?;
     }
-    Ok(rows)
-}
-
-/// Replaces kernels of a case by those of the same names in `kernels`.
-fn of_kernels(mut case: Case, kernels: &[&'static Kernel]) -> Case {
-    for dispatch in &mut Arc::make_mut(&mut case.plan).dispatches {
-        let same = kernels.iter().find(|kernel| kernel.name == dispatch.kernel.name);
-        dispatch.kernel = same.copied().unwrap_or(dispatch.kernel);
-    }
-    case
+    Ok(rows.pop())
 }
 
 /// Returns the cases, also in half precision where a device has it.
-fn all_cases(device: &Device) -> Vec<Case> {
+pub fn all_cases(device: &Device) -> Vec<Case> {
     let mut cases = verify_cases::all();
     if matches!(device, Device::Gpu(gpu) if gpu.has().f16) {
         cases.extend(cases.iter().map(verify_cases::halved).collect::<Vec<_>>());
@@ -128,6 +125,25 @@ fn rows_of(kernels: &[&'static Kernel], device: &Device) -> Vec<Row> {
 ///
 /// If a device is lost.
 pub fn run(case: &Case, device: &Device, spoil: Option<&str>, rows: &mut [Row]) -> Result<()> {
+    run_with(case, device, spoil, rows, Depth::Every)
+}
+
+/// Which of a case's dispatches are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// Every one, in every run.
+    Every,
+    /// Of those that differ in nothing but their data, as the layers of a model do, the first one.
+    EachOnce,
+}
+
+fn run_with(
+    case: &Case,
+    device: &Device,
+    spoil: Option<&str>,
+    rows: &mut [Row],
+    depth: Depth,
+) -> Result<()> {
     let mut plan = Arc::clone(&case.plan);
     if let Some(kernel) = spoil {
         sabotage(Arc::make_mut(&mut plan), kernel);
@@ -136,7 +152,7 @@ pub fn run(case: &Case, device: &Device, spoil: Option<&str>, rows: &mut [Row]) 
     for name in names {
         let compared = compared(case, device, name, rows);
         if compared.contains(&true) {
-            run_variant(case, &plan, device, (name, &compared), rows)?;
+            run_variant(case, &plan, device, (name, &compared, depth), rows)?;
         }
     }
     Ok(())
@@ -158,42 +174,68 @@ fn run_variant(
     case: &Case,
     reference: &Arc<Plan>,
     device: &Device,
-    (name, compared): (&str, &[bool]),
+    (name, compared, depth): (&str, &[bool], Depth),
     rows: &mut [Row],
 ) -> Result<()> {
+    let (marked, places) = marked(&case.plan, compared);
     let mut subject: Box<dyn Backend> = match device {
-        Device::Cpu => device.backend(Arc::clone(&case.plan))?,
+        Device::Cpu => device.backend(marked)?,
         Device::Gpu(gpu) => {
-            let choices = only(&case.plan, name, compared);
-            Box::new(Gpu::with(gpu, Arc::clone(&case.plan), Choice::Chosen(&choices))?)
+            // A shader's error is seen only by the thread that compiles it.
+            for dispatch in &marked.dispatches {
+                let variant = choose(Choice::Named(name), gpu.has(), dispatch);
+                gpu.compile(dispatch.kernel, variant, &dispatch.formats())?;
+            }
+            Box::new(Gpu::with(gpu, marked, Choice::Named(name))?)
         }
     };
     let mut reference = Cpu::<f32>::new(Arc::clone(reference), Use::Twins);
-    fill_random(case, &mut reference, 1);
-    for run in &case.runs {
+    fill_as_before(case, &mut reference);
+    let runs = compared_runs(case, compared, depth);
+    let needed = runs.iter().rposition(|run| run.contains(&true)).map_or(0, |last| last + 1);
+    for (run, compared) in case.runs.iter().zip(&runs[..needed]) {
         run.prepare(&mut reference);
-        for index in run.range.clone() {
-            reference.set_use(if compared[index] { Use::Twins } else { Use::Kernels });
-            if !compared[index] {
+        for (index, compared) in run.range.clone().zip(compared) {
+            reference.set_use(if *compared { Use::Twins } else { Use::Kernels });
+            if !compared {
                 reference.run(index..index + 1, &run.step);
                 continue;
             }
-            let (plan, one) = (&case.plan, index..index + 1);
-            lockstep(plan, one, &run.step, &mut reference, &mut *subject, |found| {
-                enter(case, found, name, rows);
-            })?;
+            let (dispatch, places) = (&case.plan.dispatches[index], [index, places[index]]);
+            let found = lockstep_of(dispatch, &run.step, places, &mut reference, &mut *subject)?;
+            enter(case, found, name, rows);
         }
     }
     Ok(())
 }
 
-/// Chooses the variant `name` for the compared dispatches, and the portable one for all others, so that no other
-/// variant has to compile.
-fn only(plan: &Plan, name: &str, compared: &[bool]) -> Choices {
-    let all = plan.dispatches.iter().map(|dispatch| (class(dispatch), String::new()));
-    let compared = plan.dispatches.iter().zip(compared).filter(|(_, compared)| **compared);
-    let named = compared.map(|(dispatch, _)| (class(dispatch), name.to_owned()));
-    Choices { taken: all.chain(named).collect(), refused: vec![] }
+/// Returns for each run of a case which of its dispatches are compared, of those that are marked.
+fn compared_runs(case: &Case, marks: &[bool], depth: Depth) -> Vec<Vec<bool>> {
+    let mut seen = HashSet::new();
+    let mut is_compared = |run: &Run, index: usize| {
+        let dispatch = &case.plan.dispatches[index];
+        // Tables of generation are data that matter.
+        let each = depth == Depth::Every || !run.tables.is_empty();
+        let sizes = bytemuck::bytes_of(&dispatch.dims).to_vec();
+        let step = bytemuck::bytes_of(&run.step.words()).to_vec();
+        marks[index]
+            && (each || seen.insert((dispatch.kernel.name, sizes, dispatch.formats(), step)))
+    };
+    let of_run = |run: &Run| run.range.clone().map(|index| is_compared(run, index)).collect();
+    case.runs.iter().map(of_run).collect()
+}
+
+/// Returns a plan of the marked dispatches alone over the same buffers, so that nothing else has to compile, and for each
+/// dispatch the number of marked ones before it.
+fn marked(plan: &Plan, marks: &[bool]) -> (Arc<Plan>, Vec<usize>) {
+    let mut dispatches = vec![];
+    let mut places = vec![];
+    for (dispatch, is_marked) in plan.dispatches.iter().zip(marks) {
+        places.push(dispatches.len());
+        dispatches.extend(is_marked.then(|| dispatch.clone()));
+    }
+    let marked = Plan { buffers: plan.buffers.clone(), dispatches, ..Plan::default() };
+    (Arc::new(marked), places)
 }
 
 fn enter(case: &Case, found: Comparison, variant: &str, rows: &mut [Row]) {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use wgpt::Event;
+use wgpt::backend::gpu::Notice;
 use wgpt::train::StepReport;
 
 use super::{number, output};
@@ -88,7 +89,7 @@ impl Progress {
         match event {
             Event::Preparing { what, done, total } => self.prepare(what, *done, *total),
             Event::Note(note) => self.say(note),
-            Event::Tuning(notice) => self.say(&notice.to_string()),
+            Event::Tuning(notice) => self.tuning(notice),
             Event::Started { first_step, .. } => self.start(event, *first_step),
             Event::Step(report) => self.step(report),
             Event::NothingToLearn { step } => self.say(&format!(
@@ -139,6 +140,18 @@ impl Progress {
     /// Does the same as [`bytes`](Progress::bytes), for things that are counted.
     pub fn count(&mut self, what: &str, done: u64, total: u64) {
         self.part(what, done, total, "{prefix}  {bar:24}  {human_pos}/{human_len}  ETA {eta}");
+    }
+
+    /// Shows a notice about kernels that are compared and timed: the work as a bar, everything else as a line.
+    pub fn tuning(&mut self, notice: &Notice) {
+        let Notice::Working { what, done, total } = notice else {
+            return self.say(&notice.to_string());
+        };
+        let known = "{prefix}  {bar:24}  {human_pos}/{human_len}  ETA {eta}  {wide_msg}";
+        self.part("tuning", *done as u64, *total as u64, known);
+        if let Some(bar) = &self.bar {
+            bar.set_message(what.clone());
+        }
     }
 
     fn part(&mut self, what: &str, done: u64, total: u64, known: &str) {

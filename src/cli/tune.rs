@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{GpuDevice, Peak, class};
-use wgpt::config::Optimizer;
+use wgpt::config::{Optimizer, Precision};
 use wgpt::model::{Program, Uses};
 use wgpt::plan::{Dispatch, Plan};
 use wgpt::profile;
@@ -15,6 +15,7 @@ use wgpt::{Error, Result};
 use super::options::{BatchArgs, DeviceArgs, ModelArgs, PrecisionArgs, open};
 use super::outcome::Outcome;
 use super::output;
+use super::progress::Progress;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,17 +64,20 @@ pub fn run(args: &Args) -> Result<Outcome> {
         return Err(Error::usage("the kernels of the CPU have no variants to choose from")
             .hint("give --device gpu or gpu:N; `wgpt devices` lists them"));
     };
+    let precision = args.precision.on(&device);
     let uses = Uses {
         batch,
         seq,
         training: Some(Optimizer::Adamw),
         generation: Some(1),
-        precision: args.precision.on(&device),
+        precision,
         ..Uses::default()
     };
     let plan = Program::record(&config, uses, gpu.limits()).plan;
-    tune(gpu, &plan, Effort::All, &mut |notice| output::log(&notice.to_string()))?;
-    let peak = profile::peak(&device)?;
+    let mut progress = Progress::new();
+    tune(gpu, &plan, Effort::All, &mut |notice| progress.tuning(&notice))?;
+    progress.end();
+    let peak = profile::peak(&device, precision == Precision::Mixed)?;
     show(gpu, &plan, peak, args.json);
     Ok(Outcome::Good)
 }

@@ -18,10 +18,10 @@ pub(super) fn choose(
     plan: &Plan,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Choices> {
-    if gpu.cache().is_some() {
-        tune(gpu, plan, Effort::Missing, &mut |notice| on_event(&Event::Tuning(notice)))?;
+    match gpu.cache() {
+        Some(_) => tune(gpu, plan, Effort::Missing, &mut |notice| on_event(&Event::Tuning(notice))),
+        None => Ok(gpu.choices(plan)),
     }
-    Ok(gpu.choices(plan))
 }
 
 /// Returns the choices of all kinds among the ranks: those of `kinds`, which is the same on all of them; of other kinds, those

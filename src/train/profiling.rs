@@ -2,6 +2,7 @@
 
 use super::Trainer;
 use crate::clock::Stopwatch;
+use crate::config::Precision;
 use crate::dist::{Link, Times};
 use crate::error::Result;
 use crate::profile::{self, Profile, Report};
@@ -122,7 +123,7 @@ impl Trainer {
         self.stop_profile();
         let Profiling { done, profile, .. } = std::mem::take(&mut self.profiling);
         let Some(profile) = profile else { return Ok(None) };
-        let peak = profile::peak(self.gpt.device())?;
+        let peak = profile::peak(self.gpt.device(), self.config.precision == Precision::Mixed)?;
         let updates = self.busy.1 as f64 / self.tokens_an_update() as f64;
         let report = profile.report(done, self.busy.0 * 1e3 / updates, peak);
         Ok(Some((profile, report)))

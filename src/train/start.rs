@@ -190,7 +190,7 @@ fn open(
     // On a GPU the measurement takes a while, so it is made only if the result is kept.
     let keeps = !matches!(gpt.device(), Device::Gpu(gpu) if gpu.cache().is_none());
     let half = train.precision == Precision::Mixed;
-    let best_gflops = keeps.then(|| profile::best_gflops(gpt.device(), half)).transpose()?;
+    let best_gflops = if keeps { profile::best_gflops(gpt.device(), half)? } else { None };
     gpt.set_text_files(text_files);
     if let Some(tokenizer) = tokenizer {
         gpt.set_tokenizer(tokenizer)?;

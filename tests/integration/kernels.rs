@@ -282,11 +282,13 @@ fn compared(device: &Device) -> Vec<Row> {
     let kernel = |name: &str| -> &'static Kernel {
         ALL.iter().find(|kernel| kernel.name == name).unwrap_or_else(|| panic!("no kernel {name}"))
     };
-    let kernels: Vec<&'static Kernel> = names.split_whitespace().map(kernel).collect();
-    let variants: BTreeSet<&str> =
-        kernels.iter().flat_map(|kernel| kernel.variants).map(|variant| variant.name).collect();
-    let rows = variants.into_iter().map(|name| verify::verify_variant(device, name, &kernels));
-    let rows: Vec<Row> = rows.flat_map(Result::unwrap).collect();
+    let cases = verify::all_cases(device);
+    let rows = names.split_whitespace().map(kernel).flat_map(|kernel| {
+        let names: BTreeSet<&str> = kernel.variants.iter().map(|variant| variant.name).collect();
+        let row = |name| verify::verify_variant(device, name, kernel, &cases).unwrap();
+        names.into_iter().filter_map(row).collect::<Vec<Row>>()
+    });
+    let rows: Vec<Row> = rows.collect();
     assert!(!rows.is_empty(), "WGPT_KERNELS={names:?} names no kernel");
     rows
 }

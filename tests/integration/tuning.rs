@@ -36,10 +36,11 @@ fn notices(device: &Arc<GpuDevice>, effort: Effort) -> Vec<Notice> {
     notices_of(device, &product(), effort)
 }
 
-/// What tuning a plan tells.
+/// What tuning a plan tells, without its progress.
 fn notices_of(device: &Arc<GpuDevice>, plan: &Plan, effort: Effort) -> Vec<Notice> {
     let mut notices = vec![];
     tune(device, plan, effort, &mut |notice| notices.push(notice)).unwrap();
+    notices.retain(|notice| !matches!(notice, Notice::Working { .. }));
     notices
 }
 
@@ -77,7 +78,7 @@ fn the_fastest_is_taken_and_remembered() {
         return;
     }
     let device = open();
-    let first = notices(&device, Effort::Missing);
+    let first = notices(&device, Effort::All);
     assert!(matches!(first[..], [Notice::Tuning { classes: 1, .. }]), "{first:?}");
     let timing = device.measured().classes[&the_class()].clone();
     assert!(timing.ms.len() >= 2 && timing.ms.values().all(|ms| *ms > 0.0), "{timing:?}");
@@ -103,7 +104,48 @@ fn the_fastest_is_taken_and_remembered() {
     let mut measured = again.measured().clone();
     measured.classes.get_mut(&the_class()).unwrap().texts = "others".into();
     measured.save(folder.path()).unwrap();
-    assert_eq!(notices(&open(), Effort::Missing).len(), 1);
+    assert!(!notices(&open(), Effort::Missing).is_empty());
+}
+
+#[test]
+fn the_progress_says_what_is_done_and_how_much_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(device) = new_gpu(Some(folder.path())) else { return };
+    let mut told = vec![];
+    tune(&device, &product(), Effort::All, &mut |notice| told.push(notice)).unwrap();
+    let working = told.iter().filter_map(|notice| match notice {
+        Notice::Working { what, done, total } => Some((what.as_str(), *done, *total)),
+        _ => None,
+    });
+    let working: Vec<(&str, usize, usize)> = working.collect();
+    let done: Vec<usize> = working.iter().map(|(_, done, _)| *done).collect();
+    assert!(done[0] == 0 && done.is_sorted() && !done.is_empty(), "{working:?}");
+    assert!(working.iter().all(|(_, done, total)| done < total && *total == working[0].2));
+    assert!(working[0].0.starts_with("comparing matmul_nn "), "{working:?}");
+    let timed = "timing matmul_nn portable, M=512 K=64 N=512";
+    assert!(working.iter().any(|(what, ..)| what.starts_with(timed)), "{working:?}");
+}
+
+/// A start that has no time to compare a variant with its twin takes the portable one.
+#[test]
+fn what_was_not_compared_is_taken_by_no_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(device) = new_gpu(Some(folder.path())) else { return };
+    let plan = product();
+    assert_ne!(device.choices(&plan).taken[&the_class()], "", "a guess is a variant");
+    let choices = device.compared_choices(&plan);
+    assert_eq!(choices.taken[&the_class()], "");
+    assert!(!choices.refused.is_empty());
+    // Once it is compared, it is taken without being timed.
+    let guess = device.choices(&plan).taken[&the_class()].clone();
+    let dispatch = &plan.dispatches[0];
+    let variant = dispatch.kernel.variants.iter().find(|variant| variant.name == guess).unwrap();
+    device.measured().judge(dispatch, variant, None);
+    assert_eq!(device.compared_choices(&plan).taken[&the_class()], guess);
+    // A run that begins with these choices keeps them, whatever is found out later.
+    let run = device.with_choices(choices.clone());
+    assert_eq!(tune(&run, &plan, Effort::Missing, &mut |_| {}).unwrap(), choices);
+    assert_eq!(run.choices(&plan), choices);
 }
 
 #[test]
@@ -113,7 +155,7 @@ fn a_variant_that_differs_from_its_twin_is_never_taken() {
     let mut plan = product();
     // It leaves out all tiles but the first.
     plan.dispatches[0].kernel = with_large(|large| Variant { grid: |_, _| [1; 3], ..large });
-    let told = notices_of(&device, &plan, Effort::Missing);
+    let told = notices_of(&device, &plan, Effort::All);
     let [(name, fault)] = refused(&told)[..] else { panic!("{told:?}") };
     assert_eq!(name, "matmul_nn large");
     assert!(fault.contains("error") && fault.contains("out["), "{fault}");
@@ -135,7 +177,7 @@ fn a_variant_that_does_not_compile_is_never_taken_and_takes_none_along() {
     // The same variant of another kernel is sound.
     let sound = Dispatch { kernel: &matmul::TN, ..plan.dispatches[0].clone() };
     plan.dispatches.push(sound);
-    let told = notices_of(&device, &plan, Effort::Missing);
+    let told = notices_of(&device, &plan, Effort::All);
     let [(name, fault)] = refused(&told)[..] else { panic!("{told:?}") };
     assert_eq!(name, "matmul_nn large");
     assert!(!fault.is_empty() && told.iter().any(|notice| notice.to_string().contains(fault)));
@@ -184,10 +226,11 @@ fn a_folder_that_cannot_be_written_is_told_of_and_no_error() {
 fn a_devices_best_is_measured_once() {
     let folder = tempfile::tempdir().unwrap();
     let Some(device) = new_gpu(Some(folder.path())) else { return };
-    let peak = profile::peak(&Device::Gpu(device)).unwrap();
+    let peak = profile::peak(&Device::Gpu(device), false).unwrap();
     assert!(peak.gflops > 0.1 && peak.gb_per_s > 0.1 && peak.gflops.is_finite(), "{peak:?}");
     let again = new_gpu(Some(folder.path())).unwrap();
-    assert_eq!(again.measured().peak, Some(peak));
+    assert_eq!(again.measured().best.gb_per_s, Some(peak.gb_per_s));
+    assert_eq!(profile::peak(&Device::Gpu(again), false).unwrap(), peak);
 }
 
 #[test]

@@ -271,17 +271,27 @@ impl GpuDevice {
         }
     }
 
+    /// Returns the variants that a plan's dispatches use in a run that begins now: the fixed ones, else the fastest known and
+    /// good guesses among those that were compared with their twins.
+    pub fn compared_choices(&self, plan: &Plan) -> Choices {
+        match &self.chosen {
+            Some(chosen) => chosen.of(plan, &self.has),
+            None => self.measured().compared_choices(plan, &self.has),
+        }
+    }
+
     /// Returns the measurements; [`GpuDevice::save_measured`] saves them.
     pub fn measured(&self) -> MutexGuard<'_, Measured> {
         lock(&self.measured)
     }
 
-    /// Saves the measurements in the cache folder, if there is one.
+    /// Saves the measurements, and what was compiled for them, in the cache folder, if there is one.
     ///
     /// # Errors
     ///
     /// If the system cannot write them.
     pub fn save_measured(&self) -> Result<()> {
+        self.pipelines.save()?;
         self.cache.as_ref().map_or(Ok(()), |folder| self.measured().save(folder))
     }
 
@@ -304,7 +314,8 @@ impl GpuDevice {
         let rows = if dispatch.dims.SLOTS > 0 { dispatch.dims.T.max(dispatch.dims.M) } else { 1 };
         let ms = ms.map(|ms| ms * f64::from(rows.div_ceil(8)));
         // Most kernels are less efficient than the best one.
-        let flops_per_ms = measured.peak.map_or(self.flops_per_ms, |peak| peak.gflops * 1e6 / 8.0);
+        let flops_per_ms = measured.best.single.as_ref();
+        let flops_per_ms = flops_per_ms.map_or(self.flops_per_ms, |best| best.gflops * 1e6 / 8.0);
         let flops = (dispatch.kernel.flops)(&dispatch.dims) as f64;
         ms.unwrap_or(flops / flops_per_ms)
     }

@@ -1,6 +1,6 @@
 //! The measurements of an adapter with its driver, and the file in the cache folder that keeps them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,13 @@ use crate::files;
 use crate::kernel::{Needs, Variant};
 use crate::plan::{Dispatch, Plan};
 
+/// A variant whose first run takes so many times as long as the best one's is not the fastest.
+pub const HOPELESS: f64 = 4.0;
+/// A variant that takes so many times as long as the best one for everything that was timed, of [`DULL_KERNELS`] kernels or
+/// more, is tried for no other kernel.
+const DULL: f64 = 1.5;
+const DULL_KERNELS: usize = 4;
+
 /// Times of kernels on one adapter with one driver.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
@@ -21,10 +28,11 @@ pub struct Measured {
     pub adapter: String,
     /// The times of the variants for each [`class`] of dispatches.
     pub classes: BTreeMap<String, Timing>,
-    /// For each variant, as `KERNEL VARIANT`, whether it computes the same as its twin.
+    /// For each variant, by its [full name](full_name), whether it computes the same as its twin.
     pub verdicts: BTreeMap<String, Verdict>,
-    /// The device's peak performance, if it was measured.
-    pub peak: Option<Peak>,
+    /// The device's peak performance, as far as it was measured.
+    #[serde(default)]
+    pub best: Best,
 }
 
 /// The times of a kernel's variants for a class of dispatches.
@@ -32,7 +40,7 @@ pub struct Measured {
 pub struct Timing {
     /// A hash of the variants' texts: if it changes, they are timed again.
     pub texts: String,
-    /// Milliseconds by the name of the variant.
+    /// Milliseconds by the name of the variant; of a variant that was much slower than the best, those of one run.
     pub ms: BTreeMap<String, f64>,
 }
 
@@ -41,6 +49,11 @@ impl Timing {
     pub fn best(&self) -> Option<&str> {
         let best = self.ms.iter().min_by(|a, b| a.1.total_cmp(b.1));
         best.map(|(name, _)| name.as_str())
+    }
+
+    /// Returns the milliseconds of the fastest variant.
+    pub fn best_ms(&self) -> Option<f64> {
+        self.best().map(|name| self.ms[name])
     }
 }
 
@@ -51,6 +64,33 @@ pub struct Verdict {
     pub texts: String,
     /// The fault; `None` if there is none.
     pub fault: Option<String>,
+}
+
+/// What was measured of a device's peak performance: each when it was first asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// A large product of single precision.
+    pub single: Option<Product>,
+    /// A large product of half precision with sums in single precision.
+    pub half: Option<Product>,
+    /// Bytes per second that a copy reads and writes, in 10⁹.
+    pub gb_per_s: Option<f64>,
+}
+
+impl Best {
+    /// Returns the speed of a product of half precision if `half`, else of single precision.
+    pub fn product(&mut self, half: bool) -> &mut Option<Product> {
+        if half { &mut self.half } else { &mut self.single }
+    }
+}
+
+/// The speed of a large matrix product.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Product {
+    /// Floating-point operations per second with the fastest variant, in 10⁹.
+    pub gflops: f64,
+    /// The names of the variants among which it is the fastest.
+    pub among: Vec<String>,
 }
 
 /// The measured peak performance of a device: of a large matrix product, and of a copy.
@@ -122,18 +162,36 @@ impl Measured {
         files::write_bytes(&path, &text)
     }
 
-    /// Returns the times of a dispatch's class, if its variants have not changed since.
+    /// Returns the times of a dispatch's class, if its variants have not changed since; those of some variants may be missing.
     pub fn timing(&self, dispatch: &Dispatch, has: &Needs) -> Option<&Timing> {
         let timing = self.classes.get(&class(dispatch))?;
-        let mut sound = candidates(has, dispatch).filter(|v| !self.refuses(dispatch, v));
-        let whole = sound.all(|v| timing.ms.contains_key(v.name));
-        (whole && timing.texts == texts_now(dispatch, has)).then_some(timing)
+        (timing.texts == texts_now(dispatch, has)).then_some(timing)
     }
 
-    /// Stores the times of the variants of a dispatch.
-    pub fn learn(&mut self, dispatch: &Dispatch, has: &Needs, ms: BTreeMap<String, f64>) {
-        let timing = Timing { texts: texts_now(dispatch, has), ms };
-        self.classes.insert(class(dispatch), timing);
+    /// Stores the time of a variant for a dispatch's class.
+    pub fn learn(&mut self, dispatch: &Dispatch, has: &Needs, variant: &Variant, ms: f64) {
+        let texts = texts_now(dispatch, has);
+        let timing = self.classes.entry(class(dispatch)).or_default();
+        if timing.texts != texts {
+            *timing = Timing { texts, ms: BTreeMap::new() };
+        }
+        timing.ms.insert(variant.name.to_owned(), ms);
+    }
+
+    /// Whether the variants of this name need not be tried for other kernels: variants with one name have one method, and on
+    /// this adapter it was never near the best one.
+    pub fn is_dull(&self, name: &str) -> bool {
+        let mut kernels = BTreeSet::new();
+        for (class, timing) in &self.classes {
+            let (Some(ms), Some(best_ms)) = (timing.ms.get(name), timing.best_ms()) else {
+                continue;
+            };
+            if *ms < DULL * best_ms {
+                return false;
+            }
+            kernels.insert(class.split(' ').next());
+        }
+        kernels.len() >= DULL_KERNELS
     }
 
     /// Returns the verdict on a variant, if its text has not changed since.
@@ -153,13 +211,34 @@ impl Measured {
         self.verdict(dispatch, variant).is_some_and(|verdict| verdict.fault.is_some())
     }
 
-    /// Returns the variants that the dispatches of a plan should use.
+    /// Whether a variant is the portable one, or was compared with its twin and computes the same.
+    pub fn is_sound(&self, dispatch: &Dispatch, variant: &Variant) -> bool {
+        let verdict = self.verdict(dispatch, variant);
+        variant.name.is_empty() || verdict.is_some_and(|verdict| verdict.fault.is_none())
+    }
+
+    /// Returns the variants that the dispatches of a plan should use: the fastest known, else a good guess.
     pub fn choices(&self, plan: &Plan, has: &Needs) -> Choices {
+        self.choices_without(plan, has, |dispatch, variant| self.refuses(dispatch, variant))
+    }
+
+    /// Does the same as [`Measured::choices`], but takes no variant that was not compared with its twin, except the portable
+    /// one.
+    pub fn compared_choices(&self, plan: &Plan, has: &Needs) -> Choices {
+        self.choices_without(plan, has, |dispatch, variant| !self.is_sound(dispatch, variant))
+    }
+
+    fn choices_without(
+        &self,
+        plan: &Plan,
+        has: &Needs,
+        is_refused: impl Fn(&Dispatch, &Variant) -> bool,
+    ) -> Choices {
         let mut choices = Choices::default();
         let classes: BTreeMap<String, &Dispatch> =
             plan.dispatches.iter().map(|dispatch| (class(dispatch), dispatch)).collect();
         for (class, dispatch) in classes {
-            let refused = candidates(has, dispatch).filter(|v| self.refuses(dispatch, v));
+            let refused = candidates(has, dispatch).skip(1).filter(|v| is_refused(dispatch, v));
             choices.refused.extend(refused.map(|v| full_name(dispatch, v)));
             if let Some(best) = self.timing(dispatch, has).and_then(Timing::best) {
                 choices.taken.insert(class, best.to_owned());
@@ -177,4 +256,34 @@ fn text(dispatch: &Dispatch, variant: &Variant) -> String {
     let args = plain.args.iter_mut().zip(dispatch.kernel.args);
     args.for_each(|(view, arg)| view.format = arg.usual_format());
     texts(&plain, [variant].into_iter())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Measurements of kernels `a`, `b` and so on, in which a variant takes so many times as long as the best one.
+    fn with_ratios(ratios: &[f64]) -> Measured {
+        let timing = |ratio: &f64| {
+            let ms = [("best", 2.0), ("slow", 2.0 * ratio)];
+            let ms = ms.map(|(name, ms)| (name.to_owned(), ms)).into();
+            Timing { texts: String::new(), ms }
+        };
+        let class = |kernel: char| format!("{kernel} M=64");
+        let classes = ('a'..).map(class).zip(ratios.iter().map(timing)).collect();
+        Measured { classes, ..Measured::default() }
+    }
+
+    #[test]
+    fn a_variant_is_dull_if_it_is_never_near_the_best() {
+        assert!(with_ratios(&[2.0, 1.6, 30.0, 1.5]).is_dull("slow"));
+        assert!(!with_ratios(&[2.0, 1.6, 30.0]).is_dull("slow"), "few kernels show little");
+        assert!(!with_ratios(&[2.0, 1.6, 30.0, 9.0, 1.4]).is_dull("slow"), "it was near once");
+        assert!(!with_ratios(&[2.0, 2.0, 2.0, 2.0]).is_dull("best"));
+        assert!(!with_ratios(&[2.0, 2.0, 2.0, 2.0]).is_dull("another"));
+        let mut one = with_ratios(&[2.0, 2.0, 2.0, 2.0]);
+        let classes = std::mem::take(&mut one.classes).into_values();
+        one.classes = classes.zip(1..).map(|(timing, m)| (format!("a M={m}"), timing)).collect();
+        assert!(!one.is_dull("slow"), "several classes of one kernel are one kernel");
+    }
 }

@@ -13,6 +13,22 @@ pub enum Notice {
         /// The number of classes of dispatches to time.
         classes: usize,
     },
+    /// One more variant is being compared or timed.
+    Working {
+        /// What is done with which variant of which kernel, for which sizes.
+        what: String,
+        /// The comparisons and timings that are done.
+        done: usize,
+        /// All comparisons and timings.
+        total: usize,
+    },
+    /// The time for tuning at a start is over.
+    Left {
+        /// The number of classes of dispatches that are not timed completely.
+        classes: usize,
+        /// The number of kernels that run in their portable form, since there was no time to compare another one.
+        portable: usize,
+    },
     /// A variant computes a wrong result and is never used.
     Refused {
         /// The name of the variant's kernel, then the variant's own name.
@@ -46,6 +62,14 @@ impl fmt::Display for Notice {
             Notice::Tuning { device, classes } => {
                 write!(f, "timing the kernels of {device} ({classes} shapes), once")
             }
+            Notice::Working { what, done, total } => write!(f, "{what} ({done} of {total} done)"),
+            Notice::Left { classes, portable } => {
+                write!(f, "{classes} shapes are not timed yet")?;
+                if *portable > 0 {
+                    write!(f, ", and {portable} kernels run in their slow portable form")?;
+                }
+                write!(f, "; the next start goes on, and `wgpt tune` does all at once")
+            }
             Notice::Refused { variant, fault } => {
                 write!(f, "the kernel {variant} is not right on this device and not used: {fault}")
             }
@@ -71,5 +95,8 @@ mod tests {
         );
         let tuning = Notice::Tuning { device: "a GPU".into(), classes: 3 };
         assert!(tuning.to_string().contains("a GPU") && tuning.to_string().contains('3'));
+        let left = |portable| Notice::Left { classes: 3, portable }.to_string();
+        assert!(left(0).starts_with("3 shapes") && left(0).contains("wgpt tune"));
+        assert!(left(2).contains("2 kernels") && !left(0).contains("kernels"));
     }
 }

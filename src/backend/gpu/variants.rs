@@ -10,7 +10,7 @@ use crate::plan::{Dispatch, Plan};
 /// The rule that selects a variant of a kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice<'a> {
-    /// The last one that the device can run: a good guess if nothing was measured.
+    /// The [first by promise](by_promise): a good guess if nothing was measured.
     #[default]
     Best,
     /// The portable one.
@@ -27,7 +27,8 @@ pub enum Choice<'a> {
 pub struct Choices {
     /// The variant that each [`class`] uses.
     pub taken: BTreeMap<String, String>,
-    /// Variants that compute a wrong result on this device, as `KERNEL VARIANT`: never used.
+    /// Variants that are never used, by their [full name](full_name): they compute a wrong result on this device, or, in the
+    /// choices of a run, were not compared with their twin when it began.
     pub refused: Vec<String>,
 }
 
@@ -45,9 +46,11 @@ impl Choices {
     }
 }
 
-/// Returns `KERNEL VARIANT`.
+/// Returns `KERNEL VARIANT`, the unit of comparisons with twins; in half precision, which is compared by itself,
+/// `KERNEL VARIANT in half precision`.
 pub fn full_name(dispatch: &Dispatch, variant: &Variant) -> String {
-    format!("{} {}", dispatch.kernel.name, variant.name)
+    let precision = if dispatch.has_half() { " in half precision" } else { "" };
+    format!("{} {}{precision}", dispatch.kernel.name, variant.name)
 }
 
 /// Returns the class of a dispatch, the unit of timing and choosing: the kernel, the formats of its arguments, each of
@@ -99,26 +102,40 @@ pub fn candidates<'a>(
     variants.filter(move |v| v.needs.within(has) && (v.fits)(&dims, &formats))
 }
 
+/// Returns the same variants, the one that is probably the fastest first: those for subgroups of exactly the adapter's size,
+/// which were written for adapters like it, then the others; of both, the last of the kernel's list first. The portable variant
+/// is the last.
+pub fn by_promise(has: &Needs, dispatch: &Dispatch) -> Vec<&'static Variant> {
+    let mut all: Vec<_> = candidates(has, dispatch).collect();
+    all.reverse();
+    all.sort_by_key(|variant| variant.needs.subgroup == 0);
+    all
+}
+
 /// Returns the variant that a choice selects.
 ///
 /// # Panics
 ///
 /// If not even the first variant of the kernel runs here; it should run everywhere.
 pub fn choose(choice: Choice<'_>, has: &Needs, dispatch: &Dispatch) -> &'static Variant {
-    let mut all = candidates(has, dispatch);
-    let portable = all.next().expect("the portable variant runs everywhere");
-    match choice {
-        Choice::Best => all.last().unwrap_or(portable),
-        Choice::Portable => portable,
-        Choice::Named(name) => all.find(|variant| variant.name == name).unwrap_or(portable),
+    let mut all = by_promise(has, dispatch);
+    let portable = all.pop().expect("the portable variant runs everywhere");
+    let named = |name: &str| all.iter().find(|variant| variant.name == name).copied();
+    let chosen = match choice {
+        Choice::Best => all.first().copied(),
+        Choice::Portable => None,
+        Choice::Named(name) => named(name),
         Choice::Chosen(choices) => {
-            let sound = all.filter(|variant| !choices.refuses(dispatch, variant));
-            let all: Vec<&'static Variant> = [portable].into_iter().chain(sound).collect();
-            let name = choices.taken.get(&class(dispatch));
-            let chosen = name.and_then(|name| all.iter().find(|variant| variant.name == name));
-            chosen.or(all.last()).copied().unwrap_or(portable)
+            let is_sound = |variant: &&&Variant| !choices.refuses(dispatch, variant);
+            let taken = choices.taken.get(&class(dispatch));
+            match taken.map(|name| (name.as_str(), named(name))) {
+                Some(("", _)) => None,
+                Some((_, Some(variant))) if is_sound(&&variant) => Some(variant),
+                _ => all.iter().find(is_sound).copied(),
+            }
         }
-    }
+    };
+    chosen.unwrap_or(portable)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 use wgpt::Result;
 use wgpt::backend::Device;
-use wgpt::config::Optimizer;
+use wgpt::config::{Optimizer, Precision};
 use wgpt::engine::Engine;
 use wgpt::kernel::Step;
 use wgpt::model::{Program, Uses};
@@ -14,6 +14,7 @@ use wgpt::tune::{Effort, tune};
 
 use crate::cli::options::{BatchArgs, DeviceArgs, ModelArgs, PrecisionArgs, open};
 use crate::cli::profile::{ProfileArgs, table as profile_table};
+use crate::cli::progress::Progress;
 use crate::cli::{number, output};
 
 /// Which model, where it runs, and how the results are printed.
@@ -42,10 +43,17 @@ impl Common {
                 device.fits(&Program::record(&config, uses, device.limits()).plan)
             });
         }
-        if let Device::Gpu(gpu) = &device {
-            let plan = Program::record(&config, uses, gpu.limits()).plan;
-            tune(gpu, &plan, Effort::Missing, &mut |notice| output::log(&notice.to_string()))?;
-        }
+        let device = match device {
+            Device::Gpu(gpu) => {
+                let plan = Program::record(&config, uses, gpu.limits()).plan;
+                let mut progress = Progress::new();
+                let notice = &mut |notice| progress.tuning(&notice);
+                let choices = tune(&gpu, &plan, Effort::Missing, notice)?;
+                progress.end();
+                Device::Gpu(gpu.with_choices(choices))
+            }
+            Device::Cpu => device,
+        };
         let mut engine = Engine::new(&config, uses, &device)?;
         engine.initialize(SEED);
         Ok(engine)
@@ -109,7 +117,8 @@ pub fn measure(
     (0..rounds.steps as usize).try_for_each(|i| step(engine, i))?;
     let Some(found) = engine.end_profile() else { return Ok(Measured { times_ms, profile: None }) };
     profile.write_trace(&found, &[])?;
-    let peak = peak(engine.device())?;
+    let half = engine.program().uses.precision == Precision::Mixed;
+    let peak = peak(engine.device(), half)?;
     let report = found.report(rounds.steps, median(&times_ms), peak);
     Ok(Measured { times_ms, profile: Some(report) })
 }

@@ -80,10 +80,14 @@ impl Gpu {
         given: Vec<Given>,
     ) -> Result<Gpu> {
         let choices = device.choices(&plan);
-        Gpu::make(device, plan, Choice::Chosen(&choices), given)
+        let gpu = Gpu::make(device, plan, Choice::Chosen(&choices), given)?;
+        // A cache that cannot be written only costs time at the next start.
+        let _ = device.pipelines().save();
+        Ok(gpu)
     }
 
-    /// Does the same as [`Gpu::new`], with the variants that `choice` selects.
+    /// Does the same as [`Gpu::new`], with the variants that `choice` selects; what it compiles is not kept for the next
+    /// process.
     ///
     /// # Errors
     ///
@@ -115,7 +119,7 @@ impl Gpu {
             let gib = plan.total_bytes() as f64 / f64::from(1 << 30);
             error.at(format_args!("buffers of {gib:.1} GiB"))
         })?;
-        let gpu = device.checked(|| {
+        device.checked(|| {
             let parts = parts(device, &plan, &variants);
             let dims = make_dims(device, &parts);
             let step = device.device().create_buffer(&wgpu::BufferDescriptor {
@@ -133,10 +137,7 @@ impl Gpu {
             let parts = prepare(device, &plan, &variants, parts, &buffers, &dims);
             let device = Arc::clone(device);
             Gpu { device, plan, buffers, parts, step, step_group, reads, written_bytes: 0 }
-        })?;
-        // A cache that cannot be written only costs time at the next start.
-        let _ = device.pipelines().save();
-        Ok(gpu)
+        })
     }
 
     /// Waits until the device has completed all work.

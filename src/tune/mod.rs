@@ -1,0 +1,169 @@
+//! Tuning: finds the fastest variant of each kernel on this adapter by measurement.
+//!
+//! The work is a list of [`Job`]s, those from which a step may gain the most first, so that a small budget is spent where it
+//! matters. A variant is compared with its twin, in the precision that the plan uses, before it is timed; one that differs is
+//! never used, and a run takes none that was not compared. Dispatches are timed by class ([`class`](crate::backend::gpu::class)),
+//! alone, on buffers of their own sizes. The results are kept in the device's cache folder
+//! ([`Measured`](crate::backend::gpu::Measured)) for the next start.
+
+mod jobs;
+mod time;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rayon::prelude::*;
+
+use crate::backend::Device;
+use crate::backend::gpu::{Choices, GpuDevice, Measured, Notice, full_name};
+use crate::check::verify::{self, Row};
+use crate::check::verify_cases::{self, Case};
+use crate::clock::Stopwatch;
+use crate::error::Result;
+use crate::plan::Plan;
+
+use jobs::{Job, Task, find};
+
+/// The time after which a start begins no more comparisons and timings; the rest is left for the next start.
+pub const BUDGET: Duration = Duration::from_secs(3);
+/// The same on hardware for the comparisons of what a run takes if nothing is timed: without them it would take portable
+/// variants, which may make it several times slower from its beginning to its end.
+pub const BUDGET_OF_GUESSES: Duration = Duration::from_secs(10);
+
+/// The amount of tuning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Only what is not known yet, within [`BUDGET`] and [`BUDGET_OF_GUESSES`].
+    Missing,
+    /// Everything anew, without a time limit.
+    All,
+}
+
+/// Measures which variants of a plan's kernels are fast on a device, and keeps the result in the device's cache folder.
+/// Returns the variants that a run of the plan takes: the fastest known ones, and none that was not compared with its twin,
+/// except the portable ones. On a device whose choices are already fixed ([`GpuDevice::with_choices`]), these are returned, and
+/// nothing is measured.
+///
+/// # Errors
+///
+/// If the device is lost.
+pub fn tune(
+    device: &Arc<GpuDevice>,
+    plan: &Plan,
+    effort: Effort,
+    on_notice: &mut dyn FnMut(Notice),
+) -> Result<Choices> {
+    if let Some(notice) = device.cache_notice() {
+        on_notice(notice);
+    }
+    if device.is_settled() {
+        return Ok(device.choices(plan));
+    }
+    if effort == Effort::All {
+        let mut measured = device.measured();
+        *measured = Measured::new(std::mem::take(&mut measured.adapter));
+    }
+    let jobs = find(device, plan);
+    if !jobs.is_empty() {
+        let classes = jobs::classes(&jobs);
+        on_notice(Notice::Tuning { device: device.name().to_owned(), classes });
+        let left = work(device, &jobs, effort, on_notice)?;
+        let classes = jobs::classes(left);
+        if classes > 0 {
+            let portable = left.iter().filter(|job| job.task == Task::Guess).count();
+            on_notice(Notice::Left { classes, portable });
+        }
+        if let Err(error) = device.save_measured() {
+            on_notice(Notice::NotKept { cause: error.to_string() });
+        }
+    }
+    Ok(device.compared_choices(plan))
+}
+
+/// Does jobs in their order, as many as there is time for, and returns those that are left. Comparisons in a row are done on
+/// all threads; while something is timed, nothing else is done.
+fn work<'a, 'b>(
+    device: &Arc<GpuDevice>,
+    jobs: &'b [Job<'a>],
+    effort: Effort,
+    on_notice: &mut dyn FnMut(Notice),
+) -> Result<&'b [Job<'a>]> {
+    let cases = cases(jobs);
+    let clock = Stopwatch::start();
+    let is_late = |task| {
+        let guesses = task == Task::Guess && device.is_real();
+        let budget = if guesses { BUDGET_OF_GUESSES } else { BUDGET };
+        effort == Effort::Missing && clock.elapsed() > budget
+    };
+    let together = |a: &Job<'_>, b: &Job<'_>| a.task == b.task && a.task != Task::Time;
+    let rows = jobs.chunk_by(together);
+    let mut done = 0;
+    for part in rows.flat_map(|row| row.chunks(rayon::current_num_threads())) {
+        if is_late(part[0].task) {
+            break;
+        }
+        on_notice(Notice::Working { what: part[0].to_string(), done, total: jobs.len() });
+        match part[0].task {
+            Task::Guess | Task::Compare => compare(device, part, &cases, on_notice)?,
+            Task::Time => part.iter().for_each(|job| time::learn(device, job)),
+        }
+        done += part.len();
+    }
+    Ok(&jobs[done..])
+}
+
+/// Returns the cases of comparisons in single and in half precision, as far as the jobs need them.
+fn cases(jobs: &[Job<'_>]) -> [Vec<Case>; 2] {
+    let needs =
+        |half| jobs.iter().any(|job| job.task != Task::Time && job.dispatch.has_half() == half);
+    let single = if needs(false) || needs(true) { verify_cases::all() } else { vec![] };
+    let half = needs(true).then(|| single.iter().map(verify_cases::halved).collect());
+    [single, half.unwrap_or_default()]
+}
+
+/// Compares variants with their twins, over the tiny models of `wgpt verify`, and stores the verdicts.
+fn compare(
+    device: &Arc<GpuDevice>,
+    jobs: &[Job<'_>],
+    cases: &[Vec<Case>; 2],
+    on_notice: &mut dyn FnMut(Notice),
+) -> Result<()> {
+    // What was timed meanwhile may show that a variant need not be tried.
+    let is_tried = |job: &&Job<'_>| !device.measured().is_dull(job.variant.name);
+    let jobs: Vec<&Job<'_>> = jobs.iter().filter(is_tried).collect();
+    let fault = |job: &&Job<'_>| fault(device, job, &cases[usize::from(job.dispatch.has_half())]);
+    let found: Vec<Result<Option<String>>> = jobs.par_iter().map(fault).collect();
+    for (job, fault) in jobs.into_iter().zip(found) {
+        let fault = fault?;
+        if let Some(fault) = &fault {
+            let variant = full_name(job.dispatch, job.variant);
+            on_notice(Notice::Refused { variant, fault: fault.clone() });
+        }
+        device.measured().judge(job.dispatch, job.variant, fault);
+    }
+    Ok(())
+}
+
+/// Returns the fault of a variant, if it has one; a variant that cannot be compared is not known to be right.
+///
+/// # Errors
+///
+/// If the device is lost, which is no variant's fault.
+fn fault(device: &Arc<GpuDevice>, job: &Job<'_>, cases: &[Case]) -> Result<Option<String>> {
+    let on = Device::Gpu(Arc::clone(device));
+    match verify::verify_variant(&on, job.variant.name, job.dispatch.kernel, cases) {
+        Err(error) if device.is_lost() => Err(error),
+        Err(error) => Ok(Some(error.to_string())),
+        Ok(row) => Ok(fault_in(row.as_ref())),
+    }
+}
+
+fn fault_in(row: Option<&Row>) -> Option<String> {
+    match row {
+        Some(row) if row.passes() => None,
+        Some(row) if row.dispatches > 0 => {
+            Some(format!("error {:.1e} of {:.0e}, {}", row.error, row.tolerance, row.place))
+        }
+        _ => Some("it was not compared".to_owned()),
+    }
+}
