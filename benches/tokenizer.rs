@@ -2,9 +2,11 @@
 //!
 //! The text is ten thousand stories, or the file that `WGPT_BENCH_TEXT` names. `RAYON_NUM_THREADS` sets the threads.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use serde_json::{Value, json};
 use wgpt::Tokenizer;
 use wgpt::data::stories;
 
@@ -29,14 +31,46 @@ fn tokenizer(c: &mut Criterion) {
         group.bench_function(format!("decode/{vocab}"), |b| {
             b.iter(|| tokenizer.decode(&ids).expect("its own ids"));
         });
+        let characters = of_characters(&tokenizer);
+        group
+            .bench_function(format!("characters/{vocab}"), |b| b.iter(|| characters.encode(&text)));
         for (name, hard) in hard_texts() {
             group.throughput(Throughput::Bytes(hard.len() as u64));
             group.bench_function(format!("hard/{vocab}/{name}"), |b| {
                 b.iter(|| tokenizer.encode(&hard));
             });
+            group.bench_function(format!("characters/{vocab}/{name}"), |b| {
+                b.iter(|| characters.encode(&hard));
+            });
         }
     }
     group.finish();
+}
+
+/// The tokens of ASCII letters in a vocabulary of characters with Llama 2's stages, in which a text is one piece.
+fn of_characters(tokenizer: &Tokenizer) -> Tokenizer {
+    let file: Value = serde_json::from_str(&tokenizer.to_json()).expect("JSON");
+    let spell = |token: &str| token.replace('\u{120}', "\u{2581}");
+    let is_kept =
+        |token: &str| spell(token).chars().all(|c| c.is_ascii_graphic() || c == '\u{2581}');
+    let bytes = (0..=255_u8).map(|byte| format!("<0x{byte:02X}>"));
+    let own = file["model"]["vocab"].as_object().expect("a map").keys();
+    let own = own.filter(|token| is_kept(token)).map(|token| spell(token));
+    let vocab = std::iter::once("<unk>".to_owned()).chain(bytes).chain(own).zip(0_u32..);
+    let merges = file["model"]["merges"].as_array().expect("a list").iter();
+    let merges = merges.map(|pair| [0, 1].map(|i| pair[i].as_str().expect("a token")));
+    let merges = merges.filter(|pair| pair.iter().all(|part| is_kept(part)));
+    let merges: Vec<[String; 2]> = merges.map(|pair| pair.map(spell)).collect();
+    let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+    let file = json!({
+        "normalizer": {"type": "Sequence", "normalizers":
+            [{"type": "Prepend", "prepend": "\u{2581}"}, replace(" ", "\u{2581}")]},
+        "decoder": {"type": "Sequence", "decoders": [replace("\u{2581}", " "), {"type": "ByteFallback"},
+            {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
+            "vocab": vocab.collect::<BTreeMap<String, u32>>(), "merges": merges},
+    });
+    Tokenizer::from_json(&file.to_string(), "characters").expect("a sound file")
 }
 
 /// A megabyte each of what has few pieces, or none that comes again.

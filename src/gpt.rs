@@ -329,14 +329,21 @@ impl Gpt {
         self.generate_stream_after(&ids, options, on_text)
     }
 
-    /// Returns the token ids of a prompt; for an empty prompt, the token that begins a new text: see
+    /// Returns the token ids of a prompt, after the tokens that the tokenizer puts before a text
+    /// ([`Tokenizer::template`]) unless the prompt has them written out. Tokens after a text are not put there, since the
+    /// text goes on. An empty prompt is the tokens before a text, or else the token that begins a new text: see
     /// [`EndOfText::opening`].
     ///
     /// # Errors
     ///
     /// If there is no tokenizer.
     pub fn encode_prompt(&self, prompt: &str) -> Result<Vec<u32>> {
-        let mut ids = self.need_tokenizer()?.encode_with_special(prompt);
+        let tokenizer = self.need_tokenizer()?;
+        let mut ids = tokenizer.encode_with_special(prompt);
+        let (before, _) = tokenizer.template();
+        if !ids.starts_with(before) {
+            ids.splice(0..0, before.iter().copied());
+        }
         if ids.is_empty() {
             ids.extend(self.end.opening());
         }

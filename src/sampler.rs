@@ -46,7 +46,8 @@ impl<R: Runner> Sampler<'_, R> {
         let tokenizer = self.tokenizer.ok_or_else(no_tokenizer)?;
         let all = samples(options, count);
         let requests: Vec<_> = all.iter().map(|options| Request { prompt: ids, options }).collect();
-        let text = |_| (Some(tokenizer.decode_stream()), StopText::new(options.stop.clone()));
+        let text =
+            |_| (Some(tokenizer.decode_stream_after(ids)), StopText::new(options.stop.clone()));
         let mut texts: Vec<(Option<DecodeStream<'_>>, StopText)> = all.iter().map(text).collect();
         let end = self.end;
         let new = generate_all(self.runner, &requests, end.ids(), |index, event| {

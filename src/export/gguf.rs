@@ -22,7 +22,7 @@ use crate::finetune::FineTune;
 use crate::gpt::Gpt;
 use crate::model;
 use crate::params::{ParamInfo, ParamRole};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{LlamaCpp, Tokenizer};
 
 /// The entries for tokens that end a text: llama.cpp ends generation at any of them, regardless of the entry's name.
 const ENDS: [&str; 3] = ["eos_token_id", "eot_token_id", "eom_token_id"];
@@ -212,6 +212,7 @@ enum Value {
     Bool(bool),
     Text(String),
     I32s(Vec<i32>),
+    F32s(Vec<f32>),
     Texts(Vec<String>),
 }
 
@@ -249,6 +250,10 @@ impl Value {
             }
             Value::I32s(numbers) => {
                 array(out, Value::I32_TYPE, numbers.len());
+                out.extend(numbers.iter().flat_map(|x| x.to_le_bytes()));
+            }
+            Value::F32s(numbers) => {
+                array(out, Value::F32_TYPE, numbers.len());
                 out.extend(numbers.iter().flat_map(|x| x.to_le_bytes()));
             }
             Value::Texts(texts) => {
@@ -310,10 +315,12 @@ fn vocabulary(
     vocab_size: usize,
 ) -> Result<Vec<(&'static str, Value)>> {
     const NORMAL: i32 = 1;
+    const UNKNOWN: i32 = 2;
     const CONTROL: i32 = 3;
     const USER_DEFINED: i32 = 4;
     const UNUSED: i32 = 5;
-    let pre = tokenizer.llama_cpp_name()?;
+    const BYTE: i32 = 6;
+    let kind = tokenizer.llama_cpp()?;
     let mut tokens = tokenizer.spellings();
     tokens.resize(vocab_size.max(tokens.len()), String::new());
     let mut types = vec![NORMAL; tokens.len()];
@@ -323,15 +330,36 @@ fn vocabulary(
     for (id, special) in tokenizer.added_tokens() {
         types[id as usize] = if special { CONTROL } else { USER_DEFINED };
     }
-    let mut entries = vec![
-        ("model", Value::Text("gpt2".to_owned())),
-        ("pre", Value::Text(pre.to_owned())),
+    let text = |text: &str| Value::Text(text.to_owned());
+    let mut entries = match kind {
+        LlamaCpp::Gpt2 { pre } => vec![
+            ("model", text("gpt2")),
+            ("pre", text(pre)),
+            ("merges", Value::Texts(tokenizer.spelled_merges())),
+        ],
+        LlamaCpp::Llama { mut scores, bytes, unknown, blank_in_front } => {
+            bytes.into_iter().for_each(|id| types[id as usize] = BYTE);
+            unknown.into_iter().for_each(|id| types[id as usize] = UNKNOWN);
+            scores.resize(tokens.len(), f32::MIN);
+            let mut entries = vec![
+                ("model", text("llama")),
+                ("pre", text("default")),
+                ("scores", Value::F32s(scores)),
+                ("add_space_prefix", Value::Bool(blank_in_front)),
+            ];
+            entries.extend(unknown.map(|id| ("unknown_token_id", Value::U32(id))));
+            entries
+        }
+    };
+    let (before, after) = tokenizer.template();
+    entries.extend([
         ("tokens", Value::Texts(tokens)),
         ("token_type", Value::I32s(types)),
-        ("merges", Value::Texts(tokenizer.spelled_merges())),
-        ("add_bos_token", Value::Bool(false)),
-    ];
-    entries.extend(end.opening().map(|id| ("bos_token_id", Value::U32(id))));
+        ("add_bos_token", Value::Bool(!before.is_empty())),
+        ("add_eos_token", Value::Bool(!after.is_empty())),
+    ]);
+    let opening = before.first().copied().or(end.opening());
+    entries.extend(opening.map(|id| ("bos_token_id", Value::U32(id))));
     entries.extend(ENDS.into_iter().zip(end.ids()).map(|(name, id)| (name, Value::U32(*id))));
     Ok(entries)
 }
@@ -344,11 +372,7 @@ pub fn notes(gpt: &Gpt) -> Vec<String> {
         let room = ENDS.len();
         format!("a GGUF file has room for {room} tokens that end a text: {more:?} are left out")
     });
-    let pattern = tokenizer.llama_cpp_approximates().then(|| {
-        "llama.cpp cuts texts by an approximation of this pattern: accents, marks and capitals beyond ASCII may give other tokens"
-            .to_owned()
-    });
-    ends.into_iter().chain(pattern).collect()
+    ends.into_iter().chain(tokenizer.llama_cpp_notes()).collect()
 }
 
 /// Gives each unused id its own text, and returns these ids: in a GGUF file each token has a text, and all texts are

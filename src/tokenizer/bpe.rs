@@ -2,16 +2,16 @@
 
 use std::fmt;
 
-use rustc_hash::FxHashMap;
-use serde_json::Value;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::alphabet;
+use super::characters::{CharacterRules, Characters};
 use super::encode::Encoders;
-use super::pretokenizer::PreTokenizer;
-use super::ranks::Ranks;
-use super::schema::Rules;
+use super::ranks::{NONE, Ranks};
+use super::rules::Rules;
 use super::special::{self, Added, AddedTokens, Flags, spelled_bytes};
-use super::token::{END_OF_TEXT, Merge, Token};
+use super::template::Template;
+use super::token::{END_OF_TEXT, Merge, Span, Token};
 use super::vocabulary::{Stated, Vocabulary};
 use crate::error::{Error, Result};
 
@@ -35,22 +35,22 @@ pub struct Tokenizer {
     pub(super) text: Vec<u8>,
     /// By id: the range of the token's bytes in `text`; empty for unused ids.
     pub(super) spans: Vec<Span>,
-    /// By byte: the id of the token that consists of this byte.
+    /// By byte: the id of the token that consists of this byte. A vocabulary of characters leaves it unused.
     pub(super) byte_ids: [u32; 256],
-    pub(super) pre_tokenizer: PreTokenizer,
-    /// Whether a piece that equals a token becomes this token, regardless of the merges.
-    pub(super) ignore_merges: bool,
+    pub(super) rules: Rules,
     /// The tokens of the vocabulary by their bytes; filled only if merges are ignored.
     pub(super) whole: FxHashMap<Box<[u8]>, u32>,
-    /// The post-processor of the tokenizer's file. It is kept so that it can be written again.
-    pub(super) post_processor: Option<Value>,
+    /// The vocabulary, if it is one of characters.
+    pub(super) characters: Option<Box<Characters>>,
+    /// Its tokens that are decoded as bytes.
+    pub(super) byte_tokens: FxHashSet<u32>,
     /// The merges in the order of their ranks.
     pub(super) merges: Vec<Merge>,
     /// Whether the bytes of each merge's result are those of its parts. In a file, an added token may be part of a
     /// merge and have characters that stand for no byte.
     pub(super) merges_join: bool,
     pub(super) ranks: Ranks,
-    /// The ranks of the pairs of single-byte tokens, by both bytes.
+    /// The ranks of the pairs of single-byte tokens, by both bytes; empty for a vocabulary of characters.
     pub(super) byte_ranks: Vec<u32>,
     /// The tokens that are recognised by name in a text.
     pub(super) added: AddedTokens,
@@ -58,65 +58,82 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Checks a vocabulary of ids and bytes and builds a tokenizer. The merges' ids must be in the vocabulary, as must
-    /// the added tokens that are marked so.
+    /// Checks a vocabulary of ids and bytes and builds a tokenizer; a vocabulary of characters has the tokens' spellings
+    /// instead of bytes. The merges' ids must be in the vocabulary, as must the added tokens that are marked so.
     ///
     /// # Errors
     ///
-    /// If an id or a token occurs twice, an id is far larger than the number of tokens, a byte has
+    /// If an id or a token occurs twice, an id is far larger than the number of tokens, a byte or a character may have
     /// no token, or the added tokens are too long.
     pub(super) fn build(
         vocabulary: Vec<Token>,
         merges: Vec<Merge>,
         added: Vec<Added>,
+        rules: Rules,
     ) -> Result<Tokenizer> {
-        let (text, spans) = gathered(&vocabulary, &added)?;
-        let byte_ids = byte_ids(&vocabulary, &added)?;
+        let (text, spans) = gathered(&vocabulary, &added, &rules)?;
+        rules
+            .template
+            .check(|id| spans.get(id as usize).is_some_and(|(start, end)| start != end))?;
         let ranks = Ranks::new(merges.iter().map(|merge| (merge.left, merge.right)));
-        let byte_ranks = (0..1 << 16).map(|pair| {
-            let [left, right] = [pair >> 8, pair & 255].map(|byte: usize| byte_ids[byte]);
-            ranks.get(left, right)
+        let characters = rules.characters.clone().map(|own| {
+            Characters::new(own, &vocabulary, &merges, rules.ignore_merges, spans.len())
         });
+        let characters = characters.transpose()?.map(Box::new);
+        let byte_tokens = byte_tokens(&vocabulary, &added, &rules);
+        let (mut byte_ids, mut byte_ranks) = ([NONE; 256], Vec::new());
+        if characters.is_none() {
+            byte_ids = self::byte_ids(&vocabulary, &added)?;
+            let rank = |pair: usize| {
+                let [left, right] = [pair >> 8, pair & 255].map(|byte| byte_ids[byte]);
+                ranks.get(left, right)
+            };
+            byte_ranks = (0..1 << 16).map(rank).collect();
+        }
         let bytes = |id: u32| &text[spans[id as usize].0..spans[id as usize].1];
         let joins = |merge: &Merge| {
             let (left, right) = (bytes(merge.left), bytes(merge.right));
             bytes(merge.result).strip_prefix(left) == Some(right)
         };
+        let merges_join = match &characters {
+            Some(characters) => characters.merges_join,
+            None => merges.iter().all(joins),
+        };
+        let mut whole = FxHashMap::default();
+        if rules.ignore_merges {
+            whole.extend(vocabulary.iter().map(|(id, bytes)| (bytes.as_slice().into(), *id)));
+            let is_other = |added: &&Added| characters.is_none() && !added.is_spelled_in_bytes();
+            for added in added.iter().filter(is_other) {
+                whole.remove(added.content.as_bytes());
+            }
+        }
         Ok(Tokenizer {
-            merges_join: merges.iter().all(joins),
-            byte_ranks: byte_ranks.collect(),
+            merges_join,
+            byte_ranks,
             text,
             spans,
             byte_ids,
-            pre_tokenizer: PreTokenizer::GPT2,
-            ignore_merges: false,
-            whole: FxHashMap::default(),
-            post_processor: None,
+            whole,
+            characters,
+            byte_tokens,
             merges,
             ranks,
-            added: AddedTokens::new(added)?,
+            added: AddedTokens::new(added, &rules.normalizer)?,
+            rules,
             encoders: Encoders::default(),
         })
     }
 
-    /// Returns the same vocabulary with the rules of a file.
-    pub(super) fn with_rules(mut self, rules: Rules) -> Tokenizer {
-        let Rules { pre_tokenizer, ignore_merges, post_processor } = rules;
-        if ignore_merges {
-            self.whole = self.vocabulary().map(|(id, bytes)| (bytes.into(), id)).collect();
-            for added in self.added.list().iter().filter(|added| !added.is_spelled_in_bytes()) {
-                self.whole.remove(added.content.as_bytes());
-            }
-        }
-        Tokenizer { pre_tokenizer, ignore_merges, post_processor, ..self }
-    }
-
-    /// Returns the ids and bytes of the tokens in the vocabulary, without tokens that are only added.
+    /// Returns the tokens in the vocabulary as [`build`](Tokenizer::build) takes them, without tokens that are only added.
     pub(super) fn vocabulary(&self) -> impl Iterator<Item = (u32, &[u8])> {
         let beside = self.added.list().iter().filter(|added| !added.in_vocabulary);
         let beside: Vec<u32> = beside.map(|added| added.id).collect();
         let ids = (0..self.spans.len() as u32).filter(move |id| !beside.contains(id));
-        ids.filter_map(|id| Some((id, self.token_bytes(id)?)))
+        ids.filter_map(|id| match &self.characters {
+            Some(characters) => Some((id, characters.spelling(id).as_bytes())),
+            None => Some((id, self.token_bytes(id)?)),
+        })
+        .filter(|(_, token)| !token.is_empty())
     }
 
     /// Returns the tokenizer with more special tokens, at the end of the vocabulary. A token that is spelled like a
@@ -147,16 +164,8 @@ impl Tokenizer {
         for content in tokens {
             vocabulary.add(Stated { content, id: None, flags: Flags::SPECIAL })?;
         }
-        let (rules, tokens) = (self.rules(), vocabulary.tokens()?);
-        Ok(Tokenizer::build(tokens, self.merges, vocabulary.added)?.with_rules(rules))
-    }
-
-    pub(super) fn rules(&self) -> Rules {
-        Rules {
-            pre_tokenizer: self.pre_tokenizer,
-            ignore_merges: self.ignore_merges,
-            post_processor: self.post_processor.clone(),
-        }
+        let tokens = vocabulary.tokens(self.characters.is_none())?;
+        Tokenizer::build(tokens, self.merges, vocabulary.added, self.rules)
     }
 
     /// Returns the tokenizer for a model of `vocab_size` tokens, and the texts of the added tokens that were removed
@@ -181,8 +190,9 @@ impl Tokenizer {
         let (kept, left_out): (Vec<Added>, Vec<Added>) =
             self.added.list().iter().cloned().partition(has_row);
         let vocabulary = self.vocabulary().map(|(id, bytes)| (id, bytes.to_vec())).collect();
-        let rules = self.rules();
-        let tokenizer = Tokenizer::build(vocabulary, self.merges, kept)?.with_rules(rules);
+        let is_kept = |id| left_out.iter().all(|added| added.id != id);
+        let rules = Rules { template: self.rules.template.retaining(is_kept), ..self.rules };
+        let tokenizer = Tokenizer::build(vocabulary, self.merges, kept, rules)?;
         Ok((tokenizer, left_out.into_iter().map(|added| added.content).collect()))
     }
 
@@ -207,6 +217,39 @@ impl Tokenizer {
         self.added.list().iter().map(|added| (added.content.as_str(), added.id))
     }
 
+    /// Returns the tokens that the tokenizer's post-processor puts before and after a whole text, by id: for Llama's
+    /// models the token that begins a text, for GPT-2's none.
+    pub fn template(&self) -> (&[u32], &[u32]) {
+        (&self.rules.template.before, &self.rules.template.after)
+    }
+
+    /// Returns the tokenizer with other tokens before and after a whole text: the option for a token that begins texts.
+    /// The files that it writes then say so.
+    ///
+    /// ```
+    /// let tokenizer = wgpt::Tokenizer::bytes().with_template([0], [])?;
+    /// assert_eq!(tokenizer.encode_whole("!"), [0, 1]);
+    /// assert_eq!(tokenizer.encode("!"), [1]);
+    /// # Ok::<(), wgpt::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Names the first id that is not in the vocabulary.
+    pub fn with_template(
+        mut self,
+        before: impl Into<Vec<u32>>,
+        after: impl Into<Vec<u32>>,
+    ) -> Result<Tokenizer> {
+        let template = Template { before: before.into(), after: after.into() };
+        template.check(|id| self.token_bytes(id).is_some())?;
+        let spellings = self.spellings();
+        self.rules.post_processor =
+            (!template.is_empty()).then(|| template.to_json(|id| spellings[id as usize].clone()));
+        self.rules.template = template;
+        Ok(self)
+    }
+
     /// Returns the bytes of a token; `None` if no token has this id.
     ///
     /// ```
@@ -220,15 +263,31 @@ impl Tokenizer {
     }
 }
 
-/// The range of a token's bytes.
-pub(super) type Span = (usize, usize);
-
 /// Concatenates the bytes of all tokens; returns them, and by id the range of each token in them.
-fn gathered(vocabulary: &[Token], added: &[Added]) -> Result<(Vec<u8>, Vec<Span>)> {
+fn gathered(vocabulary: &[Token], added: &[Added], rules: &Rules) -> Result<(Vec<u8>, Vec<Span>)> {
+    let decoder = rules.characters.as_ref().map(|characters| &characters.decoder);
+    let normal = |added: &Added| added.normal_form(&rules.normalizer);
+    let bytes = |added: &Added| match decoder {
+        Some(decoder) => decoder.decode(&normal(added)),
+        None => spelled_bytes(&normal(added)),
+    };
+    let changed: FxHashMap<u32, &Added> = added
+        .iter()
+        .filter(|a| a.in_vocabulary && normal(a) != a.content)
+        .map(|a| (a.id, a))
+        .collect();
+    let own = |(id, token): &Token| {
+        let bytes = match (changed.get(id), decoder) {
+            (Some(added), _) => bytes(added),
+            (None, Some(decoder)) => decoder.decode(&String::from_utf8_lossy(token)),
+            (None, None) => token.clone(),
+        };
+        (*id, bytes)
+    };
     let beside = added.iter().filter(|added| !added.in_vocabulary);
-    let beside: Vec<Token> =
-        beside.map(|added| (added.id, spelled_bytes(&added.content))).collect();
-    let tokens = || vocabulary.iter().chain(&beside);
+    let beside = beside.map(|added| (added.id, bytes(added)));
+    let all: Vec<Token> = vocabulary.iter().map(own).chain(beside).collect();
+    let tokens = || all.iter();
     let largest = tokens().map(|(id, _)| *id).max().unwrap_or(0) as usize;
     if largest > 8 * vocabulary.len() + 1024 {
         let tokens = vocabulary.len();
@@ -254,6 +313,18 @@ fn gathered(vocabulary: &[Token], added: &[Added]) -> Result<(Vec<u8>, Vec<Span>
         text.extend_from_slice(token);
     }
     Ok((text, spans))
+}
+
+/// Returns the tokens of a vocabulary of characters that are decoded as bytes.
+fn byte_tokens(vocabulary: &[Token], added: &[Added], rules: &Rules) -> FxHashSet<u32> {
+    let Some(CharacterRules { decoder, .. }) = &rules.characters else {
+        return FxHashSet::default();
+    };
+    let own = vocabulary.iter().map(|(id, token)| (*id, String::from_utf8_lossy(token)));
+    let mut tokens: FxHashMap<u32, _> = own.collect();
+    tokens
+        .extend(added.iter().map(|added| (added.id, added.normal_form(&rules.normalizer).into())));
+    tokens.into_iter().filter(|(_, spelling)| decoder.is_byte(spelling)).map(|(id, _)| id).collect()
 }
 
 /// Returns, by byte, the id of the token that consists of this byte.

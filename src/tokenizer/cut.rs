@@ -1,14 +1,13 @@
 //! Finds the places where long texts may be cut, so that a text has the same ids whether it comes whole or in pieces.
 //!
-//! A place is safe if no piece of the pattern contains it (see the pre-tokenizer) and no added token spans it or
-//! touches it. When a text comes in pieces, the part after the last safe place is held back. At most the longest
+//! A place is safe if no piece contains it (see [`Places`]) and no added token spans it or touches it. When a text comes in pieces, the part after the last safe place is held back. At most the longest
 //! stretch without a safe place is in memory, in addition to the new piece. That is a few hundred bytes in prose
 //! of any script, and the whole text if it repeats a single letter.
 
 use std::borrow::Cow;
 
 use super::bpe::Tokenizer;
-use super::pretokenizer::PreTokenizer;
+use super::places::Places;
 use super::special::AddedTokens;
 
 /// The treatment of added tokens that are written out in a text.
@@ -40,7 +39,7 @@ impl<'t> TextEncoder<'t> {
             AddedAs::Tokens => Some(Cow::Borrowed(&self.tokenizer.added)),
             AddedAs::Text => None,
         };
-        Cutter { pre_tokenizer: self.tokenizer.pre_tokenizer, tokens }
+        Cutter { places: self.tokenizer.places(), tokens }
     }
 
     /// Encodes a text that comes in pieces; see [`EncodeStream`].
@@ -54,24 +53,33 @@ impl Tokenizer {
     pub fn encoder(&self, added: AddedAs) -> TextEncoder<'_> {
         TextEncoder { tokenizer: self, added }
     }
+
+    /// Returns the places where pieces of a text part.
+    pub(super) fn places(&self) -> Places<'_> {
+        let form = self.rules.normalizer.form;
+        match &self.characters {
+            Some(characters) => Places::of_characters(characters, form),
+            None => Places::of_pattern(self.rules.pre_tokenizer, form),
+        }
+    }
 }
 
 /// Finds the places where a text may be cut.
 #[derive(Clone)]
 pub struct Cutter<'t> {
-    pre_tokenizer: PreTokenizer,
+    places: Places<'t>,
     tokens: Option<Cow<'t, AddedTokens>>,
 }
 
 impl Cutter<'static> {
     /// Returns the cutter for texts that a tokenizer is trained on; `tokens` are excluded from training.
     pub(super) fn of_training(tokens: AddedTokens) -> Cutter<'static> {
-        Cutter { pre_tokenizer: PreTokenizer::GPT2, tokens: Some(Cow::Owned(tokens)) }
+        Cutter { places: Places::GPT2, tokens: Some(Cow::Owned(tokens)) }
     }
 
     /// Returns the cutter for texts without special tokens, with GPT-2's pattern.
     pub(crate) fn plain() -> Cutter<'static> {
-        Cutter { pre_tokenizer: PreTokenizer::GPT2, tokens: None }
+        Cutter { places: Places::GPT2, tokens: None }
     }
 }
 
@@ -86,12 +94,12 @@ impl Cutter<'_> {
         let lookahead = self.tokens.as_ref().map_or(0, |tokens| tokens.longest());
         let to = text.floor_char_boundary(text.len().saturating_sub(lookahead.max(1)));
         let free = |place| self.tokens.as_ref().is_none_or(|tokens| !tokens.touch(text, place));
-        self.pre_tokenizer.last_cut(text, from, to, free).ok_or(from.max(to))
+        self.places.last_cut(text, from, to, free).ok_or(from.max(to))
     }
 
     /// Divides `text` into slices of about `target` bytes, cut at safe places.
     pub(crate) fn slices<'a>(&self, text: &'a str, target: usize) -> Vec<&'a str> {
-        self.pre_tokenizer.chunks(text, target)
+        self.places.chunks(text, target)
     }
 }
 

@@ -1,19 +1,71 @@
 //! Decodes ids to text, all at once or token by token as they are generated.
+//!
+//! The text is the bytes of the tokens one after the other, except at its beginning: where a tokenizer puts a blank in
+//! front of a text, that blank is left out again.
+
+use std::borrow::Cow;
 
 use super::bpe::Tokenizer;
+use super::decoder::Start;
+use super::special::Added;
 use crate::error::{Error, Result};
 
 /// The number of bytes that are copied at once: most tokens have fewer.
 const COPIED: usize = 16;
 
 impl Tokenizer {
-    /// Returns the bytes of `ids`, which may begin or end within a character.
+    /// Returns the bytes of the text of `ids`, which may end within a character.
     ///
     /// # Errors
     ///
     /// Names the first id that is not in the vocabulary.
     pub fn decode(&self, ids: &[u32]) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(4 * ids.len());
+        let (mut bytes, mut rest) = (Vec::with_capacity(4 * ids.len()), ids);
+        let mut start = self.start();
+        while start != Start::Nothing
+            && let [first, more @ ..] = rest
+        {
+            bytes.extend_from_slice(&self.begin(&mut start, *first)?);
+            rest = more;
+        }
+        self.append_bytes(rest, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Returns what is left out at the beginning of a text.
+    fn start(&self) -> Start {
+        self.rules.characters.as_ref().map_or(Start::Nothing, |characters| characters.decoder.start)
+    }
+
+    /// Returns the bytes of a token at the beginning of a text, without what `start` leaves out; `start` is then what is
+    /// left out from here on.
+    fn begin(&self, start: &mut Start, id: u32) -> Result<Cow<'_, [u8]>> {
+        let bytes = self.known_token(id)?;
+        match std::mem::take(start) {
+            Start::Nothing => Ok(bytes.into()),
+            Start::Strip { character, most } => {
+                let left_out =
+                    bytes.iter().take(most).take_while(|byte| **byte == character).count();
+                if left_out == bytes.len() && left_out < most {
+                    *start = Start::Strip { character, most: most - left_out };
+                }
+                Ok(bytes[left_out..].into())
+            }
+            Start::Within(_) => Ok(self.first_bytes(id).into()),
+        }
+    }
+
+    /// Returns the bytes of a token that is the first one of a text.
+    fn first_bytes(&self, id: u32) -> Vec<u8> {
+        let Some(characters) = &self.characters else { return Vec::new() };
+        let added = self.added.list().iter().find(|added| added.id == id);
+        let normal = |added: &Added| added.normal_form(&self.rules.normalizer);
+        let spelling = added.map_or_else(|| characters.spelling(id).to_owned(), normal);
+        characters.rules.decoder.decode_first(&spelling)
+    }
+
+    /// Appends the bytes of all tokens.
+    fn append_bytes(&self, ids: &[u32], bytes: &mut Vec<u8>) -> Result<()> {
         for &id in ids {
             let &(start, end) = self.spans.get(id as usize).unwrap_or(&(0, 0));
             match self.text[start..].first_chunk::<COPIED>() {
@@ -26,10 +78,11 @@ impl Tokenizer {
                 _ => bytes.extend_from_slice(self.known_token(id)?),
             }
         }
-        Ok(bytes)
+        Ok(())
     }
 
-    /// Returns the text of `ids`, with U+FFFD for each maximal part that is not UTF-8.
+    /// Returns the text of `ids`, with U+FFFD for each maximal part that is not UTF-8. Tokens of bytes in a vocabulary of
+    /// characters are together either UTF-8, or U+FFFD for each of them, as in Hugging Face's `tokenizers`.
     ///
     /// ```
     /// let tokenizer = wgpt::Tokenizer::bytes();
@@ -43,12 +96,44 @@ impl Tokenizer {
     ///
     /// Names the first id that is not in the vocabulary.
     pub fn decode_lossy(&self, ids: &[u32]) -> Result<String> {
-        Ok(String::from_utf8_lossy(&self.decode(ids)?).into_owned())
+        if self.byte_tokens.is_empty() {
+            return Ok(String::from_utf8_lossy(&self.decode(ids)?).into_owned());
+        }
+        let (mut text, mut start) = (String::new(), self.start());
+        for run in ids.chunk_by(|one, other| self.is_byte(*one) == self.is_byte(*other)) {
+            let mut bytes = Vec::new();
+            for &id in run {
+                bytes.extend_from_slice(&self.begin(&mut start, id)?);
+            }
+            match str::from_utf8(&bytes) {
+                Ok(run) => text.push_str(run),
+                Err(_) if self.is_byte(run[0]) => text.extend(run.iter().map(|_| '\u{fffd}')),
+                Err(_) => text.push_str(&String::from_utf8_lossy(&bytes)),
+            }
+        }
+        Ok(text)
     }
 
-    /// Decodes a sequence id by id; see [`DecodeStream`].
+    /// Whether a token of a vocabulary of characters stands for a byte.
+    fn is_byte(&self, id: u32) -> bool {
+        self.byte_tokens.contains(&id)
+    }
+
+    /// Decodes a text id by id; see [`DecodeStream`].
     pub fn decode_stream(&self) -> DecodeStream<'_> {
-        DecodeStream { tokenizer: self, held: Vec::new() }
+        self.decode_stream_after(&[])
+    }
+
+    /// Decodes the continuation of a text id by id; see [`DecodeStream`]. `before` are the ids of the text so far. If
+    /// they have more than special tokens, a blank at the beginning of the continuation is part of the text.
+    pub fn decode_stream_after(&self, before: &[u32]) -> DecodeStream<'_> {
+        let is_special = |id: &u32| {
+            let mut added = self.added.list().iter();
+            added.any(|added| added.id == *id && added.flags.special)
+        };
+        let begins = before.iter().all(is_special);
+        let start = if begins { self.start() } else { Start::Nothing };
+        DecodeStream { tokenizer: self, start, held: Vec::new() }
     }
 
     fn known_token(&self, id: u32) -> Result<&[u8]> {
@@ -64,7 +149,8 @@ impl Tokenizer {
 ///
 /// Bytes after the last whole character are held back, since the next ids may complete them. The concatenation of all
 /// returned texts, including that of [`finish`](DecodeStream::finish), is equal to the result of
-/// [`Tokenizer::decode_lossy`].
+/// [`Tokenizer::decode_lossy`]; only if tokens of bytes in a vocabulary of characters are not UTF-8 together, whole
+/// characters among them are returned.
 ///
 /// ```
 /// let tokenizer = wgpt::Tokenizer::bytes();
@@ -78,6 +164,8 @@ impl Tokenizer {
 /// ```
 pub struct DecodeStream<'t> {
     tokenizer: &'t Tokenizer,
+    /// What is still to be left out at the beginning of the text.
+    start: Start,
     held: Vec<u8>,
 }
 
@@ -97,7 +185,12 @@ impl DecodeStream<'_> {
     ///
     /// Names the first id that is not in the vocabulary; the stream is then unchanged.
     pub fn push_all(&mut self, ids: &[u32]) -> Result<String> {
-        self.held.extend(self.tokenizer.decode(ids)?);
+        let (mut bytes, mut start) = (Vec::new(), self.start);
+        for &id in ids {
+            bytes.extend_from_slice(&self.tokenizer.begin(&mut start, id)?);
+        }
+        self.start = start;
+        self.held.extend(bytes);
         let (mut whole, mut seen) = (0, 0);
         for chunk in self.held.utf8_chunks() {
             if !chunk.valid().is_empty() {

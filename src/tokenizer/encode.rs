@@ -1,5 +1,7 @@
 //! Encodes text to ids: it is cut into pieces, whose pairs are merged lowest rank first, leftmost first among equals.
 //!
+//! In a vocabulary of characters, a piece is a part of a text that no merge crosses.
+//!
 //! Long texts are cut into chunks that are encoded in parallel; the ids do not depend on the chunks or the threads.
 //! Each thread keeps the pieces that it has seen in a cache, also for the next text: the ids of most words are copied
 //! from it.
@@ -41,7 +43,8 @@ impl Tokenizer {
     /// ```
     pub fn encode_documents<'a>(&self, documents: impl IntoIterator<Item = &'a str>) -> Vec<u32> {
         let end = self.end_of_text();
-        let parts = documents.into_iter().flat_map(|document| self.parts(document, true, end));
+        let parts =
+            documents.into_iter().flat_map(|document| self.parts(document, Place::Text, end));
         self.encode_parts(&parts.collect::<Vec<_>>())
     }
 
@@ -58,12 +61,23 @@ impl Tokenizer {
         self.encode_stretch(text, AddedAs::Tokens, true)
     }
 
+    /// Returns the ids of `text` as a model is given a whole text: those of
+    /// [`encode_with_special`](Tokenizer::encode_with_special) between the tokens that the tokenizer's post-processor puts
+    /// around a text, such as the token that begins one ([`template`](Tokenizer::template)). These are the ids that
+    /// Hugging Face's `tokenizers` return with `add_special_tokens`.
+    pub fn encode_whole(&self, text: &str) -> Vec<u32> {
+        self.rules.template.put_around(self.encode_with_special(text))
+    }
+
     /// Returns the ids of a text, or of a stretch that was cut at safe places; `begins` is whether a text begins there.
     pub(super) fn encode_stretch(&self, text: &str, added: AddedAs, begins: bool) -> Vec<u32> {
-        let (mut all, mut begins) = (Vec::new(), begins);
-        let mut visit = |text, then: Option<u32>| {
-            all.extend(self.parts(text, begins, then));
-            begins = true;
+        let (mut all, mut place) = (Vec::new(), if begins { Place::Text } else { Place::Within });
+        let mut visit = |stretch, then: Option<u32>| {
+            match added {
+                AddedAs::Tokens => self.stretch_parts(stretch, place, then, &mut all),
+                AddedAs::Text => all.extend(self.parts(stretch, place, then)),
+            }
+            place = Place::Stretch;
         };
         match added {
             AddedAs::Tokens => self.added.split(text, &mut visit),
@@ -72,21 +86,66 @@ impl Tokenizer {
         self.encode_parts(&all)
     }
 
+    /// Appends the parts of a stretch between two added tokens that are found before normalisation.
+    fn stretch_parts<'a>(
+        &self,
+        stretch: &'a str,
+        mut place: Place,
+        then: Option<u32>,
+        all: &mut Vec<Part<'a>>,
+    ) {
+        if !self.added.are_normalized() {
+            self.added.split_normalized(stretch, then, &mut |stretch, then| {
+                all.extend(self.parts(stretch, place, then));
+                place = Place::Stretch;
+            });
+            return;
+        }
+        let normalizer = &self.rules.normalizer;
+        let normal = match place {
+            Place::Within => normalizer.within(stretch),
+            Place::Text | Place::Stretch => normalizer.whole(stretch),
+        };
+        // What the normalizer puts in front is there.
+        let is_prefixed = !normalizer.prepend.is_empty();
+        self.added.split_normalized(&normal, then, &mut |stretch, then| {
+            let before = if is_prefixed { Place::Within } else { place };
+            all.extend(self.parts(stretch, before, then).map(|part| part.into_owned()));
+            place = Place::Stretch;
+        });
+    }
+
     /// Cuts the text between two added tokens into parts for the threads; `then` is the token after the last part.
     fn parts<'a>(
         &self,
         text: &'a str,
-        begins: bool,
+        place: Place,
         then: Option<u32>,
     ) -> impl Iterator<Item = Part<'a>> + use<'a> {
-        let blank = begins && self.pre_tokenizer.prefix == Prefix::Stretches;
-        let chunks = self.pre_tokenizer.chunks(text, CHUNK_BYTES).into_iter().enumerate();
-        let chunks = chunks.map(move |(i, text)| match text {
-            _ if blank && i == 0 && !text.starts_with(' ') => Cow::Owned(format!(" {text}")),
-            text => Cow::Borrowed(text),
+        let mut prefix = if text.is_empty() { None } else { self.prefix(text, place) };
+        let chunks = self.places().chunks(text, CHUNK_BYTES).into_iter();
+        let parts = chunks.map(move |text| match prefix.take() {
+            Some(prefix) => Part { text: Cow::Owned(prefix + text), then: None },
+            None => Part { text: Cow::Borrowed(text), then: None },
         });
-        let parts = chunks.map(|text| Part { text, then: None });
         parts.chain(then.map(|id| Part { text: "".into(), then: Some(id) }))
+    }
+
+    /// Returns what is put in front of a stretch of text.
+    fn prefix(&self, stretch: &str, place: Place) -> Option<String> {
+        let begins =
+            || self.rules.normalizer.form.map_or(stretch.into(), |form| form.beginning(stretch));
+        match &self.characters {
+            _ if place == Place::Within => None,
+            None => {
+                let wanted = self.rules.pre_tokenizer.prefix == Prefix::Stretches;
+                (wanted && !begins().starts_with(' ')).then(|| " ".to_owned())
+            }
+            Some(characters) => match self.rules.normalizer.prepend.as_str() {
+                "" => characters.prefix(&begins(), place == Place::Text).map(String::from),
+                prepend => Some(prepend.to_owned()),
+            },
+        }
     }
 
     /// Returns the ids of `parts`, encoded by the threads in groups of about [`CHUNK_BYTES`].
@@ -115,7 +174,8 @@ impl Tokenizer {
         let bytes: usize = parts.iter().map(|part| part.text.len()).sum();
         let mut ids = Vec::with_capacity(bytes / 3 + parts.len());
         for part in parts {
-            encoder.encode(self, &part.text, &mut ids);
+            let text = self.rules.normalizer.form.map(|form| form.apply(&part.text));
+            encoder.encode(self, text.as_deref().unwrap_or(&part.text), &mut ids);
             ids.extend(part.then);
         }
         self.encoders.give_back(encoder);
@@ -135,11 +195,28 @@ impl Tokenizer {
     }
 }
 
+/// What is before a stretch of text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Nothing.
+    Text,
+    /// An added token.
+    Stretch,
+    /// Text from which it was cut.
+    Within,
+}
+
 /// A stretch of text whose pieces do not depend on the text around it, and the special token after
 /// it.
 struct Part<'a> {
     text: Cow<'a, str>,
     then: Option<u32>,
+}
+
+impl Part<'_> {
+    fn into_owned(self) -> Part<'static> {
+        Part { text: Cow::Owned(self.text.into_owned()), then: self.then }
+    }
 }
 
 /// Unused encoders with their caches. They are not part of a tokenizer's identity.
@@ -180,7 +257,10 @@ struct Encoder {
     seen: Vec<[Seen; 2]>,
     /// The number of pieces added since the table was created.
     added: usize,
-    merger: Merger,
+    merger: Merger<u8>,
+    character_merger: Merger<u32>,
+    /// The tokens of a piece's characters.
+    letters: Vec<u32>,
 }
 
 /// A piece and its ids.
@@ -215,9 +295,19 @@ impl Encoder {
         if self.seen.is_empty() {
             self.seen.resize(SMALLEST_TABLE, Default::default());
         }
-        match tokenizer.pre_tokenizer.prefix {
-            Prefix::Parts => self.encode_with_prefixes(tokenizer, text, ids),
-            _ => self.encode_pieces(tokenizer, tokenizer.pre_tokenizer, text, ids),
+        match (&tokenizer.characters, tokenizer.rules.pre_tokenizer) {
+            (Some(characters), _) => {
+                let mut start = 0;
+                while start < text.len() {
+                    let end = characters.piece_end(text, start);
+                    self.encode_piece(tokenizer, text.as_bytes(), start..end, ids);
+                    start = end;
+                }
+            }
+            (None, PreTokenizer { prefix: Prefix::Parts, .. }) => {
+                self.encode_with_prefixes(tokenizer, text, ids);
+            }
+            (None, pre_tokenizer) => self.encode_pieces(tokenizer, pre_tokenizer, text, ids),
         }
     }
 
@@ -245,7 +335,7 @@ impl Encoder {
 
     /// Appends the ids of `text`, after putting a space in front of each of its parts that has none.
     fn encode_with_prefixes(&mut self, tokenizer: &Tokenizer, text: &str, ids: &mut Vec<u32>) {
-        let pre_tokenizer = tokenizer.pre_tokenizer;
+        let pre_tokenizer = tokenizer.rules.pre_tokenizer;
         let within = PreTokenizer { numbers: None, ..pre_tokenizer };
         let mut prefixed = String::new();
         pre_tokenizer.for_each_part(text, |part| {
@@ -285,7 +375,7 @@ impl Encoder {
     #[inline(never)]
     fn encode_new(&mut self, tokenizer: &Tokenizer, piece: &[u8], key: u128, ids: &mut Vec<u32>) {
         let start = ids.len();
-        self.merger.merge(tokenizer, piece, ids);
+        self.merge(tokenizer, piece, ids);
         let new = &ids[start..];
         if key == TOO_LONG || new.len() > MOST_IDS || new.iter().any(|id| id >> 24 != 0) {
             return;
@@ -298,6 +388,26 @@ impl Encoder {
             seen.copy_from_slice(&id.to_le_bytes()[..3]);
         }
         self.put(seen);
+    }
+
+    /// Appends the ids of a piece, merged.
+    fn merge(&mut self, tokenizer: &Tokenizer, piece: &[u8], ids: &mut Vec<u32>) {
+        let Some(characters) = &tokenizer.characters else {
+            match tokenizer.whole.get(piece) {
+                Some(&id) => ids.push(id),
+                None => self.merger.merge(tokenizer, piece, ids),
+            }
+            return;
+        };
+        let piece = String::from_utf8_lossy(piece);
+        let whole = || tokenizer.whole.get(characters.folded(&piece).as_bytes());
+        if let Some(&id) = (!tokenizer.whole.is_empty()).then(whole).flatten() {
+            ids.push(id);
+            return;
+        }
+        self.letters.clear();
+        characters.append_letters(&piece, &mut self.letters);
+        self.character_merger.merge(tokenizer, &self.letters, ids);
     }
 
     fn put(&mut self, seen: Seen) {

@@ -1,7 +1,7 @@
 //! Tokenizer files: reads and writes Hugging Face's tokenizer.json, and the older vocab.json with
-//! merges.txt. Tokens that are added by files beside them are read in both cases.
+//! merges.txt. Tokens that are added by files beside them are read in both cases. Files of tiktoken are read, too.
 //!
-//! Parts of a file that would change the ids and are not implemented (normalizers, other
+//! Parts of a file that would change the ids and are not implemented (some normalizers and
 //! pre-tokenizers, other models, dropout, …) are rejected by name. `truncation` and `padding` affect
 //! batches, not ids, and are ignored. Memory is allocated for the actual contents of a file, never for sizes that the
 //! file claims.
@@ -13,10 +13,14 @@ use serde_json::{Value, json};
 use super::alphabet;
 use super::beside::{self, Besides};
 use super::bpe::Tokenizer;
+use super::characters::{CharacterRules, Stages};
+use super::patterns::pre_tokenizer_json;
 use super::pretokenizer::{PreTokenizer, Prefix};
 use super::reading::{parse, read};
-use super::schema::{AddedEntry, Entries, File, Settings, pre_tokenizer_json};
+use super::rules::Rules;
+use super::schema::{AddedEntry, Entries, File, Settings};
 use super::special::{Added, Flags};
+use super::tiktoken::is_tiktoken;
 use super::token::{Merge, two_parts};
 use super::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
@@ -24,6 +28,9 @@ use crate::error::{Error, Result};
 const JSON: &str = "tokenizer.json";
 const VOCAB: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
+const MODEL: &str = "tokenizer.model";
+/// The ending of tiktoken's files.
+const TIKTOKEN: &str = "tiktoken";
 
 impl Tokenizer {
     /// Optional files of a folder that may extend tokenizer.json, or vocab.json and merges.txt.
@@ -31,11 +38,13 @@ impl Tokenizer {
 
     /// Whether `dir` has a tokenizer's files.
     pub fn exists(dir: &Path) -> bool {
-        dir.join(JSON).exists() || dir.join(VOCAB).exists()
+        dir.join(JSON).exists() || dir.join(VOCAB).exists() || is_tiktoken(&dir.join(MODEL))
     }
 
     /// Reads tokenizer.json in the folder `dir`, or if there is none, vocab.json and merges.txt; also reads the tokens
-    /// and the `add_prefix_space` in tokenizer_config.json, special_tokens_map.json and added_tokens.json.
+    /// and the `add_prefix_space` in tokenizer_config.json, special_tokens_map.json and added_tokens.json. Without any of
+    /// them, reads Llama 3's tokenizer.model. `dir` may also be a tiktoken file whose name says its pattern, such as
+    /// cl100k_base.tiktoken.
     ///
     /// # Errors
     ///
@@ -45,6 +54,21 @@ impl Tokenizer {
         if path.exists() {
             let besides = Besides::read(dir)?;
             return Tokenizer::read_json(&read(&path)?, &path.display().to_string(), &besides);
+        }
+        if dir.extension().is_some_and(|ending| ending == TIKTOKEN) && dir.is_file() {
+            let pattern = dir.file_stem().unwrap_or_default().to_string_lossy();
+            let text = read(dir)?;
+            return Tokenizer::from_tiktoken(
+                &text,
+                &pattern,
+                NO_TOKENS,
+                &dir.display().to_string(),
+            );
+        }
+        let model = dir.join(MODEL);
+        if !dir.join(VOCAB).exists() && model.is_file() {
+            let bytes = std::fs::read(&model).map_err(|e| Error::io("reading", &model, &e))?;
+            return Tokenizer::from_tokenizer_model(&bytes, &model.display().to_string());
         }
         if !Tokenizer::exists(dir) {
             return Err(Error::input(format!("{} has no tokenizer: no {JSON}", dir.display()))
@@ -82,9 +106,8 @@ impl Tokenizer {
             vocab.merge(left, right).map_err(|error| error.at(format!("merge {number}")))
         });
         let merges = merges.collect::<Result<_>>().map_err(at)?;
-        let tokens = vocab.tokens().map_err(at)?;
-        let tokenizer = Tokenizer::build(tokens, merges, vocab.added).map_err(at)?;
-        Ok(tokenizer.with_rules(rules))
+        let tokens = vocab.tokens(rules.characters.is_none()).map_err(at)?;
+        Tokenizer::build(tokens, merges, vocab.added, rules).map_err(at)
     }
 
     /// Parses the texts of a vocab.json and a merges.txt; error messages begin with `place`, their
@@ -126,12 +149,12 @@ impl Tokenizer {
                 |error: Error| error.at(format!("{} line {number}", merges_place.display()));
             merges.push(merge.map_err(at_line)?);
         }
-        let tokens = vocab.tokens().map_err(at_vocab)?;
-        let tokenizer = Tokenizer::build(tokens, merges, vocab.added).map_err(at_vocab)?;
-        let prefix = PreTokenizer { prefix: Prefix::Stretches, ..PreTokenizer::GPT2 };
-        let prefixed = besides.add_prefix_space == Some(true);
-        let pre_tokenizer = if prefixed { prefix } else { PreTokenizer::GPT2 };
-        Ok(Tokenizer { pre_tokenizer, ..tokenizer })
+        let tokens = vocab.tokens(true).map_err(at_vocab)?;
+        let mut rules = Rules::default();
+        if besides.add_prefix_space == Some(true) {
+            rules.pre_tokenizer.prefix = Prefix::Stretches;
+        }
+        Tokenizer::build(tokens, merges, vocab.added, rules).map_err(at_vocab)
     }
 
     /// Returns the text of a tokenizer.json that Hugging Face's `tokenizers` and
@@ -152,24 +175,44 @@ impl Tokenizer {
         let spelling = |id: u32| spellings[id as usize].as_str();
         let merge = |merge: &Merge| json!([spelling(merge.left), spelling(merge.right)]);
         let merges = self.merges.iter().map(merge);
+        let rules = &self.rules;
+        let by_default = || match rules.characters {
+            Some(_) => Value::Null,
+            None => byte_level(true, false),
+        };
+        let stages = match &rules.characters {
+            Some(CharacterRules { stages, .. }) => stages.clone(),
+            None => Stages {
+                normalizer: rules
+                    .normalizer
+                    .form
+                    .map_or(Value::Null, |form| json!({"type": form.name()})),
+                pre_tokenizer: pre_tokenizer_json(rules.pre_tokenizer),
+                decoder: byte_level(true, true),
+            },
+        };
+        let (unk_token, fuse_unk, byte_fallback) = match &rules.characters {
+            Some(own) => (own.unk_token.as_deref(), own.fuse_unk, own.byte_fallback),
+            None => (None, false, false),
+        };
         let file = json!({
             "version": "1.0",
             "truncation": null,
             "padding": null,
             "added_tokens": added,
-            "normalizer": null,
-            "pre_tokenizer": pre_tokenizer_json(self.pre_tokenizer),
-            "post_processor": self.post_processor.clone().unwrap_or_else(|| byte_level(true, false)),
-            "decoder": byte_level(true, true),
+            "normalizer": stages.normalizer,
+            "pre_tokenizer": stages.pre_tokenizer,
+            "post_processor": rules.post_processor.clone().unwrap_or_else(by_default),
+            "decoder": stages.decoder,
             "model": {
                 "type": "BPE",
                 "dropout": null,
-                "unk_token": null,
+                "unk_token": unk_token,
                 "continuing_subword_prefix": null,
                 "end_of_word_suffix": null,
-                "fuse_unk": false,
-                "byte_fallback": false,
-                "ignore_merges": self.ignore_merges,
+                "fuse_unk": fuse_unk,
+                "byte_fallback": byte_fallback,
+                "ignore_merges": rules.ignore_merges,
                 "vocab": Value::Object(vocab.collect()),
                 "merges": Value::Array(merges.collect()),
             },
@@ -194,11 +237,13 @@ impl Tokenizer {
         let other = self.added.list().iter().find(|added| **added != Added::end_of_text(added.id));
         let what = match other {
             Some(added) => format!("the special token {:?}", added.content),
-            None if self.ignore_merges => "the setting ignore_merges".to_owned(),
-            None if self.pre_tokenizer.prefix != Prefix::None => {
+            None if self.characters.is_some() => "a vocabulary of characters".to_owned(),
+            None if !self.rules.normalizer.is_identity() => "a normalizer".to_owned(),
+            None if self.rules.ignore_merges => "the setting ignore_merges".to_owned(),
+            None if self.rules.pre_tokenizer.prefix != Prefix::None => {
                 "the setting add_prefix_space".to_owned()
             }
-            None if self.pre_tokenizer != PreTokenizer::GPT2 => {
+            None if self.rules.pre_tokenizer != PreTokenizer::GPT2 => {
                 "another pattern than GPT-2's".to_owned()
             }
             None => {
@@ -221,7 +266,10 @@ impl Tokenizer {
     /// Returns the spelling of each token in a file, by id; empty for unused ids.
     pub(crate) fn spellings(&self) -> Vec<String> {
         let ids = 0..self.vocab_size() as u32;
-        let spell = |id| self.token_bytes(id).map(alphabet::spell).unwrap_or_default();
+        let spell = |id| match &self.characters {
+            Some(characters) => characters.spelling(id).to_owned(),
+            None => self.token_bytes(id).map(alphabet::spell).unwrap_or_default(),
+        };
         let mut spellings: Vec<String> = ids.map(spell).collect();
         for added in self.added.list() {
             spellings[added.id as usize].clone_from(&added.content);
@@ -240,7 +288,7 @@ impl Tokenizer {
     /// Whether a space is put in front of texts. tokenizer_config.json must say so, too: otherwise transformers before
     /// 5 adds none.
     pub(crate) fn adds_prefix_space(&self) -> bool {
-        self.pre_tokenizer.prefix == Prefix::Stretches
+        self.rules.pre_tokenizer.prefix == Prefix::Stretches
     }
 
     /// Returns the ids of the tokens that are recognised by name in a text, and whether each is special.
@@ -248,6 +296,9 @@ impl Tokenizer {
         self.added.list().iter().map(|added| (added.id, added.flags.special))
     }
 }
+
+/// No special tokens beside those of a tiktoken file.
+const NO_TOKENS: [(&str, u32); 0] = [];
 
 impl Added {
     fn to_json(&self) -> Value {

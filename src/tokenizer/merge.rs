@@ -1,13 +1,14 @@
-//! Merges one piece: of its neighbouring symbols the pair with the lowest rank, leftmost first, until none merges.
+//! Merges one piece: of its neighbouring symbols the pair with the lowest rank, leftmost first, until none merges. At
+//! first the symbols are the piece's letters: bytes, or the characters of a vocabulary that has such.
 //!
-//! - Up to [`SHORT`] bytes: all places are searched for the best pair after each merge. This is O(n²), and the fastest
+//! - Up to [`SHORT`] letters: all places are searched for the best pair after each merge. This is O(n²), and the fastest
 //!   for words.
 //! - Longer pieces: stretches of that length are merged, and then their ends are corrected. This is O(n). It is exact
-//!   for this reason: ids are the encoding of their bytes if and only if every two neighbours are the encoding of
+//!   for this reason: ids are the encoding of their letters if and only if every two neighbours are the encoding of
 //!   theirs. (Merges within two neighbours happen in the same order in any context, as long as none crosses their ends;
 //!   and the first merge that would cross an end is detected from these two alone.)
-//! - With a heap, in O(n log n): the remaining cases, in which more than [`FAR`] bytes change at the ends of two
-//!   stretches, or a token's bytes are not those of its merged parts.
+//! - With a heap, in O(n log n): the remaining cases, in which more than [`FAR`] letters change at the ends of two
+//!   stretches, or a token's letters are not those of its merged parts.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,31 +16,75 @@ use std::collections::BinaryHeap;
 use super::bpe::Tokenizer;
 use super::ranks::NONE;
 
-/// The longest piece, in bytes, that is merged by searching all places.
+/// The longest piece, in letters, that is merged by searching all places.
 const SHORT: usize = 64;
-/// The maximum number of bytes merged again around the end of a stretch; beyond it a heap merges the whole piece.
+/// The maximum number of letters merged again around the end of a stretch; beyond it a heap merges the whole piece.
 const FAR: usize = 1024;
 /// With more merges than this, a rank and a place do not fit into a key of [`Short`].
 const MOST_MERGES: usize = u32::MAX as usize / SHORT;
 
-/// Buffers for merging.
-#[derive(Default)]
-pub(super) struct Merger {
-    /// A stretch of a long piece and its ids, since the next stretch is often the same.
-    stretch: (Vec<u8>, Vec<u32>),
-    /// The last two ids that were checked, and the result.
-    last: Option<([u32; 2], bool)>,
-    /// The ids around a seam, and their bytes.
-    seam: Vec<u32>,
-    bytes: Vec<u8>,
+/// What a piece has before anything is merged: a byte, or the token of a character.
+pub(super) trait Letter: Copy + Default + PartialEq {
+    /// Returns the letter's token.
+    fn token(self, tokenizer: &Tokenizer) -> u32;
+
+    /// Returns the rank of two letters' tokens.
+    fn rank(tokenizer: &Tokenizer, left: Self, right: Self) -> u32;
+
+    /// Returns the letters of a token.
+    fn of(tokenizer: &Tokenizer, id: u32) -> &[Self];
 }
 
-impl Merger {
-    /// Appends the ids of `piece`, which has at least one byte, to `ids`.
-    pub(super) fn merge(&mut self, tokenizer: &Tokenizer, piece: &[u8], ids: &mut Vec<u32>) {
-        if let Some(&id) = tokenizer.whole.get(piece) {
-            ids.push(id);
-        } else if tokenizer.merges.len() > MOST_MERGES {
+impl Letter for u8 {
+    #[inline(always)]
+    fn token(self, tokenizer: &Tokenizer) -> u32 {
+        tokenizer.byte_ids[usize::from(self)]
+    }
+
+    #[inline(always)]
+    fn rank(tokenizer: &Tokenizer, left: u8, right: u8) -> u32 {
+        tokenizer.byte_rank(left, right)
+    }
+
+    #[inline(always)]
+    fn of(tokenizer: &Tokenizer, id: u32) -> &[u8] {
+        tokenizer.token_bytes(id).unwrap_or_default()
+    }
+}
+
+impl Letter for u32 {
+    #[inline(always)]
+    fn token(self, _: &Tokenizer) -> u32 {
+        self
+    }
+
+    #[inline(always)]
+    fn rank(tokenizer: &Tokenizer, left: u32, right: u32) -> u32 {
+        tokenizer.rank(left, right)
+    }
+
+    #[inline(always)]
+    fn of(tokenizer: &Tokenizer, id: u32) -> &[u32] {
+        tokenizer.characters.as_ref().map_or(&[], |characters| characters.letters_of(id))
+    }
+}
+
+/// Buffers for merging.
+#[derive(Default)]
+pub(super) struct Merger<L> {
+    /// A stretch of a long piece and its ids, since the next stretch is often the same.
+    stretch: (Vec<L>, Vec<u32>),
+    /// The last two ids that were checked, and the result.
+    last: Option<([u32; 2], bool)>,
+    /// The ids around a seam, and their letters.
+    seam: Vec<u32>,
+    letters: Vec<L>,
+}
+
+impl<L: Letter> Merger<L> {
+    /// Appends the ids of `piece`, which has at least one letter, to `ids`.
+    pub(super) fn merge(&mut self, tokenizer: &Tokenizer, piece: &[L], ids: &mut Vec<u32>) {
+        if tokenizer.merges.len() > MOST_MERGES {
             merge_by_heap(tokenizer, piece, ids);
         } else if piece.len() <= SHORT {
             ids.extend(Short::merge(tokenizer, piece).ids());
@@ -56,14 +101,14 @@ impl Merger {
     fn merge_by_stretches(
         &mut self,
         tokenizer: &Tokenizer,
-        piece: &[u8],
+        piece: &[L],
         ids: &mut Vec<u32>,
     ) -> bool {
         let start = ids.len();
         let mut stretch = std::mem::take(&mut self.stretch);
-        let fit = piece.chunks(SHORT).all(|bytes| {
-            if stretch.0 != bytes {
-                stretch = (bytes.to_vec(), Short::merge(tokenizer, bytes).ids().collect());
+        let fit = piece.chunks(SHORT).all(|letters| {
+            if stretch.0 != letters {
+                stretch = (letters.to_vec(), Short::merge(tokenizer, letters).ids().collect());
             }
             self.join(tokenizer, start, ids, &stretch.1)
         });
@@ -71,8 +116,8 @@ impl Merger {
         fit
     }
 
-    /// Appends `right` to `ids[start..]`, both encodings of their bytes, so that the result is one too: as many ids as
-    /// necessary are merged again around the seam. Returns false if they have more than [`FAR`] bytes.
+    /// Appends `right` to `ids[start..]`, both encodings of their letters, so that the result is one too: as many ids as
+    /// necessary are merged again around the seam. Returns false if they have more than [`FAR`] letters.
     fn join(
         &mut self,
         tokenizer: &Tokenizer,
@@ -90,7 +135,7 @@ impl Merger {
                 (self.seam.first().or(rest.first()), self.seam.last().or(left.last()));
             let pairs = [(left.last(), first), (last, rest.first())];
             let [begins, ends] = pairs.map(|pair| match pair {
-                (Some(&one), Some(&other)) => fits(tokenizer, &mut self.last, [one, other]),
+                (Some(&one), Some(&other)) => fits::<L>(tokenizer, &mut self.last, [one, other]),
                 _ => true,
             });
             if begins && ends {
@@ -107,38 +152,41 @@ impl Merger {
             if after == 0 || !ends {
                 after = more(after, right.len());
             }
-            self.bytes.clear();
+            self.letters.clear();
             for &id in ids[ids.len() - before..].iter().chain(&right[..after]) {
-                self.bytes.extend_from_slice(tokenizer.token_bytes(id).unwrap_or_default());
+                self.letters.extend_from_slice(L::of(tokenizer, id));
             }
-            if self.bytes.len() > FAR {
+            if self.letters.len() > FAR {
                 return false;
             }
             self.seam.clear();
-            if self.bytes.len() <= SHORT {
-                self.seam.extend(Short::merge(tokenizer, &self.bytes).ids());
+            if self.letters.len() <= SHORT {
+                self.seam.extend(Short::merge(tokenizer, &self.letters).ids());
             } else {
-                merge_by_heap(tokenizer, &self.bytes, &mut self.seam);
+                merge_by_heap(tokenizer, &self.letters, &mut self.seam);
             }
         }
     }
 }
 
 /// Like [`fit`], but reuses the result if the same pair was checked last.
-fn fits(tokenizer: &Tokenizer, last: &mut Option<([u32; 2], bool)>, pair: [u32; 2]) -> bool {
+fn fits<L: Letter>(
+    tokenizer: &Tokenizer,
+    last: &mut Option<([u32; 2], bool)>,
+    pair: [u32; 2],
+) -> bool {
     match *last {
         Some((asked, fits)) if asked == pair => fits,
-        _ => last.insert((pair, fit(tokenizer, pair[0], pair[1]))).1,
+        _ => last.insert((pair, fit::<L>(tokenizer, pair[0], pair[1]))).1,
     }
 }
 
-/// Whether two ids are the encoding of their bytes.
-fn fit(tokenizer: &Tokenizer, one: u32, other: u32) -> bool {
-    let bytes = |id| tokenizer.token_bytes(id).unwrap_or_default();
-    let (left, right) = (bytes(one), bytes(other));
+/// Whether two ids are the encoding of their letters.
+fn fit<L: Letter>(tokenizer: &Tokenizer, one: u32, other: u32) -> bool {
+    let (left, right) = (L::of(tokenizer, one), L::of(tokenizer, other));
     let length = left.len() + right.len();
     if length <= SHORT {
-        let mut both = [0; SHORT];
+        let mut both = [L::default(); SHORT];
         both[..left.len()].copy_from_slice(left);
         both[left.len()..length].copy_from_slice(right);
         return Short::merge(tokenizer, &both[..length]).ids().eq([one, other]);
@@ -148,7 +196,7 @@ fn fit(tokenizer: &Tokenizer, one: u32, other: u32) -> bool {
     ids == [one, other]
 }
 
-/// A piece of at most [`SHORT`] bytes as a list of symbols, each at the place of its first byte.
+/// A piece of at most [`SHORT`] letters as a list of symbols, each at the place of its first letter.
 struct Short {
     symbols: [u32; SHORT],
     /// By place: the rank of the pair that begins there times [`SHORT`], plus the place; [`NONE`] if it does not merge.
@@ -161,7 +209,7 @@ struct Short {
 }
 
 impl Short {
-    fn merge(tokenizer: &Tokenizer, piece: &[u8]) -> Short {
+    fn merge<L: Letter>(tokenizer: &Tokenizer, piece: &[L]) -> Short {
         let mut short = Short {
             symbols: [0; SHORT],
             keys: [NONE; SHORT],
@@ -169,11 +217,12 @@ impl Short {
             previous: std::array::from_fn(|place| (place as u8).wrapping_sub(1)),
             length: piece.len(),
         };
-        for (symbol, &byte) in short.symbols.iter_mut().zip(piece) {
-            *symbol = tokenizer.byte_ids[usize::from(byte)];
+        for (symbol, letter) in short.symbols.iter_mut().zip(piece) {
+            *symbol = letter.token(tokenizer);
         }
-        for place in 0..piece.len() - 1 {
-            short.keys[place] = key(tokenizer.byte_rank(piece[place], piece[place + 1]), place);
+        for place in 1..piece.len() {
+            short.keys[place - 1] =
+                key(L::rank(tokenizer, piece[place - 1], piece[place]), place - 1);
         }
         while let Some(place) = short.lowest() {
             short.take_in(tokenizer, place);
@@ -234,10 +283,9 @@ fn key(rank: u32, place: usize) -> u32 {
 }
 
 /// Appends the ids of `piece`, merged with a heap of pairs and a linked list of symbols in O(n log n).
-fn merge_by_heap(tokenizer: &Tokenizer, piece: &[u8], ids: &mut Vec<u32>) {
+fn merge_by_heap<L: Letter>(tokenizer: &Tokenizer, piece: &[L], ids: &mut Vec<u32>) {
     let end = piece.len();
-    let mut symbols: Vec<u32> =
-        piece.iter().map(|&byte| tokenizer.byte_ids[usize::from(byte)]).collect();
+    let mut symbols: Vec<u32> = piece.iter().map(|letter| letter.token(tokenizer)).collect();
     let mut next: Vec<usize> = (1..=end).collect();
     let mut previous: Vec<usize> = (0..end).map(|i| i.wrapping_sub(1)).collect();
     // The rank of the pair that begins at each symbol.

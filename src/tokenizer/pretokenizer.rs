@@ -446,74 +446,22 @@ fn contraction(rest: &[u8]) -> usize {
 }
 
 impl PreTokenizer {
-    /// Cuts `text` into stretches of about `target` bytes that have the same pieces separately as together. A text
-    /// without a place to cut stays whole.
-    pub(super) fn chunks(self, text: &str, target: usize) -> Vec<&str> {
-        let (mut chunks, mut rest) = (Vec::new(), text);
-        while rest.len() > target {
-            let Some(cut) = self.first_cut(rest, target) else { break };
-            let (chunk, after) = rest.split_at(cut);
-            chunks.push(chunk);
-            rest = after;
-        }
-        if !rest.is_empty() {
-            chunks.push(rest);
-        }
-        chunks
-    }
-
-    /// Returns the first place after byte `from` where `text` may be cut.
-    fn first_cut(self, text: &str, from: usize) -> Option<usize> {
-        let scanner = Scanner::new(text);
-        let (mut before, mut at) = scanner.look(text.floor_char_boundary(from));
-        while at < text.len() {
-            let (classes, after) = scanner.look(at);
-            if self.may_cut(before, classes, text.as_bytes()[at]) {
-                return Some(at);
-            }
-            (before, at) = (classes, after);
-        }
-        None
-    }
-
-    /// Returns the last place after byte `from` and up to byte `to` where `text` may be cut and `accept` returns true.
-    pub(super) fn last_cut(
-        self,
-        text: &str,
-        from: usize,
-        to: usize,
-        accept: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
-        let scanner = Scanner::new(text);
-        let mut place = text.floor_char_boundary(to);
-        while place > from && place < text.len() {
-            let previous = text.floor_char_boundary(place - 1);
-            let (before, classes) = (scanner.look(previous).0, scanner.look(place).0);
-            if self.may_cut(before, classes, text.as_bytes()[place]) && accept(place) {
-                return Some(place);
-            }
-            place = previous;
-        }
-        None
-    }
-
-    /// Whether a text may be cut between two characters, given their classes and the first byte of the second one. At
-    /// such a place, no pattern has a piece that contains it, or a piece that ends there and looks past it; no pattern
-    /// looks back.
+    /// Whether a text may be cut between two characters. At such a place, no pattern has a piece that contains it, or a
+    /// piece that ends there and looks past it; no pattern looks back.
     ///
     /// - Before white space that follows another character; before a line end only if that is a letter or a number,
     ///   since in all patterns but GPT-2's, pieces of other characters include the line ends after them.
     /// - Between a letter and a number; and between these and another character, unless it is an apostrophe or a mark,
     ///   which may belong to a word.
-    #[inline]
-    fn may_cut(self, before: u8, classes: u8, byte: u8) -> bool {
+    pub(super) fn may_cut(self, before: char, after: char) -> bool {
+        let (before, classes) = (TABLE[before as usize], TABLE[after as usize]);
         const WORD: u8 = LETTER | NUMBER;
         const LINE: u8 = SPACE | LINE_END;
-        if self.prefix == Prefix::Parts && self.numbers.is_some() && byte != b' ' {
+        if self.prefix == Prefix::Parts && self.numbers.is_some() && after != ' ' {
             // If the cut is within a part, its rest would get a space. A character without a class may be a digit of
             // newer Unicode.
             const KNOWN: u8 = WORD | SPACE;
-            let is_known = before & KNOWN != 0 && (classes & KNOWN != 0 || byte < 0x80);
+            let is_known = before & KNOWN != 0 && (classes & KNOWN != 0 || after.is_ascii());
             if !is_known || (before ^ classes) & NUMBER == 0 {
                 return false;
             }
@@ -522,7 +470,7 @@ impl PreTokenizer {
             SPACE => before & SPACE == 0,
             LINE if self.pattern == Pattern::Gpt2 => before & SPACE == 0,
             0 if classes & WORD != 0 => before & WORD == WORD & !classes,
-            0 if classes & (UPPER | LOWER) != 0 || byte == b'\'' => false,
+            0 if classes & (UPPER | LOWER) != 0 || after == '\'' => false,
             _ => before & WORD != 0,
         }
     }

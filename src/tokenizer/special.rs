@@ -6,6 +6,7 @@
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::alphabet;
+use super::normalizer::Normalizer;
 use super::token::END_OF_TEXT;
 use crate::error::{Error, Result};
 
@@ -51,6 +52,14 @@ impl Added {
     /// Whether all of its characters are in the byte alphabet.
     pub(super) fn is_spelled_in_bytes(&self) -> bool {
         alphabet::to_bytes(&self.content).is_ok()
+    }
+
+    /// Returns the text that is searched in place of its own, and decoded.
+    pub(super) fn normal_form(&self, normalizer: &Normalizer) -> String {
+        match self.flags.normalized {
+            true => normalizer.whole(&self.content).into_owned(),
+            false => self.content.clone(),
+        }
     }
 
     /// Returns the end of text as a token of the vocabulary.
@@ -104,9 +113,15 @@ pub(super) fn check_trained(tokens: &[String], known: &[Added]) -> Result<()> {
 pub(super) struct AddedTokens {
     /// The tokens, in the order of the file.
     list: Vec<Added>,
-    /// The finders, in order. Each searches for its tokens in the text that the previous ones leave.
-    finders: Vec<Finder>,
-    /// The length of the longest token in bytes.
+    /// Finds the tokens that are searched before normalisation.
+    raw: Option<Finder>,
+    /// Finds the tokens with `normalized`, in their normal form.
+    normalized: Option<Finder>,
+    /// Finds the latter without the text that the normalizer puts in front of them, which a stretch of a text that was
+    /// cut may not have.
+    bare: Option<Finder>,
+    normalizer: Normalizer,
+    /// No token takes more bytes of a text than this.
     longest: usize,
 }
 
@@ -117,11 +132,52 @@ struct Finder {
     tokens: Vec<(u32, Flags)>,
 }
 
+impl Finder {
+    /// Returns what finds the tokens that are, or are not, `normalized`, by the forms of their texts; `None` if there are
+    /// none.
+    fn new(
+        list: &[Added],
+        normalized: bool,
+        form: &dyn Fn(&str) -> String,
+    ) -> Result<Option<Finder>> {
+        let wanted = list.iter().filter(|added| added.flags.normalized == normalized);
+        let (contents, tokens): (Vec<String>, Vec<(u32, Flags)>) =
+            wanted.map(|added| (form(&added.content), (added.id, added.flags))).unzip();
+        if tokens.is_empty() {
+            return Ok(None);
+        }
+        let automaton =
+            AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(contents);
+        let automaton =
+            automaton.map_err(|error| Error::input(format!("the added tokens: {error}")))?;
+        Ok(Some(Finder { automaton, tokens }))
+    }
+
+    /// Whether a token begins at byte `place` of `text`, ends there, or contains it; they are searched from byte `from`
+    /// on.
+    fn touches(&self, text: &str, mut from: usize, place: usize) -> bool {
+        // If a longer token is found, shorter ones that begin at the same place end earlier.
+        while let Some(found) = self.automaton.find(aho_corasick::Input::new(text).range(from..))
+            && found.start() <= place
+        {
+            if found.end() >= place {
+                return true;
+            }
+            from = text.ceil_char_boundary(found.start() + 1);
+        }
+        false
+    }
+}
+
+/// A normal form has at most so many times fewer bytes than its text: a full-width digit has three bytes and stands for
+/// one, some letters of mathematics have four.
+const MOST_SHRUNK: usize = 4;
+
 impl AddedTokens {
     /// # Errors
     ///
     /// If there are too many tokens, or they are too long.
-    pub(super) fn new(list: Vec<Added>) -> Result<AddedTokens> {
+    pub(super) fn new(list: Vec<Added>, normalizer: &Normalizer) -> Result<AddedTokens> {
         let bytes: usize = list.iter().map(|added| added.content.len()).sum();
         if bytes > MOST_BYTES {
             return Err(Error::input(format!(
@@ -129,30 +185,48 @@ impl AddedTokens {
             ))
             .hint("added tokens are short marks such as <|endoftext|>"));
         }
-        let finders = [false, true].into_iter().filter_map(|normalized| {
-            let tokens = list.iter().filter(|added| added.flags.normalized == normalized);
-            let (contents, tokens): (Vec<&str>, Vec<(u32, Flags)>) =
-                tokens.map(|added| (added.content.as_str(), (added.id, added.flags))).unzip();
-            let refused = |error| Error::input(format!("the added tokens: {error}"));
-            (!tokens.is_empty()).then(|| {
-                let automaton = AhoCorasick::builder()
-                    .match_kind(MatchKind::LeftmostLongest)
-                    .build(contents)
-                    .map_err(refused)?;
-                Ok(Finder { automaton, tokens })
-            })
+        let whole = |content: &str| normalizer.whole(content).into_owned();
+        let within = |content: &str| normalizer.within(content).into_owned();
+        let longest = list.iter().map(|added| {
+            let least = added.content.len();
+            match added.flags.normalized && !normalizer.is_identity() {
+                true => least.max(MOST_SHRUNK * whole(&added.content).len()),
+                false => least,
+            }
         });
-        let longest = list.iter().map(|added| added.content.len()).max().unwrap_or(0);
-        Ok(AddedTokens { finders: finders.collect::<Result<_>>()?, list, longest })
+        Ok(AddedTokens {
+            raw: Finder::new(&list, false, &str::to_owned)?,
+            normalized: Finder::new(&list, true, &whole)?,
+            bare: Finder::new(&list, true, &within)?,
+            normalizer: normalizer.clone(),
+            longest: longest.max().unwrap_or(0),
+            list,
+        })
     }
 
     pub(super) fn list(&self) -> &[Added] {
         &self.list
     }
 
-    /// Calls `visit` with each stretch of `text` between added tokens, which may be empty, and the next token's id.
+    /// Whether a text is normalised as a whole, since tokens are searched in its normal form.
+    pub(super) fn are_normalized(&self) -> bool {
+        self.normalized.is_some() && !self.normalizer.is_identity()
+    }
+
+    /// Calls `visit` with each stretch of `text` between the tokens that are searched before normalisation, which may be
+    /// empty, and the next token's id.
     pub(super) fn split<'a>(&self, text: &'a str, visit: &mut dyn FnMut(&'a str, Option<u32>)) {
-        split(&self.finders, text, None, visit);
+        split(self.raw.as_ref(), text, None, visit);
+    }
+
+    /// Does the same with the tokens that are searched in a normalised stretch, after which there is the token `then`.
+    pub(super) fn split_normalized<'a>(
+        &self,
+        stretch: &'a str,
+        then: Option<u32>,
+        visit: &mut dyn FnMut(&'a str, Option<u32>),
+    ) {
+        split(self.normalized.as_ref(), stretch, then, visit);
     }
 
     /// Returns the number of bytes on either side of a place that [`touch`](AddedTokens::touch) considers.
@@ -161,35 +235,32 @@ impl AddedTokens {
     }
 
     /// Whether one of the tokens is written out in `text` so that it begins at byte `place`, ends there, or contains
-    /// it, even if another token is chosen there.
+    /// it, even if another token is chosen there. The normal forms of the texts before and after the place must be
+    /// parts of that of the whole text.
     pub(super) fn touch(&self, text: &str, place: usize) -> bool {
         let end = text.ceil_char_boundary(text.len().min(place + self.longest));
         let begin = text.floor_char_boundary(place.saturating_sub(self.longest));
-        let text = &text[..end];
-        self.finders.iter().any(|finder| {
-            let mut from = begin;
-            // If a longer token is found, shorter ones that begin at the same place end earlier.
-            while let Some(found) =
-                finder.automaton.find(aho_corasick::Input::new(text).range(from..))
-                && found.start() <= place
-            {
-                if found.end() >= place {
-                    return true;
-                }
-                from = text.ceil_char_boundary(found.start() + 1);
-            }
-            false
-        })
+        if self.raw.as_ref().is_some_and(|raw| raw.touches(&text[..end], begin, place)) {
+            return true;
+        }
+        let finders = || [&self.normalized, &self.bare].into_iter().flatten();
+        if finders().next().is_none() {
+            return false;
+        }
+        let normal =
+            [&text[begin..place], &text[place..end]].map(|text| self.normalizer.within(text));
+        let (text, place) = (normal.concat(), normal[0].len());
+        finders().any(|finder| finder.touches(&text, 0, place))
     }
 }
 
 fn split<'a>(
-    finders: &[Finder],
+    finder: Option<&Finder>,
     text: &'a str,
     then: Option<u32>,
     visit: &mut dyn FnMut(&'a str, Option<u32>),
 ) {
-    let [finder, rest @ ..] = finders else { return visit(text, then) };
+    let Some(finder) = finder else { return visit(text, then) };
     let mut at = 0;
     for found in finder.automaton.find_iter(text) {
         let (id, flags) = finder.tokens[found.pattern()];
@@ -205,10 +276,10 @@ fn split<'a>(
             continue;
         }
         // A token may begin in white space that belongs to the previous token.
-        split(rest, text.get(at..start).unwrap_or_default(), Some(id), visit);
+        visit(text.get(at..start).unwrap_or_default(), Some(id));
         at = end;
     }
-    split(rest, &text[at..], then, visit);
+    visit(&text[at..], then);
 }
 
 /// Whether the last character is a word character, `\w` in regular expressions.

@@ -9,6 +9,9 @@ pub(super) const BASE: usize = 257;
 /// A token's id and bytes.
 pub(super) type Token = (u32, Vec<u8>);
 
+/// The range of a token among the concatenated tokens.
+pub(super) type Span = (usize, usize);
+
 /// A merge of two neighbouring tokens into one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Merge {

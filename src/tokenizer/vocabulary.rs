@@ -116,12 +116,13 @@ impl Vocabulary {
         added.or_else(own).map_or("", String::as_str)
     }
 
-    /// Returns the model's own tokens by id, with their bytes. From here on, `<|endoftext|>` is an added token.
+    /// Returns the model's own tokens by id: with their bytes if the vocabulary is byte-level, or else with their
+    /// spellings. From here on, `<|endoftext|>` is an added token.
     ///
     /// # Errors
     ///
-    /// If a token that was not added has a character that stands for no byte.
-    pub(super) fn tokens(&mut self) -> Result<Vec<Token>> {
+    /// If a token of a byte-level vocabulary that was not added has a character that stands for no byte.
+    pub(super) fn tokens(&mut self, byte_level: bool) -> Result<Vec<Token>> {
         if let Some(&id) = self.ids.get(END_OF_TEXT)
             && !self.has_added(END_OF_TEXT)
         {
@@ -130,6 +131,7 @@ impl Vocabulary {
         let mut tokens = Vec::with_capacity(self.ids.len());
         for (token, &id) in &self.ids {
             let bytes = match alphabet::to_bytes(token) {
+                _ if !byte_level => token.clone().into_bytes(),
                 Ok(bytes) => bytes,
                 Err(_) if self.has_added(token) => token.clone().into_bytes(),
                 Err(letter) => {

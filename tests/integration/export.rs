@@ -602,6 +602,80 @@ fn a_gguf_file_holds_the_tokenizer() {
     assert_eq!(tokens[unused], format!("[PAD{unused}]"));
 }
 
+/// A tokenizer.json of Llama 2's kind with a few merges, in the order that llama.cpp's scores can say.
+fn of_characters() -> Value {
+    let bytes = (0..=255_u8).map(|byte| format!("<0x{byte:02X}>"));
+    let special = ["<unk>", "<s>", "</s>"].map(str::to_owned);
+    let own = ["\u{2581}", "a", "b", "\u{2581}a", "ab", "\u{2581}ab"].map(str::to_owned);
+    let vocab = special.into_iter().chain(bytes).chain(own).zip(0_u32..);
+    let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+    let added = |(id, content): (u32, &str)| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
+    };
+    let tokens = [(0, "<unk>"), (1, "<s>"), (2, "</s>")].map(added);
+    let vocab: serde_json::Map<String, Value> =
+        vocab.map(|(token, id)| (token, json!(id))).collect();
+    let merges = [["\u{2581}", "a"], ["a", "b"], ["\u{2581}", "ab"], ["\u{2581}a", "b"]];
+    json!({
+        "added_tokens": tokens,
+        "normalizer": {"type": "Sequence", "normalizers":
+            [{"type": "Prepend", "prepend": "\u{2581}"}, replace(" ", "\u{2581}")]},
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
+        "decoder": {"type": "Sequence", "decoders": [replace("\u{2581}", " "), {"type": "ByteFallback"},
+            {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
+            "vocab": vocab, "merges": merges},
+    })
+}
+
+#[test]
+fn a_gguf_file_holds_a_tokenizer_of_characters_or_says_why_not() {
+    let folder = TempDir::new().unwrap();
+    let source = folder.path().join("source");
+    model_with(&[], &source);
+    let sound = of_characters();
+    let write = |file: &Value, name: &str| {
+        fs::write(source.join("tokenizer.json"), file.to_string()).unwrap();
+        let path = folder.path().join(name);
+        gguf::write(&mut load(&source), &path, gguf::Kind::Q8_0, &mut |_, _| Ok(())).map(|_| path)
+    };
+    let entries = read_gguf(&write(&sound, "sound.gguf").unwrap()).entries;
+    let get = |key: &str| &entries[&format!("tokenizer.ggml.{key}")];
+    assert_eq!((get("model"), get("pre")), (&json!("llama"), &json!("default")));
+    assert_eq!((get("add_bos_token"), get("add_eos_token")), (&json!(true), &json!(false)));
+    assert_eq!((get("bos_token_id"), get("unknown_token_id")), (&json!(1), &json!(0)));
+    assert_eq!(get("add_space_prefix"), &json!(true));
+    let first = 3 + 256;
+    assert_eq!(get("tokens")[first], "\u{2581}");
+    let scores: Vec<f64> = (3..6).map(|i| get("scores")[first + i].as_f64().unwrap()).collect();
+    assert_eq!(scores, [0.0, -1.0, -2.0]);
+    let types: Vec<i64> =
+        [0, 1, 3, first, 299].map(|id| get("token_type")[id].as_i64().unwrap()).into();
+    assert_eq!(types, [2, 3, 6, 1, 5]);
+    assert!(gguf::notes(&load(&source)).is_empty());
+
+    let merges = |merges: Value| ("/model/merges", merges);
+    let cases = [
+        (merges(json!([["\u{2581}", "a"], ["a", "b"], ["\u{2581}", "ab"]])), "no merge"),
+        (
+            merges(json!([["\u{2581}", "a"], ["\u{2581}a", "b"], ["a", "b"], ["\u{2581}", "ab"]])),
+            "follow",
+        ),
+        (("/model/byte_fallback", json!(false)), "byte_fallback"),
+        (("/normalizer", json!({"type": "Prepend", "prepend": "\u{2581}"})), "blanks"),
+        (("/normalizer", Value::Null), "blanks"),
+    ];
+    for (number, ((place, value), mention)) in cases.into_iter().enumerate() {
+        let mut file = sound.clone();
+        *file.pointer_mut(place).unwrap() = value;
+        let error = write(&file, &format!("{number}.gguf")).unwrap_err().to_string();
+        assert!(error.contains(mention), "{place}: {error}");
+    }
+}
+
 /// Puts a tokenizer of bytes, with changes to its file, into a model's folder.
 fn model_with_tokenizer(source: &Path, change: impl FnOnce(&mut Value)) {
     if !source.exists() {

@@ -12,10 +12,12 @@ use wgpt::tokenizer::END_OF_TEXT;
 use crate::common::oracle;
 
 mod beside;
+mod characters;
 mod cuts;
 mod files;
 mod huggingface;
 mod slow;
+mod tiktoken;
 mod training;
 
 fn folder() -> PathBuf {

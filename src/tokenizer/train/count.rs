@@ -19,6 +19,7 @@ use rayon::prelude::*;
 // Good in all 64 bits and the same on every machine: the pieces that are kept if memory is short depend on it.
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::super::places::Places;
 use super::super::pretokenizer::PreTokenizer;
 
 /// The number of bytes of text between two checks of the memory.
@@ -71,7 +72,7 @@ impl Counter {
 
     /// Counts the pieces of separate texts.
     pub(super) fn count<'a>(&mut self, texts: impl IntoIterator<Item = &'a str>) {
-        let chunks = |text| PreTokenizer::GPT2.chunks(text, CHUNK_BYTES);
+        let chunks = |text| Places::GPT2.chunks(text, CHUNK_BYTES);
         let all: Vec<&str> = texts.into_iter().flat_map(chunks).collect();
         let mut rest = all.as_slice();
         while !rest.is_empty() {

@@ -17,6 +17,8 @@ use std::sync::{Mutex, PoisonError};
 use super::alphabet;
 use super::bpe::Tokenizer;
 use super::cut::Cutter;
+use super::normalizer::Normalizer;
+use super::rules::Rules;
 use super::special::{self, Added, AddedTokens, Flags, spelled_bytes};
 use super::token::{BASE, END_OF_TEXT};
 use crate::error::{Error, Result, field};
@@ -122,7 +124,8 @@ impl TokenizerTrainer {
         let mut on_token = |tokens| on_progress(Progress::Merging(tokens));
         let merger = Merger::new(counts, self.first_tokens());
         let (tokens, merges) = merger.merge(self.vocab, &mut on_token);
-        let tokenizer = Tokenizer::build((0..).zip(tokens).collect(), merges, self.added())?;
+        let tokenizer =
+            Tokenizer::build((0..).zip(tokens).collect(), merges, self.added(), Rules::default())?;
         let dropped = (dropped.pieces > 0).then_some(dropped);
         Ok(Trained { tokenizer, bytes, pieces, dropped })
     }
@@ -184,7 +187,8 @@ impl TokenizerTrainer {
     ///
     /// If there are too many special tokens, or they are too long.
     pub fn cutter(&self) -> Result<Cutter<'static>> {
-        Ok(Cutter::of_training(AddedTokens::new(self.added_special().collect())?))
+        let tokens = AddedTokens::new(self.added_special().collect(), &Normalizer::default())?;
+        Ok(Cutter::of_training(tokens))
     }
 
     /// Counts the pieces of all documents, one batch while the next is read. Returns the bytes of text.
@@ -311,7 +315,7 @@ impl Tokenizer {
         let bytes = alphabet::in_letter_order().map(|byte| vec![byte]);
         let tokens = std::iter::once(END_OF_TEXT.as_bytes().to_vec()).chain(bytes);
         let vocabulary = (0..).zip(tokens).collect();
-        Tokenizer::build(vocabulary, Vec::new(), vec![Added::end_of_text(0)])
+        Tokenizer::build(vocabulary, Vec::new(), vec![Added::end_of_text(0)], Rules::default())
             .unwrap_or_else(|error| unreachable!("the bytes are a vocabulary: {error}"))
     }
 }

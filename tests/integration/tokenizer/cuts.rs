@@ -23,7 +23,7 @@ fn pieces<'a>(text: &'a str, lengths: &'a [usize]) -> impl Iterator<Item = &'a s
 }
 
 /// The ids of a text that comes in pieces, and how many there were before its end.
-fn streamed(
+pub(super) fn streamed(
     tokenizer: &Tokenizer,
     added: AddedAs,
     text: &str,

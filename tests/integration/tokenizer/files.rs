@@ -72,7 +72,7 @@ fn broken_files_are_refused_and_the_fault_named() {
 fn what_is_not_supported_is_refused_by_name() {
     let sound: Value = serde_json::from_str(&Tokenizer::bytes().to_json()).unwrap();
     let cases = [
-        ("/normalizer", r#"{"type": "NFC"}"#, "NFC"),
+        ("/normalizer", r#"{"type": "Nmt"}"#, "Nmt"),
         ("/pre_tokenizer", r#"{"type": "Metaspace"}"#, "Metaspace"),
         ("/pre_tokenizer", "null", "pre_tokenizer"),
         (

@@ -11,8 +11,9 @@ use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use wgpt::Tokenizer;
-use wgpt::tokenizer::{END_OF_TEXT, TokenizerTrainer};
+use wgpt::tokenizer::{AddedAs, END_OF_TEXT, TokenizerTrainer};
 
+use super::cuts::streamed;
 use super::{encodings, rows, text, tokenizers};
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
@@ -172,6 +173,68 @@ fn random_text_has_their_ids_by_every_pattern() {
             Ok(())
         };
         cases(400).run(&nasty(), check).unwrap();
+    }
+}
+
+#[test]
+fn texts_in_every_form_have_their_ids_as_qwen_and_others_normalise_them() {
+    let plain = merged_across_cuts(3000);
+    let marks = proptest::sample::select(vec![
+        "e\u{301}",
+        "\u{301}",
+        "\u{e9}",
+        "\u{212b}",
+        "\u{1112}\u{1161}\u{11ab}",
+        "\u{d55c}",
+        "\u{fb01}",
+        "\u{ff11}",
+        "\u{bd}",
+        "\u{2126}",
+        "\u{37e}",
+        "=\u{338}",
+        "q\u{307}\u{323}",
+        "\u{b4}",
+        " ",
+        "a",
+        "'s",
+        "\n",
+        "1",
+        "\u{338}",
+        "\u{fa19}",
+        "\u{9c7}\u{9be}",
+        "<|endoftext|>",
+    ]);
+    let text = proptest::collection::vec(marks, 0..40).prop_map(|parts| parts.concat());
+    let lengths = proptest::collection::vec(1..6_usize, 1..4);
+    for form in ["NFC", "NFD", "NFKC", "NFKD"] {
+        for pre_tokenizer in pre_tokenizers(false) {
+            let mut plain = plain.clone();
+            plain["normalizer"] = json!({"type": "Sequence", "normalizers": [{"type": form}]});
+            plain["pre_tokenizer"] = pre_tokenizer.clone();
+            let all = (text.clone(), added(), lengths.clone());
+            let check = |(text, tokens, lengths): (String, Vec<AddedToken>, Vec<usize>)| {
+                let json = with_added(&plain, tokens);
+                let ours = Tokenizer::from_json(&json, form).unwrap();
+                let theirs = theirs(&json);
+                let expected = their_ids(&theirs, &text);
+                prop_assert_eq!(
+                    &ours.encode_with_special(&text),
+                    &expected,
+                    "{} {}",
+                    form,
+                    pre_tokenizer
+                );
+                prop_assert_eq!(
+                    ours.decode_lossy(&expected).unwrap(),
+                    theirs.decode(&expected, false).unwrap()
+                );
+                let found = streamed(&ours, AddedAs::Tokens, &text, &lengths).0;
+                prop_assert_eq!(&found, &expected, "{} {} in pieces", form, pre_tokenizer);
+                prop_assert!(Tokenizer::from_json(&ours.to_json(), "again").unwrap() == ours);
+                Ok(())
+            };
+            cases(25).run(&all, check).unwrap();
+        }
     }
 }
 
