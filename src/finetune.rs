@@ -15,9 +15,9 @@ use crate::params::{ParamInfo, ParamRole};
 /// out of the gradient's norm.
 ///
 /// ```
-/// use wgpt::{FineTune, params::ParamRole::LinearWeight};
+/// use wgpt::{FineTune, params::ParamRole::TokenTable};
 /// let freeze = FineTune { freeze: vec!["wte.*".into(), "h.[0-3].*".into()], ..FineTune::default() };
-/// let trains = |name| freeze.trains(name, LinearWeight);
+/// let trains = |name| freeze.trains(name, TokenTable);
 /// assert!(!trains("h.2.attn.c_attn.weight") && trains("h.4.attn.c_attn.weight"));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ impl Lora {
         if targets.is_empty() {
             return Err(Error::usage(format!("{} names no layer", field("lora.targets"))));
         }
-        let weights = || parameters.iter().filter(|param| param.role == ParamRole::LinearWeight);
+        let weights = || parameters.iter().filter(|param| param.role.is_linear_weight());
         let is_layer = |target: &&String| weights().any(|weight| is_end(target, weight.module()));
         match targets.iter().find(|target| !is_layer(target)) {
             None => Ok(()),

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::config::model::GptConfig;
 use crate::error::{Error, Result};
-use crate::params::{ParamInfo, ParamRole};
+use crate::params::ParamInfo;
 
 pub use gpt2::GPT2;
 
@@ -75,7 +75,7 @@ impl Schema {
     /// Returns the names, within a block, of its linear layers, for which adapters may be trained.
     pub fn linear_layers(parameters: &[ParamInfo]) -> Vec<&str> {
         let first = parameters.iter().filter(|param| param.layer == Some(0));
-        let weights = first.filter(|param| param.role == ParamRole::LinearWeight);
+        let weights = first.filter(|param| param.role.is_linear_weight());
         weights.map(|param| param.module_within_block()).collect()
     }
 }

@@ -144,7 +144,12 @@ pub fn ops() -> Vec<Case> {
     let embedding = op("embedding", |g, _, words| {
         let tokens = g.buffer(Role::Staging, "tokens", B * T, Format::U32);
         words.push((tokens, vec![3, 0, 3, 4, 3, 1]));
-        g.embedding(["wte.weight", "wpe"], tokens, [5, T + 1, C], Joins::Nothing)
+        g.embedding(("wte.weight", Some("wpe")), tokens, [5, T + 1, C], Joins::Nothing)
+    });
+    let tokens_alone = op("embedding, without positions", |g, _, words| {
+        let tokens = g.buffer(Role::Staging, "tokens", B * T, Format::U32);
+        words.push((tokens, vec![3, 0, 3, 4, 3, 1]));
+        g.embedding(("wte.weight", None), tokens, [5, T + 1, C], Joins::Nothing)
     });
     let residual = op("residual", |g, inputs, _| {
         let (stream, branch) = (g.stream("stream", C), g.activation("branch", C));
@@ -164,6 +169,7 @@ pub fn ops() -> Vec<Case> {
     });
     let mut all = vec![
         embedding,
+        tokens_alone,
         unary("layernorm", C, |g, x| g.layernorm("ln", x)),
         residual,
         residual_layernorm,
@@ -180,8 +186,58 @@ pub fn ops() -> Vec<Case> {
         head(),
         untied_head(),
     ];
-    all.extend(linear_layers().into_iter().chain(attentions()));
+    all.extend(linear_layers().into_iter().chain(attentions()).chain(llama_ops()));
     all
+}
+
+/// Returns cases of the ops of Llama's family.
+fn llama_ops() -> Vec<Case> {
+    let heads = unary("rmsnorm of heads", C, |g, x| {
+        let out = g.activation("out", C);
+        g.rmsnorm_heads("ln", x, 3, out);
+        out
+    });
+    let residual = op("residual_rmsnorm", |g, inputs, _| {
+        let [stream, branch] = branches(g, inputs);
+        let (sum, normed) = g.residual_rmsnorm("ln", stream, branch);
+        let branch = g.linear("fc", normed, out_in(C, false));
+        g.residual("out", sum, branch)
+    });
+    let swiglu = op("swiglu", |g, inputs, _| {
+        let [gate, up] = ["gate", "up"].map(|name| (name.to_owned(), g.activation(name, C)));
+        inputs.extend([gate.clone(), up.clone()]);
+        g.swiglu("out", gate.1, up.1)
+    });
+    let rotary = |what: &str, frequencies: &'static [f64]| {
+        op(what, move |g, inputs, words| {
+            let x = g.activation("x", C);
+            inputs.push(("x".into(), x));
+            let qkv = g.linear("c_attn", x, out_in(16, false));
+            g.rotary(Qkv::packed(qkv, [2, 1], 4), frequencies);
+            let starts = g.buffer(Role::Staging, "document_start", B * T, Format::U32);
+            words.push((starts, vec![0, 0, 2, 0, 9, 1]));
+            qkv
+        })
+    };
+    vec![
+        unary("rmsnorm", C, |g, x| g.rmsnorm("ln", x)),
+        heads,
+        residual,
+        swiglu,
+        unary("linears, swiglu", C, |g, x| {
+            let mut outs = vec![];
+            let layers = [("gate", out_in(4, false)), ("up", out_in(4, true))];
+            g.linears(x, layers, |g, _| {
+                let all = ["gate", "up"].map(|name| g.activation(name, 4));
+                outs.extend(all);
+                all
+            });
+            g.swiglu("out", outs[0], outs[1])
+        }),
+        rotary("linear, rotary", &[1.0, 0.3]),
+        rotary("linear, rotary of half of each head", &[0.7]),
+        attention_in("attention, window", 16, |x| Qkv::packed(x, [4, 2], 2), Some(2), None),
+    ]
 }
 
 /// Returns cases of linear layers in both layouts: alone and with GELU, fully trained, partly trained and adapted.
@@ -242,10 +298,21 @@ fn attention(
     heads: impl FnOnce(Var) -> Qkv,
     first_keys: Option<[u32; B * T]>,
 ) -> Case {
+    attention_in(what, channels, heads, None, first_keys)
+}
+
+/// Makes the same case of attention in which each position sees `window` positions.
+fn attention_in(
+    what: &str,
+    channels: usize,
+    heads: impl FnOnce(Var) -> Qkv,
+    window: Option<usize>,
+    first_keys: Option<[u32; B * T]>,
+) -> Case {
     op(what, |g, inputs, words| {
         let x = g.activation("x", channels);
         inputs.push(("x".into(), x));
-        let out = g.attention("attn", heads(x), T);
+        let out = g.attention_in("attn", heads(x), T, window);
         let view = g.buffer(Role::Staging, "first_key", B * T, Format::U32);
         words.extend(first_keys.map(|keys| (view, keys.to_vec())));
         out
@@ -279,7 +346,7 @@ fn untied_head() -> Case {
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_training(B, T);
     let tokens = g.buffer(Role::Staging, "tokens", B * T, Format::U32);
-    let x = g.embedding(["wte.weight", "wpe"], tokens, [V, T, C], Joins::Nothing);
+    let x = g.embedding(("wte.weight", Some("wpe")), tokens, [V, T, C], Joins::Nothing);
     let what = "embedding, head of another table";
     let mut case = loss(g, what, x, ("lm_head.weight", V), [6, 0, 3, 3, IGNORE, 1]);
     case.replays[0].words.push((tokens, vec![3, 0, 3, 4, 3, 1]));

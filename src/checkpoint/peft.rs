@@ -286,7 +286,7 @@ impl PeftConfig {
 
 /// Whether a parameter is the matrix of a linear layer of a block.
 fn is_linear(param: &ParamInfo) -> bool {
-    param.role == ParamRole::LinearWeight && param.layer.is_some()
+    param.role.is_linear_weight() && param.layer.is_some()
 }
 
 /// Returns the last part of a name.

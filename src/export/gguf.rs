@@ -21,7 +21,7 @@ use crate::files;
 use crate::finetune::FineTune;
 use crate::gpt::Gpt;
 use crate::model;
-use crate::params::{ParamInfo, ParamRole};
+use crate::params::{ParamInfo, ParamRole, WeightLayout};
 use crate::tokenizer::Tokenizer;
 
 /// The entries for tokens that end a text: llama.cpp ends generation at any of them, regardless of the entry's name.
@@ -137,7 +137,7 @@ struct Tensor {
 
 impl Tensor {
     fn new(family: &Family, source: ParamInfo, kind: Kind) -> Tensor {
-        let transposed = source.role == ParamRole::LinearWeight;
+        let transposed = source.role == ParamRole::LinearWeight(WeightLayout::InOut);
         let mut tensor = Tensor { name: family.gguf_name(&source), source, kind, transposed };
         if tensor.shape().len() == 1 || tensor.source.role == ParamRole::PositionTable {
             tensor.kind = Kind::Float(Float::F32);

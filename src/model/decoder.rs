@@ -69,7 +69,7 @@ pub fn decoder(
     let mut stream = match input {
         Input::Stream(stream) => stream,
         Input::Tokens(tokens) => {
-            let tables = [table.as_str(), names.positions.name];
+            let tables = (table.as_str(), Some(names.positions.name));
             let joins = if dropout { Joins::Dropout } else { Joins::Begins };
             let embedding = g.embedding(tables, tokens, [vocab_size, n_positions, c], joins);
             match dropout {

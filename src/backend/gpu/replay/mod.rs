@@ -115,7 +115,7 @@ impl Gpu {
             let gib = plan.total_bytes() as f64 / f64::from(1 << 30);
             error.at(format_args!("buffers of {gib:.1} GiB"))
         })?;
-        let gpu = device.checked(|| {
+        let mut gpu = device.checked(|| {
             let parts = parts(device, &plan, &variants);
             let dims = make_dims(device, &parts);
             let step = device.device().create_buffer(&wgpu::BufferDescriptor {
@@ -134,6 +134,7 @@ impl Gpu {
             let device = Arc::clone(device);
             Gpu { device, plan, buffers, parts, step, step_group, reads, written_bytes: 0 }
         })?;
+        gpu.write_constants();
         // A cache that cannot be written only costs time at the next start.
         let _ = device.pipelines().save();
         Ok(gpu)
