@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use wgpt::arch::rotary::{Rotary, Scaling};
 use wgpt::backend::{Backend, Device};
-use wgpt::config::{Optimizer, Precision, Recompute};
+use wgpt::config::{Biases, Blocks, Optimizer, Precision, Recompute};
 use wgpt::graph::{Graph, Joins};
 use wgpt::kernel::rows::{self, Place};
 use wgpt::kernel::{Dims, Draw, Format, Kernel, Step};
@@ -43,7 +44,12 @@ fn plans(limits: Limits) -> Vec<Arc<Plan>> {
         Program::record(&GptConfig::small(), uses, limits).plan
     };
     let ops = Arc::new(single_ops(limits));
-    vec![record(Optimizer::Adamw, true), record(Optimizer::Sgd, false), ops]
+    let rotary = Some(Rotary { theta: 10_000.0, scaling: Scaling::None });
+    let blocks = Blocks { family: "llama".into(), rotary, biases: Biases::NONE, ..Blocks::GPT2 };
+    let llama = GptConfig { blocks, ..GptConfig::small() };
+    let uses = Uses { generation: Some(1), ..Uses::default() };
+    let llama = Program::record(&llama, uses, limits).plan;
+    vec![record(Optimizer::Adamw, true), record(Optimizer::Sgd, false), ops, llama]
 }
 
 /// The ops whose fused forms are the model's.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::arch::rotary::{Rotary, Scaling};
 use crate::check::grad::{Case, Objective, Perturb, Replay};
-use crate::config::{GptConfig, Optimizer};
+use crate::config::{Biases, Blocks, GptConfig, Optimizer, Windowed};
 use crate::finetune::{FineTune, Lora};
 use crate::graph::{Graph, Joins, Op, Recorder, Var};
 use crate::kernel::state;
@@ -225,14 +226,8 @@ fn llama_ops() -> Vec<Case> {
         residual,
         swiglu,
         unary("linears, swiglu", C, |g, x| {
-            let mut outs = vec![];
-            let layers = [("gate", out_in(4, false)), ("up", out_in(4, true))];
-            g.linears(x, layers, |g, _| {
-                let all = ["gate", "up"].map(|name| g.activation(name, 4));
-                outs.extend(all);
-                all
-            });
-            g.swiglu("out", outs[0], outs[1])
+            let [gate, up] = g.linears(x, [("gate", out_in(4, false)), ("up", out_in(4, true))]);
+            g.swiglu("out", gate, up)
         }),
         rotary("linear, rotary", &[1.0, 0.3]),
         rotary("linear, rotary of half of each head", &[0.7]),
@@ -406,6 +401,7 @@ pub fn models(limits: Limits) -> Vec<Case> {
         n_positions: T + 1,
         n_inner: Some(10),
         layer_norm_epsilon: 1e-5,
+        ..GptConfig::small()
     };
     let plain = Model {
         what: "model",
@@ -417,6 +413,23 @@ pub fn models(limits: Limits) -> Vec<Case> {
         perturb: Perturb::Elements,
         finetune: FineTune::default(),
     };
+    // Every part that Llama's kind may have: grouped, normalised heads, biases, a window in one of the layers, its own head.
+    let llama = GptConfig {
+        n_head: 4,
+        n_inner: Some(7),
+        blocks: Blocks {
+            family: "qwen3".into(),
+            n_kv_head: Some(2),
+            head_size: Some(4),
+            rotary: Some(Rotary { theta: 100.0, scaling: Scaling::Linear(2.0) }),
+            window: Some(2),
+            windowed: Windowed::From(1),
+            biases: Biases::ALL,
+            is_tied: false,
+        },
+        ..tiny.clone()
+    };
+    let llama = Model { what: "model like Llama", config: llama, ..plain.clone() };
     let larger = GptConfig { n_embd: 20, n_inner: None, vocab_size: 150, n_positions: 45, ..tiny };
     let sliced = Limits {
         binding_bytes: limits.binding_bytes.min(64 * 20 * 4 + 1280),
@@ -439,6 +452,25 @@ pub fn models(limits: Limits) -> Vec<Case> {
             what: "model, lower block frozen",
             finetune: freeze(&["w?e.*", "h.0.*", "h.1.*c_fc.bias", "h.1.ln_2.weight"]),
             ..plain.clone()
+        }
+        .record(limits),
+        llama.record(limits),
+        Model {
+            what: "model like Llama with adapters, two micro-batches",
+            finetune: adapters(2, &["q_proj", "v_proj", "layers.1.mlp.up_proj", "down_proj"]),
+            micro_batches: 2,
+            ..llama.clone()
+        }
+        .record(limits),
+        Model {
+            what: "model like Llama, lower block frozen but for its normalised heads",
+            finetune: freeze(&[
+                "embed_tokens.*",
+                "layers.0.mlp.*",
+                "layers.0.*layernorm.weight",
+                "layers.0.*_proj.*",
+            ]),
+            ..llama.clone()
         }
         .record(limits),
         Model {

@@ -179,6 +179,11 @@ impl Graph {
         Wanted { name, shape, role: ParamRole::TokenTable, init: self.matrix_init() }
     }
 
+    /// Describes the table (V,C) of an output head of its own as a parameter to request; `name` is its full name.
+    pub fn head_table<'a>(&self, name: &'a str, shape: &'a [usize]) -> Wanted<'a> {
+        Wanted { name, shape, role: ParamRole::Head, init: self.matrix_init() }
+    }
+
     /// Adds the embeddings (B,T,C) of `tokens`, from the named tables of tokens (V,C) and of positions (S,C), if there is
     /// one; in generation `tokens` are the sequences. `joins` says whether they begin the residual stream, at once or
     /// after a dropout.

@@ -277,9 +277,22 @@ impl Graph {
         Linear { out, rounded_dout, ..linear }
     }
 
+    /// Adds linear layers of one input `x` (B,T,C), whose weights are (OC,C), and returns their outputs, which have gradients
+    /// together or not at all.
+    pub fn linears<const N: usize>(&mut self, x: Var, layers: [(&str, Form); N]) -> [Var; N] {
+        let mut all = [x; N];
+        self.linears_into(x, layers, |g, has_grad| {
+            all = layers.map(|(name, form)| {
+                g.activation_of(name, form.channels, Sharing::InBlocks, has_grad)
+            });
+            all
+        });
+        all
+    }
+
     /// Adds linear layers of one input `x` (B,T,C), whose weights are (OC,C); `outputs` creates all of their outputs, given
     /// whether any has a gradient.
-    pub(crate) fn linears<const N: usize>(
+    pub(crate) fn linears_into<const N: usize>(
         &mut self,
         x: Var,
         layers: [(&str, Form); N],

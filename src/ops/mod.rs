@@ -16,6 +16,7 @@ pub mod layernorm;
 pub mod linear;
 pub mod lora;
 pub mod matmul;
+mod norm;
 pub mod optimizer;
 pub mod random;
 pub mod recompute;

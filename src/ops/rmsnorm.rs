@@ -88,15 +88,20 @@ impl Graph {
         sharing: Sharing,
         out: impl FnOnce(&mut Graph, bool) -> Var,
     ) -> RmsNorm {
-        let (role, init) = (ParamRole::NormWeight, Init::Constant(1.0));
-        let weight_name = format!("{name}.weight");
-        let weight = self.whole(Wanted { name: &weight_name, shape: &[c], role, init });
+        let weight = self.rms_weight(name, c);
         let rows = x.value.len / c;
         let rstd = self.activations(&format!("{name}.rstd"), rows, Format::F32, sharing);
         let out = out(self, any_grad(&[x, weight]));
         let dims = self.dims();
         let dims = Dims { T: rows as u32 / dims.B, C: c as u32, ..dims };
         RmsNorm { dims, x, weight, out, rstd, is_only_reader: false }
+    }
+
+    /// Returns the weight of a normalisation of `c` channels.
+    pub(crate) fn rms_weight(&mut self, name: &str, c: usize) -> Var {
+        let (role, init) = (ParamRole::NormWeight, Init::Constant(1.0));
+        let name = format!("{name}.weight");
+        self.whole(Wanted { name: &name, shape: &[c], role, init })
     }
 
     /// Creates a normalisation of `x` (B,T,C), a value of the residual stream, without adding it to the list.

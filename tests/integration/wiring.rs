@@ -34,6 +34,7 @@ fn config() -> GptConfig {
         n_positions: 75,
         n_inner: Some(20),
         layer_norm_epsilon: 1e-5,
+        ..GptConfig::small()
     }
 }
 

@@ -20,6 +20,7 @@
 mod cpu;
 pub(crate) mod extend;
 mod heads;
+mod projections;
 mod twins;
 
 use crate::graph::{Graph, Op, Recorder, Sharing, Var};
