@@ -9,16 +9,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use wgpt::arch::rotary::{Rotary, Scaling};
 use wgpt::backend::{Backend, Device};
-use wgpt::config::{Optimizer, Precision, Recompute};
-use wgpt::graph::Graph;
+use wgpt::config::{Biases, Blocks, Optimizer, Precision, Recompute};
+use wgpt::graph::{Graph, Joins};
 use wgpt::kernel::rows::{self, Place};
 use wgpt::kernel::{Dims, Draw, Format, Kernel, Step};
 use wgpt::model::{Program, Uses};
 use wgpt::ops;
+use wgpt::ops::attention::Qkv;
 use wgpt::ops::linear::{Form, WeightLayout};
 use wgpt::ops::matmul::Layout;
-use wgpt::plan::{Dispatch, Limits, Phase, Plan, View};
+use wgpt::plan::{Dispatch, Limits, Phase, Plan, Role, View};
 use wgpt::{FineTune, GptConfig};
 
 /// Sequences and tokens a sequence.
@@ -42,7 +44,12 @@ fn plans(limits: Limits) -> Vec<Arc<Plan>> {
         Program::record(&GptConfig::small(), uses, limits).plan
     };
     let ops = Arc::new(single_ops(limits));
-    vec![record(Optimizer::Adamw, true), record(Optimizer::Sgd, false), ops]
+    let rotary = Some(Rotary { theta: 10_000.0, scaling: Scaling::None });
+    let blocks = Blocks { family: "llama".into(), rotary, biases: Biases::NONE, ..Blocks::GPT2 };
+    let llama = GptConfig { blocks, ..GptConfig::small() };
+    let uses = Uses { generation: Some(1), ..Uses::default() };
+    let llama = Program::record(&llama, uses, limits).plan;
+    vec![record(Optimizer::Adamw, true), record(Optimizer::Sgd, false), ops, llama]
 }
 
 /// The ops whose fused forms are the model's.
@@ -64,6 +71,15 @@ fn single_ops(limits: Limits) -> Plan {
     g.linear("out_in", normed, out_in);
     let scores = g.input("scores", rows * n_head * SHAPE.1);
     g.softmax("softmax", scores, n_head);
+    let tokens = g.buffer(Role::Staging, "tokens", rows, Format::U32);
+    g.embedding(("wte.weight", None), tokens, [1000, SHAPE.1, c], Joins::Nothing);
+    g.rmsnorm("rms", stream);
+    g.residual_rmsnorm("residual_rms", stream, branch);
+    let [gate, up] = ["gate", "up"].map(|name| g.input(name, rows * 4 * c));
+    g.swiglu("swiglu", gate, up);
+    let qkv = g.input("qkv", rows * 3 * c);
+    let frequencies: Vec<f64> = (0..c / n_head / 2).map(|i| 0.7f64.powi(i as i32)).collect();
+    g.rotary(Qkv::packed(qkv, [n_head, n_head], c / n_head), &frequencies);
     let copy = g.input("copy", rows * c);
     ops::cast::record(&mut g.plan, stream.value, copy.value);
     let dims = Dims { N: (rows * c) as u32, SCALE: 2.0, ..Dims::default() };

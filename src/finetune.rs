@@ -3,21 +3,21 @@
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
 
-use crate::arch::Schema;
+use crate::arch::{Family, Schema, without_prefix};
 use crate::config::model::GptConfig;
 use crate::error::{Error, Result, field};
-use crate::params::{ParamInfo, ParamRole};
+use crate::params::{ParamInfo, ParamRole, WeightLayout};
 
 /// The part of a model that is trained; by default everything.
 ///
-/// A pattern is a shell pattern over the parameters' names, with or without Hugging Face's prefix `transformer.`: `*`
+/// A pattern is a shell pattern over the parameters' names, with or without Hugging Face's prefix, as `transformer.`: `*`
 /// is any text, `?` any character, `[0-5]` one of these. A frozen parameter has no gradient and no moments, and is left
 /// out of the gradient's norm.
 ///
 /// ```
-/// use wgpt::{FineTune, params::ParamRole::LinearWeight};
+/// use wgpt::{FineTune, params::ParamRole::TokenTable};
 /// let freeze = FineTune { freeze: vec!["wte.*".into(), "h.[0-3].*".into()], ..FineTune::default() };
-/// let trains = |name| freeze.trains(name, LinearWeight);
+/// let trains = |name| freeze.trains(name, TokenTable);
 /// assert!(!trains("h.2.attn.c_attn.weight") && trains("h.4.attn.c_attn.weight"));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,10 +44,16 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// Creates adapters with PEFT's usual settings: they adapt attention's queries, keys and values, and `alpha` is
-    /// twice the rank.
+    /// Creates adapters of a GPT-2 with PEFT's usual settings: they adapt attention's queries, keys and values, and `alpha`
+    /// is twice the rank.
     pub fn of_rank(rank: usize) -> Lora {
         Lora { rank, alpha: 2.0 * rank as f64, targets: vec!["c_attn".to_owned()] }
+    }
+
+    /// Does the same for a model, of which PEFT adapts the layers that it adapts in such models if none is named.
+    pub fn for_model(model: &GptConfig, rank: usize) -> Lora {
+        let adapted = Family::of(model).adapted.iter();
+        Lora { targets: adapted.map(|name| (*name).to_owned()).collect(), ..Lora::of_rank(rank) }
     }
 
     /// Returns alpha / rank.
@@ -84,7 +90,7 @@ impl Lora {
         if targets.is_empty() {
             return Err(Error::usage(format!("{} names no layer", field("lora.targets"))));
         }
-        let weights = || parameters.iter().filter(|param| param.role == ParamRole::LinearWeight);
+        let weights = || parameters.iter().filter(|param| param.role.is_linear_weight());
         let is_layer = |target: &&String| weights().any(|weight| is_end(target, weight.module()));
         match targets.iter().find(|target| !is_layer(target)) {
             None => Ok(()),
@@ -99,16 +105,23 @@ impl Lora {
 
 /// Returns whether a name ends with `end`, which must begin at a dot or at the start of the name.
 fn is_end(end: &str, name: &str) -> bool {
-    let end = end.strip_prefix("transformer.").unwrap_or(end);
+    let end = without_prefix(end);
     name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         && !end.is_empty()
 }
 
-/// Adds `scale` · Aᵀ · B to a run of elements of a weight (in, out) that begins at its element `start`; A and B are
-/// (R,in) and (R,out).
-pub(crate) fn merge(scale: f32, [a, b]: [&[f32]; 2], width: usize, start: usize, out: &mut [f32]) {
-    let rank = b.len() / width;
-    let rows = a.len() / rank;
+/// Adds `scale` · Aᵀ · B to a run of elements of a weight (in, out), or its transpose to one (out, in), that begins at the
+/// weight's element `start`; A and B are (R,in) and (R,out).
+pub(crate) fn merge(
+    scale: f32,
+    rank: usize,
+    [a, b]: [&[f32]; 2],
+    layout: WeightLayout,
+    start: usize,
+    out: &mut [f32],
+) {
+    let [a, b] = if layout == WeightLayout::OutIn { [b, a] } else { [a, b] };
+    let (rows, width) = (a.len() / rank, b.len() / rank);
     let mut done = 0;
     while done < out.len() {
         let (row, column) = ((start + done) / width, (start + done) % width);
@@ -165,9 +178,8 @@ impl FineTune {
             Pattern::new(pattern).map_err(|e| fault(e.msg))?;
             let matched = parameters.iter().filter(|param| matches(pattern, &param.name)).count();
             if matched == 0 {
-                return Err(fault("no parameter has such a name").hint(
-                    "names are like wte.weight, h.0.attn.c_attn.weight, ln_f.bias; * is any text",
-                ));
+                return Err(fault("no parameter has such a name")
+                    .hint(format!("names are like {}; * is any text", examples(parameters))));
             }
             if matched == parameters.len() {
                 return Err(fault("every parameter has such a name")
@@ -186,8 +198,15 @@ impl FineTune {
     }
 }
 
+/// Returns the names of some parameters: the first, a matrix of the first block, and the last.
+fn examples(parameters: &[ParamInfo]) -> String {
+    let matrix = parameters.iter().find(|param| param.role.is_linear_weight());
+    let all = parameters.first().into_iter().chain(matrix).chain(parameters.last());
+    all.map(|param| param.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
 /// Returns whether `pattern` matches `name`; an invalid pattern matches nothing.
 fn matches(pattern: &str, name: &str) -> bool {
-    let pattern = pattern.strip_prefix("transformer.").unwrap_or(pattern);
+    let pattern = without_prefix(pattern);
     Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name))
 }

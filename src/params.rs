@@ -3,6 +3,16 @@
 /// A tensor's name and shape.
 pub type NamedShape = (String, Vec<usize>);
 
+/// The order of the two sizes of a linear layer's weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightLayout {
+    /// (C,OC): one row per input channel.
+    #[default]
+    InOut,
+    /// (OC,C): one row per output channel.
+    OutIn,
+}
+
 /// The purpose of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamRole {
@@ -10,12 +20,14 @@ pub enum ParamRole {
     TokenTable,
     /// The position table, with a row per position.
     PositionTable,
+    /// The output head with a table of its own, with a row per token.
+    Head,
     /// The factors of a normalisation.
     NormWeight,
     /// The offsets of a normalisation.
     NormBias,
     /// The matrix of a linear layer.
-    LinearWeight,
+    LinearWeight(WeightLayout),
     /// The bias of a linear layer.
     LinearBias,
     /// The first matrix of a low-rank adapter, (rank, in).
@@ -28,6 +40,11 @@ impl ParamRole {
     /// Whether weight decay applies: it applies to matrices.
     pub fn decays(self) -> bool {
         !matches!(self, ParamRole::NormWeight | ParamRole::NormBias | ParamRole::LinearBias)
+    }
+
+    /// Whether it is the matrix of a linear layer.
+    pub fn is_linear_weight(self) -> bool {
+        matches!(self, ParamRole::LinearWeight(_))
     }
 
     /// Whether it is a part of an adapter and not of the model itself.

@@ -235,6 +235,8 @@ pub struct Plan {
     pub dispatches: Vec<Dispatch>,
     /// The dispatches that each phase runs.
     pub phases: BTreeMap<Phase, Range<usize>>,
+    /// Integers that a backend writes when it is built, and nothing changes after that.
+    pub constants: Vec<(View, Vec<u32>)>,
 }
 
 impl Plan {
@@ -247,6 +249,16 @@ impl Plan {
         assert!(format.is_whole(len), "{name}: {len} elements end within a block of {format}");
         self.buffers.push(BufferSpec { name: name.to_owned(), len, format, role });
         View { buffer: self.buffers.len() - 1, start: 0, len, format }
+    }
+
+    /// Returns a buffer that always holds these integers; equal ones share it.
+    pub fn constant(&mut self, name: &str, words: Vec<u32>) -> View {
+        if let Some((view, _)) = self.constants.iter().find(|(_, same)| *same == words) {
+            return *view;
+        }
+        let view = self.buffer(Role::Staging, name, words.len(), Format::U32);
+        self.constants.push((view, words));
+        view
     }
 
     /// Returns where the next tensor of an arena begins: at an offset that every device can bind.

@@ -235,9 +235,15 @@ pub fn flops_per_token<'a>(
     parameters: impl Iterator<Item = &'a ParamInfo>,
     seq: usize,
 ) -> f64 {
-    let used = parameters.filter(|param| param.role != ParamRole::PositionTable);
-    let used: usize = used.map(|param| param.len()).sum();
-    6.0 * used as f64 + 6.0 * (config.n_layer * config.n_embd * seq) as f64
+    // Where the head has a table of its own, no product uses that of the tokens.
+    let is_used = |role| match role {
+        ParamRole::PositionTable => false,
+        ParamRole::TokenTable => config.blocks.is_tied,
+        _ => true,
+    };
+    let used: usize = parameters.filter(|param| is_used(param.role)).map(|param| param.len()).sum();
+    let width = config.n_head * config.head_size();
+    6.0 * used as f64 + 6.0 * (config.n_layer * width * seq) as f64
 }
 
 /// Returns the best speeds of a device: those of a large product with its fastest variant, also in half precision if `half`,

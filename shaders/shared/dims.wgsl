@@ -26,6 +26,8 @@ struct Dims {
     K_ROW: u32,
     Q_HEAD: u32,
     K_HEAD: u32,
+    RC: u32,
+    WINDOW: u32,
     SLOTS: u32,
     FIRST: vec2<u32>,
 }
@@ -41,4 +43,9 @@ fn group_tile(group: vec3<u32>) -> vec2<u32> {
 fn group_index(group: vec3<u32>) -> u32 {
     let tile = group_tile(group);
     return tile.y * GRID_LARGEST + tile.x;
+}
+
+// Returns the first position of the window that ends at `position`.
+fn window_start(position: u32) -> u32 {
+    return select(0u, position + 1u - min(position + 1u, dims.WINDOW), dims.WINDOW > 0u);
 }

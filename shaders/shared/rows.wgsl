@@ -11,6 +11,6 @@ struct Place {
 fn place_of(row: u32) -> Place {
     let slot = rows[ROW_WORDS * row];
     let position = rows[ROW_WORDS * row + 1u];
-    let first_key = min(position, rows[ROW_WORDS * row + 2u]);
+    let first_key = max(min(position, rows[ROW_WORDS * row + 2u]), window_start(position));
     return Place(slot, position, first_key, slot < dims.SLOTS && position < dims.S);
 }

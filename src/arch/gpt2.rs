@@ -2,40 +2,42 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Family, GgufSize, Names, Part};
-use crate::config::model::GptConfig;
-use crate::error::{Error, Result};
-
-const QKV: Part = Part { name: "attn.c_attn", gguf: "attn_qkv" };
+use super::family::{Family, Gguf, GgufSize, Mlp, Names, Norm, Part, Projections};
+use super::fields::Fields;
+use crate::config::model::{Blocks, GptConfig};
+use crate::error::Result;
+use crate::params::WeightLayout;
 
 /// GPT-2: learned positions, layer normalisation before attention and MLP, biases everywhere, a tied head.
 pub static GPT2: Family = Family {
     model_type: "gpt2",
     title: "GPT-2",
     names: Names {
-        tokens: Part { name: "wte", gguf: "token_embd" },
-        positions: Part { name: "wpe", gguf: "position_embd" },
-        blocks: Part { name: "h", gguf: "blk" },
-        norm_1: Part { name: "ln_1", gguf: "attn_norm" },
+        tokens: Part::new("wte", "token_embd"),
+        positions: Some(Part::new("wpe", "position_embd")),
+        blocks: Part::new("h", "blk"),
+        norm_1: Part::new("ln_1", "attn_norm"),
         attention: "attn",
-        qkv: QKV,
-        attention_out: Part { name: "attn.c_proj", gguf: "attn_output" },
-        norm_2: Part { name: "ln_2", gguf: "ffn_norm" },
-        up: Part { name: "mlp.c_fc", gguf: "ffn_up" },
-        down: Part { name: "mlp.c_proj", gguf: "ffn_down" },
-        last_norm: Part { name: "ln_f", gguf: "output_norm" },
+        qkv: Projections::Joined(Part::new("attn.c_attn", "attn_qkv")),
+        head_norms: None,
+        attention_out: Part::new("attn.c_proj", "attn_output"),
+        norm_2: Part::new("ln_2", "ffn_norm"),
+        mlp: Mlp::Gelu(Part::new("mlp.c_fc", "ffn_up")),
+        down: Part::new("mlp.c_proj", "ffn_down"),
+        last_norm: Part::new("ln_f", "output_norm"),
     },
+    norm: Norm::Layer,
+    layout: WeightLayout::InOut,
     prefix: "transformer.",
     head: "lm_head.weight",
     // The causal mask.
     buffers: &["attn.bias", "attn.masked_bias"],
     deviation: 0.02,
-    adapted: QKV,
+    adapted: &["c_attn"],
     class: "GPT2LMHeadModel",
-    gguf: "gpt2",
+    gguf: Some(Gguf { architecture: "gpt2", sizes: gguf_sizes }),
     read_config,
     write_config,
-    gguf_sizes,
 };
 
 fn gguf_sizes(config: &GptConfig) -> Vec<(&'static str, GgufSize)> {
@@ -64,62 +66,31 @@ const SETTINGS: &[(&str, &[&str])] = &[
     ("quantization_config", &["null"]),
 ];
 
-fn refuse_unsupported(fields: &Map<String, Value>) -> Result<()> {
-    for (name, supported) in SETTINGS {
-        let Some(value) = fields.get(*name) else { continue };
-        let value = value.to_string();
-        if !supported.contains(&value.as_str()) {
-            let wanted = supported.join(" or ");
-            return Err(Error::input(format!("{name} is {value}, only {wanted} is supported"))
-                .hint("this model computes something other than GPT-2 does; use another one"));
-        }
-    }
-    Ok(())
-}
-
 /// Reads the sizes from config.json.
 ///
 /// # Errors
 ///
 /// Names the field that is missing or out of range, or the setting that is not supported.
 fn read_config(fields: &Map<String, Value>) -> Result<GptConfig> {
-    refuse_unsupported(fields)?;
+    let fields = Fields(fields);
+    fields.refuse_others(SETTINGS, GPT2.title)?;
     // Early files call n_positions n_ctx.
-    let positions = if fields.contains_key("n_positions") { "n_positions" } else { "n_ctx" };
-    let positions = if fields.contains_key(positions) { positions } else { "n_positions" };
-    let size = |name: &str| whole(name, fields.get(name).unwrap_or(&Value::Null));
+    let early = !fields.has("n_positions") && fields.has("n_ctx");
     let config = GptConfig {
-        n_layer: size("n_layer")?,
-        n_head: size("n_head")?,
-        n_embd: size("n_embd")?,
-        vocab_size: size("vocab_size")?,
-        n_positions: size(positions)?,
-        n_inner: match fields.get("n_inner") {
-            None | Some(Value::Null) => None,
-            Some(value) => Some(whole("n_inner", value)?),
+        n_layer: fields.size("n_layer")?,
+        n_head: fields.size("n_head")?,
+        n_embd: fields.size("n_embd")?,
+        vocab_size: fields.size("vocab_size")?,
+        n_positions: fields.size(if early { "n_ctx" } else { "n_positions" })?,
+        n_inner: fields.size_if_given("n_inner")?,
+        layer_norm_epsilon: match fields.has("layer_norm_epsilon") {
+            true => fields.number("layer_norm_epsilon")?,
+            false => 1e-5,
         },
-        layer_norm_epsilon: match fields.get("layer_norm_epsilon") {
-            None => 1e-5,
-            Some(value) => value.as_f64().ok_or_else(|| {
-                Error::input(format!("layer_norm_epsilon is {value}, must be a number"))
-            })?,
-        },
+        blocks: Blocks::GPT2,
     };
     config.validate()?;
     Ok(config)
-}
-
-/// Reads a size: a whole number from 1 to 2^24 - 1, so that no product of a few sizes overflows.
-fn whole(name: &str, value: &Value) -> Result<usize> {
-    if value.is_null() {
-        return Err(Error::input(format!("{name} is missing")));
-    }
-    match value.as_u64() {
-        Some(number @ 1..0x100_0000) => Ok(number as usize),
-        _ => Err(Error::input(format!(
-            "{name} is {value}, must be a whole number from 1 to 16777215"
-        ))),
-    }
 }
 
 /// Returns config.json as Hugging Face's library saves it: every setting of GPT-2, sorted by name.

@@ -145,7 +145,9 @@ impl<F: Real> Cpu<F> {
             None => Buffer::zeroed(spec.format, spec.len),
         };
         let buffers = plan.buffers.iter().enumerate().map(make).collect();
-        Cpu { plan, buffers, mode }
+        let mut cpu = Cpu { plan, buffers, mode };
+        cpu.write_constants();
+        cpu
     }
 
     /// Sets whether CPU kernels or only twins run from now on.

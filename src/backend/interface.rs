@@ -44,6 +44,13 @@ pub trait Backend: Send {
     /// Overwrites a view of integers.
     fn write_u32(&mut self, view: View, data: &[u32]);
 
+    /// Writes the plan's constants; a backend does so when it is built.
+    fn write_constants(&mut self) {
+        for (view, words) in self.plan().constants.clone() {
+            self.write_u32(view, &words);
+        }
+    }
+
     /// Runs some dispatches of the plan, by index; returns before a GPU has completed them.
     fn run(&mut self, range: Range<usize>, step: &Step);
 

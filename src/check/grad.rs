@@ -172,7 +172,8 @@ pub(super) fn noise(tensor: usize, i: usize) -> f64 {
 
 /// Returns an input's initial value, large enough that a mistake in any input shows.
 fn initial(name: &str, tensor: usize, i: usize) -> f32 {
-    let is_gain = name.contains("ln") && name.ends_with(".weight");
+    let is_norm = name.contains("ln") || name.contains("norm");
+    let is_gain = is_norm && name.ends_with(".weight");
     (if is_gain { 1.0 + 0.3 * noise(tensor, i) } else { 0.4 * noise(tensor, i) }) as f32
 }
 

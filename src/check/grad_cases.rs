@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::arch::rotary::{Rotary, Scaling};
 use crate::check::grad::{Case, Objective, Perturb, Replay};
-use crate::config::{GptConfig, Optimizer};
+use crate::config::{Biases, Blocks, GptConfig, Optimizer, Windowed};
 use crate::finetune::{FineTune, Lora};
 use crate::graph::{Graph, Joins, Op, Recorder, Var};
 use crate::kernel::state;
@@ -144,7 +145,12 @@ pub fn ops() -> Vec<Case> {
     let embedding = op("embedding", |g, _, words| {
         let tokens = g.buffer(Role::Staging, "tokens", B * T, Format::U32);
         words.push((tokens, vec![3, 0, 3, 4, 3, 1]));
-        g.embedding(["wte.weight", "wpe"], tokens, [5, T + 1, C], Joins::Nothing)
+        g.embedding(("wte.weight", Some("wpe")), tokens, [5, T + 1, C], Joins::Nothing)
+    });
+    let tokens_alone = op("embedding, without positions", |g, _, words| {
+        let tokens = g.buffer(Role::Staging, "tokens", B * T, Format::U32);
+        words.push((tokens, vec![3, 0, 3, 4, 3, 1]));
+        g.embedding(("wte.weight", None), tokens, [5, T + 1, C], Joins::Nothing)
     });
     let residual = op("residual", |g, inputs, _| {
         let (stream, branch) = (g.stream("stream", C), g.activation("branch", C));
@@ -164,6 +170,7 @@ pub fn ops() -> Vec<Case> {
     });
     let mut all = vec![
         embedding,
+        tokens_alone,
         unary("layernorm", C, |g, x| g.layernorm("ln", x)),
         residual,
         residual_layernorm,
@@ -180,8 +187,52 @@ pub fn ops() -> Vec<Case> {
         head(),
         untied_head(),
     ];
-    all.extend(linear_layers().into_iter().chain(attentions()));
+    all.extend(linear_layers().into_iter().chain(attentions()).chain(llama_ops()));
     all
+}
+
+/// Returns cases of the ops of Llama's family.
+fn llama_ops() -> Vec<Case> {
+    let heads = unary("rmsnorm of heads", C, |g, x| {
+        let out = g.activation("out", C);
+        g.rmsnorm_heads("ln", x, 3, out);
+        out
+    });
+    let residual = op("residual_rmsnorm", |g, inputs, _| {
+        let [stream, branch] = branches(g, inputs);
+        let (sum, normed) = g.residual_rmsnorm("ln", stream, branch);
+        let branch = g.linear("fc", normed, out_in(C, false));
+        g.residual("out", sum, branch)
+    });
+    let swiglu = op("swiglu", |g, inputs, _| {
+        let [gate, up] = ["gate", "up"].map(|name| (name.to_owned(), g.activation(name, C)));
+        inputs.extend([gate.clone(), up.clone()]);
+        g.swiglu("out", gate.1, up.1)
+    });
+    let rotary = |what: &str, frequencies: &'static [f64]| {
+        op(what, move |g, inputs, words| {
+            let x = g.activation("x", C);
+            inputs.push(("x".into(), x));
+            let qkv = g.linear("c_attn", x, out_in(16, false));
+            g.rotary(Qkv::packed(qkv, [2, 1], 4), frequencies);
+            let starts = g.buffer(Role::Staging, "document_start", B * T, Format::U32);
+            words.push((starts, vec![0, 0, 2, 0, 9, 1]));
+            qkv
+        })
+    };
+    vec![
+        unary("rmsnorm", C, |g, x| g.rmsnorm("ln", x)),
+        heads,
+        residual,
+        swiglu,
+        unary("linears, swiglu", C, |g, x| {
+            let [gate, up] = g.linears(x, [("gate", out_in(4, false)), ("up", out_in(4, true))]);
+            g.swiglu("out", gate, up)
+        }),
+        rotary("linear, rotary", &[1.0, 0.3]),
+        rotary("linear, rotary of half of each head", &[0.7]),
+        attention_in("attention, window", 16, |x| Qkv::packed(x, [4, 2], 2), Some(2), None),
+    ]
 }
 
 /// Returns cases of linear layers in both layouts: alone and with GELU, fully trained, partly trained and adapted.
@@ -242,10 +293,21 @@ fn attention(
     heads: impl FnOnce(Var) -> Qkv,
     first_keys: Option<[u32; B * T]>,
 ) -> Case {
+    attention_in(what, channels, heads, None, first_keys)
+}
+
+/// Makes the same case of attention in which each position sees `window` positions.
+fn attention_in(
+    what: &str,
+    channels: usize,
+    heads: impl FnOnce(Var) -> Qkv,
+    window: Option<usize>,
+    first_keys: Option<[u32; B * T]>,
+) -> Case {
     op(what, |g, inputs, words| {
         let x = g.activation("x", channels);
         inputs.push(("x".into(), x));
-        let out = g.attention("attn", heads(x), T);
+        let out = g.attention_in("attn", heads(x), T, window);
         let view = g.buffer(Role::Staging, "first_key", B * T, Format::U32);
         words.extend(first_keys.map(|keys| (view, keys.to_vec())));
         out
@@ -279,7 +341,7 @@ fn untied_head() -> Case {
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_training(B, T);
     let tokens = g.buffer(Role::Staging, "tokens", B * T, Format::U32);
-    let x = g.embedding(["wte.weight", "wpe"], tokens, [V, T, C], Joins::Nothing);
+    let x = g.embedding(("wte.weight", Some("wpe")), tokens, [V, T, C], Joins::Nothing);
     let what = "embedding, head of another table";
     let mut case = loss(g, what, x, ("lm_head.weight", V), [6, 0, 3, 3, IGNORE, 1]);
     case.replays[0].words.push((tokens, vec![3, 0, 3, 4, 3, 1]));
@@ -339,6 +401,7 @@ pub fn models(limits: Limits) -> Vec<Case> {
         n_positions: T + 1,
         n_inner: Some(10),
         layer_norm_epsilon: 1e-5,
+        ..GptConfig::small()
     };
     let plain = Model {
         what: "model",
@@ -350,6 +413,23 @@ pub fn models(limits: Limits) -> Vec<Case> {
         perturb: Perturb::Elements,
         finetune: FineTune::default(),
     };
+    // Every part that Llama's kind may have: grouped, normalised heads, biases, a window in one of the layers, its own head.
+    let llama = GptConfig {
+        n_head: 4,
+        n_inner: Some(7),
+        blocks: Blocks {
+            family: "qwen3".into(),
+            n_kv_head: Some(2),
+            head_size: Some(4),
+            rotary: Some(Rotary { theta: 100.0, scaling: Scaling::Linear(2.0) }),
+            window: Some(2),
+            windowed: Windowed::From(1),
+            biases: Biases::ALL,
+            is_tied: false,
+        },
+        ..tiny.clone()
+    };
+    let llama = Model { what: "model like Llama", config: llama, ..plain.clone() };
     let larger = GptConfig { n_embd: 20, n_inner: None, vocab_size: 150, n_positions: 45, ..tiny };
     let sliced = Limits {
         binding_bytes: limits.binding_bytes.min(64 * 20 * 4 + 1280),
@@ -372,6 +452,25 @@ pub fn models(limits: Limits) -> Vec<Case> {
             what: "model, lower block frozen",
             finetune: freeze(&["w?e.*", "h.0.*", "h.1.*c_fc.bias", "h.1.ln_2.weight"]),
             ..plain.clone()
+        }
+        .record(limits),
+        llama.record(limits),
+        Model {
+            what: "model like Llama with adapters, two micro-batches",
+            finetune: adapters(2, &["q_proj", "v_proj", "layers.1.mlp.up_proj", "down_proj"]),
+            micro_batches: 2,
+            ..llama.clone()
+        }
+        .record(limits),
+        Model {
+            what: "model like Llama, lower block frozen but for its normalised heads",
+            finetune: freeze(&[
+                "embed_tokens.*",
+                "layers.0.mlp.*",
+                "layers.0.*layernorm.weight",
+                "layers.0.*_proj.*",
+            ]),
+            ..llama.clone()
         }
         .record(limits),
         Model {

@@ -97,6 +97,14 @@ pub fn all() -> Vec<Case> {
         attention("attention, heads of 64", [1, 70], 384, |x| Qkv::packed(x, [2, 2], 64)),
         attention("attention, heads of 80", [1, 45], 480, |x| Qkv::packed(x, [2, 2], 80)),
         attention("attention, heads of 128", [1, 33], 384, |x| Qkv::packed(x, [1, 1], 128)),
+        attention_in("attention, window", [2, 67], 48, |x| Qkv::packed(x, [1, 1], 16), Some(9)),
+        attention_in(
+            "attention, window of 33",
+            [1, 99],
+            80,
+            |x| Qkv::packed(x, [2, 1], 20),
+            Some(33),
+        ),
         large_scores("attention, large scores", 64),
         large_scores("attention, large scores, heads of 128", 128),
         attention("attention, one key head", [2, 41], 100, |x| Qkv::packed(x, [3, 1], 20)),
@@ -121,7 +129,20 @@ pub fn all() -> Vec<Case> {
         single_ops("single ops of fours", [2, 21, 2, 28]),
         extension("a sequence of 400", 400, 48, |x| Qkv::packed(x, [2, 2], 8)),
         extension("a sequence of 400, two key heads", 400, 160, |x| Qkv::packed(x, [4, 2], 20)),
+        extension_in("a window of 37", 400, 48, |x| Qkv::packed(x, [2, 2], 8), Some(37)),
         embeddings("embeddings of 8,400 tokens", [4, 2_100], [7, 4]),
+        llama_ops("Llama's ops of 1", [1, 1, 1, 1, 2]),
+        llama_ops("Llama's ops of primes", [2, 37, 3, 1, 14]),
+        llama_ops("Llama's ops, 257", [1, 257, 1, 1, 2]),
+        llama_ops("Llama's ops of fours", [2, 21, 4, 2, 24]),
+        rotations(
+            "rotations, half of each head",
+            [2, 19],
+            136,
+            |x| Qkv::interleaved(x, 2, 16, 20),
+            4,
+        ),
+        rotations("rotations, blocks", [1, 70], 128, |x| Qkv::blocks(x, [4, 2], 16), 8),
     ]
 }
 
@@ -172,7 +193,9 @@ fn random(case: &Case, seed: u32) -> impl Iterator<Item = (View, Contents)> + '_
         targets.iter_mut().skip(1).step_by(5).for_each(|target| *target = IGNORE);
         (*view, Contents::Words(targets))
     });
-    buffers.chain(tokens).chain(targets)
+    let constants = case.plan.constants.iter();
+    let constants = constants.map(|(view, words)| (*view, Contents::Words(words.clone())));
+    buffers.chain(constants).chain(tokens).chain(targets)
 }
 
 /// Makes a case of a model of [n_layer, n_head, n_embd, vocab_size, n_positions] over [B, T].
@@ -370,10 +393,21 @@ fn attention(
     channels: usize,
     heads: impl FnOnce(Var) -> Qkv,
 ) -> Case {
+    attention_in(name, [b, t], channels, heads, None)
+}
+
+/// Makes the same case of attention in which each position sees `window` positions.
+fn attention_in(
+    name: &str,
+    [b, t]: [usize; 2],
+    channels: usize,
+    heads: impl FnOnce(Var) -> Qkv,
+    window: Option<usize>,
+) -> Case {
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_training(b, t);
     let qkv = g.input("qkv", b * t * channels);
-    g.attention("attention", heads(qkv), t);
+    g.attention_in("attention", heads(qkv), t, window);
     let first_key = g.buffer(Role::Staging, "first_key", b * t, Format::U32);
     Case { vocab: t as u32, tokens: vec![first_key], ..whole(name, g) }
 }
@@ -387,11 +421,27 @@ fn large_scores(name: &str, hs: usize) -> Case {
 /// Makes a case of sequences that grow to `s` positions, whose caches are read in several blocks: in rows of
 /// `channels`, `heads` finds the queries, keys and values. The rows of the second replay see a window.
 fn extension(name: &str, s: usize, channels: usize, heads: impl FnOnce(Var) -> Qkv) -> Case {
+    extension_in(name, s, channels, heads, None)
+}
+
+/// Makes the same case, with tokens embedded without positions and queries and keys rotated, of attention in which each position sees `window` positions.
+fn extension_in(
+    name: &str,
+    s: usize,
+    channels: usize,
+    heads: impl FnOnce(Var) -> Qkv,
+    window: Option<usize>,
+) -> Case {
     let (count, slots) = (8, 2);
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
     g.begin_extend(count, slots);
-    let qkv = g.input("qkv", count * channels);
-    g.attention("attention", heads(qkv), s);
+    let qkv = heads(g.input("qkv", count * channels));
+    if window.is_some() {
+        let sequence = g.buffer(Role::Staging, "sequence", slots * (s + 1), Format::U32);
+        g.embedding(("wte.weight", None), sequence, [3, s, 5], Joins::Nothing);
+        g.rotary(qkv, &frequencies(qkv.head_size / 2));
+    }
+    g.attention_in("attention", qkv, s, window);
     g.record_forward(Phase::Extend(count as u32));
     let all = 0..g.plan.dispatches.len();
     let view = g.rows_table();
@@ -408,6 +458,47 @@ fn extension(name: &str, s: usize, channels: usize, heads: impl FnOnce(Var) -> Q
     Case { runs: replays.map(run).into(), ..bare(name, g.plan) }
 }
 
+/// Returns `n` frequencies of rotary embeddings, from 1 on.
+fn frequencies(n: usize) -> Vec<f64> {
+    (0..n).map(|i| 10_000f64.powf(-(i as f64) / n as f64)).collect()
+}
+
+/// Makes a case of rotations of `n` pairs of channels of each head in (B,T) rows of `channels`; documents begin anywhere,
+/// also behind the row.
+fn rotations(
+    name: &str,
+    [b, t]: [usize; 2],
+    channels: usize,
+    heads: impl FnOnce(Var) -> Qkv,
+    n: usize,
+) -> Case {
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_training(b, t);
+    let qkv = g.input("qkv", b * t * channels);
+    g.rotary(heads(qkv), &frequencies(n));
+    let starts = g.buffer(Role::Staging, "document_start", b * t, Format::U32);
+    Case { vocab: t as u32, tokens: vec![starts], ..whole(name, g) }
+}
+
+/// Makes a case of the ops of Llama's family over (B,T) rows, with NH heads of queries and KVH of keys of HS channels.
+fn llama_ops(name: &str, [b, t, nh, kvh, hs]: [usize; 5]) -> Case {
+    let mut g = Graph::new(Limits::NONE, false, 1e-5);
+    g.begin_training(b, t);
+    let (rows, c) = (b * t, nh * hs);
+    let tokens = g.buffer(Role::Staging, "tokens", rows, Format::U32);
+    let [stream, branch] = ["stream", "branch"].map(|name| g.input(name, rows * c));
+    g.embedding(("wte.weight", None), tokens, [7, t, c], Joins::Nothing);
+    g.rmsnorm("norm", stream);
+    g.residual_rmsnorm("residual_norm", stream, branch);
+    let [heads, out] = ["heads", "heads_out"].map(|name| g.input(name, rows * c));
+    g.rmsnorm_heads("head_norm", heads, hs, out);
+    let [gate, up] = ["gate", "up"].map(|name| g.input(name, rows * c));
+    g.swiglu("swiglu", gate, up);
+    let qkv = g.input("qkv", rows * (nh + 2 * kvh) * hs);
+    g.rotary(Qkv::packed(qkv, [nh, kvh], hs), &frequencies(hs / 2));
+    Case { vocab: 7, tokens: vec![tokens], ..whole(name, g) }
+}
+
 /// Makes a case of embeddings of (B,T) tokens in tables of `v` rows and `c` channels, twice: the gradient of the second
 /// overwrites, the gradient of the first is added, which another variant does.
 fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
@@ -415,7 +506,7 @@ fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
     g.begin_training(b, t);
     let tokens = ["first", "second"].map(|name| g.buffer(Role::Staging, name, b * t, Format::U32));
     for tokens in tokens {
-        g.embedding(["wte.weight", "wpe"], tokens, [v, t, c], Joins::Nothing);
+        g.embedding(("wte.weight", Some("wpe")), tokens, [v, t, c], Joins::Nothing);
     }
     Case { vocab: v as u32, tokens: tokens.into(), ..whole(name, g) }
 }

@@ -24,7 +24,7 @@ use crate::arch::{Family, Schema};
 use crate::error::{Error, Result};
 use crate::files::write_json;
 use crate::finetune::{Lora, merge};
-use crate::params::{NamedShape, ParamInfo, ParamRole};
+use crate::params::{NamedShape, ParamInfo, ParamRole, WeightLayout};
 use crate::repository::{self, ModelName};
 
 const CONFIG: &str = "adapter_config.json";
@@ -59,15 +59,15 @@ pub struct Adapter {
 /// Low-rank adapters, by the names of the weights that they are added to.
 pub(super) struct LowRanks(HashMap<String, LowRank>);
 
-/// The adapter of one weight: `scale` · Aᵀ · B is added to the weight.
+/// The adapter of one weight: `scale` · Aᵀ · B is added to the weight (in, out), or its transpose to one (out, in).
 struct LowRank {
     scale: f32,
+    rank: usize,
     /// (rank, in).
     a: Vec<f32>,
     /// (rank, out).
     b: Vec<f32>,
-    /// The number of columns of the weight.
-    width: usize,
+    layout: WeightLayout,
 }
 
 impl Adapter {
@@ -138,7 +138,7 @@ impl LowRank {
         file: &TensorFile,
         stored: &mut HashMap<String, String>,
     ) -> Result<LowRank> {
-        let Adapted { module, rank, shape: [rows, width], .. } = layer;
+        let Adapted { module, rank, shape: [inputs, outputs], layout, .. } = layer;
         let mut part = |part: &str, wanted: [usize; 2]| {
             let name = format!("{module}.{part}");
             let name = stored.remove(&name).ok_or_else(|| {
@@ -152,17 +152,17 @@ impl LowRank {
                 Some(at) => Err(Error::input(format!("{name} is {} at element {at}", data[at]))),
             }
         };
-        let a = part("lora_A", [*rank, *rows])?;
-        let b = transposed(&part("lora_B", [*width, *rank])?, *rank);
-        Ok(LowRank { scale: layer.scale as f32, a, b, width: *width })
+        let a = part("lora_A", [*rank, *inputs])?;
+        let b = transposed(&part("lora_B", [*outputs, *rank])?, *rank);
+        Ok(LowRank { scale: layer.scale as f32, rank: *rank, a, b, layout: *layout })
     }
 }
 
 impl LowRanks {
     /// Adds the adapter of the parameter called `name` to the parameter's elements from `start` on.
     pub(super) fn merge(&self, name: &str, start: usize, out: &mut [f32]) {
-        if let Some(LowRank { scale, a, b, width }) = self.0.get(name) {
-            merge(*scale, [a, b], *width, start, out);
+        if let Some(LowRank { scale, rank, a, b, layout }) = self.0.get(name) {
+            merge(*scale, *rank, [a, b], *layout, start, out);
         }
     }
 }
@@ -217,13 +217,16 @@ fn whole_parameters(
     file: &TensorFile,
     stored: &mut HashMap<String, String>,
 ) -> Result<Vec<(String, String)>> {
-    let mut table = the_table(config, model.family, file, stored)?;
+    let mut table = match model.is_tied() {
+        true => the_table(config, model.family, file, stored)?,
+        false => None,
+    };
     let mut whole = Vec::new();
     for param in model.own() {
         let (name, shape) = param.named_shape();
-        let peft_name = format!("{}{name}", model.family.prefix);
+        let peft_name = model.family.file_name(&name);
         let found = match param.role {
-            ParamRole::TokenTable => table.take(),
+            ParamRole::TokenTable if model.is_tied() => table.take(),
             _ if config.saves(&peft_name) => Some(need(stored, &peft_name)?),
             role if config.has_biases() && role.is_bias() => stored.remove(&peft_name),
             _ => None,
@@ -425,7 +428,7 @@ fn config_json(adapter: &AdapterFiles, family: &Family) -> Value {
         "auto_mapping": null,
         "base_model_name_or_path": base,
         "bias": "none",
-        "fan_in_fan_out": true,
+        "fan_in_fan_out": family.layout == WeightLayout::InOut,
         "inference_mode": true,
         "init_lora_weights": true,
         "layers_pattern": null,
@@ -472,6 +475,6 @@ pub(super) fn write_adapter(
         Ok(())
     };
     let tensors: Vec<NamedShape> = schema.adapters().map(stored).collect();
-    let prefix = format!("{PEFT_PREFIX}{}", schema.family.prefix);
-    write_tensors(&dir.join(WEIGHTS), &prefix, &tensors, Float::F32, &mut turned)
+    let rename = |name: &str| format!("{PEFT_PREFIX}{}", schema.family.file_name(name));
+    write_tensors(&dir.join(WEIGHTS), &rename, &tensors, Float::F32, &mut turned)
 }

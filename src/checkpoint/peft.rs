@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::arch::Schema;
 use crate::error::{Error, Result};
-use crate::params::{ParamInfo, ParamRole};
+use crate::params::{ParamInfo, ParamRole, WeightLayout};
 use crate::repository::hub_name;
 
 /// Settings that change the arithmetic and are not read elsewhere, each with its supported values.
@@ -58,8 +58,10 @@ pub(super) struct PeftConfig {
 pub(super) struct Adapted {
     /// The name of its weight among the model's parameters.
     pub(super) weight: String,
-    /// The shape of that weight.
+    /// The layer's numbers of input and of output channels.
     pub(super) shape: [usize; 2],
+    /// The order of the two in the weight's shape.
+    pub(super) layout: WeightLayout,
     /// PEFT's name of the layer.
     pub(super) module: String,
     /// Rows of A.
@@ -200,13 +202,15 @@ impl PeftConfig {
     /// If the token table is one of them, a pattern cannot be matched, or there are no such layers.
     pub(super) fn adapted(&self, model: &Schema) -> Result<Vec<Adapted>> {
         let family = model.family;
-        let family_targets = || Modules::Ends(vec![last_name(family.adapted.name).to_owned()]);
+        let family_targets =
+            || Modules::Ends(family.adapted.iter().map(|name| (*name).to_owned()).collect());
         let default = self.targets.is_none().then(family_targets);
         let targets = self.targets.as_ref().or(default.as_ref()).expect("one of the two");
         let (mut all, mut table) = (Vec::new(), None);
         for param in model.own() {
             let &[rows, columns] = &param.shape[..] else { continue };
-            let module = format!("{}{}", family.prefix, param.module());
+            let name = family.file_name(&param.name);
+            let module = name.rsplit_once('.').map_or(&*name, |(module, _)| module).to_owned();
             if !self.adapts(targets, &module, is_linear(param))? {
                 continue;
             }
@@ -215,19 +219,31 @@ impl PeftConfig {
             }
             let (rank, scale) = (self.rank_of(&module)?, self.scale_of(&module)?);
             let weight = param.name.clone();
-            all.push(Adapted { weight, shape: [rows, columns], module, rank, scale });
+            let (shape, layout) = match param.role {
+                ParamRole::LinearWeight(WeightLayout::OutIn) => {
+                    ([columns, rows], WeightLayout::OutIn)
+                }
+                _ => ([rows, columns], WeightLayout::InOut),
+            };
+            all.push(Adapted { weight, shape, layout, module, rank, scale });
         }
         let head_module = family.head.rsplit_once('.').map_or(family.head, |(module, _)| module);
         let head = self.adapts(targets, head_module, false)?.then(|| head_module.to_owned());
         if let Some(module) = table.or(head) {
             let table = family.names.tokens.name;
-            return Err(Error::input(format!(
-                "target_modules names {module}: wgpt has one table for tokens and head, adapters of one of them make two"
-            ))
-            .hint(format!("train the adapters again without {table} and {head_module} in target_modules")));
+            let why = match model.is_tied() {
+                true => "wgpt has one table for tokens and head, adapters of one of them make two",
+                false => "wgpt has no adapters of the table of tokens and of the head",
+            };
+            return Err(Error::input(format!("target_modules names {module}: {why}")).hint(
+                format!(
+                    "train the adapters again without {table} and {head_module} in target_modules"
+                ),
+            ));
         }
-        let example =
-            || format!("{}{}.0.{}", family.prefix, family.names.blocks.name, family.adapted.name);
+        let example = || {
+            format!("{}{}.0.{}", family.prefix, family.names.blocks.name, family.names.down.name)
+        };
         match all.is_empty() {
             false => Ok(all),
             true => Err(Error::input(format!("no layer of a {} is adapted", family.title)).hint(
@@ -286,12 +302,7 @@ impl PeftConfig {
 
 /// Whether a parameter is the matrix of a linear layer of a block.
 fn is_linear(param: &ParamInfo) -> bool {
-    param.role == ParamRole::LinearWeight && param.layer.is_some()
-}
-
-/// Returns the last part of a name.
-fn last_name(name: &str) -> &str {
-    name.rsplit_once('.').map_or(name, |(_, last)| last)
+    param.role.is_linear_weight() && param.layer.is_some()
 }
 
 /// Returns the value of the first pattern that matches a module.

@@ -307,14 +307,14 @@ impl Float {
 
 /// Writes a safetensors file as a whole, with the layout of Hugging Face's writer.
 ///
-/// The tensors are called `prefix` + name in the file; `fill` is called with the name alone.
+/// `rename` returns the name in the file; `fill` is called with the name alone.
 ///
 /// # Errors
 ///
 /// If a number does not fit `float`, or if `fill` or a file operation fails.
 pub(super) fn write_tensors(
     path: &Path,
-    prefix: &str,
+    rename: &dyn Fn(&str) -> String,
     tensors: &[NamedShape],
     float: Float,
     fill: &mut Fill,
@@ -327,7 +327,7 @@ pub(super) fn write_tensors(
         end += float.bytes() * shape.iter().product::<usize>();
         let info =
             TensorInfo { dtype: float.dtype(), shape: shape.clone(), data_offsets: (start, end) };
-        (format!("{prefix}{name}"), info)
+        (rename(name), info)
     });
     let format = HashMap::from([("format".to_string(), "pt".to_string())]);
     let internal = |e: &dyn std::fmt::Display| Error::input(format!("{}: {e}", path.display()));

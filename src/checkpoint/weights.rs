@@ -17,11 +17,11 @@ pub const SINGLE: &str = "model.safetensors";
 /// The file that maps each tensor to its shard.
 pub const INDEX: &str = "model.safetensors.index.json";
 /// Advice for weights in Python's own format.
-pub const SAVE_AS_SAFETENSORS: &str = "save the model as safetensors: in Python, GPT2LMHeadModel.from_pretrained(MODEL)\
+pub const SAVE_AS_SAFETENSORS: &str = "save the model as safetensors: in Python, AutoModelForCausalLM.from_pretrained(MODEL)\
      .save_pretrained(NEW_DIR)";
 /// The same advice for adapters.
 const SAVE_ADAPTERS_AS_SAFETENSORS: &str = "save the adapters as safetensors: in Python, PeftModel.from_pretrained(\
-     GPT2LMHeadModel.from_pretrained(MODEL), ADAPTERS).save_pretrained(NEW_DIR)";
+     AutoModelForCausalLM.from_pretrained(MODEL), ADAPTERS).save_pretrained(NEW_DIR)";
 
 /// The location of a tensor: the number of its file, and its name there.
 #[derive(Clone)]
@@ -106,7 +106,7 @@ impl Weights {
         let WeightFiles { model, dir, files, names, index } = opened;
         let family = schema.family;
         let mut found = without_prefix(family, names).map_err(|e| e.at(index.display()))?;
-        let head = take_head(family, &mut found);
+        let head = if schema.is_tied() { take_head(family, &mut found) } else { None };
         let places = find_parameters(&schema, &files, &mut found).map_err(|e| {
             let e = e.at(dir.display());
             match dir.is_file() && folder_of(&dir).join(INDEX).exists() {

@@ -224,16 +224,16 @@ pub struct FineTuneArgs {
     /// Scale the adapters by X / rank [default: twice the rank]
     #[arg(long, value_name = "X", requires = "lora_rank")]
     lora_alpha: Option<f64>,
-    /// Adapt these layers: c_attn, attn.c_proj, c_fc, mlp.c_proj, c_proj for both [default: c_attn]
+    /// Adapt these layers: of a GPT-2 c_attn, attn.c_proj, c_fc, mlp.c_proj, c_proj for both [default: c_attn; of a Llama q_proj,v_proj]
     #[arg(long, value_name = "LAYERS", value_delimiter = ',', requires = "lora_rank")]
     lora_targets: Vec<String>,
 }
 
 impl FineTuneArgs {
-    /// Returns the settings of fine-tuning.
-    pub fn config(&self) -> FineTune {
+    /// Returns the settings of fine-tuning a model.
+    pub fn config(&self, model: &GptConfig) -> FineTune {
         let lora = self.lora_rank.map(|rank| {
-            let default = Lora::of_rank(rank);
+            let default = Lora::for_model(model, rank);
             let targets = Some(self.lora_targets.clone()).filter(|targets| !targets.is_empty());
             Lora {
                 alpha: self.lora_alpha.unwrap_or(default.alpha),

@@ -6,5 +6,7 @@ mod ranks;
 mod train;
 
 pub use local::Local;
-pub use model::{GptConfig, Optimizer, Precision, RankBatch, Recompute, SIZES, Sum};
+pub use model::{
+    Biases, Blocks, GptConfig, Optimizer, Precision, RankBatch, Recompute, SIZES, Sum, Windowed,
+};
 pub use train::TrainConfig;

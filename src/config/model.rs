@@ -1,10 +1,13 @@
 //! The sizes of a model, and the settings of its computation and training.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
+use crate::arch::rotary::Rotary;
 use crate::error::{Error, Result, field};
 
-/// The sizes of a GPT-2 model, under the names of its config.json.
+/// The sizes of a model, under the names of GPT-2's config.json.
 ///
 /// ```
 /// use wgpt::GptConfig;
@@ -25,8 +28,84 @@ pub struct GptConfig {
     pub n_positions: usize,
     /// Channels inside the MLP; `None`: 4 `n_embd`.
     pub n_inner: Option<usize>,
-    /// The term that layer normalisation adds to the variance.
+    /// The term that a normalisation adds to the variance, or to the mean square.
     pub layer_norm_epsilon: f64,
+    /// How the blocks compute.
+    #[serde(default, skip_serializing_if = "Blocks::is_gpt2")]
+    pub blocks: Blocks,
+}
+
+/// How the blocks of a model compute, where models differ.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Blocks {
+    /// The family, which names the parts: config.json's `model_type`.
+    pub family: Cow<'static, str>,
+    /// Heads of keys and of values per block, which divide the heads of queries; `None`: as many.
+    pub n_kv_head: Option<usize>,
+    /// Channels of each head; `None`: those of the stream divided by the number of heads.
+    pub head_size: Option<usize>,
+    /// The angles by which queries and keys are rotated; `None`: positions are in a table.
+    pub rotary: Option<Rotary>,
+    /// Positions that the layers `windowed` see at most, each its own included; `None`: no limit.
+    pub window: Option<usize>,
+    /// The layers with a window.
+    pub windowed: Windowed,
+    /// The linear layers with biases.
+    pub biases: Biases,
+    /// Whether the output head is the token table.
+    pub is_tied: bool,
+}
+
+/// Layers of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Windowed {
+    /// Those from this one on.
+    From(usize),
+    /// Those for which this holds.
+    Layers(Vec<bool>),
+}
+
+/// Which linear layers of a block have biases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Biases {
+    /// Those that make queries, keys and values.
+    pub qkv: bool,
+    /// The one after attention.
+    pub attention_out: bool,
+    /// Those of the MLP.
+    pub mlp: bool,
+}
+
+impl Biases {
+    /// All of them.
+    pub const ALL: Biases = Biases { qkv: true, attention_out: true, mlp: true };
+    /// None of them.
+    pub const NONE: Biases = Biases { qkv: false, attention_out: false, mlp: false };
+}
+
+impl Blocks {
+    /// GPT-2's blocks.
+    pub const GPT2: Blocks = Blocks {
+        family: Cow::Borrowed("gpt2"),
+        n_kv_head: None,
+        head_size: None,
+        rotary: None,
+        window: None,
+        windowed: Windowed::From(0),
+        biases: Biases::ALL,
+        is_tied: true,
+    };
+
+    fn is_gpt2(&self) -> bool {
+        *self == Blocks::GPT2
+    }
+}
+
+impl Default for Blocks {
+    fn default() -> Blocks {
+        Blocks::GPT2
+    }
 }
 
 /// The names that `--size` takes, smallest first.
@@ -47,6 +126,7 @@ impl GptConfig {
             n_positions,
             n_inner: None,
             layer_norm_epsilon: 1e-5,
+            blocks: Blocks::GPT2,
         }
     }
 
@@ -116,7 +196,21 @@ impl GptConfig {
 
     /// Returns the number of channels of one attention head.
     pub fn head_size(&self) -> usize {
-        self.n_embd / self.n_head
+        self.blocks.head_size.unwrap_or(self.n_embd / self.n_head)
+    }
+
+    /// Returns the number of heads of keys, and of values.
+    pub fn n_kv_head(&self) -> usize {
+        self.blocks.n_kv_head.unwrap_or(self.n_head)
+    }
+
+    /// Returns how many positions a layer sees at most, its own included; `None`: all.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        let has_window = match &self.blocks.windowed {
+            Windowed::From(first) => layer >= *first,
+            Windowed::Layers(all) => all.get(layer).is_some_and(|windowed| *windowed),
+        };
+        self.blocks.window.filter(|_| has_window)
     }
 
     /// Checks that the sizes form a valid model.
@@ -138,7 +232,7 @@ impl GptConfig {
                 return Err(Error::input(format!("{name} is {value}, must be 1 to {LARGEST}")));
             }
         }
-        if !self.n_embd.is_multiple_of(self.n_head) {
+        if self.blocks.head_size.is_none() && !self.n_embd.is_multiple_of(self.n_head) {
             return Err(Error::input(format!(
                 "{} {} does not divide {} {}",
                 field("n_head"),
@@ -147,11 +241,37 @@ impl GptConfig {
                 self.n_embd
             )));
         }
+        self.validate_blocks()?;
         if !(self.layer_norm_epsilon > 0.0 && self.layer_norm_epsilon < 1.0) {
             return Err(Error::input(format!(
                 "{} is {}, must lie between 0 and 1",
                 field("layer_norm_epsilon"),
                 self.layer_norm_epsilon
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl GptConfig {
+    /// Checks what [`Blocks`] says of attention.
+    fn validate_blocks(&self) -> Result<()> {
+        let (heads, kv_heads, head_size) = (self.n_head, self.n_kv_head(), self.head_size());
+        let sizes = [("head_size", head_size), ("window", self.blocks.window.unwrap_or(1))];
+        for (name, value) in sizes {
+            if !(1..=LARGEST).contains(&value) {
+                return Err(Error::input(format!("{name} is {value}, must be 1 to {LARGEST}")));
+            }
+        }
+        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+            return Err(Error::input(format!(
+                "n_kv_head {kv_heads} does not divide {} {heads}",
+                field("n_head")
+            )));
+        }
+        if self.blocks.rotary.is_some() && !head_size.is_multiple_of(2) {
+            return Err(Error::input(format!(
+                "head_size is {head_size}, must be even: rotary embeddings rotate pairs of channels"
             )));
         }
         Ok(())

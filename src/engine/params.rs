@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::Engine;
 use crate::backend::Given;
 use crate::error::Result;
-use crate::finetune::merge;
+use crate::finetune::{Lora, merge};
 use crate::graph::{Param, Slot, Var};
 use crate::kernel::Format;
 use crate::model::{Program, schema};
@@ -255,8 +255,10 @@ impl Engine {
             let adapter = other.adapter(&param.name)?;
             self.write_param(param, Tensor::Value, |start, out| {
                 other.read_param(&theirs, Tensor::Value, start, out)?;
-                if let Some((scale, [a, b])) = &adapter {
-                    merge(*scale, [a, b], param.shape[1], start, out);
+                if let Some((lora, [a, b])) = &adapter
+                    && let ParamRole::LinearWeight(layout) = param.role
+                {
+                    merge(lora.scale(), lora.rank, [a, b], layout, start, out);
                 }
                 Ok(())
             })?;
@@ -264,20 +266,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns the scale, A and B of the adapter of the weight called `name`, if it has one.
-    fn adapter(&mut self, name: &str) -> Result<Option<(f32, [Vec<f32>; 2])>> {
-        let Some(lora) = self.program.finetune.lora.as_ref() else { return Ok(None) };
-        let scale = lora.scale();
+    /// Returns the settings, A and B of the adapter of the weight called `name`, if it has one.
+    fn adapter(&mut self, name: &str) -> Result<Option<(Lora, [Vec<f32>; 2])>> {
+        let Some(lora) = self.program.finetune.lora.clone() else { return Ok(None) };
         let part = |role| {
             let is_it = |p: &&Param| p.role == role && p.adapts.as_deref() == Some(name);
             self.program.params.iter().find(is_it).cloned()
         };
         let (a, b) = (part(ParamRole::LoraA), part(ParamRole::LoraB));
         let Some((a, b)) = a.zip(b) else { return Ok(None) };
-        Ok(Some((
-            scale,
-            [self.param_data(&a, Tensor::Value)?, self.param_data(&b, Tensor::Value)?],
-        )))
+        Ok(Some((lora, [self.param_data(&a, Tensor::Value)?, self.param_data(&b, Tensor::Value)?])))
     }
 
     /// Returns whether the engine has adapters beside the model's own parameters.

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use crate::arch::Family;
 use crate::checkpoint::Float;
 use crate::checkpoint::{Metrics, read_metrics};
 use crate::config::{Optimizer, TrainConfig};
@@ -20,11 +21,14 @@ struct Run {
 /// Returns the card of a model called `name`, which came from the folder `source` and is written as `float`.
 pub fn card(name: &str, gpt: &Gpt, float: Float, source: &Path) -> String {
     let config = gpt.config();
+    let family = Family::of(config);
     let parameters = super::parameter_count(gpt);
     let mut text = format!(
-        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- gpt2\n- wgpt\n---\n\n\
-         # {}\n\nA GPT-2 language model of {parameters} parameters, written by wgpt {}.\n\n",
+        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- {}\n- wgpt\n---\n\n\
+         # {}\n\nA {} language model of {parameters} parameters, written by wgpt {}.\n\n",
+        family.model_type,
         cell(name),
+        family.title,
         env!("CARGO_PKG_VERSION"),
     );
     let sizes = [

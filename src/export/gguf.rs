@@ -14,14 +14,14 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use super::{Progress, counted, make_parent, parameter_count};
-use crate::arch::{Family, GgufSize};
+use crate::arch::{Family, Gguf, GgufSize};
 use crate::checkpoint::{EndOfText, Fill, Float, SLICE, coordinates};
 use crate::error::{Error, Result, field};
 use crate::files;
 use crate::finetune::FineTune;
 use crate::gpt::Gpt;
 use crate::model;
-use crate::params::{ParamInfo, ParamRole};
+use crate::params::{ParamInfo, ParamRole, WeightLayout};
 use crate::tokenizer::{LlamaCpp, Tokenizer};
 
 /// The entries for tokens that end a text: llama.cpp ends generation at any of them, regardless of the entry's name.
@@ -137,7 +137,7 @@ struct Tensor {
 
 impl Tensor {
     fn new(family: &Family, source: ParamInfo, kind: Kind) -> Tensor {
-        let transposed = source.role == ParamRole::LinearWeight;
+        let transposed = source.role == ParamRole::LinearWeight(WeightLayout::InOut);
         let mut tensor = Tensor { name: family.gguf_name(&source), source, kind, transposed };
         if tensor.shape().len() == 1 || tensor.source.role == ParamRole::PositionTable {
             tensor.kind = Kind::Float(Float::F32);
@@ -277,15 +277,28 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
+/// Returns how a family is described in GGUF.
+///
+/// # Errors
+///
+/// If its models are not written as GGUF.
+fn description(family: &Family) -> Result<Gguf> {
+    family.gguf.ok_or_else(|| {
+        Error::input(format!("a {} cannot be written as GGUF yet", family.title))
+            .hint("write it as a folder, and convert that by llama.cpp's convert_hf_to_gguf.py")
+    })
+}
+
 /// Returns the entries about the model.
 fn entries(name: &str, gpt: &Gpt, kind: Kind) -> Result<Vec<(String, Value)>> {
     let config = gpt.config();
     let family = Family::of(config);
+    let gguf = description(family)?;
     // Sizes are below 2^24.
     let size = |x: usize| Value::U32(x as u32);
     let text = |text: &str| Value::Text(text.to_owned());
     let entries = [
-        ("general.architecture", text(family.gguf)),
+        ("general.architecture", text(gguf.architecture)),
         ("general.type", text("model")),
         ("general.name", text(name)),
         ("general.file_type", Value::U32(kind.file_type())),
@@ -293,12 +306,12 @@ fn entries(name: &str, gpt: &Gpt, kind: Kind) -> Result<Vec<(String, Value)>> {
         ("general.alignment", size(ALIGNMENT)),
     ];
     let mut entries: Vec<(String, Value)> = entries.map(|(k, v)| (k.to_owned(), v)).into();
-    entries.extend((family.gguf_sizes)(config).into_iter().map(|(key, value)| {
+    entries.extend((gguf.sizes)(config).into_iter().map(|(key, value)| {
         let value = match value {
             GgufSize::Count(x) => size(x),
             GgufSize::Real(x) => Value::F32(x as f32),
         };
-        (format!("{}.{key}", family.gguf), value)
+        (format!("{}.{key}", gguf.architecture), value)
     }));
     let vocabulary = match gpt.tokenizer() {
         Some(tokenizer) => vocabulary(tokenizer, gpt.end_of_text(), config.vocab_size)?,

@@ -34,6 +34,11 @@ impl Var {
         Var { value, grad: value }
     }
 
+    /// Returns the `len` elements from `start` of the value, and those of the gradient.
+    pub(crate) fn slice(self, start: usize, len: usize) -> Var {
+        Var { value: self.value.slice(start, len), grad: self.grad.slice(start, len) }
+    }
+
     /// Whether the backward pass computes a gradient.
     pub fn has_grad(self) -> bool {
         self.grad != self.value

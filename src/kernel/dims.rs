@@ -37,9 +37,9 @@ pub struct Dims {
     pub ACC: u32,
     /// Identifies the op that draws random numbers, or a [`Decay`] or a [`LossScale`].
     pub ID: u32,
-    /// The number that layer normalisation adds to the variance.
+    /// The number that a normalisation adds to the variance, or to the mean square.
     pub EPS: f32,
-    /// The factor of low-rank adapters.
+    /// The factor of low-rank adapters, or the sign of rotary angles.
     pub SCALE: f32,
     /// Channels of an attention head.
     pub HS: u32,
@@ -59,6 +59,10 @@ pub struct Dims {
     pub Q_HEAD: u32,
     /// Elements from one head of a key, and of a value, to the next.
     pub K_HEAD: u32,
+    /// Channels of each head that are rotated by its position: an even number, 0 without a rotation.
+    pub RC: u32,
+    /// Positions that each position sees at most, its own included; 0: all that came before.
+    pub WINDOW: u32,
     /// Sequences that generation processes at once; 0 outside of generation. If it is not 0, the bits of a row do
     /// not depend on the other rows, nor on their number.
     pub SLOTS: u32,
@@ -72,8 +76,16 @@ impl Dims {
         self.B as usize * self.T as usize
     }
 
+    /// Returns the first position of the window that ends at `position`.
+    pub fn window_start(&self, position: usize) -> usize {
+        match self.WINDOW {
+            0 => 0,
+            window => (position + 1).saturating_sub(window as usize),
+        }
+    }
+
     /// Returns the sizes that describe the layout of attention's heads, by name.
-    fn heads(&self) -> [(&'static str, u32); 9] {
+    fn heads(&self) -> [(&'static str, u32); 11] {
         [
             ("HS", self.HS),
             ("KVH", self.KVH),
@@ -84,6 +96,8 @@ impl Dims {
             ("K_ROW", self.K_ROW),
             ("Q_HEAD", self.Q_HEAD),
             ("K_HEAD", self.K_HEAD),
+            ("RC", self.RC),
+            ("WINDOW", self.WINDOW),
         ]
     }
 }

@@ -45,14 +45,14 @@ pub struct Place {
 
 impl Place {
     /// Returns the place of row `row` in the table `rows` (T,[`ROW_WORDS`]); `None` if it is masked. A row always sees
-    /// itself, even if the table names a later first key.
+    /// itself, even if the table names a later first key, and nothing before its window ([`Dims::WINDOW`]).
     pub fn of_row(dims: &Dims, rows: &[u32], row: usize) -> Option<Place> {
         let words = &rows[row * ROW_WORDS..][..ROW_WORDS];
         let (slot, position) = (words[0], words[1]);
-        (slot < dims.SLOTS && position < dims.S).then_some(Place {
-            slot: slot as usize,
-            position: position as usize,
-            first_key: position.min(words[2]) as usize,
+        (slot < dims.SLOTS && position < dims.S).then(|| {
+            let first_key = position.min(words[2]) as usize;
+            let (slot, position) = (slot as usize, position as usize);
+            Place { slot, position, first_key: first_key.max(dims.window_start(position)) }
         })
     }
 

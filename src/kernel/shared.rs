@@ -30,6 +30,10 @@ pub const LINEAR_OUT_IN: &str = include_str!("../../shaders/shared/linear_out_in
 pub const LINEAR_IN_OUT: &str = include_str!("../../shaders/shared/linear_in_out.wgsl");
 /// The tanh form of GELU.
 pub const GELU: &str = include_str!("../../shaders/shared/gelu.wgsl");
+/// The logistic function of SiLU.
+pub const SILU: &str = include_str!("../../shaders/shared/silu.wgsl");
+/// The angles of rotary embeddings.
+pub const ROTARY: &str = include_str!("../../shaders/shared/rotary.wgsl");
 /// The part that the engines of a matrix product share.
 pub const PRODUCT: &str = include_str!("../../shaders/shared/product.wgsl");
 /// For products that do not need the sums of the second operand's columns.

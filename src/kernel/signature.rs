@@ -16,7 +16,7 @@ pub enum Access {
     Part,
     /// Every element is added to, or overwritten if [`Step::overwrites`](crate::kernel::Step::overwrites) returns true.
     Acc,
-    /// Every element is read and then overwritten.
+    /// Elements are read and then overwritten.
     Mut,
 }
 

@@ -199,6 +199,30 @@ pub fn exp(x: f32) -> f32 {
     if y < EXP_MIN { 0.0 } else { p * power }
 }
 
+/// Computes the logistic function, 1 / (1 + e^-x).
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// Computes cosine and sine of an angle in turns, a signed binary fraction of 64 bits.
+///
+/// The nearest quarter of a turn selects the function and the sign; the rest, in ±π/4, goes into Cephes' polynomials.
+#[inline(always)]
+pub fn cos_sin(turns: i64) -> [f32; 2] {
+    const RADIANS: f32 = std::f32::consts::TAU / (1u64 << 32) as f32;
+    let phase = (turns >> 32) as i32;
+    let quarter = (phase.wrapping_add(1 << 29) as u32) >> 30;
+    let rest = phase.wrapping_sub((quarter << 30) as i32) as f32 * RADIANS;
+    let z = rest * rest;
+    let s = z.mul_add(-1.951_529_6e-4, 8.332_161e-3).mul_add(z, -1.666_665_5e-1);
+    let s = (rest * z).mul_add(s, rest);
+    let c = z.mul_add(2.443_315_7e-5, -1.388_731_6e-3).mul_add(z, 4.166_664_6e-2);
+    let c = (z * z).mul_add(c, 0.5f32.mul_add(-z, 1.0));
+    let [x, y] = if quarter & 1 == 1 { [-s, c] } else { [c, s] };
+    if quarter & 2 == 2 { [-x, -y] } else { [x, y] }
+}
+
 /// √(8/π) and the cubic term of GELU's tanh form: gelu(x) = x · σ(√(8/π) (x + 0.044715 x³)), since
 /// (1 + tanh u) / 2 = σ(2u).
 const GELU_SCALE: f32 = 1.595_769;
@@ -239,7 +263,13 @@ pub fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{exp, gelu, gelu_slope};
+    use super::{cos_sin, exp, gelu, gelu_slope};
+
+    vector_fn! {
+        fn cos_sin_of<'a>(turns: &'a i64) -> [f32; 2] {
+            cos_sin(*turns)
+        }
+    }
 
     vector_fn! {
         /// Computes [`exp`], [`gelu`] and [`gelu_slope`] of one number.
@@ -255,6 +285,19 @@ mod tests {
             let ([got, ..], want) = (functions(&x), f64::from(x).exp());
             let error = (f64::from(got) - want).abs() / want;
             assert!(error <= 2.0 * f64::from(f32::EPSILON), "exp({x}) is {got}, want {want}");
+        }
+    }
+
+    #[test]
+    fn cos_sin_are_exact_to_two_units() {
+        for i in -100_000i64..100_000 {
+            let turns = i.wrapping_mul(92_233_720_368_547) + 12_345;
+            let angle = turns as f64 / 2f64.powi(64) * std::f64::consts::TAU;
+            let (got, want) = (cos_sin_of(&turns), [angle.cos(), angle.sin()]);
+            for (got, want) in got.into_iter().zip(want) {
+                let error = (f64::from(got) - want).abs();
+                assert!(error <= f64::from(f32::EPSILON), "{turns}: {got}, want {want}");
+            }
         }
     }
 

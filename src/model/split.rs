@@ -6,7 +6,7 @@
 //! of the others the copies that products read. Shares are whole blocks of the norm, so that the partials, and with them the
 //! parameters, have the same bits whether the state is split or not.
 //!
-//! In a pipeline a rank has the parameters of its stage. The token table is in the first stage and, for the head, in the last one:
+//! In a pipeline a rank has the parameters of its stage. A token table that is the head, too, is in the first stage and in the last one:
 //! the sum of its two gradients is in both, and the first one counts it in the norm.
 
 use std::ops::Range;
@@ -176,7 +176,7 @@ pub(super) fn record_stage(
     }
     g.plan.end_phase(Phase::Update, start);
     let table = Family::of(config).token_table();
-    let is_trained = finetune.trains(&table, ParamRole::TokenTable);
+    let is_trained = config.blocks.is_tied && finetune.trains(&table, ParamRole::TokenTable);
     let table = is_trained.then_some(table);
     (UpdateViews { norm, state }, Split { own, all, partials, params: vec![], table })
 }

@@ -1,4 +1,5 @@
-//! The embedding of a token at its position: `out[b, t] = wte[tokens[b, t]] + wpe[t]`.
+//! The embedding of a token at its position: `out[b, t] = wte[tokens[b, t]] + wpe[t]`, or of a token alone, where
+//! positions are not in a table.
 //!
 //! ```text
 //! dwte[v] += Σ over (b, t) with tokens[b, t] = v of dout[b, t]      dwpe[t] += Σ_b dout[b, t]
@@ -58,6 +59,28 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     variants: portable!("embedding_extend_forward", [ROWS], grid::rows),
 };
 
+/// Computes `out` from a slice of the token table, without positions.
+pub const FORWARD_TOKENS: Kernel = Kernel {
+    name: "embedding_forward_tokens",
+    args: &[reads_u32("tokens"), reads("wte").takes(FLOATS), writes_part("out")],
+    twin: twin!(forward_tokens),
+    cpu: Some(fast_forward_tokens),
+    flops: |_| 0,
+    tolerance: Kernel::TOLERANCE,
+    variants: portable!("embedding_forward_tokens", [], grid::rows),
+};
+
+/// Computes `out` of rows of generation from a slice of the token table, without positions.
+pub const EXTEND_FORWARD_TOKENS: Kernel = Kernel {
+    name: "embedding_extend_forward_tokens",
+    args: &[reads_u32("rows"), reads_u32("tokens"), reads("wte").takes(FLOATS), writes_part("out")],
+    twin: twin!(extend_forward_tokens),
+    cpu: None,
+    flops: |_| 0,
+    tolerance: Kernel::TOLERANCE,
+    variants: portable!("embedding_extend_forward_tokens", [ROWS], grid::rows),
+};
+
 /// Computes a slice of `dwte`.
 pub const BACKWARD_TOKENS: Kernel = Kernel {
     name: "embedding_backward_tokens",
@@ -96,8 +119,8 @@ pub struct Embedding {
     pub tokens: View,
     /// (V,C) in slices.
     pub wte: Vec<Slice>,
-    /// (S,C)
-    pub wpe: Var,
+    /// (S,C), if positions are in a table.
+    pub wpe: Option<Var>,
     /// (B,T,C)
     pub out: Var,
 }
@@ -122,8 +145,8 @@ pub struct EmbeddingExtend {
     pub tokens: View,
     /// (V,C) in slices.
     pub wte: Vec<Slice>,
-    /// (S,C)
-    pub wpe: View,
+    /// (S,C), if positions are in a table.
+    pub wpe: Option<View>,
     /// (T,C)
     pub out: View,
 }
@@ -131,8 +154,17 @@ pub struct EmbeddingExtend {
 impl Op for EmbeddingExtend {
     fn forward(&self, plan: &mut Plan) {
         for slice in &self.wte {
-            let args = [self.rows, self.tokens, slice.var.value, self.wpe, self.out];
-            plan.push(&EXTEND_FORWARD, slice_dims(&self.dims, slice), &args);
+            let (dims, wte) = (slice_dims(&self.dims, slice), slice.var.value);
+            match self.wpe {
+                Some(wpe) => {
+                    let args = [self.rows, self.tokens, wte, wpe, self.out];
+                    plan.push(&EXTEND_FORWARD, dims, &args);
+                }
+                None => {
+                    let args = [self.rows, self.tokens, wte, self.out];
+                    plan.push(&EXTEND_FORWARD_TOKENS, dims, &args);
+                }
+            }
         }
     }
 
@@ -147,32 +179,39 @@ impl Graph {
         Wanted { name, shape, role: ParamRole::TokenTable, init: self.matrix_init() }
     }
 
-    /// Adds the embeddings (B,T,C) of `tokens`, from the named tables of tokens (V,C) and of positions (S,C); in
-    /// generation `tokens` are the sequences. `joins` says whether they begin the residual stream, at once or after a
-    /// dropout.
+    /// Describes the table (V,C) of an output head of its own as a parameter to request; `name` is its full name.
+    pub fn head_table<'a>(&self, name: &'a str, shape: &'a [usize]) -> Wanted<'a> {
+        Wanted { name, shape, role: ParamRole::Head, init: self.matrix_init() }
+    }
+
+    /// Adds the embeddings (B,T,C) of `tokens`, from the named tables of tokens (V,C) and of positions (S,C), if there is
+    /// one; in generation `tokens` are the sequences. `joins` says whether they begin the residual stream, at once or
+    /// after a dropout.
     pub fn embedding(
         &mut self,
-        [tokens_name, positions_name]: [&str; 2],
+        (tokens_name, positions_name): (&str, Option<&str>),
         tokens: View,
         [v, s, c]: [usize; 3],
         joins: Joins,
     ) -> Var {
         let wte = self.table(self.token_table(tokens_name, &[v, c]));
-        let name = format!("{positions_name}.weight");
-        let (role, init) = (ParamRole::PositionTable, self.matrix_init());
-        let wpe = self.whole(Wanted { name: &name, shape: &[s, c], role, init });
-        let wpe = self.operand(wpe);
+        let wpe = positions_name.map(|name| {
+            let name = format!("{name}.weight");
+            let (role, init) = (ParamRole::PositionTable, self.matrix_init());
+            let wpe = self.whole(Wanted { name: &name, shape: &[s, c], role, init });
+            self.operand(wpe)
+        });
         let (grad, sharing) = match joins {
             Joins::Begins | Joins::Stream => ("stream", Sharing::InBlocks),
             Joins::Dropout => ("embedding", Sharing::OfFlights),
             Joins::Nothing => ("embedding", Sharing::InBlocks),
         };
         let value = self.activations("embedding", self.rows() * c, Format::F32, sharing);
-        let has_grad = wpe.has_grad() || wte.iter().any(|slice| slice.var.has_grad());
+        let has_grad = wpe.is_some_and(Var::has_grad) || wte.iter().any(|s| s.var.has_grad());
         let out = self.var(grad, value, Format::F32, has_grad);
         let dims = Dims { C: c as u32, S: s as u32, ..self.dims() };
         if self.extends() {
-            let (rows, wpe, out) = (self.rows_table(), wpe.value, out.value);
+            let (rows, wpe, out) = (self.rows_table(), wpe.map(|wpe| wpe.value), out.value);
             self.push(EmbeddingExtend { dims, rows, tokens, wte, wpe, out });
         } else {
             self.push(Embedding { dims, tokens, wte, wpe, out });
@@ -184,8 +223,11 @@ impl Graph {
 impl Op for Embedding {
     fn forward(&self, plan: &mut Plan) {
         for slice in &self.wte {
-            let args = [self.tokens, slice.var.value, self.wpe.value, self.out.value];
-            plan.push(&FORWARD, self.slice_dims(slice), &args);
+            let (dims, wte, out) = (self.slice_dims(slice), slice.var.value, self.out.value);
+            match self.wpe {
+                Some(wpe) => plan.push(&FORWARD, dims, &[self.tokens, wte, wpe.value, out]),
+                None => plan.push(&FORWARD_TOKENS, dims, &[self.tokens, wte, out]),
+            }
         }
     }
 
@@ -197,9 +239,11 @@ impl Op for Embedding {
                 recorder.plan.push(&BACKWARD_TOKENS, dims, &args);
             }
         }
-        if let Some(acc) = recorder.parameters(&[self.wpe]) {
+        if let Some(wpe) = self.wpe
+            && let Some(acc) = recorder.parameters(&[wpe])
+        {
             let dims = Dims { ACC: acc, ..self.dims };
-            recorder.plan.push(&BACKWARD_POSITIONS, dims, &[self.out.grad, self.wpe.grad]);
+            recorder.plan.push(&BACKWARD_POSITIONS, dims, &[self.out.grad, wpe.grad]);
         }
     }
 }
@@ -224,6 +268,35 @@ fn embed<F: Real>(
     if token < dims.V {
         for i in 0..c {
             out[i] = wte[token as usize * c + i] + wpe[position * c + i];
+        }
+    }
+}
+
+fn forward_tokens<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let (([wte], [out]), [tokens], []) = io.split();
+    for (token, out) in tokens.iter().zip(out.chunks_exact_mut(dims.C as usize)) {
+        embed_token(wte, dims, *token, out);
+    }
+}
+
+/// Copies the row of a token to `out`, if the slice has it.
+fn embed_token<F: Copy>(wte: &[F], dims: &Dims, token: u32, out: &mut [F]) {
+    let (c, token) = (dims.C as usize, token.wrapping_sub(dims.START));
+    if token < dims.V {
+        out.copy_from_slice(&wte[token as usize * c..][..c]);
+    }
+}
+
+fn extend_forward_tokens<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
+    let (([wte], [out]), [rows, tokens], []) = io.split();
+    let (c, length) = (dims.C as usize, dims.S as usize + 1);
+    for (row, out) in out.chunks_exact_mut(c).enumerate() {
+        match Place::of_row(dims, rows, row) {
+            Some(Place { slot, position, .. }) => {
+                embed_token(wte, dims, tokens[slot * length + position], out);
+            }
+            None if dims.START == 0 => out.fill(F::zero()),
+            None => {}
         }
     }
 }
@@ -287,6 +360,13 @@ fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
             }
         }
     });
+}
+
+fn fast_forward_tokens(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let (([wte], [out]), [tokens], []) = io.split();
+    let c = dims.C as usize;
+    let rows = out.par_chunks_exact_mut(c).zip(tokens).with_min_len(simd::rows_per_task(c));
+    rows.for_each(|(out, token)| embed_token(wte, dims, *token, out));
 }
 
 /// Computes a slice of `dwte`: every task reads all tokens and adds those of its own rows of the table.

@@ -85,10 +85,7 @@ impl Head {
             let rows = most.min(all - start);
             Chunk {
                 rows,
-                x: Var {
-                    value: self.x.value.slice(start * c, rows * c),
-                    grad: self.x.grad.slice(start * c, rows * c),
-                },
+                x: self.x.slice(start * c, rows * c),
                 targets: self.targets.slice(start, rows),
                 logits: self.logits.slice(0, rows * stride),
                 row_loss: self.row_loss.slice(start, rows),

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use crate::config::Recompute;
 use crate::graph::{Graph, Op, Recorder, Sharing, Var, Wanted, any_grad};
 use crate::kernel::{
-    Dims, FLOATS, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes,
+    Accumulate, Dims, FLOATS, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes,
 };
 use crate::math::gemm::{Into, Matrix, product};
 use crate::math::gemv::{rows_dots, rows_product};
@@ -22,6 +22,7 @@ use crate::math::simd::vector_fn;
 use crate::ops::lora::Lora;
 use crate::ops::variants::{portable, products};
 use crate::ops::{cast, gelu, matmul};
+pub use crate::params::WeightLayout;
 use crate::params::{Init, ParamRole};
 use crate::plan::{Plan, Role, View};
 
@@ -119,16 +120,6 @@ pub const BACKWARD_BIAS: Kernel = Kernel {
     variants: portable!("linear_backward_bias", [], |d, _| grid::fold(d.OC.div_ceil(16))),
 };
 
-/// The order of a weight's two sizes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WeightLayout {
-    /// (C,OC): one row per input channel.
-    #[default]
-    InOut,
-    /// (OC,C): one row per output channel.
-    OutIn,
-}
-
 /// The form of a linear layer. A number of channels alone is GPT-2's layer: a weight (C,OC) and a bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
@@ -167,6 +158,13 @@ pub struct Linear {
 }
 
 impl Linear {
+    /// Whether its output has a gradient.
+    fn trains(&self) -> bool {
+        let adapted = self.lora.as_ref().is_some_and(|lora| lora.low.has_grad());
+        let own = any_grad(&[self.x, self.weight]) || self.bias.is_some_and(Var::has_grad);
+        adapted || own
+    }
+
     /// Records `out`, without the contribution of an adapter.
     fn forward_plain(&self, plan: &mut Plan) {
         let Linear { dims, x, layout, weight, bias, out, .. } = *self;
@@ -190,15 +188,19 @@ impl Linear {
     }
 
     /// Records the gradient of the input from `dout`, which is in the precision of `x`.
-    fn backward_input(&self, plan: &mut Plan, dout: View) {
+    fn backward_input(&self, plan: &mut Plan, dout: View, into: Accumulate) {
         let Linear { dims, x, weight, .. } = *self;
         let args = [weight.value, dout, x.grad];
         match self.layout {
-            WeightLayout::InOut => plan.push(&BACKWARD_INPUT, dims, &args),
+            WeightLayout::InOut => {
+                assert_eq!(into, Accumulate::Set, "its kernel overwrites");
+                plan.push(&BACKWARD_INPUT, dims, &args);
+            }
             WeightLayout::OutIn => {
                 let (rows, Dims { C: c, OC: oc, .. }) = (dims.rows() as u32, dims);
+                let dims = Dims { ACC: into as u32, ..matmul::whole([rows, oc, c], oc) };
                 let [weight, dout, dx] = args;
-                plan.push(&matmul::NN, matmul::whole([rows, oc, c], oc), &[dout, weight, dx]);
+                plan.push(&matmul::NN, dims, &[dout, weight, dx]);
             }
         }
     }
@@ -238,13 +240,20 @@ impl Graph {
         form: Form,
         out: impl FnOnce(&mut Graph, bool) -> Var,
     ) -> Linear {
+        let linear = self.linear_without_output(name, x, form);
+        let out = out(self, linear.trains());
+        self.with_output(linear, out)
+    }
+
+    /// Creates the parameters of a linear layer of `x`; its output is not there yet.
+    fn linear_without_output(&mut self, name: &str, x: Var, form: Form) -> Linear {
         let Form { channels: oc, layout, bias } = form;
         let c = x.value.len / self.rows();
         let shape = match layout {
             WeightLayout::InOut => [c, oc],
             WeightLayout::OutIn => [oc, c],
         };
-        let (role, init) = (ParamRole::LinearWeight, self.matrix_init());
+        let (role, init) = (ParamRole::LinearWeight(layout), self.matrix_init());
         let weight_name = format!("{name}.weight");
         let weight = self.whole(Wanted { name: &weight_name, shape: &shape, role, init });
         let weight = self.operand(weight);
@@ -254,15 +263,46 @@ impl Graph {
             self.whole(Wanted { name: &name, shape: &[oc], role, init })
         });
         let lora = self.lora(name, x, oc);
-        let adapted = lora.as_ref().is_some_and(|lora| lora.low.has_grad());
-        let trains = any_grad(&[x, weight]) || bias.is_some_and(Var::has_grad);
-        let out = out(self, adapted || trains);
         let dims = Dims { C: c as u32, OC: oc as u32, ..self.dims() };
+        Linear { dims, x, layout, weight, bias, out: x, rounded_dout: None, lora }
+    }
+
+    /// Completes a linear layer.
+    fn with_output(&mut self, linear: Linear, out: Var) -> Linear {
+        let format = linear.x.value.format;
         // Matrix units take operands of one precision, but the stream's gradient has the other.
-        let differs = out.has_grad() && out.grad.format != x.value.format;
-        let rounded_dout = differs
-            .then(|| self.buffer(Role::Activations, "rounded_dout", out.grad.len, x.value.format));
-        Linear { dims, x, layout, weight, bias, out, rounded_dout, lora }
+        let differs = out.has_grad() && out.grad.format != format;
+        let rounded_dout =
+            differs.then(|| self.buffer(Role::Activations, "rounded_dout", out.grad.len, format));
+        Linear { out, rounded_dout, ..linear }
+    }
+
+    /// Adds linear layers of one input `x` (B,T,C), whose weights are (OC,C), and returns their outputs, which have gradients
+    /// together or not at all.
+    pub fn linears<const N: usize>(&mut self, x: Var, layers: [(&str, Form); N]) -> [Var; N] {
+        let mut all = [x; N];
+        self.linears_into(x, layers, |g, has_grad| {
+            all = layers.map(|(name, form)| {
+                g.activation_of(name, form.channels, Sharing::InBlocks, has_grad)
+            });
+            all
+        });
+        all
+    }
+
+    /// Adds linear layers of one input `x` (B,T,C), whose weights are (OC,C); `outputs` creates all of their outputs, given
+    /// whether any has a gradient.
+    pub(crate) fn linears_into<const N: usize>(
+        &mut self,
+        x: Var,
+        layers: [(&str, Form); N],
+        outputs: impl FnOnce(&mut Graph, bool) -> [Var; N],
+    ) {
+        let layers = layers.map(|(name, form)| self.linear_without_output(name, x, form));
+        let outputs = outputs(self, layers.iter().any(Linear::trains));
+        let layers = layers.into_iter().zip(outputs);
+        let linears = layers.map(|(linear, out)| self.with_output(linear, out)).collect();
+        self.push(Linears(linears));
     }
 
     /// Adds `x` (B,T,C) times a weight, plus a bias if there is one; a number of channels alone is GPT-2's [`Form`].
@@ -335,6 +375,13 @@ impl Op for Linear {
     }
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
+        self.backward_into(recorder, Accumulate::Set);
+    }
+}
+
+impl Linear {
+    /// Records the backward pass; `into` says how the gradient of the input is written.
+    fn backward_into(&self, recorder: &mut Recorder<'_>, into: Accumulate) {
         let Linear { x, out, rounded_dout, .. } = *self;
         if let Some(rounded) = rounded_dout {
             cast::record(recorder.plan, out.grad, rounded);
@@ -342,10 +389,27 @@ impl Op for Linear {
         let dout = rounded_dout.unwrap_or(out.grad);
         self.backward_params(recorder, dout);
         if x.has_grad() {
-            self.backward_input(recorder.plan, dout);
+            self.backward_input(recorder.plan, dout, into);
         }
         if let Some(lora) = &self.lora {
             lora.backward(recorder, self, dout);
+        }
+    }
+}
+
+/// Several linear layers of one input, whose weights are (OC,C): the gradients that they give it are added up.
+pub struct Linears(Vec<Linear>);
+
+impl Op for Linears {
+    fn forward(&self, plan: &mut Plan) {
+        self.0.iter().for_each(|linear| linear.forward(plan));
+    }
+
+    fn backward(&self, recorder: &mut Recorder<'_>) {
+        let mut into = Accumulate::Set;
+        for linear in self.0.iter().rev().filter(|linear| linear.out.has_grad()) {
+            linear.backward_into(recorder, into);
+            into = Accumulate::Add;
         }
     }
 }

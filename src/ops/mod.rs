@@ -1,4 +1,4 @@
-//! The operations of GPT-2, one file each: the formulas, the kernels, the graph node, the CPU twins.
+//! The operations of models, one file each: the formulas, the kernels, the graph node, the CPU twins.
 //!
 //! To add one: add `ops/NAME.rs`, its `shaders/NAME_*.wgsl`, and its kernels in `every_kernel`.
 //! The tests then report by name the parts that are missing.
@@ -17,13 +17,18 @@ pub mod linear;
 pub mod lora;
 pub mod matmul;
 mod matrix_units;
+mod norm;
 pub mod optimizer;
 pub mod random;
 pub mod recompute;
 pub mod residual;
 pub mod residual_layernorm;
+pub mod residual_rmsnorm;
+pub mod rmsnorm;
+pub mod rotary;
 pub mod sample;
 pub mod softmax;
+pub mod swiglu;
 mod variants;
 
 use crate::kernel::Kernel;
@@ -44,7 +49,9 @@ macro_rules! every_kernel {
             dropout::FORWARD
             dropout::BACKWARD
             embedding::FORWARD
+            embedding::FORWARD_TOKENS
             embedding::EXTEND_FORWARD
+            embedding::EXTEND_FORWARD_TOKENS
             embedding::BACKWARD_TOKENS
             embedding::BACKWARD_POSITIONS
             gelu::FORWARD
@@ -71,10 +78,17 @@ macro_rules! every_kernel {
             residual::FORWARD
             residual::BACKWARD
             residual_layernorm::FORWARD
+            residual_rmsnorm::FORWARD
+            rmsnorm::FORWARD
+            rmsnorm::BACKWARD_INPUT
+            rmsnorm::BACKWARD_PARAMS
+            rotary::FORWARD
             sample::FILTER
             sample::DRAW
             softmax::FORWARD
             softmax::BACKWARD
+            swiglu::FORWARD
+            swiglu::BACKWARD
         }
     };
 }

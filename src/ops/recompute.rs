@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use crate::arch::Norm;
 use crate::config;
 use crate::graph::{Graph, Op, Recorder, Var};
 use crate::plan::Plan;
@@ -14,13 +15,13 @@ use crate::plan::Plan;
 pub struct Recompute(pub Vec<Rc<dyn Op>>);
 
 impl Graph {
-    /// Starts a block of the model, which begins with the layer normalisation `norm` of `stream`.
+    /// Starts a block of the model, which begins with the normalisation `norm` of `stream`.
     ///
     /// Activations of the ops that are added until [`Graph::end_block`] may be recomputed.
-    pub fn begin_block(&mut self, norm: &str, stream: Var) {
+    pub fn begin_block(&mut self, kind: Norm, norm: &str, stream: Var) {
         let mut again: Vec<Rc<dyn Op>> = vec![];
         if self.recompute() == config::Recompute::Block {
-            again.push(Rc::new(self.norm(norm, stream)));
+            again.push(self.normalization(kind, norm, stream));
         }
         self.open_block(again);
     }

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::arch::Family;
 use crate::backend::gpu::DeviceChoice;
 use crate::checkpoint::{self, CHOICES, TextFiles};
 use crate::config::{GptConfig, TrainConfig};
@@ -30,6 +32,7 @@ pub struct RunSettings {
     /// The source of the tokenizer.
     pub tokenizer: TokenizerChoice,
     /// The sizes; the tokenizer has at most as many tokens as the vocabulary.
+    #[serde(deserialize_with = "of_a_family")]
     pub model: GptConfig,
     /// The settings of the training.
     pub train: TrainConfig,
@@ -42,6 +45,13 @@ pub struct RunSettings {
     /// The cache folder, where encoded data are kept for later runs; `None`: only the run's folder has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
+}
+
+/// Reads sizes, and checks that there is a family of such models.
+fn of_a_family<'de, D: Deserializer<'de>>(settings: D) -> Result<GptConfig, D::Error> {
+    let config = GptConfig::deserialize(settings)?;
+    Family::find(&config.blocks.family).map_err(D::Error::custom)?;
+    Ok(config)
 }
 
 /// The data and the tokenizer of a run, ready to use.

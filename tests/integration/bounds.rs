@@ -138,7 +138,8 @@ fn outside(
     wanted: &mut dyn FnMut(&Dispatch, &Variant) -> bool,
     fill: &dyn Fn(&mut Gpu),
 ) -> Vec<String> {
-    let mut watching = Plan { buffers: plan.buffers.clone(), ..Plan::default() };
+    let (buffers, constants) = (plan.buffers.clone(), plan.constants.clone());
+    let mut watching = Plan { buffers, constants, ..Plan::default() };
     let noted = watching.buffer(Role::Staging, "outside", 3, Format::U32);
     let mut steps = vec![];
     for run in runs {

@@ -220,7 +220,7 @@ fn a_pickled_model_is_refused_with_the_remedy() {
                 error.to_string().contains(&format!("{name} cannot be read safely")),
                 "{error}"
             );
-            assert!(error.advice().unwrap().contains("GPT2LMHeadModel.from_pretrained"));
+            assert!(error.advice().unwrap().contains("AutoModelForCausalLM.from_pretrained"));
         }
         fs::remove_file(copy.path().join(name)).unwrap();
         let error = open_model(copy.path()).err().unwrap();

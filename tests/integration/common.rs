@@ -1,6 +1,6 @@
 //! What the tests share: where the reference values are, the backends, and comparisons.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -363,6 +363,14 @@ impl Tensors {
             }
         }
         tensors
+    }
+
+    /// The bytes of all tensors of a file, by name.
+    pub fn bytes(path: &Path) -> BTreeMap<String, Vec<u8>> {
+        let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a sound file");
+        let tensors = file.tensors().into_iter();
+        tensors.map(|(name, tensor)| (name, tensor.data().to_vec())).collect()
     }
 
     /// A tensor of numbers.

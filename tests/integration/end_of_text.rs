@@ -39,6 +39,7 @@ impl Model {
             n_positions: 64,
             n_inner: None,
             layer_norm_epsilon: 1e-5,
+            ..GptConfig::small()
         };
         let mut gpt = Gpt::new(config, Device::Cpu, 3).unwrap();
         gpt.set_tokenizer(tokenizer()).unwrap();

@@ -16,6 +16,7 @@ use wgpt::{GenerateOptions, Gpt, GptConfig, Tokenizer};
 
 use crate::cli;
 use crate::common::{assert_relative, gpu, json, oracle};
+use crate::families::families;
 
 /// The CPU, and the GPU if there is one, each with its tolerance of a perplexity.
 fn devices() -> Vec<(Device, f64)> {
@@ -33,10 +34,10 @@ fn number(value: &Value, name: &str) -> f64 {
 
 /// The reference's perplexities: what the model's folder is, and the file.
 fn references() -> Vec<(PathBuf, Value)> {
-    let files = ["a", "b"].map(|name| oracle().join(format!("perplexity_{name}.json")));
-    let open = |file: PathBuf| {
-        let reference = json(&file);
-        (oracle().join(reference["model"].as_str().expect("a folder")), reference)
+    let files = [(oracle(), "a"), (oracle(), "b"), (families(), "qwen2")];
+    let open = |(folder, name): (PathBuf, &str)| {
+        let reference = json(&folder.join(format!("perplexity_{name}.json")));
+        (folder.join(reference["model"].as_str().expect("a folder")), reference)
     };
     files.map(open).into()
 }

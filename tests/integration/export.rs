@@ -62,6 +62,7 @@ fn model_with(numbers: &[f32], dir: &Path) -> GptConfig {
         n_positions: 16,
         n_inner: Some(96),
         layer_norm_epsilon: 1e-5,
+        ..GptConfig::small()
     };
     let mut gpt = Gpt::new(config.clone(), Device::Cpu, 7).unwrap();
     let engine = gpt.engine().unwrap();

@@ -159,7 +159,7 @@ fn uniforms_have_one_layout() {
         Dims::default(),
         [
             B, T, C, OC, NH, V, S, M, K, N, LD, START, ACC, ID, EPS, SCALE, HS, KVH, Q_START,
-            K_START, V_START, Q_ROW, K_ROW, Q_HEAD, K_HEAD, SLOTS, FIRST
+            K_START, V_START, Q_ROW, K_ROW, Q_HEAD, K_HEAD, RC, WINDOW, SLOTS, FIRST
         ]
     );
     assert_eq!((found, span), (rust, size_of::<Dims>()));

@@ -16,6 +16,7 @@ mod end_of_text;
 mod errors;
 mod eval;
 mod export;
+mod families;
 mod finetune;
 mod grad;
 mod hub;

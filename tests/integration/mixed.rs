@@ -1,8 +1,10 @@
 //! Is mixed precision near enough? Gradients and losses beside those of f32, the loss scale, the copies of
 //! the weights.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use wgpt::arch::Family;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::Gpu;
 use wgpt::config::{Optimizer, Precision};
@@ -17,11 +19,15 @@ use wgpt::{Event, Gpt, GptConfig, TrainConfig, Trainer};
 use crate::common::{
     Model, On, Tensors, assert_close_of_max, assert_relative, full_gpu, gpu, oracle,
 };
+use crate::families::families;
 
 /// The models of the reference that have gradients.
 const MODELS: [&str; 3] = ["gpt2_tiny_a", "gpt2_tiny_b", "gpt2_tiny_c"];
 
-/// A training of one of [`MODELS`] over the reference's batch.
+/// Those of Llama's kind, in the folder of these families.
+const FAMILIES: [&str; 4] = ["llama_bias", "mistral_window", "qwen2", "qwen3"];
+
+/// A training of one of these over the reference's batch.
 fn uses(expect: &Tensors) -> Uses {
     let shape = expect.shape("tokens");
     Uses {
@@ -41,10 +47,9 @@ struct Ready {
 }
 
 impl Ready {
-    fn new(name: &str, on: On) -> Ready {
-        let dir = oracle().join(name);
+    fn new(dir: &Path, on: On) -> Ready {
         let expect = Tensors::open(&dir.join("expect.safetensors"));
-        let mut model = Model::open(&dir, uses(&expect), on);
+        let mut model = Model::open(dir, uses(&expect), on);
         model.on.run(Phase::Cast, &Step::default());
         let words = model.program.update.expect("recorded for training").state;
         model.on.write_u32(words, &state::first(LossScale::Dynamic));
@@ -87,10 +92,12 @@ impl Ready {
 
 #[test]
 fn gradients_are_near_those_of_f32() {
-    for name in MODELS {
-        let expect = Tensors::open(&oracle().join(name).join("expect.safetensors"));
+    let names = MODELS.iter().map(|name| oracle().join(name));
+    for dir in names.chain(FAMILIES.iter().map(|name| families().join(name))) {
+        let name = dir.display();
+        let expect = Tensors::open(&dir.join("expect.safetensors"));
         for on in On::in_half() {
-            let mut ready = Ready::new(name, on);
+            let mut ready = Ready::new(&dir, on);
             let step = ready.step();
             ready.gradients(&step);
             let loss = expect.get("loss")[0];
@@ -98,7 +105,8 @@ fn gradients_are_near_those_of_f32() {
             let scale = 2_f64.powi(FIRST_SCALE_LOG2 as i32);
             let mut squares = 0.0;
             for param in ready.model.program.params.clone().iter() {
-                let want = expect.get(&format!("grad.transformer.{}", param.name));
+                let family = Family::of(&ready.model.program.config);
+                let want = expect.get(&format!("grad.{}", family.file_name(&param.name)));
                 let got: Vec<f64> =
                     ready.model.param(&param.name, true).iter().map(|g| g / scale).collect();
                 squares += want.iter().map(|g| g * g).sum::<f64>();
@@ -118,7 +126,7 @@ fn gradients_are_near_those_of_f32() {
 #[test]
 fn an_overflow_is_skipped_and_halves_the_scale() {
     for on in On::in_half() {
-        let mut ready = Ready::new("gpt2_tiny_a", on);
+        let mut ready = Ready::new(&oracle().join("gpt2_tiny_a"), on);
         let step = ready.step();
         ready.set(state::SCALE_LOG2, LARGEST_SCALE_LOG2);
         ready.set(state::SCALE_AGE, 7);
@@ -146,7 +154,7 @@ fn an_overflow_is_skipped_and_halves_the_scale() {
 #[test]
 fn good_updates_double_the_scale() {
     for on in On::in_half() {
-        let mut ready = Ready::new("gpt2_tiny_a", on);
+        let mut ready = Ready::new(&oracle().join("gpt2_tiny_a"), on);
         let step = ready.step();
         // Gradients of zero overflow with no scale.
         let idle = Step { loss_scale: 0.0, ..step };
@@ -166,7 +174,7 @@ fn good_updates_double_the_scale() {
 #[test]
 fn what_no_scale_helps_against_is_trouble() {
     for on in On::in_half() {
-        let mut ready = Ready::new("gpt2_tiny_a", on);
+        let mut ready = Ready::new(&oracle().join("gpt2_tiny_a"), on);
         let step = ready.step();
         ready.gradients(&step);
         let gradient = ready.model.program.params[0].slices[0].var.grad;

@@ -1,9 +1,10 @@
 //! Is the wiring right? PyTorch's and Hugging Face's values: models, training, generation, filters.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
+use wgpt::arch::without_prefix;
 use wgpt::backend::Device;
 use wgpt::config::Optimizer;
 use wgpt::generate::generate;
@@ -19,9 +20,9 @@ use crate::common::{
     oracle,
 };
 
-/// The model folders with expected values, by a part of their name.
-fn model_folders() -> Vec<PathBuf> {
-    let folders = std::fs::read_dir(oracle()).expect("the oracle is there");
+/// The model folders with expected values.
+pub fn model_folders(oracle: &Path) -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(oracle).expect("the oracle is there");
     let folders = folders.map(|entry| entry.expect("a readable folder").path());
     let mut folders: Vec<PathBuf> =
         folders.filter(|path| path.join("expect.safetensors").exists()).collect();
@@ -35,55 +36,58 @@ const ROUNDING: f64 = 1e-7;
 
 #[test]
 fn logits_loss_and_every_gradient() {
-    for dir in model_folders() {
-        let expect = Tensors::open(&dir.join("expect.safetensors"));
-        let shape = expect.shape("tokens");
-        let (tokens, targets) = (expect.ids("tokens"), expect.ids("targets"));
-        let uses = Uses {
-            batch: shape[0],
-            seq: shape[1],
-            training: Some(Optimizer::Adamw),
-            logits: true,
-            ..Uses::default()
-        };
+    for dir in model_folders(&oracle()) {
         for on in On::all() {
-            let what = |part: &str| format!("{} {on:?} {part}", dir.display());
-            let mut model = Model::open(&dir, uses, on);
-            let loss_scale = 1.0 / tokens.len() as f64;
-            let step = Step { loss_scale, ..Step::default() };
-            let phases = [Phase::Forward, Phase::Logits, Phase::Backward];
-            model.run_batch(&tokens, &targets, &phases, &step);
-
-            let all = model.program.batch.and_then(|batch| batch.logits).expect("logits");
-            let tolerance = on.tolerance(ROUNDING, 2e-5, 1e-4);
-            assert_close_of_max(
-                &what("logits"),
-                &model.on.read(all),
-                expect.get("logits"),
-                tolerance,
-            );
-            // The epsilon of layer normalisation is a single on every device.
-            let tolerance = on.tolerance(1e-9, 2e-6, 1e-5);
-            assert_relative(&what("loss"), model.loss(), expect.get("loss")[0], tolerance);
-            let mut gradients = 0;
-            for name in expect.names().filter_map(|name| name.strip_prefix("grad.transformer.")) {
-                let want = expect.get(&format!("grad.transformer.{name}"));
-                let tolerance = on.tolerance(ROUNDING, 2e-5, 1e-4);
-                assert_close_of_max(&what(name), &model.param(name, true), want, tolerance);
-                gradients += 1;
-            }
-            let all = model.program.params.len();
-            let half = dir.to_string_lossy().ends_with("16");
-            assert_eq!(gradients, if half { 0 } else { all }, "{}", what("gradients"));
+            compare_model(&dir, &dir, on, on.tolerance(ROUNDING, 2e-5, 1e-4));
         }
     }
 }
 
+/// Compares logits, loss and every gradient of the model in `dir` with what the folder `expected` has.
+pub fn compare_model(dir: &Path, expected: &Path, on: On, gradient_tolerance: f64) {
+    let expect = Tensors::open(&expected.join("expect.safetensors"));
+    let shape = expect.shape("tokens");
+    let (tokens, targets) = (expect.ids("tokens"), expect.ids("targets"));
+    let uses = Uses {
+        batch: shape[0],
+        seq: shape[1],
+        training: Some(Optimizer::Adamw),
+        logits: true,
+        ..Uses::default()
+    };
+    let what = |part: &str| format!("{} {on:?} {part}", dir.display());
+    let mut model = Model::open(dir, uses, on);
+    let loss_scale = 1.0 / tokens.len() as f64;
+    let step = Step { loss_scale, ..Step::default() };
+    let phases = [Phase::Forward, Phase::Logits, Phase::Backward];
+    model.run_batch(&tokens, &targets, &phases, &step);
+
+    let all = model.program.batch.and_then(|batch| batch.logits).expect("logits");
+    let tolerance = on.tolerance(ROUNDING, 2e-5, 1e-4);
+    assert_close_of_max(&what("logits"), &model.on.read(all), expect.get("logits"), tolerance);
+    // The epsilon of a normalisation is a single on every device.
+    let tolerance = on.tolerance(1e-9, 2e-6, 1e-5);
+    assert_relative(&what("loss"), model.loss(), expect.get("loss")[0], tolerance);
+    let mut gradients = 0;
+    for name in expect.names().filter_map(|name| name.strip_prefix("grad.")) {
+        let want = expect.get(&format!("grad.{name}"));
+        let got = model.param(without_prefix(name), true);
+        assert_close_of_max(&what(name), &got, want, gradient_tolerance);
+        gradients += 1;
+    }
+    let all = model.program.params.len();
+    let half = dir.to_string_lossy().ends_with("16");
+    assert_eq!(gradients, if half { 0 } else { all }, "{}", what("gradients"));
+}
+
 /// One training run of the reference.
-struct Trajectory {
-    file: &'static str,
+pub struct Trajectory {
+    /// The folder of the reference's values.
+    pub oracle: PathBuf,
+    /// The name of its files.
+    pub file: &'static str,
     /// Whether it is the file's run in two micro-batches that halve each batch.
-    halves: bool,
+    pub halves: bool,
 }
 
 /// The reference's settings.
@@ -119,9 +123,11 @@ fn update_step(hyper: &Value, it: usize, lr: f64) -> Step {
     }
 }
 
-fn follow(trajectory: &Trajectory, on: On) {
-    let reference = json(&oracle().join(format!("{}.json", trajectory.file)));
-    let tensors = Tensors::open(&oracle().join(format!("{}.safetensors", trajectory.file)));
+/// Trains as the reference did, and compares every update.
+pub fn follow(trajectory: &Trajectory, on: On) {
+    let Trajectory { oracle, .. } = trajectory;
+    let reference = json(&oracle.join(format!("{}.json", trajectory.file)));
+    let tensors = Tensors::open(&oracle.join(format!("{}.safetensors", trajectory.file)));
     let hyper = &reference["hyper"];
     let shape = tensors.shape("batches.tokens");
     let (tokens, targets) = (tensors.ids("batches.tokens"), tensors.ids("batches.targets"));
@@ -130,7 +136,7 @@ fn follow(trajectory: &Trajectory, on: On) {
     let seq = *shape.last().expect("a shape");
     let batch = tokens.len() / shape[0] / seq / micro_batches;
     let uses = Uses { batch, seq, training: Some(Optimizer::Adamw), ..Uses::default() };
-    let dir = oracle().join(reference["model"].as_str().expect("a name"));
+    let dir = oracle.join(reference["model"].as_str().expect("a name"));
     let mut model = Model::open(&dir, uses, on);
     let update = model.program.update.expect("recorded for training");
 
@@ -206,10 +212,10 @@ pub fn compare_weights(
     (channels, learned): (usize, f64),
 ) -> usize {
     let mut compared = 0;
-    for name in tensors.names().filter_map(|name| name.strip_prefix("final.transformer.")) {
+    for name in tensors.names().filter_map(|name| name.strip_prefix("final.")) {
         let what = format!("{on:?} final {name}");
-        let want = tensors.get(&format!("final.transformer.{name}"));
-        let got = read(name);
+        let want = tensors.get(&format!("final.{name}"));
+        let got = read(without_prefix(name));
         let tolerance = on.tolerance(3e-7, 1e-4, 5e-4);
         compared += 1;
         if !name.ends_with("attn.c_attn.bias") {
@@ -229,7 +235,7 @@ pub fn compare_weights(
 fn trajectory(file: &'static str, halves: bool, twins: bool) {
     let wanted = |on: &On| *on != On::Twins32 && (twins || *on != On::Twins64);
     for on in On::all().into_iter().filter(wanted) {
-        follow(&Trajectory { file, halves }, on);
+        follow(&Trajectory { oracle: oracle(), file, halves }, on);
     }
 }
 
@@ -263,13 +269,14 @@ fn trajectory_b_accumulated() {
     trajectory("train_trajectory_b_accum", false, true);
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+/// The ids of a list in JSON.
+pub fn ids(value: &Value) -> Vec<u32> {
     let ids = value.as_array().expect("ids");
     ids.iter().map(|id| id.as_u64().expect("an id") as u32).collect()
 }
 
 /// Continues a prompt greedily, through the phases of the plan.
-fn continue_greedily(model: &mut Model, case: &Value) -> Vec<u32> {
+pub fn continue_greedily(model: &mut Model, case: &Value) -> Vec<u32> {
     let prompt = ids(&case["prompt"]);
     let most = case["max_new_tokens"].as_u64().expect("a number") as usize;
     let end = case["eos_token_id"].as_u64().map(|id| id as u32);
@@ -450,39 +457,44 @@ fn compare_filtered(what: &str, got: &[f64], case: &Value, tolerance: f64) {
 #[test]
 fn perplexity_of_windows_that_do_not_overlap() {
     for name in ["perplexity_a", "perplexity_b"] {
-        let reference = json(&oracle().join(format!("{name}.json")));
-        let dir = oracle().join(reference["model"].as_str().expect("a name"));
-        let tokens = ids(&reference["tokens"]);
-        let expected = &reference["non_overlapping"];
-        let windows = expected["windows"].as_array().expect("windows");
-        let seq = reference["n_positions"].as_u64().expect("a number") as usize;
-        for on in On::all() {
-            // The twins are slow: of the last windows, one of which is short.
-            let skip = if on == On::Cpu { 0 } else { windows.len().saturating_sub(3) };
-            let uses = Uses { batch: 1, seq, ..Uses::default() };
-            let mut model = Model::open(&dir, uses, on);
-            let (mut total, mut counted) = (0.0, 0);
-            for window in &windows[skip..] {
-                let at = |name: &str| window[name].as_u64().expect("a number") as usize;
-                let (begin, end) = (at("begin"), at("end"));
-                let mut inputs = tokens[begin..end].to_vec();
-                let mut targets = tokens[begin + 1..end + 1].to_vec();
-                inputs.resize(seq, 0);
-                targets.resize(seq, IGNORE);
-                let phases = [Phase::Forward, Phase::Evaluate];
-                model.run_batch(&inputs, &targets, &phases, &Step::default());
-                let what = format!("{name} {on:?} window {begin}");
-                let want = number(&window["nll_sum"]);
-                assert_relative(&what, model.loss(), want, on.tolerance(1e-8, 1e-5, 1e-4));
-                total += model.loss();
-                counted += end - begin;
-            }
-            if skip == 0 {
-                assert_eq!(counted as u64, expected["tokens_scored"].as_u64().expect("a number"));
-                let perplexity = (total / counted as f64).exp();
-                let want = number(&expected["perplexity"]);
-                assert_relative(name, perplexity, want, on.tolerance(1e-8, 1e-5, 1e-4));
-            }
+        compare_perplexity(&oracle(), name);
+    }
+}
+
+/// Compares the losses of windows that do not overlap, and the perplexity, with a file of the reference.
+pub fn compare_perplexity(oracle: &Path, name: &str) {
+    let reference = json(&oracle.join(format!("{name}.json")));
+    let dir = oracle.join(reference["model"].as_str().expect("a name"));
+    let tokens = ids(&reference["tokens"]);
+    let expected = &reference["non_overlapping"];
+    let windows = expected["windows"].as_array().expect("windows");
+    let seq = reference["n_positions"].as_u64().expect("a number") as usize;
+    for on in On::all() {
+        // The twins are slow: of the last windows, one of which is short.
+        let skip = if on == On::Cpu { 0 } else { windows.len().saturating_sub(3) };
+        let uses = Uses { batch: 1, seq, ..Uses::default() };
+        let mut model = Model::open(&dir, uses, on);
+        let (mut total, mut counted) = (0.0, 0);
+        for window in &windows[skip..] {
+            let at = |name: &str| window[name].as_u64().expect("a number") as usize;
+            let (begin, end) = (at("begin"), at("end"));
+            let mut inputs = tokens[begin..end].to_vec();
+            let mut targets = tokens[begin + 1..end + 1].to_vec();
+            inputs.resize(seq, 0);
+            targets.resize(seq, IGNORE);
+            let phases = [Phase::Forward, Phase::Evaluate];
+            model.run_batch(&inputs, &targets, &phases, &Step::default());
+            let what = format!("{name} {on:?} window {begin}");
+            let want = number(&window["nll_sum"]);
+            assert_relative(&what, model.loss(), want, on.tolerance(1e-8, 1e-5, 1e-4));
+            total += model.loss();
+            counted += end - begin;
+        }
+        if skip == 0 {
+            assert_eq!(counted as u64, expected["tokens_scored"].as_u64().expect("a number"));
+            let perplexity = (total / counted as f64).exp();
+            let want = number(&expected["perplexity"]);
+            assert_relative(name, perplexity, want, on.tolerance(1e-8, 1e-5, 1e-4));
         }
     }
 }

@@ -436,8 +436,12 @@ fn embeddings() {
         let (wte, wpe, tokens) = (case.shape("wte"), case.shape("wpe"), case.shape("tokens"));
         let mut rig = rig(case, [tokens[0], tokens[1]], 1e-5, |g| {
             let view = g.buffer(Role::Staging, "tokens", tokens[0] * tokens[1], Format::U32);
-            let out =
-                g.embedding(["wte.weight", "wpe"], view, [wte[0], wpe[0], wte[1]], Joins::Nothing);
+            let out = g.embedding(
+                ("wte.weight", Some("wpe")),
+                view,
+                [wte[0], wpe[0], wte[1]],
+                Joins::Nothing,
+            );
             (vec![("tokens", Var { value: view, grad: view })], out)
         });
         let words = case.tensors.ids(&format!("{}.tokens", case.name()));

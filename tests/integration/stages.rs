@@ -6,8 +6,9 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use wgpt::arch::rotary::{Rotary, Scaling};
 use wgpt::backend::Device;
-use wgpt::config::{Optimizer, Precision, Recompute};
+use wgpt::config::{Biases, Blocks, Optimizer, Precision, Recompute, Windowed};
 use wgpt::engine::{Drawn, Engine, FromAfter, FromBefore, MicroBatch, Tensor, prompt_feeds};
 use wgpt::finetune::Lora;
 use wgpt::kernel::{Draw, Feed, Step};
@@ -15,6 +16,7 @@ use wgpt::model::{Program, Uses};
 use wgpt::ops::cross_entropy::{IGNORE, counted};
 use wgpt::ops::dropout::threshold;
 use wgpt::ops::random;
+use wgpt::params::ParamRole;
 use wgpt::pipeline::{Stage, Task};
 use wgpt::plan::{Limits, Role, View};
 use wgpt::tree::most_open;
@@ -37,6 +39,7 @@ fn config() -> GptConfig {
         n_positions: 70,
         n_inner: Some(20),
         layer_norm_epsilon: 1e-5,
+        ..GptConfig::small()
     }
 }
 
@@ -75,12 +78,16 @@ fn all_targets(n: usize) -> usize {
 
 /// An engine whose parameters depend on their names alone.
 fn engine(uses: Uses, finetune: &FineTune, device: &Device) -> Engine {
-    let mut engine = Engine::tuning(&config(), uses, finetune, device).expect("it fits");
+    engine_of(&config(), uses, finetune, device)
+}
+
+fn engine_of(config: &GptConfig, uses: Uses, finetune: &FineTune, device: &Device) -> Engine {
+    let mut engine = Engine::tuning(config, uses, finetune, device).expect("it fits");
     for param in Arc::clone(&engine.program().params).iter() {
         let seed =
             param.name.bytes().fold(0, |seed: u32, byte| seed * 31 % 65_521 + u32::from(byte));
-        let shift =
-            if param.name.contains("ln_") && param.name.ends_with("weight") { 1.0 } else { 0.0 };
+        let is_norm = param.role == ParamRole::NormWeight;
+        let shift = if is_norm { 1.0 } else { 0.0 };
         let fill = |start: usize, out: &mut [f32]| {
             out.iter_mut()
                 .enumerate()
@@ -120,8 +127,20 @@ struct Pipeline(Vec<Engine>);
 impl Pipeline {
     /// As many stages, for updates of `n` micro-batches.
     fn new(uses: Uses, n: usize, stages: usize, finetune: &FineTune, device: &Device) -> Pipeline {
+        Pipeline::of(&config(), uses, n, stages, (finetune, device))
+    }
+
+    /// The same of a model of other sizes.
+    fn of(
+        config: &GptConfig,
+        uses: Uses,
+        n: usize,
+        stages: usize,
+        (finetune, device): (&FineTune, &Device),
+    ) -> Pipeline {
         let stages = Stage::all(stages);
-        Pipeline(stages.map(|stage| engine(uses.of_stage(stage, n), finetune, device)).collect())
+        let stage = |stage| engine_of(config, uses.of_stage(stage, n), finetune, device);
+        Pipeline(stages.map(stage).collect())
     }
 
     fn last(&mut self) -> &mut Engine {
@@ -223,10 +242,21 @@ fn assert_same(what: &str, got: &[f32], want: &[f32]) {
 /// Trains on stages and on the whole model; compares the loss and every gradient, bit by bit. Only the table's gradients of
 /// the first and the last stage are sums of their own, which are added at the end: that is another order.
 fn compare(uses: Uses, n: usize, stages: usize, finetune: &FineTune, device: &Device) {
+    compare_of(&config(), uses, n, stages, (finetune, device));
+}
+
+/// The same of a model of other sizes.
+fn compare_of(
+    config: &GptConfig,
+    uses: Uses,
+    n: usize,
+    stages: usize,
+    (finetune, device): (&FineTune, &Device),
+) {
     let what = format!("{stages} stages, {n} micro-batches, {uses:?} {finetune:?}");
-    let mut whole = engine(uses, finetune, device);
+    let mut whole = engine_of(config, uses, finetune, device);
     train_whole(&mut whole, n);
-    let mut pipeline = Pipeline::new(uses, n, stages, finetune, device);
+    let mut pipeline = Pipeline::of(config, uses, n, stages, (finetune, device));
     pipeline.train(n);
     assert_same(&format!("{what}: loss"), &loss(pipeline.last()), &loss(&mut whole));
     let (got, want) = (pipeline.tensors(Tensor::Gradient), tensors(&mut whole, Tensor::Gradient));
@@ -251,6 +281,31 @@ fn loss_and_gradients_have_the_whole_models_bits() {
                 let uses = Uses { recompute, dropout, ..training() };
                 compare(uses, n, stages, &whole, &Device::Cpu);
             }
+        }
+    }
+}
+
+/// A model like Llama: a head of its own, windows in some layers, heads that are normalised and rotated in place.
+#[test]
+fn also_of_a_model_like_llama() {
+    let blocks = Blocks {
+        family: "qwen3".into(),
+        n_kv_head: Some(1),
+        head_size: Some(8),
+        rotary: Some(Rotary { theta: 100.0, scaling: Scaling::None }),
+        window: Some(4),
+        windowed: Windowed::From(2),
+        biases: Biases::NONE,
+        is_tied: false,
+    };
+    let config = GptConfig { blocks, ..config() };
+    let gpu = gpu().map(|gpu| Device::Gpu(Arc::clone(gpu)));
+    for device in [Device::Cpu].into_iter().chain(gpu) {
+        for (stages, recompute) in
+            [(2, Recompute::None), (3, Recompute::Gelu), (4, Recompute::Block)]
+        {
+            let uses = Uses { recompute, ..training() };
+            compare_of(&config, uses, 4, stages, (&FineTune::default(), &device));
         }
     }
 }

@@ -34,6 +34,7 @@ fn config() -> GptConfig {
         n_positions: 75,
         n_inner: Some(20),
         layer_norm_epsilon: 1e-5,
+        ..GptConfig::small()
     }
 }
 
@@ -524,7 +525,7 @@ fn tokens_that_repeat_add_up() {
         let mut g = Graph::new(Limits::NONE, false, 1e-5);
         g.begin_training(2, 3);
         let tokens = g.buffer(Role::Staging, "tokens", 6, Format::U32);
-        let out = g.embedding(["wte.weight", "wpe"], tokens, [5, 4, 1], Joins::Nothing);
+        let out = g.embedding(("wte.weight", Some("wpe")), tokens, [5, 4, 1], Joins::Nothing);
         g.record_forward(Phase::Forward);
         g.record_backward(Phase::Backward, None);
         let mut subject = on.backend(&g.plan);

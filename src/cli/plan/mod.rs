@@ -149,7 +149,7 @@ struct DeviceLimits {
 /// If the sizes do not form a model, or there is no such device.
 pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     let config = args.model.config()?;
-    let (train, finetune) = (args.training(&config)?, args.finetune.config());
+    let (train, finetune) = (args.training(&config)?, args.finetune.config(&config));
     check_finetune(&config, &finetune)?;
     let training = Uses::training(&train, &config);
     let (limits, precision, device) = match args.limits {

@@ -295,7 +295,7 @@ impl Args {
         };
         let size = if init.is_some() { "tuned" } else { self.model.size() };
         let out = self.out.clone().unwrap_or_else(|| new_run(&data[0], size));
-        let finetune = self.finetune.config();
+        let finetune = self.finetune.config(&model);
         let train = TrainConfig { finetune, ..self.steps.config(&model, out, ranks) };
         train.validate(&model)?;
         check_finetune(&model, &train.finetune)?;

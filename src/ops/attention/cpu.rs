@@ -141,7 +141,7 @@ pub(super) fn forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
         let tiles = out.chunks_mut(TILE).zip(lse.chunks_mut(TILE)).enumerate();
         for (i, (out, lse)) in tiles {
             let (first, end) = (i * TILE, i * TILE + out.len());
-            let seen = Seen::of(&first_key[sequence..][..t], first, out.len());
+            let seen = Seen::of(dims, &first_key[sequence..][..t], first, out.len());
             let q = rows_of(dims, qkv, queries, h, sequence + first, out.len());
             let [k, v] = [keys, values].map(|part| {
                 let (row, n) = (sequence + seen.begin(), end - seen.begin());
@@ -278,7 +278,7 @@ fn backward_query_head(
     // The last tile comes first: it starts the sums, up to the last row.
     for (i, dq) in dq.chunks_mut(TILE).enumerate().rev() {
         let (first, n) = (i * TILE, dq.len());
-        let seen = Seen::of(&first_key[b * t..][..t], first, n);
+        let seen = Seen::of(dims, &first_key[b * t..][..t], first, n);
         let (begin, m) = (seen.begin(), first + n - seen.begin());
         let (p, ds, tile) = (&mut p[..n * m], &mut ds[..n * m], &mut tile[..n * hs]);
         let q = rows_of(dims, qkv, queries, h, b * t + first, n);

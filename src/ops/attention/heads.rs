@@ -26,7 +26,7 @@ impl Heads {
     }
 
     /// Returns the layouts of the queries, keys and values of a dispatch.
-    pub(super) fn of(dims: &Dims) -> [Heads; 3] {
+    pub(crate) fn of(dims: &Dims) -> [Heads; 3] {
         let Dims { NH, KVH, Q_START, K_START, V_START, Q_ROW, K_ROW, Q_HEAD, K_HEAD, .. } = *dims;
         let heads = |[heads, start, row, head]: [u32; 4]| Heads {
             heads: heads as usize,
@@ -76,15 +76,34 @@ impl Qkv {
     }
 
     /// Describes all queries, then all keys, then all values: (B,T,NH·HS), (B,T,KVH·HS) and (B,T,KVH·HS).
-    pub fn blocks(var: Var, [nh, kvh]: [usize; 2], head_size: usize) -> Qkv {
-        let rows = var.value.len / ((nh + 2 * kvh) * head_size);
-        let part = |first: usize, heads| Heads {
+    pub fn blocks(var: Var, heads: [usize; 2], head_size: usize) -> Qkv {
+        let rows = var.value.len / ((heads[0] + 2 * heads[1]) * head_size);
+        Qkv::blocks_from(var, Qkv::starts(rows, heads, head_size, 1), heads, head_size)
+    }
+
+    /// Describes the same, each beginning at one of [`Qkv::starts`].
+    pub fn blocks_from(
+        var: Var,
+        [q, k, v, _]: [usize; 4],
+        [nh, kvh]: [usize; 2],
+        head_size: usize,
+    ) -> Qkv {
+        let part = |start, heads| Heads {
             heads,
-            start: rows * first * head_size,
+            start,
             row_stride: heads * head_size,
             head_stride: head_size,
         };
-        Qkv { var, head_size, q: part(0, nh), k: part(nh, kvh), v: part(nh + kvh, kvh) }
+        Qkv { var, head_size, q: part(q, nh), k: part(k, kvh), v: part(v, kvh) }
+    }
+
+    /// Returns where queries, keys and values of `rows` rows begin, one after the other at multiples of `unit`, and where
+    /// they end.
+    pub fn starts(rows: usize, [nh, kvh]: [usize; 2], head_size: usize, unit: usize) -> [usize; 4] {
+        let after =
+            |start: usize, heads: usize| (start + rows * heads * head_size).next_multiple_of(unit);
+        let (k, v) = (after(0, nh), after(after(0, nh), kvh));
+        [0, k, v, after(v, kvh)]
     }
 
     /// Describes q | k | v per head, with `gap` unused elements after each, as in GPT-NeoX, which has no gaps;
@@ -106,7 +125,7 @@ impl Qkv {
     ///
     /// If the number of query heads is not a multiple of the number of key heads, keys and values differ in layout,
     /// any of the three reaches beyond the buffer, or two heads share an element.
-    pub(super) fn dims(&self, dims: Dims) -> Dims {
+    pub(crate) fn dims(&self, dims: Dims) -> Dims {
         let Qkv { head_size, q, k, v, .. } = *self;
         assert!(k.heads > 0 && q.heads.is_multiple_of(k.heads), "each key has as many queries");
         assert_eq!(Heads { start: k.start, ..v }, k, "keys and values lie alike");
@@ -163,23 +182,33 @@ pub(super) fn kv_head(dims: &Dims, head: usize) -> usize {
     head / (dims.NH / dims.KVH) as usize
 }
 
-/// The columns of a tile of scores that its rows see: the keys from each row's first key up to its own position.
+/// The columns of a tile of scores that its rows see: the keys from each row's first key, or from the start of its window,
+/// up to its own position.
 #[derive(Clone, Copy)]
 pub(super) struct Seen<'a> {
+    dims: &'a Dims,
     /// The position of the tile's first row.
     row: usize,
     /// The position of the key of column 0: no row sees a key before it.
     begin: usize,
-    /// The first key that each row may see; if empty, rows see all keys.
+    /// The first key that each row may see.
     first_keys: &'a [u32],
 }
 
 impl<'a> Seen<'a> {
     /// Describes `n` rows of a sequence from position `row` on; a row whose first key is after it sees itself.
-    pub(super) fn of(first_keys: &'a [u32], row: usize, n: usize) -> Seen<'a> {
+    pub(super) fn of(dims: &'a Dims, first_keys: &'a [u32], row: usize, n: usize) -> Seen<'a> {
         let first_keys = &first_keys[row..row + n];
-        let all = first_keys.iter().enumerate().map(|(r, &first)| (first as usize).min(row + r));
-        Seen { row, begin: all.min().unwrap_or(row), first_keys }
+        let mut seen = Seen { dims, row, begin: row, first_keys };
+        seen.begin = (0..n).map(|r| seen.first(r)).min().unwrap_or(row);
+        seen
+    }
+
+    /// Returns the position of the first key that row `r` of the tile sees.
+    #[inline(always)]
+    fn first(&self, r: usize) -> usize {
+        let position = self.row + r;
+        (self.first_keys[r] as usize).min(position).max(self.dims.window_start(position))
     }
 
     /// Returns the position of the key of column 0.
@@ -190,8 +219,6 @@ impl<'a> Seen<'a> {
     /// Returns the columns that row `r` of the tile sees.
     #[inline(always)]
     pub(super) fn columns(&self, r: usize) -> Range<usize> {
-        let position = self.row + r;
-        let first = self.first_keys.get(r).map_or(0, |&first| (first as usize).min(position));
-        first - self.begin..position + 1 - self.begin
+        self.first(r) - self.begin..self.row + r + 1 - self.begin
     }
 }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The sums run over the keys that row i sees: from its first key `F[i]`, which is at most i, up to itself:
-//! `F[i] <= j <= i`. F is 0 everywhere unless the host writes it: the start of a window or of a document.
+//! `F[i] <= j <= i`. F is 0 everywhere unless the host writes it, where a document begins; a window of W positions
+//! ([`Dims::WINDOW`]) makes it at least i - W + 1.
 //!
 //! Queries, keys and values lie in one buffer ([`Qkv`]): GPT-2's (B,T,3C), q | k | v in each row, is one such
 //! layout. KVH heads of keys and values serve NH heads of queries, NH / KVH each (Ainslie et al. 2023); the gradients
@@ -19,6 +20,7 @@
 mod cpu;
 pub(crate) mod extend;
 mod heads;
+mod projections;
 mod twins;
 
 use crate::graph::{Graph, Op, Recorder, Sharing, Var};
@@ -54,7 +56,7 @@ fn blocks_twice(d: &Dims, positions: u32, channels: u32) -> [u32; 3] {
 }
 
 /// Whether each head can be read four channels at a time.
-pub(super) fn four_head_channels(d: &Dims, _: &[Format]) -> bool {
+pub(crate) fn four_head_channels(d: &Dims, _: &[Format]) -> bool {
     let starts = [d.Q_START, d.K_START, d.V_START];
     let strides = [d.HS, d.Q_ROW, d.K_ROW, d.Q_HEAD, d.K_HEAD];
     starts.into_iter().chain(strides).all(|n| n.is_multiple_of(4))
@@ -276,7 +278,18 @@ impl Graph {
     /// If the number of query heads is not a multiple of the number of key heads, keys and values differ in layout, any
     /// of the three reaches beyond the buffer, or two heads share an element.
     pub fn attention(&mut self, name: &str, qkv: Qkv, s: usize) -> Var {
-        let dims = qkv.dims(Dims { S: s as u32, ..self.dims() });
+        self.attention_in(name, qkv, s, None)
+    }
+
+    /// Adds the same attention, in which each position sees at most `window` positions, its own included.
+    ///
+    /// # Panics
+    ///
+    /// As [`Graph::attention`].
+    pub fn attention_in(&mut self, name: &str, qkv: Qkv, s: usize, window: Option<usize>) -> Var {
+        // A window that holds the whole context is none.
+        let window = window.filter(|window| *window < s).unwrap_or(0) as u32;
+        let dims = qkv.dims(Dims { S: s as u32, WINDOW: window, ..self.dims() });
         let Qkv { var: qkv, .. } = qkv;
         let out = self.activation_of(name, dims.C as usize, Sharing::InBlocks, qkv.has_grad());
         if self.extends() {

@@ -38,10 +38,12 @@ fn heads(dims: &Dims) -> impl Iterator<Item = (usize, usize)> {
     (0..dims.B as usize * heads).map(move |i| (i / heads, i % heads))
 }
 
-/// Returns the rows of B · T that a row sees: from its first key, which is at most the row itself, up to itself.
+/// Returns the rows of B · T that a row sees: from its first key, which is at most the row itself and in its window, up
+/// to itself.
 fn seen(dims: &Dims, first_key: &[u32], row: usize) -> Range<usize> {
     let position = row % dims.T as usize;
-    row - position + position.min(first_key[row] as usize)..row + 1
+    let first = position.min(first_key[row] as usize).max(dims.window_start(position));
+    row - position + first..row + 1
 }
 
 pub(super) fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {

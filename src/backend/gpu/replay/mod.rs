@@ -119,7 +119,7 @@ impl Gpu {
             let gib = plan.total_bytes() as f64 / f64::from(1 << 30);
             error.at(format_args!("buffers of {gib:.1} GiB"))
         })?;
-        device.checked(|| {
+        let mut gpu = device.checked(|| {
             let parts = parts(device, &plan, &variants);
             let dims = make_dims(device, &parts);
             let step = device.device().create_buffer(&wgpu::BufferDescriptor {
@@ -137,7 +137,9 @@ impl Gpu {
             let parts = prepare(device, &plan, &variants, parts, &buffers, &dims);
             let device = Arc::clone(device);
             Gpu { device, plan, buffers, parts, step, step_group, reads, written_bytes: 0 }
-        })
+        })?;
+        gpu.write_constants();
+        Ok(gpu)
     }
 
     /// Waits until the device has completed all work.

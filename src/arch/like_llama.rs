@@ -1,0 +1,115 @@
+//! What config.json of all families like Llama has.
+
+use serde_json::{Value, json};
+
+use super::family::Family;
+use super::fields::Fields;
+use super::rotary::Rotary;
+use crate::config::model::{Biases, Blocks, GptConfig};
+use crate::error::{Error, Result};
+
+/// Settings that change the arithmetic, each with the values supported.
+const SETTINGS: &[(&str, &[&str])] = &[
+    // Two names for one function.
+    ("hidden_act", &["\"silu\"", "\"swish\""]),
+    ("quantization_config", &["null"]),
+];
+
+/// What a family's models have if config.json does not say it.
+pub(super) struct Absent {
+    /// Whether they have as many heads of keys as of queries.
+    pub(super) kv_heads_as_queries: bool,
+    /// Channels of a head; `None`: the width divided by the number of heads.
+    pub(super) head_size: Option<usize>,
+}
+
+/// Reads the sizes that all families like Llama have, without biases and windows.
+///
+/// # Errors
+///
+/// Names the field that is missing or out of range, or the setting that is not supported.
+pub(super) fn read_sizes(fields: Fields<'_>, family: &Family, absent: Absent) -> Result<GptConfig> {
+    fields.refuse_others(SETTINGS, family.title)?;
+    let (n_embd, n_head) = (fields.size("hidden_size")?, fields.size("num_attention_heads")?);
+    let n_kv_head = match fields.size_if_given("num_key_value_heads")? {
+        Some(given) => given,
+        None if absent.kv_heads_as_queries || fields.has("num_key_value_heads") => n_head,
+        None => return Err(fields.missing("num_key_value_heads")),
+    };
+    if !n_head.is_multiple_of(n_kv_head) {
+        return Err(Error::input(format!(
+            "num_key_value_heads {n_kv_head} does not divide num_attention_heads {n_head}"
+        )));
+    }
+    let default = absent.head_size.filter(|_| !fields.has("head_dim"));
+    let head_size = match fields.size_if_given("head_dim")?.or(default) {
+        Some(size) => size,
+        None if n_embd.is_multiple_of(n_head) => n_embd / n_head,
+        None => {
+            return Err(Error::input(format!(
+                "num_attention_heads {n_head} does not divide hidden_size {n_embd}, and there is no head_dim"
+            )));
+        }
+    };
+    if !head_size.is_multiple_of(2) {
+        return Err(Error::input(format!(
+            "head_dim is {head_size}, must be even: rotary embeddings rotate pairs of channels"
+        )));
+    }
+    let epsilon = fields.positive("rms_norm_eps", Some(1e-6))?;
+    if epsilon >= 1.0 {
+        return Err(Error::input(format!("rms_norm_eps is {epsilon}, must be below 1")));
+    }
+    let config = GptConfig {
+        n_layer: fields.size("num_hidden_layers")?,
+        n_head,
+        n_embd,
+        vocab_size: fields.size("vocab_size")?,
+        n_positions: fields.size("max_position_embeddings")?,
+        n_inner: Some(fields.size("intermediate_size")?),
+        layer_norm_epsilon: epsilon,
+        blocks: Blocks {
+            family: family.model_type.into(),
+            n_kv_head: Some(n_kv_head),
+            head_size: Some(head_size),
+            rotary: Some(fields.rotary()?),
+            biases: Biases::NONE,
+            is_tied: fields.flag("tie_word_embeddings")?,
+            ..Blocks::GPT2
+        },
+    };
+    config.validate()?;
+    Ok(config)
+}
+
+/// Returns what config.json of all families like Llama has, as Hugging Face's library saves it, with `more` of a family's own.
+pub(super) fn config_json(config: &GptConfig, family: &Family, more: Value) -> Value {
+    let mut all = json!({
+        "architectures": [family.class],
+        "attention_dropout": 0.0,
+        "bos_token_id": null,
+        "dtype": null,
+        "eos_token_id": null,
+        "hidden_act": "silu",
+        "hidden_size": config.n_embd,
+        "initializer_range": 0.02,
+        "intermediate_size": config.n_inner(),
+        "max_position_embeddings": config.n_positions,
+        "model_type": family.model_type,
+        "num_attention_heads": config.n_head,
+        "num_hidden_layers": config.n_layer,
+        "num_key_value_heads": config.n_kv_head(),
+        "pad_token_id": null,
+        "rms_norm_eps": config.layer_norm_epsilon,
+        "rope_parameters": config.blocks.rotary.map(Rotary::to_json),
+        "tie_word_embeddings": config.blocks.is_tied,
+        "transformers_version": null,
+        "use_cache": true,
+        "vocab_size": config.vocab_size,
+    });
+    if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
+        all.extend(more);
+        all.sort_keys();
+    }
+    all
+}
