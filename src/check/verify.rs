@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::kernel::{Kernel, Variant};
 use crate::ops::ALL;
 use crate::plan::{Dispatch, Plan};
+use crate::trial::{self, Subject};
 
 /// The result of one kernel over all its dispatches.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,8 +58,25 @@ impl Row {
 /// If the device cannot hold the tiny models, or is lost.
 pub fn verify(device: &Device, spoil: Option<&str>) -> Result<Vec<Row>> {
     let mut rows = rows(device);
+    try_out(device, &mut rows)?;
     all_cases(device).iter().try_for_each(|case| run(case, device, spoil, &mut rows))?;
     Ok(rows)
+}
+
+/// Takes out the rows of variants whose compilation crashes the driver; their place says so.
+fn try_out(device: &Device, rows: &mut [Row]) -> Result<()> {
+    let Device::Gpu(gpu) = device else { return Ok(()) };
+    let subject = |row: &Row| {
+        let subject = Subject::named(&format!("{} {}", row.kernel, row.variant))?;
+        (row.available && subject.is_risky()).then_some(subject)
+    };
+    let risky = rows.iter().enumerate().filter_map(|(i, row)| Some((i, subject(row)?)));
+    let (places, subjects): (Vec<usize>, Vec<Subject>) = risky.unzip();
+    for (i, fault) in trial::faults(gpu, &subjects)? {
+        let row = &mut rows[places[i]];
+        (row.available, row.place) = (false, fault);
+    }
+    Ok(())
 }
 
 /// Compares the variant `name` of a kernel with its twin over those of `cases` that have the kernel; returns `None` if the
@@ -164,7 +182,8 @@ fn compared(case: &Case, device: &Device, name: &str, rows: &[Row]) -> Vec<bool>
         Device::Cpu => true,
         Device::Gpu(gpu) => choose(Choice::Named(name), gpu.has(), dispatch).name == name,
     };
-    let has_row = |kernel| rows.iter().any(|row| row.kernel == kernel && row.variant == name);
+    let is_row = |row: &Row, kernel| row.kernel == kernel && row.variant == name && row.available;
+    let has_row = |kernel| rows.iter().any(|row| is_row(row, kernel));
     let dispatches = case.plan.dispatches.iter();
     dispatches.map(|dispatch| has_row(dispatch.kernel.name) && runs(dispatch)).collect()
 }

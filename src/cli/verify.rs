@@ -101,7 +101,8 @@ fn kernels(device: &Device) -> Result<Vec<Row>> {
         error: row.error,
         tolerance: row.tolerance,
         place: match (row.available, row.dispatches) {
-            (false, _) => "not on this device".into(),
+            (false, _) if row.place.is_empty() => "not on this device".into(),
+            (false, _) => row.place.clone(),
             (true, 0) => "it was not run".into(),
             _ => row.place.clone(),
         },

@@ -21,6 +21,7 @@ use crate::check::verify_cases::{self, Case};
 use crate::clock::Stopwatch;
 use crate::error::Result;
 use crate::plan::Plan;
+use crate::trial::{self, Subject};
 
 use jobs::{Job, Task, find};
 
@@ -98,18 +99,44 @@ fn work<'a, 'b>(
     let together = |a: &Job<'_>, b: &Job<'_>| a.task == b.task && a.task != Task::Time;
     let rows = jobs.chunk_by(together);
     let mut done = 0;
-    for part in rows.flat_map(|row| row.chunks(rayon::current_num_threads())) {
-        if is_late(part[0].task) {
-            break;
+    for row in rows {
+        let task = row[0].task;
+        if task != Task::Time && !is_late(task) {
+            try_out(device, row, on_notice);
         }
-        on_notice(Notice::Working { what: part[0].to_string(), done, total: jobs.len() });
-        match part[0].task {
-            Task::Guess | Task::Compare => compare(device, part, &cases, on_notice)?,
-            Task::Time => part.iter().for_each(|job| time::learn(device, job)),
+        for part in row.chunks(rayon::current_num_threads()) {
+            if is_late(task) {
+                return Ok(&jobs[done..]);
+            }
+            on_notice(Notice::Working { what: part[0].to_string(), done, total: jobs.len() });
+            match task {
+                Task::Guess | Task::Compare => compare(device, part, &cases, on_notice)?,
+                Task::Time => part.iter().for_each(|job| time::learn(device, job)),
+            }
+            done += part.len();
         }
-        done += part.len();
     }
     Ok(&jobs[done..])
+}
+
+/// Has a child process compile those variants whose compilation may crash the driver, and refuses what crashes.
+fn try_out(device: &GpuDevice, jobs: &[Job<'_>], on_notice: &mut dyn FnMut(Notice)) {
+    let subject = |job: &Job<'_>| Subject { kernel: job.dispatch.kernel, variant: job.variant };
+    let risky: Vec<&Job<'_>> = jobs.iter().filter(|job| subject(job).is_risky()).collect();
+    let subjects: Vec<Subject> = risky.iter().map(|job| subject(job)).collect();
+    let faults = trial::faults(device, &subjects).unwrap_or_else(|error| {
+        (0..risky.len()).map(|i| (i, format!("it could not be tried: {error}"))).collect()
+    });
+    for (i, fault) in faults {
+        refuse(device, risky[i], fault, on_notice);
+    }
+}
+
+/// Stores that a variant is not to be used, and says so.
+fn refuse(device: &GpuDevice, job: &Job<'_>, fault: String, on_notice: &mut dyn FnMut(Notice)) {
+    let variant = full_name(job.dispatch, job.variant);
+    on_notice(Notice::Refused { variant, fault: fault.clone() });
+    device.measured().judge(job.dispatch, job.variant, Some(fault));
 }
 
 /// Returns the cases of comparisons in single and in half precision, as far as the jobs need them.
@@ -129,17 +156,18 @@ fn compare(
     on_notice: &mut dyn FnMut(Notice),
 ) -> Result<()> {
     // What was timed meanwhile may show that a variant need not be tried.
-    let is_tried = |job: &&Job<'_>| !device.measured().is_dull(job.variant.name);
+    let is_tried = |job: &&Job<'_>| {
+        let measured = device.measured();
+        !measured.is_dull(job.variant.name) && !measured.refuses(job.dispatch, job.variant)
+    };
     let jobs: Vec<&Job<'_>> = jobs.iter().filter(is_tried).collect();
     let fault = |job: &&Job<'_>| fault(device, job, &cases[usize::from(job.dispatch.has_half())]);
     let found: Vec<Result<Option<String>>> = jobs.par_iter().map(fault).collect();
     for (job, fault) in jobs.into_iter().zip(found) {
-        let fault = fault?;
-        if let Some(fault) = &fault {
-            let variant = full_name(job.dispatch, job.variant);
-            on_notice(Notice::Refused { variant, fault: fault.clone() });
+        match fault? {
+            Some(fault) => refuse(device, job, fault, on_notice),
+            None => device.measured().judge(job.dispatch, job.variant, None),
         }
-        device.measured().judge(job.dispatch, job.variant, fault);
     }
     Ok(())
 }

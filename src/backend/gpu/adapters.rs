@@ -158,6 +158,11 @@ pub struct AdapterReport {
 }
 
 impl AdapterReport {
+    /// Returns the name under which [`Measured`](super::Measured) keeps what is known of the adapter with its driver.
+    pub fn key(&self) -> String {
+        format!("{} ({}), {}", self.name, self.backend, self.driver).trim().to_owned()
+    }
+
     fn new(index: usize, adapter: &Adapter) -> AdapterReport {
         let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
         let driver = format!("{} {}", info.driver, info.driver_info);

@@ -5,7 +5,7 @@ mod paths;
 
 use serde_json::{Value, json};
 use wgpt::Result;
-use wgpt::backend::gpu::{self, AdapterReport, DeviceChoice};
+use wgpt::backend::gpu::{self, AdapterReport, DeviceChoice, Measured};
 
 use crate::cli::outcome::Outcome;
 use crate::cli::{number, output};
@@ -59,8 +59,19 @@ fn report(adapter: &AdapterReport) -> Value {
         Err(reason) => (None, Some(reason)),
     };
     report["precision"] = json!(precision(adapter));
+    report["refused"] = json!(refused(adapter));
     report["matrix_units"] = json!({ "kernels": units, "why_none": reason });
     report
+}
+
+/// The variants of kernels that are known to be wrong on an adapter or to crash its driver, and why.
+fn refused(adapter: &AdapterReport) -> Vec<String> {
+    let Ok(folder) = wgpt::cache::folder() else { return vec![] };
+    let (measured, _) = Measured::load(&folder, &adapter.key());
+    let faults = measured.verdicts.iter().filter_map(|(name, verdict)| {
+        verdict.fault.as_ref().map(|fault| format!("{name}: {fault}"))
+    });
+    faults.collect()
 }
 
 /// The best precision of training on an adapter.
@@ -95,5 +106,8 @@ fn show(adapter: &AdapterReport) {
     ];
     for (name, value) in rows {
         output::line(&format!("       {name:<17} {value}"));
+    }
+    for refused in refused(adapter) {
+        output::line(&format!("       {:<17} {refused}", "never used"));
     }
 }
