@@ -1,10 +1,10 @@
 //! Tuning: finds the fastest variant of each kernel on this adapter by measurement.
 //!
-//! The work is a list of [`Job`]s, those from which a step may gain the most first, so that a small budget is spent where it
+//! The work is a list of jobs, those from which a step may gain the most first, so that a small budget is spent where it
 //! matters. A variant is compared with its twin, in the precision that the plan uses, before it is timed; one that differs is
 //! never used, and a run takes none that was not compared. Dispatches are timed by class ([`class`](crate::backend::gpu::class)),
 //! alone, on buffers of their own sizes. The results are kept in the device's cache folder
-//! ([`Measured`](crate::backend::gpu::Measured)) for the next start.
+//! ([`Measured`]) for the next start.
 
 mod jobs;
 mod time;

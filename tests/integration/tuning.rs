@@ -216,7 +216,7 @@ fn a_folder_that_cannot_be_written_is_told_of_and_no_error() {
     let file = folder.path().join("file");
     fs::write(&file, "not a folder").unwrap();
     let Some(device) = new_gpu(Some(&file)) else { return };
-    let told = notices(&device, Effort::Missing);
+    let told = notices(&device, Effort::All);
     assert!(matches!(told.last(), Some(Notice::NotKept { .. })), "{told:?}");
     assert!(device.choices(&product()).taken.contains_key(&the_class()));
     assert_eq!(notices(&device, Effort::Missing), [], "this process knows");

@@ -22,5 +22,4 @@ pub use measured::{Best, HOPELESS, Measured, Peak, Product, Timing};
 pub use notice::Notice;
 pub use replay::Gpu;
 pub(super) use replay::has_room;
-pub(crate) use variants::full_name;
-pub use variants::{Choice, Choices, by_promise, candidates, choose, class};
+pub use variants::{Choice, Choices, by_promise, candidates, choose, class, full_name};
