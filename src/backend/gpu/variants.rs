@@ -108,7 +108,8 @@ pub fn candidates<'a>(
 pub fn by_promise(has: &Needs, dispatch: &Dispatch) -> Vec<&'static Variant> {
     let mut all: Vec<_> = candidates(has, dispatch).collect();
     all.reverse();
-    all.sort_by_key(|variant| variant.needs.subgroup == 0);
+    let is_exact = |needs: &Needs| needs.subgroups.is_some_and(|[least, most]| least == most);
+    all.sort_by_key(|variant| !is_exact(&variant.needs));
     all
 }
 
