@@ -23,11 +23,13 @@ pub(crate) enum Sharing {
 impl Graph {
     /// Returns a buffer of the list that is being built; creates it at its first use.
     pub fn buffer(&mut self, role: Role, name: &str, len: usize, format: Format) -> View {
-        if let Some(view) = self.buffers.get(name) {
+        // A part of a model may be called as something else is, the last normalisation `norm` for example.
+        let key = (role, name.to_owned());
+        if let Some(view) = self.buffers.get(&key) {
             return view.slice(0, len);
         }
         let view = self.place(role, name, len, format);
-        self.buffers.insert(name.to_owned(), view);
+        self.buffers.insert(key, view);
         view
     }
 

@@ -63,8 +63,8 @@ pub struct Graph {
     with_moments: bool,
     /// Whether ranks split the trained matrices in single precision: the graph then has only the copies for products.
     splits_weights: bool,
-    /// Buffers of the list that is being built, by name.
-    buffers: HashMap<String, View>,
+    /// Buffers of the list that is being built, by role and name.
+    buffers: HashMap<(Role, String), View>,
     /// Activations of training, each a whole buffer, which generation reuses.
     spare: Vec<View>,
     /// Gradients; generation reuses parts of them as caches.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wgpt::backend::Device;
 use wgpt::backend::cpu::{Cpu, Use};
-use wgpt::check::grad::{Case, grad_check, grad_check_device};
+use wgpt::check::grad::{Case, Row, grad_check, grad_check_device};
 use wgpt::check::{grad_cases, sabotage};
 use wgpt::plan::Limits;
 
@@ -52,9 +52,17 @@ fn a_wrong_kernel_is_seen() {
 
 #[test]
 fn a_wrong_reference_is_seen() {
-    for kernel in ["layernorm_forward", "attention_backward", "cross_entropy_backward"] {
+    let kernels =
+        ["layernorm_forward", "rmsnorm_forward", "attention_backward", "cross_entropy_backward"];
+    for kernel in kernels {
         let rows = grad_check_device(&Device::Cpu, Some(kernel)).expect("a CPU is not lost");
-        assert!(rows.iter().all(|row| !row.passed), "a wrong {kernel} passes: {rows:?}");
+        let has_it = |row: &Row| match kernel {
+            "layernorm_forward" => !row.what.contains("Llama"),
+            "rmsnorm_forward" => row.what.contains("Llama"),
+            _ => true,
+        };
+        let passes = rows.iter().any(|row| row.passed == has_it(row));
+        assert!(!passes, "a wrong {kernel} passes: {rows:?}");
     }
     assert!(grad_check(Some("adam_update")).is_err(), "no gradient check runs the optimiser");
 }

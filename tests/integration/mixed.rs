@@ -92,8 +92,11 @@ impl Ready {
 
 #[test]
 fn gradients_are_near_those_of_f32() {
-    let names = MODELS.iter().map(|name| oracle().join(name));
-    for dir in names.chain(FAMILIES.iter().map(|name| families().join(name))) {
+    // Half precision has 11 bits; a handful of roundings lie behind each gradient. Those of Llama's kind have weights of a larger
+    // spread, and store more on the way: heads before and after the rotation, and both sides of the gate.
+    let gpt2 = MODELS.iter().map(|name| (oracle().join(name), 1.0));
+    let llama = FAMILIES.iter().map(|name| (families().join(name), 6.0));
+    for (dir, more) in gpt2.chain(llama) {
         let name = dir.display();
         let expect = Tensors::open(&dir.join("expect.safetensors"));
         for on in On::in_half() {
@@ -101,7 +104,7 @@ fn gradients_are_near_those_of_f32() {
             let step = ready.step();
             ready.gradients(&step);
             let loss = expect.get("loss")[0];
-            assert_relative(&format!("{name} {on:?} loss"), ready.model.loss(), loss, 1e-3);
+            assert_relative(&format!("{name} {on:?} loss"), ready.model.loss(), loss, 1e-3 * more);
             let scale = 2_f64.powi(FIRST_SCALE_LOG2 as i32);
             let mut squares = 0.0;
             for param in ready.model.program.params.clone().iter() {
@@ -110,15 +113,20 @@ fn gradients_are_near_those_of_f32() {
                 let got: Vec<f64> =
                     ready.model.param(&param.name, true).iter().map(|g| g / scale).collect();
                 squares += want.iter().map(|g| g * g).sum::<f64>();
-                // Half precision has 11 bits; a handful of roundings lie behind each gradient.
-                assert_close_of_max(&format!("{name} {on:?} {}", param.name), &got, want, 5e-3);
+                let what = format!("{name} {on:?} {}", param.name);
+                assert_close_of_max(&what, &got, want, 5e-3 * more);
             }
             // What is clipped and reported does not carry the scale.
             let clip = squares.sqrt() / 4.0;
             ready.update(&Step { grad_clip: clip, ..step });
             let norm = ready.norm();
-            assert_relative(&format!("{name} {on:?} norm"), norm[0], squares.sqrt(), 3e-3);
-            assert_relative(&format!("{name} {on:?} coefficient"), norm[1] * scale, 0.25, 3e-3);
+            assert_relative(&format!("{name} {on:?} norm"), norm[0], squares.sqrt(), 3e-3 * more);
+            assert_relative(
+                &format!("{name} {on:?} coefficient"),
+                norm[1] * scale,
+                0.25,
+                3e-3 * more,
+            );
         }
     }
 }
