@@ -36,6 +36,7 @@ impl<'t> Places<'t> {
 
     /// Whether a text may be cut between two characters. It is never cut after white space, which an added token may
     /// strip.
+    #[inline]
     fn may_cut(self, before: char, after: char) -> bool {
         let is_kept = |form: Form| form.keeps(before) && form.keeps(after);
         self.form.is_none_or(is_kept)

@@ -453,6 +453,7 @@ impl PreTokenizer {
     ///   since in all patterns but GPT-2's, pieces of other characters include the line ends after them.
     /// - Between a letter and a number; and between these and another character, unless it is an apostrophe or a mark,
     ///   which may belong to a word.
+    #[inline]
     pub(super) fn may_cut(self, before: char, after: char) -> bool {
         let (before, classes) = (TABLE[before as usize], TABLE[after as usize]);
         const WORD: u8 = LETTER | NUMBER;
