@@ -273,20 +273,32 @@ fn has_tiles_of_vectors(module: &naga::Module) -> bool {
     })
 }
 
-/// How every kernel and variant on a device compares with its twin; `WGPT_KERNELS`, names with blanks between them, picks
-/// some of the kernels, for whoever works on them.
+/// Whether this run is for matrix units.
+fn wants_matrix_units() -> bool {
+    std::env::var("WGPT_REQUIRE_COOP").is_ok_and(|v| v == "1")
+}
+
+/// How every kernel and variant on a device compares with its twin. A run for matrix units compares those variants that use
+/// them; `WGPT_KERNELS`, names with blanks between them, picks some of the kernels, for whoever works on them.
 fn compared(device: &Device) -> Vec<Row> {
-    let Ok(names) = std::env::var("WGPT_KERNELS") else {
+    let names = std::env::var("WGPT_KERNELS").ok();
+    if names.is_none() && !wants_matrix_units() {
         return verify::verify(device, None).unwrap();
-    };
+    }
     let kernel = |name: &str| -> &'static Kernel {
         ALL.iter().find(|kernel| kernel.name == name).unwrap_or_else(|| panic!("no kernel {name}"))
     };
+    let kernels: Vec<&'static Kernel> = match &names {
+        Some(names) => names.split_whitespace().map(kernel).collect(),
+        None => ALL.to_vec(),
+    };
+    let is_wanted =
+        |variant: &&Variant| !wants_matrix_units() || variant.needs.matrices != Matrices::NONE;
     let cases = verify::all_cases(device);
-    let rows = names.split_whitespace().map(kernel).flat_map(|kernel| {
-        let names: BTreeSet<&str> = kernel.variants.iter().map(|variant| variant.name).collect();
-        let row = |name| verify::verify_variant(device, name, kernel, &cases).unwrap();
-        names.into_iter().filter_map(row).collect::<Vec<Row>>()
+    let rows = kernels.into_iter().flat_map(|kernel| {
+        let variants = kernel.variants.iter().filter(is_wanted);
+        let row = |v: &Variant| verify::verify_variant(device, v.name, kernel, &cases).unwrap();
+        variants.filter_map(row).collect::<Vec<Row>>()
     });
     let rows: Vec<Row> = rows.collect();
     assert!(!rows.is_empty(), "WGPT_KERNELS={names:?} names no kernel");
@@ -321,7 +333,7 @@ fn gpu_without_checks_agrees_with_the_twins() {
 
 #[test]
 fn gpu_with_all_it_has_has_matrix_units_where_they_are_asked_for() {
-    if std::env::var("WGPT_REQUIRE_COOP").is_ok_and(|v| v == "1") {
+    if wants_matrix_units() {
         let device = full_gpu().expect("WGPT_REQUIRE_COOP=1 wants a GPU");
         assert!(
             device.has().matrices != Matrices::NONE,
