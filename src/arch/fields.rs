@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 use super::rotary::{Llama3, Rotary, Scaling};
 use crate::error::{Error, Result};
 
+/// The advice where a field is missing or wrong.
+const ORIGINAL: &str = "take the config.json that came with the weights";
+
 /// The fields of config.json, or of an object in it. A missing field is null, unless a method says otherwise.
 #[derive(Clone, Copy)]
 pub(super) struct Fields<'a>(pub(super) &'a Map<String, Value>);
@@ -38,10 +41,11 @@ impl<'a> Fields<'a> {
     }
 
     fn wrong(self, name: &str, wanted: &str) -> Error {
-        match self.0.get(name) {
+        let error = match self.0.get(name) {
             None => Error::input(format!("{name} is missing, must be {wanted}")),
             Some(value) => Error::input(format!("{name} is {value}, must be {wanted}")),
-        }
+        };
+        error.hint(ORIGINAL)
     }
 
     /// Returns the error for a field that is missing.
@@ -50,6 +54,7 @@ impl<'a> Fields<'a> {
             Some(family) => format!("{name} is missing, which model_type {family} needs"),
             None => format!("{name} is missing"),
         })
+        .hint(ORIGINAL)
     }
 
     /// Returns a size: a whole number from 1 to 2^24 - 1, so that no product of a few sizes overflows.
