@@ -13,7 +13,7 @@ use std::path::Path;
 use naga::back::hlsl;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use wgpt::backend::gpu::{Checks, GpuDevice, Setup, adapters};
-use wgpt::kernel::{FLOATS, Format, Kernel, Matrices, Needs, Variant};
+use wgpt::kernel::{FLOATS, Format, Kernel, Needs, Variant};
 use wgpt::{Error, Result};
 
 fn main() -> Result<()> {
@@ -115,9 +115,7 @@ fn compile(file: &str, words: &str) -> Result<()> {
 
 /// Writes what `words` pick to files `NAME.checked.hlsl` and `NAME.unchecked.hlsl`; Direct3D has no matrix units.
 fn write_hlsl(folder: &Path, words: &str) -> Result<()> {
-    for subject in
-        subjects(words).filter(|subject| subject.variant.needs.matrices == Matrices::NONE)
-    {
+    for subject in subjects(words).filter(|subject| !subject.variant.uses_matrix_units()) {
         let name = subject.name(".");
         for (mode, checks) in [("checked", Checks::On), ("unchecked", Checks::Off)] {
             let text = translated(&subject.source(), checks)

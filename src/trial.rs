@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::backend::gpu::GpuDevice;
 use crate::error::{Error, Result};
-use crate::kernel::{Format, Kernel, Matrices, Variant};
+use crate::kernel::{Format, Kernel, Variant};
 use crate::ops;
 use crate::wait::Worker;
 
@@ -35,19 +35,13 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Whether its compilation must be tried: it uses matrix units.
-    pub fn is_risky(&self) -> bool {
-        self.variant.needs.matrices != Matrices::NONE
-    }
-
     /// Returns `KERNEL VARIANT`.
     pub fn name(&self) -> String {
         format!("{} {}", self.kernel.name, self.variant.name)
     }
 
-    /// Returns the variant with this [name](Subject::name).
-    pub fn named(name: &str) -> Option<Subject> {
-        let (kernel, variant) = name.split_once(' ')?;
+    /// Returns the variant with this name of the kernel with that.
+    pub fn find(kernel: &str, variant: &str) -> Option<Subject> {
         let kernel = *ops::ALL.iter().find(|k| k.name == kernel)?;
         let variant = kernel.variants.iter().find(|v| v.name == variant)?;
         Some(Subject { kernel, variant })
@@ -162,8 +156,10 @@ pub fn compile(device: &GpuDevice, mut names: impl Read, mut say: impl Write) ->
     let mut text = String::new();
     names.read_to_string(&mut text).map_err(failed)?;
     for name in text.lines() {
-        let Subject { kernel, variant } = Subject::named(name)
-            .ok_or_else(|| Error::usage(format!("there is no variant {name:?}")))?;
+        let subject =
+            name.split_once(' ').and_then(|(kernel, variant)| Subject::find(kernel, variant));
+        let Subject { kernel, variant } =
+            subject.ok_or_else(|| Error::usage(format!("there is no variant {name:?}")))?;
         writeln!(say, "{BEGINS}").and_then(|()| say.flush()).map_err(failed)?;
         let _ = device.compile(kernel, variant, &kernel.formats(Format::F16));
         writeln!(say, "{ENDS}").and_then(|()| say.flush()).map_err(failed)?;

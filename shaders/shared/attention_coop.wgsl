@@ -106,13 +106,13 @@ fn load_own(
 
 // Returns others from `start + o` K on down, channels from `c` N on across.
 fn others_matrix(start: u32, o: u32, c: u32) -> MatrixB {
-    let at = (start + o * N) * TILE_PITCH + c * (N / 4u);
+    let at = (start + o * K) * TILE_PITCH + c * (N / 4u);
     return coopLoadT<MatrixB>(&tiles[at * (4u / WIDTH)], TILE_PITCH * (4u / WIDTH));
 }
 
 // Returns the same, transposed.
 fn others_across(start: u32, o: u32, c: u32) -> MatrixB {
-    let at = (start + o * N) * TILE_PITCH + c * (N / 4u);
+    let at = (start + o * N) * TILE_PITCH + c * (K / 4u);
     return coopLoad<MatrixB>(&tiles[at * (4u / WIDTH)], TILE_PITCH * (4u / WIDTH));
 }
 

@@ -67,8 +67,8 @@ pub fn verify(device: &Device, spoil: Option<&str>) -> Result<Vec<Row>> {
 fn try_out(device: &Device, rows: &mut [Row]) -> Result<()> {
     let Device::Gpu(gpu) = device else { return Ok(()) };
     let subject = |row: &Row| {
-        let subject = Subject::named(&format!("{} {}", row.kernel, row.variant))?;
-        (row.available && subject.is_risky()).then_some(subject)
+        let subject = Subject::find(row.kernel, row.variant)?;
+        (row.available && subject.variant.uses_matrix_units()).then_some(subject)
     };
     let risky = rows.iter().enumerate().filter_map(|(i, row)| Some((i, subject(row)?)));
     let (places, subjects): (Vec<usize>, Vec<Subject>) = risky.unzip();

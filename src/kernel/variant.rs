@@ -28,6 +28,11 @@ pub struct Variant {
 }
 
 impl Variant {
+    /// Whether it uses matrix units, for which some drivers' compilers crash.
+    pub fn uses_matrix_units(&self) -> bool {
+        self.needs.matrices != Matrices::NONE
+    }
+
     /// Returns the whole WGSL text for the arguments `args` of its kernel, which have `formats`. Text from outside of
     /// the file comes last, so that line numbers are those of the file.
     pub fn source(&self, args: &[Arg], formats: &[Format]) -> String {
@@ -36,7 +41,7 @@ impl Variant {
             include_str!("../../shaders/shared/step.wgsl"),
         );
         let half = self.needs.f16 || formats.contains(&Format::F16);
-        let matrices = self.needs.matrices != Matrices::NONE;
+        let matrices = self.uses_matrix_units();
         let mut text = String::new();
         for (enable, wanted) in [("f16", half), ("wgpu_cooperative_matrix", matrices)] {
             if wanted {

@@ -122,7 +122,7 @@ fn work<'a, 'b>(
 /// Has a child process compile those variants whose compilation may crash the driver, and refuses what crashes.
 fn try_out(device: &GpuDevice, jobs: &[Job<'_>], on_notice: &mut dyn FnMut(Notice)) {
     let subject = |job: &Job<'_>| Subject { kernel: job.dispatch.kernel, variant: job.variant };
-    let risky: Vec<&Job<'_>> = jobs.iter().filter(|job| subject(job).is_risky()).collect();
+    let risky: Vec<&Job<'_>> = jobs.iter().filter(|job| job.variant.uses_matrix_units()).collect();
     let subjects: Vec<Subject> = risky.iter().map(|job| subject(job)).collect();
     let faults = trial::faults(device, &subjects).unwrap_or_else(|error| {
         (0..risky.len()).map(|i| (i, format!("it could not be tried: {error}"))).collect()

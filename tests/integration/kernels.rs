@@ -249,7 +249,7 @@ fn every_shader_translates_to_metal_and_direct3d() {
         if variant.needs.matrices == Matrices::OF_8X8 && variant.needs.subgroups == Some([32, 32]) {
             assert!(!has_tiles_of_vectors(&module), "{file}: Metal loads no matrix from vectors");
         }
-        if variant.needs.matrices != Matrices::NONE {
+        if variant.uses_matrix_units() {
             continue; // Direct3D has no cooperative matrices.
         }
         let options =
@@ -292,8 +292,7 @@ fn compared(device: &Device) -> Vec<Row> {
         Some(names) => names.split_whitespace().map(kernel).collect(),
         None => ALL.to_vec(),
     };
-    let is_wanted =
-        |variant: &&Variant| !wants_matrix_units() || variant.needs.matrices != Matrices::NONE;
+    let is_wanted = |variant: &&Variant| !wants_matrix_units() || variant.uses_matrix_units();
     let cases = verify::all_cases(device);
     let rows = kernels.into_iter().flat_map(|kernel| {
         let variants = kernel.variants.iter().filter(is_wanted);

@@ -217,9 +217,13 @@ impl Measured {
         variant.name.is_empty() || verdict.is_some_and(|verdict| verdict.fault.is_none())
     }
 
-    /// Returns the variants that the dispatches of a plan should use: the fastest known, else a good guess.
+    /// Returns the variants that the dispatches of a plan should use: the fastest known, else a good guess. None that uses
+    /// matrix units is a guess, since its compilation may crash the driver.
     pub fn choices(&self, plan: &Plan, has: &Needs) -> Choices {
-        self.choices_without(plan, has, |dispatch, variant| self.refuses(dispatch, variant))
+        self.choices_without(plan, has, |dispatch, variant| {
+            let is_untried = variant.uses_matrix_units() && !self.is_sound(dispatch, variant);
+            is_untried || self.refuses(dispatch, variant)
+        })
     }
 
     /// Does the same as [`Measured::choices`], but takes no variant that was not compared with its twin, except the portable
@@ -261,6 +265,10 @@ fn text(dispatch: &Dispatch, variant: &Variant) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::gpu::{Choice, choose};
+    use crate::kernel::{Dims, Format, Matrices};
+    use crate::ops::matmul;
+    use crate::plan::Role;
 
     /// Measurements of kernels `a`, `b` and so on, in which a variant takes so many times as long as the best one.
     fn with_ratios(ratios: &[f64]) -> Measured {
@@ -272,6 +280,35 @@ mod tests {
         let class = |kernel: char| format!("{kernel} M=64");
         let classes = ('a'..).map(class).zip(ratios.iter().map(timing)).collect();
         Measured { classes, ..Measured::default() }
+    }
+
+    #[test]
+    fn matrix_units_are_used_only_after_a_comparison() {
+        let mut plan = Plan::default();
+        let args =
+            ["a", "b", "out"].map(|n| plan.buffer(Role::Activations, n, 64 * 64, Format::F32));
+        plan.push(&matmul::NN, Dims { M: 64, K: 64, N: 64, LD: 64, ..Dims::default() }, &args);
+        let plan = plan.halved();
+        let has = Needs {
+            f16: true,
+            subgroups: Some([32, 64]),
+            matrices: Matrices::OF_16X16,
+            workgroup_bytes: 32 << 10,
+            ..Needs::NOTHING
+        };
+        let dispatch = &plan.dispatches[0];
+        let mut measured = Measured::default();
+        let taken = |measured: &Measured| {
+            let choices = measured.choices(&plan, &has);
+            choose(Choice::Chosen(&choices), &has, dispatch)
+        };
+        assert!(choose(Choice::Best, &has, dispatch).uses_matrix_units(), "it is the best guess");
+        assert!(!taken(&measured).uses_matrix_units());
+        let variants = || candidates(&has, dispatch).filter(|v| v.uses_matrix_units());
+        variants().for_each(|v| measured.judge(dispatch, v, None));
+        assert!(taken(&measured).uses_matrix_units());
+        variants().for_each(|v| measured.judge(dispatch, v, Some("it crashed".to_owned())));
+        assert!(!taken(&measured).uses_matrix_units());
     }
 
     #[test]

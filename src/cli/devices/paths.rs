@@ -7,10 +7,8 @@ use wgpt::ops::linear;
 /// Returns the names of the variants of a linear layer that use the adapter's matrix units, and the shapes of their matrices;
 /// or the reason why there are none.
 pub fn matrix_units(adapter: &AdapterReport) -> Result<String, String> {
-    let risky = |variant: &&Variant| variant.needs.matrices != Matrices::NONE;
-    let usable = linear::FORWARD.variants.iter().filter(risky);
-    let names: Vec<&str> =
-        usable.filter(|v| v.needs.within(&adapter.has)).map(|v| v.name).collect();
+    let all = || linear::FORWARD.variants.iter().filter(|variant| variant.uses_matrix_units());
+    let names: Vec<&str> = all().filter(|v| v.needs.within(&adapter.has)).map(|v| v.name).collect();
     if !names.is_empty() {
         let shapes = adapter.has.matrices.shapes().map(|shape| [shape.m, shape.n, shape.k]);
         return Ok(format!("{} ({})", shapes_text(shapes), names.join(", ")));
@@ -27,8 +25,7 @@ pub fn matrix_units(adapter: &AdapterReport) -> Result<String, String> {
             format!("its matrices are {has}, kernels are for {}", shapes_text(known))
         }
         _ => {
-            let of_shape = linear::FORWARD.variants.iter().filter(risky);
-            let of_shape = of_shape.filter(|v| adapter.has.matrices.include(v.needs.matrices));
+            let of_shape = all().filter(|v| adapter.has.matrices.include(v.needs.matrices));
             let lacking: Vec<String> = of_shape
                 .filter_map(|v| Some(format!("{} wants {}", v.name, wanted(v, adapter)?)))
                 .collect();
