@@ -391,9 +391,9 @@ struct Model {
     finetune: FineTune,
 }
 
-/// Returns cases of whole models: every element of tiny ones, random directions of one with row chunks and slices.
-pub fn models(limits: Limits) -> Vec<Case> {
-    let tiny = GptConfig {
+/// Returns a tiny model like GPT-2, of which every element is perturbed.
+fn tiny_model() -> Model {
+    let config = GptConfig {
         n_layer: 2,
         n_head: 2,
         n_embd: C,
@@ -403,18 +403,23 @@ pub fn models(limits: Limits) -> Vec<Case> {
         layer_norm_epsilon: 1e-5,
         ..GptConfig::small()
     };
-    let plain = Model {
+    Model {
         what: "model",
-        config: tiny.clone(),
+        config,
         batch: B,
         seq: T,
         dropout: 0.0,
         micro_batches: 1,
         perturb: Perturb::Elements,
         finetune: FineTune::default(),
-    };
-    // Every part that Llama's kind may have: grouped, normalised heads, biases, a window in one of the layers, its own head.
-    let llama = GptConfig {
+    }
+}
+
+/// Returns the same with every part that Llama's kind may have: grouped, normalised heads, biases, a window in one of the layers,
+/// its own head.
+fn tiny_llama() -> Model {
+    let tiny = tiny_model();
+    let config = GptConfig {
         n_head: 4,
         n_inner: Some(7),
         blocks: Blocks {
@@ -427,10 +432,21 @@ pub fn models(limits: Limits) -> Vec<Case> {
             biases: Biases::ALL,
             is_tied: false,
         },
-        ..tiny.clone()
+        ..tiny.config
     };
-    let llama = Model { what: "model like Llama", config: llama, ..plain.clone() };
-    let larger = GptConfig { n_embd: 20, n_inner: None, vocab_size: 150, n_positions: 45, ..tiny };
+    Model { what: "model like Llama", config, ..tiny }
+}
+
+/// Returns cases of whole models: every element of tiny ones, random directions of one with row chunks and slices.
+pub fn models(limits: Limits) -> Vec<Case> {
+    let (plain, llama) = (tiny_model(), tiny_llama());
+    let larger = GptConfig {
+        n_embd: 20,
+        n_inner: None,
+        vocab_size: 150,
+        n_positions: 45,
+        ..plain.config.clone()
+    };
     let sliced = Limits {
         binding_bytes: limits.binding_bytes.min(64 * 20 * 4 + 1280),
         buffer_bytes: limits.buffer_bytes.min(16_384),
