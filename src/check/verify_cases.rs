@@ -434,7 +434,7 @@ fn extension_in(
 ) -> Case {
     let (count, slots) = (8, 2);
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
-    g.begin_extend(count, slots);
+    g.begin_extend(count, slots, s);
     let qkv = heads(g.input("qkv", count * channels));
     if window.is_some() {
         let sequence = g.buffer(Role::Staging, "sequence", slots * (s + 1), Format::U32);
