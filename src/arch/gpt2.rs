@@ -36,6 +36,7 @@ pub static GPT2: Family = Family {
     adapted: &["c_attn"],
     class: "GPT2LMHeadModel",
     gguf: Some(Gguf { architecture: "gpt2", sizes: gguf_sizes }),
+    blocks: || Blocks::GPT2,
     read_config,
     write_config,
 };

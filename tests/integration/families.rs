@@ -57,7 +57,7 @@ fn logits_loss_and_every_gradient() {
 /// What is computed again in the backward pass is what was there, also where something is changed in place.
 #[test]
 fn recomputation_changes_no_gradient() {
-    for name in ["llama_bias", "mistral_window", "qwen3"] {
+    for name in ["llama_bias", "mistral_window", "qwen3", "gpt_neox", "gpt_neox_sequential"] {
         let dir = families().join(name);
         let expect = Tensors::open(&dir.join("expect.safetensors"));
         let shape = expect.shape("tokens");
@@ -111,7 +111,7 @@ fn trajectory_of_qwen3_in_halves() {
 
 /// The files of generation, with their models.
 fn generations() -> Vec<(Value, PathBuf)> {
-    let files = ["llama_tied", "mistral_window", "qwen3"].map(|name| {
+    let files = ["llama_tied", "mistral_window", "qwen3", "gpt_neox"].map(|name| {
         let reference = json(&families().join(format!("generation_{name}.json")));
         let dir = families().join(reference["model"].as_str().expect("a name"));
         (reference, dir)

@@ -24,8 +24,8 @@ use crate::families::families;
 /// The models of the reference that have gradients.
 const MODELS: [&str; 3] = ["gpt2_tiny_a", "gpt2_tiny_b", "gpt2_tiny_c"];
 
-/// Those of Llama's kind, in the folder of these families.
-const FAMILIES: [&str; 4] = ["llama_bias", "mistral_window", "qwen2", "qwen3"];
+/// Those of other families.
+const FAMILIES: [&str; 5] = ["llama_bias", "mistral_window", "qwen2", "qwen3", "gpt_neox"];
 
 /// A training of one of these over the reference's batch.
 fn uses(expect: &Tensors) -> Uses {

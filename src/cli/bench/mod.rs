@@ -12,6 +12,7 @@ use super::outcome::Outcome;
 const EXAMPLES: &str = "\
 Examples:
   wgpt bench train --size medium --threads 2
+  wgpt bench generate --size qwen3-0.6b --json
   wgpt bench generate --size gpt2 --json
   wgpt bench kernels --size small --device gpu";
 
