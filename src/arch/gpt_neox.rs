@@ -111,7 +111,7 @@ fn write_config(config: &GptConfig, dropout: f64) -> Value {
         },
         "hidden_dropout": dropout,
         "hidden_size": config.n_embd,
-        "initializer_range": GPT_NEOX.deviation,
+        "initializer_range": 0.02,
         "intermediate_size": config.n_inner(),
         "is_decoder": false,
         "layer_norm_eps": config.layer_norm_epsilon,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::arch::GPT_NEOX;
 use crate::arch::rotary::{Rotary, Scaling};
 use crate::check::grad::{Case, Objective, Perturb, Replay};
 use crate::config::{Biases, Blocks, GeluForm, GptConfig, Optimizer, Windowed};
@@ -443,9 +444,17 @@ fn tiny_llama() -> Model {
     Model { what: "model like Llama", config, ..tiny }
 }
 
+/// Returns the same with branches side by side, and heads that are rotated in part.
+fn tiny_neox() -> Model {
+    let tiny = tiny_model();
+    let rotary = Some(Rotary { share: 0.7, ..Rotary::of(100.0) });
+    let blocks = Blocks { rotary, ..(GPT_NEOX.blocks)() };
+    Model { what: "model like GPT-NeoX", config: GptConfig { blocks, ..tiny.config }, ..tiny }
+}
+
 /// Returns cases of whole models: every element of tiny ones, random directions of one with row chunks and slices.
 pub fn models(limits: Limits) -> Vec<Case> {
-    let (plain, llama) = (tiny_model(), tiny_llama());
+    let (plain, llama, neox) = (tiny_model(), tiny_llama(), tiny_neox());
     let larger = GptConfig {
         n_embd: 20,
         n_inner: None,
@@ -493,6 +502,14 @@ pub fn models(limits: Limits) -> Vec<Case> {
                 "layers.0.*_proj.*",
             ]),
             ..llama.clone()
+        }
+        .record(limits),
+        neox.record(limits),
+        Model {
+            what: "model like GPT-NeoX with dropout, lower block frozen but for one branch",
+            dropout: 0.2,
+            finetune: freeze(&["embed_in.*", "layers.0.mlp.*", "layers.0.*layernorm.*"]),
+            ..neox
         }
         .record(limits),
         Model {
