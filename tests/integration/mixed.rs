@@ -19,7 +19,7 @@ use wgpt::{Event, Gpt, GptConfig, TrainConfig, Trainer};
 use crate::common::{
     Model, On, Tensors, assert_close_of_max, assert_relative, full_gpu, gpu, oracle,
 };
-use crate::families::families;
+use crate::families::families_of;
 
 /// The models of the reference that have gradients.
 const MODELS: [&str; 3] = ["gpt2_tiny_a", "gpt2_tiny_b", "gpt2_tiny_c"];
@@ -95,7 +95,7 @@ fn gradients_are_near_those_of_f32() {
     // Half precision has 11 bits; a handful of roundings lie behind each gradient. Those of Llama's kind have weights of a larger
     // spread, and store more on the way: heads before and after the rotation, and both sides of the gate.
     let gpt2 = MODELS.iter().map(|name| (oracle().join(name), 1.0));
-    let llama = FAMILIES.iter().map(|name| (families().join(name), 6.0));
+    let llama = FAMILIES.iter().map(|name| (families_of(name), 6.0));
     for (dir, more) in gpt2.chain(llama) {
         let name = dir.display();
         let expect = Tensors::open(&dir.join("expect.safetensors"));
