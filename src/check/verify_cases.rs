@@ -370,7 +370,9 @@ fn single_ops(name: &str, [b, t, nh, c]: [usize; 4]) -> Case {
     let [x, y] = ["x", "y"].map(|name| g.input(name, b * t * c));
     g.residual("residual", x, y);
     g.gelu("gelu", x, GeluForm::Tanh);
-    g.gelu("gelu_exact", x, GeluForm::Exact);
+    // Its output has the format of its input, as in a model.
+    let pre = g.input("pre", b * t * c);
+    g.gelu("gelu_exact", pre, GeluForm::Exact);
     g.dropout("dropout", y, Joins::Nothing);
     g.linear("linear", x, c + 1);
     g.linear("bias_alone", x, c + 1);

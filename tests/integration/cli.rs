@@ -542,7 +542,7 @@ fn every_option_of_training_can_come_from_a_file() {
             // Adapters want a model that is there and nothing frozen: tests/integration/lora.rs.
             "lora-rank" | "lora-alpha" | "lora-targets" => continue,
             "freeze" => "[\"embed_tokens.*\", \"layers.0.*\"]",
-            "train-only" => "[\"*.weight\"]",
+            "train-only" => "[\"*_proj.weight\"]",
             "data" => "[\"data.txt\"]",
             "tokenizer" => "\"bytes\"",
             "out" => "\"out\"",
@@ -584,7 +584,7 @@ fn every_option_of_training_can_come_from_a_file() {
         assert_eq!(train[key], 2, "{key} of {file}");
     }
     assert_eq!(train["finetune"]["freeze"], serde_json::json!(["embed_tokens.*", "layers.0.*"]));
-    assert_eq!(train["finetune"]["train_only"], serde_json::json!(["*.weight"]));
+    assert_eq!(train["finetune"]["train_only"], serde_json::json!(["*_proj.weight"]));
     for key in ["beta1", "beta2", "dropout", "weight_decay"] {
         assert_eq!(train[key], 0.5, "{key} of {file}");
     }

@@ -44,6 +44,24 @@ A file of options has one line per option, by its long name: batch-size = 8. Ctr
 Encoded data are kept for later runs under tokens/ in the cache folder (WGPT_CACHE, or the system's folder for caches), which may \
 be removed at any time. A run's folder holds a copy of at most 64 MiB, or a reference, tokens.json, if the data are larger.";
 
+/// The options that say what a new model is.
+const MODEL_OPTIONS: [&str; 14] = [
+    "arch",
+    "size",
+    "layers",
+    "heads",
+    "kv_heads",
+    "head_size",
+    "embd",
+    "ffn",
+    "vocab",
+    "context",
+    "rope_theta",
+    "window",
+    "norm_eps",
+    "output_head",
+];
+
 /// Train a model on text; writes a folder with the model, its checkpoints and its metrics
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -69,7 +87,7 @@ pub struct Args {
     throttle: Option<f64>,
     /// Start from a model and keep its sizes: a folder, a run, a .safetensors file, or a name on Hugging Face's hub
     #[arg(long, value_name = "MODEL")]
-    #[arg(conflicts_with = "ModelArgs")]
+    #[arg(conflicts_with_all = MODEL_OPTIONS)]
     init: Option<PathBuf>,
     /// Print one JSON object at the end instead of text
     #[arg(long)]
