@@ -22,7 +22,9 @@ use crate::config::model::GptConfig;
 use crate::error::{Error, Result};
 use crate::params::ParamInfo;
 
-pub use family::{Family, Gguf, GgufSize, Mlp, Names, Norm, Part, Projections};
+pub use family::{
+    Family, Gguf, GgufSetting, GgufSettings, Mlp, Names, Norm, Pairs, Part, Projections,
+};
 pub use gpt_neox::GPT_NEOX;
 pub use gpt2::GPT2;
 pub use llama::LLAMA;
