@@ -300,7 +300,7 @@ fn deep(place: &Place) -> RunSettings {
 }
 
 /// Asserts that two runs have the losses and norms of each logged update within `tolerance`.
-fn assert_alike(got: &Path, want: &Path, tolerance: f64, what: &str) {
+pub fn assert_alike(got: &Path, want: &Path, tolerance: f64, what: &str) {
     let [got, want] = [got, want].map(|run| read_metrics(run).unwrap());
     assert_eq!(got.len(), want.len(), "{what}");
     for (a, b) in got.iter().zip(&want) {
