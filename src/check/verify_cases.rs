@@ -408,7 +408,7 @@ fn attention_in(
     g.begin_training(b, t);
     let qkv = g.input("qkv", b * t * channels);
     g.attention_in("attention", heads(qkv), t, window);
-    let first_key = g.buffer(Role::Staging, "first_key", b * t, Format::U32);
+    let first_key = g.document_starts();
     Case { vocab: t as u32, tokens: vec![first_key], ..whole(name, g) }
 }
 
@@ -476,7 +476,7 @@ fn rotations(
     g.begin_training(b, t);
     let qkv = g.input("qkv", b * t * channels);
     g.rotary(heads(qkv), &frequencies(n));
-    let starts = g.buffer(Role::Staging, "document_start", b * t, Format::U32);
+    let starts = g.document_starts();
     Case { vocab: t as u32, tokens: vec![starts], ..whole(name, g) }
 }
 
@@ -499,7 +499,7 @@ fn llama_ops(name: &str, [b, t, nh, kvh, hs]: [usize; 5]) -> Case {
     Case { vocab: 7, tokens: vec![tokens], ..whole(name, g) }
 }
 
-/// Makes a case of embeddings of (B,T) tokens in tables of `v` rows and `c` channels, twice: the gradient of the second
+/// Makes a case of embeddings of (B,T) tokens in tables of `v` rows and `c` channels, in documents that begin anywhere, twice: the gradient of the second
 /// overwrites, the gradient of the first is added, which another variant does.
 fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
@@ -508,7 +508,8 @@ fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
     for tokens in tokens {
         g.embedding(("wte.weight", Some("wpe")), tokens, [v, t, c], Joins::Nothing);
     }
-    Case { vocab: v as u32, tokens: tokens.into(), ..whole(name, g) }
+    let tokens = tokens.into_iter().chain([g.document_starts()]).collect();
+    Case { vocab: v as u32, tokens, ..whole(name, g) }
 }
 
 /// Makes a case of a graph's forward and backward pass, without a model.

@@ -23,12 +23,12 @@ use rayon::prelude::*;
 use crate::graph::{Graph, Op, Recorder};
 use crate::kernel::rows::ROW_WORDS;
 use crate::kernel::{
-    Dims, FLOATS, Format, Io, Kernel, Needs, Real, Step, changes, grid, reads_u32, twin,
+    Dims, FLOATS, Io, Kernel, Needs, Real, Step, changes, grid, reads_u32, twin,
 };
 use crate::math::simd::{self, vector_fn};
 use crate::ops::attention::{Heads, Qkv, four_head_channels};
 use crate::ops::variants::portable;
-use crate::plan::{Plan, Role, View};
+use crate::plan::{Plan, View};
 
 /// Rotates queries and keys by SCALE, 1 or -1, times their angles.
 pub const FORWARD: Kernel = Kernel {
@@ -83,7 +83,7 @@ impl Graph {
         let frequencies = self.plan.constant("rotary.frequencies", words);
         let places = match self.extends() {
             true => self.rows_table(),
-            false => self.buffer(Role::Staging, "document_start", self.rows(), Format::U32),
+            false => self.document_starts(),
         };
         self.push(Rotary { dims, frequencies, places, qkv });
     }

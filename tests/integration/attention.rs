@@ -65,7 +65,7 @@ impl Recorded {
         graph.begin_training(B, T);
         let heads = layout(graph.input("x", B * T * channels));
         let out = graph.attention("attn", heads, T);
-        let first_key = graph.buffer(Role::Staging, "first_key", B * T, Format::U32);
+        let first_key = graph.document_starts();
         graph.record_forward(Phase::Forward);
         graph.record_backward(Phase::Backward, None);
         Recorded { plan: Arc::new(graph.plan), heads, first_key, out }
