@@ -23,7 +23,7 @@ use rayon::prelude::*;
 use crate::graph::{Graph, Op, Recorder};
 use crate::kernel::rows::ROW_WORDS;
 use crate::kernel::{
-    Dims, FLOATS, Io, Kernel, Needs, Real, Step, changes, grid, reads_u32, twin,
+    Dims, FLOATS, Format, Io, Kernel, Needs, Real, Step, changes, grid, reads_u32, twin,
 };
 use crate::math::simd::{self, vector_fn};
 use crate::ops::attention::{Heads, Qkv, four_head_channels};

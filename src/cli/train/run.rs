@@ -7,7 +7,7 @@ use wgpt::backend::Device;
 use wgpt::checkpoint;
 use wgpt::dist::{LinkSpeed, Throttled, World};
 use wgpt::generate::Request;
-use wgpt::train::{self, Resumed, RunSettings};
+use wgpt::train::{self, Changes, Resumed, RunSettings};
 use wgpt::{Event, GenerateOptions, Gpt, Result, Summary, Tokenizer, Trainer};
 
 use super::Args;
@@ -178,7 +178,9 @@ fn open_run(
                 find_model(Some(dir))?;
             }
             let device = |settings: &RunSettings| open(settings.device);
-            match train::resume_on(dir, ranks, args.steps.sum.pipeline(), device, &mut |event| {
+            let changes =
+                Changes { pipeline: args.steps.sum.pipeline(), max_iters: args.steps.max_iters };
+            match train::resume_on(dir, ranks, changes, device, &mut |event| {
                 progress.show(event)
             })? {
                 Resumed::Running(trainer) => *trainer,
@@ -290,6 +292,15 @@ fn finish(summary: &Summary, json: bool) {
     for (name, value) in rows {
         output::line(&format!("{name:<16} {value}"));
     }
+    if summary.ended_early {
+        output::line(&format!("{:<16} before all updates: --patience", "ended"));
+    }
+    if let Some(conversations) = &summary.conversations {
+        output::line(&format!("{:<16} {}", "trained on", conversations.training));
+        if let Some(validation) = &conversations.validation {
+            output::line(&format!("{:<16} {validation}", "validated on"));
+        }
+    }
     if summary.skipped > 0 {
         let skipped = number::thousands(summary.skipped.into());
         output::line(&format!(
@@ -299,8 +310,13 @@ fn finish(summary: &Summary, json: bool) {
     }
     if let Some(dir) = &summary.run_dir {
         output::line(&format!("{:<16} {}", "run", output::path(dir)));
-        output::line("\nTo let the model write:");
         let best = dir.join("best");
+        if summary.conversations.is_some() {
+            output::line("\nTo talk to the model:");
+            output::line(&format!("  wgpt chat --model {}", output::quoted(&best)));
+            return;
+        }
+        output::line("\nTo let the model write:");
         let prompt = match Tokenizer::exists(&best) {
             true => "--prompt \"Once upon a time\"",
             // The tokenizer of these token ids is not known.
