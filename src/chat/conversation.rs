@@ -95,7 +95,9 @@ fn read(value: &Value) -> Result<Conversation> {
         (messages_of("messages", messages)?, 0)
     } else if let Some(turns) = fields.get("conversations") {
         (sharegpt("conversations", turns, fields.get("system"))?, 0)
-    } else if let (Some(prompt), Some(completion)) = (fields.get("prompt"), fields.get("completion")) {
+    } else if let (Some(prompt), Some(completion)) =
+        (fields.get("prompt"), fields.get("completion"))
+    {
         let mut messages = side("prompt", prompt, "user")?;
         let first = messages.len();
         messages.extend(side("completion", completion, ASSISTANT)?);
@@ -107,7 +109,8 @@ fn read(value: &Value) -> Result<Conversation> {
             if names.is_empty() { "none".to_owned() } else { names.join(", ") }
         )));
     };
-    let given = GIVEN.iter().filter_map(|name| Some(((*name).to_owned(), fields.get(*name)?.clone())));
+    let given =
+        GIVEN.iter().filter_map(|name| Some(((*name).to_owned(), fields.get(*name)?.clone())));
     let mut more: Map<String, Value> = given.filter(|(_, value)| !value.is_null()).collect();
     match fields.get("chat_template_kwargs") {
         None | Some(Value::Null) => {}
@@ -157,7 +160,11 @@ fn messages_of(field: &str, value: &Value) -> Result<Vec<Value>> {
         match content {
             Some(Value::String(_) | Value::Array(_)) => {}
             Some(other) => {
-                return Err(wanted(&format!("content of {place}"), other, "a text or a list of parts"));
+                return Err(wanted(
+                    &format!("content of {place}"),
+                    other,
+                    "a text or a list of parts",
+                ));
             }
             // A call of tools has no text.
             None if fields.get("tool_calls").is_some_and(Value::is_array) => {}
@@ -186,8 +193,12 @@ fn sharegpt(field: &str, value: &Value, system: Option<&Value>) -> Result<Vec<Va
         let from = text(&place, turn, "from")?;
         let role = ROLES.iter().find(|(_, names)| names.contains(&from)).map(|(role, _)| *role);
         let role = role.ok_or_else(|| {
-            let known: Vec<&str> = ROLES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
-            Error::input(format!("from of {place} is {from:?}, must be one of {}", known.join(", ")))
+            let known: Vec<&str> =
+                ROLES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+            Error::input(format!(
+                "from of {place} is {from:?}, must be one of {}",
+                known.join(", ")
+            ))
         })?;
         messages.push(json!({"role": role, "content": text(&place, turn, "value")?}));
     }

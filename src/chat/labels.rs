@@ -89,8 +89,10 @@ impl ChatTemplate {
         let Rendered { text, learned: spans, turns } = self.spans(conversation, &normal)?;
         let ids = tokenizer.encode_with_special(&text);
         let ranges = tokenizer.ranges(&text, &ids).ok_or_else(|| {
-            Error::input("the tokens do not spell the text, so that it is not known which of them to learn")
-                .hint("the tokenizer may not know a character: leave that conversation out")
+            Error::input(
+                "the tokens do not spell the text, so that it is not known which of them to learn",
+            )
+            .hint("the tokenizer may not know a character: leave that conversation out")
         })?;
         let is_within = |token: &Range<usize>| {
             spans.iter().any(|span| span.start <= token.start && token.end <= span.end)

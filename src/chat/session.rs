@@ -117,14 +117,20 @@ impl Session {
     /// Returns what the template writes after a reply: its first special token, or else the text up to the next turn.
     pub fn stop(&self) -> Option<Stop> {
         const REPLY: &str = "Yes";
-        let said = [json!({"role": "user", "content": "Is it?"}), json!({"role": ASSISTANT, "content": REPLY})];
+        let said = [
+            json!({"role": "user", "content": "Is it?"}),
+            json!({"role": ASSISTANT, "content": REPLY}),
+        ];
         let text = self.template.render(&Conversation::of(said.into()), 2, false).ok()?;
         let after = &text[text.rfind(REPLY)? + REPLY.len()..];
         let ids = self.tokenizer.encode_with_special(after);
-        let is_special = |id: &&u32| self.tokenizer.special_tokens().any(|(_, added)| added == **id);
+        let is_special =
+            |id: &&u32| self.tokenizer.special_tokens().any(|(_, added)| added == **id);
         if let Some(id) = ids.iter().find(is_special) {
             return Some(Stop::Token(*id));
         }
-        Some(after.trim_end()).filter(|after| !after.is_empty()).map(|text| Stop::Text(text.to_owned()))
+        Some(after.trim_end())
+            .filter(|after| !after.is_empty())
+            .map(|text| Stop::Text(text.to_owned()))
     }
 }

@@ -155,7 +155,11 @@ impl ChatTemplate {
         let plain: String = marked.chars().filter(|c| ![OPEN, CLOSE].contains(c)).collect();
         let plain = normal(plain);
         if plain != whole {
-            return Err(self.refused("marking its generation blocks changes its text", &plain, whole));
+            return Err(self.refused(
+                "marking its generation blocks changes its text",
+                &plain,
+                whole,
+            ));
         }
         let (mut blocks, mut open, mut before) = (vec![], None, String::new());
         for part in marked.split_inclusive([OPEN, CLOSE]) {

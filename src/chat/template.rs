@@ -86,7 +86,8 @@ impl ChatTemplate {
         clock: impl Clock + Clone + 'static,
     ) -> Result<ChatTemplate> {
         let compile = |source: &str| {
-            let built = hf_chat_template::ChatTemplate::builder(source).clock(clock.clone()).build();
+            let built =
+                hf_chat_template::ChatTemplate::builder(source).clock(clock.clone()).build();
             built.map_err(|cause| {
                 Error::input(format!("{place}: {cause}"))
                     .hint("a chat template is Jinja, as transformers renders it")
@@ -118,7 +119,12 @@ impl ChatTemplate {
     /// # Errors
     ///
     /// If the template refuses the messages, or cannot be rendered with them.
-    pub fn render(&self, conversation: &Conversation, count: usize, prompts: bool) -> Result<String> {
+    pub fn render(
+        &self,
+        conversation: &Conversation,
+        count: usize,
+        prompts: bool,
+    ) -> Result<String> {
         self.render_by(&self.plain, conversation, count, prompts)
     }
 

@@ -132,8 +132,11 @@ fn examine(
     };
     let labels = &words[1..];
     let base = measure(engine, x, starts, &targets(labels))?;
-    let replaced: Vec<u32> =
-        x.iter().enumerate().map(|(i, id)| if own.contains(&i) { *id } else { other(*id, i) }).collect();
+    let replaced: Vec<u32> = x
+        .iter()
+        .enumerate()
+        .map(|(i, id)| if own.contains(&i) { *id } else { other(*id, i) })
+        .collect();
     let learned = |word: u32| word & marks::LEARNED != 0;
     let relabelled: Vec<u32> = labels
         .iter()
@@ -146,9 +149,16 @@ fn examine(
         let change = |a: f32, b: f32| {
             // NaN is a change as well.
             let change = f64::from((a - b).abs());
-            if a.to_bits() == b.to_bits() { 0.0 } else if change.is_nan() { f64::INFINITY } else { change.max(f64::MIN_POSITIVE) }
+            if a.to_bits() == b.to_bits() {
+                0.0
+            } else if change.is_nan() {
+                f64::INFINITY
+            } else {
+                change.max(f64::MIN_POSITIVE)
+            }
         };
-        let largest = gradients.iter().zip(&base.1).map(|(a, b)| change(*a, *b)).fold(0.0, f64::max);
+        let largest =
+            gradients.iter().zip(&base.1).map(|(a, b)| change(*a, *b)).fold(0.0, f64::max);
         proof.loss_change[case] = proof.loss_change[case].max(change(loss, base.0));
         proof.gradient_change[case] = proof.gradient_change[case].max(largest);
     }

@@ -211,7 +211,12 @@ impl TextFiles {
         }
         let chat_template = match template {
             Some(template) => Some(template),
-            None if tokenizer_config.as_ref().is_some_and(|file| !file.field("chat_template").is_null()) => None,
+            None if tokenizer_config
+                .as_ref()
+                .is_some_and(|file| !file.field("chat_template").is_null()) =>
+            {
+                None
+            }
             None => self.own_template()?,
         };
         let files = TextFiles { tokenizer_config, special_tokens_map: map, chat_template, ..self };
@@ -300,8 +305,10 @@ impl TextFiles {
         };
         let place = file.path.display().to_string();
         let source = source.ok_or_else(|| {
-            Error::input(format!("{place}: chat_template is neither a text nor a list with one named default"))
-                .hint("put the template into a file chat_template.jinja beside it")
+            Error::input(format!(
+                "{place}: chat_template is neither a text nor a list with one named default"
+            ))
+            .hint("put the template into a file chat_template.jinja beside it")
         })?;
         Ok(Some(TemplateFile { place, source: source.to_owned() }))
     }

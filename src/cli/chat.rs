@@ -129,7 +129,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let files = TextFiles::read(&folder, gpt.config().vocab_size)?;
     let template = files.chat_template(&tokenizer)?;
     if !files.has_chat_template()? {
-        output::log("the model has no chat template and may not know the plain one: train it on conversations first");
+        output::log(
+            "the model has no chat template and may not know the plain one: train it on conversations first",
+        );
     }
     let mut session = Session::new(template, tokenizer, context);
     session.begin_again(args.system.clone());
@@ -240,8 +242,10 @@ impl Chat {
     fn save(&self, name: &str) -> Result<()> {
         let path = Path::new(name);
         if path.extension().is_none_or(|ending| ending != "jsonl") {
-            return Err(Error::usage(format!("/save {name}: wanted the name of a file that ends in .jsonl"))
-                .hint("for example /save chats.jsonl"));
+            return Err(Error::usage(format!(
+                "/save {name}: wanted the name of a file that ends in .jsonl"
+            ))
+            .hint("for example /save chats.jsonl"));
         }
         let mut text = match std::fs::read(path) {
             Ok(text) => text,
@@ -262,7 +266,9 @@ impl Chat {
     fn say(&mut self, text: &str) -> Result<()> {
         let Asked { ids, room, forgotten } = self.session.ask(text)?;
         if forgotten > self.forgotten {
-            output::log(&format!("the context is full: the model no longer sees the first {forgotten} messages"));
+            output::log(&format!(
+                "the context is full: the model no longer sees the first {forgotten} messages"
+            ));
             self.forgotten = forgotten;
         }
         self.stop.store(false, Ordering::Relaxed);

@@ -266,7 +266,10 @@ impl TrainConfig {
                 field("max_iters"),
                 if ended { "made" } else { "already" }
             ))
-            .hint(format!("leave it out to go on with the run as it is; or begin another one by {}", field("init"))));
+            .hint(format!(
+                "leave it out to go on with the run as it is; or begin another one by {}",
+                field("init")
+            )));
         }
         self.lengthened.push(Lengthened { at, max_iters: self.max_iters });
         self.max_iters = max_iters;

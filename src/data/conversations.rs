@@ -152,7 +152,9 @@ pub fn sample_of_conversations(files: &[PathBuf], limit: usize) -> Result<Vec<St
         }
     }
     match sample.is_empty() {
-        true => Err(Error::input(format!("{} has no text: no data to learn from", files[0].display()))),
+        true => {
+            Err(Error::input(format!("{} has no text: no data to learn from", files[0].display())))
+        }
         false => Ok(sample),
     }
 }
@@ -205,7 +207,10 @@ impl ChatEncoding<'_> {
     }
 
     /// Encodes a conversation, which may come to nothing.
-    fn encode_one(&self, (place, conversation): &(String, Conversation)) -> Result<(Vec<u32>, Counts)> {
+    fn encode_one(
+        &self,
+        (place, conversation): &(String, Conversation),
+    ) -> Result<(Vec<u32>, Counts)> {
         let fit = self.template.fit(self.tokenizer, conversation, (self.context, self.long));
         let (labelled, cut) = match fit.map_err(|error| error.at(place))? {
             Fit::Whole(labelled) => (labelled, 0),

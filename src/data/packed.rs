@@ -48,7 +48,10 @@ impl Packed {
                 tokens.name(),
                 if tokens.is_empty() { "no conversation" } else { "one conversation" }
             ))
-            .hint(format!("give more conversations, or others for validation by {}", field("val_data"))));
+            .hint(format!(
+                "give more conversations, or others for validation by {}",
+                field("val_data")
+            )));
         }
         if let Some(long) = conversations.iter().find(|one| one.len() > t + 1) {
             return Err(Error::input(format!(
@@ -137,7 +140,12 @@ impl Packed {
     }
 
     /// Fills each row with a window, or with padding; returns the number of targets.
-    fn fill_by(&self, tokens: &Tokens, window: impl Fn(usize) -> Option<usize>, rows: Rows<'_>) -> usize {
+    fn fill_by(
+        &self,
+        tokens: &Tokens,
+        window: impl Fn(usize) -> Option<usize>,
+        rows: Rows<'_>,
+    ) -> usize {
         let t = self.t;
         let whole = rows.tokens.len().is_multiple_of(t) && rows.tokens.len() == rows.targets.len();
         assert!(whole && rows.starts.len() == rows.tokens.len(), "whole windows");

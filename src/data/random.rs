@@ -79,7 +79,8 @@ mod tests {
     #[test]
     fn an_order_has_every_number_once() {
         for bound in [1, 2, 3, 7, 64, 65, 1000] {
-            let order = |key| -> Vec<u64> { (0..bound).map(|i| permuted(i, bound, &[key])).collect() };
+            let order =
+                |key| -> Vec<u64> { (0..bound).map(|i| permuted(i, bound, &[key])).collect() };
             let mut sorted = order(5);
             sorted.sort_unstable();
             assert!(sorted.into_iter().eq(0..bound), "{bound}");

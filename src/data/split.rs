@@ -65,7 +65,13 @@ impl Split {
     /// # Panics
     ///
     /// If `rows` are not whole windows.
-    pub fn draw(&self, tokens: &Tokens, place: Place, micros: usize, rows: Rows<'_>) -> Result<usize> {
+    pub fn draw(
+        &self,
+        tokens: &Tokens,
+        place: Place,
+        micros: usize,
+        rows: Rows<'_>,
+    ) -> Result<usize> {
         let Rows { tokens: x, targets: y, starts } = rows;
         match &self.packed {
             Some(packed) => {

@@ -536,7 +536,8 @@ impl TokenWriter {
         let (path, file) = (path.to_owned(), BufWriter::new(file));
         let mut writer =
             TokenWriter { path, file, wide, count: 0, has_more, is_marked, validation: None };
-        writer.write(&[0; HEADER_2_BYTES][..if has_more { HEADER_2_BYTES } else { HEADER_BYTES }])?;
+        writer
+            .write(&[0; HEADER_2_BYTES][..if has_more { HEADER_2_BYTES } else { HEADER_BYTES }])?;
         Ok(writer)
     }
 

@@ -111,11 +111,7 @@ impl Trainer {
     }
 
     /// Requests the losses of a batch, and returns the number of its targets, too; `None` on a stage that has no losses.
-    fn request_losses(
-        &mut self,
-        whole: bool,
-        i: usize,
-    ) -> Result<Option<(usize, LossesTicket)>> {
+    fn request_losses(&mut self, whole: bool, i: usize) -> Result<Option<(usize, LossesTicket)>> {
         let MicroBatch { tokens: x, targets: y, starts, .. } = &mut self.batch;
         let rows = Rows { tokens: x, targets: y, starts };
         let count = match whole {

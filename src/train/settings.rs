@@ -7,17 +7,17 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::arch::Family;
 use crate::backend::gpu::DeviceChoice;
+use crate::chat::Long;
 use crate::checkpoint::{self, CHOICES, TextFiles};
 use crate::config::{GptConfig, TrainConfig};
-use crate::chat::Long;
 use crate::data::{self, ChatEncoding, Downloads, Sources, Tokens};
 use crate::error::{Error, Result, field};
 use crate::files;
 use crate::gpt::without_rows;
 use crate::tokenizer::Tokenizer;
+use crate::train::chats::{CONVERSATIONS_FILE, ChatWork, Conversations};
 use crate::train::choice::TokenizerChoice;
 use crate::train::encoded::{Places, REFERENCE_FILE, Reference, TOKENS_FILE, Work};
-use crate::train::chats::{CONVERSATIONS_FILE, ChatWork, Conversations};
 use crate::train::report::Event;
 
 /// The most text that a tokenizer is trained on, in bytes, taken evenly from all of the text.
@@ -238,7 +238,8 @@ pub fn prepare(
         text_files = text_files.with_chat_template(&template)?;
         let context = settings.train.seq_len.unwrap_or(model.n_positions);
         let (template, tokenizer_of) = (&template, &tokenizer);
-        let encoding = ChatEncoding { template, tokenizer: tokenizer_of, context, long: settings.long };
+        let encoding =
+            ChatEncoding { template, tokenizer: tokenizer_of, context, long: settings.long };
         let name = sources.name();
         let work = ChatWork { encoding, files: &files, validation: val_files.as_deref(), name };
         let (tokens, conversations) = work.run(run_dir, on_event)?;

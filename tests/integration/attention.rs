@@ -9,9 +9,9 @@ use wgpt::backend::gpu::{Choice, Gpu};
 use wgpt::backend::{Backend, Device};
 use wgpt::check::{verify, verify_cases};
 use wgpt::graph::{Graph, Var};
-use wgpt::kernel::{Format, Step};
+use wgpt::kernel::Step;
 use wgpt::ops::attention::{self, Heads, Qkv};
-use wgpt::plan::{Limits, Phase, Plan, Role, View};
+use wgpt::plan::{Limits, Phase, Plan, View};
 
 use crate::common::unchecked_gpu;
 

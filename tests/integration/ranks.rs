@@ -15,7 +15,7 @@ use wgpt::fit::Programs;
 use wgpt::generate::{Request, generate};
 use wgpt::model::Uses;
 use wgpt::plan::Role;
-use wgpt::train::{Resumed, RunSettings, give_up, join, resume_on, start_with};
+use wgpt::train::{Changes, Resumed, RunSettings, give_up, join, resume_on, start_with};
 use wgpt::{Error, GenerateOptions, Gpt, Result, Summary, Trainer};
 
 use crate::common::{full_gpu, gpu};
@@ -137,7 +137,8 @@ fn go_on(
     device: &Device,
     stop_after: Option<usize>,
 ) -> Result<Summary> {
-    let open = || match resume_on(run, size, Some(stages), |_| Ok(device.clone()), &mut |_| {})? {
+    let changes = Changes { pipeline: Some(stages), ..Changes::default() };
+    let open = || match resume_on(run, size, changes, |_| Ok(device.clone()), &mut |_| {})? {
         Resumed::Running(trainer) => Ok(*trainer),
         Resumed::Finished(_) => panic!("the run is finished"),
     };
@@ -300,7 +301,7 @@ fn deep(place: &Place) -> RunSettings {
 }
 
 /// Asserts that two runs have the losses and norms of each logged update within `tolerance`.
-fn assert_alike(got: &Path, want: &Path, tolerance: f64, what: &str) {
+pub fn assert_alike(got: &Path, want: &Path, tolerance: f64, what: &str) {
     let [got, want] = [got, want].map(|run| read_metrics(run).unwrap());
     assert_eq!(got.len(), want.len(), "{what}");
     for (a, b) in got.iter().zip(&want) {

@@ -79,7 +79,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
 }
 
 fn report(proof: &Proof, device: &str, json: bool) {
-    let Proof { conversations, numbers, replaced, labels, loss_change, gradient_change, control } = *proof;
+    let Proof { conversations, numbers, replaced, labels, loss_change, gradient_change, control } =
+        *proof;
     if json {
         output::json(&json!({
             "device": device,
@@ -95,13 +96,20 @@ fn report(proof: &Proof, device: &str, json: bool) {
     let changed = |what: &str, n: usize, case: usize| {
         let n = number::thousands(n as u64);
         let (loss, gradient) = (loss_change[case], gradient_change[case]);
-        output::line(&format!("{what:<40} {n:>9} replaced: the loss changes by {loss:?}, gradients by {gradient:?}"));
+        output::line(&format!(
+            "{what:<40} {n:>9} replaced: the loss changes by {loss:?}, gradients by {gradient:?}"
+        ));
     };
     let (numbers, n) = (number::thousands(numbers as u64), conversations);
-    output::line(&format!("{n} conversations on {device}, the loss and all gradients of each ({numbers} numbers):"));
+    output::line(&format!(
+        "{n} conversations on {device}, the loss and all gradients of each ({numbers} numbers):"
+    ));
     changed("tokens of other conversations, padding", replaced, 0);
     changed("labels that are not learned", labels, 1);
-    output::line(&format!("{:<40} {n:>9} replaced: the loss changes by {control:.3e} at least", "a label that is learned"));
+    output::line(&format!(
+        "{:<40} {n:>9} replaced: the loss changes by {control:.3e} at least",
+        "a label that is learned"
+    ));
     output::line(match proof.holds() {
         true => "They see nothing of each other: each of the changes is exactly 0.",
         false => "FAILED: a change should be exactly 0, or one that should not is.",

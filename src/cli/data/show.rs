@@ -53,7 +53,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let paint = if output::colours(&io::stdout()) { COLOURS } else { MARKS };
     let (mut counts, mut shown, mut all) = (Counts::default(), 0, vec![]);
     if !args.json {
-        output::line(&format!("Written by {}; learned: {}learned{}\n", template.place(), paint.on, paint.off));
+        output::line(&format!(
+            "Written by {}; learned: {}learned{}\n",
+            template.place(),
+            paint.on,
+            paint.off
+        ));
     }
     for path in &files {
         for conversation in ConversationFile::open(path)? {
@@ -68,7 +73,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
                 }
                 Fit::TooLong => {
                     counts.too_long += 1;
-                    let why = if args.chats.long == Long::Drop { "" } else { ", even its first turns" };
+                    let why =
+                        if args.chats.long == Long::Drop { "" } else { ", even its first turns" };
                     (None, format!(", left out: longer than {context} tokens{why}"))
                 }
                 Fit::Nothing => {

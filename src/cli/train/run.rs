@@ -180,9 +180,8 @@ fn open_run(
             let device = |settings: &RunSettings| open(settings.device);
             let changes =
                 Changes { pipeline: args.steps.sum.pipeline(), max_iters: args.steps.max_iters };
-            match train::resume_on(dir, ranks, changes, device, &mut |event| {
-                progress.show(event)
-            })? {
+            match train::resume_on(dir, ranks, changes, device, &mut |event| progress.show(event))?
+            {
                 Resumed::Running(trainer) => *trainer,
                 Resumed::Finished(summary) => {
                     let (dir, steps) = (output::path(dir), summary.steps);
