@@ -499,7 +499,7 @@ fn llama_ops(name: &str, [b, t, nh, kvh, hs]: [usize; 5]) -> Case {
     Case { vocab: 7, tokens: vec![tokens], ..whole(name, g) }
 }
 
-/// Makes a case of embeddings of (B,T) tokens in tables of `v` rows and `c` channels, in documents that begin anywhere, twice: the gradient of the second
+/// Makes a case of embeddings of (B,T) tokens in tables of `v` rows and `c` channels, in several documents, twice: the gradient of the second
 /// overwrites, the gradient of the first is added, which another variant does.
 fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
@@ -508,8 +508,28 @@ fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
     for tokens in tokens {
         g.embedding(("wte.weight", Some("wpe")), tokens, [v, t, c], Joins::Nothing);
     }
-    let tokens = tokens.into_iter().chain([g.document_starts()]).collect();
-    Case { vocab: v as u32, tokens, ..whole(name, g) }
+    let starts = g.document_starts();
+    let mut case = Case { vocab: v as u32, tokens: tokens.into(), ..whole(name, g) };
+    for run in &mut case.runs {
+        run.tables.push((starts, documents([b, t])));
+    }
+    case
+}
+
+/// Returns where the document of each row of (B,T) begins: documents of 1, 4, 7, … rows, one of which fills a sequence.
+fn documents([b, t]: [usize; 2]) -> Vec<u32> {
+    let mut starts = vec![];
+    let mut length = 1;
+    for _ in 0..b {
+        let mut start = 0;
+        for row in 0..t {
+            if row - start == length {
+                (start, length) = (row, length + 3);
+            }
+            starts.push(start as u32);
+        }
+    }
+    starts
 }
 
 /// Makes a case of a graph's forward and backward pass, without a model.

@@ -197,7 +197,7 @@ impl Graph {
     }
 
     /// Returns where the document of each row (B,T) begins, a position of its sequence: 0 unless the host writes it. A row
-    /// sees nothing before its document, and its position counts from there.
+    /// sees nothing before its document, and its position counts from there. The rows of a document lie side by side.
     pub fn document_starts(&mut self) -> View {
         let (name, len) = (self.name_in_flight("document_start"), self.rows());
         self.buffer(Role::Staging, &name, len, Format::U32)

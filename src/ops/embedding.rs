@@ -6,8 +6,8 @@
 //! dwte[v] += Σ over (b, t) with tokens[b, t] = v of dout[b, t]      dwpe[p] += Σ over (b, t) at position p of dout[b, t]
 //! ```
 //!
-//! The document begins where [`Graph::document_starts`] says, which is 0 unless the host writes it; a later place than the row's
-//! own counts as that.
+//! The document begins where [`Graph::document_starts`] says, which is 0 unless the host writes it. The rows of a document lie side
+//! by side and have the same start: on that the gradient's kernel relies.
 //!
 //! In mixed precision the tables' copies are read, as products read them, so that ranks may split what is in single precision.
 //!

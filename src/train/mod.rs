@@ -263,6 +263,11 @@ impl Trainer {
         first[0]
     }
 
+    /// Whether it is trained on conversations.
+    pub fn learns_conversations(&self) -> bool {
+        self.tokens.are_conversations()
+    }
+
     /// Returns the model: its sizes, tokenizer and device; the parameters are in the trainer's engine.
     pub fn model(&self) -> &Gpt {
         &self.gpt

@@ -81,7 +81,7 @@ fn run_other(
         trainer.times_of_ranks()?;
         trainer.spans_of_ranks()?;
     }
-    if summary.finished && !args.json && trainer.is_in_stages() {
+    if summary.finished && shows_sample(args, &trainer) && trainer.is_in_stages() {
         trainer.help_to_generate()?;
     }
     Ok(Outcome::Good)
@@ -154,7 +154,7 @@ fn run_first(
         return Ok(Outcome::Good);
     }
     // The run is finished and saved, even if the sample fails.
-    if !args.json
+    if shows_sample(args, &trainer)
         && let Err(error) = sample(trainer)
     {
         output::log(&format!("no sample could be drawn: {}", error.with_names(flags::name)));
@@ -214,6 +214,11 @@ fn stopped(summary: &Summary, json: bool) {
         say(&format!("stopped after update {}, everything is saved; to go on:", summary.steps));
         say(&format!("  wgpt train --resume {}", output::quoted(dir)));
     }
+}
+
+/// Whether a text of the model is shown at the end. One that has learned conversations is talked to.
+fn shows_sample(args: &Args, trainer: &Trainer) -> bool {
+    !args.json && !trainer.learns_conversations()
 }
 
 /// Prints a text of the trained model: a new text, or, if no token begins texts, one that begins with the first token
