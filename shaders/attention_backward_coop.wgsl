@@ -65,7 +65,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup: u32,
-    @builtin(num_subgroups) subgroups: u32,
+    @builtin(subgroup_size) lanes: u32,
 ) {
     let blocks = (dims.T + OWN - 1u) / OWN;
     // This is `group_index`, written out: naga would consider its result non-uniform within a workgroup.
@@ -91,7 +91,7 @@ fn main(
     let v = Part(value_rows(b, kv_head), false);
     let begin = select(own, 0u, as_query);
     let end = select(dims.T, min(own + OWN, dims.T), as_query);
-    let work = work_of(subgroup, subgroups);
+    let work = work_of(subgroup, lanes);
     let own_row = local / UNIT_LANES * M + local % M;
     let position = own + own_row;
     let share = local % UNIT_LANES / M;

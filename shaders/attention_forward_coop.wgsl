@@ -61,7 +61,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup: u32,
-    @builtin(num_subgroups) subgroups: u32,
+    @builtin(subgroup_size) lanes: u32,
 ) {
     let blocks = (dims.T + OWN - 1u) / OWN;
     // This is `group_index`, written out: naga would consider its result non-uniform within a workgroup.
@@ -78,7 +78,7 @@ fn main(
     let q = Part(query_rows(b, head), false);
     let k = Part(key_rows(b, kv_head), false);
     let v = Part(value_rows(b, kv_head), false);
-    let work = work_of(subgroup, subgroups);
+    let work = work_of(subgroup, lanes);
     let own_row = local / UNIT_LANES * M + local % M;
     let query = first + own_row;
     let earliest = first_seen(b, query);

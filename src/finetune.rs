@@ -39,9 +39,12 @@ pub struct Lora {
     pub rank: usize,
     /// The adapters are scaled by `alpha` divided by the rank.
     pub alpha: f64,
-    /// The adapted layers, by the ends of their names: `c_attn`, `mlp.c_proj`, `h.0.attn.c_proj`.
+    /// The adapted layers, by the ends of their names: `c_attn`, `mlp.c_proj`, `h.0.attn.c_proj`; or [`ALL_LINEAR`].
     pub targets: Vec<String>,
 }
+
+/// PEFT's name of all linear layers except the output head.
+pub const ALL_LINEAR: &str = "all-linear";
 
 impl Lora {
     /// Creates adapters of a GPT-2 with PEFT's usual settings: they adapt attention's queries, keys and values, and `alpha`
@@ -63,7 +66,7 @@ impl Lora {
 
     /// Returns whether the linear layer `h.L.NAME` is adapted.
     pub fn adapts(&self, layer: &str) -> bool {
-        self.targets.iter().any(|target| is_end(target, layer))
+        self.targets.iter().any(|target| target == ALL_LINEAR || is_end(target, layer))
     }
 
     /// Checks the adapters against a model and its parameters.
@@ -91,12 +94,14 @@ impl Lora {
             return Err(Error::usage(format!("{} names no layer", field("lora.targets"))));
         }
         let weights = || parameters.iter().filter(|param| param.role.is_linear_weight());
-        let is_layer = |target: &&String| weights().any(|weight| is_end(target, weight.module()));
+        let is_layer = |target: &&String| {
+            *target == ALL_LINEAR || weights().any(|weight| is_end(target, weight.module()))
+        };
         match targets.iter().find(|target| !is_layer(target)) {
             None => Ok(()),
             Some(target) => Err(Error::usage(format!("there is no layer {target:?} to adapt"))
                 .hint(format!(
-                    "the linear layers of a block are {}",
+                    "the linear layers of a block are {}; {ALL_LINEAR} adapts all of them",
                     Schema::linear_layers(parameters).join(", ")
                 ))),
         }

@@ -7,7 +7,7 @@
 // lane % M is the row, lane / M the share; a lane has every LANES-th four of the row's others.
 //
 // A unit has one subgroup, or two where a workgroup has 8 subgroups and not 4: then each computes every other matrix of
-// the unit's products. A variant with ARRANGEMENTS = 2 does either, by the number of subgroups that the device makes of
+// the unit's products. A variant with ARRANGEMENTS = 2 does either, by the size of the subgroups that the device makes of
 // its invocations.
 //
 // A kernel declares
@@ -52,11 +52,11 @@ struct Work {
     part: u32,
 }
 
-fn work_of(subgroup: u32, subgroups: u32) -> Work {
+fn work_of(subgroup: u32, lanes: u32) -> Work {
     if ARRANGEMENTS == 1u {
         return Work(subgroup, 1u, 0u);
     }
-    let parts = subgroups / UNITS;
+    let parts = UNIT_LANES / lanes;
     return Work(subgroup / parts, parts, subgroup % parts);
 }
 

@@ -8,7 +8,7 @@
 // each matrix goes through workgroup memory once more before it is stored; there the slices are added up.
 //
 // Each subgroup computes one unit, or two that lie one above the other where a workgroup has 4 subgroups and not 8: a
-// variant with ARRANGEMENTS = 2 does either, by the number of subgroups that the device makes of its invocations.
+// variant with ARRANGEMENTS = 2 does either, by the size of the subgroups that the device makes of its invocations.
 //
 // Operands keep their order in global memory, so that nothing is transposed; with ALONG_K they are transposed in blocks
 // of 4 x 4 where that is needed, so that neighbours in k are always neighbours in workgroup memory: some matrix units
@@ -146,17 +146,18 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup: u32,
-    @builtin(num_subgroups) subgroups: u32,
+    @builtin(subgroup_size) lanes: u32,
 ) {
     let size = sizes();
     let fit = strides_fit();
     let tile = group_tile(group);
     let m0 = tile.y * TILE_M;
     let n0 = tile.x * TILE_N;
-    // The units of this subgroup: one or two, in rows from this one on.
+    // The units of this subgroup: one or two, in rows from this one on. AMD's compiler knows the size of its subgroups, but
+    // not how many there are, and unrolls the loops over units only if it knows.
     var units = 1u;
     if ARRANGEMENTS == 2u {
-        units = UNITS / subgroups;
+        units = lanes / LEAST;
     }
     let first_row = subgroup / 2u * units;
     let column = subgroup % 2u;

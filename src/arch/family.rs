@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::config::model::GptConfig;
 use crate::error::Result;
-use crate::params::{ParamInfo, WeightLayout};
+use crate::params::{ParamInfo, ParamRole, WeightLayout};
 
 /// The data that distinguishes a family of decoder-only models from others.
 pub struct Family {
@@ -52,16 +52,33 @@ pub enum Norm {
 pub struct Gguf {
     /// `general.architecture`, the prefix of its keys.
     pub architecture: &'static str,
-    /// Returns the sizes as GGUF has them: keys without the architecture.
-    pub sizes: fn(&GptConfig) -> Vec<(&'static str, GgufSize)>,
+    /// The channels that llama.cpp rotates together in this architecture.
+    pub pairs: Pairs,
+    /// Returns the settings as GGUF has them: keys without the architecture. Fails if llama.cpp has none for what the
+    /// model computes.
+    pub settings: fn(&GptConfig) -> Result<GgufSettings>,
 }
 
-/// A number in a GGUF file's description of a model.
-pub enum GgufSize {
+/// Settings in a GGUF file, by their names without the architecture.
+pub type GgufSettings = Vec<(&'static str, GgufSetting)>;
+
+/// The channels of a head that rotary embeddings rotate together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairs {
+    /// One of the first half and its counterpart in the second half, as in Hugging Face's files.
+    Halves,
+    /// Two neighbours: the rows of queries and keys are in another order.
+    Neighbours,
+}
+
+/// A setting in a GGUF file's description of a model.
+pub enum GgufSetting {
     /// A whole number.
     Count(usize),
     /// A small number.
     Real(f64),
+    /// A word.
+    Word(&'static str),
 }
 
 /// A part of a model: its name in Hugging Face's files and in GGUF files.
@@ -162,12 +179,25 @@ impl Family {
     ///
     /// If the family has no such part.
     pub fn gguf_name(&self, param: &ParamInfo) -> String {
+        if param.role == ParamRole::Head {
+            return "output.weight".to_owned();
+        }
         let (path, last) = param.within_block().rsplit_once('.').expect("a name has parts");
         let part = self.names.parts().into_iter().find(|part| part.name == path);
         let part = part.unwrap_or_else(|| panic!("no part of {} is called {path}", self.title));
         match param.layer {
             Some(layer) => format!("{}.{layer}.{}.{last}", self.names.blocks.gguf, part.gguf),
             None => format!("{}.{last}", part.gguf),
+        }
+    }
+
+    /// Whether a parameter belongs to a linear layer that makes queries or keys, and nothing else.
+    pub fn makes_queries_or_keys(&self, param: &ParamInfo) -> bool {
+        match self.names.qkv {
+            Projections::Joined(_) => false,
+            Projections::Separate([q, k, _]) => {
+                [q.name, k.name].contains(&param.module_within_block())
+            }
         }
     }
 

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::family::{Family, Gguf, GgufSize, Mlp, Names, Norm, Part, Projections};
+use super::family::{
+    Family, Gguf, GgufSetting, GgufSettings, Mlp, Names, Norm, Pairs, Part, Projections,
+};
 use super::fields::Fields;
 use crate::config::model::{Blocks, GptConfig};
 use crate::error::Result;
@@ -35,14 +37,14 @@ pub static GPT2: Family = Family {
     deviation: 0.02,
     adapted: &["c_attn"],
     class: "GPT2LMHeadModel",
-    gguf: Some(Gguf { architecture: "gpt2", sizes: gguf_sizes }),
+    gguf: Some(Gguf { architecture: "gpt2", pairs: Pairs::Halves, settings: gguf_settings }),
     read_config,
     write_config,
 };
 
-fn gguf_sizes(config: &GptConfig) -> Vec<(&'static str, GgufSize)> {
-    use GgufSize::{Count, Real};
-    vec![
+fn gguf_settings(config: &GptConfig) -> Result<GgufSettings> {
+    use GgufSetting::{Count, Real};
+    Ok(vec![
         ("context_length", Count(config.n_positions)),
         ("embedding_length", Count(config.n_embd)),
         ("feed_forward_length", Count(config.n_inner())),
@@ -50,7 +52,7 @@ fn gguf_sizes(config: &GptConfig) -> Vec<(&'static str, GgufSize)> {
         ("attention.head_count", Count(config.n_head)),
         ("attention.layer_norm_epsilon", Real(config.layer_norm_epsilon)),
         ("vocab_size", Count(config.vocab_size)),
-    ]
+    ])
 }
 
 /// Settings of GPT-2's configuration that change the arithmetic, each with the values supported

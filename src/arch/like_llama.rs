@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::family::Family;
+use super::family::{Family, Gguf, GgufSetting, GgufSettings, Pairs};
 use super::fields::Fields;
-use super::rotary::Rotary;
+use super::rotary::{Rotary, Scaling};
 use crate::config::model::{Biases, Blocks, GptConfig};
 use crate::error::{Error, Result};
 
@@ -112,4 +112,50 @@ pub(super) fn config_json(config: &GptConfig, family: &Family, more: Value) -> V
         all.sort_keys();
     }
     all
+}
+
+/// How llama.cpp names models like Llama itself.
+pub(super) const GGUF: Gguf =
+    Gguf { architecture: "llama", pairs: Pairs::Neighbours, settings: gguf_settings };
+
+/// Returns how llama.cpp names models like Llama of an architecture of their own.
+pub(super) const fn gguf_of(architecture: &'static str) -> Gguf {
+    Gguf { architecture, pairs: Pairs::Halves, settings: without_llama3 }
+}
+
+fn gguf_settings(config: &GptConfig) -> Result<GgufSettings> {
+    use GgufSetting::{Count, Real, Word};
+    // llama.cpp has no windows in these architectures; in a shorter context there is none.
+    let windows = (0..config.n_layer).filter_map(|layer| config.window(layer));
+    let context = windows.fold(config.n_positions, usize::min);
+    let rotary = config.blocks.rotary.expect("a model like Llama has rotary embeddings");
+    let mut settings = vec![
+        ("context_length", Count(context)),
+        ("embedding_length", Count(config.n_embd)),
+        ("feed_forward_length", Count(config.n_inner())),
+        ("block_count", Count(config.n_layer)),
+        ("attention.head_count", Count(config.n_head)),
+        ("attention.head_count_kv", Count(config.n_kv_head())),
+        ("attention.key_length", Count(config.head_size())),
+        ("attention.value_length", Count(config.head_size())),
+        ("attention.layer_norm_rms_epsilon", Real(config.layer_norm_epsilon)),
+        ("rope.dimension_count", Count(config.head_size())),
+        ("rope.freq_base", Real(rotary.theta)),
+        ("vocab_size", Count(config.vocab_size)),
+    ];
+    if let Scaling::Linear(factor) = rotary.scaling {
+        settings.push(("rope.scaling.type", Word("linear")));
+        settings.push(("rope.scaling.factor", Real(factor)));
+    }
+    Ok(settings)
+}
+
+fn without_llama3(config: &GptConfig) -> Result<GgufSettings> {
+    if config.blocks.rotary.is_some_and(|rotary| rotary.divisors(config.head_size()).is_some()) {
+        let title = Family::of(config).title;
+        return Err(Error::input(format!(
+            "rope_type is \"llama3\", which llama.cpp has for Llama and not for {title}"
+        )));
+    }
+    gguf_settings(config)
 }

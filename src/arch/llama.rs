@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::family::{Family, Mlp, Names, Norm, Part, Projections};
 use super::fields::Fields;
-use super::like_llama::{Absent, config_json, read_sizes};
+use super::like_llama::{Absent, GGUF, config_json, read_sizes};
 use crate::config::model::{Biases, GptConfig};
 use crate::error::Result;
 use crate::params::WeightLayout;
@@ -42,7 +42,7 @@ pub const LLAMA: Family = Family {
     deviation: 0.02,
     adapted: &["q_proj", "v_proj"],
     class: "LlamaForCausalLM",
-    gguf: None,
+    gguf: Some(GGUF),
     read_config,
     write_config,
 };

@@ -20,7 +20,9 @@ use crate::config::model::GptConfig;
 use crate::error::{Error, Result};
 use crate::params::ParamInfo;
 
-pub use family::{Family, Gguf, GgufSize, Mlp, Names, Norm, Part, Projections};
+pub use family::{
+    Family, Gguf, GgufSetting, GgufSettings, Mlp, Names, Norm, Pairs, Part, Projections,
+};
 pub use gpt2::GPT2;
 pub use llama::LLAMA;
 pub use mistral::MISTRAL;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::family::Family;
 use super::fields::Fields;
-use super::like_llama::{Absent, config_json, read_sizes};
+use super::like_llama::{Absent, config_json, gguf_of, read_sizes};
 use super::llama::LLAMA;
 use crate::config::model::{Biases, Blocks, GptConfig, Windowed};
 use crate::error::{Error, Result};
@@ -14,6 +14,7 @@ pub const QWEN2: Family = Family {
     model_type: "qwen2",
     title: "Qwen2",
     class: "Qwen2ForCausalLM",
+    gguf: Some(gguf_of("qwen2")),
     read_config,
     write_config,
     ..LLAMA

@@ -56,6 +56,15 @@ impl Rotary {
 }
 
 impl Rotary {
+    /// Returns the numbers by which the frequencies of the pairs of a head of `channels` are divided, if they differ
+    /// from pair to pair.
+    pub fn divisors(&self, channels: usize) -> Option<Vec<f64>> {
+        let plain = Rotary { scaling: Scaling::None, ..*self }.frequencies(channels);
+        let scaled = self.frequencies(channels);
+        matches!(self.scaling, Scaling::Llama3(_))
+            .then(|| plain.iter().zip(scaled).map(|(plain, scaled)| plain / scaled).collect())
+    }
+
     /// Returns `rope_parameters` of config.json.
     pub(super) fn to_json(self) -> Value {
         let theta = self.theta;

@@ -23,7 +23,7 @@ use super::weights::pickled;
 use crate::arch::{Family, Schema};
 use crate::error::{Error, Result};
 use crate::files::write_json;
-use crate::finetune::{Lora, merge};
+use crate::finetune::{ALL_LINEAR, Lora, merge};
 use crate::params::{NamedShape, ParamInfo, ParamRole, WeightLayout};
 use crate::repository::{self, ModelName};
 
@@ -440,12 +440,19 @@ fn config_json(adapter: &AdapterFiles, family: &Family) -> Value {
         "r": rank,
         "rank_pattern": {},
         "revision": revision,
-        // PEFT matches the ends of names, which have PEFT's own prefix.
-        "target_modules": targets.iter().map(|t| t.trim_start_matches(family.prefix)).collect::<Vec<_>>(),
+        "target_modules": target_modules(targets, family),
         "task_type": "CAUSAL_LM",
         "use_dora": false,
         "use_rslora": false,
     })
+}
+
+/// Returns the adapted layers as PEFT names them: it matches the ends of names, which have a prefix of its own.
+fn target_modules(targets: &[String], family: &Family) -> Value {
+    if targets.iter().any(|target| target == ALL_LINEAR) {
+        return ALL_LINEAR.into();
+    }
+    targets.iter().map(|target| target.trim_start_matches(family.prefix)).collect()
 }
 
 /// Writes the two files; `fill` provides the parts of the adapters.

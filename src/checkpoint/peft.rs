@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::arch::Schema;
 use crate::error::{Error, Result};
+use crate::finetune::ALL_LINEAR;
 use crate::params::{ParamInfo, ParamRole, WeightLayout};
 use crate::repository::hub_name;
 
@@ -30,9 +31,6 @@ const SETTINGS: &[(&str, &[&str])] = &[
     ("monteclora_config", &["null"]),
     ("arrow_config", &["null"]),
 ];
-
-/// The value that selects every linear layer except the output head, instead of a list of names.
-const ALL_LINEAR: &str = "all-linear";
 
 /// The parsed adapter_config.json.
 #[derive(Debug)]

@@ -224,7 +224,7 @@ pub struct FineTuneArgs {
     /// Scale the adapters by X / rank [default: twice the rank]
     #[arg(long, value_name = "X", requires = "lora_rank")]
     lora_alpha: Option<f64>,
-    /// Adapt these layers: of a GPT-2 c_attn, attn.c_proj, c_fc, mlp.c_proj, c_proj for both [default: c_attn; of a Llama q_proj,v_proj]
+    /// Adapt these layers: of a GPT-2 c_attn, attn.c_proj, c_fc, mlp.c_proj, c_proj for both; of any model all-linear [default: c_attn; of a Llama q_proj,v_proj]
     #[arg(long, value_name = "LAYERS", value_delimiter = ',', requires = "lora_rank")]
     lora_targets: Vec<String>,
 }

@@ -1,12 +1,13 @@
-//! Writes GGUF, llama.cpp's file format: version 3, architecture `gpt2`.
+//! Writes GGUF, llama.cpp's file format: version 3.
 //!
 //! ```text
 //! "GGUF" version tensors entries │ entries: key type value │ tensors: name dims type offset │ data, each part at a multiple of 32
 //! ```
 //!
 //! All numbers are little endian. Dimensions are listed innermost first. llama.cpp's linear layers are `[out, in]`, so
-//! wgpt's are transposed, one matrix at a time; there is no `output.weight`, since llama.cpp uses the token table for a
-//! missing output head. This is implemented here because existing crates only read, or hold all tensors in memory.
+//! those that are not are transposed, one matrix at a time. Where llama.cpp rotates neighbouring channels, the rows of
+//! queries and keys are put in that order. If the output head is tied there is no `output.weight`, since llama.cpp then
+//! uses the token table. This is implemented here because existing crates only read, or hold all tensors in memory.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,8 +15,9 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use super::{Progress, counted, make_parent, parameter_count};
-use crate::arch::{Family, Gguf, GgufSize};
+use crate::arch::{Family, Gguf, GgufSetting, Pairs};
 use crate::checkpoint::{EndOfText, Fill, Float, SLICE, coordinates};
+use crate::config::model::GptConfig;
 use crate::error::{Error, Result, field};
 use crate::files;
 use crate::finetune::FineTune;
@@ -39,6 +41,11 @@ const BLOCK: usize = 32;
 const BLOCK_BYTES: usize = 2 + BLOCK;
 /// The number of rows of a transposed matrix that are gathered at a time.
 const ROWS: usize = 64;
+/// The name of the tensor by which llama.cpp divides the frequencies of rotary embeddings.
+const DIVISORS: &str = "rope_freqs.weight";
+/// What to do with a model that cannot be written.
+const AS_FOLDER: &str =
+    "write it as a folder, and convert that by llama.cpp's convert_hf_to_gguf.py";
 
 /// The number format of matrices. Biases, normalisations and positions stay in f32, as in llama.cpp's own converter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,20 +133,41 @@ fn q8_0(block: &[f32; BLOCK]) -> Option<[u8; BLOCK_BYTES]> {
     half.is_finite().then_some(out)
 }
 
+/// The order of a tensor's numbers in the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// That of the parameter.
+    Same,
+    /// Columns as rows.
+    Transposed,
+    /// In each head of so many rows, those of the two halves in turn: [`Pairs::Neighbours`].
+    HalvesInTurn(usize),
+}
+
 /// A tensor in the file.
 struct Tensor {
-    /// The parameter.
-    source: ParamInfo,
+    /// Its name in the model's files.
+    source: String,
     name: String,
+    /// The shape of the parameter.
+    shape: Vec<usize>,
     kind: Kind,
-    transposed: bool,
+    order: Order,
 }
 
 impl Tensor {
-    fn new(family: &Family, source: ParamInfo, kind: Kind) -> Tensor {
-        let transposed = source.role == ParamRole::LinearWeight(WeightLayout::InOut);
-        let mut tensor = Tensor { name: family.gguf_name(&source), source, kind, transposed };
-        if tensor.shape().len() == 1 || tensor.source.role == ParamRole::PositionTable {
+    fn new(config: &GptConfig, gguf: &Gguf, source: &ParamInfo, kind: Kind) -> Tensor {
+        let family = Family::of(config);
+        let order = if source.role == ParamRole::LinearWeight(WeightLayout::InOut) {
+            Order::Transposed
+        } else if gguf.pairs == Pairs::Neighbours && family.makes_queries_or_keys(source) {
+            Order::HalvesInTurn(config.head_size())
+        } else {
+            Order::Same
+        };
+        let (shape, name) = (source.shape.clone(), family.gguf_name(source));
+        let mut tensor = Tensor { source: source.name.clone(), name, shape, kind, order };
+        if tensor.shape.len() == 1 || source.role == ParamRole::PositionTable {
             tensor.kind = Kind::Float(Float::F32);
         } else if kind == Kind::Q8_0 && !tensor.width().is_multiple_of(BLOCK) {
             tensor.kind = Kind::Float(Float::F16);
@@ -147,10 +175,21 @@ impl Tensor {
         tensor
     }
 
+    /// Returns the tensor of the divisors of rotary embeddings' frequencies.
+    fn of_divisors(divisors: &[f64]) -> Tensor {
+        Tensor {
+            source: DIVISORS.to_owned(),
+            name: DIVISORS.to_owned(),
+            shape: vec![divisors.len()],
+            kind: Kind::Float(Float::F32),
+            order: Order::Same,
+        }
+    }
+
     /// Returns the shape in the file, outermost first.
     fn shape(&self) -> Vec<usize> {
-        let mut shape = self.source.shape.clone();
-        if self.transposed {
+        let mut shape = self.shape.clone();
+        if self.order == Order::Transposed {
             shape.reverse();
         }
         shape
@@ -162,11 +201,22 @@ impl Tensor {
     }
 
     fn elements(&self) -> usize {
-        self.source.len()
+        self.shape.iter().product()
     }
 
     fn bytes(&self) -> usize {
         self.kind.bytes(self.elements())
+    }
+
+    /// Returns the place in the parameter of a number of the file.
+    fn coordinates(&self, at: usize) -> Vec<usize> {
+        let mut index = coordinates(at, &self.shape());
+        match self.order {
+            Order::Same => (),
+            Order::Transposed => index.reverse(),
+            Order::HalvesInTurn(head) => index[0] = from_halves(index[0], head),
+        }
+        index
     }
 
     /// Passes the numbers to `write` in the file's order, in whole rows, with the index of the first number.
@@ -175,17 +225,55 @@ impl Tensor {
         fill: &mut Fill,
         write: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        let (name, elements, width) = (&self.source.name, self.elements(), self.width());
-        let mut rows = Vec::new();
-        if !self.transposed {
-            let slice = (SLICE / width).max(1) * width;
-            for start in (0..elements).step_by(slice) {
-                rows.resize(slice.min(elements - start), 0.0);
-                fill(name, start, &mut rows)?;
-                write(start, &rows)?;
-            }
-            return Ok(());
+        match self.order {
+            Order::Same => self.rows_as_they_are(fill, write),
+            Order::Transposed => self.rows_of_columns(fill, write),
+            Order::HalvesInTurn(head) => self.rows_of_heads(head, fill, write),
         }
+    }
+
+    fn rows_as_they_are(
+        &self,
+        fill: &mut Fill,
+        write: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let (elements, width) = (self.elements(), self.width());
+        let slice = (SLICE / width).max(1) * width;
+        let mut rows = Vec::new();
+        for start in (0..elements).step_by(slice) {
+            rows.resize(slice.min(elements - start), 0.0);
+            fill(&self.source, start, &mut rows)?;
+            write(start, &rows)?;
+        }
+        Ok(())
+    }
+
+    fn rows_of_heads(
+        &self,
+        head: usize,
+        fill: &mut Fill,
+        write: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        // Biases have one number per row.
+        let width = self.shape.get(1).copied().unwrap_or(1);
+        let (mut from, mut rows) = (vec![0.0; head * width], vec![0.0; head * width]);
+        for start in (0..self.elements()).step_by(head * width) {
+            fill(&self.source, start, &mut from)?;
+            for (row, out) in rows.chunks_mut(width).enumerate() {
+                out.copy_from_slice(&from[from_halves(row, head) * width..][..width]);
+            }
+            write(start, &rows)?;
+        }
+        Ok(())
+    }
+
+    fn rows_of_columns(
+        &self,
+        fill: &mut Fill,
+        write: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let (name, elements, width) = (&self.source, self.elements(), self.width());
+        let mut rows = Vec::new();
         let mut matrix = vec![0.0; elements];
         for (i, slice) in matrix.chunks_mut(SLICE).enumerate() {
             fill(name, i * SLICE, slice)?;
@@ -203,6 +291,12 @@ impl Tensor {
         }
         Ok(())
     }
+}
+
+/// Returns the row of a parameter that is row `row` of the file if the rows of both halves of a head come in turn.
+fn from_halves(row: usize, head: usize) -> usize {
+    let within = row % head;
+    row - within + within % 2 * (head / 2) + within / 2
 }
 
 /// The value of an entry.
@@ -284,8 +378,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 /// If its models are not written as GGUF.
 fn description(family: &Family) -> Result<Gguf> {
     family.gguf.ok_or_else(|| {
-        Error::input(format!("a {} cannot be written as GGUF yet", family.title))
-            .hint("write it as a folder, and convert that by llama.cpp's convert_hf_to_gguf.py")
+        Error::input(format!("a {} cannot be written as GGUF yet", family.title)).hint(AS_FOLDER)
     })
 }
 
@@ -297,6 +390,7 @@ fn entries(name: &str, gpt: &Gpt, kind: Kind) -> Result<Vec<(String, Value)>> {
     // Sizes are below 2^24.
     let size = |x: usize| Value::U32(x as u32);
     let text = |text: &str| Value::Text(text.to_owned());
+    let settings = (gguf.settings)(config).map_err(|error| error.hint(AS_FOLDER))?;
     let entries = [
         ("general.architecture", text(gguf.architecture)),
         ("general.type", text("model")),
@@ -306,10 +400,11 @@ fn entries(name: &str, gpt: &Gpt, kind: Kind) -> Result<Vec<(String, Value)>> {
         ("general.alignment", size(ALIGNMENT)),
     ];
     let mut entries: Vec<(String, Value)> = entries.map(|(k, v)| (k.to_owned(), v)).into();
-    entries.extend((gguf.sizes)(config).into_iter().map(|(key, value)| {
+    entries.extend(settings.into_iter().map(|(key, value)| {
         let value = match value {
-            GgufSize::Count(x) => size(x),
-            GgufSize::Real(x) => Value::F32(x as f32),
+            GgufSetting::Count(x) => size(x),
+            GgufSetting::Real(x) => Value::F32(x as f32),
+            GgufSetting::Word(word) => text(word),
         };
         (format!("{}.{key}", gguf.architecture), value)
     }));
@@ -379,6 +474,15 @@ fn vocabulary(
 
 /// Returns a sentence about each part of a model that a GGUF file cannot hold or llama.cpp treats differently.
 pub fn notes(gpt: &Gpt) -> Vec<String> {
+    let config = gpt.config();
+    let window = (0..config.n_layer).filter_map(|layer| config.window(layer)).min();
+    let window = window.filter(|window| *window < config.n_positions).map(|window| {
+        format!("llama.cpp has no windows for this model: the file's context is {window} instead of {}, so that it needs none", config.n_positions)
+    });
+    window.into_iter().chain(notes_on_tokens(gpt)).collect()
+}
+
+fn notes_on_tokens(gpt: &Gpt) -> Vec<String> {
     let Some(tokenizer) = gpt.tokenizer() else { return vec![] };
     let more = gpt.end_of_text().ids().get(ENDS.len()..).filter(|more| !more.is_empty());
     let ends = more.map(|more| {
@@ -448,10 +552,14 @@ pub fn write(gpt: &mut Gpt, path: &Path, kind: Kind, progress: &mut Progress) ->
             .hint(format!("give {} the name of a new file", field("gguf"))));
     }
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let schema = model::schema(gpt.config(), &FineTune::default());
-    let own = schema.own();
-    let tensors: Vec<Tensor> =
-        own.map(|source| Tensor::new(schema.family, source.clone(), kind)).collect();
+    let config = gpt.config();
+    let gguf = description(Family::of(config))?;
+    let schema = model::schema(config, &FineTune::default());
+    let divisors = config.blocks.rotary.and_then(|rotary| rotary.divisors(config.head_size()));
+    let tensors = divisors.iter().map(|all| Tensor::of_divisors(all));
+    let tensors: Vec<Tensor> = tensors
+        .chain(schema.own().map(|source| Tensor::new(config, &gguf, source, kind)))
+        .collect();
     let others = tensors.iter().filter(|t| t.kind == Kind::Float(Float::F16)).count();
     let others = if kind == Kind::Q8_0 { others } else { 0 };
     let held = if tensors.iter().any(|t| t.kind == kind) { kind } else { Kind::Float(Float::F16) };
@@ -462,6 +570,13 @@ pub fn write(gpt: &mut Gpt, path: &Path, kind: Kind, progress: &mut Progress) ->
         files::write_file(path, |out| {
             out.write_all(&header).map_err(|e| Error::io("writing", path, &e))?;
             let fill = &mut counted(fill, total, progress);
+            let fill = &mut |name: &str, start: usize, out: &mut [f32]| match &divisors {
+                Some(all) if name == DIVISORS => {
+                    out.iter_mut().zip(&all[start..]).for_each(|(out, x)| *out = *x as f32);
+                    Ok(())
+                }
+                _ => fill(name, start, out),
+            };
             tensors.iter().try_for_each(|tensor| write_tensor(tensor, path, out, fill))
         })
     })?;
@@ -478,11 +593,8 @@ fn write_tensor(
     let mut bytes = Vec::new();
     tensor.rows(fill, &mut |start, rows| {
         tensor.kind.encode(rows, &mut bytes).map_err(|at| {
-            let mut index = coordinates(start + at, &tensor.shape());
-            if tensor.transposed {
-                index.reverse();
-            }
-            tensor.kind.does_not_fit(&tensor.source.name, &index, rows[at])
+            let index = tensor.coordinates(start + at);
+            tensor.kind.does_not_fit(&tensor.source, &index, rows[at])
         })?;
         out.write_all(&bytes).map_err(failed)
     })?;

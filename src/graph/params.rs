@@ -82,7 +82,7 @@ impl Slot {
 /// One buffer of parameters, with buffers of the same layout for gradients and moments.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arena {
-    /// In single precision, unless ranks split that and have the copy for products here.
+    /// In single precision, unless ranks split that, or adapters are trained above it: then the copy for products is here.
     params: usize,
     /// `None` if the parameters are not trained.
     grads: Option<usize>,
@@ -197,19 +197,21 @@ impl Graph {
         let frozen = if self.trains() && !trained { "frozen." } else { "" };
         let number = self.arenas.iter().filter(|arena| arena.is_of(decays, trained)).count();
         let number = if number == 0 { String::new() } else { format!(".{number}") };
+        // What is frozen below adapters is neither updated nor saved, and nothing but products and the embedding reads it.
+        let below_adapters = self.trains() && self.finetune.lora.is_some();
         let mut open = |role, name, format| {
             self.plan.buffer(role, &format!("{name}.{frozen}{kind}{number}"), 0, format).buffer
         };
         let is_copied = decays && self.precision == Precision::Mixed;
-        let is_split = is_copied && trained && self.splits_weights;
-        let params = match is_split {
+        let is_half = is_copied && if trained { self.splits_weights } else { below_adapters };
+        let params = match is_half {
             true => open(Role::Parameters, "halves", Format::F16),
             false => open(Role::Parameters, "params", Format::F32),
         };
         let grads = trained.then(|| open(Role::Gradients, "grads", Format::F32));
         let moments = (trained && self.with_moments)
             .then(|| ["adam.m", "adam.v"].map(|name| open(Role::Moments, name, Format::F32)));
-        let copy = (is_copied && !is_split).then(|| open(Role::Parameters, "halves", Format::F16));
+        let copy = (is_copied && !is_half).then(|| open(Role::Parameters, "halves", Format::F16));
         let arena = Arena { params, grads, moments, copy, decays };
         self.arenas.push(arena);
         arena

@@ -273,8 +273,9 @@ impl Trainer {
         &self.gpt
     }
 
-    /// Returns the trained model. Where ranks split the parameters in single precision (ZeRO in mixed precision), those of the
-    /// other ranks are in the precision of products: load a saved model for the rest.
+    /// Returns the trained model. In mixed precision some parameters have the precision of products: those of other ranks, where
+    /// ranks split the parameters in single precision (ZeRO), and below adapters the model's own matrices. Load a saved
+    /// model for all of their digits.
     pub fn into_model(self) -> Gpt {
         let mut gpt = self.gpt;
         gpt.put_engine(self.engine);

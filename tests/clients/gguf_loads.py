@@ -24,16 +24,20 @@ DTYPES = {
     "q8_0": (TYPES.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0, 1e-1),
 }
 LINEAR = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+# model_type: llama.cpp's architecture
+ARCHITECTURES = {"gpt2": "gpt2", "llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 
 
 def main(folder):
     checks = Checks()
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).float().eval()
     config = model.config
-    ids = torch.tensor([[(7 * i * i + 3 * i) % config.vocab_size for i in range(config.n_positions)]])
+    context = config.max_position_embeddings
+    ids = torch.tensor([[(7 * i * i + 3 * i) % config.vocab_size for i in range(context)]])
     with torch.no_grad():
         wanted = model(ids).logits[0]
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, config.n_layer)
+    architecture = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}[ARCHITECTURES[config.model_type]]
+    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     with tempfile.TemporaryDirectory() as temporary:
         for dtype, (kind, file_type, tolerance) in DTYPES.items():
             path = f"{temporary}/model.gguf"
@@ -52,18 +56,13 @@ def main(folder):
 def check_entries(checks, dtype, reader, config, file_type, folder):
     """Whether the file says of the model what config.json and tokenizer.json say."""
     get = lambda key: field.contents() if (field := reader.get_field(key)) else None
+    architecture = ARCHITECTURES[config.model_type]
     entries = {
-        "general.architecture": "gpt2",
+        "general.architecture": architecture,
         "general.file_type": int(file_type),
         "general.quantization_version": gguf.GGML_QUANT_VERSION,
-        "gpt2.context_length": config.n_positions,
-        "gpt2.embedding_length": config.n_embd,
-        "gpt2.feed_forward_length": config.n_inner or 4 * config.n_embd,
-        "gpt2.block_count": config.n_layer,
-        "gpt2.attention.head_count": config.n_head,
-        "gpt2.attention.layer_norm_epsilon": float(numpy.float32(config.layer_norm_epsilon)),
-        "gpt2.vocab_size": config.vocab_size,
     }
+    entries |= {f"{architecture}.{key}": value for key, value in settings(config).items()}
     if os.path.exists(f"{folder}/tokenizer.json"):
         tokenizer = json.load(open(f"{folder}/tokenizer.json", encoding="utf-8"))
         spelled = [merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer["model"]["merges"]]
@@ -90,14 +89,51 @@ def check_entries(checks, dtype, reader, config, file_type, folder):
     checks.that(f"{dtype}: {len(entries)} entries", not wrong, str([(key, get(key)) for key in wrong] or ""))
 
 
+def settings(config):
+    """What llama.cpp's converter writes of the sizes."""
+    exact = lambda number: float(numpy.float32(number))
+    same = {
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "block_count": config.num_hidden_layers,
+        "attention.head_count": config.num_attention_heads,
+        "vocab_size": config.vocab_size,
+    }
+    if config.model_type == "gpt2":
+        epsilon = exact(config.layer_norm_epsilon)
+        return same | {"feed_forward_length": config.n_inner or 4 * config.n_embd, "attention.layer_norm_epsilon": epsilon}
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return same | {
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.key_length": head,
+        "attention.value_length": head,
+        "attention.layer_norm_rms_epsilon": exact(config.rms_norm_eps),
+        "rope.dimension_count": head,
+        "rope.freq_base": exact(config.rope_parameters["rope_theta"]),
+    }
+
+
+def converted(name, value, config):
+    """A tensor as llama.cpp's converter has it: GPT-2's linear layers turned, Llama's queries and keys by neighbours."""
+    if name.endswith(LINEAR):
+        return value.T
+    if ARCHITECTURES[config.model_type] == "llama" and ("q_proj" in name or "k_proj" in name):
+        heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
+        halves = value.reshape(heads, 2, value.shape[0] // heads // 2, *value.shape[1:])
+        return halves.swapaxes(1, 2).reshape(value.shape)
+    return value
+
+
 def check_tensors(checks, dtype, reader, model, names, kind):
     """Whether the tensors are those of llama.cpp's converter, with its bytes."""
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     wrong, worst = [], 0.0
-    state = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
+    tied = model.config.tie_word_embeddings
+    state = {name: value for name, value in model.state_dict().items() if not (tied and name == "lm_head.weight")}
     for name, value in state.items():
         ours = tensors.pop(names.get_name(name, try_suffixes=(".weight", ".bias")), None)
-        value = (value.T if name.endswith(LINEAR) else value).contiguous().numpy()
+        value = converted(name, value, model.config).contiguous().numpy()
         wanted = kind if value.ndim == 2 and "wpe" not in name else TYPES.F32
         if wanted == TYPES.Q8_0 and value.shape[-1] % 32:
             wanted = TYPES.F16

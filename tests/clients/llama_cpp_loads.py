@@ -28,7 +28,8 @@ def main(folder):
         with tempfile.TemporaryDirectory() as temporary:
             path = f"{temporary}/model.gguf"
             wgpt("export", "--model", folder, "--gguf", path, "--dtype", dtype)
-            server = serve(path, json.load(open(f"{folder}/config.json"))["n_positions"])
+            config = json.load(open(f"{folder}/config.json"))
+            server = serve(path, config.get("n_positions") or config["max_position_embeddings"])
             check_ids(checks, dtype, server, folder)
             check_logprobs(checks, dtype, server, folder, tolerance)
             del server

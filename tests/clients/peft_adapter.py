@@ -17,14 +17,17 @@ from common import Checks, need, ours, wgpt
 torch, transformers, peft = need("torch", "transformers", "peft")
 # Of the largest logit: f32 in another order of summation.
 TOLERANCE = 1e-4
-TARGETS = [["c_attn"], ["c_attn", "c_proj", "c_fc"], ["mlp.c_proj", "h.0.attn.c_proj"]]
+TARGETS = {
+    "gpt2": [["c_attn"], ["c_attn", "c_proj", "c_fc"], ["mlp.c_proj", "h.0.attn.c_proj"], ["all-linear"]],
+    "llama": [["q_proj", "v_proj"], ["mlp.down_proj", "layers.0.self_attn.o_proj"], ["all-linear"]],
+}
 
 
 def main(folder):
     checks = Checks()
     folder = os.path.abspath(folder)
     config = json.load(open(f"{folder}/config.json"))
-    ids = [(7 * i * i + 3 * i) % config["vocab_size"] for i in range(config["n_positions"])]
+    ids = [(7 * i * i + 3 * i) % config["vocab_size"] for i in range(config.get("n_positions") or config["max_position_embeddings"])]
 
     def base():
         return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -42,7 +45,8 @@ def main(folder):
         checks.that(f"{name}: other logits than without", bool(moved > 10 * TOLERANCE), f"{moved:.2e}")
 
     with tempfile.TemporaryDirectory() as temporary:
-        for i, targets in enumerate(TARGETS):
+        is_gpt2 = config["model_type"] == "gpt2"
+        for i, targets in enumerate(TARGETS["gpt2" if is_gpt2 else "llama"]):
             run = f"{temporary}/run-{i}"
             options = ["--lora-rank=4", "--lora-alpha=6", f"--lora-targets={','.join(targets)}"]
             sizes = ["--max-iters=30", "--eval-every=10", "--batch-size=4", "--lr=1e-2", "--device=cpu"]
@@ -53,8 +57,9 @@ def main(folder):
             auto = peft.AutoPeftModelForCausalLM.from_pretrained(f"{run}/best")
             checks.that(f"{name}: PEFT finds the model", bool((logits(auto) != logits(base())).any()))
 
+            modules = targets[0] if targets == ["all-linear"] else targets
             settings = peft.LoraConfig(
-                r=3, lora_alpha=7, target_modules=targets, fan_in_fan_out=True, task_type="CAUSAL_LM"
+                r=3, lora_alpha=7, target_modules=modules, fan_in_fan_out=is_gpt2, task_type="CAUSAL_LM"
             )
             torch.manual_seed(i)
             model = peft.get_peft_model(base(), settings)

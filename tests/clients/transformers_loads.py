@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 def main(folder):
     checks = Checks()
     config = json.load(open(f"{folder}/config.json"))
-    ids = [(7 * i * i + 3 * i) % config["vocab_size"] for i in range(config["n_positions"])]
+    ids = [(7 * i * i + 3 * i) % config["vocab_size"] for i in range(config.get("n_positions") or config["max_position_embeddings"])]
     has_tokenizer = os.path.exists(f"{folder}/tokenizer.json")
 
     def compare(name, path, dtype):
@@ -29,7 +29,8 @@ def main(folder):
             path, output_loading_info=True
         )
         unmatched = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
-        unmatched = [key for key in unmatched if key != "lm_head.weight"]
+        if config.get("tie_word_embeddings", True):
+            unmatched = [key for key in unmatched if key != "lm_head.weight"]
         checks.that(f"{name}: every tensor has its place", not unmatched, str(unmatched or ""))
         checks.that(f"{name}: dtype {dtype}", loaded.dtype == dtype, str(loaded.dtype))
         with torch.no_grad():

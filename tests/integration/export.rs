@@ -1,7 +1,7 @@
 //! Is a model handed on as it is: to the last bit where nothing is rounded, rounded to the nearest where something is, whole
 //! or not at all?
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 
@@ -9,6 +9,8 @@ use assert_cmd::Command;
 use predicates::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use wgpt::arch::Family;
+use wgpt::arch::rotary::Scaling;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::DeviceChoice;
 use wgpt::checkpoint::{Float, Layout, Metrics};
@@ -19,6 +21,8 @@ use wgpt::{Error, Gpt, GptConfig, Result, TrainConfig};
 
 use crate::checkpoint::{all_bits, json_file};
 use crate::common::oracle;
+use crate::families::families;
+use crate::oracle::model_folders;
 
 const FOLDERS: [&str; 7] = [
     "gpt2_tiny_a",
@@ -563,6 +567,89 @@ fn llama_name(name: &str) -> String {
         ("mlp.c_proj", "ffn_down"),
     ];
     parts.iter().fold(name.to_owned(), |name, (ours, theirs)| name.replace(ours, theirs))
+}
+
+/// llama.cpp's name of a parameter of a model like Llama.
+fn llama_name_of_llama(name: &str) -> String {
+    let parts = [
+        ("lm_head", "output"),
+        ("embed_tokens", "token_embd"),
+        ("layers.", "blk."),
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("self_attn.o_proj", "attn_output"),
+        ("self_attn.", "attn_"),
+        ("mlp.", "ffn_"),
+        ("_proj", ""),
+    ];
+    let name = parts.iter().fold(name.to_owned(), |name, (hf, gguf)| name.replace(hf, gguf));
+    if name == "norm.weight" { "output_norm.weight".to_owned() } else { name }
+}
+
+/// Rows of queries or keys as llama.cpp wants them where it rotates neighbours: row 2i is row i of a head's first half, row
+/// 2i + 1 that of its second half.
+fn in_turn(values: &[f32], rows: usize, head: usize) -> Vec<f32> {
+    let rows: Vec<&[f32]> = values.chunks(values.len() / rows).collect();
+    let heads = rows.chunks(head);
+    let pairs = heads.flat_map(|head| head[..head.len() / 2].iter().zip(&head[head.len() / 2..]));
+    pairs.flat_map(|(first, second)| [*first, *second]).flatten().copied().collect()
+}
+
+#[test]
+fn a_gguf_file_holds_the_models_of_other_families() {
+    let folder = TempDir::new().unwrap();
+    let kind = gguf::Kind::Float(Float::F32);
+    let mut seen = BTreeSet::new();
+    for (i, source) in model_folders(&families()).iter().enumerate() {
+        let (config, weights) = open_model(source).unwrap();
+        let file = folder.path().join(format!("{i}.gguf"));
+        if Family::of(&config).gguf.is_none() {
+            let error = gguf::write(&mut load(source), &file, kind, &mut |_, _| Ok(()));
+            assert!(error.unwrap_err().to_string().contains("cannot be written as GGUF"));
+            continue;
+        }
+        gguf::write(&mut load(source), &file, kind, &mut |_, _| Ok(())).unwrap();
+        let Gguf { entries, mut tensors } = read_gguf(&file);
+        let architecture = entries["general.architecture"].as_str().unwrap().to_owned();
+        let is_llama = architecture == "llama";
+        assert!(is_llama || config.blocks.family == architecture);
+        let window = (0..config.n_layer).filter_map(|layer| config.window(layer)).min();
+        let rotary = config.blocks.rotary.unwrap();
+        let wanted = [
+            ("context_length", json!(window.unwrap_or(usize::MAX).min(config.n_positions))),
+            ("attention.head_count_kv", json!(config.n_kv_head())),
+            ("attention.key_length", json!(config.head_size())),
+            ("attention.layer_norm_rms_epsilon", json!(config.layer_norm_epsilon as f32)),
+            ("rope.dimension_count", json!(config.head_size())),
+            ("rope.freq_base", json!(rotary.theta as f32)),
+        ];
+        for (key, value) in wanted {
+            assert_eq!(entries[&format!("{architecture}.{key}")], value, "{key}");
+        }
+        let notes = gguf::notes(&load(source));
+        assert_eq!(notes.iter().any(|note| note.contains("windows")), window.is_some());
+        if matches!(rotary.scaling, Scaling::Llama3(_)) {
+            let (_, _, divisors) = tensors.remove("rope_freqs.weight").unwrap();
+            let plain = |i: usize| rotary.theta.powf(-2.0 * i as f64 / config.head_size() as f64);
+            let frequencies = rotary.frequencies(config.head_size());
+            for (i, (x, frequency)) in numbers(0, &divisors).0.iter().zip(frequencies).enumerate() {
+                let got = plain(i) / f64::from(*x);
+                assert!((got - frequency).abs() <= 1e-6 * frequency, "{i}: {got} for {frequency}");
+            }
+        }
+        for (name, shape) in parameters(&config) {
+            let (_, _, bytes) = tensors.remove(&llama_name_of_llama(&name)).expect(&name);
+            let mut values = vec![0.0; shape.iter().product()];
+            weights.read(&name, 0, &mut values).unwrap();
+            if is_llama && (name.contains("q_proj") || name.contains("k_proj")) {
+                values = in_turn(&values, shape[0], config.head_size());
+            }
+            assert!(numbers(0, &bytes).0 == values, "{name} of {}", source.display());
+        }
+        assert!(tensors.is_empty(), "{:?}", tensors.keys());
+        seen.insert(architecture);
+    }
+    assert!(seen.contains("llama") && seen.len() > 1, "{seen:?}");
 }
 
 #[test]

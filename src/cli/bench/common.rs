@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use serde::Serialize;
-use wgpt::Result;
 use wgpt::backend::Device;
 use wgpt::config::{Optimizer, Precision};
 use wgpt::engine::Engine;
@@ -11,8 +10,11 @@ use wgpt::kernel::Step;
 use wgpt::model::{Program, Uses};
 use wgpt::profile::{self, peak};
 use wgpt::tune::{Effort, tune};
+use wgpt::{FineTune, GptConfig, Result};
 
-use crate::cli::options::{BatchArgs, DeviceArgs, ModelArgs, PrecisionArgs, open};
+use crate::cli::options::{
+    BatchArgs, BatchSize, DeviceArgs, ModelArgs, PrecisionArgs, RecomputeArgs, open,
+};
 use crate::cli::profile::{ProfileArgs, table as profile_table};
 use crate::cli::progress::Progress;
 use crate::cli::{number, output};
@@ -31,33 +33,52 @@ pub struct Common {
     pub model: ModelArgs,
 }
 
-const SEED: u64 = 1337;
+/// The seed of random weights and ids.
+pub const SEED: u64 = 1337;
 
 impl Common {
     /// Returns an engine for a new model on the device, with every `auto` setting resolved.
     pub fn engine(&self, uses: Uses, batch: Option<&BatchArgs>) -> Result<Engine> {
         let (config, device) = (self.model.config()?, open(self.device.device)?);
-        let mut uses = Uses { precision: self.precision.on(&device), ..uses };
-        if let Some(batch) = batch {
-            uses = batch.recompute.fit(uses, batch.batch_size, |uses| {
-                device.fits(&Program::record(&config, uses, device.limits()).plan)
-            });
-        }
-        let device = match device {
-            Device::Gpu(gpu) => {
-                let plan = Program::record(&config, uses, gpu.limits()).plan;
-                let mut progress = Progress::new();
-                let notice = &mut |notice| progress.tuning(&notice);
-                let choices = tune(&gpu, &plan, Effort::Missing, notice)?;
-                progress.end();
-                Device::Gpu(gpu.with_choices(choices))
-            }
-            Device::Cpu => device,
-        };
-        let mut engine = Engine::new(&config, uses, &device)?;
-        engine.initialize(SEED);
-        Ok(engine)
+        let uses = Uses { precision: self.precision.on(&device), ..uses };
+        let on = On { config: &config, finetune: &FineTune::default(), device };
+        prepare(on, uses, batch.map(|batch| (&batch.recompute, batch.batch_size)))
     }
+}
+
+/// A model on a device, and which part of it is trained.
+pub struct On<'a> {
+    pub config: &'a GptConfig,
+    pub finetune: &'a FineTune,
+    pub device: Device,
+}
+
+/// Returns an engine for a new model, with every `auto` setting of `fit` resolved, and its kernels tuned.
+pub fn prepare(
+    on: On<'_>,
+    mut uses: Uses,
+    fit: Option<(&RecomputeArgs, Option<BatchSize>)>,
+) -> Result<Engine> {
+    let On { config, finetune, device } = on;
+    let record = |uses, limits| Program::record_tuning(config, uses, finetune, limits);
+    if let Some((recompute, batch)) = fit {
+        uses = recompute.fit(uses, batch, |uses| device.fits(&record(uses, device.limits()).plan));
+    }
+    let device = match device {
+        Device::Gpu(gpu) => {
+            let plan = record(uses, gpu.limits()).plan;
+            let mut progress = Progress::new();
+            let notice = &mut |notice| progress.tuning(&notice);
+            let choices = tune(&gpu, &plan, Effort::Missing, notice)?;
+            progress.end();
+            Device::Gpu(gpu.with_choices(choices))
+        }
+        Device::Cpu => device,
+    };
+    let mut engine = Engine::tuning(config, uses, finetune, &device)?;
+    engine.initialize(SEED);
+    engine.initialize_adapters(SEED);
+    Ok(engine)
 }
 
 /// Returns random ids: a linear congruential generator is random enough to defeat caches.
@@ -124,7 +145,7 @@ pub fn measure(
 }
 
 /// Returns the milliseconds of each step, without the warm-up steps.
-fn time(rounds: Rounds, mut run: impl FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
+pub fn time(rounds: Rounds, mut run: impl FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
     let mut times_ms = vec![];
     for i in 0..rounds.warmup + rounds.steps {
         let began = Instant::now();
@@ -137,7 +158,7 @@ fn time(rounds: Rounds, mut run: impl FnMut(usize) -> Result<()>) -> Result<Vec<
 }
 
 /// Returns the median of sorted numbers.
-fn median(sorted: &[f64]) -> f64 {
+pub fn median(sorted: &[f64]) -> f64 {
     let n = sorted.len();
     f64::midpoint(sorted[(n - 1) / 2], sorted[n / 2])
 }
@@ -168,7 +189,7 @@ struct StepTimes {
 #[derive(Serialize)]
 pub struct Memory {
     peak_host_bytes: Option<u64>,
-    device_bytes: u64,
+    pub device_bytes: u64,
 }
 
 impl Memory {

@@ -1,8 +1,9 @@
-//! `wgpt bench`: measures the speed of training, generation and every kernel on this machine.
+//! `wgpt bench`: measures the speed of training, fine-tuning, generation and every kernel on this machine.
 
 mod common;
 mod generate;
 mod kernels;
+mod lora;
 mod train;
 
 use wgpt::Result;
@@ -12,10 +13,11 @@ use super::outcome::Outcome;
 const EXAMPLES: &str = "\
 Examples:
   wgpt bench train --size medium --threads 2
+  wgpt bench lora --size smollm2-135m --batch-sizes 1
   wgpt bench generate --size gpt2 --json
   wgpt bench kernels --size small --device gpu";
 
-/// Measure the speed of training, generation or single kernels
+/// Measure the speed of training, fine-tuning, generation or single kernels
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -26,6 +28,7 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     Train(train::Args),
+    Lora(lora::Args),
     Generate(generate::Args),
     Kernels(kernels::Args),
 }
@@ -38,6 +41,7 @@ enum Command {
 pub fn run(args: &Args) -> Result<Outcome> {
     match &args.command {
         Command::Train(args) => train::run(args)?,
+        Command::Lora(args) => lora::run(args)?,
         Command::Generate(args) => generate::run(args)?,
         Command::Kernels(args) => kernels::run(args)?,
     }
