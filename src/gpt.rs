@@ -238,8 +238,12 @@ impl Gpt {
         Ok(self.engine.insert(engine))
     }
 
-    /// Makes an engine for these uses; the old one is dropped.
-    fn renew_engine(&mut self, uses: Uses) -> Result<&mut Engine> {
+    /// Makes an engine for these uses, which stays with the model; the old one is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpt::engine`].
+    pub fn renew_engine(&mut self, uses: Uses) -> Result<&mut Engine> {
         self.load_into(Program::record(&self.config, uses, self.device.limits()))
     }
 

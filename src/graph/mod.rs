@@ -201,6 +201,13 @@ impl Graph {
         self.buffer(Role::Staging, "rows", len, Format::U32)
     }
 
+    /// Returns where the document of each row (B,T) begins, a position of its sequence: 0 unless the host writes it. A row
+    /// sees nothing before its document, and its position counts from there. The rows of a document lie side by side.
+    pub fn document_starts(&mut self) -> View {
+        let (name, len) = (self.name_in_flight("document_start"), self.rows());
+        self.buffer(Role::Staging, &name, len, Format::U32)
+    }
+
     /// Returns the table (SLOTS,[`rows::slot::WORDS`]) of the slots' draw settings: [`crate::kernel::rows`].
     pub fn slots_table(&mut self) -> View {
         let len = self.dims.SLOTS as usize * rows::slot::WORDS;

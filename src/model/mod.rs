@@ -166,12 +166,14 @@ fn nodes(config: &TrainConfig) -> usize {
     }
 }
 
-/// The views for batches. In a pipeline the first stage uses the tokens, the last one the others; the update of every
-/// stage reads the loss.
+/// The views for batches. In a pipeline the first stage uses the tokens, every stage the starts, the last one the others;
+/// the update of every stage reads the loss.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchViews {
     /// (B,T)
     pub tokens: View,
+    /// (B,T): where the document of each row begins, a position of its sequence.
+    pub starts: View,
     /// (B,T); [`crate::ops::cross_entropy::IGNORE`] where there is no target.
     pub targets: View,
     /// (B,T)
@@ -362,10 +364,11 @@ fn record_batch(
     }
     let rows = b * t;
     let tokens = stage::tokens(g, "tokens");
+    let starts = g.document_starts();
     let targets = g.buffer(Role::Staging, "targets", rows, Format::U32);
     let row_loss = g.buffer(Role::Staging, "row_loss", rows, Format::F32);
     let loss = g.buffer(Role::Staging, "loss", 1, Format::F32);
-    let batch = BatchViews { tokens, targets, row_loss, loss, logits: None };
+    let batch = BatchViews { tokens, starts, targets, row_loss, loss, logits: None };
     let before = Before::of(config, uses, finetune);
     let (first, output) = stage::build(g, config, uses, before);
     match output {

@@ -270,8 +270,8 @@ pub struct Attention {
 impl Graph {
     /// Adds causal attention and returns its output (B,T,NH·HS); `s` positions fit the cache of generation.
     ///
-    /// In training and inference the first key that a row may see is in the staging buffer `first_key` (B,T), which is
-    /// 0 unless the host writes it; in generation it is in the table of rows.
+    /// In training and inference the first key that a row may see is where its document begins
+    /// ([`Graph::document_starts`]); in generation it is in the table of rows.
     ///
     /// # Panics
     ///
@@ -299,7 +299,7 @@ impl Graph {
             let (rows, qkv, out) = (self.rows_table(), qkv.value, out.value);
             self.push(AttentionExtend { dims, rows, qkv, cache, out });
         } else {
-            let first_key = self.buffer(Role::Staging, "first_key", self.rows(), Format::U32);
+            let first_key = self.document_starts();
             let rows = self.rows() * dims.NH as usize;
             let lse = format!("{name}.lse");
             let lse = self.activations(&lse, rows, Format::F32, Sharing::InBlocks);
