@@ -132,6 +132,11 @@ impl Gpt {
         &self.notices
     }
 
+    /// Returns the source of the model's own chat template, if its files have one.
+    pub(crate) fn chat_template(&self) -> Result<Option<String>> {
+        self.text_files.template_source()
+    }
+
     /// Sets the end of text from the model's files.
     pub(crate) fn set_text_files(&mut self, files: TextFiles) {
         self.text_files = files;
