@@ -42,6 +42,7 @@
 pub mod arch;
 pub mod backend;
 pub mod cache;
+pub mod chat;
 pub mod check;
 pub mod checkpoint;
 pub mod clock;

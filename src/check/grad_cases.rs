@@ -151,6 +151,12 @@ pub fn ops() -> Vec<Case> {
         words.push((tokens, vec![3, 0, 3, 4, 3, 1]));
         g.embedding(("wte.weight", Some("wpe")), tokens, [5, T + 1, C], Joins::Nothing)
     });
+    let documents = op("embedding, documents", |g, _, words| {
+        let tokens = g.buffer(Role::Staging, "tokens", B * T, Format::U32);
+        words.push((tokens, vec![3, 0, 3, 4, 3, 1]));
+        words.push((g.document_starts(), vec![0, 1, 1, 0, 0, 2]));
+        g.embedding(("wte.weight", Some("wpe")), tokens, [5, T + 1, C], Joins::Nothing)
+    });
     let tokens_alone = op("embedding, without positions", |g, _, words| {
         let tokens = g.buffer(Role::Staging, "tokens", B * T, Format::U32);
         words.push((tokens, vec![3, 0, 3, 4, 3, 1]));
@@ -174,6 +180,7 @@ pub fn ops() -> Vec<Case> {
     });
     let mut all = vec![
         embedding,
+        documents,
         tokens_alone,
         unary("layernorm", C, |g, x| g.layernorm("ln", x)),
         residual,
@@ -220,7 +227,7 @@ fn llama_ops() -> Vec<Case> {
             inputs.push(("x".into(), x));
             let qkv = g.linear("c_attn", x, out_in(16, false));
             g.rotary(Qkv::packed(qkv, [2, 1], 4), frequencies);
-            let starts = g.buffer(Role::Staging, "document_start", B * T, Format::U32);
+            let starts = g.document_starts();
             words.push((starts, vec![0, 0, 2, 0, 9, 1]));
             qkv
         })
@@ -314,7 +321,7 @@ fn attention_in(
         let x = g.activation("x", channels);
         inputs.push(("x".into(), x));
         let out = g.attention_in("attn", heads(x), T, window);
-        let view = g.buffer(Role::Staging, "first_key", B * T, Format::U32);
+        let view = g.document_starts();
         words.extend(first_keys.map(|keys| (view, keys.to_vec())));
         out
     })

@@ -5,6 +5,7 @@
 
 pub mod grad;
 pub mod grad_cases;
+pub mod packing;
 mod sabotage;
 pub mod step;
 pub mod verify;

@@ -411,7 +411,7 @@ fn attention_in(
     g.begin_training(b, t);
     let qkv = g.input("qkv", b * t * channels);
     g.attention_in("attention", heads(qkv), t, window);
-    let first_key = g.buffer(Role::Staging, "first_key", b * t, Format::U32);
+    let first_key = g.document_starts();
     Case { vocab: t as u32, tokens: vec![first_key], ..whole(name, g) }
 }
 
@@ -437,7 +437,7 @@ fn extension_in(
 ) -> Case {
     let (count, slots) = (8, 2);
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
-    g.begin_extend(count, slots);
+    g.begin_extend(count, slots, s);
     let qkv = heads(g.input("qkv", count * channels));
     if window.is_some() {
         let sequence = g.buffer(Role::Staging, "sequence", slots * (s + 1), Format::U32);
@@ -479,7 +479,7 @@ fn rotations(
     g.begin_training(b, t);
     let qkv = g.input("qkv", b * t * channels);
     g.rotary(heads(qkv), &frequencies(n));
-    let starts = g.buffer(Role::Staging, "document_start", b * t, Format::U32);
+    let starts = g.document_starts();
     Case { vocab: t as u32, tokens: vec![starts], ..whole(name, g) }
 }
 
@@ -502,7 +502,7 @@ fn llama_ops(name: &str, [b, t, nh, kvh, hs]: [usize; 5]) -> Case {
     Case { vocab: 7, tokens: vec![tokens], ..whole(name, g) }
 }
 
-/// Makes a case of embeddings of (B,T) tokens in tables of `v` rows and `c` channels, twice: the gradient of the second
+/// Makes a case of embeddings of (B,T) tokens in tables of `v` rows and `c` channels, in several documents, twice: the gradient of the second
 /// overwrites, the gradient of the first is added, which another variant does.
 fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
@@ -511,7 +511,28 @@ fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
     for tokens in tokens {
         g.embedding(("wte.weight", Some("wpe")), tokens, [v, t, c], Joins::Nothing);
     }
-    Case { vocab: v as u32, tokens: tokens.into(), ..whole(name, g) }
+    let starts = g.document_starts();
+    let mut case = Case { vocab: v as u32, tokens: tokens.into(), ..whole(name, g) };
+    for run in &mut case.runs {
+        run.tables.push((starts, documents([b, t])));
+    }
+    case
+}
+
+/// Returns where the document of each row of (B,T) begins: documents of 1, 4, 7, … rows, one of which fills a sequence.
+fn documents([b, t]: [usize; 2]) -> Vec<u32> {
+    let mut starts = vec![];
+    let mut length = 1;
+    for _ in 0..b {
+        let mut start = 0;
+        for row in 0..t {
+            if row - start == length {
+                (start, length) = (row, length + 3);
+            }
+            starts.push(start as u32);
+        }
+    }
+    starts
 }
 
 /// Makes a case of a graph's forward and backward pass, without a model.

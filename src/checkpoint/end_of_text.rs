@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::adapter;
 use super::location::folder_of;
+use crate::chat::{ChatTemplate, plain_template};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -75,6 +76,11 @@ const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
+
+/// The names of tokens that a chat template is given.
+const NAMED_TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// The default of Hugging Face's `GPT2Config`. The files of a model with another vocabulary have it if nobody
 /// set its ids.
@@ -114,6 +120,24 @@ impl JsonFile {
     }
 }
 
+/// A chat template.
+#[derive(Clone, Debug, PartialEq)]
+struct TemplateFile {
+    /// Where it comes from, for messages.
+    place: String,
+    source: String,
+}
+
+impl TemplateFile {
+    /// Reads chat_template.jinja from the first of these folders that has it.
+    fn read(folders: &[&Path]) -> Result<Option<TemplateFile>> {
+        let mut files = folders.iter().map(|folder| folder.join(CHAT_TEMPLATE));
+        let Some(path) = files.find(|file| file.is_file()) else { return Ok(None) };
+        let source = std::fs::read_to_string(&path).map_err(|e| Error::io("reading", &path, &e))?;
+        Ok(Some(TemplateFile { place: path.display().to_string(), source }))
+    }
+}
+
 /// The settings for texts in a model's files, apart from the tokenizer's own file. A saved model keeps them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TextFiles {
@@ -121,6 +145,8 @@ pub struct TextFiles {
     generation_config: Option<JsonFile>,
     tokenizer_config: Option<JsonFile>,
     special_tokens_map: Option<JsonFile>,
+    /// The chat template that has a file of its own, or that a run has added.
+    chat_template: Option<TemplateFile>,
     /// A sentence about each ignored id, which is outside this model's vocabulary.
     passed_over: Vec<String>,
 }
@@ -141,6 +167,7 @@ impl TextFiles {
             generation_config: JsonFile::read(&folders, GENERATION_CONFIG)?,
             tokenizer_config: JsonFile::read(&folders, TOKENIZER_CONFIG)?,
             special_tokens_map: JsonFile::read(&folders, SPECIAL_TOKENS_MAP)?,
+            chat_template: TemplateFile::read(&folders)?,
             passed_over: vec![],
         };
         for file in [&mut files.generation_config, &mut files.config].into_iter().flatten() {
@@ -160,6 +187,8 @@ impl TextFiles {
     /// As [`read`](TextFiles::read).
     pub fn of_tokenizer(folder: &Path, tokenizer: &Tokenizer) -> Result<TextFiles> {
         let mut files = TextFiles::read(folder, tokenizer.vocab_size())?;
+        // A template belongs to the tokenizer. It gets a file of its own, since tokenizer_config.json is not kept.
+        files.chat_template = files.own_template()?;
         for file in
             [&mut files.generation_config, &mut files.tokenizer_config].into_iter().flatten()
         {
@@ -176,10 +205,21 @@ impl TextFiles {
     pub fn with_tokenizer_of(self, folder: &Path) -> Result<TextFiles> {
         let read = |name| JsonFile::read(&[folder], name);
         let (tokenizer_config, map) = (read(TOKENIZER_CONFIG)?, read(SPECIAL_TOKENS_MAP)?);
-        if tokenizer_config.is_none() && map.is_none() {
+        let template = TemplateFile::read(&[folder])?;
+        if tokenizer_config.is_none() && map.is_none() && template.is_none() {
             return Ok(self);
         }
-        let files = TextFiles { tokenizer_config, special_tokens_map: map, ..self };
+        let chat_template = match template {
+            Some(template) => Some(template),
+            None if tokenizer_config
+                .as_ref()
+                .is_some_and(|file| !file.field("chat_template").is_null()) =>
+            {
+                None
+            }
+            None => self.own_template()?,
+        };
+        let files = TextFiles { tokenizer_config, special_tokens_map: map, chat_template, ..self };
         files.check_named()?;
         Ok(files)
     }
@@ -241,6 +281,87 @@ impl TextFiles {
         [(GENERATION_CONFIG, &self.generation_config), (TOKENIZER_CONFIG, &self.tokenizer_config)]
             .into_iter()
             .filter_map(|(name, file)| Some((name, file.as_ref()?.bytes.as_deref()?)))
+    }
+
+    /// Returns the chat template's file, if the model's folder is to have one.
+    pub(super) fn kept_template(&self) -> Option<(&'static str, &[u8])> {
+        self.chat_template.as_ref().map(|file| (CHAT_TEMPLATE, file.source.as_bytes()))
+    }
+
+    /// Returns the template of chat_template.jinja, or else that of tokenizer_config.json.
+    fn own_template(&self) -> Result<Option<TemplateFile>> {
+        if self.chat_template.is_some() {
+            return Ok(self.chat_template.clone());
+        }
+        let Some(file) = &self.tokenizer_config else { return Ok(None) };
+        let named = |name: &str| {
+            let all = file.field("chat_template").as_array()?;
+            all.iter().find(|one| one["name"] == name)?["template"].as_str()
+        };
+        let source = match file.field("chat_template") {
+            Value::Null => return Ok(None),
+            Value::String(source) => Some(source.as_str()),
+            _ => named("default"),
+        };
+        let place = file.path.display().to_string();
+        let source = source.ok_or_else(|| {
+            Error::input(format!(
+                "{place}: chat_template is neither a text nor a list with one named default"
+            ))
+            .hint("put the template into a file chat_template.jinja beside it")
+        })?;
+        Ok(Some(TemplateFile { place, source: source.to_owned() }))
+    }
+
+    /// Returns the model's chat template: that of chat_template.jinja, or of tokenizer_config.json, or else the plain one
+    /// ([`plain_template`]). It is given the tokens that the files name (`bos_token`, `eos_token`, …).
+    ///
+    /// # Errors
+    ///
+    /// If it is no template, or there is none and a reply would not end with the plain one.
+    pub fn chat_template(&self, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
+        let (end, _) = self.end_of_text(Some(tokenizer));
+        let mut tokens = Map::new();
+        for name in NAMED_TOKENS {
+            let text = self.named().find_map(|file| token_text(file, name).ok().flatten());
+            tokens.extend(text.map(|text| (name.to_owned(), text.into())));
+        }
+        let is_end = |(_, id): &(&str, u32)| Some(*id) == end.separator();
+        if let (false, Some((text, _))) =
+            (tokens.contains_key("eos_token"), tokenizer.special_tokens().find(is_end))
+        {
+            tokens.insert("eos_token".to_owned(), text.into());
+        }
+        let (source, place) = match self.own_template()? {
+            Some(TemplateFile { place, source }) => (source, place),
+            None => {
+                let has_end = tokens.contains_key("eos_token");
+                plain_template(tokenizer, end.separator().filter(|_| has_end))?
+            }
+        };
+        ChatTemplate::new(&source, &place, tokens)
+    }
+
+    /// Whether the files have a chat template.
+    ///
+    /// # Errors
+    ///
+    /// If tokenizer_config.json has something else in its place.
+    pub fn has_chat_template(&self) -> Result<bool> {
+        Ok(self.own_template()?.is_some())
+    }
+
+    /// Returns these files with the template that a model was trained with, if they have none.
+    ///
+    /// # Errors
+    ///
+    /// As [`TextFiles::has_chat_template`].
+    pub fn with_chat_template(self, template: &ChatTemplate) -> Result<TextFiles> {
+        if self.has_chat_template()? {
+            return Ok(self);
+        }
+        let (place, source) = (template.place().to_owned(), template.source().to_owned());
+        Ok(TextFiles { chat_template: Some(TemplateFile { place, source }), ..self })
     }
 
     /// Returns the ids in config.json; where it names none, the ids that all files together define.

@@ -34,7 +34,7 @@ pub struct ModelFiles<'a> {
 }
 
 /// The names of the files in a model folder.
-pub(super) const MODEL_FILES: [&str; 7] = [
+pub(super) const MODEL_FILES: [&str; 8] = [
     "config.json",
     "generation_config.json",
     "model.safetensors",
@@ -42,6 +42,7 @@ pub(super) const MODEL_FILES: [&str; 7] = [
     ADAPTER_FILES[1],
     "tokenizer.json",
     "tokenizer_config.json",
+    "chat_template.jinja",
 ];
 
 /// The layout of a model folder's weights on disk.
@@ -99,6 +100,9 @@ pub fn write_model_as(
         files::write_bytes(&dir.join("tokenizer.json"), tokenizer.to_json().as_bytes())?;
         let described = tokenizer_config(model.config, tokenizer, &end);
         write_json(&dir.join("tokenizer_config.json"), &described)?;
+    }
+    if let (Some(_), Some((name, bytes))) = (model.tokenizer, model.text_files.kept_template()) {
+        files::write_bytes(&dir.join(name), bytes)?;
     }
     for (name, bytes) in model.text_files.kept() {
         if dir.join(name).is_file() {

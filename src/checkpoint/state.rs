@@ -35,6 +35,12 @@ pub struct TrainState {
     pub best_val_loss: Option<f64>,
     /// The step of the lowest validation loss.
     pub best_step: Option<u64>,
+    /// How many evaluations in a row have found no better loss.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub worse: u64,
+    /// Whether the run has ended before all its updates, since that were too many.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
     /// The last training loss.
     pub train_loss: Option<f64>,
     /// The last validation loss.
@@ -49,6 +55,12 @@ pub struct TrainState {
     /// The metrics of the last update, if its evaluation was interrupted and must still be made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unevaluated: Option<Metrics>,
+}
+
+/// Whether a count is its default.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The format of the file: a version, then the fields.

@@ -1,4 +1,4 @@
-//! The effect of Ctrl-C while `wgpt train` runs.
+//! The effect of Ctrl-C while `wgpt train` or `wgpt chat` runs.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,8 @@ pub enum Running {
     Preparing(PathBuf),
     /// A trainer that was not stopped yet, as its flag.
     Training(Arc<AtomicBool>),
+    /// A reply of a chat, as the flag that stops it.
+    Replying(Arc<AtomicBool>),
 }
 
 static RUNNING: Mutex<Running> = Mutex::new(Running::Nothing);
@@ -45,7 +47,7 @@ pub fn stop_by_signal(flag: &Arc<AtomicBool>) -> Result<()> {
     Ok(())
 }
 
-/// Makes Ctrl-C finish the current step. Pressed again, or when there is no work to stop, it ends the program at once.
+/// Makes Ctrl-C finish the current step, or stop a reply. Pressed again, or when there is no work to stop, it ends the program at once.
 /// The files on the disk are whole at any moment.
 ///
 /// # Errors
@@ -62,6 +64,7 @@ pub fn catch() -> Result<()> {
             output::log(&format!("  wgpt train --resume {}", output::quoted(&dir)));
             std::process::exit(130);
         }
+        Running::Replying(flag) => flag.store(true, Ordering::Relaxed),
         Running::Preparing(_) | Running::Nothing => std::process::exit(130),
     };
     ctrlc::set_handler(handler).map_err(|e| Error::input(format!("listening for Ctrl-C: {e}")))

@@ -4,7 +4,9 @@
 //! `hint: …`; the exit code is 2 for a wrong command line, else 1.
 
 mod bench;
+mod chat;
 mod config_file;
+mod data;
 mod devices;
 mod eval;
 mod export;
@@ -42,6 +44,7 @@ Examples:
   wgpt train                                        train on little stories, in minutes and without a GPU
   wgpt generate --prompt \"Once upon a time\"         continue a text with the newest run's best model
   wgpt train --data book.txt --size medium          train on a text of your own
+  wgpt chat --model runs/NAME/best                  talk to a model that was trained on conversations
   wgpt eval held-out.txt                            how well does it predict a text?
   wgpt export --out my-model                        write it for transformers, or with --gguf for llama.cpp
   wgpt plan --size gpt2 --batch-size 4              how much memory would that take?
@@ -65,11 +68,13 @@ struct Cli {
 enum Command {
     Train(train::Args),
     Generate(generate::Args),
+    Chat(chat::Args),
     Eval(eval::Args),
     Export(export::Args),
     Launch(launch::Args),
     Plan(plan::Args),
     Bench(bench::Args),
+    Data(data::Args),
     Tokenizer(tokenizer::Args),
     GradCheck(grad_check::Args),
     Verify(verify::Args),
@@ -153,6 +158,8 @@ fn run(cli: &Cli) -> Result<Outcome> {
     pool.install(|| match &cli.command {
         Command::Train(args) => train::run(args, threads),
         Command::Generate(args) => generate::run(args),
+        Command::Chat(args) => chat::run(args),
+        Command::Data(args) => data::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Export(args) => export::run(args),
         Command::Launch(args) => launch::run(args),

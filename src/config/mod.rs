@@ -9,4 +9,4 @@ pub use local::Local;
 pub use model::{
     Biases, Blocks, GeluForm, GptConfig, Optimizer, Precision, RankBatch, Recompute, Sum, Windowed,
 };
-pub use train::TrainConfig;
+pub use train::{Lengthened, TrainConfig};

@@ -54,6 +54,12 @@ pub struct TrainConfig {
     /// means `None`, because the runs of older versions had no such bound.
     #[serde(default)]
     pub val_tokens: Option<usize>,
+    /// The run ends after this many evaluations in a row without a better validation loss; `None`: it makes all its updates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<usize>,
+    /// When the run was lengthened, the earliest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lengthened: Vec<Lengthened>,
     /// Updates between saves; 0: only at the end.
     pub save_every: usize,
     /// Updates between two lines of the log.
@@ -117,6 +123,8 @@ impl Default for TrainConfig {
             eval_every: 500,
             eval_iters: 20,
             val_tokens: Some(1_000_000),
+            patience: None,
+            lengthened: vec![],
             save_every: 500,
             log_every: 10,
             keep: 2,
@@ -135,6 +143,16 @@ impl Default for TrainConfig {
             out: None,
         }
     }
+}
+
+/// A change of a run's length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lengthened {
+    /// The number of updates that were made before it.
+    pub at: usize,
+    /// [`TrainConfig::max_iters`] before it.
+    pub max_iters: usize,
 }
 
 /// The default of counts that are 1 where nothing is said.
@@ -185,9 +203,10 @@ impl TrainConfig {
         TrainConfig { learning_rate: 0.4 / model.n_embd.max(64) as f64, ..TrainConfig::default() }
     }
 
-    /// Returns the number of warm-up updates.
+    /// Returns the number of warm-up updates. They do not change when a run is lengthened.
     pub fn warmup_iters(&self) -> usize {
-        self.warmup.unwrap_or(self.max_iters / 20)
+        let first = self.lengthened.first().map_or(self.max_iters, |change| change.max_iters);
+        self.warmup.unwrap_or(first / 20)
     }
 
     /// Returns the learning rate at the end.
@@ -197,6 +216,9 @@ impl TrainConfig {
 
     /// Returns the learning rate of update `iter`, counted from 0: linear warm-up, then a cosine.
     ///
+    /// Where the run was lengthened, the rate goes on from what it was at that update, without a jump, and falls along another cosine
+    /// to the lowest at the new end; a warm-up is finished before. A run that had come to its end has the lowest rate, and keeps it.
+    ///
     /// ```
     /// use wgpt::TrainConfig;
     /// let config = TrainConfig { max_iters: 100, warmup: Some(9), ..TrainConfig::default() };
@@ -204,16 +226,54 @@ impl TrainConfig {
     /// assert_eq!(config.learning_rate_at(9), 1e-3);
     /// ```
     pub fn learning_rate_at(&self, iter: usize) -> f64 {
-        let (warmup, last) = (self.warmup_iters(), self.max_iters);
+        let warmup = self.warmup_iters();
         if iter < warmup {
             return self.learning_rate * (iter + 1) as f64 / (warmup + 1) as f64;
         }
-        if iter > last {
+        // Each part of the run falls from where the one before has got to.
+        let (mut first, mut highest) = (warmup, self.learning_rate);
+        for Lengthened { at, max_iters } in &self.lengthened {
+            let next = warmup.max(*at);
+            if iter < next {
+                return self.falling(highest, first..*max_iters, iter);
+            }
+            highest = self.falling(highest, first..*max_iters, next);
+            first = next;
+        }
+        self.falling(highest, first..self.max_iters, iter)
+    }
+
+    /// Returns the learning rate of an update on the cosine from `highest` down to the lowest over a range of updates.
+    fn falling(&self, highest: f64, range: Range<usize>, iter: usize) -> f64 {
+        if iter > range.end {
             return self.min_lr();
         }
-        let ratio = (iter - warmup) as f64 / (last - warmup).max(1) as f64;
+        let ratio = (iter - range.start) as f64 / range.len().max(1) as f64;
         let share = 0.5 * (1.0 + (std::f64::consts::PI * ratio).cos());
-        self.min_lr() + share * (self.learning_rate - self.min_lr())
+        self.min_lr() + share * (highest - self.min_lr())
+    }
+
+    /// Makes the run longer from update `at` on, the number of those that were made.
+    ///
+    /// # Errors
+    ///
+    /// If it is not longer than what it has; a run that has ended before may go on to its old end (`ended`).
+    pub fn lengthen(&mut self, at: usize, max_iters: usize, ended: bool) -> Result<()> {
+        let least = if ended { at } else { self.max_iters };
+        if max_iters <= least {
+            return Err(Error::usage(format!(
+                "{} is {max_iters}, must be more than {least}, which the run has {}",
+                field("max_iters"),
+                if ended { "made" } else { "already" }
+            ))
+            .hint(format!(
+                "leave it out to go on with the run as it is; or begin another one by {}",
+                field("init")
+            )));
+        }
+        self.lengthened.push(Lengthened { at, max_iters: self.max_iters });
+        self.max_iters = max_iters;
+        Ok(())
     }
 
     /// Returns whether a task that runs every `every` updates (0: only at the end) is due after update `done`.
@@ -303,6 +363,17 @@ impl TrainConfig {
             if value == 0 {
                 return Err(Error::usage(format!("{name} is 0, must be at least 1")));
             }
+        }
+        if self.patience == Some(0) {
+            return Err(Error::usage(format!("{} is 0, must be at least 1", field("patience"))));
+        }
+        if self.patience.is_some() && self.eval_every == 0 {
+            return Err(Error::usage(format!(
+                "{} counts evaluations, and {} is 0: there is only one, at the end",
+                field("patience"),
+                field("eval_every")
+            ))
+            .hint("evaluate every few hundred updates"));
         }
         if let Some(tokens) = self.val_tokens.filter(|tokens| *tokens < 2) {
             return Err(Error::usage(format!(

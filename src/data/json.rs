@@ -10,7 +10,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::de::{self, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserializer, de::DeserializeSeed};
+use serde::{Deserialize, Deserializer, de::DeserializeSeed};
+use serde_json::Value;
+use serde_json::de::StrRead;
 
 use super::text::{Document, PIECE_BYTES, not_utf8};
 use super::unicode::{self, Unicode};
@@ -50,6 +52,9 @@ enum Layout {
     /// The end of the file has been reached.
     Ended,
 }
+
+/// Reads a value, which may be a string only in an array.
+type Reader<T> = fn(&mut serde_json::Deserializer<StrRead<'_>>, Strings) -> serde_json::Result<T>;
 
 /// The documents of a JSON file: each string `text` of an object, or each string of an array.
 pub(crate) struct JsonFile {
@@ -201,8 +206,8 @@ impl JsonFile {
         Error::input(format!("{}: {message}", self.place(line))).hint(WANTED)
     }
 
-    /// Returns the text of the value that was read.
-    fn text(&self, strings: Strings) -> Result<String> {
+    /// Returns the value that was read.
+    fn parse<T>(&self, read: Reader<T>, strings: Strings) -> Result<T> {
         let (first, offset) = self.begin;
         let value = std::str::from_utf8(&self.value).map_err(|cause| {
             let before = &self.value[..cause.valid_up_to()];
@@ -210,39 +215,58 @@ impl JsonFile {
             not_utf8(&self.place(line), offset + before.len() as u64)
         })?;
         let mut json = serde_json::Deserializer::from_str(value);
-        let parsed = strings.deserialize(&mut json).and_then(|text| json.end().map(|()| text));
+        let parsed = read(&mut json, strings).and_then(|value| json.end().map(|()| value));
         parsed.map_err(|cause| {
             let line = first + cause.line().max(1) - 1;
             self.wrong(line, &without_line(&cause))
         })
     }
 
-    /// Returns the next text, which may be empty; `None` at the end of the file.
-    fn next_text(&mut self) -> Result<Option<String>> {
+    /// Returns the next value, of any kind; `None` at the end of the file.
+    pub(crate) fn next_json(&mut self) -> Result<Option<Value>> {
+        self.next_value(|json, _| Value::deserialize(json))
+    }
+
+    /// Returns where the last value begins, for messages: the file and the line.
+    pub(crate) fn place_of_value(&self) -> String {
+        self.place(self.begin.0)
+    }
+
+    /// Returns the number of bytes of the file before the current position.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Returns the next value; `None` at the end of the file. Empty lines are skipped.
+    fn next_value<T>(&mut self, read: Reader<T>) -> Result<Option<T>> {
         match self.layout {
             Layout::Lines => {
-                if !self.read_line()? {
-                    return Ok(None);
+                while self.read_line()? {
+                    if !self.value.trim_ascii().is_empty() {
+                        return self.parse(read, Strings::Refused).map(Some);
+                    }
                 }
-                if self.value.trim_ascii().is_empty() {
-                    return Ok(Some(String::new()));
-                }
-                self.text(Strings::Refused).map(Some)
+                Ok(None)
             }
-            Layout::Array { line, is_first } => self.next_of_array(line, is_first),
+            Layout::Array { line, is_first } => self.next_of_array(read, line, is_first),
             Layout::Objects => {
                 if self.skip_space()?.is_none() {
                     return Ok(None);
                 }
                 self.read_value()?;
-                self.text(Strings::Refused).map(Some)
+                self.parse(read, Strings::Refused).map(Some)
             }
             Layout::Ended => Ok(None),
         }
     }
 
-    /// Returns the next text of an array that begins in line `begin`.
-    fn next_of_array(&mut self, begin: usize, is_first: bool) -> Result<Option<String>> {
+    /// Returns the next value of an array that begins in line `begin`.
+    fn next_of_array<T>(
+        &mut self,
+        read: Reader<T>,
+        begin: usize,
+        is_first: bool,
+    ) -> Result<Option<T>> {
         let mut next = self.skip_space()?;
         if next == Some(b']') {
             self.consume(1);
@@ -266,7 +290,7 @@ impl JsonFile {
         }
         self.layout = Layout::Array { line: begin, is_first: false };
         self.read_value()?;
-        self.text(Strings::Allowed).map(Some)
+        self.parse(read, Strings::Allowed).map(Some)
     }
 }
 
@@ -275,7 +299,7 @@ impl Iterator for JsonFile {
 
     fn next(&mut self) -> Option<Result<Document>> {
         loop {
-            match self.next_text().transpose()? {
+            match self.next_value(|json, strings| strings.deserialize(json)).transpose()? {
                 Ok(text) if text.is_empty() => {}
                 other => {
                     if other.is_err() {

@@ -51,3 +51,40 @@ impl Draws {
         [from[first as usize], from[second as usize]]
     }
 }
+
+/// Returns the place of `index` in an order of `0..bound` that `key` gives: each number has a place of its own.
+///
+/// It is a Feistel network of four rounds over the least even number of bits that holds the numbers; what it puts
+/// beyond the bound goes through it again.
+pub(crate) fn permuted(index: u64, bound: u64, key: &[u64]) -> u64 {
+    let half = (u64::BITS - (bound - 1).leading_zeros()).div_ceil(2).max(1);
+    let (mask, key) = ((1 << half) - 1, hash(key));
+    let mut at = index;
+    loop {
+        let (mut left, mut right) = (at >> half, at & mask);
+        for round in 0..4 {
+            (left, right) = (right, left ^ (hash(&[key, round, right]) & mask));
+        }
+        at = left << half | right;
+        if at < bound {
+            return at;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::permuted;
+
+    #[test]
+    fn an_order_has_every_number_once() {
+        for bound in [1, 2, 3, 7, 64, 65, 1000] {
+            let order =
+                |key| -> Vec<u64> { (0..bound).map(|i| permuted(i, bound, &[key])).collect() };
+            let mut sorted = order(5);
+            sorted.sort_unstable();
+            assert!(sorted.into_iter().eq(0..bound), "{bound}");
+            assert!(bound < 7 || order(5) != order(6), "{bound}");
+        }
+    }
+}

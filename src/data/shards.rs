@@ -46,7 +46,7 @@ impl Shards {
         let tokens = Tokens::open_all(&self.training)?;
         match self.validation.as_slice() {
             [] => Ok(tokens),
-            paths => Ok(tokens.with_validation(Tokens::open_all(paths)?)),
+            paths => tokens.with_validation(Tokens::open_all(paths)?),
         }
     }
 

@@ -45,7 +45,7 @@ impl Source {
     }
 
     /// Returns the name for messages.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Source::Stories(_) => "stories".to_owned(),
             Source::Dataset(dataset) => dataset.name.to_owned(),

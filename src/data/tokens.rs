@@ -1,7 +1,9 @@
 //! Token ids in memory, or in a memory-mapped file, which may be larger than memory.
 //!
 //! The file format is little endian: the 8 bytes `wgpt.tok`, the version 1 (u32), the bytes per id, 2 or 4 (u32), the
-//! number of ids (u64), then the ids. llm.c's files are read too: 256 numbers of 32 bits, of which the first three are
+//! number of ids (u64), then the ids. Version 2 has three more numbers in its header: where the validation split begins, or
+//! the number of ids if the file does not define it (u64), whether the ids carry the [marks](super::marks)(super::marks) of conversations,
+//! 1 or 0 (u32), and 0 (u32). llm.c's files are read too: 256 numbers of 32 bits, of which the first three are
 //! a magic number, a version and the number of ids, then the ids. Any other file with the ending `.bin` is read as
 //! plain 16-bit ids, which is nanoGPT's format.
 
@@ -15,6 +17,7 @@ use rayon::prelude::*;
 use tempfile::{NamedTempFile, TempPath};
 
 use super::batches::split;
+use super::marks::{ALL, BEGINS};
 use super::random;
 use super::text::{CutText, Document};
 use crate::error::{Error, Result};
@@ -24,6 +27,9 @@ use crate::tokenizer::TextEncoder;
 const MAGIC: &[u8; 8] = b"wgpt.tok";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 24;
+/// The version with a validation split or marks, and the length of its header.
+const VERSION_2: u32 = 2;
+const HEADER_2_BYTES: usize = 40;
 
 /// A kind of llm.c's token files.
 struct LlmC {
@@ -48,6 +54,8 @@ pub struct Tokens {
     parts: Vec<Part>,
     /// The beginning of the validation split, if the files define it.
     validation: Option<usize>,
+    /// Whether the ids carry the marks of conversations.
+    is_marked: bool,
 }
 
 /// A part of the sequence.
@@ -103,8 +111,16 @@ impl Tokens {
         Tokens::of("the data".to_owned(), Ids::Memory(ids))
     }
 
+    /// Uses the ids of conversations in memory, with their [marks](super::marks); `validation` is where those of the validation split
+    /// begin, if they are told apart.
+    pub fn from_conversations(ids: Vec<u32>, validation: Option<usize>) -> Tokens {
+        let tokens = Tokens::of("the data".to_owned(), Ids::Memory(ids));
+        Tokens { validation, is_marked: true, ..tokens }
+    }
+
     fn of(name: String, ids: Ids) -> Tokens {
-        Tokens { parts: vec![Part { name: name.clone(), ids, begin: 0 }], name, validation: None }
+        let parts = vec![Part { name: name.clone(), ids, begin: 0 }];
+        Tokens { parts, name, validation: None, is_marked: false }
     }
 
     /// Sets the name for messages; several files also keep their own names.
@@ -131,11 +147,16 @@ impl Tokens {
             return Err(Error::input(format!("{name} is empty: there are no tokens in it")));
         }
         let map = map(&file).map_err(refused)?;
-        let (start, width) = match llm_c(&map) {
+        let plain = |start, width| Header { start, width, ..Header::default() };
+        let header = match llm_c(&map) {
             _ if map.starts_with(MAGIC) => read_header(&name, &map)?,
-            Some(kind) => read_llm_c_header(&name, &map, kind)?,
-            None => (0, 2),
+            Some(kind) => {
+                let (start, width) = read_llm_c_header(&name, &map, kind)?;
+                plain(start, width)
+            }
+            None => plain(0, 2),
         };
+        let Header { start, width, validation, is_marked } = header;
         let bytes = map.len() - start;
         if !bytes.is_multiple_of(width) {
             return Err(Error::input(format!(
@@ -143,7 +164,8 @@ impl Tokens {
             ))
             .hint("a plain token file, as nanoGPT writes it, is 16-bit little-endian ids"));
         }
-        Ok(Tokens::of(name, Ids::File { len: bytes / width, map, start, width }))
+        let tokens = Tokens::of(name, Ids::File { len: bytes / width, map, start, width });
+        Ok(Tokens { validation, is_marked, ..tokens })
     }
 
     /// Maps token files as one sequence, in this order; they may be of different formats and widths.
@@ -159,7 +181,7 @@ impl Tokens {
         let (first, more) = paths.split_first().expect("a token file");
         let mut tokens = Tokens::open(first)?;
         for path in more {
-            tokens.append(Tokens::open(path)?);
+            tokens.append(Tokens::open(path)?)?;
         }
         if !more.is_empty() {
             tokens.name = format!("{} and {} more token files", tokens.name, more.len());
@@ -167,29 +189,88 @@ impl Tokens {
         Ok(tokens)
     }
 
-    fn append(&mut self, more: Tokens) {
+    fn append(&mut self, more: Tokens) -> Result<()> {
+        if self.is_marked != more.is_marked || self.validation.or(more.validation).is_some() {
+            return Err(Error::input(format!(
+                "{} and {} cannot be joined: one of them holds conversations, or has a validation split of its own",
+                self.name, more.name
+            ))
+            .hint("name one of them alone"));
+        }
         let begin = self.len();
         let moved = more.parts.into_iter().map(|part| Part { begin: begin + part.begin, ..part });
         self.parts.extend(moved);
+        Ok(())
     }
 
     /// Appends `validation`, which becomes the validation split.
+    ///
+    /// # Errors
+    ///
+    /// If only one of the two holds conversations, or one has a validation split of its own.
+    pub fn with_validation(mut self, validation: Tokens) -> Result<Tokens> {
+        let at = self.len();
+        self.append(validation)?;
+        Ok(Tokens { validation: Some(at), ..self })
+    }
+
+    /// Sets where the validation split begins, for ids that come without the header of their file.
     #[must_use]
-    pub fn with_validation(mut self, validation: Tokens) -> Tokens {
-        self.validation = Some(self.len());
-        self.append(validation);
-        self
+    pub(crate) fn validating_from(self, validation: Option<usize>) -> Tokens {
+        Tokens { validation, ..self }
+    }
+
+    /// Whether these are the tokens of conversations, with [marks](super::marks).
+    pub fn are_conversations(&self) -> bool {
+        self.is_marked
+    }
+
+    /// Returns where the validation split begins, if the files define it.
+    pub fn validation(&self) -> Option<usize> {
+        self.validation
     }
 
     /// Returns the training and the validation split. The validation split is the last 10 %, but at most the last
-    /// `most` tokens; or, if there are validation files, at most their first `most` tokens.
+    /// `most` tokens; or, if there are validation files, at most their first `most` tokens. Of conversations it is the last tenth of
+    /// them, or the first ones of the validation files, but at most `most` tokens as long as there is one.
     pub fn split(&self, most: Option<usize>) -> (Range<usize>, Range<usize>) {
         let (len, most) = (self.len(), most.unwrap_or(usize::MAX));
+        if self.is_marked {
+            return self.split_conversations(most);
+        }
         if let Some(at) = self.validation {
             return (0..at, at..at + most.min(len - at));
         }
         let at = len - split(len).1.len().min(most);
         (0..at, at..len)
+    }
+
+    fn split_conversations(&self, most: usize) -> (Range<usize>, Range<usize>) {
+        let len = self.len();
+        if let Some(at) = self.validation {
+            let fit = |one: &&Range<usize>| one.end - at <= most;
+            let all = self.conversations(&(at..len));
+            let end = all.iter().take_while(fit).last().or(all.first()).map_or(at, |one| one.end);
+            return (0..at, at..end);
+        }
+        let all = self.conversations(&(0..len));
+        let tenth = &all[all.len() - all.len().div_ceil(10)..];
+        let fits = tenth.iter().find(|one| len - one.start <= most);
+        let at = fits.or(tenth.last()).map_or(len, |one| one.start);
+        (0..at, at..len)
+    }
+
+    /// Returns the places of the conversations in a range that begins with one.
+    pub(super) fn conversations(&self, range: &Range<usize>) -> Vec<Range<usize>> {
+        let (mut begins, mut words) = (vec![], vec![]);
+        for start in range.clone().step_by(BLOCK) {
+            words.resize(BLOCK.min(range.end - start), 0);
+            self.copy_marked(start..start + words.len(), &mut words);
+            let found = words.iter().enumerate().filter(|(_, word)| **word & BEGINS != 0);
+            begins.extend(found.map(|(i, _)| start + i));
+        }
+        let ends = begins.iter().skip(1).copied().chain([range.end]);
+        begins.iter().copied().zip(ends).map(|(begin, end)| begin..end).collect()
     }
 
     /// Returns the name for messages: the file's path, or the name set by [`Tokens::named`].
@@ -221,12 +302,24 @@ impl Tokens {
         self.parts.partition_point(|part| part.end() <= position)
     }
 
-    /// Copies the ids of `range` to `out`.
+    /// Copies the ids of `range` to `out`, without marks.
     ///
     /// # Panics
     ///
     /// If the range is not within the ids, or its length differs from that of `out`.
     pub fn copy_to(&self, range: Range<usize>, out: &mut [u32]) {
+        self.copy_marked(range, out);
+        if self.is_marked {
+            out.iter_mut().for_each(|word| *word &= !ALL);
+        }
+    }
+
+    /// Copies the ids of `range` to `out`, with the [marks](super::marks) of conversations.
+    ///
+    /// # Panics
+    ///
+    /// As [`Tokens::copy_to`].
+    pub fn copy_marked(&self, range: Range<usize>, out: &mut [u32]) {
         assert_eq!(range.len(), out.len(), "as many ids as places");
         assert!(range.end <= self.len(), "within the ids");
         let (mut at, mut out) = (range.start, out);
@@ -248,7 +341,7 @@ impl Tokens {
         let every = self.len().div_ceil(SAMPLE).max(1);
         let mut id = [0];
         let sample = (0..self.len()).step_by(every).map(|at| {
-            self.copy_to(at..at + 1, &mut id);
+            self.copy_marked(at..at + 1, &mut id);
             u64::from(id[0])
         });
         random::hash(&[self.len() as u64].into_iter().chain(sample).collect::<Vec<_>>())
@@ -260,7 +353,6 @@ impl Tokens {
     ///
     /// Names the first id that is not, with its file and its position there.
     pub fn check(&self, vocab_size: usize) -> Result<()> {
-        const BLOCK: usize = 1 << 16;
         let bad = (0..self.len().div_ceil(BLOCK)).into_par_iter().find_map_first(|block| {
             let range = block * BLOCK..self.len().min((block + 1) * BLOCK);
             let mut ids = vec![0; range.len()];
@@ -277,6 +369,21 @@ impl Tokens {
         ))
         .hint("the ids must be those of the model's own tokenizer"))
     }
+}
+
+/// The number of ids that are looked at together.
+const BLOCK: usize = 1 << 16;
+
+/// What the header of a token file says.
+#[derive(Default)]
+struct Header {
+    /// The offset of the ids.
+    start: usize,
+    /// The bytes per id.
+    width: usize,
+    /// Where the validation split begins, if the file defines it.
+    validation: Option<usize>,
+    is_marked: bool,
 }
 
 /// Maps a file into memory.
@@ -335,31 +442,47 @@ fn read_llm_c_header(name: &str, bytes: &[u8], magic: u32) -> Result<(usize, usi
     Ok((LLM_C_HEADER_BYTES, kind.width))
 }
 
-/// Returns the offset of the ids in a file of wgpt's own format, and the bytes per id.
-fn read_header(name: &str, bytes: &[u8]) -> Result<(usize, usize)> {
-    let header: &[u8; HEADER_BYTES] = bytes
-        .first_chunk()
-        .ok_or_else(|| Error::input(format!("{name} is cut short within its header")))?;
+/// Returns what the header of a file of wgpt's own format says.
+fn read_header(name: &str, bytes: &[u8]) -> Result<Header> {
+    let cut = || Error::input(format!("{name} is cut short within its header"));
+    let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or_else(cut)?;
     let version = number(header, 2).unwrap_or(0);
-    if version != VERSION {
+    if version != VERSION && version != VERSION_2 {
         return Err(Error::input(format!(
-            "{name} is a token file of version {version}, known is {VERSION}"
+            "{name} is a token file of version {version}, known are {VERSION} and {VERSION_2}"
         ))
         .hint("encode the text again"));
     }
+    let more: Option<&[u8; HEADER_2_BYTES]> = match version {
+        VERSION => None,
+        _ => Some(bytes.first_chunk().ok_or_else(cut)?),
+    };
+    let start = if more.is_some() { HEADER_2_BYTES } else { HEADER_BYTES };
     let width = number(header, 3).unwrap_or(0);
     if width != 2 && width != 4 {
         return Err(Error::input(format!("{name}: its ids have {width} bytes, wanted 2 or 4")));
     }
     let count = u64::from_le_bytes(*header[16..].first_chunk().expect("in header"));
-    let held = (bytes.len() - HEADER_BYTES) as u64;
+    let held = (bytes.len() - start) as u64;
     if count.checked_mul(width.into()) != Some(held) {
         return Err(Error::input(format!(
             "{name}: its header says {count} tokens of {width} bytes, it holds {held} bytes of them"
         ))
         .hint("the file was cut short or changed: encode the text again"));
     }
-    Ok((HEADER_BYTES, width as usize))
+    let number_64 = |at: usize, header: &[u8]| {
+        u64::from_le_bytes(*header[at..].first_chunk().expect("in header"))
+    };
+    let validation = more.map(|header| number_64(HEADER_BYTES, header));
+    if let Some(at) = validation.filter(|at| *at > count) {
+        return Err(Error::input(format!(
+            "{name}: its validation split begins at {at}, after its {count} tokens"
+        ))
+        .hint("the file was changed: encode the text again"));
+    }
+    let validation = validation.filter(|at| *at < count).map(|at| at as usize);
+    let is_marked = more.is_some_and(|header| number(header, 8) == Some(1));
+    Ok(Header { start, width: width as usize, validation, is_marked })
 }
 
 /// Writes a token file, which gets its name when it is complete.
@@ -368,6 +491,11 @@ pub struct TokenWriter {
     file: BufWriter<NamedTempFile>,
     wide: bool,
     count: u64,
+    /// Whether the file is of version 2.
+    has_more: bool,
+    is_marked: bool,
+    /// Where the validation split begins, if the file defines it.
+    validation: Option<u64>,
 }
 
 impl TokenWriter {
@@ -377,17 +505,50 @@ impl TokenWriter {
     ///
     /// If the folder cannot be written.
     pub fn create(path: &Path, vocab_size: usize) -> Result<TokenWriter> {
+        TokenWriter::new(path, vocab_size > 1 << 16, false, false)
+    }
+
+    /// Creates a file that may define its validation split ([`TokenWriter::begin_validation`]).
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written.
+    pub fn create_split(path: &Path, vocab_size: usize) -> Result<TokenWriter> {
+        TokenWriter::new(path, vocab_size > 1 << 16, true, false)
+    }
+
+    /// Creates such a file for the tokens of conversations, with their [marks](super::marks).
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written.
+    pub fn create_conversations(path: &Path) -> Result<TokenWriter> {
+        TokenWriter::new(path, true, true, true)
+    }
+
+    fn new(path: &Path, wide: bool, has_more: bool, is_marked: bool) -> Result<TokenWriter> {
         let temporary = files::temporary_beside(path)?;
         let file = File::create_new(&temporary)
             .and_then(|file| {
                 Ok(NamedTempFile::from_parts(file, TempPath::try_from_path(temporary)?))
             })
             .map_err(|cause| Error::io("writing", path, &cause))?;
-        let wide = vocab_size > 1 << 16;
+        let (path, file) = (path.to_owned(), BufWriter::new(file));
         let mut writer =
-            TokenWriter { path: path.to_owned(), file: BufWriter::new(file), wide, count: 0 };
-        writer.write(&[0; HEADER_BYTES])?;
+            TokenWriter { path, file, wide, count: 0, has_more, is_marked, validation: None };
+        writer
+            .write(&[0; HEADER_2_BYTES][..if has_more { HEADER_2_BYTES } else { HEADER_BYTES }])?;
         Ok(writer)
+    }
+
+    /// Makes what comes from now on the validation split.
+    ///
+    /// # Panics
+    ///
+    /// If the file was not created for that.
+    pub fn begin_validation(&mut self) {
+        assert!(self.has_more, "the file defines no validation split");
+        self.validation = Some(self.count);
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -424,12 +585,17 @@ impl TokenWriter {
     ///
     /// If the disk is full or the file cannot be renamed.
     pub fn finish(self) -> Result<Tokens> {
-        let TokenWriter { path, mut file, wide, count } = self;
+        let TokenWriter { path, mut file, wide, count, has_more, is_marked, validation } = self;
         let refused = |cause| Error::io("writing", &path, &cause);
         let mut header = MAGIC.to_vec();
-        header.extend(VERSION.to_le_bytes());
+        header.extend(if has_more { VERSION_2 } else { VERSION }.to_le_bytes());
         header.extend(if wide { 4_u32 } else { 2 }.to_le_bytes());
         header.extend(count.to_le_bytes());
+        if has_more {
+            header.extend(validation.unwrap_or(count).to_le_bytes());
+            header.extend(u32::from(is_marked).to_le_bytes());
+            header.extend(0_u32.to_le_bytes());
+        }
         file.seek(SeekFrom::Start(0)).map_err(refused)?;
         file.write_all(&header).map_err(refused)?;
         let file = file.into_inner().map_err(|error| refused(error.into_error()))?;

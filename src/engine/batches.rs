@@ -29,6 +29,9 @@ pub struct MicroBatch {
     pub tokens: Vec<u32>,
     /// (B,T); [`IGNORE`] where there is none.
     pub targets: Vec<u32>,
+    /// (B,T): where the document of each row begins, a position of its sequence. Empty: each sequence is one document, and
+    /// the engine keeps the starts that it has.
+    pub starts: Vec<u32>,
     /// The key of the micro-batch's random numbers.
     pub seed: [u32; 2],
 }
@@ -88,6 +91,18 @@ impl Engine {
         let view = self.batch_views().tokens;
         self.backend.write_u32(view, tokens);
         self.write_targets(targets);
+    }
+
+    /// Overwrites where the document of each row (B,T) begins, a position of its sequence; at first it is 0 everywhere. A row
+    /// sees nothing before its document, and its position counts from there. It holds until it is overwritten, for every
+    /// batch.
+    ///
+    /// # Panics
+    ///
+    /// If `starts` is not (B,T).
+    pub fn write_document_starts(&mut self, starts: &[u32]) {
+        let view = self.batch_views().starts;
+        self.backend.write_u32(view, starts);
     }
 
     pub(super) fn write_targets(&mut self, targets: &[u32]) {

@@ -121,6 +121,17 @@ impl Engine {
         self.backward_and_add(Phase::backward_of(flight), &step, finals)
     }
 
+    /// Overwrites where the documents of micro-batch number `micro` begin: [`Engine::write_document_starts`]. On each stage it
+    /// comes before the forward pass, whose micro-batch keeps it until its backward pass.
+    ///
+    /// # Panics
+    ///
+    /// Before [`Engine::begin_micro_batches`], or if `starts` is not (B,T).
+    pub fn write_micro_batch_starts(&mut self, micro: usize, starts: &[u32]) {
+        let view = self.flight(self.flight_of(micro)).starts;
+        self.backend.write_u32(view, starts);
+    }
+
     /// Runs the forward pass of a batch that is not trained on. On the last stage [`Engine::request_losses`] then
     /// computes its losses, on the others [`Engine::request_sent`] gives the stream for the stage after.
     ///

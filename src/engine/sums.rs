@@ -92,6 +92,9 @@ impl Engine {
                 fill(micro, batch)?;
             }
             let step = self.sum.step(Step { seed: batch.seed, ..step });
+            if !batch.starts.is_empty() {
+                self.write_document_starts(&batch.starts);
+            }
             self.train_forward(&batch.tokens, &batch.targets, &step);
             self.backward_and_add(Phase::Backward, &step, finals.as_mut())?;
         }

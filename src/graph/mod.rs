@@ -182,18 +182,30 @@ impl Graph {
     /// Starts a list of ops that extend the sequences of `slots` slots by up to `t` tokens in total.
     ///
     /// The first such list must be the longest: the others use its buffers.
-    pub fn begin_extend(&mut self, t: usize, slots: usize) {
+    pub fn begin_extend(&mut self, t: usize, slots: usize, positions: usize) {
         if self.mode != Mode::Extend {
             self.collect_spare();
         }
         self.begin(Mode::Extend, 1, t);
-        self.dims.SLOTS = slots as u32;
+        (self.dims.SLOTS, self.dims.S) = (slots as u32, positions as u32);
+    }
+
+    /// Returns the positions of a sequence: in generation those of a slot, otherwise the model's, `all`.
+    pub(crate) fn positions(&self, all: usize) -> usize {
+        if self.extends() { self.dims.S as usize } else { all }
     }
 
     /// Returns the table (T,[`rows::ROW_WORDS`]) of the rows that generation processes: [`crate::kernel::rows`].
     pub fn rows_table(&mut self) -> View {
         let len = self.rows() * rows::ROW_WORDS;
         self.buffer(Role::Staging, "rows", len, Format::U32)
+    }
+
+    /// Returns where the document of each row (B,T) begins, a position of its sequence: 0 unless the host writes it. A row
+    /// sees nothing before its document, and its position counts from there. The rows of a document lie side by side.
+    pub fn document_starts(&mut self) -> View {
+        let (name, len) = (self.name_in_flight("document_start"), self.rows());
+        self.buffer(Role::Staging, &name, len, Format::U32)
     }
 
     /// Returns the table (SLOTS,[`rows::slot::WORDS`]) of the slots' draw settings: [`crate::kernel::rows`].

@@ -134,6 +134,9 @@ impl Hub {
         for beside in Tokenizer::BESIDE.into_iter().filter(|_| has_tokenizer) {
             snapshot.get(beside)?;
         }
+        if has_tokenizer {
+            snapshot.get("chat_template.jinja")?;
+        }
         Ok(folder.to_owned())
     }
 }

@@ -56,6 +56,8 @@ pub const COOP_VECTORS: &str = include_str!("../../shaders/shared/coop_vectors.w
 pub const COOP_NUMBERS: &str = include_str!("../../shaders/shared/coop_numbers.wgsl");
 /// The layout of attention's heads.
 pub const HEADS: &str = include_str!("../../shaders/shared/heads.wgsl");
+/// The positions of rows in their documents.
+pub const POSITIONS: &str = include_str!("../../shaders/shared/positions.wgsl");
 /// The keys that a position sees in training.
 pub const FIRST_KEY: &str = include_str!("../../shaders/shared/first_key.wgsl");
 /// Attention's online softmax for four keys and four queries at a time.

@@ -10,12 +10,14 @@ use crate::plan::{Limits, Phase, Plan, Role, View};
 
 /// The views of one of the micro-batches that a stage keeps at once.
 ///
-/// A stage has its tokens and the received stream for each of them. The stream that is sent, and the gradients of both
+/// A stage has its tokens, the starts of documents and the received stream for each of them. The stream that is sent, and the gradients of both
 /// streams, are the same memory for all: they are to be read before the next pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Flight {
     /// (B,T): the tokens, on the first stage.
     pub tokens: Option<View>,
+    /// (B,T): where the document of each row begins.
+    pub starts: View,
     /// (B,T,C): the stream from the stage before; its gradient, which it has if anything before is trained, goes back.
     pub received: Option<Var>,
     /// (B,T,C): the stream for the stage after; its gradient, which it has if anything so far is trained, comes back.
@@ -67,7 +69,8 @@ pub(super) fn build(
     uses: Uses,
     before: Before,
 ) -> (Flight, Output) {
-    let mut flight = Flight { tokens: None, received: None, sent: None };
+    let starts = g.document_starts();
+    let mut flight = Flight { tokens: None, starts, received: None, sent: None };
     g.skip_dropouts(before.dropouts);
     let input = match uses.stage.is_first() {
         true => {

@@ -1,9 +1,13 @@
-//! The embedding of a token at its position: `out[b, t] = wte[tokens[b, t]] + wpe[t]`, or of a token alone, where
-//! positions are not in a table.
+//! The embedding of a token at its position p in its document: `out[b, t] = wte[tokens[b, t]] + wpe[p]`, or of a token
+//! alone, where positions are not in a table.
 //!
 //! ```text
-//! dwte[v] += Σ over (b, t) with tokens[b, t] = v of dout[b, t]      dwpe[t] += Σ_b dout[b, t]
+//! p = t - starts[b, t]
+//! dwte[v] += Σ over (b, t) with tokens[b, t] = v of dout[b, t]      dwpe[p] += Σ over (b, t) at position p of dout[b, t]
 //! ```
+//!
+//! The document begins where [`Graph::document_starts`] says, which is 0 unless the host writes it. The rows of a document lie side
+//! by side and have the same start: on that the gradient's kernel relies.
 //!
 //! In mixed precision the tables' copies are read, as products read them, so that ranks may split what is in single precision.
 //!
@@ -31,6 +35,7 @@ pub const FORWARD: Kernel = Kernel {
     name: "embedding_forward",
     args: &[
         reads_u32("tokens"),
+        reads_u32("starts"),
         reads("wte").takes(FLOATS),
         reads("wpe").takes(FLOATS),
         writes_part("out"),
@@ -39,7 +44,7 @@ pub const FORWARD: Kernel = Kernel {
     cpu: Some(fast_forward),
     flops: |d| d.rows() as u64 * u64::from(d.C),
     tolerance: Kernel::TOLERANCE,
-    variants: portable!("embedding_forward", [], grid::rows),
+    variants: portable!("embedding_forward", [POSITIONS], grid::rows),
 };
 
 /// Computes `out` of rows of generation from a slice of the token table.
@@ -103,12 +108,12 @@ pub const BACKWARD_TOKENS: Kernel = Kernel {
 /// Computes `dwpe`.
 pub const BACKWARD_POSITIONS: Kernel = Kernel {
     name: "embedding_backward_positions",
-    args: &[reads("dout"), adds("dwpe")],
+    args: &[reads_u32("starts"), reads("dout"), adds("dwpe")],
     twin: twin!(backward_positions),
     cpu: Some(fast_backward_positions),
     flops: |d| d.rows() as u64 * u64::from(d.C),
     tolerance: Kernel::TOLERANCE,
-    variants: portable!("embedding_backward_positions", [], grid::elements),
+    variants: portable!("embedding_backward_positions", [POSITIONS], grid::elements),
 };
 
 /// Computes `out` (B,T,C) from tokens (B,T).
@@ -119,8 +124,8 @@ pub struct Embedding {
     pub tokens: View,
     /// (V,C) in slices.
     pub wte: Vec<Slice>,
-    /// (S,C), if positions are in a table.
-    pub wpe: Option<Var>,
+    /// If positions are in a table: that table (S,C), and where the document of each row (B,T) begins.
+    pub positions: Option<(Var, View)>,
     /// (B,T,C)
     pub out: Var,
 }
@@ -209,12 +214,13 @@ impl Graph {
         let value = self.activations("embedding", self.rows() * c, Format::F32, sharing);
         let has_grad = wpe.is_some_and(Var::has_grad) || wte.iter().any(|s| s.var.has_grad());
         let out = self.var(grad, value, Format::F32, has_grad);
-        let dims = Dims { C: c as u32, S: s as u32, ..self.dims() };
+        let dims = Dims { C: c as u32, S: self.positions(s) as u32, ..self.dims() };
         if self.extends() {
             let (rows, wpe, out) = (self.rows_table(), wpe.map(|wpe| wpe.value), out.value);
             self.push(EmbeddingExtend { dims, rows, tokens, wte, wpe, out });
         } else {
-            self.push(Embedding { dims, tokens, wte, wpe, out });
+            let positions = wpe.map(|wpe| (wpe, self.document_starts()));
+            self.push(Embedding { dims, tokens, wte, positions, out });
         }
         out
     }
@@ -224,8 +230,10 @@ impl Op for Embedding {
     fn forward(&self, plan: &mut Plan) {
         for slice in &self.wte {
             let (dims, wte, out) = (self.slice_dims(slice), slice.var.value, self.out.value);
-            match self.wpe {
-                Some(wpe) => plan.push(&FORWARD, dims, &[self.tokens, wte, wpe.value, out]),
+            match self.positions {
+                Some((wpe, starts)) => {
+                    plan.push(&FORWARD, dims, &[self.tokens, starts, wte, wpe.value, out]);
+                }
                 None => plan.push(&FORWARD_TOKENS, dims, &[self.tokens, wte, out]),
             }
         }
@@ -239,22 +247,28 @@ impl Op for Embedding {
                 recorder.plan.push(&BACKWARD_TOKENS, dims, &args);
             }
         }
-        if let Some(wpe) = self.wpe
+        if let Some((wpe, starts)) = self.positions
             && let Some(acc) = recorder.parameters(&[wpe])
         {
             let dims = Dims { ACC: acc, ..self.dims };
-            recorder.plan.push(&BACKWARD_POSITIONS, dims, &[self.out.grad, wpe.grad]);
+            recorder.plan.push(&BACKWARD_POSITIONS, dims, &[starts, self.out.grad, wpe.grad]);
         }
     }
 }
 
 fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
-    let (([wte, wpe], [out]), [tokens], []) = io.split();
+    let (([wte, wpe], [out]), [tokens, starts], []) = io.split();
     let c = dims.C as usize;
     for row in 0..dims.rows() {
-        let t = row % dims.T as usize;
-        embed([wte, wpe], dims, (tokens[row], t), &mut out[row * c..(row + 1) * c]);
+        let position = position_of(dims, starts, row);
+        embed([wte, wpe], dims, (tokens[row], position), &mut out[row * c..(row + 1) * c]);
     }
+}
+
+/// Returns the position of a row in its document.
+fn position_of(dims: &Dims, starts: &[u32], row: usize) -> usize {
+    let t = row % dims.T as usize;
+    t - t.min(starts[row] as usize)
 }
 
 /// Computes `out` of a token at a position, if the slice has the token.
@@ -334,20 +348,21 @@ fn backward_tokens<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
 }
 
 fn backward_positions<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
-    let ([dout], [dwpe]) = io.reals();
-    let (b, t, c) = (dims.B as usize, dims.T as usize, dims.C as usize);
+    let (([dout], [dwpe]), [starts], []) = io.split();
+    let c = dims.C as usize;
     for position in 0..dims.S as usize {
+        let at_position = |row: &usize| position_of(dims, starts, *row) == position;
+        let rows: Vec<usize> = (0..dims.rows()).filter(at_position).collect();
         for i in 0..c {
-            let rows = if position < t { b } else { 0 };
-            let sum = (0..rows).map(|b| dout[(b * t + position) * c + i]).sum();
+            let sum = rows.iter().map(|row| dout[row * c + i]).sum();
             accumulate(&mut dwpe[position * c + i], sum, step.overwrites(dims));
         }
     }
 }
 
 fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let (([wte, wpe], [out]), [tokens], []) = io.split();
-    let (c, t) = (dims.C as usize, dims.T as usize);
+    let (([wte, wpe], [out]), [tokens, starts], []) = io.split();
+    let c = dims.C as usize;
     let task = simd::rows_per_task(c);
     out.par_chunks_mut(task * c).enumerate().for_each(|(first, out)| {
         for (i, out) in out.chunks_exact_mut(c).enumerate() {
@@ -355,7 +370,7 @@ fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
             let token = tokens[row].wrapping_sub(dims.START);
             if token < dims.V {
                 let wte = &wte[token as usize * c..][..c];
-                let wpe = &wpe[row % t * c..][..c];
+                let wpe = &wpe[position_of(dims, starts, row) * c..][..c];
                 out.iter_mut().zip(wte).zip(wpe).for_each(|((out, a), b)| *out = a + b);
             }
         }
@@ -395,8 +410,10 @@ fn fast_backward_tokens(dims: &Dims, step: &Step, io: Io<'_, f32>) {
 const TOKEN_TASKS: usize = 16;
 
 fn fast_backward_positions(dims: &Dims, step: &Step, io: Io<'_, f32>) {
-    let ([dout], [dwpe]) = io.reals();
-    let (t, c) = (dims.T as usize, dims.C as usize);
+    let (([dout], [dwpe]), [starts], []) = io.split();
+    let c = dims.C as usize;
+    // The rows of each position, in order: position p has `rows[firsts[p]..firsts[p + 1]]`.
+    let (firsts, rows) = rows_by_position(dims, starts);
     let overwrite = step.overwrites(dims);
     let task = simd::rows_per_task(c);
     dwpe.par_chunks_mut(task * c).enumerate().for_each(|(first, dwpe)| {
@@ -405,11 +422,26 @@ fn fast_backward_positions(dims: &Dims, step: &Step, io: Io<'_, f32>) {
         }
         for (i, dwpe) in dwpe.chunks_exact_mut(c).enumerate() {
             let position = first * task + i;
-            let rows = if position < t { dims.B as usize } else { 0 };
-            for b in 0..rows {
-                let dout = &dout[(b * t + position) * c..][..c];
+            for row in &rows[firsts[position]..firsts[position + 1]] {
+                let dout = &dout[row * c..][..c];
                 dwpe.iter_mut().zip(dout).for_each(|(sum, x)| *sum += x);
             }
         }
     });
+}
+
+/// Returns all rows sorted by their position, and where those of each position of the table begin among them; the last of
+/// these numbers is the number of rows.
+fn rows_by_position(dims: &Dims, starts: &[u32]) -> (Vec<usize>, Vec<usize>) {
+    let mut firsts = vec![0; dims.S as usize + 1];
+    (0..dims.rows()).for_each(|row| firsts[position_of(dims, starts, row) + 1] += 1);
+    (1..firsts.len()).for_each(|i| firsts[i] += firsts[i - 1]);
+    let mut rows = vec![0; dims.rows()];
+    let mut next = firsts.clone();
+    for row in 0..dims.rows() {
+        let place = &mut next[position_of(dims, starts, row)];
+        rows[*place] = row;
+        *place += 1;
+    }
+    (firsts, rows)
 }

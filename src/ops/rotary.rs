@@ -28,7 +28,7 @@ use crate::kernel::{
 use crate::math::simd::{self, vector_fn};
 use crate::ops::attention::{Heads, Qkv, four_head_channels};
 use crate::ops::variants::portable;
-use crate::plan::{Plan, Role, View};
+use crate::plan::{Plan, View};
 
 /// Rotates queries and keys by SCALE, 1 or -1, times their angles.
 pub const FORWARD: Kernel = Kernel {
@@ -83,7 +83,7 @@ impl Graph {
         let frequencies = self.plan.constant("rotary.frequencies", words);
         let places = match self.extends() {
             true => self.rows_table(),
-            false => self.buffer(Role::Staging, "document_start", self.rows(), Format::U32),
+            false => self.document_starts(),
         };
         self.push(Rotary { dims, frequencies, places, qkv });
     }

@@ -35,6 +35,7 @@ mod normalizer;
 mod patterns;
 mod places;
 mod pretokenizer;
+mod ranges;
 mod ranks;
 mod reading;
 mod rules;

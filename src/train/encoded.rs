@@ -103,6 +103,8 @@ pub(super) fn put_back() -> String {
 /// Data to encode, with the settings of the encoding.
 pub(super) struct Work<'a> {
     pub sources: &'a Sources,
+    /// The validation split, if it comes from data of its own. Then only the run's folder has the ids.
+    pub validation: Option<&'a Sources>,
     pub tokenizer: &'a Tokenizer,
     /// The token between documents.
     pub end_of_text: Option<u32>,
@@ -118,7 +120,8 @@ impl Work<'_> {
     /// If the data cannot be read, the run's folder cannot be written, or the ids differ from the wanted ones.
     pub(super) fn run(&self, places: Places, on_event: &mut dyn FnMut(&Event)) -> Result<Tokens> {
         let name = self.sources.name();
-        if let Some(kept) = places.cache.map(EncodedCache::new) {
+        let is_kept = self.validation.is_none();
+        if let Some(kept) = places.cache.filter(|_| is_kept).map(EncodedCache::new) {
             if let Some(encoded) = self.cached(&kept, on_event)? {
                 self.wanted.map_or(Ok(()), |wanted| wanted.check(&encoded.xxh3, name))?;
                 return Ok(settle(&encoded, places.run)?.named(name));
@@ -129,19 +132,34 @@ impl Work<'_> {
             )));
         }
         let Some(run) = places.run else {
-            let mut ids = vec![];
-            self.fill(
-                &mut |more| {
+            let ids = |sources, on_event: &mut dyn FnMut(&Event)| {
+                let mut ids = vec![];
+                let mut push = |more: &[u32]| {
                     ids.extend_from_slice(more);
                     Ok(())
-                },
-                on_event,
-            )?;
-            return Ok(Tokens::from_ids(ids).named(name));
+                };
+                self.fill_from(sources, &mut push, on_event)?;
+                Ok::<_, Error>(Tokens::from_ids(ids))
+            };
+            let tokens = ids(self.sources, on_event)?;
+            let validation = self.validation.map(|sources| ids(sources, on_event)).transpose()?;
+            let tokens = match validation {
+                Some(validation) => tokens.with_validation(validation)?,
+                None => tokens,
+            };
+            return Ok(tokens.named(name));
         };
         let path = run.join(TOKENS_FILE);
-        let mut writer = TokenWriter::create(&path, self.tokenizer.vocab_size())?;
+        let vocab = self.tokenizer.vocab_size();
+        let mut writer = match self.validation {
+            Some(_) => TokenWriter::create_split(&path, vocab)?,
+            None => TokenWriter::create(&path, vocab)?,
+        };
         self.fill(&mut |more| writer.push(more), on_event)?;
+        if let Some(sources) = self.validation {
+            writer.begin_validation();
+            self.fill_from(sources, &mut |more| writer.push(more), on_event)?;
+        }
         let tokens = writer.finish()?;
         if let Some(wanted) = self.wanted {
             wanted.check(&data::hash_file(&path)?, name).inspect_err(|_| {
@@ -158,12 +176,21 @@ impl Work<'_> {
         push: &mut dyn FnMut(&[u32]) -> Result<()>,
         on_event: &mut dyn FnMut(&Event),
     ) -> Result<()> {
-        let total = self.sources.bytes();
+        self.fill_from(self.sources, push, on_event)
+    }
+
+    fn fill_from(
+        &self,
+        sources: &Sources,
+        push: &mut dyn FnMut(&[u32]) -> Result<()>,
+        on_event: &mut dyn FnMut(&Event),
+    ) -> Result<()> {
+        let total = sources.bytes();
         let mut progress = |done: u64| {
             on_event(&Event::Preparing { what: "encoding the data".into(), done, total });
         };
         let encoder = self.tokenizer.encoder(AddedAs::Tokens);
-        data::encode(self.sources.documents(), encoder, self.end_of_text, push, &mut progress)
+        data::encode(sources.documents(), encoder, self.end_of_text, push, &mut progress)
     }
 
     /// Returns the data in the cache folder, encoded if they are not there; `None` if they cannot be kept there.

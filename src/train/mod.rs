@@ -5,6 +5,7 @@
 
 mod agree;
 mod apart;
+mod chats;
 mod choice;
 mod collect;
 pub mod curve;
@@ -25,7 +26,6 @@ mod together;
 mod update;
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,7 @@ use crate::backend::Ticket;
 use crate::checkpoint::{Metrics, RunDir, TensorFile, TrainState};
 use crate::clock::Stopwatch;
 use crate::config::TrainConfig;
-use crate::data::{self, Tokens};
+use crate::data::{Split, Tokens};
 use crate::dist::{Alone, Layout, Link, Times};
 use crate::engine::{Engine, MicroBatch};
 use crate::error::Result;
@@ -47,12 +47,13 @@ use crate::params::ParamInfo;
 use apart::Apart;
 use profiling::Profiling;
 
+pub use chats::Conversations;
 pub use choice::TokenizerChoice;
 pub use profiling::RankTimes;
 pub use ranks::{finished, give_up, join};
 pub use report::{Event, StepReport, Summary};
 pub use settings::{Prepared, RunSettings, prepare};
-pub use start::{Resumed, resume, resume_on, start, start_with};
+pub use start::{Changes, Resumed, resume, resume_on, start, start_with};
 
 /// The number of consecutive skipped updates after which a run stops.
 pub const MAX_SKIPPED: u32 = 10;
@@ -62,8 +63,10 @@ pub struct Trainer {
     gpt: Gpt,
     engine: Engine,
     tokens: Tokens,
-    train: Range<usize>,
-    val: Range<usize>,
+    /// What became of the conversations, if the data are such.
+    conversations: Option<Conversations>,
+    train: Split,
+    val: Split,
     config: TrainConfig,
     /// B and T.
     shape: (usize, usize),
@@ -81,8 +84,8 @@ pub struct Trainer {
     stop_after: usize,
     /// Whether the newest checkpoint has the current state.
     saved: bool,
-    /// The tokens and targets of an evaluation's batch.
-    batch: (Vec<u32>, Vec<u32>),
+    /// The buffers of an evaluation's batch.
+    batch: MicroBatch,
     /// The buffers of a micro-batch.
     micro_batch: MicroBatch,
     /// Seconds and tokens of training alone in this process, without profiled updates.
@@ -150,12 +153,15 @@ fn summary(
         seconds: state.seconds,
         run_dir,
         rank_shares: config.rank_shares.clone(),
-        finished: steps >= config.max_iters && state.unevaluated.is_none(),
+        ended_early: state.ended,
+        conversations: None,
+        finished: (steps >= config.max_iters || state.ended) && state.unevaluated.is_none(),
     }
 }
 
 impl Trainer {
-    /// Creates a run over token ids, the last of which are for validation: a tenth, but at most `val_tokens`.
+    /// Creates a run over token ids, the last of which are for validation: a tenth, but at most `val_tokens`. Of conversations it is
+    /// the last tenth of them. See [`Tokens::split`].
     ///
     /// # Errors
     ///
@@ -178,8 +184,8 @@ impl Trainer {
         let uses = Uses::training(&config, gpt.config());
         let shape = (uses.batch, uses.seq);
         let (train, val) = tokens.split(config.val_tokens);
-        data::check_length(&tokens, &train, shape.1)?;
-        data::check_length(&tokens, &val, 1)?;
+        let train = Split::new(&tokens, train, shape.1, shape.1)?;
+        let val = Split::new(&tokens, val, shape.1, 1)?;
         gpt.set_dropout(config.dropout);
         gpt.set_precision(config.precision);
         let limits = gpt.device().limits();
@@ -188,6 +194,12 @@ impl Trainer {
         let mut engine = gpt.take_engine(program)?;
         engine.initialize_adapters(config.seed);
         let rows = shape.0 * shape.1;
+        let buffers = MicroBatch {
+            tokens: vec![0; rows],
+            targets: vec![0; rows],
+            starts: if tokens.are_conversations() { vec![0; rows] } else { vec![] },
+            ..MicroBatch::default()
+        };
         Ok(Trainer {
             gpt,
             engine,
@@ -204,16 +216,13 @@ impl Trainer {
                 ..TrainState::default()
             },
             tokens,
+            conversations: None,
             metrics: vec![],
             stop: Arc::default(),
             stop_after: usize::MAX,
             saved: false,
-            batch: (vec![0; rows], vec![0; rows]),
-            micro_batch: MicroBatch {
-                tokens: vec![0; rows],
-                targets: vec![0; rows],
-                ..MicroBatch::default()
-            },
+            batch: buffers.clone(),
+            micro_batch: buffers,
             busy: (0.0, 0),
             best_gflops: None,
             profiling: Profiling::default(),
@@ -254,6 +263,11 @@ impl Trainer {
         first[0]
     }
 
+    /// Whether it is trained on conversations.
+    pub fn learns_conversations(&self) -> bool {
+        self.tokens.are_conversations()
+    }
+
     /// Returns the model: its sizes, tokenizer and device; the parameters are in the trainer's engine.
     pub fn model(&self) -> &Gpt {
         &self.gpt
@@ -264,6 +278,7 @@ impl Trainer {
     /// model for all of their digits.
     pub fn into_model(self) -> Gpt {
         let mut gpt = self.gpt;
+        gpt.set_context(self.engine.program().uses.context);
         gpt.put_engine(self.engine);
         gpt
     }
@@ -296,7 +311,7 @@ impl Trainer {
         }
         self.agree_to_stop()?;
         for iter in first_step..self.config.max_iters {
-            if self.stops_now() {
+            if self.stops_now() || self.state.ended {
                 break;
             }
             self.step(iter, on_event)?;
@@ -306,7 +321,8 @@ impl Trainer {
             self.save(on_event)?;
         }
         let path = self.run.as_ref().map(|run| run.path().to_owned());
-        Ok(summary(&self.state, self.state.step as usize, &self.config, path))
+        let summary = summary(&self.state, self.state.step as usize, &self.config, path);
+        Ok(Summary { conversations: self.conversations, ..summary })
     }
 
     fn stopped(&self) -> bool {
@@ -472,7 +488,7 @@ impl Trainer {
                 metrics.skipped
             )));
         }
-        if due.saves {
+        if due.saves || self.state.ended {
             self.save(on_event)?;
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::backend::Device;
 use crate::backend::gpu::Kinds;
 use crate::checkpoint::{self, RunDir, TrainState};
 use crate::config::{GptConfig, TrainConfig};
-use crate::data::{TokenWriter, Tokens};
+use crate::data::{Split, TokenWriter, Tokens};
 use crate::dist::{Group, Layout, Link, VERSION, World, other_version, read_opening};
 use crate::engine::{Engine, MOMENTS, Tensor};
 use crate::error::{Error, Result, field};
@@ -48,6 +48,10 @@ struct Opening {
     tokens: usize,
     file: String,
     splits: [Range<usize>; 2],
+    /// Where the validation split begins, if the files define it.
+    validation: Option<usize>,
+    /// Whether the ids carry the marks of conversations.
+    are_conversations: bool,
 }
 
 impl Trainer {
@@ -74,7 +78,9 @@ impl Trainer {
             kinds: kinds.clone(),
             tokens: self.tokens.len(),
             file: self.tokens.name().to_owned(),
-            splits: [self.train.clone(), self.val.clone()],
+            validation: self.tokens.validation(),
+            are_conversations: self.tokens.are_conversations(),
+            splits: [self.train.range(), self.val.range()],
         };
         let mut bytes = serde_json::to_vec(&opening).expect("settings are JSON");
         world.broadcast(&mut bytes)?;
@@ -83,7 +89,7 @@ impl Trainer {
         let wanted = is_wanted(&mut *world, false)?;
         for start in (0..self.tokens.len()).step_by(IDS).filter(|_| wanted) {
             let mut ids = vec![0; IDS.min(self.tokens.len() - start)];
-            self.tokens.copy_to(start..start + ids.len(), &mut ids);
+            self.tokens.copy_marked(start..start + ids.len(), &mut ids);
             world.broadcast(&mut bytemuck::cast_slice(&ids).to_vec())?;
         }
         check_all(&mut *world, Ok(()))?;
@@ -179,7 +185,10 @@ pub fn join(
     let made = ids.and_then(|tokens| {
         let gpt = Gpt::new(opening.model, device, opening.train.seed)?;
         let mut trainer = Trainer::with(gpt, tokens, opening.train, programs)?;
-        [trainer.train, trainer.val] = opening.splits;
+        let [train, val] = opening.splits;
+        let seq = trainer.shape.1;
+        trainer.train = Split::new(&trainer.tokens, train, seq, seq)?;
+        trainer.val = Split::new(&trainer.tokens, val, seq, 1)?;
         let state = &opening.state;
         let own = state.words_of_others.get(world.rank() - 1).unwrap_or(&state.device_words);
         let words = own.as_slice().try_into();
@@ -265,7 +274,11 @@ fn receive_tokens(world: &mut dyn World, opening: &Opening) -> Result<Result<Tok
     let path = tempfile::Builder::new().prefix("wgpt-tokens-").tempdir();
     let path = path.map_err(|e| Error::input(format!("a temporary folder: {e}")));
     let mut writer = path.and_then(|dir| {
-        let writer = TokenWriter::create(&dir.path().join("tokens.bin"), opening.model.vocab_size)?;
+        let path = dir.path().join("tokens.bin");
+        let writer = match opening.are_conversations {
+            true => TokenWriter::create_conversations(&path)?,
+            false => TokenWriter::create(&path, opening.model.vocab_size)?,
+        };
         Ok((dir, writer))
     });
     for _ in (0..opening.tokens).step_by(IDS) {
@@ -278,7 +291,7 @@ fn receive_tokens(world: &mut dyn World, opening: &Opening) -> Result<Result<Tok
         });
     }
     // The file stays readable while it is mapped, though it has no name any more.
-    Ok(writer.and_then(|(_dir, writer)| writer.finish()))
+    Ok(writer.and_then(|(_dir, writer)| Ok(writer.finish()?.validating_from(opening.validation))))
 }
 
 impl Trainer {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::gpu::Notice;
 use crate::checkpoint::{Exchange, Metrics};
+use crate::train::chats::Conversations;
 
 /// Something that happened in a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,6 +153,12 @@ pub struct Summary {
     /// How many micro-batches of an update each rank took, if that was measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rank_shares: Vec<usize>,
-    /// Whether all updates were made and evaluated; if not, the run was stopped and can be resumed.
+    /// Whether the run has ended before all its updates, since its patience was at an end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended_early: bool,
+    /// What became of the conversations, if the data are such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversations: Option<Conversations>,
+    /// Whether all updates were made and evaluated, or the run has ended early; if not, the run was stopped and can be resumed.
     pub finished: bool,
 }

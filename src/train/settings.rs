@@ -7,13 +7,15 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::arch::Family;
 use crate::backend::gpu::DeviceChoice;
+use crate::chat::Long;
 use crate::checkpoint::{self, CHOICES, TextFiles};
 use crate::config::{GptConfig, TrainConfig};
-use crate::data::{self, Downloads, Sources, Tokens};
+use crate::data::{self, ChatEncoding, Downloads, Sources, Tokens};
 use crate::error::{Error, Result, field};
 use crate::files;
 use crate::gpt::without_rows;
 use crate::tokenizer::Tokenizer;
+use crate::train::chats::{CONVERSATIONS_FILE, ChatWork, Conversations};
 use crate::train::choice::TokenizerChoice;
 use crate::train::encoded::{Places, REFERENCE_FILE, Reference, TOKENS_FILE, Work};
 use crate::train::report::Event;
@@ -21,14 +23,27 @@ use crate::train::report::Event;
 /// The most text that a tokenizer is trained on, in bytes, taken evenly from all of the text.
 const TOKENIZER_SAMPLE: u64 = 32 << 20;
 /// The files that a run's folder may hold before the first update.
-pub(super) const BEFORE_TRAINING: [&str; 6] =
-    ["run.json", "tokenizer.json", TOKENS_FILE, REFERENCE_FILE, CHOICES, ".lock"];
+pub(super) const BEFORE_TRAINING: [&str; 7] = [
+    "run.json",
+    "tokenizer.json",
+    TOKENS_FILE,
+    REFERENCE_FILE,
+    CONVERSATIONS_FILE,
+    CHOICES,
+    ".lock",
+];
 
 /// The settings of a run, as run.json holds them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSettings {
     /// The training data: `stories`, `shakespeare`, `tinystories`, files, folders.
     pub data: Vec<String>,
+    /// The data to validate on; empty: a tenth of the training data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub val_data: Vec<String>,
+    /// What is done with conversations that are longer than the context.
+    #[serde(default, skip_serializing_if = "Long::is_default")]
+    pub long: Long,
     /// The source of the tokenizer.
     pub tokenizer: TokenizerChoice,
     /// The sizes; the tokenizer has at most as many tokens as the vocabulary.
@@ -64,6 +79,8 @@ pub struct Prepared {
     pub text_files: TextFiles,
     /// The data.
     pub tokens: Tokens,
+    /// What became of the conversations, if the data are such.
+    pub conversations: Option<Conversations>,
 }
 
 impl RunSettings {
@@ -109,6 +126,7 @@ impl RunSettings {
         };
         RunSettings {
             data: self.data.iter().map(data).collect(),
+            val_data: self.val_data.iter().map(data).collect(),
             tokenizer,
             init: self.init.as_deref().map(absolute),
             cache: self.cache.as_deref().map(absolute),
@@ -149,8 +167,14 @@ pub fn prepare(
             let tokenizer = fit(&mut model, tokenizer, has_parameters, on_event)?;
             match tokens {
                 Ok(tokens) => {
-                    let text_files = text_files(settings, saved, &model, Some(&tokenizer))?;
-                    return Ok(Prepared { model, tokenizer: Some(tokenizer), text_files, tokens });
+                    let mut text_files = text_files(settings, saved, &model, Some(&tokenizer))?;
+                    if tokens.are_conversations() {
+                        let template = text_files.chat_template(&tokenizer)?;
+                        text_files = text_files.with_chat_template(&template)?;
+                    }
+                    let conversations = run_dir.map(Conversations::of_run).transpose()?.flatten();
+                    let tokenizer = Some(tokenizer);
+                    return Ok(Prepared { model, tokenizer, text_files, tokens, conversations });
                 }
                 Err(gone) => (Some(tokenizer), Some(gone)),
             }
@@ -161,13 +185,20 @@ pub fn prepare(
             (known.map(fit).transpose()?, None)
         }
     };
-    let mut sources = parse(settings, gone.as_ref(), on_event)?;
+    let mut sources = parse(&settings.data, gone.as_ref(), on_event)?;
+    let mut validation = match settings.val_data.as_slice() {
+        [] => None,
+        data => Some(parse(data, gone.as_ref(), on_event)?),
+    };
     if let Some(shards) = sources.shards() {
         shards.notes().into_iter().for_each(|note| on_event(&Event::Note(note)));
-        let tokens = shards.open()?;
+        let mut tokens = shards.open()?;
+        if let Some(validation) = &validation {
+            tokens = tokens.with_validation(validation.tokens()?.ok_or_else(other_validation)?)?;
+        }
         tokens.check(model.vocab_size)?;
         let text_files = text_files(settings, saved, &model, known.as_ref())?;
-        return Ok(Prepared { model, tokenizer: known, text_files, tokens });
+        return Ok(Prepared { model, tokenizer: known, text_files, tokens, conversations: None });
     }
     if let (None, Some(dir)) = (&known, saved.or(settings.init.as_deref())) {
         return Err(Error::input(format!(
@@ -179,15 +210,42 @@ pub fn prepare(
             field("tokenizer")
         )));
     }
-    fetch(&mut sources, on_event)?;
+    for sources in [Some(&mut sources), validation.as_mut()].into_iter().flatten() {
+        fetch(sources, on_event)?;
+    }
+    let files = sources.conversations()?;
+    let val_files = validation.as_ref().map(Sources::conversations).transpose()?.flatten();
+    if validation.is_some() && files.is_some() != val_files.is_some() {
+        return Err(other_validation());
+    }
     let tokenizer = match known {
         Some(tokenizer) => tokenizer,
         None => {
-            let tokenizer = train_tokenizer(&sources, model.vocab_size, on_event)?;
+            let sample = match &files {
+                Some(files) => data::sample_of_conversations(files, TOKENIZER_SAMPLE as usize),
+                None => sources.sample(TOKENIZER_SAMPLE),
+            };
+            let tokenizer = train_tokenizer(&sample?, model.vocab_size, on_event)?;
             fit(&mut model, tokenizer, has_parameters, on_event)?
         }
     };
-    let text_files = text_files(settings, saved, &model, Some(&tokenizer))?;
+    let mut text_files = text_files(settings, saved, &model, Some(&tokenizer))?;
+    let places = Places { run: run_dir, cache: settings.cache.as_deref() };
+    keep_tokenizer(&tokenizer, run_dir)?;
+    if let Some(files) = files {
+        let template = text_files.chat_template(&tokenizer)?;
+        on_event(&Event::Note(format!("the conversations are written by {}", template.place())));
+        text_files = text_files.with_chat_template(&template)?;
+        let context = settings.train.seq_len.unwrap_or(model.n_positions);
+        let (template, tokenizer_of) = (&template, &tokenizer);
+        let encoding =
+            ChatEncoding { template, tokenizer: tokenizer_of, context, long: settings.long };
+        let name = sources.name();
+        let work = ChatWork { encoding, files: &files, validation: val_files.as_deref(), name };
+        let (tokens, conversations) = work.run(run_dir, on_event)?;
+        let (tokenizer, conversations) = (Some(tokenizer), Some(conversations));
+        return Ok(Prepared { model, tokenizer, text_files, tokens, conversations });
+    }
     let end = text_files.end_of_text(Some(&tokenizer)).0.separator();
     if end.is_none() && several(&sources)? {
         on_event(&Event::Note(
@@ -195,11 +253,22 @@ pub fn prepare(
                 .to_owned(),
         ));
     }
-    let places = Places { run: run_dir, cache: settings.cache.as_deref() };
     let wanted = gone.as_ref();
-    let work = Work { sources: &sources, tokenizer: &tokenizer, end_of_text: end, wanted };
-    let tokens = encode(&work, places, on_event)?;
-    Ok(Prepared { model, tokenizer: Some(tokenizer), text_files, tokens })
+    let validation = validation.as_ref();
+    let (sources, tokenizer_of) = (&sources, &tokenizer);
+    let work = Work { sources, validation, tokenizer: tokenizer_of, end_of_text: end, wanted };
+    let tokens = work.run(places, on_event)?;
+    Ok(Prepared { model, tokenizer: Some(tokenizer), text_files, tokens, conversations: None })
+}
+
+/// Returns the error for data of two kinds.
+fn other_validation() -> Error {
+    Error::usage(format!(
+        "{} and {} are of different kinds: texts, conversations or token files",
+        field("data"),
+        field("val_data")
+    ))
+    .hint("name data of one kind by both")
 }
 
 /// Returns whether there is more than one document.
@@ -263,7 +332,7 @@ fn own_data(dir: &Path, saved: Option<&Path>) -> Result<Option<Own>> {
 
 /// Returns the sources of the data; `gone` refers to their encoded form, which was lost.
 fn parse(
-    settings: &RunSettings,
+    data: &[String],
     gone: Option<&Reference>,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Sources> {
@@ -271,7 +340,7 @@ fn parse(
         on_event(&Event::Note(gone.note()));
     }
     let lost = |error: Error| gone.map_or_else(|| error.clone(), |gone| gone.lost(&error));
-    let sources = Sources::parse(&settings.data).map_err(lost)?;
+    let sources = Sources::parse(data).map_err(lost)?;
     sources.notes().into_iter().for_each(|note| on_event(&Event::Note(note)));
     Ok(sources)
 }
@@ -352,23 +421,19 @@ fn check_sizes(settings: &GptConfig, saved: &GptConfig, dir: &Path) -> Result<()
     }
 }
 
-/// Trains a tokenizer of at most `vocab` tokens on the data.
+/// Trains a tokenizer of at most `vocab` tokens on a sample of the data.
 fn train_tokenizer(
-    sources: &Sources,
+    sample: &[String],
     vocab: usize,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Tokenizer> {
     let what = format!("training a tokenizer of {vocab} tokens");
     on_event(&Event::Preparing { what, done: 0, total: 0 });
-    let sample = sources.sample(TOKENIZER_SAMPLE)?;
     Tokenizer::train_documents(sample.iter().map(String::as_str), vocab)
 }
 
-/// Encodes all data, or finds them encoded; the tokenizer is written to the run's folder.
-fn encode(work: &Work, places: Places, on_event: &mut dyn FnMut(&Event)) -> Result<Tokens> {
-    if let Some(dir) = places.run {
-        let json = work.tokenizer.to_json();
-        files::write_bytes(&dir.join("tokenizer.json"), json.as_bytes())?;
-    }
-    work.run(places, on_event)
+/// Writes the tokenizer to the run's folder.
+fn keep_tokenizer(tokenizer: &Tokenizer, run_dir: Option<&Path>) -> Result<()> {
+    let Some(dir) = run_dir else { return Ok(()) };
+    files::write_bytes(&dir.join("tokenizer.json"), tokenizer.to_json().as_bytes())
 }

@@ -4,7 +4,7 @@ use super::agree::check_all;
 use super::{RunSettings, Trainer};
 use crate::clock::Stopwatch;
 use crate::config::RankBatch;
-use crate::data::{self, Place};
+use crate::data::{Place, Rows};
 use crate::dist::World;
 use crate::error::Result;
 use crate::kernel::Step;
@@ -59,7 +59,8 @@ impl Trainer {
         let place = Place { seed, step: 0, micro: 0 };
         let batch = &mut self.micro_batch;
         let (tokens, targets) = (&mut batch.tokens, &mut batch.targets);
-        data::batch(&self.tokens, self.train.clone(), place, self.shape, tokens, targets)?;
+        let rows = Rows { tokens, targets, starts: &mut batch.starts };
+        self.train.draw(&self.tokens, place, self.config.grad_accum, rows)?;
         let dropout = dropout::threshold(self.config.dropout);
         let step = Step { dropout, seed: random::key(seed, 0, 0), ..Step::default() };
         let clock = Stopwatch::start();

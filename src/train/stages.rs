@@ -14,6 +14,8 @@ pub(super) struct Pipeline<'a> {
     pub link: &'a Link,
     /// The buffers of a micro-batch.
     pub batch: &'a mut MicroBatch,
+    /// Whether micro-batches say where documents begin.
+    pub has_documents: bool,
     /// Makes a micro-batch.
     pub fill: &'a mut dyn FnMut(usize, &mut MicroBatch) -> Result<()>,
     /// The dropout and the optimiser's values.
@@ -30,7 +32,7 @@ impl Pipeline<'_> {
         key: &dyn Fn(usize) -> [u32; 2],
         mut finals: Option<Finals<'_>>,
     ) -> Result<()> {
-        let Pipeline { engine, link, batch, fill, step } = self;
+        let Pipeline { engine, link, batch, has_documents, fill, step } = self;
         let stage = link.grid().stage();
         let tasks = stage.schedule(share.len());
         engine.begin_micro_batches(share.clone(), all);
@@ -39,9 +41,12 @@ impl Pipeline<'_> {
             match *task {
                 Forward(task) => {
                     let micro = share.start + task;
-                    // The layers between need neither tokens nor targets.
-                    if stage.is_first() || stage.is_last() {
+                    // The layers between need neither tokens nor targets, but every layer where documents begin.
+                    if stage.is_first() || stage.is_last() || *has_documents {
                         fill(micro, batch)?;
+                    }
+                    if *has_documents {
+                        engine.write_micro_batch_starts(micro, &batch.starts);
                     }
                     let step = Step { seed: key(micro), ..*step };
                     neighbours.forward(engine, micro, &batch.tokens, step)?;

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use super::chats::Conversations;
 use super::kinds::choose;
 use super::saves::{draw_curve, moments};
 use super::settings::{self, Prepared, RunSettings, prepare};
 use super::{Event, Summary, Trainer, summary};
 use crate::backend::Device;
 use crate::backend::gpu::Kinds;
-use crate::checkpoint::{self, RunDir, Weights};
+use crate::checkpoint::{self, RunDir, TrainState, Weights};
 use crate::config::{GptConfig, Precision};
 use crate::error::{Error, Kind, Result, field};
 use crate::fit::Programs;
@@ -92,47 +93,84 @@ pub fn resume(
     device: impl FnOnce(&RunSettings) -> Result<Device>,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Resumed> {
-    resume_on(dir, 1, None, device, on_event)
+    resume_on(dir, 1, Changes::default(), device, on_event)
 }
 
-/// [`resume`], for `ranks` ranks to go on with together: on the first one, before [`Trainer::lead`]. They form as many stages
-/// as `pipeline` says, or else as the run had.
+/// What changes when a run goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The number of stages that the ranks form; `None`: as many as the run had.
+    pub pipeline: Option<usize>,
+    /// The number of updates, more than the run had: see [`TrainConfig::learning_rate_at`](crate::TrainConfig::learning_rate_at). run.json
+    /// records it. A run that has ended early goes on, too.
+    pub max_iters: Option<usize>,
+}
+
+/// [`resume`], for `ranks` ranks to go on with together, and with some changes: on the first rank, before [`Trainer::lead`].
 ///
 /// # Errors
 ///
-/// As [`resume`].
+/// As [`resume`]; if it is not lengthened by [`Changes::max_iters`].
 pub fn resume_on(
     dir: &Path,
     ranks: usize,
-    pipeline: Option<usize>,
+    changes: Changes,
     device: impl FnOnce(&RunSettings) -> Result<Device>,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Resumed> {
     let run = RunDir::open(dir)?;
     let mut settings: RunSettings = run.settings()?;
     (settings.train.out, settings.train.ranks) = (Some(dir.to_owned()), ranks);
-    settings.train.pipeline = pipeline.unwrap_or(settings.train.pipeline);
+    settings.train.pipeline = changes.pipeline.unwrap_or(settings.train.pipeline);
     if settings.train.rank_shares.len() != ranks {
         // Other ranks are measured anew.
         settings.train.rank_shares.clear();
     }
+    let (train, length) = (&settings.train, changes.max_iters);
+    let may_be_over = |step: usize| step >= train.max_iters || train.patience.is_some();
     let newest = run.newest_checkpoint()?;
-    if let Some((step, path)) = newest.filter(|(step, _)| *step >= settings.train.max_iters) {
+    let newest = newest.filter(|(step, _)| may_be_over(*step) || length.is_some());
+    let newest = newest.map(|(step, path)| {
         let config = checkpoint::read_config(&path)?;
         let (state, _) = checkpoint::open_state(&path, &moments(&config, &settings.train))?;
-        if state.unevaluated.is_none() {
-            // The process may have been killed between the last checkpoint and the drawing of the curve.
-            draw_curve(&run, &checkpoint::read_metrics(dir)?)?;
-            let summary = summary(&state, step, &settings.train, Some(dir.to_owned()));
-            return Ok(Resumed::Finished(summary));
-        }
+        Ok::<_, Error>((step, state))
+    });
+    let newest = newest.transpose()?;
+    let is_over = |settings: &RunSettings, step: usize, state: &TrainState| {
+        let is_complete = step >= settings.train.max_iters && state.unevaluated.is_none();
+        is_complete || has_ended(settings, state)
+    };
+    if let Some(max_iters) = changes.max_iters {
+        let at = newest.as_ref().map_or(0, |(step, _)| *step);
+        let ended = newest.as_ref().is_some_and(|(_, state)| has_ended(&settings, state));
+        settings.train.lengthen(at, max_iters, ended)?;
+    } else if let Some((step, state)) =
+        newest.filter(|(step, state)| is_over(&settings, *step, state))
+    {
+        // The process may have been killed between the last checkpoint and the drawing of the curve.
+        draw_curve(&run, &checkpoint::read_metrics(dir)?)?;
+        let summary = summary(&state, step, &settings.train, Some(dir.to_owned()));
+        let conversations = Conversations::of_run(dir)?;
+        return Ok(Resumed::Finished(Summary { conversations, ..summary }));
     }
     settings.train.local.map_or(Ok(()), |local| local.check_ranks(ranks))?;
     check_written(&run, &settings)?;
+    if changes.max_iters.is_some() {
+        let mut kept: RunSettings = run.settings()?;
+        kept.train.max_iters = settings.train.max_iters;
+        kept.train.lengthened.clone_from(&settings.train.lengthened);
+        run.keep_settings(&kept)?;
+    }
     let device = device(&settings)?;
     let programs = &mut Programs::default();
     let trainer = open(&settings, Some(run), None, device, programs, on_event)?;
     Ok(Resumed::Running(Box::new(trainer)))
+}
+
+/// Whether a run has ended early, and was not lengthened since.
+fn has_ended(settings: &RunSettings, state: &TrainState) -> bool {
+    let last = settings.train.lengthened.last();
+    state.ended && last.is_none_or(|change| change.at as u64 != state.step)
 }
 
 /// Checks the settings of run.json, under the names that run.json uses.
@@ -178,7 +216,7 @@ fn open(
         }
         None => None,
     };
-    let Prepared { model: sizes, tokenizer, text_files, tokens } =
+    let Prepared { model: sizes, tokenizer, text_files, tokens, conversations } =
         prepare(settings, dir, saved_path, on_event)?;
     let mut gpt = match loaded {
         Some(gpt) => gpt,
@@ -212,9 +250,13 @@ fn open(
         trainer.metrics = checkpoint::read_metrics(run.path())?;
     }
     (trainer.run, trainer.base) = (run, settings.init.clone());
+    trainer.conversations = conversations;
     trainer.best_gflops = best_gflops;
     if let Some((step, path)) = saved {
         trainer.restore(step, &path)?;
+        if trainer.state.ended && !has_ended(settings, &trainer.state) {
+            (trainer.state.ended, trainer.state.worse) = (false, 0);
+        }
     }
     Ok(trainer)
 }

@@ -3,7 +3,7 @@
 use super::stages::Pipeline;
 use super::{MAX_SKIPPED, Trainer};
 use crate::checkpoint::RunDir;
-use crate::data::{self, Place};
+use crate::data::{Place, Rows};
 use crate::dist::{self, Sums};
 use crate::engine::{self, Engine, Finals, MicroBatch, Update};
 use crate::error::{Error, Result, field};
@@ -28,13 +28,14 @@ impl Trainer {
             grad_clip: config.grad_clip,
             ..Step::default()
         };
-        let (seed, range, shape) = (config.seed, self.train.clone(), self.shape);
+        let (seed, micros) = (config.seed, config.grad_accum);
         let mut fill = |micro: usize, batch: &mut MicroBatch| {
             let place = Place { seed, step: iter as u64, micro: micro as u64 };
-            let MicroBatch { tokens, targets, .. } = batch;
+            let MicroBatch { tokens, targets, starts, .. } = batch;
             batch.seed = random::key(seed, iter as u32, micro as u32);
-            data::batch(&self.tokens, range.clone(), place, shape, tokens, targets)
+            self.train.draw(&self.tokens, place, micros, Rows { tokens, targets, starts }).map(drop)
         };
+        let has_documents = self.tokens.are_conversations();
         let (batch, link, engine) = (&mut self.micro_batch, &self.link, &mut self.engine);
         let grid = link.grid();
         let share = config.shares().swap_remove(grid.replica());
@@ -53,7 +54,8 @@ impl Trainer {
         let mut train = |engine: &mut Engine, finals: Option<Finals<'_>>| match grid.stages {
             1 => engine.train_micro_batches(share.clone(), all, batch, &mut fill, step, finals),
             _ => {
-                let mut pipeline = Pipeline { engine, link, batch, fill: &mut fill, step };
+                let fill = &mut fill;
+                let mut pipeline = Pipeline { engine, link, batch, has_documents, fill, step };
                 let key = |micro: usize| random::key(seed, iter as u32, micro as u32);
                 pipeline.train(share.clone(), all, &key, finals)
             }

@@ -9,9 +9,9 @@ use wgpt::backend::gpu::{Choice, Gpu};
 use wgpt::backend::{Backend, Device};
 use wgpt::check::{verify, verify_cases};
 use wgpt::graph::{Graph, Var};
-use wgpt::kernel::{Format, Step};
+use wgpt::kernel::Step;
 use wgpt::ops::attention::{self, Heads, Qkv};
-use wgpt::plan::{Limits, Phase, Plan, Role, View};
+use wgpt::plan::{Limits, Phase, Plan, View};
 
 use crate::common::unchecked_gpu;
 
@@ -65,7 +65,7 @@ impl Recorded {
         graph.begin_training(B, T);
         let heads = layout(graph.input("x", B * T * channels));
         let out = graph.attention("attn", heads, T);
-        let first_key = graph.buffer(Role::Staging, "first_key", B * T, Format::U32);
+        let first_key = graph.document_starts();
         graph.record_forward(Phase::Forward);
         graph.record_backward(Phase::Backward, None);
         Recorded { plan: Arc::new(graph.plan), heads, first_key, out }
@@ -176,7 +176,7 @@ fn every_layout_and_first_key_is_the_definition() {
 fn generation_reads_every_layout_and_first_key() {
     for layout in LAYOUTS {
         let mut graph = Graph::new(Limits::NONE, false, 1e-5);
-        graph.begin_extend(B * T, B);
+        graph.begin_extend(B * T, B, T);
         let heads = layout.2(graph.input("x", B * T * layout.1));
         let out = graph.attention("attn", heads, T);
         let rows = graph.rows_table();

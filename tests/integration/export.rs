@@ -300,6 +300,8 @@ fn the_card_tells_of_the_run() {
     let model = model_with(&[], &run.join("best"));
     let settings = RunSettings {
         data: vec!["/home/somebody/secret|place/my|book.txt".into(), "stories".into()],
+        val_data: vec![],
+        long: wgpt::chat::Long::Cut,
         tokenizer: "bytes".into(),
         model: model.clone(),
         train: TrainConfig { batch_size: 5, seed: 4242, ..TrainConfig::default() },

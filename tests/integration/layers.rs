@@ -22,7 +22,7 @@ const LAYERS: &[&[&str]] = &[
         "params",
         "arch",
     ],
-    &["finetune", "config"],
+    &["finetune", "config", "chat"],
     &["graph"],
     &["ops", "checkpoint", "backend"],
     &["model", "hub", "data"],

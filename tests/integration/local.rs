@@ -20,7 +20,7 @@ use wgpt::finetune::Lora;
 use wgpt::fit::Programs;
 use wgpt::kernel::{Step, state};
 use wgpt::model::{Program, Uses};
-use wgpt::train::{Resumed, RunSettings, join, resume_on, start_with};
+use wgpt::train::{Changes, Resumed, RunSettings, join, resume_on, start_with};
 use wgpt::{Event, FineTune, Gpt, Result, Summary, TrainConfig, Trainer, tree};
 
 use crate::common::full_gpu;
@@ -91,7 +91,7 @@ fn train_in_parts(settings: &RunSettings, device: &Device, stops: &[usize]) -> V
 
 /// Opens a run again on the first of `size` ranks.
 pub fn resume(dir: &Path, size: usize, device: &Device) -> Result<Trainer> {
-    match resume_on(dir, size, None, |_| Ok(device.clone()), &mut |_| {})? {
+    match resume_on(dir, size, Changes::default(), |_| Ok(device.clone()), &mut |_| {})? {
         Resumed::Running(trainer) => Ok(*trainer),
         Resumed::Finished(_) => panic!("the run is finished"),
     }
@@ -164,6 +164,7 @@ fn diloco(config: &TrainConfig) -> Vec<Vec<f64>> {
             let mut one = MicroBatch {
                 tokens: vec![0; shape.0 * 16],
                 targets: vec![0; shape.0 * 16],
+                starts: vec![],
                 seed: [0; 2],
             };
             let fill = |micro: usize, one: &mut MicroBatch| {

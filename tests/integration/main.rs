@@ -5,6 +5,7 @@
 
 mod attention;
 mod bounds;
+mod chat;
 mod checkpoint;
 mod cli;
 mod common;

@@ -154,6 +154,8 @@ impl Reference {
             assert_eq!(train.max_iters, self.updates, "{}: the run ends as it does", self.name);
             let settings = RunSettings {
                 data: vec![file.to_string_lossy().into_owned()],
+                val_data: vec![],
+                long: wgpt::chat::Long::Cut,
                 tokenizer: TokenizerChoice::default(),
                 model: read_config(&self.model).expect("a sound model"),
                 train,

@@ -15,7 +15,7 @@ use wgpt::fit::Programs;
 use wgpt::generate::{Request, generate};
 use wgpt::model::Uses;
 use wgpt::plan::Role;
-use wgpt::train::{Resumed, RunSettings, give_up, join, resume_on, start_with};
+use wgpt::train::{Changes, Resumed, RunSettings, give_up, join, resume_on, start_with};
 use wgpt::{Error, GenerateOptions, Gpt, Result, Summary, Trainer};
 
 use crate::common::{full_gpu, gpu};
@@ -137,7 +137,8 @@ fn go_on(
     device: &Device,
     stop_after: Option<usize>,
 ) -> Result<Summary> {
-    let open = || match resume_on(run, size, Some(stages), |_| Ok(device.clone()), &mut |_| {})? {
+    let changes = Changes { pipeline: Some(stages), ..Changes::default() };
+    let open = || match resume_on(run, size, changes, |_| Ok(device.clone()), &mut |_| {})? {
         Resumed::Running(trainer) => Ok(*trainer),
         Resumed::Finished(_) => panic!("the run is finished"),
     };

@@ -87,6 +87,8 @@ fn what_a_killed_process_left_is_cleaned_up() {
 
 fn a_state(step: u64) -> TrainState {
     TrainState {
+        worse: 0,
+        ended: false,
         data_fingerprint: u64::MAX - 5,
         step,
         tokens: u64::MAX - 7,

@@ -65,7 +65,7 @@ fn micro_batch(micro: usize) -> MicroBatch {
     let (rows, seed) = (SHAPE[0] * SHAPE[1], 2 * micro as u32);
     let mut targets = ids(seed + 1, rows);
     targets[micro] = IGNORE;
-    MicroBatch { tokens: ids(seed, rows), targets, seed: [7, micro as u32] }
+    MicroBatch { tokens: ids(seed, rows), targets, seed: [7, micro as u32], starts: vec![] }
 }
 
 fn step() -> Step {

@@ -78,6 +78,8 @@ impl Place {
     pub fn settings(&self) -> RunSettings {
         RunSettings {
             data: vec![self.path("text.txt").to_string_lossy().into_owned()],
+            val_data: vec![],
+            long: wgpt::chat::Long::Cut,
             tokenizer: "bytes".into(),
             model: tiny(),
             train: TrainConfig {

@@ -47,6 +47,7 @@ const TRAINING: Uses = Uses {
     part: None,
     logits: true,
     generation: None,
+    context: None,
     precision: Precision::F32,
     recompute: Recompute::Gelu,
     stage: Stage::WHOLE,

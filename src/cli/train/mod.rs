@@ -9,6 +9,7 @@ use clap::ArgMatches;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::parser::ValueSource;
 use wgpt::backend::Device;
+use wgpt::chat::Long;
 use wgpt::checkpoint;
 use wgpt::config::{Local, Optimizer};
 use wgpt::fit::Programs;
@@ -38,6 +39,8 @@ Examples:
   wgpt train --init runs/NAME --data more.txt --lr 1e-4         start from a trained model
   wgpt train --init gpt2 --data my.txt --lr 3e-5 --freeze 'w?e.*' 'h.[0-7].*'
   wgpt train --init gpt2 --data my.txt --lr 3e-4 --lora-rank 8 --lora-targets c_attn,c_proj
+  wgpt train --init runs/NAME --data chats.jsonl --lr 1e-4 --patience 3     conversations; ends when it gets no better
+  wgpt train --resume runs/NAME --max-iters 6000         make a run longer
 
 A file of options has one line per option, by its long name: batch-size = 8. Ctrl-C finishes the step and saves.
 
@@ -67,9 +70,16 @@ const MODEL_OPTIONS: [&str; 14] = [
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Train on stories, shakespeare, tinystories, or files and folders of text, of JSON with a "text" per object, or of token ids:
-    /// .bin files of `wgpt tokenizer encode`, nanoGPT or llm.c, which are joined to one row [default: stories]
+    /// .bin files of `wgpt tokenizer encode`, nanoGPT or llm.c, which are joined to one row; or on conversations: JSON lines with
+    /// messages, with prompt and completion, or with conversations [default: stories]
     #[arg(long, value_name = "DATA", num_args = 1..)]
     data: Vec<String>,
+    /// Validate on this instead of the last tenth of --data
+    #[arg(long, value_name = "DATA", num_args = 1..)]
+    val_data: Vec<String>,
+    /// What to do with a conversation that is longer than the context: cut (after the last whole turn that fits), or drop [default: cut]
+    #[arg(long, value_name = "HOW")]
+    long: Option<Long>,
     /// Use this tokenizer: train (one is trained, with the vocabulary of the size), bytes, or a folder that has one [default: train]
     #[arg(long, value_name = "TOKENIZER", value_parser = PathBufValueParser::new().map(TokenizerChoice::from))]
     tokenizer: Option<TokenizerChoice>,
@@ -112,9 +122,9 @@ pub struct Args {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Training")]
 struct StepArgs {
-    /// Make N updates
-    #[arg(long, value_name = "N", default_value_t = TrainConfig::default().max_iters)]
-    max_iters: usize,
+    /// Make N updates; with --resume: lengthen the run to N [default: 3000]
+    #[arg(long, value_name = "N")]
+    max_iters: Option<usize>,
     /// Sequences per batch, or auto: as many as fit
     #[arg(long, value_name = "N", default_value_t = BatchSize::Of(TrainConfig::default().batch_size))]
     batch_size: BatchSize,
@@ -168,6 +178,9 @@ struct StepArgs {
     /// Validate on at most N tokens of the last tenth of the data; all: on the whole tenth
     #[arg(long, value_name = "N", default_value_t = ValTokens::from(TrainConfig::default().val_tokens))]
     val_tokens: ValTokens,
+    /// End the run after N evaluations in a row without a better validation loss [default: make all updates]
+    #[arg(long, value_name = "N")]
+    patience: Option<usize>,
     /// Save every N updates; 0: only at the end
     #[arg(long, value_name = "N", default_value_t = TrainConfig::default().save_every)]
     save_every: usize,
@@ -188,7 +201,7 @@ impl StepArgs {
             ..local
         });
         TrainConfig {
-            max_iters: self.max_iters,
+            max_iters: self.max_iters.unwrap_or(default.max_iters),
             batch_size: self.batch_size.or(default.batch_size),
             seq_len: self.seq_len.or(default.seq_len),
             learning_rate: self.lr.unwrap_or(default.learning_rate),
@@ -203,6 +216,7 @@ impl StepArgs {
             eval_every: self.eval_every,
             eval_iters: self.eval_iters,
             val_tokens: self.val_tokens.most(),
+            patience: self.patience,
             save_every: self.save_every,
             log_every: self.log_every,
             keep: self.keep,
@@ -255,9 +269,10 @@ fn check_given(args: &Args, train: &TrainConfig) -> Result<()> {
 }
 
 /// The options that may come with `--resume`.
-const FREE: [&str; 7] = ["resume", "threads", "json", "profile", "trace", "pipeline", "throttle"];
+const FREE: [&str; 8] =
+    ["resume", "threads", "json", "profile", "trace", "pipeline", "throttle", "max_iters"];
 
-/// Checks that `--resume` comes only with options that a run does not store.
+/// Checks that `--resume` comes only with options that a run does not store, or that change its length.
 ///
 /// # Errors
 ///
@@ -322,6 +337,8 @@ impl Args {
         check_given(self, &train)?;
         Ok(RunSettings {
             data,
+            val_data: self.val_data.clone(),
+            long: self.long.unwrap_or_default(),
             tokenizer: self.tokenizer.clone().unwrap_or_default(),
             model,
             train,

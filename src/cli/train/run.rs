@@ -7,7 +7,7 @@ use wgpt::backend::Device;
 use wgpt::checkpoint;
 use wgpt::dist::{LinkSpeed, Throttled, World};
 use wgpt::generate::Request;
-use wgpt::train::{self, Resumed, RunSettings};
+use wgpt::train::{self, Changes, Resumed, RunSettings};
 use wgpt::{Event, GenerateOptions, Gpt, Result, Summary, Tokenizer, Trainer};
 
 use super::Args;
@@ -81,7 +81,7 @@ fn run_other(
         trainer.times_of_ranks()?;
         trainer.spans_of_ranks()?;
     }
-    if summary.finished && !args.json && trainer.is_in_stages() {
+    if summary.finished && shows_sample(args, &trainer) && trainer.is_in_stages() {
         trainer.help_to_generate()?;
     }
     Ok(Outcome::Good)
@@ -154,7 +154,7 @@ fn run_first(
         return Ok(Outcome::Good);
     }
     // The run is finished and saved, even if the sample fails.
-    if !args.json
+    if shows_sample(args, &trainer)
         && let Err(error) = sample(trainer)
     {
         output::log(&format!("no sample could be drawn: {}", error.with_names(flags::name)));
@@ -178,9 +178,10 @@ fn open_run(
                 find_model(Some(dir))?;
             }
             let device = |settings: &RunSettings| open(settings.device);
-            match train::resume_on(dir, ranks, args.steps.sum.pipeline(), device, &mut |event| {
-                progress.show(event)
-            })? {
+            let changes =
+                Changes { pipeline: args.steps.sum.pipeline(), max_iters: args.steps.max_iters };
+            match train::resume_on(dir, ranks, changes, device, &mut |event| progress.show(event))?
+            {
                 Resumed::Running(trainer) => *trainer,
                 Resumed::Finished(summary) => {
                     let (dir, steps) = (output::path(dir), summary.steps);
@@ -213,6 +214,11 @@ fn stopped(summary: &Summary, json: bool) {
         say(&format!("stopped after update {}, everything is saved; to go on:", summary.steps));
         say(&format!("  wgpt train --resume {}", output::quoted(dir)));
     }
+}
+
+/// Whether a text of the model is shown at the end. One that has learned conversations is talked to.
+fn shows_sample(args: &Args, trainer: &Trainer) -> bool {
+    !args.json && !trainer.learns_conversations()
 }
 
 /// Prints a text of the trained model: a new text, or, if no token begins texts, one that begins with the first token
@@ -290,6 +296,15 @@ fn finish(summary: &Summary, json: bool) {
     for (name, value) in rows {
         output::line(&format!("{name:<16} {value}"));
     }
+    if summary.ended_early {
+        output::line(&format!("{:<16} before all updates: --patience", "ended"));
+    }
+    if let Some(conversations) = &summary.conversations {
+        output::line(&format!("{:<16} {}", "trained on", conversations.training));
+        if let Some(validation) = &conversations.validation {
+            output::line(&format!("{:<16} {validation}", "validated on"));
+        }
+    }
     if summary.skipped > 0 {
         let skipped = number::thousands(summary.skipped.into());
         output::line(&format!(
@@ -299,8 +314,13 @@ fn finish(summary: &Summary, json: bool) {
     }
     if let Some(dir) = &summary.run_dir {
         output::line(&format!("{:<16} {}", "run", output::path(dir)));
-        output::line("\nTo let the model write:");
         let best = dir.join("best");
+        if summary.conversations.is_some() {
+            output::line("\nTo talk to the model:");
+            output::line(&format!("  wgpt chat --model {}", output::quoted(&best)));
+            return;
+        }
+        output::line("\nTo let the model write:");
         let prompt = match Tokenizer::exists(&best) {
             true => "--prompt \"Once upon a time\"",
             // The tokenizer of these token ids is not known.

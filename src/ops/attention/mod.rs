@@ -270,8 +270,8 @@ pub struct Attention {
 impl Graph {
     /// Adds causal attention and returns its output (B,T,NH·HS); `s` positions fit the cache of generation.
     ///
-    /// In training and inference the first key that a row may see is in the staging buffer `first_key` (B,T), which is
-    /// 0 unless the host writes it; in generation it is in the table of rows.
+    /// In training and inference the first key that a row may see is where its document begins
+    /// ([`Graph::document_starts`]); in generation it is in the table of rows.
     ///
     /// # Panics
     ///
@@ -287,6 +287,7 @@ impl Graph {
     ///
     /// As [`Graph::attention`].
     pub fn attention_in(&mut self, name: &str, qkv: Qkv, s: usize, window: Option<usize>) -> Var {
+        let s = self.positions(s);
         // A window that holds the whole context is none.
         let window = window.filter(|window| *window < s).unwrap_or(0) as u32;
         let dims = qkv.dims(Dims { S: s as u32, WINDOW: window, ..self.dims() });
@@ -298,7 +299,7 @@ impl Graph {
             let (rows, qkv, out) = (self.rows_table(), qkv.value, out.value);
             self.push(AttentionExtend { dims, rows, qkv, cache, out });
         } else {
-            let first_key = self.buffer(Role::Staging, "first_key", self.rows(), Format::U32);
+            let first_key = self.document_starts();
             let rows = self.rows() * dims.NH as usize;
             let lse = format!("{name}.lse");
             let lse = self.activations(&lse, rows, Format::F32, Sharing::InBlocks);
