@@ -58,7 +58,7 @@ pub struct Run {
     pub range: Range<usize>,
     /// Their step.
     pub step: Step,
-    /// The tables of generation, if they change.
+    /// The tables of generation, if they change, and where documents begin.
     pub tables: Vec<(View, Vec<u32>)>,
 }
 
@@ -223,8 +223,11 @@ fn model(
         grad_clip: 0.5,
         ..Step::default()
     };
-    let runs = padded_products(&program.plan, step).chain(phases(&program, step)).collect();
+    let mut runs: Vec<Run> =
+        padded_products(&program.plan, step).chain(phases(&program, step)).collect();
+    let starts = documents([batch, seq]);
     let batch = program.batch.expect("it was recorded with batches");
+    runs.iter_mut().for_each(|run| run.tables.push((batch.starts, starts.clone())));
     let sequence = program.generation.map(|g| g.sequence);
     Case {
         name: name.to_owned(),
