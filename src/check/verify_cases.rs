@@ -519,7 +519,7 @@ fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
     case
 }
 
-/// Returns where the document of each row of (B,T) begins: documents of 1, 4, 7, … rows, one of which fills a sequence.
+/// Returns where the document of each row of (B,T) begins: documents of 1, 3, 5, … rows; the last one of a sequence may be cut.
 fn documents([b, t]: [usize; 2]) -> Vec<u32> {
     let mut starts = vec![];
     let mut length = 1;
@@ -527,7 +527,7 @@ fn documents([b, t]: [usize; 2]) -> Vec<u32> {
         let mut start = 0;
         for row in 0..t {
             if row - start == length {
-                (start, length) = (row, length + 3);
+                (start, length) = (row, length + 2);
             }
             starts.push(start as u32);
         }
