@@ -24,7 +24,6 @@ pub enum Long {
 
 impl Long {
     /// Whether it is the default.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     pub fn is_default(&self) -> bool {
         *self == Long::default()
     }

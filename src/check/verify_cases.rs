@@ -58,7 +58,7 @@ pub struct Run {
     pub range: Range<usize>,
     /// Their step.
     pub step: Step,
-    /// The tables of generation, if they change.
+    /// The tables of generation, if they change, and where documents begin.
     pub tables: Vec<(View, Vec<u32>)>,
 }
 
@@ -223,8 +223,11 @@ fn model(
         grad_clip: 0.5,
         ..Step::default()
     };
-    let runs = padded_products(&program.plan, step).chain(phases(&program, step)).collect();
+    let mut runs: Vec<Run> =
+        padded_products(&program.plan, step).chain(phases(&program, step)).collect();
+    let starts = documents([batch, seq]);
     let batch = program.batch.expect("it was recorded with batches");
+    runs.iter_mut().for_each(|run| run.tables.push((batch.starts, starts.clone())));
     let sequence = program.generation.map(|g| g.sequence);
     Case {
         name: name.to_owned(),
@@ -519,7 +522,7 @@ fn embeddings(name: &str, [b, t]: [usize; 2], [v, c]: [usize; 2]) -> Case {
     case
 }
 
-/// Returns where the document of each row of (B,T) begins: documents of 1, 4, 7, … rows, one of which fills a sequence.
+/// Returns where the document of each row of (B,T) begins: documents of 1, 3, 5, … rows; the last one of a sequence may be cut.
 fn documents([b, t]: [usize; 2]) -> Vec<u32> {
     let mut starts = vec![];
     let mut length = 1;
@@ -527,7 +530,7 @@ fn documents([b, t]: [usize; 2]) -> Vec<u32> {
         let mut start = 0;
         for row in 0..t {
             if row - start == length {
-                (start, length) = (row, length + 3);
+                (start, length) = (row, length + 2);
             }
             starts.push(start as u32);
         }

@@ -363,14 +363,14 @@ fn record_batch(
         None => g.begin_inference(b, t),
     }
     let rows = b * t;
-    let tokens = stage::tokens(g, "tokens");
-    let starts = g.document_starts();
+    let tokens = stage::tokens_of(g, "tokens");
     let targets = g.buffer(Role::Staging, "targets", rows, Format::U32);
     let row_loss = g.buffer(Role::Staging, "row_loss", rows, Format::F32);
     let loss = g.buffer(Role::Staging, "loss", 1, Format::F32);
-    let batch = BatchViews { tokens, starts, targets, row_loss, loss, logits: None };
     let before = Before::of(config, uses, finetune);
     let (first, output) = stage::build(g, config, uses, before);
+    let starts = first.starts;
+    let batch = BatchViews { tokens, starts, targets, row_loss, loss, logits: None };
     match output {
         Output::Normed(x, table) => {
             let logits = record_head(g, config, uses, batch, x, table);

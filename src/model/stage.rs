@@ -69,29 +69,31 @@ pub(super) fn build(
     uses: Uses,
     before: Before,
 ) -> (Flight, Output) {
-    let starts = g.document_starts();
-    let mut flight = Flight { tokens: None, starts, received: None, sent: None };
+    let (mut tokens, mut received_stream) = (None, None);
     g.skip_dropouts(before.dropouts);
     let input = match uses.stage.is_first() {
         true => {
             let name = g.name_in_flight("tokens");
-            Input::Tokens(*flight.tokens.insert(tokens(g, &name)))
+            Input::Tokens(*tokens.insert(tokens_of(g, &name)))
         }
         false => {
             let stream = received(g, config, before.is_trained);
-            Input::Stream(*flight.received.insert(stream))
+            Input::Stream(*received_stream.insert(stream))
         }
     };
     let dropout = uses.dropout && uses.training.is_some();
     let output = decoder(g, config, uses.stage.layers(config.n_layer), input, dropout);
-    if let Output::Stream(stream) = &output {
-        flight.sent = Some(*stream);
-    }
-    (flight, output)
+    let sent = match &output {
+        Output::Stream(stream) => Some(*stream),
+        Output::Normed(..) => None,
+    };
+    // The ops have made it.
+    let starts = g.document_starts();
+    (Flight { tokens, starts, received: received_stream, sent }, output)
 }
 
 /// Returns the tokens (B,T).
-pub(super) fn tokens(g: &mut Graph, name: &str) -> View {
+pub(super) fn tokens_of(g: &mut Graph, name: &str) -> View {
     let rows = g.rows();
     g.buffer(Role::Staging, name, rows, Format::U32)
 }

@@ -322,7 +322,7 @@ impl Trainer {
         }
         let path = self.run.as_ref().map(|run| run.path().to_owned());
         let summary = summary(&self.state, self.state.step as usize, &self.config, path);
-        Ok(Summary { conversations: self.conversations, ..summary })
+        Ok(Summary { conversations: self.conversations.map(Box::new), ..summary })
     }
 
     fn stopped(&self) -> bool {

@@ -158,7 +158,7 @@ pub struct Summary {
     pub ended_early: bool,
     /// What became of the conversations, if the data are such.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub conversations: Option<Conversations>,
+    pub conversations: Option<Box<Conversations>>,
     /// Whether all updates were made and evaluated, or the run has ended early; if not, the run was stopped and can be resumed.
     pub finished: bool,
 }

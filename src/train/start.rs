@@ -150,7 +150,7 @@ pub fn resume_on(
         // The process may have been killed between the last checkpoint and the drawing of the curve.
         draw_curve(&run, &checkpoint::read_metrics(dir)?)?;
         let summary = summary(&state, step, &settings.train, Some(dir.to_owned()));
-        let conversations = Conversations::of_run(dir)?;
+        let conversations = Conversations::of_run(dir)?.map(Box::new);
         return Ok(Resumed::Finished(Summary { conversations, ..summary }));
     }
     settings.train.local.map_or(Ok(()), |local| local.check_ranks(ranks))?;

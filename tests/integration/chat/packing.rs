@@ -236,8 +236,8 @@ fn a_conversation_is_the_same_alone_and_packed() {
         // The same at the beginning of a row that is one document.
         let mut alone = [vec![0; 2 * t], vec![IGNORE; 2 * t], vec![0; 2 * t]];
         let own = batch.own.clone();
-        for part in 0..2 {
-            alone[part][..own.len()].copy_from_slice(&batch.rows[part][own.clone()]);
+        for (alone, packed) in alone.iter_mut().zip(&batch.rows).take(2) {
+            alone[..own.len()].copy_from_slice(&packed[own.clone()]);
         }
         let alone = losses(&alone);
         for (i, (packed, alone)) in packed[own].iter().zip(&alone).enumerate() {
