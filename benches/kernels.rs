@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use wgpt::arch::rotary::{Rotary, Scaling};
+use wgpt::arch::rotary::Rotary;
 use wgpt::backend::{Backend, Device};
-use wgpt::config::{Biases, Blocks, Optimizer, Precision, Recompute};
+use wgpt::config::{Biases, Blocks, GeluForm, Optimizer, Precision, Recompute};
 use wgpt::graph::{Graph, Joins};
 use wgpt::kernel::rows::{self, Place};
 use wgpt::kernel::{Dims, Draw, Format, Kernel, Step};
@@ -44,7 +44,7 @@ fn plans(limits: Limits) -> Vec<Arc<Plan>> {
         Program::record(&GptConfig::small(), uses, limits).plan
     };
     let ops = Arc::new(single_ops(limits));
-    let rotary = Some(Rotary { theta: 10_000.0, scaling: Scaling::None });
+    let rotary = Some(Rotary::of(10_000.0));
     let blocks = Blocks { family: "llama".into(), rotary, biases: Biases::NONE, ..Blocks::GPT2 };
     let llama = GptConfig { blocks, ..GptConfig::small() };
     let uses = Uses { generation: Some(1), ..Uses::default() };
@@ -65,7 +65,8 @@ fn single_ops(limits: Limits) -> Plan {
     let sum = g.residual("sum", stream, branch);
     let normed = g.layernorm("norm", sum);
     let wide = g.linear("wide", normed, 4 * c);
-    g.gelu("gelu", wide);
+    g.gelu("gelu", wide, GeluForm::Tanh);
+    g.gelu("gelu_exact", wide, GeluForm::Exact);
     g.linear("bias_alone", normed, 4 * c);
     let out_in = Form { channels: 4 * c, layout: WeightLayout::OutIn, bias: true };
     g.linear("out_in", normed, out_in);

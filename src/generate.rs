@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use crate::config::GptConfig;
 use crate::engine::{Drawn, DrawnTokens};
 use crate::error::{Error, Result, field};
 use crate::kernel::{Draw, Feed};
@@ -125,7 +124,7 @@ pub enum Event {
 /// Continues `prompt` by up to `max_tokens` tokens; returns the new ones.
 ///
 /// Generation ends after a token of `ends` is drawn, which is the last one returned. `seen` is called with each new
-/// token and returns whether to go on. Beyond the context each step feeds the last `n_positions` tokens, at positions
+/// token and returns whether to go on. Beyond the context ([`Program::context`](crate::model::Program::context)) each step feeds the last tokens that it has room for, at positions
 /// from 0 again.
 ///
 /// # Errors
@@ -159,7 +158,7 @@ pub fn generate_all<R: Runner>(
     ends: &[u32],
     mut seen: impl FnMut(usize, Event) -> Result<bool>,
 ) -> Result<Vec<Vec<u32>>> {
-    let GptConfig { vocab_size, n_positions: context, .. } = engine.program().config;
+    let (vocab_size, context) = (engine.program().config.vocab_size, engine.program().context());
     for request in requests {
         request.options.validate()?;
         check_prompt(request.prompt, vocab_size)?;
@@ -252,7 +251,7 @@ impl<'a> Sequence<'a> {
 
     /// Moves the window so that it ends with the last token; its tokens are then fed again.
     fn write_window(&mut self, engine: &mut impl Runner) {
-        self.first = self.ids.len().saturating_sub(engine.program().config.n_positions);
+        self.first = self.ids.len().saturating_sub(engine.program().context());
         self.fed = 0;
         engine.write_sequence(self.slot, 0, &self.ids[self.first..]);
     }
@@ -299,7 +298,7 @@ impl<'a> Sequence<'a> {
             }
         }
         self.new = new.len();
-        if self.ahead == 0 && self.len() > engine.program().config.n_positions {
+        if self.ahead == 0 && self.len() > engine.program().context() {
             self.write_window(engine);
         }
         Ok(self.new < self.options.max_tokens)
@@ -316,7 +315,7 @@ fn request<R: Runner>(engine: &mut R, active: &mut [Sequence<'_>]) -> (Vec<usize
 /// Draws enough tokens to keep the device busy while those before them are read, or fewer if a sequence's tokens must
 /// be read before it can go on.
 fn burst(engine: &mut impl Runner, active: &mut [Sequence<'_>]) -> Result<()> {
-    let context = engine.program().config.n_positions;
+    let context = engine.program().context();
     let most = engine.draws_ahead().max(1);
     let mut replays = 0;
     while replays < most && active.iter().all(|sequence| sequence.may_go_on(context)) {

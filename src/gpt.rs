@@ -45,6 +45,8 @@ pub struct Gpt {
     origin: Origin,
     dropout: f64,
     precision: Precision,
+    /// The positions of a slot, if fewer than the model's.
+    context: Option<usize>,
     engine: Option<Engine>,
 }
 
@@ -99,6 +101,7 @@ impl Gpt {
             origin,
             dropout: 0.0,
             precision: Precision::F32,
+            context: None,
             engine: None,
         }
     }
@@ -127,6 +130,11 @@ impl Gpt {
     /// Returns a sentence for the user about each oddity of the model's files that does not prevent their use.
     pub fn notices(&self) -> &[String] {
         &self.notices
+    }
+
+    /// Returns the source of the model's own chat template, if its files have one.
+    pub(crate) fn chat_template(&self) -> Result<Option<String>> {
+        self.text_files.template_source()
     }
 
     /// Sets the end of text from the model's files.
@@ -201,6 +209,12 @@ impl Gpt {
         self.precision = precision;
     }
 
+    /// Sets how many positions a sequence has room for in generation, if they are to be fewer than the model's: caches of
+    /// keys and values take memory for all of them. A trained model has room for sequences as long as those of its training.
+    pub fn set_context(&mut self, context: Option<usize>) {
+        self.context = context.filter(|context| *context < self.config.n_positions);
+    }
+
     /// Returns an engine for a program of this model, with its parameters; an older engine is dropped.
     ///
     /// # Panics
@@ -256,7 +270,10 @@ impl Gpt {
     fn engine_of(&mut self, mut slots: usize) -> Result<&mut Engine> {
         let has = self.engine.as_ref().map(|engine| engine.program().uses);
         loop {
-            if has.is_some_and(|has| has.generation.is_some_and(|has| has >= slots)) {
+            let fits = |has: Uses| {
+                has.generation.is_some_and(|has| has >= slots) && has.context == self.context
+            };
+            if has.is_some_and(fits) {
                 return Ok(self.engine.as_mut().expect("it was looked at"));
             }
             let uses = self.generation(slots);
@@ -270,7 +287,8 @@ impl Gpt {
     }
 
     fn generation(&self, slots: usize) -> Uses {
-        Uses { generation: Some(slots), precision: self.precision, ..Uses::default() }
+        let (context, precision) = (self.context, self.precision);
+        Uses { generation: Some(slots), context, precision, ..Uses::default() }
     }
 
     /// Returns the uses for `count` continuations, which are generated at once as far as that is faster.

@@ -39,6 +39,7 @@ struct Opening {
     batch: usize,
     seq: usize,
     slots: Option<usize>,
+    context: Option<usize>,
     precision: Precision,
     may_shrink: bool,
 }
@@ -62,10 +63,11 @@ impl Staged {
         let checked = check_ranks(wanted.stages, world.size())
             .and_then(|()| pipeline::check(wanted.stages, config.n_layer));
         checked.inspect_err(|_| give_up(&mut *world))?;
-        let Uses { batch, seq, generation: slots, precision, .. } = wanted.uses;
+        let Uses { batch, seq, generation: slots, context, precision, .. } = wanted.uses;
         let may_shrink = wanted.may_shrink;
         let version = VERSION.to_owned();
-        let opening = Opening { version, model: config, batch, seq, slots, precision, may_shrink };
+        let opening =
+            Opening { version, model: config, batch, seq, slots, context, precision, may_shrink };
         world.broadcast(&mut serde_json::to_vec(&opening).expect("sizes are JSON"))?;
         check_all(&mut *world, Ok(()), CANNOT)?;
         let mut engine = engine(&mut *world, &opening, gpt.device())?;
@@ -154,6 +156,7 @@ fn engine(world: &mut dyn World, opening: &Opening, device: &Device) -> Result<E
         batch: opening.batch,
         seq: opening.seq,
         generation: opening.slots,
+        context: opening.context,
         precision: opening.precision,
         ..Uses::default()
     }

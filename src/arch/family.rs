@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::config::model::GptConfig;
+use crate::config::model::{Blocks, GptConfig};
 use crate::error::Result;
 use crate::params::{ParamInfo, ParamRole, WeightLayout};
 
@@ -32,6 +32,8 @@ pub struct Family {
     pub class: &'static str,
     /// The description of its models in GGUF; `None` if they are not written as GGUF.
     pub gguf: Option<Gguf>,
+    /// Returns how the blocks of a new model compute, if nothing else is asked for; sizes of heads are not given.
+    pub blocks: fn() -> Blocks,
     /// Reads the sizes from config.json; refuses unsupported settings that change what the model computes.
     pub read_config: fn(&Map<String, Value>) -> Result<GptConfig>,
     /// Returns config.json for these sizes and this dropout, without the fields on tokens and on the weights' type.
@@ -102,6 +104,8 @@ impl Part {
 pub enum Projections {
     /// One for all three, side by side.
     Joined(Part),
+    /// One for all three, side by side within each head.
+    Interleaved(Part),
     /// One each.
     Separate([Part; 3]),
 }
@@ -109,7 +113,7 @@ pub enum Projections {
 /// The layers of the MLP before its last linear layer.
 #[derive(Clone, Copy, Debug)]
 pub enum Mlp {
-    /// A linear layer and GELU.
+    /// A linear layer and GELU, in the form that the model has.
     Gelu(Part),
     /// Two linear layers, gate and up, and SwiGLU.
     SwiGlu([Part; 2]),
@@ -150,7 +154,7 @@ impl Names {
         let mut parts = vec![tokens, norm_1, attention_out, norm_2, down, last_norm];
         parts.extend(self.positions);
         match self.qkv {
-            Projections::Joined(part) => parts.push(part),
+            Projections::Joined(part) | Projections::Interleaved(part) => parts.push(part),
             Projections::Separate(all) => parts.extend(all),
         }
         parts.extend(self.head_norms.into_iter().flatten());
@@ -194,7 +198,7 @@ impl Family {
     /// Whether a parameter belongs to a linear layer that makes queries or keys, and nothing else.
     pub fn makes_queries_or_keys(&self, param: &ParamInfo) -> bool {
         match self.names.qkv {
-            Projections::Joined(_) => false,
+            Projections::Joined(_) | Projections::Interleaved(_) => false,
             Projections::Separate([q, k, _]) => {
                 [q.name, k.name].contains(&param.module_within_block())
             }

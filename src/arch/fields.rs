@@ -88,10 +88,23 @@ impl<'a> Fields<'a> {
         fits.ok_or_else(|| self.wrong(name, "a number above 0"))
     }
 
+    /// Returns a text; `default` if the field is null.
+    pub(super) fn text(self, name: &str, default: &'static str) -> Result<&'a str> {
+        match self.get(name) {
+            Value::Null => Ok(default),
+            value => value.as_str().ok_or_else(|| self.wrong(name, "a text")),
+        }
+    }
+
     /// Returns whether a setting is on; off if the field is null.
     pub(super) fn flag(self, name: &str) -> Result<bool> {
+        self.flag_or(name, false)
+    }
+
+    /// Returns whether a setting is on; `default` if the field is null.
+    pub(super) fn flag_or(self, name: &str, default: bool) -> Result<bool> {
         match self.get(name) {
-            Value::Null => Ok(false),
+            Value::Null => Ok(default),
             value => value.as_bool().ok_or_else(|| self.wrong(name, "true or false")),
         }
     }
@@ -104,9 +117,26 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Returns the rotary embeddings, in the spelling of either version of Hugging Face's library: `rope_parameters` of
-    /// version 5, or `rope_theta` and `rope_scaling` of version 4.
+    /// Returns the rotary embeddings of all channels of a head, in the spelling of either version of Hugging Face's library:
+    /// `rope_parameters` of version 5, or `rope_theta` and `rope_scaling` of version 4.
     pub(super) fn rotary(self) -> Result<Rotary> {
+        let rotary = self.partial_rotary("rope_theta", ("partial_rotary_factor", 1.0))?;
+        match rotary.share == 1.0 {
+            true => Ok(rotary),
+            false => {
+                let got = format!("partial_rotary_factor is {}, must be 1", rotary.share);
+                Err(Error::input(got).hint(ORIGINAL))
+            }
+        }
+    }
+
+    /// Returns the rotary embeddings of a share of the channels; version 4 of Hugging Face's library has the base and the share
+    /// under these names, and where the share is missing, it is the number given here.
+    pub(super) fn partial_rotary(
+        self,
+        theta_name: &str,
+        (share_name, share): (&str, f64),
+    ) -> Result<Rotary> {
         const DEFAULT_THETA: Option<f64> = Some(10_000.0);
         let empty = Map::new();
         let (theta, kind) = match self.object("rope_parameters")? {
@@ -115,16 +145,14 @@ impl<'a> Fields<'a> {
             }
             newer => {
                 let scaling = self.object("rope_scaling")?;
-                (self.positive("rope_theta", DEFAULT_THETA)?, newer.or(scaling))
+                (self.positive(theta_name, DEFAULT_THETA)?, newer.or(scaling))
             }
         };
         let kind = kind.unwrap_or(Fields(&empty));
-        for fields in [self, kind] {
-            let all = fields.positive("partial_rotary_factor", Some(1.0))? == 1.0;
-            if !all {
-                return Err(fields.wrong("partial_rotary_factor", "1"));
-            }
-        }
+        let share = match kind.has("partial_rotary_factor") {
+            true => kind.positive("partial_rotary_factor", None)?,
+            false => self.positive(share_name, Some(share))?,
+        };
         // The oldest files call it `type`.
         let name = if kind.has("rope_type") { "rope_type" } else { "type" };
         let scaling = match kind.get(name) {
@@ -136,7 +164,7 @@ impl<'a> Fields<'a> {
             Value::String(text) if text == "llama3" => Scaling::Llama3(kind.llama3()?),
             _ => return Err(kind.wrong(name, "\"default\", \"linear\" or \"llama3\"")),
         };
-        Ok(Rotary { theta, scaling })
+        Ok(Rotary { theta, scaling, share })
     }
 
     fn llama3(self) -> Result<Llama3> {

@@ -38,6 +38,7 @@ pub static GPT2: Family = Family {
     adapted: &["c_attn"],
     class: "GPT2LMHeadModel",
     gguf: Some(Gguf { architecture: "gpt2", pairs: Pairs::Halves, settings: gguf_settings }),
+    blocks: || Blocks::GPT2,
     read_config,
     write_config,
 };

@@ -15,6 +15,20 @@ const SETTINGS: &[(&str, &[&str])] = &[
     ("quantization_config", &["null"]),
 ];
 
+/// The base of the angles of new models.
+const THETA: f64 = 10_000.0;
+
+/// Returns how the blocks of a new model compute: positions are rotations, there is no bias, and the head is the token
+/// table, which is a large part of a small model.
+pub(super) fn new_blocks(family: &'static str) -> Blocks {
+    Blocks {
+        family: family.into(),
+        rotary: Some(Rotary::of(THETA)),
+        biases: Biases::NONE,
+        ..Blocks::GPT2
+    }
+}
+
 /// What a family's models have if config.json does not say it.
 pub(super) struct Absent {
     /// Whether they have as many heads of keys as of queries.

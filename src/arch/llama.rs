@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::family::{Family, Mlp, Names, Norm, Part, Projections};
 use super::fields::Fields;
-use super::like_llama::{Absent, GGUF, config_json, read_sizes};
+use super::like_llama::{Absent, GGUF, config_json, new_blocks, read_sizes};
 use crate::config::model::{Biases, GptConfig};
 use crate::error::Result;
 use crate::params::WeightLayout;
@@ -43,6 +43,7 @@ pub const LLAMA: Family = Family {
     adapted: &["q_proj", "v_proj"],
     class: "LlamaForCausalLM",
     gguf: Some(GGUF),
+    blocks: || new_blocks(LLAMA.model_type),
     read_config,
     write_config,
 };

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::family::Family;
 use super::fields::Fields;
-use super::like_llama::{Absent, config_json, read_sizes};
+use super::like_llama::{Absent, config_json, new_blocks, read_sizes};
 use super::llama::LLAMA;
 use crate::config::model::GptConfig;
 use crate::error::Result;
@@ -14,6 +14,7 @@ pub const MISTRAL: Family = Family {
     model_type: "mistral",
     title: "Mistral",
     class: "MistralForCausalLM",
+    blocks: || new_blocks(MISTRAL.model_type),
     read_config,
     write_config,
     ..LLAMA

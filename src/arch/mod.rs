@@ -7,9 +7,11 @@
 mod family;
 mod fields;
 mod gpt2;
+mod gpt_neox;
 mod like_llama;
 mod llama;
 mod mistral;
+pub mod presets;
 mod qwen2;
 mod qwen3;
 pub mod rotary;
@@ -23,6 +25,7 @@ use crate::params::ParamInfo;
 pub use family::{
     Family, Gguf, GgufSetting, GgufSettings, Mlp, Names, Norm, Pairs, Part, Projections,
 };
+pub use gpt_neox::GPT_NEOX;
 pub use gpt2::GPT2;
 pub use llama::LLAMA;
 pub use mistral::MISTRAL;
@@ -30,7 +33,7 @@ pub use qwen2::QWEN2;
 pub use qwen3::QWEN3;
 
 /// All families; config.json's `model_type` selects one.
-pub const FAMILIES: &[&Family] = &[&GPT2, &LLAMA, &MISTRAL, &QWEN2, &QWEN3];
+pub const FAMILIES: &[&Family] = &[&GPT2, &LLAMA, &MISTRAL, &QWEN2, &QWEN3, &GPT_NEOX];
 
 impl Family {
     /// Returns the family of a model.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::family::Family;
 use super::fields::Fields;
-use super::like_llama::{Absent, config_json, gguf_of, read_sizes};
+use super::like_llama::{Absent, config_json, gguf_of, new_blocks, read_sizes};
 use super::llama::LLAMA;
 use crate::config::model::{Biases, Blocks, GptConfig, Windowed};
 use crate::error::{Error, Result};
@@ -15,16 +15,20 @@ pub const QWEN2: Family = Family {
     title: "Qwen2",
     class: "Qwen2ForCausalLM",
     gguf: Some(gguf_of("qwen2")),
+    blocks: || Blocks { biases: BIASES, ..new_blocks(QWEN2.model_type) },
     read_config,
     write_config,
     ..LLAMA
 };
 
+/// Those of all models.
+const BIASES: Biases = Biases { qkv: true, ..Biases::NONE };
+
 fn read_config(fields: &Map<String, Value>) -> Result<GptConfig> {
     let fields = Fields(fields);
     let absent = Absent { kv_heads_as_queries: false, head_size: None };
     let mut config = read_sizes(fields, &QWEN2, absent)?;
-    config.blocks.biases = Biases { qkv: true, ..Biases::NONE };
+    config.blocks.biases = BIASES;
     read_windows(fields, &mut config)?;
     Ok(config)
 }

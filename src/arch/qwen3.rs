@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::family::{Family, Names, Part};
 use super::fields::Fields;
-use super::like_llama::{Absent, config_json, gguf_of, read_sizes};
+use super::like_llama::{Absent, config_json, gguf_of, new_blocks, read_sizes};
 use super::llama::LLAMA;
 use super::qwen2::{read_windows, windows_json};
 use crate::config::model::{Biases, GptConfig};
@@ -23,6 +23,7 @@ pub const QWEN3: Family = Family {
     },
     class: "Qwen3ForCausalLM",
     gguf: Some(gguf_of("qwen3")),
+    blocks: || new_blocks(QWEN3.model_type),
     read_config,
     write_config,
     ..LLAMA

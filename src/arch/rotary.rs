@@ -5,14 +5,24 @@ use std::f64::consts::TAU;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// The angles of rotary embeddings: position t rotates pair i of a head's D channels by `t · f[i]`, where
-/// `f[i] = theta^(-2i / D)`, scaled.
+use crate::error::{Error, Result, field};
+
+/// The angles of rotary embeddings: position t rotates pair i of a head's first R channels by `t · f[i]`, where
+/// `f[i] = theta^(-2i / R)`, scaled.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rotary {
     /// The base of the frequencies.
     pub theta: f64,
     /// How they are scaled.
     pub scaling: Scaling,
+    /// The share of each head's channels that are rotated.
+    #[serde(default = "all")]
+    pub share: f64,
+}
+
+/// The share of channels that are rotated where nothing else is said.
+fn all() -> f64 {
+    1.0
 }
 
 /// How the frequencies of rotary embeddings are scaled for a context that is longer than the first training's.
@@ -42,16 +52,50 @@ pub struct Llama3 {
 }
 
 impl Rotary {
-    /// Returns the frequencies of the pairs of a head of `channels`, in radians per position.
+    /// Returns the angles with this base, unscaled, for all channels.
+    pub const fn of(theta: f64) -> Rotary {
+        Rotary { theta, scaling: Scaling::None, share: 1.0 }
+    }
+
+    /// Returns how many channels of a head of `head_size` are rotated.
+    pub fn channels(&self, head_size: usize) -> usize {
+        (head_size as f64 * self.share) as usize
+    }
+
+    /// Returns the frequencies of the pairs of a head of `head_size` channels, in radians per position.
     ///
     /// ```
     /// use wgpt::arch::rotary::{Rotary, Scaling};
-    /// let rotary = Rotary { theta: 10_000.0, scaling: Scaling::Linear(2.0) };
+    /// let rotary = Rotary { scaling: Scaling::Linear(2.0), ..Rotary::of(10_000.0) };
     /// assert_eq!(rotary.frequencies(4), [0.5, 0.005]);
     /// ```
-    pub fn frequencies(&self, channels: usize) -> Vec<f64> {
+    pub fn frequencies(&self, head_size: usize) -> Vec<f64> {
+        let channels = self.channels(head_size);
         let plain = |i: usize| self.theta.powf(-((2 * i) as f64) / channels as f64);
         (0..channels / 2).map(|i| self.scaling.apply(plain(i))).collect()
+    }
+
+    /// Checks that heads of `head_size` channels can be rotated so.
+    ///
+    /// # Errors
+    ///
+    /// If the base is not above 0, or the rotated channels are not pairs.
+    pub fn validate(&self, head_size: usize) -> Result<()> {
+        let (theta, rotated) = (self.theta, self.channels(head_size));
+        if !(theta > 0.0 && theta.is_finite()) {
+            let name = field("rotary.theta");
+            return Err(Error::input(format!("{name} is {theta}, must be a number above 0")));
+        }
+        let which = match rotated == head_size {
+            true => format!("{} is {head_size}", field("head_size")),
+            false => format!("{rotated} of {head_size} channels of each head are rotated"),
+        };
+        match rotated >= 2 && rotated <= head_size && rotated.is_multiple_of(2) {
+            true => Ok(()),
+            false => Err(Error::input(format!(
+                "{which}, must be even: rotary embeddings rotate pairs of channels"
+            ))),
+        }
     }
 }
 
@@ -65,7 +109,7 @@ impl Rotary {
             .then(|| plain.iter().zip(scaled).map(|(plain, scaled)| plain / scaled).collect())
     }
 
-    /// Returns `rope_parameters` of config.json.
+    /// Returns `rope_parameters` of config.json, for all channels.
     pub(super) fn to_json(self) -> Value {
         let theta = self.theta;
         match self.scaling {
@@ -82,6 +126,16 @@ impl Rotary {
                 "rope_type": "llama3",
             }),
         }
+    }
+}
+
+impl Rotary {
+    /// Returns the same with the share of the channels that are rotated.
+    pub(super) fn to_partial_json(self) -> Value {
+        let mut json = self.to_json();
+        json["partial_rotary_factor"] = self.share.into();
+        json.sort_all_objects();
+        json
     }
 }
 

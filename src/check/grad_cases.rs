@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::arch::GPT_NEOX;
 use crate::arch::rotary::{Rotary, Scaling};
 use crate::check::grad::{Case, Objective, Perturb, Replay};
-use crate::config::{Biases, Blocks, GptConfig, Optimizer, Windowed};
+use crate::config::{Biases, Blocks, GeluForm, GptConfig, Optimizer, Windowed};
 use crate::finetune::{FineTune, Lora};
 use crate::graph::{Graph, Joins, Op, Recorder, Var};
 use crate::kernel::state;
@@ -22,6 +23,9 @@ use crate::plan::{Limits, Phase, Plan, Role, View};
 const B: usize = 2;
 const T: usize = 3;
 const C: usize = 6;
+
+/// GPT-2's form of GELU.
+const TANH: GeluForm = GeluForm::Tanh;
 
 /// Returns every case.
 pub fn all(limits: Limits) -> Vec<Case> {
@@ -185,7 +189,8 @@ pub fn ops() -> Vec<Case> {
         unary_tuning("layernorm, bias alone", &freeze(&["*.weight"]), C, |g, x| {
             g.layernorm("ln", x)
         }),
-        unary("gelu", C, |g, x| g.gelu("gelu", x)),
+        unary("gelu", C, |g, x| g.gelu("gelu", x, TANH)),
+        unary("gelu, exact", C, |g, x| g.gelu("gelu", x, GeluForm::Exact)),
         unary("softmax", 2 * T, |g, x| g.softmax("softmax", x, 2)),
         matmul("matmul nn", Layout::NN),
         matmul("matmul nt", Layout::NT),
@@ -262,14 +267,15 @@ fn linear_layers() -> Vec<Case> {
         unary_tuning("linear, out by in, adapted", &adapters(2, &["fc"]), C, |g, x| {
             g.linear("fc", x, out_in(4, false))
         }),
-        unary("linear_gelu", C, |g, x| g.linear_gelu("fc", x, 4)),
+        unary("linear_gelu", C, |g, x| g.linear_gelu("fc", x, 4, TANH)),
         unary("linear_gelu, without bias", C, |g, x| {
-            g.linear_gelu("fc", x, Form { bias: false, ..4.into() })
+            g.linear_gelu("fc", x, Form { bias: false, ..4.into() }, TANH)
         }),
-        unary("linear_gelu, out by in", C, |g, x| g.linear_gelu("fc", x, out_in(4, true))),
+        unary("linear_gelu, out by in", C, |g, x| g.linear_gelu("fc", x, out_in(4, true), TANH)),
+        unary("linear_gelu, exact", C, |g, x| g.linear_gelu("fc", x, 4, GeluForm::Exact)),
         unary_tuning("linear, adapted", &adapters(2, &["fc"]), C, |g, x| g.linear("fc", x, 4)),
         unary_tuning("linear_gelu, adapted", &adapters(1, &["fc"]), C, |g, x| {
-            g.linear_gelu("fc", x, 4)
+            g.linear_gelu("fc", x, 4, TANH)
         }),
     ]
 }
@@ -433,20 +439,29 @@ fn tiny_llama() -> Model {
             family: "qwen3".into(),
             n_kv_head: Some(2),
             head_size: Some(4),
-            rotary: Some(Rotary { theta: 100.0, scaling: Scaling::Linear(2.0) }),
+            rotary: Some(Rotary { scaling: Scaling::Linear(2.0), ..Rotary::of(100.0) }),
             window: Some(2),
             windowed: Windowed::From(1),
             biases: Biases::ALL,
             is_tied: false,
+            ..Blocks::GPT2
         },
         ..tiny.config
     };
     Model { what: "model like Llama", config, ..tiny }
 }
 
+/// Returns the same with branches side by side, and heads that are rotated in part.
+fn tiny_neox() -> Model {
+    let tiny = tiny_model();
+    let rotary = Some(Rotary { share: 0.7, ..Rotary::of(100.0) });
+    let blocks = Blocks { rotary, ..(GPT_NEOX.blocks)() };
+    Model { what: "model like GPT-NeoX", config: GptConfig { blocks, ..tiny.config }, ..tiny }
+}
+
 /// Returns cases of whole models: every element of tiny ones, random directions of one with row chunks and slices.
 pub fn models(limits: Limits) -> Vec<Case> {
-    let (plain, llama) = (tiny_model(), tiny_llama());
+    let (plain, llama, neox) = (tiny_model(), tiny_llama(), tiny_neox());
     let larger = GptConfig {
         n_embd: 20,
         n_inner: None,
@@ -494,6 +509,14 @@ pub fn models(limits: Limits) -> Vec<Case> {
                 "layers.0.*_proj.*",
             ]),
             ..llama.clone()
+        }
+        .record(limits),
+        neox.record(limits),
+        Model {
+            what: "model like GPT-NeoX with dropout, lower block frozen but for one branch",
+            dropout: 0.2,
+            finetune: freeze(&["embed_in.*", "layers.0.mlp.*", "layers.0.*layernorm.*"]),
+            ..neox
         }
         .record(limits),
         Model {

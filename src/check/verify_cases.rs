@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::backend::Backend;
-use crate::config::{GptConfig, Optimizer};
+use crate::config::{GeluForm, GptConfig, Optimizer};
 use crate::finetune::{FineTune, Lora};
 use crate::graph::{Graph, Joins, Var};
 use crate::kernel::{Accumulate, Draw, Feed, Format, Step, rows};
@@ -342,7 +342,7 @@ fn layers(name: &str, [rows, c, oc]: [usize; 3]) -> Case {
     g.begin_training(1, rows);
     let x = g.input("x", rows * c);
     g.linear("linear", x, oc);
-    g.linear_gelu("gelu", x, oc);
+    g.linear_gelu("gelu", x, oc, GeluForm::Tanh);
     for (layout, bias) in
         [(WeightLayout::OutIn, true), (WeightLayout::OutIn, false), (WeightLayout::InOut, false)]
     {
@@ -360,7 +360,7 @@ fn adapters(name: &str, [rows, c, oc, r]: [usize; 4]) -> Case {
     g.begin_training(1, rows);
     let x = g.input("x", rows * c);
     g.linear("linear.adapted", x, oc);
-    g.linear_gelu("gelu.adapted", x, oc);
+    g.linear_gelu("gelu.adapted", x, oc, GeluForm::Tanh);
     whole(name, g)
 }
 
@@ -372,7 +372,10 @@ fn single_ops(name: &str, [b, t, nh, c]: [usize; 4]) -> Case {
     g.begin_training(b, t);
     let [x, y] = ["x", "y"].map(|name| g.input(name, b * t * c));
     g.residual("residual", x, y);
-    g.gelu("gelu", x);
+    g.gelu("gelu", x, GeluForm::Tanh);
+    // Its output has the format of its input, as in a model.
+    let pre = g.input("pre", b * t * c);
+    g.gelu("gelu_exact", pre, GeluForm::Exact);
     g.dropout("dropout", y, Joins::Nothing);
     g.linear("linear", x, c + 1);
     g.linear("bias_alone", x, c + 1);
@@ -437,7 +440,7 @@ fn extension_in(
 ) -> Case {
     let (count, slots) = (8, 2);
     let mut g = Graph::new(Limits::NONE, false, 1e-5);
-    g.begin_extend(count, slots);
+    g.begin_extend(count, slots, s);
     let qkv = heads(g.input("qkv", count * channels));
     if window.is_some() {
         let sequence = g.buffer(Role::Staging, "sequence", slots * (s + 1), Format::U32);

@@ -288,6 +288,15 @@ impl TextFiles {
         self.chat_template.as_ref().map(|file| (CHAT_TEMPLATE, file.source.as_bytes()))
     }
 
+    /// Returns the source of the model's own chat template, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// If tokenizer_config.json has something else in its place.
+    pub(crate) fn template_source(&self) -> Result<Option<String>> {
+        Ok(self.own_template()?.map(|file| file.source))
+    }
+
     /// Returns the template of chat_template.jinja, or else that of tokenizer_config.json.
     fn own_template(&self) -> Result<Option<TemplateFile>> {
         if self.chat_template.is_some() {

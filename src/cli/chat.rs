@@ -45,6 +45,9 @@ pub struct Args {
     /// At most N tokens per reply [default: what the context has room for]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
+    /// See at most the last N tokens of the chat [default: the model's context, at most 4096]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    context: Option<u32>,
     #[arg(long, value_name = "X", help = with_default("Below 1: more likely tokens; above 1: more surprising ones; 0: always the most likely one", TEMPERATURE))]
     temperature: Option<f64>,
     #[command(flatten)]
@@ -57,6 +60,8 @@ pub struct Args {
     precision: PrecisionArgs,
 }
 
+/// The default context: caches take memory for all of it.
+const CONTEXT: usize = 4096;
 /// The default temperature: replies wander less than texts.
 const TEMPERATURE: f64 = 0.7;
 
@@ -125,7 +130,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
         Error::input(format!("{} has no tokenizer to read messages with", folder.display()))
             .hint("put the model's tokenizer.json there")
     })?;
-    let context = gpt.config().n_positions;
+    let context = args.context.map_or(CONTEXT, |context| context as usize);
+    let context = context.min(gpt.config().n_positions);
+    gpt.set_context(Some(context));
     let files = TextFiles::read(&folder, gpt.config().vocab_size)?;
     let template = files.chat_template(&tokenizer)?;
     if !files.has_chat_template()? {

@@ -2,6 +2,7 @@
 
 /// The library's name of a setting, and its name on the command line.
 const NAMES: &[(&str, &str)] = &[
+    ("arch", "--arch"),
     ("batch_size", "--batch-size"),
     ("beta1", "--beta1"),
     ("beta2", "--beta2"),
@@ -17,7 +18,10 @@ const NAMES: &[(&str, &str)] = &[
     ("patience", "--patience"),
     ("pipeline", "--pipeline"),
     ("grad_clip", "--grad-clip"),
+    ("head_size", "--head-size"),
     ("init", "--init"),
+    ("is_tied", "--output-head"),
+    ("layer_norm_epsilon", "--norm-eps"),
     ("learning_rate", "--lr"),
     ("local.outer_momentum", "--outer-momentum"),
     ("local.outer_rate", "--outer-rate"),
@@ -33,7 +37,8 @@ const NAMES: &[(&str, &str)] = &[
     ("min_p", "--min-p"),
     ("n_embd", "--embd"),
     ("n_head", "--heads"),
-    ("n_inner", "4 times --embd"),
+    ("n_inner", "--ffn"),
+    ("n_kv_head", "--kv-heads"),
     ("n_layer", "--layers"),
     ("n_positions", "--context"),
     ("out", "--out"),
@@ -45,6 +50,7 @@ const NAMES: &[(&str, &str)] = &[
     ("recompute", "--recompute"),
     ("repetition_penalty", "--repetition-penalty"),
     ("resume", "--resume"),
+    ("rotary.theta", "--rope-theta"),
     ("save_every", "--save-every"),
     ("seq_len", "--seq-len"),
     ("size", "--size"),
@@ -61,6 +67,7 @@ const NAMES: &[(&str, &str)] = &[
     ("vocab_size", "--vocab"),
     ("warmup", "--warmup"),
     ("weight_decay", "--weight-decay"),
+    ("window", "--window"),
 ];
 
 /// Returns the name on the command line of the setting that the library calls `field`.
@@ -78,7 +85,7 @@ mod tests {
     use super::*;
 
     /// Fields without a flag of their own: no option sets them.
-    const WITHOUT: &[&str] = &["layer_norm_epsilon", "rank_shares"];
+    const WITHOUT: &[&str] = &["rank_shares"];
 
     /// Collects the options of a command and of its subcommands.
     fn options(command: &clap::Command, found: &mut BTreeSet<String>) {
@@ -129,6 +136,6 @@ mod tests {
     #[test]
     fn a_field_is_shown_by_its_flag() {
         assert_eq!(name("learning_rate"), "--lr");
-        assert_eq!(name("layer_norm_epsilon"), "layer_norm_epsilon");
+        assert_eq!(name("rank_shares"), "rank_shares");
     }
 }

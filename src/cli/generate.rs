@@ -138,6 +138,8 @@ fn generate(args: &Args, others: &mut Others) -> Result<()> {
         Some(prompt) => gpt.encode_prompt(prompt)?,
         None => args.prompt.prompt_ids.clone(),
     };
+    // Caches need no more room than these texts; a power of two, so that lengths share their measurements.
+    gpt.set_context(ids.len().saturating_add(options.max_tokens).checked_next_power_of_two());
     let uses = gpt.uses_of_samples(args.num_samples as usize);
     let mut staged = others.take(&mut gpt, uses, true)?;
     let samples = args.write(&mut gpt, staged.as_mut(), prompt.as_deref(), &ids, &options)?;

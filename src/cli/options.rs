@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::builder::PossibleValuesParser;
+use wgpt::arch::FAMILIES;
+use wgpt::arch::presets::{self, PRESETS};
+use wgpt::arch::rotary::Rotary;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{self, DeviceChoice};
 use wgpt::checkpoint::{has_adapters, is_adapter, newest_run};
-use wgpt::config::{Local, Precision, RankBatch, Recompute, SIZES, Sum};
+use wgpt::config::{Blocks, Local, Precision, RankBatch, Recompute, Sum};
 use wgpt::error::Kind;
 use wgpt::finetune::Lora;
 use wgpt::fit::{largest_batch, least_recompute};
@@ -23,24 +26,57 @@ use super::progress::Progress;
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Start from the sizes of this name [default: small]
-    #[arg(long, value_name = "SIZE", value_parser = PossibleValuesParser::new(SIZES))]
+    /// Make a model of this family [default: the size's, or else gpt2]
+    #[arg(long, value_name = "FAMILY", value_parser = PossibleValuesParser::new(FAMILIES.iter().map(|family| family.model_type)))]
+    pub arch: Option<String>,
+    /// Start from the sizes of this name; the first three are of any family [default: small]
+    #[arg(long, value_name = "SIZE", value_parser = PossibleValuesParser::new(PRESETS.iter().map(|preset| preset.name)))]
     pub size: Option<String>,
     /// Number of transformer blocks [default: the size's]
     #[arg(long, value_name = "N")]
     pub layers: Option<usize>,
-    /// Attention heads per block; must divide --embd [default: the size's]
+    /// Attention heads per block; must divide --embd unless --head-size is given [default: the size's]
     #[arg(long, value_name = "N")]
     pub heads: Option<usize>,
+    /// Heads of keys and values per block; must divide --heads [default: the size's, or as many]
+    #[arg(long, value_name = "N")]
+    pub kv_heads: Option<usize>,
+    /// Channels of each head [default: the size's, or --embd / --heads]
+    #[arg(long, value_name = "N")]
+    pub head_size: Option<usize>,
     /// Width of the residual stream [default: the size's]
     #[arg(long, value_name = "N")]
     pub embd: Option<usize>,
+    /// Width inside the MLP [default: the size's, or 4 times --embd, with SwiGLU 8/3 times]
+    #[arg(long, value_name = "N")]
+    pub ffn: Option<usize>,
     /// Number of tokens in the vocabulary [default: the size's]
     #[arg(long, value_name = "N")]
     pub vocab: Option<usize>,
     /// Largest number of positions [default: the size's]
     #[arg(long, value_name = "N")]
     pub context: Option<usize>,
+    /// Base of the angles of rotary embeddings [default: the size's, or 10000]
+    #[arg(long, value_name = "X")]
+    pub rope_theta: Option<f64>,
+    /// Let each position see at most N positions, its own included [default: all]
+    #[arg(long, value_name = "N")]
+    pub window: Option<usize>,
+    /// The term that a normalisation adds to the variance [default: the size's, or 1e-5]
+    #[arg(long, value_name = "X")]
+    pub norm_eps: Option<f64>,
+    /// Let the output head be the token table (tied), or a matrix of its own (own) [default: the size's or the family's]
+    #[arg(long, value_name = "HEAD", value_enum, hide_possible_values = true)]
+    pub output_head: Option<OutputHead>,
+}
+
+/// The values of `--output-head`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputHead {
+    /// The token table.
+    Tied,
+    /// A matrix of its own.
+    Own,
 }
 
 impl ModelArgs {
@@ -49,23 +85,40 @@ impl ModelArgs {
         self.size.as_deref().unwrap_or("small")
     }
 
+    /// Returns the name of the family, if it is given, and of the size.
+    pub fn name(&self) -> String {
+        let arch = self.arch.as_deref().map(|arch| format!("{arch}-"));
+        format!("{}{}", arch.unwrap_or_default(), self.size())
+    }
+
     /// Returns the sizes.
     ///
     /// # Errors
     ///
-    /// Names the option that is zero or too large, or the head count that does not divide the width.
+    /// Names the option that is zero or too large, the head count that does not divide the width, or the option that the
+    /// family does not have.
     pub fn config(&self) -> Result<GptConfig> {
-        let size = GptConfig::named(self.size())?;
+        let size = presets::named(self.size(), self.arch.as_deref())?;
+        let rotary = |theta| Rotary { theta, ..size.blocks.rotary.unwrap_or(Rotary::of(theta)) };
+        let blocks = Blocks {
+            n_kv_head: self.kv_heads.or(size.blocks.n_kv_head),
+            head_size: self.head_size.or(size.blocks.head_size),
+            rotary: self.rope_theta.map(rotary).or(size.blocks.rotary),
+            window: self.window.or(size.blocks.window),
+            is_tied: self.output_head.map_or(size.blocks.is_tied, |head| head == OutputHead::Tied),
+            ..size.blocks
+        };
         let config = GptConfig {
             n_layer: self.layers.unwrap_or(size.n_layer),
             n_head: self.heads.unwrap_or(size.n_head),
             n_embd: self.embd.unwrap_or(size.n_embd),
+            n_inner: self.ffn.or(size.n_inner),
             vocab_size: self.vocab.unwrap_or(size.vocab_size),
             n_positions: self.context.unwrap_or(size.n_positions),
-            ..size
+            layer_norm_epsilon: self.norm_eps.unwrap_or(size.layer_norm_epsilon),
+            blocks,
         };
-        config.validate().map_err(|error| error.of_kind(Kind::Usage))?;
-        Ok(config)
+        presets::complete(&config).map_err(|error| error.of_kind(Kind::Usage))
     }
 }
 

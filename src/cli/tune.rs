@@ -20,6 +20,7 @@ use super::progress::Progress;
 const EXAMPLES: &str = "\
 Examples:
   wgpt tune --size medium --batch-size 4
+  wgpt tune --size smollm2-135m --context 2048
   wgpt tune --size gpt2 --device gpu:1 --json";
 
 /// Time the variants of a model's kernels on a GPU again, and remember the fastest

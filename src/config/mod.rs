@@ -7,6 +7,6 @@ mod train;
 
 pub use local::Local;
 pub use model::{
-    Biases, Blocks, GptConfig, Optimizer, Precision, RankBatch, Recompute, SIZES, Sum, Windowed,
+    Biases, Blocks, GeluForm, GptConfig, Optimizer, Precision, RankBatch, Recompute, Sum, Windowed,
 };
 pub use train::{Lengthened, TrainConfig};

@@ -54,6 +54,24 @@ pub struct Blocks {
     pub biases: Biases,
     /// Whether the output head is the token table.
     pub is_tied: bool,
+    /// The form of GELU, where the MLP has one.
+    #[serde(default)]
+    pub gelu: GeluForm,
+    /// Whether attention and MLP read the same stream, each through its own normalisation, and are added to it together;
+    /// otherwise the MLP reads the stream to which attention has been added.
+    #[serde(default)]
+    pub is_parallel: bool,
+}
+
+/// A form of GELU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GeluForm {
+    /// An approximation by tanh.
+    #[default]
+    Tanh,
+    /// By the distribution function of the normal distribution, and so by erf.
+    Exact,
 }
 
 /// Layers of a model.
@@ -95,6 +113,8 @@ impl Blocks {
         windowed: Windowed::From(0),
         biases: Biases::ALL,
         is_tied: true,
+        gelu: GeluForm::Tanh,
+        is_parallel: false,
     };
 
     fn is_gpt2(&self) -> bool {
@@ -107,10 +127,6 @@ impl Default for Blocks {
         Blocks::GPT2
     }
 }
-
-/// The names that `--size` takes, smallest first.
-pub const SIZES: &[&str] =
-    &["small", "medium", "large", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"];
 
 /// The largest size of a model or of a batch.
 pub(super) const LARGEST: usize = 1 << 24;
@@ -163,30 +179,6 @@ impl GptConfig {
     /// Returns the sizes of GPT-2 with 1.5 billion parameters.
     pub const fn gpt2_xl() -> GptConfig {
         GptConfig::preset([48, 25, 1600, 50257, 1024])
-    }
-
-    /// Returns the preset called `name`, one of [`SIZES`].
-    ///
-    /// # Errors
-    ///
-    /// If there is no such size.
-    pub fn named(name: &str) -> Result<GptConfig> {
-        Ok(match name {
-            "small" => GptConfig::small(),
-            "medium" => GptConfig::medium(),
-            "large" => GptConfig::large(),
-            "gpt2" => GptConfig::gpt2(),
-            "gpt2-medium" => GptConfig::gpt2_medium(),
-            "gpt2-large" => GptConfig::gpt2_large(),
-            "gpt2-xl" => GptConfig::gpt2_xl(),
-            _ => {
-                return Err(Error::usage(format!("there is no size {name:?}")).hint(format!(
-                    "{} takes one of {}",
-                    field("size"),
-                    SIZES.join(", ")
-                )));
-            }
-        })
     }
 
     /// Returns the number of channels inside the MLP.
@@ -257,7 +249,8 @@ impl GptConfig {
     /// Checks what [`Blocks`] says of attention.
     fn validate_blocks(&self) -> Result<()> {
         let (heads, kv_heads, head_size) = (self.n_head, self.n_kv_head(), self.head_size());
-        let sizes = [("head_size", head_size), ("window", self.blocks.window.unwrap_or(1))];
+        let sizes =
+            [(field("head_size"), head_size), (field("window"), self.blocks.window.unwrap_or(1))];
         for (name, value) in sizes {
             if !(1..=LARGEST).contains(&value) {
                 return Err(Error::input(format!("{name} is {value}, must be 1 to {LARGEST}")));
@@ -265,14 +258,13 @@ impl GptConfig {
         }
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             return Err(Error::input(format!(
-                "n_kv_head {kv_heads} does not divide {} {heads}",
+                "{} {kv_heads} does not divide {} {heads}",
+                field("n_kv_head"),
                 field("n_head")
             )));
         }
-        if self.blocks.rotary.is_some() && !head_size.is_multiple_of(2) {
-            return Err(Error::input(format!(
-                "head_size is {head_size}, must be even: rotary embeddings rotate pairs of channels"
-            )));
+        if let Some(rotary) = &self.blocks.rotary {
+            rotary.validate(head_size)?;
         }
         Ok(())
     }

@@ -248,7 +248,7 @@ impl Runner for Stages<'_> {
             let drawn = self.drawn.iter().find(|(slot, _)| *slot == feed.slot);
             // After the last position the window moves, and all its tokens are written again.
             if let Some((slot, drawn)) = drawn
-                && position < self.engine.program().config.n_positions
+                && position < self.engine.program().context()
             {
                 self.engine.write_sequence(*slot, position, &drawn.ids);
             }

@@ -132,7 +132,7 @@ impl Engine {
 
     /// Panics unless `count` positions from `position` on lie within the context.
     fn check_positions(&self, position: usize, count: usize) {
-        let context = self.program.config.n_positions;
+        let context = self.program.context();
         let fits = position.checked_add(count).is_some_and(|end| end <= context);
         assert!(fits, "{count} tokens from position {position} on exceed the context of {context}");
     }

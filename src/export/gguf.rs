@@ -413,6 +413,9 @@ fn entries(name: &str, gpt: &Gpt, kind: Kind) -> Result<Vec<(String, Value)>> {
         None => vec![("model", text("no_vocab"))],
     };
     entries.extend(vocabulary.into_iter().map(|(k, v)| (format!("tokenizer.ggml.{k}"), v)));
+    entries.extend(
+        gpt.chat_template()?.map(|source| ("tokenizer.chat_template".into(), Value::Text(source))),
+    );
     Ok(entries)
 }
 

@@ -182,12 +182,17 @@ impl Graph {
     /// Starts a list of ops that extend the sequences of `slots` slots by up to `t` tokens in total.
     ///
     /// The first such list must be the longest: the others use its buffers.
-    pub fn begin_extend(&mut self, t: usize, slots: usize) {
+    pub fn begin_extend(&mut self, t: usize, slots: usize, positions: usize) {
         if self.mode != Mode::Extend {
             self.collect_spare();
         }
         self.begin(Mode::Extend, 1, t);
-        self.dims.SLOTS = slots as u32;
+        (self.dims.SLOTS, self.dims.S) = (slots as u32, positions as u32);
+    }
+
+    /// Returns the positions of a sequence: in generation those of a slot, otherwise the model's, `all`.
+    pub(crate) fn positions(&self, all: usize) -> usize {
+        if self.extends() { self.dims.S as usize } else { all }
     }
 
     /// Returns the table (T,[`rows::ROW_WORDS`]) of the rows that generation processes: [`crate::kernel::rows`].

@@ -17,6 +17,18 @@ pub const NORM_PARTIAL_LEN: u32 = 3;
 pub const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
 /// The factor of x³ in the tanh form of GELU.
 pub const GELU_CUBIC: f64 = 0.044_715;
+/// The polynomial of the normal distribution's tail ([`crate::ops::gelu`]), the constant term first.
+pub const NORMAL_TAIL: [f64; 9] = [
+    0.225_675_901,
+    0.225_664_628,
+    0.207_944_659,
+    0.167_746_282,
+    0.144_481_348,
+    -0.011_961_593_8,
+    0.176_427_948,
+    -0.187_325_517,
+    0.051_346_487_8,
+];
 
 /// The integers, by their names in WGSL.
 const INTEGERS: &[(&str, u32)] = &[
@@ -57,7 +69,9 @@ pub fn header() -> &'static str {
         let mut text = String::new();
         let integers = INTEGERS.iter().map(|(name, value)| (name, format!("{value}u")));
         let reals = REALS.iter().map(|(name, value)| (name, format!("{value:?}")));
-        for (name, value) in integers.chain(reals) {
+        let tail = NORMAL_TAIL.map(|value| format!("{value:?}")).join(", ");
+        let tail = [(&"NORMAL_TAIL", format!("array({tail})"))];
+        for (name, value) in integers.chain(reals).chain(tail) {
             writeln!(text, "const {name} = {value};").expect("a text takes what is written");
         }
         text

@@ -30,6 +30,8 @@ pub const LINEAR_OUT_IN: &str = include_str!("../../shaders/shared/linear_out_in
 pub const LINEAR_IN_OUT: &str = include_str!("../../shaders/shared/linear_in_out.wgsl");
 /// The tanh form of GELU.
 pub const GELU: &str = include_str!("../../shaders/shared/gelu.wgsl");
+/// The exact form of GELU.
+pub const GELU_EXACT: &str = include_str!("../../shaders/shared/gelu_exact.wgsl");
 /// The logistic function of SiLU.
 pub const SILU: &str = include_str!("../../shaders/shared/silu.wgsl");
 /// The angles of rotary embeddings.

@@ -63,6 +63,8 @@ pub struct Uses {
     pub logits: bool,
     /// The number of slots, that is, of sequences that are generated at once; `None`: no generation.
     pub generation: Option<usize>,
+    /// The positions that each slot has room for, if they are fewer than the model's.
+    pub context: Option<usize>,
     /// The precision of activations and of the weights of products.
     pub precision: Precision,
     /// The activations that the backward pass recomputes.
@@ -85,6 +87,7 @@ impl Default for Uses {
             dropout: false,
             logits: false,
             generation: None,
+            context: None,
             precision: Precision::default(),
             recompute: Recompute::default(),
             stage: Stage::WHOLE,
@@ -103,9 +106,10 @@ impl Uses {
     /// Returns the uses of a training run: training, and generation in the same memory.
     pub fn training(config: &TrainConfig, model: &GptConfig) -> Uses {
         let (grid, most) = (config.grid(), config.shares().iter().map(Range::len).max());
+        let seq = config.seq_len.unwrap_or(model.n_positions);
         let uses = Uses {
             batch: config.batch_size,
-            seq: config.seq_len.unwrap_or(model.n_positions),
+            seq,
             training: Some(config.optimizer),
             nodes: nodes(config),
             part: (config.zero && grid.replicas() > 1)
@@ -113,6 +117,8 @@ impl Uses {
             dropout: config.dropout > 0.0,
             logits: false,
             generation: Some(1),
+            // Caches for more than the sequences of training would take memory for samples alone.
+            context: Some(seq).filter(|seq| *seq < model.n_positions),
             precision: config.precision,
             recompute: config.recompute,
             ..Uses::default()
@@ -125,7 +131,13 @@ impl Uses {
     pub(crate) fn beside(self, others: Uses) -> Uses {
         let from = if self.batch > 0 { self } else { others };
         let generation = self.generation.max(others.generation);
-        Uses { batch: from.batch, seq: from.seq, generation, ..self }
+        let context = if self.generation.is_some() { self.context } else { others.context };
+        Uses { batch: from.batch, seq: from.seq, generation, context, ..self }
+    }
+
+    /// Returns the positions that a slot of a model has room for.
+    pub fn context(&self, config: &GptConfig) -> usize {
+        self.context.map_or(config.n_positions, |context| context.min(config.n_positions))
     }
 
     /// Returns how many micro-batches the program has room for.
@@ -244,6 +256,11 @@ pub struct Program {
 }
 
 impl Program {
+    /// Returns the positions that a slot has room for.
+    pub fn context(&self) -> usize {
+        self.uses.context(&self.config)
+    }
+
     /// Records the phases that `uses` asks for, within the limits of a device.
     ///
     /// # Panics
@@ -464,10 +481,10 @@ fn record_generation(
     uses: Uses,
     count: usize,
 ) -> GenerationViews {
-    let GptConfig { n_embd: c, vocab_size: v, n_positions: s, .. } = *config;
+    let (c, v, s) = (config.n_embd, config.vocab_size, uses.context(config));
     let mut views = None;
     for n in EXTENDS {
-        g.begin_extend(n as usize, count);
+        g.begin_extend(n as usize, count, s);
         let (rows, slots) = (g.rows_table(), g.slots_table());
         let sequence = g.buffer(Role::Staging, "sequence", count * (s + 1), Format::U32);
         let (input, received) = match uses.stage.is_first() {

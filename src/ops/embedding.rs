@@ -214,7 +214,7 @@ impl Graph {
         let value = self.activations("embedding", self.rows() * c, Format::F32, sharing);
         let has_grad = wpe.is_some_and(Var::has_grad) || wte.iter().any(|s| s.var.has_grad());
         let out = self.var(grad, value, Format::F32, has_grad);
-        let dims = Dims { C: c as u32, S: s as u32, ..self.dims() };
+        let dims = Dims { C: c as u32, S: self.positions(s) as u32, ..self.dims() };
         if self.extends() {
             let (rows, wpe, out) = (self.rows_table(), wpe.map(|wpe| wpe.value), out.value);
             self.push(EmbeddingExtend { dims, rows, tokens, wte, wpe, out });

@@ -11,7 +11,7 @@
 
 use rayon::prelude::*;
 
-use crate::config::Recompute;
+use crate::config::{GeluForm, Recompute};
 use crate::graph::{Graph, Op, Recorder, Sharing, Var, Wanted, any_grad};
 use crate::kernel::{
     Accumulate, Dims, FLOATS, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes,
@@ -19,6 +19,7 @@ use crate::kernel::{
 use crate::math::gemm::{Into, Matrix, product};
 use crate::math::gemv::{rows_dots, rows_product};
 use crate::math::simd::vector_fn;
+use crate::ops::gelu::Gelu;
 use crate::ops::lora::Lora;
 use crate::ops::variants::{portable, products};
 use crate::ops::{cast, gelu, matmul};
@@ -347,7 +348,13 @@ impl Graph {
     /// Adds GELU of a linear layer.
     ///
     /// Where the backward pass recomputes it, all layers share its output.
-    pub fn linear_gelu(&mut self, name: &str, x: Var, form: impl std::convert::Into<Form>) -> Var {
+    pub fn linear_gelu(
+        &mut self,
+        name: &str,
+        x: Var,
+        form: impl std::convert::Into<Form>,
+        gelu: GeluForm,
+    ) -> Var {
         let form = form.into();
         let oc = form.channels;
         let linear = self.linear_into(name, x, form, |g, has_grad| {
@@ -357,10 +364,11 @@ impl Graph {
         let again = self.recompute() == Recompute::Gelu && self.is_in_block();
         let sharing = if again { Sharing::Always } else { Sharing::InBlocks };
         let out = self.activation_of(name, oc, sharing, pre.has_grad());
-        self.push(LinearGelu { linear, out });
+        let dims = Dims { C: oc as u32, ..self.dims() };
+        let gelu = Gelu { dims, form: gelu, x: pre, out };
+        self.push(LinearGelu { linear, gelu });
         if again {
-            let dims = Dims { C: oc as u32, ..self.dims() };
-            self.compute_again(gelu::Gelu { dims, x: pre, out });
+            self.compute_again(gelu);
         }
         out
     }
@@ -414,33 +422,32 @@ impl Op for Linears {
     }
 }
 
-/// Computes `out` (B,T,OC) = gelu(x · weight + bias); the input of GELU is kept.
+/// Computes gelu(x · weight + bias) (B,T,OC); the input of GELU is kept.
 pub struct LinearGelu {
     /// The layer; its output is the input of GELU.
     pub linear: Linear,
-    /// (B,T,OC)
-    pub out: Var,
+    /// GELU.
+    pub gelu: Gelu,
 }
 
 impl Op for LinearGelu {
     fn forward(&self, plan: &mut Plan) {
         let Linear { dims, x, layout, weight, bias, out: pre, .. } = self.linear;
         // The contribution of an adapter is added between the two.
-        let is_fused = self.linear.lora.is_none() && layout == WeightLayout::InOut;
+        let is_fused = self.linear.lora.is_none()
+            && layout == WeightLayout::InOut
+            && self.gelu.form == GeluForm::Tanh;
         if let Some(bias) = bias.filter(|_| is_fused) {
-            let args = [x.value, weight.value, bias.value, pre.value, self.out.value];
+            let args = [x.value, weight.value, bias.value, pre.value, self.gelu.out.value];
             return plan.push(&GELU_FORWARD, dims, &args);
         }
         self.linear.forward(plan);
-        let dims = Dims { C: dims.OC, ..dims };
-        plan.push(&gelu::FORWARD, dims, &[pre.value, self.out.value]);
+        self.gelu.forward(plan);
     }
 
     fn backward(&self, recorder: &mut Recorder<'_>) {
-        let pre = self.linear.out;
-        if pre.has_grad() {
-            let dims = Dims { C: self.linear.dims.OC, ..self.linear.dims };
-            recorder.plan.push(&gelu::BACKWARD, dims, &[pre.value, self.out.grad, pre.grad]);
+        if self.linear.out.has_grad() {
+            self.gelu.backward(recorder);
             self.linear.backward(recorder);
         }
     }

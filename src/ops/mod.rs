@@ -56,6 +56,8 @@ macro_rules! every_kernel {
             embedding::BACKWARD_POSITIONS
             gelu::FORWARD
             gelu::BACKWARD
+            gelu::EXACT_FORWARD
+            gelu::EXACT_BACKWARD
             global_norm::PARTIAL
             global_norm::FINISH
             gradient_sum::ADD

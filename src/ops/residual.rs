@@ -61,6 +61,11 @@ impl Graph {
         self.residual_of(name, stream, branch, Sharing::OfFlights)
     }
 
+    /// Does the same where only the next sum reads this one.
+    pub fn passing_residual(&mut self, name: &str, stream: Var, branch: Var) -> Var {
+        self.residual_of(name, stream, branch, Sharing::Always)
+    }
+
     fn residual_of(&mut self, name: &str, stream: Var, branch: Var, sharing: Sharing) -> Var {
         let c = stream.value.len / self.rows();
         let out = self.stream_of(name, c, sharing, any_grad(&[stream, branch]));

@@ -278,6 +278,7 @@ impl Trainer {
     /// model for all of their digits.
     pub fn into_model(self) -> Gpt {
         let mut gpt = self.gpt;
+        gpt.set_context(self.engine.program().uses.context);
         gpt.put_engine(self.engine);
         gpt
     }

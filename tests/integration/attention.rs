@@ -176,7 +176,7 @@ fn every_layout_and_first_key_is_the_definition() {
 fn generation_reads_every_layout_and_first_key() {
     for layout in LAYOUTS {
         let mut graph = Graph::new(Limits::NONE, false, 1e-5);
-        graph.begin_extend(B * T, B);
+        graph.begin_extend(B * T, B, T);
         let heads = layout.2(graph.input("x", B * T * layout.1));
         let out = graph.attention("attn", heads, T);
         let rows = graph.rows_table();

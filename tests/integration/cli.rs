@@ -202,6 +202,17 @@ fn wrong_command_lines_exit_2_and_name_the_option() {
         (&["train", "--heads", "3"], "--heads"),
         (&["train", "--colour"], "--colour"),
         (&["train", "--size", "huge"], "--size"),
+        (&["train", "--arch", "gpt3"], "--arch"),
+        (&["train", "--arch", "llama", "--size", "qwen3-0.6b"], "--size qwen3-0.6b"),
+        (&["train", "--kv-heads", "2"], "--kv-heads"),
+        (&["plan", "--size", "gpt2", "--rope-theta", "500"], "--rope-theta"),
+        (&["plan", "--arch", "llama", "--kv-heads", "3"], "--kv-heads 3"),
+        (&["plan", "--arch", "llama", "--window", "8"], "--window"),
+        (&["bench", "train", "--arch", "qwen3", "--head-size", "7"], "--head-size"),
+        (&["plan", "--ffn", "0"], "--ffn"),
+        (&["plan", "--norm-eps", "1"], "--norm-eps"),
+        (&["plan", "--output-head", "own"], "--output-head"),
+        (&["train", "--init", "x", "--arch", "llama"], "--arch"),
         (&["train", "--max-iters", "0"], "--max-iters"),
         (&["train", "--lr=nan"], "--lr"),
         (&["train", "--dropout", "1"], "--dropout"),
@@ -441,6 +452,38 @@ fn train_gives_json_and_its_threads_hold() {
 }
 
 #[test]
+fn a_model_of_another_family_is_trained_and_writes() {
+    let folder = folder();
+    let sizes = ["--arch=llama", "--kv-heads=1", "--ffn=24", "--rope-theta=500", "--norm-eps=1e-6"];
+    let mut command = wgpt(folder.path());
+    command.args(["train", "--data=data.txt", "--json"]).args(TINY).args(sizes);
+    let dir =
+        json(command.arg("--output-head=own"))["run_dir"].as_str().expect("a folder").to_owned();
+    assert!(dir.contains("data-llama-small-2"), "{dir}");
+    let best = Path::new(&dir).join("best");
+    let config = std::fs::read(best.join("config.json")).expect("a configuration");
+    let config: Value = serde_json::from_slice(&config).expect("it is JSON");
+    for (field, value) in [
+        ("model_type", Value::from("llama")),
+        ("num_key_value_heads", 1.into()),
+        ("head_dim", 8.into()),
+        ("intermediate_size", 24.into()),
+        ("rms_norm_eps", 1e-6.into()),
+        ("tie_word_embeddings", false.into()),
+    ] {
+        assert_eq!(config[field], value, "{field}");
+    }
+    assert_eq!(config["rope_parameters"]["rope_theta"], 500.0);
+    let generate = ["generate", "--prompt=The cat", "--max-tokens=4", "--device=cpu", "--model"];
+    wgpt(folder.path()).args(generate).arg(&best).assert().success();
+
+    let plan = ["plan", "--size=qwen3-0.6b", "--context=64", "--batch-size=1", "--limits=webgpu"];
+    let report = json(wgpt(folder.path()).args(plan).arg("--json"));
+    assert_eq!(report["parameters"], 596_049_920);
+    assert_eq!(report["model"]["blocks"]["family"], "qwen3");
+}
+
+#[test]
 fn settings_come_from_a_file_and_the_command_line_goes_before_it() {
     let folder = folder();
     let file = |text: &str| std::fs::write(folder.path().join("run.toml"), text).expect("written");
@@ -498,14 +541,17 @@ fn every_option_of_training_can_come_from_a_file() {
             "profile" | "trace" => continue,
             // Adapters want a model that is there and nothing frozen: tests/integration/lora.rs.
             "lora-rank" | "lora-alpha" | "lora-targets" => continue,
-            "freeze" => "[\"wte.*\", \"h.0.*\"]",
-            "train-only" => "[\"*.weight\"]",
+            "freeze" => "[\"embed_tokens.*\", \"layers.0.*\"]",
+            "train-only" => "[\"*_proj.weight\"]",
             "data" | "val-data" => "[\"data.txt\"]",
             "long" => "\"drop\"",
             "tokenizer" => "\"bytes\"",
             "out" => "\"out\"",
             "device" => "\"cpu\"",
             "size" => "\"medium\"",
+            "arch" => "\"qwen3\"",
+            "norm-eps" => "0.001",
+            "output-head" => "\"own\"",
             "optimizer" => "\"adam\"",
             "precision" => "\"f32\"",
             "recompute" => "\"none\"",
@@ -538,8 +584,8 @@ fn every_option_of_training_can_come_from_a_file() {
     for key in counts.iter().chain(&["save_every", "log_every", "keep"]) {
         assert_eq!(train[key], 2, "{key} of {file}");
     }
-    assert_eq!(train["finetune"]["freeze"], serde_json::json!(["wte.*", "h.0.*"]));
-    assert_eq!(train["finetune"]["train_only"], serde_json::json!(["*.weight"]));
+    assert_eq!(train["finetune"]["freeze"], serde_json::json!(["embed_tokens.*", "layers.0.*"]));
+    assert_eq!(train["finetune"]["train_only"], serde_json::json!(["*_proj.weight"]));
     for key in ["beta1", "beta2", "dropout", "weight_decay"] {
         assert_eq!(train[key], 0.5, "{key} of {file}");
     }

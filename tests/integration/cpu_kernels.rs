@@ -8,7 +8,7 @@ use wgpt::backend::Backend;
 use wgpt::backend::cpu::{Cpu, Use};
 use wgpt::check::verify_cases;
 use wgpt::check::{Comparison, lockstep};
-use wgpt::config::{Optimizer, Precision, Recompute};
+use wgpt::config::{GeluForm, Optimizer, Precision, Recompute};
 use wgpt::graph::Graph;
 use wgpt::kernel::{Dims, Format, Kernel, Step};
 use wgpt::model::{Program, Uses};
@@ -193,7 +193,7 @@ fn many_rows_of_layers() {
         g.begin_training(1, rows);
         let x = g.input("x", rows * c);
         g.linear("linear", x, oc);
-        g.linear_gelu("gelu", x, oc);
+        g.linear_gelu("gelu", x, oc, GeluForm::Tanh);
         g.record_forward(Phase::Forward);
         g.record_backward(Phase::Backward, None);
         assert_agrees(g.plan, &format!("{rows} rows of {c} into {oc} channels"));

@@ -112,6 +112,7 @@ const TRAINING: Uses = Uses {
     part: None,
     logits: false,
     generation: Some(1),
+    context: None,
     precision: Precision::F32,
     recompute: Recompute::Gelu,
     stage: Stage::WHOLE,

@@ -85,6 +85,7 @@ const TRAINING: Uses = Uses {
     part: None,
     logits: true,
     generation: Some(1),
+    context: None,
     precision: Precision::F32,
     recompute: Recompute::Gelu,
     stage: Stage::WHOLE,

@@ -29,6 +29,7 @@ mod loading;
 mod local;
 mod lora;
 mod mixed;
+mod new_models;
 mod once;
 mod oracle;
 mod oracle_grids;

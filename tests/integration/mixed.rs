@@ -19,13 +19,13 @@ use wgpt::{Event, Gpt, GptConfig, TrainConfig, Trainer};
 use crate::common::{
     Model, On, Tensors, assert_close_of_max, assert_relative, full_gpu, gpu, oracle,
 };
-use crate::families::families;
+use crate::families::families_of;
 
 /// The models of the reference that have gradients.
 const MODELS: [&str; 3] = ["gpt2_tiny_a", "gpt2_tiny_b", "gpt2_tiny_c"];
 
-/// Those of Llama's kind, in the folder of these families.
-const FAMILIES: [&str; 4] = ["llama_bias", "mistral_window", "qwen2", "qwen3"];
+/// Those of other families.
+const FAMILIES: [&str; 5] = ["llama_bias", "mistral_window", "qwen2", "qwen3", "gpt_neox"];
 
 /// A training of one of these over the reference's batch.
 fn uses(expect: &Tensors) -> Uses {
@@ -95,7 +95,7 @@ fn gradients_are_near_those_of_f32() {
     // Half precision has 11 bits; a handful of roundings lie behind each gradient. Those of Llama's kind have weights of a larger
     // spread, and store more on the way: heads before and after the rotation, and both sides of the gate.
     let gpt2 = MODELS.iter().map(|name| (oracle().join(name), 1.0));
-    let llama = FAMILIES.iter().map(|name| (families().join(name), 6.0));
+    let llama = FAMILIES.iter().map(|name| (families_of(name), 6.0));
     for (dir, more) in gpt2.chain(llama) {
         let name = dir.display();
         let expect = Tensors::open(&dir.join("expect.safetensors"));

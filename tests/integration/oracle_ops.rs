@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use serde_json::Value;
-use wgpt::config::Optimizer;
+use wgpt::config::{GeluForm, Optimizer};
 use wgpt::graph::{Graph, Joins, Op, Recorder, Slot, Var};
 use wgpt::kernel::{Accumulate, Decay, Dims, Format, LossScale, Step, state};
 use wgpt::ops::attention::Qkv;
@@ -328,7 +328,7 @@ fn gelus() {
         let n = case.shape("x")[0];
         let mut rig = rig(case, [1, 1], 1e-5, |g| {
             let x = g.activation("x", n);
-            (vec![("x", x)], g.gelu("y", x))
+            (vec![("x", x)], g.gelu("y", x, GeluForm::Tanh))
         });
         rig.write("x", &case.input("x"));
         case.compare("outputs", "y", &rig.forward());

@@ -12,10 +12,39 @@ use wgpt::generate::{Event, GenerateOptions, Request, generate, generate_all};
 use wgpt::kernel::{Draw, Feed, Step};
 use wgpt::model::{EXTENDS, Uses};
 use wgpt::ops::random;
-use wgpt::plan::View;
-use wgpt::{FineTune, Gpt, GptConfig};
+use wgpt::plan::{Role, View};
+use wgpt::{FineTune, Gpt, GptConfig, TrainConfig};
 
 use crate::common::{full_gpu, gpu};
+
+/// Less room for sequences takes less memory and changes nothing until it is full; training has room for its sequences.
+#[test]
+fn a_context_may_have_less_room_than_the_models() {
+    let config = config([24, 3, 40]);
+    for device in [Some(Device::Cpu), gpu().map(|gpu| Device::Gpu(Arc::clone(gpu)))] {
+        let Some(device) = device else { continue };
+        let options = GenerateOptions { max_tokens: 20, seed: 3, ..GenerateOptions::default() };
+        let [whole, part, full] = [None, Some(32), Some(16)].map(|context| {
+            let mut gpt = Gpt::new(config.clone(), device.clone(), 11).unwrap();
+            gpt.set_context(context);
+            let engine = gpt.engine().unwrap();
+            let bytes = engine.program().plan.bytes(Role::Cache);
+            let new = generate(engine, &[1, 2, 3, 4, 5, 6, 7, 8], &options, &[], |_| Ok(true));
+            (bytes, engine.program().context(), new.unwrap())
+        });
+        assert_eq!((whole.1, part.1, full.1), (70, 32, 16));
+        assert_eq!((70 * part.0, 70 * full.0), (32 * whole.0, 16 * whole.0));
+        assert_eq!(part.2, whole.2);
+        // The 9th new token is the first that more than 16 could see.
+        assert_eq!(full.2[..9], whole.2[..9]);
+        assert_ne!(full.2[9..], whole.2[9..]);
+    }
+    let uses =
+        Uses::training(&TrainConfig { seq_len: Some(20), ..TrainConfig::default() }, &config);
+    assert_eq!(uses.context(&config), 20);
+    let uses = Uses::training(&TrainConfig::default(), &config);
+    assert_eq!(uses.context(&config), 70);
+}
 
 /// Random numbers in order.
 struct Random {

@@ -6,7 +6,8 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use wgpt::arch::rotary::{Rotary, Scaling};
+use wgpt::arch::GPT_NEOX;
+use wgpt::arch::rotary::Rotary;
 use wgpt::backend::Device;
 use wgpt::config::{Biases, Blocks, Optimizer, Precision, Recompute, Windowed};
 use wgpt::engine::{Drawn, Engine, FromAfter, FromBefore, MicroBatch, Tensor, prompt_feeds};
@@ -285,25 +286,33 @@ fn loss_and_gradients_have_the_whole_models_bits() {
     }
 }
 
-/// A model like Llama: a head of its own, windows in some layers, heads that are normalised and rotated in place.
+/// A model like Llama: a head of its own, windows in some layers, heads that are normalised and rotated in place; and one
+/// whose attention and MLP are side by side.
 #[test]
-fn also_of_a_model_like_llama() {
-    let blocks = Blocks {
+fn also_of_models_of_other_families() {
+    let llama = Blocks {
         family: "qwen3".into(),
         n_kv_head: Some(1),
         head_size: Some(8),
-        rotary: Some(Rotary { theta: 100.0, scaling: Scaling::None }),
+        rotary: Some(Rotary::of(100.0)),
         window: Some(4),
         windowed: Windowed::From(2),
         biases: Biases::NONE,
         is_tied: false,
+        ..Blocks::GPT2
     };
-    let config = GptConfig { blocks, ..config() };
+    let rotary = Some(Rotary { share: 0.7, ..Rotary::of(100.0) });
+    let neox = Blocks { rotary, ..(GPT_NEOX.blocks)() };
     let gpu = gpu().map(|gpu| Device::Gpu(Arc::clone(gpu)));
     for device in [Device::Cpu].into_iter().chain(gpu) {
-        for (stages, recompute) in
-            [(2, Recompute::None), (3, Recompute::Gelu), (4, Recompute::Block)]
-        {
+        for (blocks, stages, recompute) in [
+            (&llama, 2, Recompute::None),
+            (&llama, 3, Recompute::Gelu),
+            (&llama, 4, Recompute::Block),
+            (&neox, 3, Recompute::Gelu),
+            (&neox, 4, Recompute::Block),
+        ] {
+            let config = GptConfig { blocks: blocks.clone(), ..config() };
             let uses = Uses { recompute, ..training() };
             compare_of(&config, uses, 4, stages, (&FineTune::default(), &device));
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wgpt::GptConfig;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{Choice, Choices, Gpu, class};
-use wgpt::config::{Optimizer, Precision, Recompute};
+use wgpt::config::{GeluForm, Optimizer, Precision, Recompute};
 use wgpt::engine::{Engine, Tensor};
 use wgpt::graph::{Graph, Joins, Slot};
 use wgpt::kernel::state;
@@ -47,6 +47,7 @@ const TRAINING: Uses = Uses {
     part: None,
     logits: true,
     generation: None,
+    context: None,
     precision: Precision::F32,
     recompute: Recompute::Gelu,
     stage: Stage::WHOLE,
@@ -612,10 +613,10 @@ fn fused_nodes_equal_single_ops() {
         let gelu = compare_graphs(on, |g, fused| {
             let x = g.activation("x", 6);
             let out = if fused {
-                g.linear_gelu("fc", x, 10)
+                g.linear_gelu("fc", x, 10, GeluForm::Tanh)
             } else {
                 let pre = g.linear("fc", x, 10);
-                g.gelu("gelu", pre)
+                g.gelu("gelu", pre, GeluForm::Tanh)
             };
             (vec![x.value], vec![x.grad], out)
         });

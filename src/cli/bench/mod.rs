@@ -14,6 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   wgpt bench train --size medium --threads 2
   wgpt bench lora --size smollm2-135m --batch-sizes 1
+  wgpt bench generate --size qwen3-0.6b --json
   wgpt bench generate --size gpt2 --json
   wgpt bench kernels --size small --device gpu";
 

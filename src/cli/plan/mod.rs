@@ -5,6 +5,7 @@ mod measure;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use wgpt::arch::Family;
 use wgpt::backend::{Device, cpu};
 use wgpt::config::Optimizer;
 use wgpt::dist::{LinkSpeed, Outer};
@@ -23,6 +24,7 @@ use crate::cli::{number, output};
 const EXAMPLES: &str = "\
 Examples:
   wgpt plan --size gpt2 --batch-size 4 --seq-len 512
+  wgpt plan --size qwen3-0.6b --context 8192 --batch-size 1
   wgpt plan --size gpt2 --freeze 'h.[0-7].*'             what freezing the lower blocks saves
   wgpt plan --size gpt2 --ranks 4 --grad-accum 16        what one of four ranks takes
   wgpt plan --size gpt2 --ranks 4 --grad-accum 16 --rank-batch auto   the same with the share that needs the most
@@ -301,8 +303,9 @@ fn stages(report: &Report) -> String {
 fn show(report: &Report) {
     let model = &report.model;
     output::line(&format!(
-        "{} parameters: {} layers, {} heads, {} wide, vocabulary {}, context {}",
+        "{} parameters: {}, {} layers, {} heads, {} wide, vocabulary {}, context {}",
         number::thousands(report.parameters as u64),
+        Family::of(model).title,
         model.n_layer,
         model.n_head,
         model.n_embd,

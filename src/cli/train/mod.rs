@@ -30,6 +30,8 @@ const EXAMPLES: &str = "\
 Examples:
   wgpt train                                             little stories, a small model
   wgpt train --data book.txt notes/ --size medium        files and folders of text
+  wgpt train --data book.txt --arch llama --kv-heads 2   a small model of another family
+  wgpt train --data ids.bin --size smollm2-135m --recompute auto
   wgpt train --data shakespeare --tokenizer bytes --max-iters 2000 --seq-len 64 --batch-size 12
   wgpt train --config run.toml --lr 5e-4                 options from a file, one of them changed
   mpirun -n 2 wgpt train --grad-accum 8 --rank-batch auto       two devices, each with as much as it can do
@@ -44,6 +46,24 @@ A file of options has one line per option, by its long name: batch-size = 8. Ctr
 
 Encoded data are kept for later runs under tokens/ in the cache folder (WGPT_CACHE, or the system's folder for caches), which may \
 be removed at any time. A run's folder holds a copy of at most 64 MiB, or a reference, tokens.json, if the data are larger.";
+
+/// The options that say what a new model is.
+const MODEL_OPTIONS: [&str; 14] = [
+    "arch",
+    "size",
+    "layers",
+    "heads",
+    "kv_heads",
+    "head_size",
+    "embd",
+    "ffn",
+    "vocab",
+    "context",
+    "rope_theta",
+    "window",
+    "norm_eps",
+    "output_head",
+];
 
 /// Train a model on text; writes a folder with the model, its checkpoints and its metrics
 #[derive(clap::Args)]
@@ -77,7 +97,7 @@ pub struct Args {
     throttle: Option<f64>,
     /// Start from a model and keep its sizes: a folder, a run, a .safetensors file, or a name on Hugging Face's hub
     #[arg(long, value_name = "MODEL")]
-    #[arg(conflicts_with_all = ["size", "layers", "heads", "embd", "vocab", "context"])]
+    #[arg(conflicts_with_all = MODEL_OPTIONS)]
     init: Option<PathBuf>,
     /// Print one JSON object at the end instead of text
     #[arg(long)]
@@ -308,8 +328,8 @@ impl Args {
             Some(init) => checkpoint::read_config(init)?,
             None => self.model.config()?,
         };
-        let size = if init.is_some() { "tuned" } else { self.model.size() };
-        let out = self.out.clone().unwrap_or_else(|| new_run(&data[0], size));
+        let size = if init.is_some() { "tuned".to_owned() } else { self.model.name() };
+        let out = self.out.clone().unwrap_or_else(|| new_run(&data[0], &size));
         let finetune = self.finetune.config(&model);
         let train = TrainConfig { finetune, ..self.steps.config(&model, out, ranks) };
         train.validate(&model)?;

@@ -287,6 +287,7 @@ impl Graph {
     ///
     /// As [`Graph::attention`].
     pub fn attention_in(&mut self, name: &str, qkv: Qkv, s: usize, window: Option<usize>) -> Var {
+        let s = self.positions(s);
         // A window that holds the whole context is none.
         let window = window.filter(|window| *window < s).unwrap_or(0) as u32;
         let dims = qkv.dims(Dims { S: s as u32, WINDOW: window, ..self.dims() });

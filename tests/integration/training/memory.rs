@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assert_cmd::Command;
+use wgpt::arch::presets;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::GpuDevice;
 use wgpt::data::Tokens;
@@ -38,9 +39,10 @@ fn memory_is_flat_over_a_thousand_steps() {
         .success();
 }
 
-/// A run of `small` takes of a device what its plan says, and little beside it.
-fn measure_plan(gpu: &Arc<GpuDevice>) {
-    let (device, config) = (Device::Gpu(Arc::clone(gpu)), GptConfig::small());
+/// A run of a small model takes of a device what its plan says, and little beside it.
+fn measure_plan(gpu: &Arc<GpuDevice>, arch: &str) {
+    let config = presets::named("small", Some(arch)).and_then(|config| presets::complete(&config));
+    let (device, config) = (Device::Gpu(Arc::clone(gpu)), config.unwrap());
     let allocated = || gpu.allocated_bytes().expect("wgpu counts on Vulkan");
     let before = allocated();
     let train = TrainConfig { batch_size: 4, ..TrainConfig::default() };
@@ -55,7 +57,7 @@ fn measure_plan(gpu: &Arc<GpuDevice>) {
 fn measure() {
     for (name, device) in devices() {
         if let Device::Gpu(gpu) = &device {
-            measure_plan(gpu);
+            ["gpt2", "llama", "gpt_neox"].iter().for_each(|arch| measure_plan(gpu, arch));
         }
         let ids: Vec<u32> = (0..5000).map(|i| i * i * 7 % 257).collect();
         let allocated_bytes = || match &device {
