@@ -27,7 +27,7 @@ const PLAIN: &str = "\
 {%- endif %}
 ";
 
-/// Returns the template of a model that has none: [`PLAIN`], after the tokens that its tokenizer puts before a text. The
+/// Returns the template of a model that has none: a line per turn, `Role: text`, after the tokens that its tokenizer puts before a text. The
 /// second value is where it comes from, for messages.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! The file format is little endian: the 8 bytes `wgpt.tok`, the version 1 (u32), the bytes per id, 2 or 4 (u32), the
 //! number of ids (u64), then the ids. Version 2 has three more numbers in its header: where the validation split begins, or
-//! the number of ids if the file does not define it (u64), whether the ids carry the [marks](super::marks)(super::marks) of conversations,
+//! the number of ids if the file does not define it (u64), whether the ids carry the [marks](super::marks) of conversations,
 //! 1 or 0 (u32), and 0 (u32). llm.c's files are read too: 256 numbers of 32 bits, of which the first three are
 //! a magic number, a version and the number of ids, then the ids. Any other file with the ending `.bin` is read as
 //! plain 16-bit ids, which is nanoGPT's format.
