@@ -211,13 +211,17 @@ impl GptConfig {
     ///
     /// Names the setting that is zero or too large, or the head count that does not divide the width.
     pub fn validate(&self) -> Result<()> {
+        let inner = match self.n_inner {
+            Some(_) => field("n_inner").to_string(),
+            None => format!("4 times {}", field("n_embd")),
+        };
         let sizes = [
-            (field("n_layer"), self.n_layer),
-            (field("n_head"), self.n_head),
-            (field("n_embd"), self.n_embd),
-            (field("vocab_size"), self.vocab_size),
-            (field("n_positions"), self.n_positions),
-            (field("n_inner"), self.n_inner()),
+            (field("n_layer").to_string(), self.n_layer),
+            (field("n_head").to_string(), self.n_head),
+            (field("n_embd").to_string(), self.n_embd),
+            (field("vocab_size").to_string(), self.vocab_size),
+            (field("n_positions").to_string(), self.n_positions),
+            (inner, self.n_inner()),
         ];
         for (name, value) in sizes {
             if !(1..=LARGEST).contains(&value) {

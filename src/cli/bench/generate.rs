@@ -37,7 +37,10 @@ pub struct Args {
 /// Times generation.
 pub fn run(args: &Args) -> Result<()> {
     let (common, prompt, new) = (&args.common, args.prompt_tokens, args.max_tokens);
-    let mut engine = common.engine(Uses { generation: Some(1), ..Uses::default() }, None)?;
+    // As `wgpt generate` does: room for these texts.
+    let context = (prompt as usize).saturating_add(new as usize).checked_next_power_of_two();
+    let uses = Uses { generation: Some(1), context, ..Uses::default() };
+    let mut engine = common.engine(uses, None)?;
     let ids = random_ids(engine.program().config.vocab_size, prompt as usize);
     let options = GenerateOptions {
         max_tokens: new as usize,
