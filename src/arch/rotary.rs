@@ -82,9 +82,13 @@ impl Rotary {
     /// If the base is not above 0, or the rotated channels are not pairs.
     pub fn validate(&self, head_size: usize) -> Result<()> {
         let (theta, rotated) = (self.theta, self.channels(head_size));
-        if !(theta > 0.0 && theta.is_finite()) {
+        // GGUF files have it in single precision.
+        let single = theta as f32;
+        if !(single >= f32::MIN_POSITIVE && single.is_finite()) {
             let name = field("rotary.theta");
-            return Err(Error::input(format!("{name} is {theta}, must be a number above 0")));
+            return Err(Error::input(format!(
+                "{name} is {theta:e}, must be a number above 0, from 1.2e-38 to 3.4e38"
+            )));
         }
         let which = match rotated == head_size {
             true => format!("{} is {head_size}", field("head_size")),

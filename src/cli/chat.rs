@@ -107,6 +107,8 @@ struct Chat {
     stop: Arc<AtomicBool>,
     /// How many messages the model no longer sees.
     forgotten: usize,
+    /// Whether something could not be done.
+    failed: bool,
 }
 
 /// Talks until the input ends.
@@ -152,12 +154,15 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     interrupt::catch()?;
     let (max_tokens, stop) = (args.max_tokens, Arc::default());
-    let mut chat = Chat { gpt, session, options, max_tokens, ends, stop, forgotten: 0 };
-    match io::stdin().is_terminal() {
-        true => chat.talk()?,
-        false => chat.answer_lines()?,
+    let mut chat =
+        Chat { gpt, session, options, max_tokens, ends, stop, forgotten: 0, failed: false };
+    if io::stdin().is_terminal() {
+        chat.talk()?;
+        return Ok(Outcome::Good);
     }
-    Ok(Outcome::Good)
+    chat.answer_lines()?;
+    // A person has seen it, a script must be told.
+    Ok(if chat.failed { Outcome::Bad } else { Outcome::Good })
 }
 
 impl Chat {
@@ -232,6 +237,7 @@ impl Chat {
         };
         if let Err(error) = done {
             output::error(&error);
+            self.failed = true;
         }
         true
     }
@@ -247,6 +253,11 @@ impl Chat {
 
     /// Adds the chat to a file, as a line that can be trained on.
     fn save(&self, name: &str) -> Result<()> {
+        let messages = self.session.messages();
+        if !messages.iter().any(|message| message["role"] == "assistant") {
+            return Err(Error::usage(format!("/save {name}: there is no reply to save yet"))
+                .hint("say something first"));
+        }
         let path = Path::new(name);
         if path.extension().is_none_or(|ending| ending != "jsonl") {
             return Err(Error::usage(format!(
@@ -262,7 +273,7 @@ impl Chat {
         if text.last().is_some_and(|byte| *byte != b'\n') {
             text.push(b'\n');
         }
-        text.extend(json!({ "messages": self.session.messages() }).to_string().bytes());
+        text.extend(json!({ "messages": messages }).to_string().bytes());
         text.push(b'\n');
         files::write_bytes(path, &text)?;
         output::log(&format!("saved to {name}"));

@@ -238,9 +238,11 @@ impl GptConfig {
             )));
         }
         self.validate_blocks()?;
-        if !(self.layer_norm_epsilon > 0.0 && self.layer_norm_epsilon < 1.0) {
+        // Devices and files have it in single precision.
+        let epsilon = self.layer_norm_epsilon as f32;
+        if !(epsilon >= f32::MIN_POSITIVE && epsilon < 1.0) {
             return Err(Error::input(format!(
-                "{} is {}, must lie between 0 and 1",
+                "{} is {:e}, must lie between 1.2e-38 and 1",
                 field("layer_norm_epsilon"),
                 self.layer_norm_epsilon
             )));
@@ -259,6 +261,13 @@ impl GptConfig {
             if !(1..=LARGEST).contains(&value) {
                 return Err(Error::input(format!("{name} is {value}, must be 1 to {LARGEST}")));
             }
+        }
+        if heads.saturating_mul(head_size) > LARGEST {
+            return Err(Error::input(format!(
+                "{} {heads} times {} {head_size} is above {LARGEST}",
+                field("n_head"),
+                field("head_size")
+            )));
         }
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             return Err(Error::input(format!(

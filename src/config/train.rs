@@ -248,7 +248,7 @@ impl TrainConfig {
         if iter > range.end {
             return self.min_lr();
         }
-        let ratio = (iter - range.start) as f64 / range.len().max(1) as f64;
+        let ratio = iter.saturating_sub(range.start) as f64 / range.len().max(1) as f64;
         let share = 0.5 * (1.0 + (std::f64::consts::PI * ratio).cos());
         self.min_lr() + share * (highest - self.min_lr())
     }
@@ -271,7 +271,11 @@ impl TrainConfig {
                 field("init")
             )));
         }
-        self.lengthened.push(Lengthened { at, max_iters: self.max_iters });
+        // Where a run goes on from before an earlier change, that one has not happened.
+        let undone = self.lengthened.iter().position(|change| change.at >= at);
+        let end = undone.map_or(self.max_iters, |index| self.lengthened[index].max_iters);
+        self.lengthened.truncate(undone.unwrap_or(self.lengthened.len()));
+        self.lengthened.push(Lengthened { at, max_iters: end });
         self.max_iters = max_iters;
         Ok(())
     }

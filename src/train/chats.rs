@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{ChatEncoding, Counts, TokenWriter, Tokens};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::files;
 use crate::train::encoded::TOKENS_FILE;
 use crate::train::report::Event;
@@ -75,7 +75,7 @@ impl ChatWork<'_> {
             };
             let training = self.encode(self.files, &mut take, on_event)?;
             let at = self.validation.map(|_| training.tokens);
-            let encode = |files| self.encode(files, &mut take, on_event);
+            let encode = |files| used(self.encode(files, &mut take, on_event)?);
             let validation = self.validation.map(encode).transpose()?;
             let tokens = Tokens::from_conversations(ids, at).named(self.name);
             return Ok((tokens, Conversations { training, validation }));
@@ -85,7 +85,8 @@ impl ChatWork<'_> {
         let mut validation = None;
         if let Some(files) = self.validation {
             writer.begin_validation();
-            validation = Some(self.encode(files, &mut |more| writer.push(more), on_event)?);
+            validation =
+                Some(used(self.encode(files, &mut |more| writer.push(more), on_event)?)?);
         }
         let conversations = Conversations { training, validation };
         files::write_json(&run.join(CONVERSATIONS_FILE), &conversations)?;
@@ -106,4 +107,20 @@ impl ChatWork<'_> {
         on_event(&Event::Note(counts.to_string()));
         Ok(counts)
     }
+}
+
+/// Returns the counts of the conversations of `val_data`.
+///
+/// # Errors
+///
+/// If there is nothing to validate on: other data would take their place.
+fn used(counts: Counts) -> Result<Counts> {
+    if counts.tokens > 0 {
+        return Ok(counts);
+    }
+    let name = field("val_data");
+    Err(Error::usage(format!("{name} has no conversation to validate on: {counts}")).hint(format!(
+        "give conversations in which the assistant says something, or a longer {}",
+        field("seq_len")
+    )))
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains two tiny models and shows them to Python's packages: see README.md beside this file.
+# Trains some tiny models and shows them to Python's packages: see README.md beside this file.
 #
 #   PYTHON=venv/bin/python tests/clients/run.sh
 #
@@ -22,8 +22,12 @@ sizes=(--layers 2 --heads 2 --embd 64 --context 32 --batch-size 4 --max-iters 10
 "$wgpt" train --tokenizer bytes --out "$work/bytes" "${sizes[@]}" >/dev/null 2>&1
 "$wgpt" train --vocab 500 --out "$work/trained" "${sizes[@]}" >/dev/null 2>&1
 
+for arch in llama qwen3; do
+    "$wgpt" train --arch "$arch" --kv-heads 1 --vocab 500 --out "$work/$arch" "${sizes[@]}" >/dev/null 2>&1
+done
+
 worst=0
-for run in bytes trained; do
+for run in bytes trained llama qwen3; do
     for script in transformers_loads peft_adapter gguf_loads llama_cpp_loads llama_cpp_patterns; do
         echo "== $script.py on a model with tokenizer: $run"
         code=0

@@ -418,3 +418,22 @@ fn what_is_unusual_is_refused_by_name_or_computed_rightly() {
         }
     }
 }
+
+/// docs/models.md has a row for each family, with what the family says.
+#[test]
+fn the_documented_families_are_those_of_the_list() {
+    let text = include_str!("../../docs/models.md");
+    let table = text.split("\n## ").find(|part| part.starts_with("Families")).expect("a section");
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    assert_eq!(rows.clone().count(), FAMILIES.len());
+    for (family, row) in FAMILIES.iter().map(|family| {
+        let begin = format!("| `{}` | `{}` | ", family.model_type, family.class);
+        (family, rows.clone().find(|row| row.starts_with(&begin)))
+    }) {
+        let row = row.unwrap_or_else(|| panic!("no row for {}", family.model_type));
+        let gguf = family.gguf.map_or("not yet".into(), |gguf| format!("`{}`", gguf.architecture));
+        let adapted: Vec<_> = family.adapted.iter().map(|name| format!("`{name}`")).collect();
+        let end = format!(" | {gguf} | {} |", adapted.join(", "));
+        assert!(row.ends_with(&end), "{row} does not end with {end}");
+    }
+}

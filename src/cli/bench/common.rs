@@ -147,10 +147,11 @@ pub fn measure(
 /// Returns the milliseconds of each step, without the warm-up steps.
 pub fn time(rounds: Rounds, mut run: impl FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
     let mut times_ms = vec![];
-    for i in 0..rounds.warmup + rounds.steps {
+    let Rounds { warmup, steps } = rounds;
+    for i in 0..u64::from(warmup) + u64::from(steps) {
         let began = Instant::now();
         run(i as usize)?;
-        if i >= rounds.warmup {
+        if i >= u64::from(warmup) {
             times_ms.push(began.elapsed().as_secs_f64() * 1e3);
         }
     }

@@ -224,6 +224,14 @@ fn the_rate_of_a_lengthened_run_does_not_jump() {
         assert!(twice.learning_rate_at(250) >= new.learning_rate_at(250));
     }
     assert!(old.clone().lengthen(50, 100, false).is_err());
+    // Going on from before an earlier change undoes it: its update comes again.
+    let mut undone = old.clone();
+    undone.lengthen(60, 260, false).unwrap();
+    undone.lengthen(90, 300, false).unwrap();
+    undone.lengthen(40, 400, false).unwrap();
+    let changes: Vec<_> = undone.lengthened.iter().map(|c| (c.at, c.max_iters)).collect();
+    assert_eq!((changes, undone.max_iters), (vec![(40, old.max_iters)], 400));
+    assert!((1..400).all(|iter| undone.lr(iter) <= undone.lr(iter.min(40)) + 1e-12));
     // What has ended early may go on to its old end.
     assert!(old.clone().lengthen(50, 100, true).is_ok());
     assert!(old.clone().lengthen(50, 50, true).is_err());
