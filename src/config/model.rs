@@ -240,7 +240,7 @@ impl GptConfig {
         self.validate_blocks()?;
         // Devices and files have it in single precision.
         let epsilon = self.layer_norm_epsilon as f32;
-        if !(epsilon >= f32::MIN_POSITIVE && epsilon < 1.0) {
+        if !(f32::MIN_POSITIVE..1.0).contains(&epsilon) {
             return Err(Error::input(format!(
                 "{} is {:e}, must lie between 1.2e-38 and 1",
                 field("layer_norm_epsilon"),
