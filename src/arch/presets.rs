@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::rotary::Rotary;
 use super::{Family, GPT2, Mlp};
 use crate::config::model::{Biases, Blocks, GeluForm, GptConfig, Windowed};
-use crate::error::{Error, Result, field};
+use crate::error::{Error, Field, Result, field};
 
 /// Sizes of a model under a name.
 pub struct Preset {
@@ -131,7 +131,7 @@ pub fn complete(model: &GptConfig) -> Result<GptConfig> {
     match lacking(&asked, &complete) {
         None => Ok(complete),
         Some(name) => {
-            let (title, name, arch) = (family.title, field(name), field("arch"));
+            let (title, arch) = (family.title, field("arch"));
             Err(Error::usage(format!("a model of {title} cannot be given {name}"))
                 .hint(format!("leave {name} out; or choose by {arch} a family that has it")))
         }
@@ -148,16 +148,16 @@ fn inner(family: &Family, n_embd: usize) -> Option<usize> {
 }
 
 /// Returns the setting that was asked for and is not in what config.json says.
-fn lacking(asked: &GptConfig, said: &GptConfig) -> Option<&'static str> {
+fn lacking(asked: &GptConfig, said: &GptConfig) -> Option<Field> {
     let (a, s) = (&asked.blocks, &said.blocks);
     let differs = [
-        ("n_kv_head", a.n_kv_head.is_some() && a.n_kv_head != s.n_kv_head),
-        ("head_size", a.head_size.is_some() && a.head_size != s.head_size),
-        ("rotary.theta", a.rotary.is_some() && a.rotary != s.rotary),
-        ("window", a.window != s.window),
-        ("is_tied", a.is_tied != s.is_tied),
-        ("n_inner", asked.n_inner() != said.n_inner()),
-        ("layer_norm_epsilon", asked.layer_norm_epsilon != said.layer_norm_epsilon),
+        (field("n_kv_head"), a.n_kv_head.is_some() && a.n_kv_head != s.n_kv_head),
+        (field("head_size"), a.head_size.is_some() && a.head_size != s.head_size),
+        (field("rotary.theta"), a.rotary.is_some() && a.rotary != s.rotary),
+        (field("window"), a.window != s.window),
+        (field("is_tied"), a.is_tied != s.is_tied),
+        (field("n_inner"), asked.n_inner() != said.n_inner()),
+        (field("layer_norm_epsilon"), asked.layer_norm_epsilon != said.layer_norm_epsilon),
     ];
     differs.into_iter().find_map(|(name, differs)| differs.then_some(name))
 }
