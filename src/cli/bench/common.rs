@@ -34,7 +34,7 @@ pub struct Common {
 }
 
 /// The seed of random weights and ids.
-pub const SEED: u64 = 1337;
+const SEED: u64 = 1337;
 
 impl Common {
     /// Returns an engine for a new model on the device, with every `auto` setting resolved.
@@ -81,15 +81,20 @@ pub fn prepare(
     Ok(engine)
 }
 
-/// Returns random ids: a linear congruential generator is random enough to defeat caches.
-pub fn random_ids(vocab: usize, count: usize) -> Vec<u32> {
+/// Returns what draws numbers below a bound: a linear congruential generator is random enough to defeat caches.
+pub fn random() -> impl FnMut(u64) -> u64 {
     let mut state = SEED;
-    let mut next = || {
+    move |bound| {
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 33) % vocab as u64) as u32
-    };
-    (0..count).map(|_| next()).collect()
+        (state >> 33) % bound
+    }
+}
+
+/// Returns random ids.
+pub fn random_ids(vocab: usize, count: usize) -> Vec<u32> {
+    let mut next = random();
+    (0..count).map(|_| next(vocab as u64) as u32).collect()
 }
 
 /// Returns the uses of training with AdamW on batches of this shape.

@@ -9,7 +9,7 @@ use wgpt::finetune::Lora;
 use wgpt::model::check_finetune;
 use wgpt::{FineTune, Result};
 
-use super::common::{Memory, On, Rounds, SEED, Setup, median, prepare, step, time, training};
+use super::common::{Memory, On, Rounds, Setup, median, prepare, random, step, time, training};
 use crate::cli::options::{BatchSize, ModelArgs, PrecisionArgs, RecomputeArgs, check_shape, open};
 use crate::cli::{number, output};
 
@@ -139,16 +139,11 @@ fn measure(args: &Args, engine: &mut Engine) -> Result<Report> {
     })
 }
 
-/// Returns ids and, for each, the label of a position before which it stands: [`IGNORE`] outside of answers. They are
-/// sums of numbers, as instructions with an input and an answer.
+/// Returns ids, and the same as labels, with [`IGNORE`] for those that are no part of an answer: instructions to add numbers,
+/// with an input and an answer, a token for each byte.
 fn instructions(vocab: usize, count: usize) -> (Vec<u32>, Vec<u32>) {
     let (mut ids, mut labels) = (vec![], vec![]);
-    let mut state = SEED;
-    let mut number = |most: u64| {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % most
-    };
+    let mut number = random();
     while ids.len() < count {
         let numbers: Vec<u64> = (0..2 + number(6)).map(|_| number(1000)).collect();
         let [listed, added] = [", ", " + "]
