@@ -153,11 +153,12 @@ impl ChatTemplate {
         prompts: bool,
     ) -> Result<String> {
         let mut names = self.tokens.clone();
-        names.insert("messages".to_owned(), conversation.messages[..count].into());
         names.insert("tools".to_owned(), Value::Null);
         names.insert("documents".to_owned(), Value::Null);
-        names.insert("add_generation_prompt".to_owned(), prompts.into());
         names.extend(conversation.more.clone());
+        // After what the data gives, which must not take their place.
+        names.insert("messages".to_owned(), conversation.messages[..count].into());
+        names.insert("add_generation_prompt".to_owned(), prompts.into());
         template.render_context(&names).map_err(|cause| {
             Error::input(format!("{}, with the first {count} messages: {cause}", self.place))
         })

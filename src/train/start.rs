@@ -155,14 +155,14 @@ pub fn resume_on(
     }
     settings.train.local.map_or(Ok(()), |local| local.check_ranks(ranks))?;
     check_written(&run, &settings)?;
-    let mut kept: RunSettings = run.settings()?;
-    kept.train.max_iters = settings.train.max_iters;
-    kept.train.lengthened.clone_from(&settings.train.lengthened);
     let device = device(&settings)?;
     let programs = &mut Programs::default();
     let trainer = open(&settings, Some(run), None, device, programs, on_event)?;
     // A run that cannot go on stays as it is.
     if let Some(run) = trainer.run.as_ref().filter(|_| changes.max_iters.is_some()) {
+        let mut kept: RunSettings = run.settings()?;
+        kept.train.max_iters = settings.train.max_iters;
+        kept.train.lengthened.clone_from(&settings.train.lengthened);
         run.keep_settings(&kept)?;
     }
     Ok(Resumed::Running(Box::new(trainer)))
