@@ -2,12 +2,13 @@
 //! and merged.
 //!
 //! The steps have one order: a Unicode normalisation form, then a text in front of each stretch, then characters that
-//! are replaced by others. Llama 2 puts `▁` in front and replaces blanks by it; Qwen 2 has NFC alone.
+//! are replaced by others. Llama 2 puts `▁` in front and replaces blanks by it; Qwen 2 has NFC alone. The forms are those
+//! of Unicode 9, by which models were trained: Hugging Face's `tokenizers` has its tables, and leaves what came later alone.
 
 use std::borrow::Cow;
 
-use unicode_normalization::char::canonical_combining_class;
-use unicode_normalization::{
+use unicode_normalization_alignments::char::canonical_combining_class;
+use unicode_normalization_alignments::{
     IsNormalized, UnicodeNormalization, is_nfc_quick, is_nfd_quick, is_nfkc_quick, is_nfkd_quick,
 };
 
@@ -18,6 +19,11 @@ pub(super) enum Form {
     Nfd,
     Nfkc,
     Nfkd,
+}
+
+/// Returns the characters of an iterator that also says how far each moved.
+fn characters(moved: impl Iterator<Item = (char, isize)>) -> String {
+    moved.map(|(character, _)| character).collect()
 }
 
 impl Form {
@@ -47,10 +53,10 @@ impl Form {
             return Cow::Borrowed(text);
         }
         Cow::Owned(match self {
-            Form::Nfc => text.nfc().collect(),
-            Form::Nfd => text.nfd().collect(),
-            Form::Nfkc => text.nfkc().collect(),
-            Form::Nfkd => text.nfkd().collect(),
+            Form::Nfc => characters(text.nfc()),
+            Form::Nfd => characters(text.nfd()),
+            Form::Nfkc => characters(text.nfkc()),
+            Form::Nfkd => characters(text.nfkd()),
         })
     }
 

@@ -421,3 +421,34 @@ fn a_merge_whose_result_is_an_added_token_too_gives_their_ids_in_long_pieces() {
         assert_eq!(ours.encode_with_special(&text), their_ids(&theirs, &text), "{times}");
     }
 }
+
+/// Whether every version of Unicode leaves a character as it is: a Chinese one that stands for itself, or one of the
+/// planes that have no others.
+fn stands_for_itself(character: char) -> bool {
+    matches!(character, '\u{3400}'..'\u{a000}' | '\u{20000}'..'\u{2f800}' | '\u{30000}'..)
+}
+
+/// Newer tables of Unicode would give other ids to characters that came after theirs.
+#[test]
+fn every_character_has_their_ids_in_every_form() {
+    let plain = merged_across_cuts(2_000);
+    for form in ["NFC", "NFD", "NFKC", "NFKD"] {
+        let mut json = plain.clone();
+        json["pre_tokenizer"] = pre_tokenizers(false)[0].clone();
+        json["normalizer"] = json!({"type": form});
+        let ours = Tokenizer::from_json(&json.to_string(), form).unwrap();
+        let theirs = theirs(&json.to_string());
+        let characters = ('\0'..=char::MAX).filter(|character| !stands_for_itself(*character));
+        // A mark after each shows what it joins with, and in which order.
+        let marked: Vec<String> =
+            characters.map(|character| format!("{character}\u{301}\u{323} ")).collect();
+        for texts in marked.chunks(256) {
+            let text = texts.concat();
+            if ours.encode_with_special(&text) != their_ids(&theirs, &text) {
+                let differs =
+                    |text: &&String| ours.encode_with_special(text) != their_ids(&theirs, text);
+                panic!("{form}: {:?}", texts.iter().filter(differs).collect::<Vec<_>>());
+            }
+        }
+    }
+}
