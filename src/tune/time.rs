@@ -28,14 +28,15 @@ pub(super) fn learn(device: &Arc<GpuDevice>, job: &Job<'_>) {
         measured.timing(dispatch, has).and_then(Timing::best_ms)
     };
     // If a dispatch cannot be timed alone, for lack of memory, the default variant is kept.
-    if let Ok(ms) = median_ms(device, job, best_ms) {
+    if let Ok(ms) = shortest_ms(device, job, best_ms) {
         device.measured().learn(dispatch, has, variant, ms);
     }
 }
 
-/// Returns the median time of some runs, after a warm-up run, during which some drivers compile; if the first of them shows
-/// that the variant is hopeless, it is the only one.
-fn median_ms(device: &Arc<GpuDevice>, job: &Job<'_>, best_ms: Option<f64>) -> Result<f64> {
+/// Returns the shortest time of some runs, after a warm-up run, during which some drivers compile; if the first of them shows
+/// that the variant is hopeless, it is the only one. What else runs on a machine makes a run longer and never shorter, and of a
+/// slow kernel there are two runs.
+fn shortest_ms(device: &Arc<GpuDevice>, job: &Job<'_>, best_ms: Option<f64>) -> Result<f64> {
     let plan = Arc::new(alone(job.dispatch));
     let mut gpu = Gpu::with(device, plan, Choice::Named(job.variant.name))?;
     write_rows(&mut gpu, job.dispatch);
@@ -46,13 +47,14 @@ fn median_ms(device: &Arc<GpuDevice>, job: &Job<'_>, best_ms: Option<f64>) -> Re
     };
     run()?;
     let clock = Stopwatch::start();
-    let mut ms = vec![run()?];
-    let is_hopeless = best_ms.is_some_and(|best_ms| ms[0] > HOPELESS * best_ms);
-    while !is_hopeless && ms.len() < SAMPLES && clock.elapsed() < SAMPLING {
-        ms.push(run()?);
+    let mut shortest = run()?;
+    let is_hopeless = best_ms.is_some_and(|best_ms| shortest > HOPELESS * best_ms);
+    let mut samples = 1;
+    while !is_hopeless && samples < SAMPLES && clock.elapsed() < SAMPLING {
+        shortest = shortest.min(run()?);
+        samples += 1;
     }
-    ms.sort_by(f64::total_cmp);
-    Ok(ms[ms.len() / 2])
+    Ok(shortest)
 }
 
 /// Places the rows of generation in the middle of a context, their average position; every slot draws a token.
