@@ -7,9 +7,9 @@ use rayon::prelude::*;
 
 use crate::backend::Device;
 use crate::checkpoint::{self, EndOfText, Fill, ModelFiles, TextFiles, Weights};
-use crate::config::{GptConfig, Precision};
+use crate::config::{GptConfig, Precision, WeightFormat};
 use crate::engine::{Engine, MOMENTS, Tensor};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::files;
 use crate::finetune::FineTune;
 use crate::generate::GenerateOptions;
@@ -45,6 +45,7 @@ pub struct Gpt {
     origin: Origin,
     dropout: f64,
     precision: Precision,
+    weights: WeightFormat,
     /// The positions of a slot, if fewer than the model's.
     context: Option<usize>,
     engine: Option<Engine>,
@@ -101,6 +102,7 @@ impl Gpt {
             origin,
             dropout: 0.0,
             precision: Precision::F32,
+            weights: WeightFormat::F32,
             context: None,
             engine: None,
         }
@@ -209,6 +211,19 @@ impl Gpt {
         self.precision = precision;
     }
 
+    /// Returns the format in which matrices are stored for generation and evaluation.
+    pub fn weights(&self) -> WeightFormat {
+        self.weights
+    }
+
+    /// Sets the format in which matrices are stored for generation and evaluation, into which they are rounded when they are
+    /// read. A GPU has them in f32, or with mixed precision in f16.
+    ///
+    /// Parameters that are saved afterwards are the rounded ones.
+    pub fn set_weights(&mut self, weights: WeightFormat) {
+        self.weights = weights;
+    }
+
     /// Sets how many positions a sequence has room for in generation, if they are to be fewer than the model's: caches of
     /// keys and values take memory for all of them. A trained model has room for sequences as long as those of its training.
     pub fn set_context(&mut self, context: Option<usize>) {
@@ -287,8 +302,8 @@ impl Gpt {
     }
 
     fn generation(&self, slots: usize) -> Uses {
-        let (context, precision) = (self.context, self.precision);
-        Uses { generation: Some(slots), context, precision, ..Uses::default() }
+        let (context, precision, weights) = (self.context, self.precision, self.weights);
+        Uses { generation: Some(slots), context, precision, weights, ..Uses::default() }
     }
 
     /// Returns the uses for `count` continuations, which are generated at once as far as that is faster.
@@ -298,7 +313,8 @@ impl Gpt {
 
     /// Returns the uses for batches of `batch` sequences of `seq` tokens, to evaluate the model.
     pub fn uses_of_batches(&self, batch: usize, seq: usize) -> Uses {
-        Uses { batch, seq, precision: self.precision, ..Uses::default() }
+        let (precision, weights) = (self.precision, self.weights);
+        Uses { batch, seq, precision, weights, ..Uses::default() }
     }
 
     /// Returns what continues texts with this model's tokenizer on a runner of the model.
@@ -536,11 +552,13 @@ pub(crate) fn tensor_of(engine: &Engine, name: &str) -> Option<(Param, Tensor)> 
 /// Reads a checkpoint's parameters into an engine, each in parts on all threads, and checks that they are finite.
 fn load_weights(engine: &mut Engine, weights: &Weights) -> Result<()> {
     const PART: usize = 1 << 17;
+    let format = engine.program().uses.weights;
     let params = engine.program().params.clone();
     for param in params.iter().filter(|param| !param.role.is_adapter()) {
         engine.write_param(param, Tensor::Value, |start, out| {
             let read = |(i, part): (usize, &mut [f32])| {
-                weights.read_finite(&param.name, start + i * PART, part)
+                weights.read_finite(&param.name, start + i * PART, part)?;
+                check_fits(&param.name, part, format)
             };
             // If there are several faults, the first one is reported.
             let faults = out.par_chunks_mut(PART).enumerate().map(read);
@@ -548,4 +566,15 @@ fn load_weights(engine: &mut Engine, weights: &Weights) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Refuses numbers that a format cannot hold.
+fn check_fits(name: &str, numbers: &[f32], format: WeightFormat) -> Result<()> {
+    let most = format.largest();
+    let Some(large) = numbers.iter().find(|x| x.abs() > most) else { return Ok(()) };
+    let format = format.name();
+    Err(Error::input(format!(
+        "{name} has the number {large:e}, above what {format} holds, {most:e}"
+    ))
+    .hint(format!("choose another format with {}, such as bf16", field("weights"))))
 }

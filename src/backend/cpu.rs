@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use half::f16;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::interface::{
@@ -14,6 +14,7 @@ use super::interface::{
 };
 use crate::error::{Error, Result, field};
 use crate::kernel::{Format, Io, Real, Step};
+use crate::math::stored::{self, Q8, Stored};
 use crate::plan::{BufferSpec, Dispatch, Plan, View};
 
 /// Returns the bytes of memory that this process may use, swap included; `None` if the system does not report it.
@@ -80,10 +81,59 @@ pub enum Use {
 /// The number of elements that one thread writes at a time.
 const WRITE_PART: usize = 1 << 17;
 
+/// Numbers in another format than the one that kernels compute in.
+enum Packed {
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+    Q8(Vec<Q8>),
+}
+
+impl Packed {
+    fn format(&self) -> Format {
+        match self {
+            Packed::F16(_) => Format::F16,
+            Packed::Bf16(_) => Format::BF16,
+            Packed::Q8(_) => Format::Q8_0,
+        }
+    }
+
+    /// Returns the numbers as they are.
+    fn stored(&self) -> Stored<'_> {
+        match self {
+            Packed::F16(data) => Stored::F16(data),
+            Packed::Bf16(data) => Stored::Bf16(data),
+            Packed::Q8(data) => Stored::Q8(data),
+        }
+    }
+
+    /// Overwrites the numbers from `start` on with rounded ones. A number that the format cannot hold becomes infinite, or
+    /// the largest of blocks.
+    fn narrow<F: Real>(&mut self, start: usize, numbers: &[F]) {
+        match self {
+            Packed::F16(data) => {
+                let out = data[start..].iter_mut();
+                out.zip(numbers).for_each(|(out, x)| *out = f16::from_f64(x.f64()));
+            }
+            Packed::Bf16(data) => {
+                let out = data[start..].iter_mut();
+                out.zip(numbers).for_each(|(out, x)| *out = bf16::from_f64(x.f64()));
+            }
+            Packed::Q8(data) => {
+                let blocks = numbers.as_chunks::<{ stored::BLOCK }>().0;
+                for (out, block) in data[start / stored::BLOCK..].iter_mut().zip(blocks) {
+                    let most = 127.0 * f32::from(f16::MAX);
+                    let block = block.map(|x| (x.f64() as f32).clamp(-most, most));
+                    *out = Q8::round(&block).expect("the numbers are within the format's");
+                }
+            }
+        }
+    }
+}
+
 /// A plan's buffers in the host's memory.
 enum Buffer<F> {
     Real(Vec<F>),
-    F16(Vec<f16>),
+    Packed(Packed),
     U32(Vec<u32>),
 }
 
@@ -92,7 +142,9 @@ impl<F: Real> Buffer<F> {
         match format {
             Format::F32 => Buffer::Real(bytemuck::zeroed_vec(len)),
             Format::U32 => Buffer::U32(bytemuck::zeroed_vec(len)),
-            Format::F16 => Buffer::F16(bytemuck::zeroed_vec(len)),
+            Format::F16 => Buffer::Packed(Packed::F16(bytemuck::zeroed_vec(len))),
+            Format::BF16 => Buffer::Packed(Packed::Bf16(bytemuck::zeroed_vec(len))),
+            Format::Q8_0 => Buffer::Packed(Packed::Q8(bytemuck::zeroed_vec(len / stored::BLOCK))),
             other => panic!("the CPU backend holds no {other}"),
         }
     }
@@ -101,7 +153,7 @@ impl<F: Real> Buffer<F> {
         match self {
             Buffer::Real(_) => Format::F32,
             Buffer::U32(_) => Format::U32,
-            Buffer::F16(_) => Format::F16,
+            Buffer::Packed(data) => data.format(),
         }
     }
 
@@ -109,7 +161,7 @@ impl<F: Real> Buffer<F> {
         match self {
             Buffer::Real(data) => data.len(),
             Buffer::U32(data) => data.len(),
-            Buffer::F16(data) => data.len(),
+            Buffer::Packed(data) => data.stored().len(),
         }
     }
 }
@@ -159,11 +211,11 @@ impl<F: Real> Cpu<F> {
     ///
     /// # Panics
     ///
-    /// If the view holds integers or half precision.
+    /// If the view holds integers or packed numbers.
     pub fn reals(&self, view: View) -> &[F] {
         match &self.buffers[view.buffer] {
             Buffer::Real(data) => &data[view.range()],
-            Buffer::F16(_) | Buffer::U32(_) => panic!("a view of {}", view.format),
+            Buffer::Packed(_) | Buffer::U32(_) => panic!("a view of {}", view.format),
         }
     }
 
@@ -171,29 +223,29 @@ impl<F: Real> Cpu<F> {
     ///
     /// # Panics
     ///
-    /// If the view holds integers or half precision.
+    /// If the view holds integers or packed numbers.
     pub fn reals_mut(&mut self, view: View) -> &mut [F] {
         match &mut self.buffers[view.buffer] {
             Buffer::Real(data) => &mut data[view.range()],
-            Buffer::F16(_) | Buffer::U32(_) => panic!("a view of {}", view.format),
+            Buffer::Packed(_) | Buffer::U32(_) => panic!("a view of {}", view.format),
         }
     }
 
-    /// Returns the numbers of a view of half precision, in the precision in which kernels compute.
+    /// Returns the numbers of a view of packed ones, in the precision in which kernels compute.
     fn widened(&self, view: View) -> Vec<F> {
         match &self.buffers[view.buffer] {
-            Buffer::F16(data) => data[view.range()].iter().map(|x| F::of(x.to_f64())).collect(),
+            Buffer::Packed(data) => {
+                let numbers = data.stored().part(view.range()).widened();
+                numbers.iter().map(|x| F::of(f64::from(*x))).collect()
+            }
             Buffer::Real(_) | Buffer::U32(_) => panic!("a view of {}", view.format),
         }
     }
 
-    /// Overwrites a view of half precision with rounded numbers.
+    /// Overwrites a view of packed numbers with rounded ones.
     fn narrow(&mut self, view: View, numbers: &[F]) {
         match &mut self.buffers[view.buffer] {
-            Buffer::F16(data) => {
-                let out = data[view.range()].iter_mut();
-                out.zip(numbers).for_each(|(out, x)| *out = f16::from_f64(x.f64()));
-            }
+            Buffer::Packed(data) => data.narrow(view.start, &numbers[..view.len]),
             Buffer::Real(_) | Buffer::U32(_) => panic!("a view of {}", view.format),
         }
     }
@@ -201,31 +253,36 @@ impl<F: Real> Cpu<F> {
     fn words(&self, view: View) -> &[u32] {
         match &self.buffers[view.buffer] {
             Buffer::U32(data) => &data[view.range()],
-            Buffer::Real(_) | Buffer::F16(_) => panic!("a view of {}", view.format),
+            Buffer::Real(_) | Buffer::Packed(_) => panic!("a view of {}", view.format),
         }
     }
 
     fn words_mut(&mut self, view: View) -> &mut [u32] {
         match &mut self.buffers[view.buffer] {
             Buffer::U32(data) => &mut data[view.range()],
-            Buffer::Real(_) | Buffer::F16(_) => panic!("a view of {}", view.format),
+            Buffer::Real(_) | Buffer::Packed(_) => panic!("a view of {}", view.format),
         }
     }
 
-    /// Runs one dispatch. Kernels compute only in F: numbers of half precision are widened before and
-    /// rounded after.
+    /// Runs one dispatch. Kernels compute only in F: packed numbers are widened before and rounded after, except for the
+    /// matrix that a CPU kernel takes as it is stored.
     fn dispatch(&mut self, dispatch: &Dispatch, step: &Step) {
-        let mut halves: Vec<Vec<F>> = vec![];
-        let is_half = |view: &&View| view.format == Format::F16;
-        halves.extend(dispatch.args.iter().filter(is_half).map(|view| self.widened(*view)));
         let kernel = dispatch.kernel;
-        let io = borrow(&mut self.buffers, &mut halves, dispatch);
-        match F::cpu(kernel.cpu).filter(|_| self.mode == Use::Kernels) {
+        let cpu = F::cpu(kernel.cpu).filter(|_| self.mode == Use::Kernels);
+        let stored = kernel.args.iter().position(|arg| arg.is_stored && cpu.is_some());
+        let args = || kernel.args.iter().zip(&dispatch.args).enumerate();
+        let is_widened = |at: usize, view: &View| is_packed(view.format) && stored != Some(at);
+        let mut wide: Vec<Vec<F>> = args()
+            .filter(|(at, (_, view))| is_widened(*at, view))
+            .map(|(_, (_, view))| self.widened(*view))
+            .collect();
+        let io = borrow(&mut self.buffers, &mut wide, dispatch, stored);
+        match cpu {
             Some(cpu) => cpu(&dispatch.dims, step, io),
             None => F::twin(&kernel.twin)(&dispatch.dims, step, io),
         }
-        let args = kernel.args.iter().zip(&dispatch.args);
-        for ((arg, view), numbers) in args.filter(|(_, view)| is_half(view)).zip(&halves) {
+        let widened = args().filter(|(at, (_, view))| is_widened(*at, view));
+        for ((_, (arg, view)), numbers) in widened.zip(&wide) {
             if arg.is_written() {
                 self.narrow(*view, numbers);
             }
@@ -233,19 +290,26 @@ impl<F: Real> Cpu<F> {
     }
 }
 
+/// Whether kernels do not compute in this format.
+fn is_packed(format: Format) -> bool {
+    ![Format::F32, Format::U32].contains(&format)
+}
+
 /// Returns the numbers themselves if they are in single precision.
 fn as_f32<F: Real>(data: &[F]) -> Option<&[f32]> {
     (TypeId::of::<F>() == TypeId::of::<f32>()).then(|| bytemuck::cast_slice(data))
 }
 
-/// Returns the slices that a dispatch reads and writes; those of half precision are in `halves`, in order.
+/// Returns the slices that a dispatch reads and writes; those of packed numbers are in `wide`, in order, but for the
+/// argument `stored`.
 ///
 /// A dispatch of a plan either reads or writes a buffer, never both, and the ranges that it writes are
 /// disjoint; so the borrow checker accepts that all slices exist at once.
 fn borrow<'a, F: Real>(
     buffers: &'a mut [Buffer<F>],
-    halves: &'a mut [Vec<F>],
+    wide: &'a mut [Vec<F>],
     dispatch: &Dispatch,
+    stored: Option<usize>,
 ) -> Io<'a, F> {
     let signature = || dispatch.kernel.args.iter().zip(&dispatch.args);
     let is_written = |buffer: usize| signature().any(|(a, v)| a.is_written() && v.buffer == buffer);
@@ -265,18 +329,24 @@ fn borrow<'a, F: Real>(
                 .extend(split(data, &views).into_iter().map(|(v, s)| (v, WrittenSlice::Real(s)))),
             Buffer::U32(data) => written
                 .extend(split(data, &views).into_iter().map(|(v, s)| (v, WrittenSlice::U32(s)))),
-            Buffer::F16(_) => {}
+            Buffer::Packed(_) => {}
         }
     }
-    let mut halves = halves.iter_mut();
-    let mut io = Io { inputs: vec![], outputs: vec![], words: vec![], words_out: vec![] };
-    for (arg, view) in signature() {
-        if view.format == Format::F16 {
-            let half = halves.next().expect("every view of half precision was widened");
+    let mut wide = wide.iter_mut();
+    let mut io = Io::default();
+    for (at, (arg, view)) in signature().enumerate() {
+        if stored == Some(at) {
+            io.stored = match read[view.buffer].expect("a stored matrix is read") {
+                Buffer::Real(data) => as_f32(&data[view.range()]).map(Stored::F32),
+                Buffer::Packed(data) => Some(data.stored().part(view.range())),
+                Buffer::U32(_) => unreachable!("a matrix is of real numbers"),
+            };
+        } else if is_packed(view.format) {
+            let numbers = wide.next().expect("every other view of packed numbers was widened");
             if arg.is_written() {
-                io.outputs.push(half);
+                io.outputs.push(numbers);
             } else {
-                io.inputs.push(half);
+                io.inputs.push(numbers);
             }
         } else if arg.is_written() {
             let at = written.iter().position(|(v, _)| v == view).expect("every view was split off");
@@ -288,7 +358,7 @@ fn borrow<'a, F: Real>(
             match read[view.buffer].expect("a dispatch reads or writes a buffer") {
                 Buffer::Real(data) => io.inputs.push(&data[view.range()]),
                 Buffer::U32(data) => io.words.push(&data[view.range()]),
-                Buffer::F16(_) => unreachable!("it was widened"),
+                Buffer::Packed(_) => unreachable!("it was widened"),
             }
         }
     }
@@ -319,7 +389,7 @@ impl<F: Real> Backend for Cpu<F> {
     }
 
     fn write(&mut self, view: View, data: &[f32]) {
-        if view.format == Format::F16 {
+        if is_packed(view.format) {
             let numbers: Vec<F> = data.iter().map(|&x| F::of(f64::from(x))).collect();
             return self.narrow(view, &numbers);
         }
@@ -363,9 +433,10 @@ impl<F: Real> Backend for Cpu<F> {
                         bytes.extend(data.flat_map(f32::to_ne_bytes));
                     }
                 },
-                Buffer::F16(data) => {
+                Buffer::Packed(Packed::F16(data)) => {
                     bytes.extend_from_slice(bytemuck::cast_slice(&data[view.range()]))
                 }
+                Buffer::Packed(data) => panic!("{} is not asked for, but read", data.format()),
                 Buffer::U32(data) => {
                     bytes.extend_from_slice(bytemuck::cast_slice(&data[view.range()]))
                 }
@@ -398,7 +469,7 @@ impl<F: Real> Backend for Cpu<F> {
 
     fn read(&mut self, view: View, out: &mut [f32]) -> Result<()> {
         let widened;
-        let data = if view.format == Format::F16 {
+        let data = if is_packed(view.format) {
             widened = self.widened(view);
             &widened
         } else {

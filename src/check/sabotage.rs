@@ -30,6 +30,7 @@ fn spoil<F: Real>(twin: Run<F>, dims: &Dims, step: &Step, mut io: Io<'_, F>) {
     let right = Io {
         inputs: io.inputs.clone(),
         outputs: io.outputs.iter_mut().map(|out| &mut **out).collect(),
+        stored: io.stored,
         words: io.words.clone(),
         words_out: io.words_out.iter_mut().map(|out| &mut **out).collect(),
     };

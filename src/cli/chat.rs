@@ -14,7 +14,9 @@ use wgpt::generate::{StopText, generate};
 use wgpt::{Error, GenerateOptions, Gpt, Result, files};
 
 use super::interrupt::{self, Running, set_running};
-use super::options::{ChoiceArgs, DeviceArgs, PrecisionArgs, find_model, load, open, with_default};
+use super::options::{
+    ChoiceArgs, DeviceArgs, PrecisionArgs, WeightsArgs, find_model, load, open, with_default,
+};
 use super::outcome::Outcome;
 use super::output;
 
@@ -58,6 +60,8 @@ pub struct Args {
     device: DeviceArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
+    #[command(flatten)]
+    weights: WeightsArgs,
 }
 
 /// The default context: caches take memory for all of it.
@@ -127,7 +131,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let device = open(args.device.device)?;
     let precision = args.precision.on(&device);
     let mut gpt = load(&folder, device)?;
-    gpt.set_precision(precision);
+    args.weights.set(&mut gpt, precision)?;
     let tokenizer = gpt.tokenizer().cloned().ok_or_else(|| {
         Error::input(format!("{} has no tokenizer to read messages with", folder.display()))
             .hint("put the model's tokenizer.json there")

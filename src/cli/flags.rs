@@ -2,6 +2,7 @@
 
 /// The library's name of a setting, and its name on the command line.
 const NAMES: &[(&str, &str)] = &[
+    ("weights", "--weights"),
     ("arch", "--arch"),
     ("batch_size", "--batch-size"),
     ("beta1", "--beta1"),

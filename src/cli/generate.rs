@@ -9,7 +9,8 @@ use wgpt::staged::Staged;
 use wgpt::{Error, GenerateOptions, Gpt, Result};
 
 use super::options::{
-    ChoiceArgs, DeviceArgs, PipelineArgs, PrecisionArgs, find_model, load, open, with_default,
+    ChoiceArgs, DeviceArgs, PipelineArgs, PrecisionArgs, WeightsArgs, find_model, load, open,
+    with_default,
 };
 use super::outcome::Outcome;
 use super::output;
@@ -58,6 +59,8 @@ pub struct Args {
     device: DeviceArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
+    #[command(flatten)]
+    weights: WeightsArgs,
     #[command(flatten)]
     pipeline: PipelineArgs,
 }
@@ -113,6 +116,7 @@ impl Args {
 /// If there is no model, it is damaged, or an option is out of range.
 pub fn run(args: &Args) -> Result<Outcome> {
     let stages = args.pipeline.stages();
+    args.weights.check_stages(stages)?;
     ranks::on_stages(stages, args.device.device, |others| generate(args, others))?;
     Ok(Outcome::Good)
 }
@@ -126,7 +130,7 @@ fn generate(args: &Args, others: &mut Others) -> Result<()> {
     let device = open(if others.are_there() { ranks::device(choice) } else { choice })?;
     let precision = args.precision.on(&device);
     let mut gpt = load(&dir, device)?;
-    gpt.set_precision(precision);
+    args.weights.set(&mut gpt, precision)?;
     if prompt.is_some() && gpt.tokenizer().is_none() {
         return Err(Error::input(format!(
             "{} has no tokenizer to read the prompt with",

@@ -11,7 +11,7 @@ use wgpt::arch::rotary::Rotary;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{self, DeviceChoice};
 use wgpt::checkpoint::{has_adapters, is_adapter, newest_run};
-use wgpt::config::{Blocks, Local, Precision, RankBatch, Recompute, Sum};
+use wgpt::config::{Blocks, Local, Precision, RankBatch, Recompute, Sum, WeightFormat};
 use wgpt::error::Kind;
 use wgpt::finetune::Lora;
 use wgpt::fit::{largest_batch, least_recompute};
@@ -258,6 +258,59 @@ impl PrecisionArgs {
                 Precision::F32
             }
         }
+    }
+}
+
+/// What matrices are stored in, to generate and to evaluate.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct WeightsArgs {
+    /// Store matrices in f32, f16, bf16 or q8_0 (bytes in blocks of 32 with a scale); a GPU takes f32, or f16 with mixed precision
+    #[arg(long, value_name = "FORMAT", default_value = "f32", hide_possible_values = true)]
+    weights: WeightFormat,
+}
+
+impl WeightsArgs {
+    /// Refuses a format in a pipeline, whose ranks send and keep matrices in f32.
+    pub fn check_stages(self, stages: Option<usize>) -> Result<()> {
+        match (stages, self.weights) {
+            (None, _) | (_, WeightFormat::F32) => Ok(()),
+            (Some(_), format) => Err(Error::usage(format!(
+                "--weights {} is for one rank, and --pipeline asks for several",
+                format.name()
+            ))
+            .hint("leave one of the two out")),
+        }
+    }
+
+    /// Sets precision and format of a model on its device.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no kernels for the format.
+    pub fn set(self, gpt: &mut Gpt, precision: Precision) -> Result<()> {
+        let on_gpu = matches!(gpt.device(), Device::Gpu(_));
+        let name = self.weights.name();
+        match self.weights {
+            WeightFormat::F32 => {}
+            WeightFormat::F16 if on_gpu && precision != Precision::Mixed => {
+                return Err(Error::usage(format!(
+                    "--weights {name} on {} needs mixed precision, which it does not have or which --precision f32 excludes",
+                    device_name(gpt.device())
+                ))
+                .hint("take --device cpu, or leave --weights out"));
+            }
+            WeightFormat::Bf16 | WeightFormat::Q8_0 if on_gpu => {
+                return Err(Error::usage(format!(
+                    "--weights {name} is for a CPU, and the device is {}",
+                    device_name(gpt.device())
+                ))
+                .hint("take --device cpu, or --weights f16 with --precision mixed"));
+            }
+            WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::Q8_0 => {}
+        }
+        gpt.set_precision(precision);
+        gpt.set_weights(self.weights);
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ mod train;
 
 pub use local::Local;
 pub use model::{
-    Biases, Blocks, GeluForm, GptConfig, Optimizer, Precision, RankBatch, Recompute, Sum, Windowed,
+    Biases, Blocks, GeluForm, GptConfig, Optimizer, Precision, RankBatch, Recompute, Sum,
+    WeightFormat, Windowed,
 };
 pub use train::{Lengthened, TrainConfig};

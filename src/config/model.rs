@@ -307,6 +307,45 @@ impl Precision {
     }
 }
 
+/// The format in which matrices are stored for generation and evaluation. Biases, parameters of normalisations and tables
+/// of positions stay in single precision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum WeightFormat {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Half precision.
+    F16,
+    /// The upper half of single precision.
+    Bf16,
+    /// Blocks of 32 signed bytes with a scale. A matrix whose sums are no multiple of 32 long is in bf16.
+    #[cfg_attr(feature = "cli", value(name = "q8_0"))]
+    Q8_0,
+}
+
+impl WeightFormat {
+    /// Returns the name, as in options.
+    pub fn name(self) -> &'static str {
+        match self {
+            WeightFormat::F32 => "f32",
+            WeightFormat::F16 => "f16",
+            WeightFormat::Bf16 => "bf16",
+            WeightFormat::Q8_0 => "q8_0",
+        }
+    }
+
+    /// Returns the largest magnitude that it holds.
+    pub fn largest(self) -> f32 {
+        match self {
+            WeightFormat::F32 => f32::MAX,
+            WeightFormat::F16 => 65_504.0,
+            WeightFormat::Bf16 => half::bf16::MAX.to_f32(),
+            WeightFormat::Q8_0 => 127.0 * 65_504.0,
+        }
+    }
+}
+
 /// The values that the backward pass recomputes instead of keeping them, least first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -124,8 +124,42 @@ impl Engine {
         mut fill: impl FnMut(usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
         self.changed |= tensor == Tensor::Value;
+        if param.is_transposed {
+            return self.write_transposed(param, fill);
+        }
         for (start, view) in self.views_and_copies(param, tensor) {
             self.backend.fill(view, &mut |at, out| fill(start + at, out))?;
+        }
+        Ok(())
+    }
+
+    /// Fills a matrix that is stored the other way round; it is in memory as a whole until then.
+    fn write_transposed(
+        &mut self,
+        param: &Param,
+        mut fill: impl FnMut(usize, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        let mut whole = vec![0.0; param.len()];
+        fill(0, &mut whole)?;
+        let [rows, columns] = [param.shape[0], param.shape[1]];
+        self.backend.fill(param.slices[0].var.value, &mut |start, out| {
+            out.par_chunks_mut(rows).enumerate().for_each(|(i, out)| {
+                for (j, out) in out.iter_mut().enumerate() {
+                    let (column, row) = ((start + i * rows + j) / rows, (start + j) % rows);
+                    *out = whole[row * columns + column];
+                }
+            });
+            Ok(())
+        })
+    }
+
+    /// Reads the elements from `start` on of a matrix that is stored the other way round.
+    fn read_transposed(&mut self, param: &Param, start: usize, out: &mut [f32]) -> Result<()> {
+        let mut whole = vec![0.0; param.len()];
+        self.backend.read(param.slices[0].var.value, &mut whole)?;
+        let [rows, columns] = [param.shape[0], param.shape[1]];
+        for (at, out) in (start..).zip(out) {
+            *out = whole[at % columns * rows + at / columns];
         }
         Ok(())
     }
@@ -142,6 +176,7 @@ impl Engine {
             param.name,
             param.len()
         );
+        assert!(!param.is_transposed, "{} is stored the other way round", param.name);
         self.changed |= tensor == Tensor::Value;
         let end = start + numbers.len();
         for (first, view) in self.views_and_copies(param, tensor) {
@@ -171,6 +206,9 @@ impl Engine {
         out: &mut [f32],
     ) -> Result<()> {
         assert!(start + out.len() <= param.len(), "{} has {} elements", param.name, param.len());
+        if param.is_transposed && tensor == Tensor::Value {
+            return self.read_transposed(param, start, out);
+        }
         let end = start + out.len();
         for (first, view) in self.views_and_copies(param, tensor) {
             let (from, to) = (start.max(first), end.min(first + view.len));
@@ -298,7 +336,8 @@ fn same_arenas(from: &Program, to: &Program) -> Option<BTreeMap<usize, usize>> {
     }
     let mut pairs = BTreeMap::new();
     let alike = from.params.iter().zip(to.params.iter()).all(|(a, b)| {
-        let same = (&a.name, &a.shape, a.slices.len()) == (&b.name, &b.shape, b.slices.len());
+        let same = (&a.name, &a.shape, a.slices.len()) == (&b.name, &b.shape, b.slices.len())
+            && a.is_transposed == b.is_transposed;
         same && a.slices.iter().zip(&b.slices).all(|(a, b)| {
             let (from, to) = (a.var.value, b.var.value);
             let place = |view: View| View { buffer: 0, ..view };

@@ -18,7 +18,7 @@ const BATCH_TOKENS: [usize; 2] = [512, 8192];
 pub fn default_batch(gpt: &Gpt, seq: usize) -> usize {
     let device = gpt.device();
     let fits = |batch| {
-        let uses = Uses { batch, seq, precision: gpt.precision(), ..Uses::default() };
+        let uses = gpt.uses_of_batches(batch, seq);
         device.fits(&Program::record(gpt.config(), uses, device.limits()).plan)
     };
     let mut batch = busy_batch(device, seq);

@@ -22,6 +22,7 @@ use crate::error::{Error, Result, field};
 use crate::files;
 use crate::finetune::FineTune;
 use crate::gpt::Gpt;
+use crate::math::stored::Q8;
 use crate::model;
 use crate::params::{ParamInfo, ParamRole, WeightLayout};
 use crate::tokenizer::{LlamaCpp, Tokenizer};
@@ -118,19 +119,13 @@ impl Kind {
     }
 }
 
-/// Encodes a block of q8_0 like ggml's reference: `scale = max |x| / 127`, `q = round(x / scale)`, halves away from
-/// zero. Returns `None` if the scale does not fit f16.
+/// Encodes a block of q8_0; returns `None` if the scale does not fit f16.
 fn q8_0(block: &[f32; BLOCK]) -> Option<[u8; BLOCK_BYTES]> {
-    let largest = block.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-    let scale = largest / 127.0;
-    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    let half = half::f16::from_f32(scale);
+    let Q8 { scale, numbers } = Q8::round(block)?;
     let mut out = [0; BLOCK_BYTES];
-    out[..2].copy_from_slice(&half.to_le_bytes());
-    for (out, x) in out[2..].iter_mut().zip(block) {
-        *out = (x * inverse).round() as i8 as u8;
-    }
-    half.is_finite().then_some(out)
+    out[..2].copy_from_slice(&scale.to_le_bytes());
+    out[2..].iter_mut().zip(numbers).for_each(|(out, q)| *out = q as u8);
+    Some(out)
 }
 
 /// The order of a tensor's numbers in the file.

@@ -13,7 +13,7 @@ mod var;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::config::{Precision, Recompute};
+use crate::config::{Precision, Recompute, WeightFormat};
 use crate::finetune::FineTune;
 use crate::kernel::{Dims, Format, rows};
 use crate::params::Init;
@@ -52,6 +52,7 @@ pub struct Graph {
     pub params: Vec<Param>,
     limits: Limits,
     precision: Precision,
+    weights: WeightFormat,
     recompute: Recompute,
     finetune: FineTune,
     mode: Mode,
@@ -91,6 +92,7 @@ impl Graph {
             params: vec![],
             limits,
             precision: Precision::F32,
+            weights: WeightFormat::F32,
             recompute: Recompute::None,
             finetune: FineTune::default(),
             mode: Mode::Inference,
@@ -116,6 +118,12 @@ impl Graph {
     #[must_use]
     pub fn in_precision(self, precision: Precision) -> Graph {
         Graph { precision, ..self }
+    }
+
+    /// Sets the format in which matrices that are not trained are stored; the graph must still be empty.
+    #[must_use]
+    pub fn storing(self, weights: WeightFormat) -> Graph {
+        Graph { weights, ..self }
     }
 
     /// Sets which activations the backward pass recomputes; the graph must still be empty.

@@ -4,9 +4,9 @@ use std::ops::Deref;
 
 use super::Graph;
 use super::var::Var;
-use crate::config::Precision;
+use crate::config::{Precision, WeightFormat};
 use crate::kernel::Format;
-use crate::params::{Init, ParamInfo, ParamRole};
+use crate::params::{Init, ParamInfo, ParamRole, WeightLayout};
 use crate::plan::{Role, View};
 
 /// A slice of a table's rows.
@@ -27,6 +27,8 @@ pub struct Param {
     pub info: ParamInfo,
     /// The rows; more than one slice where the whole is larger than a device can bind.
     pub slices: Vec<Slice>,
+    /// Whether it is stored as (columns, rows): where numbers are packed, they are along the sums of products.
+    pub is_transposed: bool,
 }
 
 impl Param {
@@ -90,11 +92,22 @@ pub(super) struct Arena {
     /// The copy that products read in mixed precision.
     copy: Option<usize>,
     decays: bool,
+    /// That of `params`, if it is not chosen by the precision.
+    stored: Option<Format>,
+}
+
+/// What parameters of an arena have in common.
+#[derive(Clone, Copy)]
+struct Kind {
+    decays: bool,
+    trained: bool,
+    stored: Option<Format>,
 }
 
 impl Arena {
-    fn is_of(&self, decays: bool, trained: bool) -> bool {
-        self.decays == decays && self.grads.is_some() == trained
+    fn is_of(&self, kind: Kind) -> bool {
+        let Kind { decays, trained, stored } = kind;
+        (self.decays, self.grads.is_some(), self.stored) == (decays, trained, stored)
     }
 }
 
@@ -137,16 +150,47 @@ impl Graph {
         }
         let width: usize = shape[1..].iter().product();
         let trained = self.trains() && self.finetune.trains(&name, role);
+        let stored = self.stored_format(role, &shape);
+        let kind = Kind { decays: role.decays(), trained, stored };
         let starts = (0..shape[0]).step_by(most);
         let slices = starts.map(|start| {
             let rows = most.min(shape[0] - start);
-            Slice { start, rows, var: self.place_param(rows * width, role.decays(), trained) }
+            Slice { start, rows, var: self.place_param(rows * width, kind) }
         });
         let slices: Vec<Slice> = slices.collect();
         let (layer, outer) = (self.layer(), name.len() - wanted.name.len());
         let info = ParamInfo { name, shape, role, layer, init, adapts, outer };
-        self.params.push(Param { info, slices: slices.clone() });
+        let is_transposed =
+            stored.is_some() && role == ParamRole::LinearWeight(WeightLayout::InOut);
+        self.params.push(Param { info, slices: slices.clone(), is_transposed });
         slices
+    }
+
+    /// Returns the format of a parameter, if the graph chooses it: of a matrix that products sum over, where weights are packed
+    /// and activations are in single precision.
+    fn stored_format(&self, role: ParamRole, shape: &[usize]) -> Option<Format> {
+        let summed = match role {
+            ParamRole::LinearWeight(WeightLayout::InOut) => shape[0],
+            ParamRole::LinearWeight(WeightLayout::OutIn)
+            | ParamRole::TokenTable
+            | ParamRole::Head => shape[1],
+            _ => return None,
+        };
+        match self.weights {
+            _ if self.precision == Precision::Mixed => None,
+            WeightFormat::F32 => None,
+            WeightFormat::F16 => Some(Format::F16),
+            WeightFormat::Q8_0 if Format::Q8_0.is_whole(summed) => Some(Format::Q8_0),
+            WeightFormat::Bf16 | WeightFormat::Q8_0 => Some(Format::BF16),
+        }
+    }
+
+    /// Returns the layout in which the weight of a linear layer is stored.
+    pub(crate) fn stored_layout(&self, layout: WeightLayout, shape: &[usize]) -> WeightLayout {
+        match self.stored_format(ParamRole::LinearWeight(layout), shape) {
+            Some(_) => WeightLayout::OutIn,
+            None => layout,
+        }
     }
 
     /// Returns a parameter as products read it: in mixed precision its copy, with the gradient of the parameter.
@@ -168,7 +212,7 @@ impl Graph {
     }
 
     /// Returns a place in the last arena of its kind, or in a new one if a buffer would become too large.
-    fn place_param(&mut self, len: usize, decays: bool, trained: bool) -> Var {
+    fn place_param(&mut self, len: usize, kind: Kind) -> Var {
         // A copy has the same place as its parameter, which must also satisfy the copy's alignment.
         let room = match self.precision {
             Precision::F32 => len,
@@ -178,10 +222,10 @@ impl Graph {
             let end = self.plan.next_start(arena.params) + room;
             Format::F32.bytes(end) <= self.limits.buffer_bytes
         };
-        let last = self.arenas.iter().rfind(|arena| arena.is_of(decays, trained));
+        let last = self.arenas.iter().rfind(|arena| arena.is_of(kind));
         let arena = match last {
             Some(arena) if fits(arena) => *arena,
-            _ => self.open_arena(decays, trained),
+            _ => self.open_arena(kind),
         };
         let value = self.plan.grow(arena.params, room).slice(0, len);
         let others = arena.moments.into_iter().flatten().chain(arena.copy).chain(arena.grads);
@@ -192,27 +236,30 @@ impl Graph {
         arena.grads.map_or(Var::constant(value), |grads| Var { value, grad: grad(grads) })
     }
 
-    fn open_arena(&mut self, decays: bool, trained: bool) -> Arena {
+    fn open_arena(&mut self, of: Kind) -> Arena {
+        let Kind { decays, trained, stored } = of;
         let kind = if decays { "matrices" } else { "vectors" };
         let frozen = if self.trains() && !trained { "frozen." } else { "" };
-        let number = self.arenas.iter().filter(|arena| arena.is_of(decays, trained)).count();
+        let number = self.arenas.iter().filter(|arena| arena.is_of(of)).count();
         let number = if number == 0 { String::new() } else { format!(".{number}") };
         // What is frozen below adapters is neither updated nor saved, and nothing but products and the embedding reads it.
         let below_adapters = self.trains() && self.finetune.lora.is_some();
+        let only_halves = below_adapters || self.weights == WeightFormat::F16;
         let mut open = |role, name, format| {
             self.plan.buffer(role, &format!("{name}.{frozen}{kind}{number}"), 0, format).buffer
         };
         let is_copied = decays && self.precision == Precision::Mixed;
-        let is_half = is_copied && if trained { self.splits_weights } else { below_adapters };
-        let params = match is_half {
-            true => open(Role::Parameters, "halves", Format::F16),
-            false => open(Role::Parameters, "params", Format::F32),
+        let is_half = is_copied && if trained { self.splits_weights } else { only_halves };
+        let params = match stored {
+            Some(format) => open(Role::Parameters, format.name, format),
+            None if is_half => open(Role::Parameters, "halves", Format::F16),
+            None => open(Role::Parameters, "params", Format::F32),
         };
         let grads = trained.then(|| open(Role::Gradients, "grads", Format::F32));
         let moments = (trained && self.with_moments)
             .then(|| ["adam.m", "adam.v"].map(|name| open(Role::Moments, name, Format::F32)));
         let copy = (is_copied && !is_half).then(|| open(Role::Parameters, "halves", Format::F16));
-        let arena = Arena { params, grads, moments, copy, decays };
+        let arena = Arena { params, grads, moments, copy, decays, stored };
         self.arenas.push(arena);
         arena
     }

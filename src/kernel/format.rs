@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::math::stored;
+
 /// A storage format: blocks with a fixed number of elements and of bytes.
 ///
 /// A plain number is a block of one element. A quantised format has several elements in a block, which share a
@@ -24,6 +26,15 @@ impl Format {
     pub const F32: Format = Format::plain("f32", 4);
     /// A number of half precision.
     pub const F16: Format = Format::plain("f16", 2);
+    /// The upper half of a number of single precision.
+    pub const BF16: Format = Format::plain("bf16", 2);
+    /// 32 signed bytes and a scale of half precision: [`Q8`](crate::math::stored::Q8).
+    pub const Q8_0: Format = Format {
+        name: "q8_0",
+        block_len: stored::BLOCK,
+        block_bytes: size_of::<stored::Q8>(),
+        wgsl: "q8_0",
+    };
     /// A 32-bit unsigned integer.
     pub const U32: Format = Format::plain("u32", 4);
 

@@ -20,8 +20,8 @@ pub use matrices::{Matrices, MatrixShape};
 pub use needs::Needs;
 pub use rows::{Draw, Feed};
 pub use signature::{
-    Access, Arg, FLOATS, adds, changes, changes_u32, reads, reads_u32, writes, writes_part,
-    writes_part_u32,
+    Access, Arg, FLOATS, WEIGHTS, adds, changes, changes_u32, reads, reads_u32, writes,
+    writes_part, writes_part_u32,
 };
 pub use step::{Step, StepWords};
 pub(crate) use twin::twin;

@@ -5,6 +5,9 @@ use super::format::Format;
 /// The formats of numbers that a plan keeps in either precision.
 pub const FLOATS: &[Format] = &[Format::F32, Format::F16];
 
+/// The formats of a matrix that a plan only reads. A GPU has kernels for the first two.
+pub const WEIGHTS: &[Format] = &[Format::F32, Format::F16, Format::BF16, Format::Q8_0];
+
 /// How a kernel accesses a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -29,11 +32,13 @@ pub struct Arg {
     pub access: Access,
     /// The formats that it may have, the usual one first.
     pub formats: &'static [Format],
+    /// Whether the CPU kernel takes it as it is stored: [`Io::stored`](crate::kernel::Io::stored).
+    pub is_stored: bool,
 }
 
 impl Arg {
     const fn new(name: &'static str, access: Access, formats: &'static [Format]) -> Arg {
-        Arg { name, access, formats }
+        Arg { name, access, formats, is_stored: false }
     }
 
     /// Returns the same argument with these formats.
@@ -41,6 +46,11 @@ impl Arg {
     /// In the shader its blocks have the type `NAME_elem`.
     pub const fn takes(self, formats: &'static [Format]) -> Arg {
         Arg { formats, ..self }
+    }
+
+    /// Returns the same argument, in any format of [`WEIGHTS`], which the CPU kernel takes as it is stored.
+    pub const fn stored(self) -> Arg {
+        Arg { formats: WEIGHTS, is_stored: true, ..self }
     }
 
     /// Whether a view in this format is accepted.

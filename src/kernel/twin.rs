@@ -4,6 +4,7 @@ use bytemuck::Pod;
 
 use super::dims::Dims;
 use super::step::Step;
+use crate::math::stored::Stored;
 
 /// A function that runs one dispatch on the CPU.
 pub type Run<F> = fn(&Dims, &Step, Io<'_, F>);
@@ -26,11 +27,14 @@ macro_rules! twin {
 pub(crate) use twin;
 
 /// The buffers of one dispatch for the CPU, each kind in signature order.
+#[derive(Default)]
 pub struct Io<'a, F> {
     /// Real numbers that are read.
     pub inputs: Vec<&'a [F]>,
     /// Real numbers that are written.
     pub outputs: Vec<&'a mut [F]>,
+    /// The matrix that the signature has as [`stored`](super::Arg::stored), for a CPU kernel; a twin has it among `inputs`.
+    pub stored: Option<Stored<'a>>,
     /// Integers that are read.
     pub words: Vec<&'a [u32]>,
     /// Integers that are written.
@@ -41,6 +45,15 @@ pub struct Io<'a, F> {
 type Reals<'a, F, const I: usize, const O: usize> = ([&'a [F]; I], [&'a mut [F]; O]);
 
 impl<'a, F> Io<'a, F> {
+    /// Returns the matrix that the signature has as [`stored`](super::Arg::stored).
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn stored(&self) -> Stored<'a> {
+        self.stored.expect("a CPU kernel has the stored matrix of its signature")
+    }
+
     /// Returns the buffers of a kernel without integers: `let ([x, weight], [out]) = io.reals();`
     ///
     /// # Panics

@@ -269,13 +269,19 @@ pub fn rows_dots(out: Vec<&mut [f32]>, x: &[&[f32]], table: &[f32]) {
     blocks
         .into_par_iter()
         .zip(table.par_chunks(TASK * k))
-        .for_each(|(mut out, table)| pulp::Arch::new().dispatch(Dots { out: &mut out, x, table }));
+        .for_each(|(mut out, table)| dots(&mut out, 0, x, table));
+}
+
+/// Computes the dot products of rows with the rows of a table on the calling thread, into the columns from `first` on.
+pub(super) fn dots(out: &mut [&mut [f32]], first: usize, x: &[&[f32]], table: &[f32]) {
+    pulp::Arch::new().dispatch(Dots { out, first, x, table });
 }
 
 /// The dot products of rows with the rows of a table. Some rows of both are processed at a time, so that values read
 /// from the cache are used several times, and several sums are in progress at once.
 struct Dots<'a, 'b> {
     out: &'a mut [&'b mut [f32]],
+    first: usize,
     x: &'a [&'a [f32]],
     table: &'a [f32],
 }
@@ -301,16 +307,16 @@ impl Dots<'_, '_> {
         for (i, table) in self.table.chunks(T * k).enumerate() {
             for (out, x) in self.out.chunks_mut(4).zip(self.x.chunks(4)) {
                 if table.len() == T * k && x.len() == 4 {
-                    dot_tile::<S, T, 4>(simd, out, x, table, i * T);
+                    dot_tile::<S, T, 4>(simd, out, x, table, self.first + i * T);
                     continue;
                 }
                 for (out, x) in out.chunks_mut(1).zip(x.chunks(1)) {
                     if table.len() == T * k {
-                        dot_tile::<S, T, 1>(simd, out, x, table, i * T);
+                        dot_tile::<S, T, 1>(simd, out, x, table, self.first + i * T);
                         continue;
                     }
                     for (t, row) in table.chunks(k).enumerate() {
-                        dot_tile::<S, 1, 1>(simd, out, x, row, i * T + t);
+                        dot_tile::<S, 1, 1>(simd, out, x, row, self.first + i * T + t);
                     }
                 }
             }

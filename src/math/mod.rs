@@ -6,3 +6,4 @@
 pub mod gemm;
 pub mod gemv;
 pub mod simd;
+pub mod stored;

@@ -12,7 +12,7 @@ mod stage;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::config::{GptConfig, Optimizer, Precision, Recompute, Sum, TrainConfig};
+use crate::config::{GptConfig, Optimizer, Precision, Recompute, Sum, TrainConfig, WeightFormat};
 use crate::finetune::FineTune;
 use crate::graph::{Graph, Op, Param, Slice, Slot, Var};
 use crate::kernel::{Dims, Feed, Format, LossScale, rows, state};
@@ -67,6 +67,8 @@ pub struct Uses {
     pub context: Option<usize>,
     /// The precision of activations and of the weights of products.
     pub precision: Precision,
+    /// The format in which matrices are stored, unless they are trained.
+    pub weights: WeightFormat,
     /// The activations that the backward pass recomputes.
     pub recompute: Recompute,
     /// The part of the model, in a pipeline.
@@ -89,6 +91,7 @@ impl Default for Uses {
             generation: None,
             context: None,
             precision: Precision::default(),
+            weights: WeightFormat::default(),
             recompute: Recompute::default(),
             stage: Stage::WHOLE,
             in_flight: 1,
@@ -286,6 +289,8 @@ impl Program {
         let moments = moments && uses.part.is_none();
         let mut g = Graph::new(limits, moments, config.layer_norm_epsilon);
         g = g.in_precision(uses.precision).recomputing(uses.recompute).fine_tuning(finetune);
+        let weights = if uses.training.is_some() { WeightFormat::F32 } else { uses.weights };
+        g = g.storing(weights);
         g = g.with_flights(uses.flights()).splitting_weights(splits_weights(uses, finetune));
         let (batch, flights) = match uses.batch {
             0 => (None, vec![]),

@@ -26,6 +26,7 @@ use crate::kernel::{
     four_channels, grid, reads, reads_u32, twin, writes_part,
 };
 use crate::math::simd;
+use crate::math::stored::Stored;
 use crate::ops::variants::portable;
 use crate::params::ParamRole;
 use crate::plan::{Plan, View};
@@ -36,7 +37,7 @@ pub const FORWARD: Kernel = Kernel {
     args: &[
         reads_u32("tokens"),
         reads_u32("starts"),
-        reads("wte").takes(FLOATS),
+        reads("wte").stored(),
         reads("wpe").takes(FLOATS),
         writes_part("out"),
     ],
@@ -53,12 +54,12 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
     args: &[
         reads_u32("rows"),
         reads_u32("tokens"),
-        reads("wte").takes(FLOATS),
+        reads("wte").stored(),
         reads("wpe").takes(FLOATS),
         writes_part("out"),
     ],
     twin: twin!(extend_forward),
-    cpu: None,
+    cpu: Some(fast_extend_forward),
     flops: |d| u64::from(d.T) * u64::from(d.C),
     tolerance: Kernel::TOLERANCE,
     variants: portable!("embedding_extend_forward", [ROWS], grid::rows),
@@ -67,7 +68,7 @@ pub const EXTEND_FORWARD: Kernel = Kernel {
 /// Computes `out` from a slice of the token table, without positions.
 pub const FORWARD_TOKENS: Kernel = Kernel {
     name: "embedding_forward_tokens",
-    args: &[reads_u32("tokens"), reads("wte").takes(FLOATS), writes_part("out")],
+    args: &[reads_u32("tokens"), reads("wte").stored(), writes_part("out")],
     twin: twin!(forward_tokens),
     cpu: Some(fast_forward_tokens),
     flops: |_| 0,
@@ -78,9 +79,9 @@ pub const FORWARD_TOKENS: Kernel = Kernel {
 /// Computes `out` of rows of generation from a slice of the token table, without positions.
 pub const EXTEND_FORWARD_TOKENS: Kernel = Kernel {
     name: "embedding_extend_forward_tokens",
-    args: &[reads_u32("rows"), reads_u32("tokens"), reads("wte").takes(FLOATS), writes_part("out")],
+    args: &[reads_u32("rows"), reads_u32("tokens"), reads("wte").stored(), writes_part("out")],
     twin: twin!(extend_forward_tokens),
-    cpu: None,
+    cpu: Some(fast_extend_forward_tokens),
     flops: |_| 0,
     tolerance: Kernel::TOLERANCE,
     variants: portable!("embedding_extend_forward_tokens", [ROWS], grid::rows),
@@ -360,28 +361,73 @@ fn backward_positions<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     }
 }
 
+/// Writes the row of a token of the stored table to `out`, if the slice has it; returns whether it has.
+fn embed_stored(wte: Stored<'_>, dims: &Dims, token: u32, out: &mut [f32]) -> bool {
+    let (c, token) = (dims.C as usize, token.wrapping_sub(dims.START));
+    let has = token < dims.V;
+    if has {
+        wte.part(token as usize * c..(token as usize + 1) * c).widen(out);
+    }
+    has
+}
+
 fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let (([wte, wpe], [out]), [tokens, starts], []) = io.split();
+    let wte = io.stored();
+    let (([wpe], [out]), [tokens, starts], []) = io.split();
     let c = dims.C as usize;
     let task = simd::rows_per_task(c);
     out.par_chunks_mut(task * c).enumerate().for_each(|(first, out)| {
         for (i, out) in out.chunks_exact_mut(c).enumerate() {
             let row = first * task + i;
-            let token = tokens[row].wrapping_sub(dims.START);
-            if token < dims.V {
-                let wte = &wte[token as usize * c..][..c];
-                let wpe = &wpe[position_of(dims, starts, row) * c..][..c];
-                out.iter_mut().zip(wte).zip(wpe).for_each(|((out, a), b)| *out = a + b);
+            if embed_stored(wte, dims, tokens[row], out) {
+                simd::add_to(out, &wpe[position_of(dims, starts, row) * c..][..c]);
             }
         }
     });
 }
 
 fn fast_forward_tokens(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let (([wte], [out]), [tokens], []) = io.split();
+    let wte = io.stored();
+    let (([], [out]), [tokens], []) = io.split();
     let c = dims.C as usize;
     let rows = out.par_chunks_exact_mut(c).zip(tokens).with_min_len(simd::rows_per_task(c));
-    rows.for_each(|(out, token)| embed_token(wte, dims, *token, out));
+    rows.for_each(|(out, token)| {
+        embed_stored(wte, dims, *token, out);
+    });
+}
+
+fn fast_extend_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let wte = io.stored();
+    let (([wpe], [out]), [rows, tokens], []) = io.split();
+    extend_stored(wte, Some(wpe), dims, [rows, tokens], out);
+}
+
+fn fast_extend_forward_tokens(dims: &Dims, _: &Step, io: Io<'_, f32>) {
+    let wte = io.stored();
+    let (([], [out]), [rows, tokens], []) = io.split();
+    extend_stored(wte, None, dims, [rows, tokens], out);
+}
+
+fn extend_stored(
+    wte: Stored<'_>,
+    wpe: Option<&[f32]>,
+    dims: &Dims,
+    [rows, tokens]: [&[u32]; 2],
+    out: &mut [f32],
+) {
+    let (c, length) = (dims.C as usize, dims.S as usize + 1);
+    for (row, out) in out.chunks_exact_mut(c).take(dims.T as usize).enumerate() {
+        match Place::of_row(dims, rows, row) {
+            Some(Place { slot, position, .. }) => {
+                let has = embed_stored(wte, dims, tokens[slot * length + position], out);
+                if let Some(wpe) = wpe.filter(|_| has) {
+                    simd::add_to(out, &wpe[position * c..][..c]);
+                }
+            }
+            None if dims.START == 0 => out.fill(0.0),
+            None => {}
+        }
+    }
 }
 
 /// Computes a slice of `dwte`: every task reads all tokens and adds those of its own rows of the table.

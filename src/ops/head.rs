@@ -12,7 +12,7 @@ use crate::kernel::{
     Accumulate, Dims, Draw, FLOATS, Io, Kernel, Needs, Real, Step, four_channels, grid, reads,
     reads_u32, twin, writes_part,
 };
-use crate::math::gemv::rows_dots;
+use crate::math::stored::rows_dots;
 use crate::ops::variants::portable;
 use crate::ops::{cross_entropy, matmul};
 use crate::plan::{Plan, View};
@@ -23,7 +23,7 @@ pub const FORWARD: Kernel = Kernel {
     args: &[
         reads_u32("slots"),
         reads("x").takes(FLOATS),
-        reads("table").takes(FLOATS),
+        reads("table").stored(),
         writes_part("logits"),
     ],
     twin: twin!(forward),
@@ -204,7 +204,8 @@ fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
 }
 
 fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let (([x, table], [logits]), [slots], []) = io.split();
+    let table = io.stored();
+    let (([x], [logits]), [slots], []) = io.split();
     let c = dims.C as usize;
     let drawing = logits.chunks_mut(dims.LD as usize).enumerate().filter_map(|(slot, logits)| {
         let (row, _) = Draw::of_slot(slots, slot, dims.T as usize)?;

@@ -17,8 +17,9 @@ use crate::kernel::{
     Accumulate, Dims, FLOATS, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes,
 };
 use crate::math::gemm::{Into, Matrix, product};
-use crate::math::gemv::{rows_dots, rows_product};
+use crate::math::gemv::rows_product;
 use crate::math::simd::vector_fn;
+use crate::math::stored::rows_dots;
 use crate::ops::gelu::Gelu;
 use crate::ops::lora::Lora;
 use crate::ops::variants::{portable, products};
@@ -54,7 +55,12 @@ pub const FORWARD: Kernel = Kernel {
 /// Computes `out = x · weightᵀ + bias`.
 pub const FORWARD_OUT_IN: Kernel = Kernel {
     name: "linear_forward_out_in",
-    args: FORWARD.args,
+    args: &[
+        reads("x").takes(FLOATS),
+        reads("weight").stored(),
+        reads("bias"),
+        writes("out").takes(FLOATS),
+    ],
     twin: twin!(forward_out_in),
     cpu: Some(fast_forward_out_in),
     flops,
@@ -265,6 +271,7 @@ impl Graph {
         });
         let lora = self.lora(name, x, oc);
         let dims = Dims { C: c as u32, OC: oc as u32, ..self.dims() };
+        let layout = self.stored_layout(layout, &shape);
         Linear { dims, x, layout, weight, bias, out: x, rounded_dout: None, lora }
     }
 
@@ -540,7 +547,8 @@ fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
 }
 
 fn fast_forward_out_in(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let ([x, weight, bias], [out]) = io.reals();
+    let weight = io.stored();
+    let ([x, bias], [out]) = io.reals();
     let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
     if dims.SLOTS > 0 {
         let x: Vec<&[f32]> = x.chunks_exact(c).collect();
@@ -549,7 +557,8 @@ fn fast_forward_out_in(dims: &Dims, _: &Step, io: Io<'_, f32>) {
         return out.chunks_exact_mut(oc).for_each(add);
     }
     out.par_chunks_exact_mut(oc).for_each(|row| row.copy_from_slice(bias));
-    let (x, weight) = (Matrix::new(x, rows, c, c), Matrix::new(weight, oc, c, c).t());
+    let weight = weight.widened();
+    let (x, weight) = (Matrix::new(x, rows, c, c), Matrix::new(&weight, oc, c, c).t());
     product(out, oc, Into::Add, x, weight, 1.0);
 }
 

@@ -16,7 +16,8 @@ use crate::kernel::{
     writes_part,
 };
 use crate::math::gemm::{Into, Matrix, product};
-use crate::math::gemv::{rows_dots, rows_product};
+use crate::math::gemv::rows_product;
+use crate::math::stored::rows_dots;
 use crate::ops::variants::products;
 use crate::plan::Plan;
 
@@ -38,7 +39,7 @@ pub const NN: Kernel = Kernel {
 /// Computes `out = a · bᵀ`; `out` is a slice of columns.
 pub const NT: Kernel = Kernel {
     name: "matmul_nt",
-    args: &[reads("a").takes(FLOATS), reads("b").takes(FLOATS), writes_part("out").takes(FLOATS)],
+    args: &[reads("a").takes(FLOATS), reads("b").stored(), writes_part("out").takes(FLOATS)],
     twin: twin!(nt),
     cpu: Some(fast_nt),
     flops,
@@ -190,13 +191,15 @@ fn fast_nn(dims: &Dims, step: &Step, io: Io<'_, f32>) {
 }
 
 fn fast_nt(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let ([a, b], [out]) = io.reals();
+    let b = io.stored();
+    let ([a], [out]) = io.reals();
     let [m, k, n, ld, start] = sizes(dims);
     if dims.SLOTS > 0 {
         let a: Vec<&[f32]> = a.chunks(k).collect();
         return rows_dots(out[start..].chunks_mut(ld).map(|row| &mut row[..n]).collect(), &a, b);
     }
-    let (a, b) = (Matrix::new(a, m, k, k), Matrix::new(b, n, k, k).t());
+    let b = b.widened();
+    let (a, b) = (Matrix::new(a, m, k, k), Matrix::new(&b, n, k, k).t());
     product(&mut out[start..], ld, Into::Set, a, b, 1.0);
 }
 

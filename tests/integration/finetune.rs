@@ -6,7 +6,7 @@ use std::sync::Arc;
 use assert_cmd::Command;
 use wgpt::backend::Device;
 use wgpt::checkpoint::{open_state, read_config};
-use wgpt::config::{Optimizer, Precision, Recompute};
+use wgpt::config::{Optimizer, Precision, Recompute, WeightFormat};
 use wgpt::kernel::state::{self, FIRST_SCALE_LOG2};
 use wgpt::kernel::{LossScale, Step};
 use wgpt::model::{Program, Uses, check_finetune, open as open_model, parameters};
@@ -114,6 +114,7 @@ const TRAINING: Uses = Uses {
     generation: Some(1),
     context: None,
     precision: Precision::F32,
+    weights: WeightFormat::F32,
     recompute: Recompute::Gelu,
     stage: Stage::WHOLE,
     in_flight: 1,

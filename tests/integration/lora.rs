@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use wgpt::arch::Family;
 use wgpt::backend::Device;
 use wgpt::checkpoint::{Layout, is_adapter, moments, newest_run, open_state};
-use wgpt::config::{Optimizer, Precision, Recompute};
+use wgpt::config::{Optimizer, Precision, Recompute, WeightFormat};
 use wgpt::engine::Tensor;
 use wgpt::error::Kind;
 use wgpt::finetune::Lora;
@@ -88,6 +88,7 @@ const TRAINING: Uses = Uses {
     generation: Some(1),
     context: None,
     precision: Precision::F32,
+    weights: WeightFormat::F32,
     recompute: Recompute::Gelu,
     stage: Stage::WHOLE,
     in_flight: 1,

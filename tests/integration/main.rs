@@ -43,6 +43,7 @@ mod run_folder;
 mod sequences;
 mod staged;
 mod stages;
+mod stored;
 mod synced;
 mod systems;
 mod tokenizer;

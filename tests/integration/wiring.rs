@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wgpt::GptConfig;
 use wgpt::backend::Device;
 use wgpt::backend::gpu::{Choice, Choices, Gpu, class};
-use wgpt::config::{GeluForm, Optimizer, Precision, Recompute};
+use wgpt::config::{GeluForm, Optimizer, Precision, Recompute, WeightFormat};
 use wgpt::engine::{Engine, Tensor};
 use wgpt::graph::{Graph, Joins, Slot};
 use wgpt::kernel::state;
@@ -49,6 +49,7 @@ const TRAINING: Uses = Uses {
     generation: None,
     context: None,
     precision: Precision::F32,
+    weights: WeightFormat::F32,
     recompute: Recompute::Gelu,
     stage: Stage::WHOLE,
     in_flight: 1,

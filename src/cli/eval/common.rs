@@ -6,7 +6,7 @@ use wgpt::backend::gpu::DeviceChoice;
 use wgpt::{Error, Gpt, Result, Tokenizer};
 
 use crate::cli::options::{
-    DeviceArgs, PipelineArgs, PrecisionArgs, PrecisionChoice, find_model, load, open,
+    DeviceArgs, PipelineArgs, PrecisionArgs, PrecisionChoice, WeightsArgs, find_model, load, open,
 };
 use crate::cli::ranks::{self, Others};
 
@@ -22,6 +22,8 @@ pub struct Common {
     #[arg(long, value_name = "PRECISION", default_value = "f32", hide_possible_values = true)]
     precision: PrecisionChoice,
     #[command(flatten)]
+    weights: WeightsArgs,
+    #[command(flatten)]
     pipeline: PipelineArgs,
     /// Print one JSON object
     #[arg(long)]
@@ -31,6 +33,7 @@ pub struct Common {
 impl Common {
     /// Runs a measure on the first of the ranks that `--pipeline` asks for, the others of which have their stages of its model.
     pub fn on_ranks(&self, measure: impl FnOnce(&mut Others) -> Result<()>) -> Result<()> {
+        self.weights.check_stages(self.pipeline.stages())?;
         ranks::on_stages(self.pipeline.stages(), self.device.device, measure)
     }
 
@@ -47,7 +50,7 @@ impl Common {
         let device = open(self.device_of_rank())?;
         let precision = PrecisionArgs { precision: self.precision }.on(&device);
         let mut gpt = load(&dir, device)?;
-        gpt.set_precision(precision);
+        self.weights.set(&mut gpt, precision)?;
         Ok((dir, gpt))
     }
 }

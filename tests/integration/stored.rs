@@ -1,0 +1,121 @@
+//! Models whose matrices are stored in halves or blocks: what they compute, and what they refuse.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use wgpt::backend::Device;
+use wgpt::config::WeightFormat;
+use wgpt::engine::Tensor;
+use wgpt::plan::Role;
+use wgpt::{GenerateOptions, Gpt};
+
+use crate::common::oracle;
+use crate::families::families;
+
+const FORMATS: [WeightFormat; 3] = [WeightFormat::F16, WeightFormat::Bf16, WeightFormat::Q8_0];
+
+/// Folders of models of every family.
+fn models() -> Vec<PathBuf> {
+    let families = fs::read_dir(families()).expect("the oracle is there");
+    let all = fs::read_dir(oracle()).expect("the oracle is there").chain(families);
+    let mut folders: Vec<_> = all.map(|entry| entry.expect("a folder").path()).collect();
+    folders.retain(|folder| folder.join("config.json").exists());
+    folders.sort();
+    assert!(folders.len() > 10, "{folders:?}");
+    folders
+}
+
+fn load(folder: &Path, format: WeightFormat) -> Gpt {
+    let mut gpt = Gpt::load(folder, Device::Cpu).expect("a sound model");
+    gpt.set_weights(format);
+    gpt
+}
+
+/// Returns the losses of a batch.
+fn losses(gpt: &mut Gpt) -> Vec<f32> {
+    let [batch, seq] = [2, 12];
+    let tokens: Vec<u32> = (0..batch * seq).map(|i| (i * 7 % 23) as u32).collect();
+    let engine = gpt.batch_engine(batch, seq).expect("a CPU is there");
+    let targets: Vec<u32> = tokens.iter().map(|token| (token + 5) % 23).collect();
+    engine.row_losses(&tokens, &targets).expect("a CPU is there")
+}
+
+#[test]
+fn every_family_computes_nearly_the_same_in_every_format() {
+    for folder in models() {
+        let want = losses(&mut load(&folder, WeightFormat::F32));
+        let size = want.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+        for (format, most) in FORMATS.into_iter().zip([4e-3, 4e-2, 4e-2]) {
+            let got = losses(&mut load(&folder, format));
+            let far = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            // What a checkpoint has in halves may be the same in halves.
+            let differs = far > 0.0 || folder.to_string_lossy().ends_with("16");
+            assert!(differs && far <= most * size, "{} {format:?}: {far}", folder.display());
+        }
+    }
+}
+
+/// Parameters come back as the format rounds them, also those that are stored the other way round.
+#[test]
+fn what_is_stored_is_the_rounded_number() {
+    for folder in models() {
+        for (format, most) in FORMATS.into_iter().zip([1e-3, 4e-3, 5e-3]) {
+            let (mut whole, mut stored) = (load(&folder, WeightFormat::F32), load(&folder, format));
+            let (whole, stored) = (whole.engine().unwrap(), stored.engine().unwrap());
+            for param in whole.program().params.clone().iter() {
+                let theirs = stored.program().param(&param.name).unwrap().clone();
+                let want = whole.param_data(param, Tensor::Value).unwrap();
+                let got = stored.param_data(&theirs, Tensor::Value).unwrap();
+                let size = want.iter().fold(0.0, |size: f32, x| size.max(x.abs()));
+                for (got, want) in got.iter().zip(&want) {
+                    let what = format!("{} {} {format:?}", folder.display(), param.name);
+                    assert!((got - want).abs() <= most * size, "{what}: {got}, want {want}");
+                }
+            }
+        }
+    }
+}
+
+/// A row has the same bits alone and among others, and parameters take less memory.
+#[test]
+fn continuations_are_those_of_one_slot_and_take_less_memory() {
+    let folder = oracle().join("gpt2_tiny_a");
+    let options = GenerateOptions { max_tokens: 8, seed: 5, ..GenerateOptions::default() };
+    let mut bytes = vec![];
+    for format in [WeightFormat::F32].into_iter().chain(FORMATS) {
+        let mut gpt = load(&folder, format);
+        let together = gpt.sample_ids(&[1, 2, 3], &options, 3, &mut |_, _| ()).unwrap();
+        let mut one = load(&folder, format);
+        let alone = one.sample_ids(&[1, 2, 3], &options, 1, &mut |_, _| ()).unwrap();
+        assert_eq!(alone[0], together[0], "{format:?}");
+        bytes.push(one.engine().unwrap().program().plan.bytes(Role::Parameters));
+    }
+    let [whole, halves, uppers, blocks] = bytes[..] else { panic!("{bytes:?}") };
+    assert!(halves * 3 < whole * 2 && uppers == halves && blocks <= uppers, "{bytes:?}");
+}
+
+#[test]
+fn a_number_that_a_format_cannot_hold_is_refused_by_name() {
+    let temp = tempfile::tempdir().unwrap();
+    let from = oracle().join("gpt2_tiny_a");
+    for entry in fs::read_dir(&from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, temp.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let file = temp.path().join("model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let (name, tensor) =
+        header.as_object().unwrap().iter().find(|(name, _)| name.ends_with("c_fc.weight")).unwrap();
+    assert_eq!(tensor["dtype"], "F32");
+    let start = 8 + length + tensor["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[start..start + 4].copy_from_slice(&70_000.0_f32.to_le_bytes());
+    fs::write(&file, bytes).unwrap();
+    assert!(load(temp.path(), WeightFormat::Bf16).engine().is_ok());
+    let error = load(temp.path(), WeightFormat::F16).engine().err().expect("it is too large");
+    let text = error.to_string();
+    assert!(text.contains(name.trim_start_matches("transformer.")), "{text}");
+    assert!(text.contains("7e4") && text.contains("f16 holds, 6.5504e4"), "{text}");
+}
