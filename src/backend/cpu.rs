@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -106,26 +107,37 @@ impl Packed {
         }
     }
 
-    /// Overwrites the numbers from `start` on with rounded ones. A number that the format cannot hold becomes infinite, or
-    /// the largest of blocks.
-    fn narrow<F: Real>(&mut self, start: usize, numbers: &[F]) {
+    /// Overwrites the numbers from `start` on with rounded ones, on all threads. What is not finite stays so, in q8_0 for its
+    /// whole block.
+    fn write(&mut self, start: usize, numbers: &[f32]) {
+        let parts = numbers.par_chunks(WRITE_PART);
         match self {
             Packed::F16(data) => {
+                let out = data[start..][..numbers.len()].par_chunks_mut(WRITE_PART);
+                out.zip(parts).for_each(|(out, part)| out.convert_from_f32_slice(part));
+            }
+            Packed::Bf16(data) => {
+                let out = data[start..][..numbers.len()].par_chunks_mut(WRITE_PART);
+                out.zip(parts).for_each(|(out, part)| out.convert_from_f32_slice(part));
+            }
+            Packed::Q8(data) => {
+                let blocks = numbers.as_chunks().0;
+                let out = data[start / stored::BLOCK..].par_iter_mut().zip(blocks);
+                out.for_each(|(out, block)| *out = Q8::round(block).unwrap_or(Q8::NAN));
+            }
+        }
+    }
+
+    /// Does the same with what a kernel has computed.
+    fn narrow<F: Real>(&mut self, start: usize, numbers: &[F]) {
+        match (as_f32(numbers), &mut *self) {
+            (Some(numbers), _) => self.write(start, numbers),
+            // In one step, since two roundings may differ from one.
+            (None, Packed::F16(data)) => {
                 let out = data[start..].iter_mut();
                 out.zip(numbers).for_each(|(out, x)| *out = f16::from_f64(x.f64()));
             }
-            Packed::Bf16(data) => {
-                let out = data[start..].iter_mut();
-                out.zip(numbers).for_each(|(out, x)| *out = bf16::from_f64(x.f64()));
-            }
-            Packed::Q8(data) => {
-                let blocks = numbers.as_chunks::<{ stored::BLOCK }>().0;
-                for (out, block) in data[start / stored::BLOCK..].iter_mut().zip(blocks) {
-                    let most = 127.0 * f32::from(f16::MAX);
-                    let block = block.map(|x| (x.f64() as f32).clamp(-most, most));
-                    *out = Q8::round(&block).expect("the numbers are within the format's");
-                }
-            }
+            (None, other) => panic!("no kernel writes {}", other.format()),
         }
     }
 }
@@ -389,12 +401,11 @@ impl<F: Real> Backend for Cpu<F> {
     }
 
     fn write(&mut self, view: View, data: &[f32]) {
-        if is_packed(view.format) {
-            let numbers: Vec<F> = data.iter().map(|&x| F::of(f64::from(x))).collect();
-            return self.narrow(view, &numbers);
+        assert_eq!(view.len, data.len(), "what is written has the view's length");
+        if let Buffer::Packed(packed) = &mut self.buffers[view.buffer] {
+            return packed.write(view.start, data);
         }
         let out = self.reals_mut(view);
-        assert_eq!(out.len(), data.len(), "what is written has the view's length");
         // On all threads, because the first write to a model's parameters is when the system allocates their memory.
         let parts = out.par_chunks_mut(WRITE_PART).zip(data.par_chunks(WRITE_PART));
         parts.for_each(|(out, data)| {

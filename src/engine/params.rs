@@ -141,14 +141,9 @@ impl Engine {
     ) -> Result<()> {
         let mut whole = vec![0.0; param.len()];
         fill(0, &mut whole)?;
-        let [rows, columns] = [param.shape[0], param.shape[1]];
+        let turned = transposed(&whole, param.shape[1]);
         self.backend.fill(param.slices[0].var.value, &mut |start, out| {
-            out.par_chunks_mut(rows).enumerate().for_each(|(i, out)| {
-                for (j, out) in out.iter_mut().enumerate() {
-                    let (column, row) = ((start + i * rows + j) / rows, (start + j) % rows);
-                    *out = whole[row * columns + column];
-                }
-            });
+            out.copy_from_slice(&turned[start..][..out.len()]);
             Ok(())
         })
     }
@@ -157,10 +152,7 @@ impl Engine {
     fn read_transposed(&mut self, param: &Param, start: usize, out: &mut [f32]) -> Result<()> {
         let mut whole = vec![0.0; param.len()];
         self.backend.read(param.slices[0].var.value, &mut whole)?;
-        let [rows, columns] = [param.shape[0], param.shape[1]];
-        for (at, out) in (start..).zip(out) {
-            *out = whole[at % columns * rows + at / columns];
-        }
+        out.copy_from_slice(&transposed(&whole, param.shape[0])[start..][..out.len()]);
         Ok(())
     }
 
@@ -320,6 +312,22 @@ impl Engine {
     pub fn has_adapters(&self) -> bool {
         self.program.finetune.lora.is_some()
     }
+}
+
+/// Returns a matrix with its rows, of `width` elements, as columns; some columns at a time, so that whole cache lines are read.
+fn transposed(matrix: &[f32], width: usize) -> Vec<f32> {
+    const COLUMNS: usize = 16;
+    let height = matrix.len() / width;
+    let mut turned = vec![0.0; matrix.len()];
+    turned.par_chunks_mut(COLUMNS * height).enumerate().for_each(|(i, out)| {
+        for (row, numbers) in matrix.chunks_exact(width).enumerate() {
+            let columns = &numbers[i * COLUMNS..];
+            for (out, x) in out.chunks_exact_mut(height).zip(columns) {
+                out[row] = *x;
+            }
+        }
+    });
+    turned
 }
 
 /// The slices of a parameter, each with the number of its first element.

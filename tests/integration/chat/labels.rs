@@ -127,6 +127,19 @@ fn what_a_turn_adds_is_learned_and_its_end_too() {
     assert_eq!(labelled.to_learn(), 2 * 5);
 }
 
+/// What the data gives to a template does not take the place of the conversation.
+#[test]
+fn fields_for_the_template_leave_the_messages() {
+    let said = conversation(&[("user", "Hi"), ("assistant", "Ho")]);
+    let more = json!({"messages": [], "add_generation_prompt": true, "style": "!"});
+    let given = json!({"messages": said.messages, "chat_template_kwargs": more});
+    let given = Conversation::from_json(&given).unwrap();
+    let source = format!("{{{{ style }}}}{TURNS}");
+    let labelled = label(&source, &given);
+    assert_eq!(labelled.text, "!u: Hi\na: Ho<|endoftext|>\n");
+    assert_eq!(learned(&labelled), [" Ho<|endoftext|>\n"]);
+}
+
 #[test]
 fn generation_blocks_count() {
     let source = |open: &str, close: &str| {

@@ -105,6 +105,15 @@ impl Gpu {
         if let Some(what) = plan.exceeds(device.limits()) {
             return Err(Error::device(format!("{}: {what}", device.name())).hint(too_large()));
         }
+        let unknown = |format: Format| ![Format::F32, Format::F16, Format::U32].contains(&format);
+        if let Some(buffer) = plan.buffers.iter().find(|buffer| unknown(buffer.format)) {
+            return Err(Error::device(format!(
+                "{}: a GPU has no kernels for matrices in {}",
+                device.name(),
+                buffer.format
+            ))
+            .hint(format!("choose f16 or f32 with {}", field("weights"))));
+        }
         if !device.has().f16 && plan.buffers.iter().any(|buffer| buffer.format == Format::F16) {
             return Err(Error::device(format!(
                 "{}: it has no arithmetic in half precision, which mixed precision needs",
