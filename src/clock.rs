@@ -2,6 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::{Local, NaiveDateTime};
+
+/// Returns the date and time of day at the machine's place.
+pub fn local_time() -> NaiveDateTime {
+    Local::now().naive_local()
+}
+
 /// Measures time from the moment when it was started.
 ///
 /// ```

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use bytemuck::Pod;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -13,10 +14,11 @@ use super::interface::{
     Backend, FILLED, Given, Memory, Out, Ticket, answer_bytes, check_request, copy_out,
     fill_by_writing,
 };
+use super::zeroed::Zeroed;
 use crate::error::{Error, Result, field};
 use crate::kernel::{Format, Io, Real, Step};
 use crate::math::stored::{self, Q8, Stored};
-use crate::plan::{BufferSpec, Dispatch, Plan, View};
+use crate::plan::{BufferSpec, Dispatch, Plan, Role, View};
 
 /// Returns the bytes of memory that this process may use, swap included; `None` if the system does not report it.
 pub fn memory_bytes() -> Option<u64> {
@@ -84,9 +86,9 @@ const WRITE_PART: usize = 1 << 17;
 
 /// Numbers in another format than the one that kernels compute in.
 enum Packed {
-    F16(Vec<f16>),
-    Bf16(Vec<bf16>),
-    Q8(Vec<Q8>),
+    F16(Zeroed<f16>),
+    Bf16(Zeroed<bf16>),
+    Q8(Zeroed<Q8>),
 }
 
 impl Packed {
@@ -121,9 +123,8 @@ impl Packed {
                 out.zip(parts).for_each(|(out, part)| out.convert_from_f32_slice(part));
             }
             Packed::Q8(data) => {
-                let blocks = numbers.as_chunks().0;
-                let out = data[start / stored::BLOCK..].par_iter_mut().zip(blocks);
-                out.for_each(|(out, block)| *out = Q8::round(block).unwrap_or(Q8::NAN));
+                let out = data[start / stored::BLOCK..].par_chunks_mut(WRITE_PART / stored::BLOCK);
+                out.zip(parts).for_each(|(out, part)| stored::round_to_q8(out, part));
             }
         }
     }
@@ -144,19 +145,21 @@ impl Packed {
 
 /// A plan's buffers in the host's memory.
 enum Buffer<F> {
-    Real(Vec<F>),
+    Real(Zeroed<F>),
     Packed(Packed),
-    U32(Vec<u32>),
+    U32(Zeroed<u32>),
 }
 
 impl<F: Real> Buffer<F> {
-    fn zeroed(format: Format, len: usize) -> Buffer<F> {
+    /// Makes a buffer in large pages if all of it is in use as long as it is there.
+    fn zeroed(role: Role, format: Format, len: usize) -> Buffer<F> {
+        let all = matches!(role, Role::Parameters | Role::Moments);
         match format {
-            Format::F32 => Buffer::Real(bytemuck::zeroed_vec(len)),
-            Format::U32 => Buffer::U32(bytemuck::zeroed_vec(len)),
-            Format::F16 => Buffer::Packed(Packed::F16(bytemuck::zeroed_vec(len))),
-            Format::BF16 => Buffer::Packed(Packed::Bf16(bytemuck::zeroed_vec(len))),
-            Format::Q8_0 => Buffer::Packed(Packed::Q8(bytemuck::zeroed_vec(len / stored::BLOCK))),
+            Format::F32 => Buffer::Real(zeroed(all, len)),
+            Format::U32 => Buffer::U32(zeroed(all, len)),
+            Format::F16 => Buffer::Packed(Packed::F16(zeroed(all, len))),
+            Format::BF16 => Buffer::Packed(Packed::Bf16(zeroed(all, len))),
+            Format::Q8_0 => Buffer::Packed(Packed::Q8(zeroed(all, len / stored::BLOCK))),
             other => panic!("the CPU backend holds no {other}"),
         }
     }
@@ -176,6 +179,10 @@ impl<F: Real> Buffer<F> {
             Buffer::Packed(data) => data.stored().len(),
         }
     }
+}
+
+fn zeroed<T: Pod>(large: bool, len: usize) -> Zeroed<T> {
+    if large { Zeroed::in_large_pages(len) } else { Zeroed::new(len) }
 }
 
 /// Runs a plan on the CPU, in f32 for use and in f64 for tests.
@@ -206,7 +213,7 @@ impl<F: Real> Cpu<F> {
                 );
                 *buffer
             }
-            None => Buffer::zeroed(spec.format, spec.len),
+            None => Buffer::zeroed(spec.role, spec.format, spec.len),
         };
         let buffers = plan.buffers.iter().enumerate().map(make).collect();
         let mut cpu = Cpu { plan, buffers, mode };
@@ -467,8 +474,9 @@ impl<F: Real> Backend for Cpu<F> {
     }
 
     fn give_up(&mut self, buffer: usize) -> Memory {
-        let format = self.buffers[buffer].format();
-        Box::new(std::mem::replace(&mut self.buffers[buffer], Buffer::<F>::zeroed(format, 0)))
+        let (role, format) = (self.plan.buffers[buffer].role, self.buffers[buffer].format());
+        let nothing = Buffer::<F>::zeroed(role, format, 0);
+        Box::new(std::mem::replace(&mut self.buffers[buffer], nothing))
     }
 
     fn run(&mut self, range: Range<usize>, step: &Step) {

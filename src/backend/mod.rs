@@ -4,6 +4,7 @@ pub mod cpu;
 mod device;
 pub mod gpu;
 mod interface;
+mod zeroed;
 
 pub use device::Device;
 pub use interface::{Backend, Given, MOST_REQUESTED, Memory, Out, Ticket};

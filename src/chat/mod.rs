@@ -9,6 +9,7 @@
 //! itself marks by `{% generation %}`.
 
 mod conversation;
+mod jinja;
 mod labels;
 mod session;
 mod spans;

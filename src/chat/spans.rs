@@ -9,6 +9,8 @@
 
 use std::ops::Range;
 
+use serde_json::Value;
+
 use super::conversation::Conversation;
 use super::template::ChatTemplate;
 use crate::error::{Error, Result};
@@ -31,8 +33,21 @@ pub struct Rendered {
     pub turns: Vec<(usize, usize)>,
 }
 
+/// Returns a template without its generation blocks, whose contents stay.
+pub(super) fn without_blocks(source: &str) -> String {
+    with_tags(source, ["if true", "endif"]).unwrap_or_else(|| source.to_owned())
+}
+
 /// Returns a template with marks around its generation blocks; `None` if it has none.
 pub(super) fn with_marks(source: &str) -> Option<String> {
+    let marked = with_tags(source, [&format!("call {MACRO}()"), "endcall"])?;
+    // The line end after the macro goes with it, so that the template begins a line.
+    let marks = format!("{{% macro {MACRO}() %}}{OPEN}{{{{ caller() }}}}{CLOSE}{{% endmacro %}}\n");
+    Some(marks + &marked)
+}
+
+/// Returns a template with other tags in the place of those of its generation blocks; `None` if it has none.
+fn with_tags(source: &str, tags: [&str; 2]) -> Option<String> {
     let (mut out, mut rest, mut found) = (String::new(), source, false);
     while let Some(begin) = rest.find("{%") {
         if let Some(comment) = rest[..begin].find("{#") {
@@ -41,13 +56,12 @@ pub(super) fn with_marks(source: &str) -> Option<String> {
             rest = &rest[comment + length..];
             continue;
         }
-        let length = rest[begin..].find("%}")? + 2;
+        let Some(length) = rest[begin..].find("%}").map(|at| at + 2) else { break };
         let tag = &rest[begin..begin + length];
         let inner = &tag[2..length - 2];
-        let keyword = inner.trim_matches(['-', '+']).trim();
-        let instead = match keyword {
-            "generation" => Some(format!("call {MACRO}()")),
-            "endgeneration" => Some("endcall".to_owned()),
+        let instead = match inner.trim_matches(['-', '+']).trim() {
+            "generation" => Some(tags[0]),
+            "endgeneration" => Some(tags[1]),
             _ => None,
         };
         out += &rest[..begin];
@@ -62,10 +76,7 @@ pub(super) fn with_marks(source: &str) -> Option<String> {
         }
         rest = &rest[begin + length..];
     }
-    out += rest;
-    // The line end after the macro goes with it, so that the template begins a line.
-    let marks = format!("{{% macro {MACRO}() %}}{OPEN}{{{{ caller() }}}}{CLOSE}{{% endmacro %}}\n");
-    found.then(|| marks + &out)
+    found.then(|| out + rest)
 }
 
 impl ChatTemplate {
@@ -106,7 +117,40 @@ impl ChatTemplate {
                 learned.retain(|block| block.start >= prompt);
             }
         }
+        self.check_calls(conversation, &text, &turns)?;
         Ok(Rendered { text, learned, turns })
+    }
+
+    /// Checks that the text of each turn has the names of the tools that it calls: a template that does not write calls would
+    /// have an empty answer learned in their place.
+    fn check_calls(
+        &self,
+        conversation: &Conversation,
+        text: &str,
+        turns: &[(usize, usize)],
+    ) -> Result<()> {
+        let mut before = 0;
+        for (count, end) in turns {
+            let turn = &text[before.min(*end)..*end];
+            before = *end;
+            let calls = conversation.messages[count - 1]["tool_calls"].as_array();
+            let name = |call: &Value| {
+                let named = call.get("function").unwrap_or(call);
+                named["name"].as_str().map(str::to_owned)
+            };
+            for name in calls.into_iter().flatten().filter_map(name) {
+                if *count > conversation.first && !turn.contains(&name) {
+                    return Err(Error::input(format!(
+                        "message {count} calls the tool {name:?}, which {} does not write",
+                        self.place()
+                    ))
+                    .hint(
+                        "an answer without the call would be learned: take a template for tools, or leave that conversation out",
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Returns the length of a text for some messages, after checking that it begins the text of more messages.

@@ -1,10 +1,12 @@
 //! Chat templates: Jinja as Hugging Face's `transformers` renders it.
 
-use hf_chat_template::{Clock, LocalClock};
+use chrono::NaiveDateTime;
 use serde_json::{Map, Value};
 
 use super::conversation::Conversation;
+use super::jinja::Jinja;
 use super::spans::{self, CLOSE, OPEN};
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -58,9 +60,9 @@ pub struct ChatTemplate {
     place: String,
     /// The named tokens: `bos_token`, `eos_token`, …
     tokens: Map<String, Value>,
-    plain: hf_chat_template::ChatTemplate,
+    plain: Jinja,
     /// The same with marks around what its generation blocks write, if it has any.
-    marked: Option<hf_chat_template::ChatTemplate>,
+    marked: Option<Jinja>,
 }
 
 impl ChatTemplate {
@@ -71,30 +73,28 @@ impl ChatTemplate {
     ///
     /// If it is no template.
     pub fn new(source: &str, place: &str, tokens: Map<String, Value>) -> Result<ChatTemplate> {
-        ChatTemplate::with_clock(source, place, tokens, LocalClock)
+        ChatTemplate::at(source, place, tokens, clock::local_time)
     }
 
-    /// Does the same, with the clock that `strftime_now` reads.
+    /// Does the same, at another time than now: `strftime_now` writes what `now` returns.
     ///
     /// # Errors
     ///
     /// As [`ChatTemplate::new`].
-    pub fn with_clock(
+    pub fn at(
         source: &str,
         place: &str,
         tokens: Map<String, Value>,
-        clock: impl Clock + Clone + 'static,
+        now: impl Fn() -> NaiveDateTime + Clone + Send + Sync + 'static,
     ) -> Result<ChatTemplate> {
-        let compile = |source: &str| {
-            let built =
-                hf_chat_template::ChatTemplate::builder(source).clock(clock.clone()).build();
-            built.map_err(|cause| {
+        let compile = |source: String| {
+            Jinja::compile(source, now.clone()).map_err(|cause| {
                 Error::input(format!("{place}: {cause}"))
                     .hint("a chat template is Jinja, as transformers renders it")
             })
         };
-        let plain = compile(source)?;
-        let marked = spans::with_marks(source).map(|source| compile(&source)).transpose()?;
+        let plain = compile(spans::without_blocks(source))?;
+        let marked = spans::with_marks(source).map(compile).transpose()?;
         let (source, place) = (source.to_owned(), place.to_owned());
         Ok(ChatTemplate { source, place, tokens, plain, marked })
     }
@@ -147,7 +147,7 @@ impl ChatTemplate {
 
     fn render_by(
         &self,
-        template: &hf_chat_template::ChatTemplate,
+        template: &Jinja,
         conversation: &Conversation,
         count: usize,
         prompts: bool,
@@ -159,7 +159,7 @@ impl ChatTemplate {
         // After what the data gives, which must not take their place.
         names.insert("messages".to_owned(), conversation.messages[..count].into());
         names.insert("add_generation_prompt".to_owned(), prompts.into());
-        template.render_context(&names).map_err(|cause| {
+        template.render(&names).map_err(|cause| {
             Error::input(format!("{}, with the first {count} messages: {cause}", self.place))
         })
     }

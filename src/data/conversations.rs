@@ -189,11 +189,13 @@ impl ChatEncoding<'_> {
         for path in files {
             let mut file = ConversationFile::open(path)?;
             loop {
-                let some = file.by_ref().take(TOGETHER).collect::<Result<Vec<_>>>()?;
+                let some: Vec<_> = file.by_ref().take(TOGETHER).collect();
                 if some.is_empty() {
                     break;
                 }
-                let encoded: Vec<_> = some.par_iter().map(|one| self.encode_one(one)).collect();
+                // The first fault of the file is named, of whatever kind.
+                let encoded: Vec<_> =
+                    some.into_par_iter().map(|one| self.encode_one(&one?)).collect();
                 for one in encoded {
                     let (ids, count) = one?;
                     push(&ids)?;

@@ -68,6 +68,8 @@ pub(crate) struct JsonFile {
     /// The current value, and its place below: the line and the byte at which it begins.
     value: Vec<u8>,
     begin: (usize, u64),
+    /// The number of values of an array up to the current one; a line may hold them all.
+    count: usize,
 }
 
 impl JsonFile {
@@ -83,6 +85,7 @@ impl JsonFile {
             offset,
             value: vec![],
             begin: (1, offset),
+            count: 0,
         };
         match opened.skip_space()? {
             Some(b'[') => {
@@ -195,8 +198,21 @@ impl JsonFile {
         format!("{}, line {line}", self.path.display())
     }
 
+    /// Returns the file, the line in which the current value begins, and its number in an array.
+    pub(crate) fn place_of_value(&self) -> String {
+        self.place_in_value(self.begin.0)
+    }
+
+    /// Does the same for a line of the current value.
+    fn place_in_value(&self, line: usize) -> String {
+        match self.layout {
+            Layout::Array { .. } => format!("{}, value {}", self.place(line), self.count),
+            _ => self.place(line),
+        }
+    }
+
     fn too_long(&self) -> Error {
-        let place = self.place(self.begin.0);
+        let place = self.place_of_value();
         Error::input(format!("{place}: a JSON value is longer than {LONGEST_VALUE_BYTES} bytes"))
             .hint(WANTED)
     }
@@ -212,24 +228,20 @@ impl JsonFile {
         let value = std::str::from_utf8(&self.value).map_err(|cause| {
             let before = &self.value[..cause.valid_up_to()];
             let line = first + before.iter().filter(|byte| **byte == b'\n').count();
-            not_utf8(&self.place(line), offset + before.len() as u64)
+            not_utf8(&self.place_in_value(line), offset + before.len() as u64)
         })?;
         let mut json = serde_json::Deserializer::from_str(value);
         let parsed = read(&mut json, strings).and_then(|value| json.end().map(|()| value));
         parsed.map_err(|cause| {
             let line = first + cause.line().max(1) - 1;
-            self.wrong(line, &without_line(&cause))
+            let place = self.place_in_value(line);
+            Error::input(format!("{place}: {}", without_line(&cause))).hint(WANTED)
         })
     }
 
     /// Returns the next value, of any kind; `None` at the end of the file.
     pub(crate) fn next_json(&mut self) -> Result<Option<Value>> {
         self.next_value(|json, _| Value::deserialize(json))
-    }
-
-    /// Returns where the last value begins, for messages: the file and the line.
-    pub(crate) fn place_of_value(&self) -> String {
-        self.place(self.begin.0)
     }
 
     /// Returns the number of bytes of the file before the current position.
@@ -289,6 +301,7 @@ impl JsonFile {
             return Err(self.wrong(self.line, &message));
         }
         self.layout = Layout::Array { line: begin, is_first: false };
+        self.count += 1;
         self.read_value()?;
         self.parse(read, Strings::Allowed).map(Some)
     }

@@ -299,29 +299,78 @@ impl WithSimd for Dots<'_, '_> {
     }
 }
 
+/// The rows of a table that are multiplied at a time with few rows: each is the next one of its own part of the table, since
+/// four long runs of memory are read 1.5 times as fast as one.
+const RUNS: usize = 4;
+
 impl Dots<'_, '_> {
     /// Multiplies T rows of the table with four rows at a time, while there are enough of both.
     #[inline(always)]
     fn in_tiles<S: Simd, const T: usize>(self, simd: S) {
+        if self.x.len() < 4 {
+            return self.in_runs(simd);
+        }
         let k = self.x[0].len();
         for (i, table) in self.table.chunks(T * k).enumerate() {
+            let at = self.first + i * T;
             for (out, x) in self.out.chunks_mut(4).zip(self.x.chunks(4)) {
                 if table.len() == T * k && x.len() == 4 {
-                    dot_tile::<S, T, 4>(simd, out, x, table, self.first + i * T);
+                    dot_tile::<S, T, 4>(simd, out, x, table, at);
                     continue;
                 }
-                for (out, x) in out.chunks_mut(1).zip(x.chunks(1)) {
-                    if table.len() == T * k {
-                        dot_tile::<S, T, 1>(simd, out, x, table, self.first + i * T);
-                        continue;
-                    }
-                    for (t, row) in table.chunks(k).enumerate() {
-                        dot_tile::<S, 1, 1>(simd, out, x, row, self.first + i * T + t);
+                for (out, x) in out.iter_mut().zip(x) {
+                    for (t, row) in table.chunks_exact(k).enumerate() {
+                        [out[at + t]] = row_dots(simd, [row], x);
                     }
                 }
             }
         }
     }
+
+    /// Multiplies rows of the table with one row at a time.
+    #[inline(always)]
+    fn in_runs<S: Simd>(self, simd: S) {
+        let k = self.x[0].len();
+        let row = |i: usize| &self.table[i * k..][..k];
+        let rows = self.table.len() / k;
+        let part = rows / RUNS;
+        for (out, x) in self.out.iter_mut().zip(self.x) {
+            let out = &mut out[self.first..][..rows];
+            for i in 0..part {
+                let of_parts: [f32; RUNS] =
+                    row_dots(simd, std::array::from_fn(|t| row(t * part + i)), x);
+                (0..RUNS).for_each(|t| out[t * part + i] = of_parts[t]);
+            }
+            for (i, out) in out.iter_mut().enumerate().skip(RUNS * part) {
+                [*out] = row_dots(simd, [row(i)], x);
+            }
+        }
+    }
+}
+
+/// Computes the dot products of a row with T others, each summed as by [`simd::dot`].
+#[inline(always)]
+fn row_dots<S: Simd, const T: usize>(simd: S, rows: [&[f32]; T], x: &[f32]) -> [f32; T] {
+    let (vectors, k) = (LANES / S::F32_LANES, x.len());
+    let (x_blocks, row_blocks) = (blocks(x, k), rows.map(|row| blocks(row, k)));
+    let mut sums = [[simd.splat_f32s(0.0); LANES]; T];
+    for (i, x) in x_blocks.iter().enumerate() {
+        let x = S::as_simd_f32s(x).0;
+        for (sums, row) in sums.iter_mut().zip(&row_blocks) {
+            let row = S::as_simd_f32s(&row[i]).0;
+            for v in 0..vectors {
+                sums[v] = simd.mul_add_f32s(row[v], x[v], sums[v]);
+            }
+        }
+    }
+    std::array::from_fn(|t| {
+        let mut lanes = [0.0_f32; LANES];
+        S::as_mut_simd_f32s(&mut lanes).0.copy_from_slice(&sums[t][..vectors]);
+        for (lane, j) in lanes.iter_mut().zip(k / LANES * LANES..k) {
+            *lane = rows[t][j].mul_add(x[j], *lane);
+        }
+        simd::join_lanes(lanes, |a, b| a + b)
+    })
 }
 
 /// Computes the dot products of T rows of a table with R rows, each summed as by [`simd::dot`], into `out` from `at`

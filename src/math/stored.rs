@@ -5,6 +5,9 @@
 //! are multiplied as integers. In each format a number of a product depends neither on the number of rows nor on the
 //! number of threads.
 
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -35,6 +38,7 @@ impl Q8 {
 
     /// Rounds numbers like ggml's reference: `scale = max |x| / 127`, `q = round(x / scale)`, halves away from zero; `None` if
     /// half precision cannot hold the scale, or a number is not finite.
+    #[inline(always)]
     pub fn round(x: &[f32; BLOCK]) -> Option<Q8> {
         let Rounded { scale, numbers } = Rounded::of(x);
         let half = f16::from_f32(scale);
@@ -168,13 +172,7 @@ pub fn rows_dots(mut out: Vec<&mut [f32]>, x: &[&[f32]], matrix: Stored<'_>) {
         Stored::F16(_) | Stored::Bf16(_) => {
             let tasks = tasks(&mut out, matrix, k).into_par_iter();
             tasks.for_each_init(Vec::new, |wide, (mut out, matrix)| {
-                let rows = matrix.len() / k;
-                for first in (0..rows).step_by(WIDENED) {
-                    let count = WIDENED.min(rows - first);
-                    wide.resize(count * k, 0.0);
-                    matrix.part(first * k..(first + count) * k).widen(wide);
-                    gemv::dots(&mut out, first, x, wide);
-                }
+                half_dots(&mut out, x, matrix, wide);
             });
         }
         Stored::Q8(_) => {
@@ -187,6 +185,32 @@ pub fn rows_dots(mut out: Vec<&mut [f32]>, x: &[&[f32]], matrix: Stored<'_>) {
                 }
             });
         }
+    }
+}
+
+/// The most rows of the other factor for which halves are widened anew for each.
+const FEW: usize = 3;
+
+/// Multiplies rows of halves by the rows of `x`; `wide` is room for widened ones.
+fn half_dots(out: &mut [&mut [f32]], x: &[&[f32]], matrix: Stored<'_>, wide: &mut Vec<f32>) {
+    #[cfg(target_arch = "x86_64")]
+    if x.len() <= FEW && x86::is_fast() {
+        for (out, x) in out.iter_mut().zip(x) {
+            match matrix {
+                Stored::F16(rows) => x86::half_dots::<false>(out, x, bytemuck::cast_slice(rows)),
+                Stored::Bf16(rows) => x86::half_dots::<true>(out, x, bytemuck::cast_slice(rows)),
+                Stored::F32(_) | Stored::Q8(_) => unreachable!("they are no halves"),
+            }
+        }
+        return;
+    }
+    let k = x[0].len();
+    let rows = matrix.len() / k;
+    for first in (0..rows).step_by(WIDENED) {
+        let count = WIDENED.min(rows - first);
+        wide.resize(count * k, 0.0);
+        matrix.part(first * k..(first + count) * k).widen(wide);
+        gemv::dots(out, first, x, wide);
     }
 }
 
@@ -217,28 +241,47 @@ struct Rounded {
 
 /// Rounds a row to blocks.
 fn round_row(x: &[f32]) -> Vec<Rounded> {
-    x.as_chunks().0.iter().map(Rounded::of).collect()
+    let mut row = vec![Rounded { scale: 0.0, numbers: [0; BLOCK] }; x.len() / BLOCK];
+    round_blocks(&mut row, x);
+    row
+}
+
+vector_fn! {
+    /// Rounds numbers to blocks; a block that cannot be rounded becomes [`Q8::NAN`].
+    pub fn round_to_q8<'a>(out: &'a mut [Q8], x: &'a [f32]) -> () {
+        let blocks = x.as_chunks().0;
+        out.iter_mut().zip(blocks).for_each(|(out, x)| *out = Q8::round(x).unwrap_or(Q8::NAN));
+    }
+}
+
+vector_fn! {
+    fn round_blocks<'a>(row: &'a mut [Rounded], x: &'a [f32]) -> () {
+        row.iter_mut().zip(x.as_chunks().0).for_each(|(block, x)| *block = Rounded::of(x));
+    }
 }
 
 impl Rounded {
-    /// Rounds numbers. One that is not finite gives a scale that is not, and so a product that is not.
+    /// Rounds numbers, halves away from zero. One that is not finite gives a scale that is not, and so a product that is not.
+    #[inline(always)]
     fn of(x: &[f32; BLOCK]) -> Rounded {
-        let larger = |most: f32, x: &f32| {
-            if most.is_nan() || x.abs() <= most { most } else { x.abs() }
-        };
-        let scale = x.iter().fold(0.0, larger) / 127.0;
+        // Without their signs numbers are in the order of their bits, and what is no number comes last.
+        let most = x.iter().fold(0, |most: u32, x| most.max(x.abs().to_bits()));
+        let scale = f32::from_bits(most) / 127.0;
         let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
-        Rounded { scale, numbers: x.map(|x| (x * inverse).round() as i8) }
+        let round = |x: f32| {
+            let whole = x.trunc();
+            let half = if (x - whole).abs() >= 0.5 { 1.0_f32.copysign(x) } else { 0.0 };
+            whole + half
+        };
+        Rounded { scale, numbers: x.map(|x| round(x * inverse) as i8) }
     }
 }
 
 /// Multiplies rows in blocks by `x`.
 fn q8_dots(out: &mut [f32], x: &[Rounded], rows: &[Q8]) {
     #[cfg(target_arch = "x86_64")]
-    if vnni::is_there() {
-        // SAFETY: the processor has the instructions.
-        #[allow(unsafe_code, reason = "2.8 times the tokens per second of the loops below")]
-        return unsafe { vnni::q8_dots(out, x, rows) };
+    if x86::is_fast() {
+        return x86::q8_dots(out, x, rows);
     }
     q8_dots_in_loops(out, x, rows);
 }
@@ -260,63 +303,6 @@ vector_fn! {
             }
             *out = join_lanes(lanes, |a, b| a + b);
         }
-    }
-}
-
-/// The same sums by the instructions that multiply bytes and add four products.
-#[cfg(target_arch = "x86_64")]
-mod vnni {
-    use std::arch::x86_64::{
-        __m256i, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32, _mm256_abs_epi8,
-        _mm256_cvtepi32_ps, _mm256_dpbusd_epi32, _mm256_fmadd_ps, _mm256_set1_ps,
-        _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8,
-    };
-
-    use super::{LANES, Q8, Q8_LANES, Rounded, join_lanes};
-
-    /// Whether the processor has them.
-    pub(super) fn is_there() -> bool {
-        is_x86_feature_detected!("avx512vnni")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("f16c")
-            && is_x86_feature_detected!("fma")
-    }
-
-    #[target_feature(enable = "avx512vnni,avx512vl,avx2,f16c,fma")]
-    pub(super) fn q8_dots(out: &mut [f32], x: &[Rounded], rows: &[Q8]) {
-        let k = x.len();
-        for (out, rows) in out.chunks_mut(4).zip(rows.chunks(4 * k)) {
-            if let Ok(out) = <&mut [f32; 4]>::try_from(&mut *out) {
-                *out = dots_of(std::array::from_fn(|i| &rows[i * k..][..k]), x);
-                continue;
-            }
-            for (out, row) in out.iter_mut().zip(rows.chunks_exact(k)) {
-                [*out] = dots_of([row], x);
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx512vnni,avx512vl,avx2,f16c,fma")]
-    fn dots_of<const T: usize>(rows: [&[Q8]; T], x: &[Rounded]) -> [f32; T] {
-        let mut sums = [_mm256_setzero_ps(); T];
-        for (i, x) in x.iter().enumerate() {
-            let b: __m256i = bytemuck::cast(x.numbers);
-            for t in 0..T {
-                let row = &rows[t][i];
-                let a: __m256i = bytemuck::cast(row.numbers);
-                let zero = _mm256_setzero_si256();
-                // The first factor has no sign: that goes to the second.
-                let four = _mm256_dpbusd_epi32(zero, _mm256_abs_epi8(a), _mm256_sign_epi8(b, a));
-                let scale = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(row.scale))));
-                let scale = _mm256_set1_ps(scale * x.scale);
-                sums[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(four), scale, sums[t]);
-            }
-        }
-        sums.map(|sums| {
-            let mut lanes = [0.0; LANES];
-            lanes[..Q8_LANES].copy_from_slice(&bytemuck::cast::<_, [f32; Q8_LANES]>(sums));
-            join_lanes(lanes, |a, b| a + b)
-        })
     }
 }
 
@@ -423,6 +409,19 @@ mod tests {
             q8_dots_in_loops(&mut loops, &x, &blocks);
             assert_eq!(taken.map_bits(), loops.map_bits(), "{k} {n}");
         }
+    }
+
+    /// As by `f32::round`, halves away from zero.
+    #[test]
+    fn numbers_are_rounded_to_the_nearest_byte() {
+        let below_half = f32::from_bits(0.5_f32.to_bits() - 1);
+        let mut x: [f32; BLOCK] = std::array::from_fn(|i| (i as f32 - 15.5) * 8.0);
+        (x[0], x[1], x[2], x[3]) = (127.0, below_half, -below_half, -0.0);
+        (x[4], x[5], x[6]) = (-126.5, 126.499_99, 2.5);
+        let rounded = Q8::round(&x).unwrap();
+        assert_eq!(f16::from_bits(rounded.scale), f16::ONE);
+        assert_eq!(rounded.numbers, x.map(|x| x.round() as i8));
+        assert_eq!(rounded.numbers[..7], [127, 0, 0, 0, -127, 126, 3]);
     }
 
     #[test]

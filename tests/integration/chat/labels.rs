@@ -88,6 +88,31 @@ fn a_fault_names_its_line() {
     }
 }
 
+/// All values of an array may lie in one line, and faults of any kind come in the order of the file.
+#[test]
+fn a_fault_names_its_value_of_an_array() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tokenizer, template) = (Tokenizer::bytes(), template(TURNS));
+    let encoding =
+        ChatEncoding { template: &template, tokenizer: &tokenizer, context: 30, long: Long::Cut };
+    let encode = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        encoding.encode(&[path], &mut |_| Ok(()), &mut |_| {}).unwrap_err().to_string()
+    };
+    let good = json!({"prompt": "1", "completion": "2"});
+    // The template cannot add a list to a text.
+    let unlike = json!({"messages": [{"role": "assistant", "content": ["b"]}]});
+    let error = encode("one.json", json!([good, good, {"prompt": 1}]).to_string());
+    assert!(error.contains("one.json, line 1, value 3: "), "{error}");
+    let error = encode("two.json", json!([good, unlike, {"prompt": 1}]).to_string());
+    assert!(error.contains("two.json, line 1, value 2: "), "{error}");
+    let error = encode("three.jsonl", format!("{good}\n{unlike}\n{good}\n{{\n"));
+    assert!(error.contains("three.jsonl, line 2: "), "{error}");
+    let error = encode("four.json", format!("[{good},\n{good},\n{{1]}}]"));
+    assert!(error.contains("four.json, line 3, value 3: "), "{error}");
+}
+
 #[test]
 fn conversations_are_not_mixed_with_texts() {
     let folder = tempfile::tempdir().unwrap();
@@ -138,6 +163,25 @@ fn fields_for_the_template_leave_the_messages() {
     let labelled = label(&source, &given);
     assert_eq!(labelled.text, "!u: Hi\na: Ho<|endoftext|>\n");
     assert_eq!(learned(&labelled), [" Ho<|endoftext|>\n"]);
+}
+
+/// A template that knows no tools would have an empty answer learned.
+#[test]
+fn calls_of_tools_are_written_or_refused() {
+    let call = json!([{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]);
+    let said = json!({"messages": [
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": "", "tool_calls": call},
+    ]});
+    let said = Conversation::from_json(&said).unwrap();
+    let refused = template(TURNS).label(&Tokenizer::bytes(), &said).unwrap_err().to_string();
+    assert!(refused.contains("message 2 calls the tool \"add\", which"), "{refused}");
+    let calls = "{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}";
+    let source = TURNS.replace("m.content }}", &("m.content }}".to_owned() + calls));
+    assert_ne!(source, TURNS);
+    let labelled = label(&source, &said);
+    let wanted = " {\"name\": \"add\", \"arguments\": {\"a\": 1}}<|endoftext|>\n";
+    assert_eq!(learned(&labelled), [wanted]);
 }
 
 #[test]
