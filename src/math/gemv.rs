@@ -303,6 +303,9 @@ impl WithSimd for Dots<'_, '_> {
 /// four long runs of memory are read 1.5 times as fast as one.
 const RUNS: usize = 4;
 
+/// The rows of a table that stay in the L1 cache while they are multiplied by all rows.
+const KEPT: usize = 8;
+
 impl Dots<'_, '_> {
     /// Multiplies T rows of the table with four rows at a time, while there are enough of both.
     #[inline(always)]
@@ -311,16 +314,18 @@ impl Dots<'_, '_> {
             return self.in_runs(simd);
         }
         let k = self.x[0].len();
-        for (i, table) in self.table.chunks(T * k).enumerate() {
-            let at = self.first + i * T;
+        for (i, table) in self.table.chunks(KEPT * k).enumerate() {
             for (out, x) in self.out.chunks_mut(4).zip(self.x.chunks(4)) {
-                if table.len() == T * k && x.len() == 4 {
-                    dot_tile::<S, T, 4>(simd, out, x, table, at);
-                    continue;
-                }
-                for (out, x) in out.iter_mut().zip(x) {
-                    for (t, row) in table.chunks_exact(k).enumerate() {
-                        [out[at + t]] = row_dots(simd, [row], x);
+                for (j, table) in table.chunks(T * k).enumerate() {
+                    let at = self.first + i * KEPT + j * T;
+                    if table.len() == T * k && x.len() == 4 {
+                        dot_tile::<S, T, 4>(simd, out, x, table, at);
+                        continue;
+                    }
+                    for (out, x) in out.iter_mut().zip(x) {
+                        for (t, row) in table.chunks_exact(k).enumerate() {
+                            [out[at + t]] = row_dots(simd, [row], x);
+                        }
                     }
                 }
             }

@@ -180,9 +180,7 @@ pub fn rows_dots(mut out: Vec<&mut [f32]>, x: &[&[f32]], matrix: Stored<'_>) {
             let tasks = tasks(&mut out, matrix, k);
             tasks.into_par_iter().for_each(|(mut out, matrix)| {
                 let Stored::Q8(blocks) = matrix else { unreachable!("it is in blocks") };
-                for (out, x) in out.iter_mut().zip(&x) {
-                    q8_dots(out, x, blocks);
-                }
+                q8_dots(&mut out, &x, blocks);
             });
         }
     }
@@ -273,17 +271,19 @@ impl Rounded {
             let half = if (x - whole).abs() >= 0.5 { 1.0_f32.copysign(x) } else { 0.0 };
             whole + half
         };
-        Rounded { scale, numbers: x.map(|x| round(x * inverse) as i8) }
+        let mut numbers = [0; BLOCK];
+        numbers.iter_mut().zip(x).for_each(|(number, x)| *number = round(x * inverse) as i8);
+        Rounded { scale, numbers }
     }
 }
 
-/// Multiplies rows in blocks by `x`.
-fn q8_dots(out: &mut [f32], x: &[Rounded], rows: &[Q8]) {
+/// Multiplies rows in blocks by the rows of `x`.
+fn q8_dots(out: &mut [&mut [f32]], x: &[Vec<Rounded>], rows: &[Q8]) {
     #[cfg(target_arch = "x86_64")]
     if x86::is_fast() {
         return x86::q8_dots(out, x, rows);
     }
-    q8_dots_in_loops(out, x, rows);
+    out.iter_mut().zip(x).for_each(|(out, x)| q8_dots_in_loops(out, x, rows));
 }
 
 /// The lanes of a sum over blocks: each has four products of every block.
@@ -404,10 +404,16 @@ mod tests {
             let mut x = noise(k, 104_729);
             x[3] = 40.0;
             let x = round_row(&x);
-            let (mut taken, mut loops) = (vec![0.0; n], vec![0.0; n]);
-            q8_dots(&mut taken, &x, &blocks);
+            let (taken, mut loops) = (vec![0.0; n], vec![0.0; n]);
             q8_dots_in_loops(&mut loops, &x, &blocks);
-            assert_eq!(taken.map_bits(), loops.map_bits(), "{k} {n}");
+            for rows in [1, 5] {
+                let mut all = vec![taken.clone(); rows];
+                let mut out: Vec<&mut [f32]> = all.iter_mut().map(|row| &mut row[..]).collect();
+                q8_dots(&mut out, &vec![x.clone(); rows], &blocks);
+                for row in all {
+                    assert_eq!(row.map_bits(), loops.map_bits(), "{k} {n}, {rows}");
+                }
+            }
         }
     }
 

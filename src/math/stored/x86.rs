@@ -8,7 +8,7 @@
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32, _mm256_abs_epi8,
     _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps,
-    _mm256_dpbusd_epi32, _mm256_fmadd_ps, _mm256_madd_epi16, _mm256_maddubs_epi16,
+    _mm256_dpbusd_epi32, _mm256_fmadd_ps, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps,
     _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8,
     _mm256_slli_epi32,
 };
@@ -89,8 +89,8 @@ fn widen<const BF16: bool>(halves: __m128i) -> __m256 {
     }
 }
 
-/// Multiplies rows in blocks by `x`; only where it [is fast](is_fast).
-pub(super) fn q8_dots(out: &mut [f32], x: &[Rounded], rows: &[Q8]) {
+/// Multiplies rows in blocks by each of the rows `x`; only where it [is fast](is_fast).
+pub(super) fn q8_dots(out: &mut [&mut [f32]], x: &[Vec<Rounded>], rows: &[Q8]) {
     assert!(is_fast(), "the processor has the instructions");
     // SAFETY: it has, and the further ones of the first case if they are asked for.
     match has_vnni() {
@@ -99,49 +99,81 @@ pub(super) fn q8_dots(out: &mut [f32], x: &[Rounded], rows: &[Q8]) {
     }
 }
 
+/// The rows of the other factor that are multiplied at a time, if there are as many.
+const TOGETHER: usize = 4;
+/// The rows of the other factor that stay in the cache while the matrix is read.
+const KEPT: usize = 8 * TOGETHER;
+
 /// Defines the products of rows of blocks for some instructions, of which `four` adds four products of bytes each.
 macro_rules! q8_dots {
-    ($name:ident, $of_some:ident, $features:literal, $four:ident) => {
+    ($name:ident, $tile:ident, $features:literal, $four:ident) => {
         #[target_feature(enable = $features)]
-        fn $name(out: &mut [f32], x: &[Rounded], rows: &[Q8]) {
-            let row = |i: usize| &rows[i * x.len()..][..x.len()];
-            let part = out.len() / ROWS;
-            for i in 0..part {
-                let of_parts: [f32; ROWS] = $of_some(std::array::from_fn(|t| row(t * part + i)), x);
-                (0..ROWS).for_each(|t| out[t * part + i] = of_parts[t]);
-            }
-            for (i, out) in out.iter_mut().enumerate().skip(ROWS * part) {
-                [*out] = $of_some([row(i)], x);
+        fn $name(out: &mut [&mut [f32]], x: &[Vec<Rounded>], rows: &[Q8]) {
+            let (k, count) = (x[0].len(), out[0].len());
+            let row = |i: usize| &rows[i * k..][..k];
+            for (out, x) in out.chunks_mut(KEPT).zip(x.chunks(KEPT)) {
+                let whole = x.len() / TOGETHER * TOGETHER;
+                for r in (0..whole).step_by(TOGETHER) {
+                    let x: [&[Rounded]; TOGETHER] = std::array::from_fn(|i| &x[r + i][..]);
+                    for i in (0..count).step_by(2) {
+                        // The last row of an odd number is multiplied twice.
+                        let pair = [i, (i + 1).min(count - 1)];
+                        let tile: [[f32; TOGETHER]; 2] = $tile(pair.map(row), x);
+                        for (at, sums) in pair.into_iter().zip(tile) {
+                            out[r..].iter_mut().zip(sums).for_each(|(out, sum)| out[at] = sum);
+                        }
+                    }
+                }
+                let part = count / ROWS;
+                for (out, x) in out.iter_mut().zip(x).skip(whole) {
+                    for i in 0..part {
+                        let tile: [_; ROWS] =
+                            $tile(std::array::from_fn(|t| row(t * part + i)), [x]);
+                        (0..ROWS).for_each(|t| [out[t * part + i]] = tile[t]);
+                    }
+                    for (i, out) in out.iter_mut().enumerate().skip(ROWS * part) {
+                        [[*out]] = $tile([row(i)], [x]);
+                    }
+                }
             }
         }
 
         #[target_feature(enable = $features)]
-        fn $of_some<const T: usize>(rows: [&[Q8]; T], x: &[Rounded]) -> [f32; T] {
-            let rows = rows.map(|row| &row[..x.len()]);
-            let mut sums = [_mm256_setzero_ps(); T];
-            for (i, x) in x.iter().enumerate() {
-                let b: __m256i = bytemuck::cast(x.numbers);
+        fn $tile<const T: usize, const R: usize>(
+            rows: [&[Q8]; T],
+            x: [&[Rounded]; R],
+        ) -> [[f32; R]; T] {
+            let k = x[0].len();
+            let (rows, x) = (rows.map(|row| &row[..k]), x.map(|x| &x[..k]));
+            let mut sums = [[_mm256_setzero_ps(); R]; T];
+            for i in 0..k {
                 for t in 0..T {
-                    let row = &rows[t][i];
-                    let a: __m256i = bytemuck::cast(row.numbers);
+                    let a: __m256i = bytemuck::cast(rows[t][i].numbers);
+                    let half = _mm_cvtsi32_si128(i32::from(rows[t][i].scale));
+                    let scale = _mm256_set1_ps(_mm_cvtss_f32(_mm_cvtph_ps(half)));
                     // The first factor has no sign: that goes to the second.
-                    let four = $four(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a));
-                    let half = _mm_cvtsi32_si128(i32::from(row.scale));
-                    let scale = _mm256_set1_ps(_mm_cvtss_f32(_mm_cvtph_ps(half)) * x.scale);
-                    sums[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(four), scale, sums[t]);
+                    let size = _mm256_abs_epi8(a);
+                    for r in 0..R {
+                        let b: __m256i = bytemuck::cast(x[r][i].numbers);
+                        let four = _mm256_cvtepi32_ps($four(size, _mm256_sign_epi8(b, a)));
+                        let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x[r][i].scale));
+                        sums[t][r] = _mm256_fmadd_ps(four, scale, sums[t][r]);
+                    }
                 }
             }
             sums.map(|sums| {
-                let mut lanes = [0.0; LANES];
-                lanes[..Q8_LANES].copy_from_slice(&bytemuck::cast::<_, [f32; Q8_LANES]>(sums));
-                join_lanes(lanes, |a, b| a + b)
+                sums.map(|sums| {
+                    let mut lanes = [0.0; LANES];
+                    lanes[..Q8_LANES].copy_from_slice(&bytemuck::cast::<_, [f32; Q8_LANES]>(sums));
+                    join_lanes(lanes, |a, b| a + b)
+                })
             })
         }
     };
 }
 
-q8_dots!(q8_dots_by_vnni, some_by_vnni, "avx512vnni,avx512vl,avx2,f16c,fma", four_by_vnni);
-q8_dots!(q8_dots_by_avx2, some_by_avx2, "avx2,f16c,fma", four_by_avx2);
+q8_dots!(q8_dots_by_vnni, tile_by_vnni, "avx512vnni,avx512vl,avx2,f16c,fma", four_by_vnni);
+q8_dots!(q8_dots_by_avx2, tile_by_avx2, "avx2,f16c,fma", four_by_avx2);
 
 #[target_feature(enable = "avx512vnni,avx512vl,avx2")]
 fn four_by_vnni(a: __m256i, b: __m256i) -> __m256i {
