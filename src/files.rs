@@ -273,6 +273,24 @@ pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(
     write_bytes(path, text.as_bytes())
 }
 
+/// Reads bytes of a file from `offset` on.
+#[cfg(unix)]
+pub(crate) fn read_at(file: &File, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
+}
+
+/// Reads bytes of a file from `offset` on.
+#[cfg(windows)]
+pub(crate) fn read_at(file: &File, mut offset: u64, mut out: &mut [u8]) -> std::io::Result<()> {
+    while !out.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, out, offset)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            n => (offset, out) = (offset + n as u64, &mut out[n..]),
+        }
+    }
+    Ok(())
+}
+
 /// Returns the SHA-256 of an open file in hexadecimal, from its beginning on. `path` is for error messages.
 ///
 /// On Windows a locked file can be read only by the handle that holds the lock, so this takes the handle.

@@ -1,9 +1,11 @@
 //! The data that distinguishes a family of models from others.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use crate::config::model::{Blocks, GptConfig};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::params::{ParamInfo, ParamRole, WeightLayout};
 
 /// The data that distinguishes a family of decoder-only models from others.
@@ -59,6 +61,54 @@ pub struct Gguf {
     /// Returns the settings as GGUF has them: keys without the architecture. Fails if llama.cpp has none for what the
     /// model computes.
     pub settings: fn(&GptConfig) -> Result<GgufSettings>,
+    /// Returns config.json for what a file says, with the fields that [`Family::read_config`] reads.
+    pub config: fn(&Described<'_>) -> Result<Value>,
+}
+
+/// What a GGUF file says of a model.
+pub struct Described<'a> {
+    /// The file's entries, by their whole names.
+    pub entries: &'a Map<String, Value>,
+    /// The prefix of the model's own entries.
+    pub architecture: &'static str,
+    /// The tensors' names and shapes, outermost size first.
+    pub tensors: BTreeMap<&'a str, &'a [usize]>,
+    /// The numbers by which the frequencies of rotary embeddings are divided, if there are any.
+    pub divisors: Option<Vec<f32>>,
+}
+
+impl Described<'_> {
+    /// Returns one of the model's own entries; null if there is none.
+    pub fn get(&self, key: &str) -> &Value {
+        self.entries.get(&format!("{}.{key}", self.architecture)).unwrap_or(&Value::Null)
+    }
+
+    /// Whether the file has a tensor.
+    pub fn has(&self, tensor: &str) -> bool {
+        self.tensors.contains_key(tensor)
+    }
+
+    /// Returns the number of rows of the token table, which is the size of the vocabulary.
+    pub fn vocab_size(&self) -> Option<usize> {
+        self.tensors.get("token_embd.weight").map(|shape| shape[0])
+    }
+
+    /// Refuses a model that has more than its family's parts.
+    ///
+    /// # Errors
+    ///
+    /// Names the entry.
+    pub fn refuse(&self, keys: &[&str]) -> Result<()> {
+        let is_there = |key: &&&str| !matches!(self.get(key).as_f64(), None | Some(0.0));
+        match keys.iter().find(is_there) {
+            None => Ok(()),
+            Some(key) => Err(Error::input(format!(
+                "{}.{key} is {}, which is not supported",
+                self.architecture,
+                self.get(key)
+            ))),
+        }
+    }
 }
 
 /// Settings in a GGUF file, by their names without the architecture.
@@ -192,6 +242,36 @@ impl Family {
         match param.layer {
             Some(layer) => format!("{}.{layer}.{}.{last}", self.names.blocks.gguf, part.gguf),
             None => format!("{}.{last}", part.gguf),
+        }
+    }
+
+    /// Returns the name in Hugging Face's files of a tensor of a GGUF file; `None` if the family has no such part.
+    pub fn name_of_gguf(&self, tensor: &str) -> Option<String> {
+        if tensor == "output.weight" {
+            return Some(self.head.to_owned());
+        }
+        let (path, last) = tensor.rsplit_once('.')?;
+        let block =
+            path.strip_prefix(self.names.blocks.gguf).and_then(|rest| rest.strip_prefix('.'));
+        let (layer, within) = match block.and_then(|rest| rest.split_once('.')) {
+            Some((layer, within)) => (Some(layer), within),
+            None => (None, path),
+        };
+        let part = self.names.parts().into_iter().find(|part| part.gguf == within)?;
+        let name = match layer {
+            Some(layer) => format!("{}.{layer}.{}.{last}", self.names.blocks.name, part.name),
+            None => format!("{}.{last}", part.name),
+        };
+        Some(self.file_name(&name))
+    }
+
+    /// Whether the linear layer of a GGUF tensor within a block makes queries or keys alone.
+    pub fn gguf_makes_queries_or_keys(&self, tensor: &str) -> bool {
+        match self.names.qkv {
+            Projections::Joined(_) | Projections::Interleaved(_) => false,
+            Projections::Separate([q, k, _]) => {
+                [q, k].iter().any(|part| tensor.split('.').any(|name| name == part.gguf))
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::family::{
-    Family, Gguf, GgufSetting, GgufSettings, Mlp, Names, Norm, Pairs, Part, Projections,
+    Described, Family, Gguf, GgufSetting, GgufSettings, Mlp, Names, Norm, Pairs, Part, Projections,
 };
 use super::fields::Fields;
 use crate::config::model::{Blocks, GptConfig};
@@ -37,7 +37,12 @@ pub static GPT2: Family = Family {
     deviation: 0.02,
     adapted: &["c_attn"],
     class: "GPT2LMHeadModel",
-    gguf: Some(Gguf { architecture: "gpt2", pairs: Pairs::Halves, settings: gguf_settings }),
+    gguf: Some(Gguf {
+        architecture: "gpt2",
+        pairs: Pairs::Halves,
+        settings: gguf_settings,
+        config: config_of_gguf,
+    }),
     blocks: || Blocks::GPT2,
     read_config,
     write_config,
@@ -54,6 +59,19 @@ fn gguf_settings(config: &GptConfig) -> Result<GgufSettings> {
         ("attention.layer_norm_epsilon", Real(config.layer_norm_epsilon)),
         ("vocab_size", Count(config.vocab_size)),
     ])
+}
+
+fn config_of_gguf(file: &Described<'_>) -> Result<Value> {
+    Ok(json!({
+        "model_type": GPT2.model_type,
+        "n_positions": file.get("context_length"),
+        "n_embd": file.get("embedding_length"),
+        "n_inner": file.get("feed_forward_length"),
+        "n_layer": file.get("block_count"),
+        "n_head": file.get("attention.head_count"),
+        "layer_norm_epsilon": file.get("attention.layer_norm_epsilon"),
+        "vocab_size": file.vocab_size(),
+    }))
 }
 
 /// Settings of GPT-2's configuration that change the arithmetic, each with the values supported

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::family::{Family, Gguf, GgufSetting, GgufSettings, Pairs};
+use super::family::{Described, Family, Gguf, GgufSetting, GgufSettings, Pairs};
 use super::fields::Fields;
 use super::rotary::{Rotary, Scaling};
 use crate::config::model::{Biases, Blocks, GptConfig};
@@ -129,12 +129,16 @@ pub(super) fn config_json(config: &GptConfig, family: &Family, more: Value) -> V
 }
 
 /// How llama.cpp names models like Llama itself.
-pub(super) const GGUF: Gguf =
-    Gguf { architecture: "llama", pairs: Pairs::Neighbours, settings: gguf_settings };
+pub(super) const GGUF: Gguf = Gguf {
+    architecture: "llama",
+    pairs: Pairs::Neighbours,
+    settings: gguf_settings,
+    config: config_of_gguf,
+};
 
 /// Returns how llama.cpp names models like Llama of an architecture of their own.
 pub(super) const fn gguf_of(architecture: &'static str) -> Gguf {
-    Gguf { architecture, pairs: Pairs::Halves, settings: without_llama3 }
+    Gguf { architecture, pairs: Pairs::Halves, settings: without_llama3, config: config_of_gguf }
 }
 
 fn gguf_settings(config: &GptConfig) -> Result<GgufSettings> {
@@ -172,4 +176,83 @@ fn without_llama3(config: &GptConfig) -> Result<GgufSettings> {
         )));
     }
     gguf_settings(config)
+}
+
+/// What models of these architectures may have besides, and these families have not.
+const FOREIGN: &[&str] = &[
+    "expert_count",
+    "attention.sliding_window",
+    "attn_logit_softcapping",
+    "attention.clamp_kqv",
+    "logit_scale",
+    "residual_scale",
+    "embedding_scale",
+    "attention.scale",
+];
+
+/// Returns config.json for what a GGUF file says.
+fn config_of_gguf(file: &Described<'_>) -> Result<Value> {
+    file.refuse(FOREIGN)?;
+    let heads = file.get("attention.head_count");
+    let head_size = match file.get("attention.key_length") {
+        Value::Null => file.get("rope.dimension_count"),
+        given => given,
+    };
+    for key in ["attention.value_length", "rope.dimension_count"] {
+        if ![&Value::Null, head_size].contains(&file.get(key)) {
+            return Err(Error::input(format!(
+                "{}.{key} is {}, must be the head's {head_size} channels",
+                file.architecture,
+                file.get(key)
+            )));
+        }
+    }
+    let kv_heads = match file.get("attention.head_count_kv") {
+        Value::Null => heads,
+        given => given,
+    };
+    Ok(json!({
+        "model_type": Family::in_gguf(file.architecture)?.model_type,
+        "max_position_embeddings": file.get("context_length"),
+        "hidden_size": file.get("embedding_length"),
+        "intermediate_size": file.get("feed_forward_length"),
+        "num_hidden_layers": file.get("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_size,
+        "hidden_act": "silu",
+        "rms_norm_eps": file.get("attention.layer_norm_rms_epsilon"),
+        "rope_parameters": rope_of_gguf(file, head_size)?,
+        "vocab_size": file.vocab_size(),
+        "tie_word_embeddings": !file.has("output.weight"),
+        "attention_bias": file.has("blk.0.attn_output.bias") || file.has("blk.0.attn_q.bias"),
+        "mlp_bias": file.has("blk.0.ffn_up.bias"),
+        "use_sliding_window": false,
+    }))
+}
+
+/// Returns `rope_parameters` of config.json.
+fn rope_of_gguf(file: &Described<'_>, head_size: &Value) -> Result<Value> {
+    let theta = match file.get("rope.freq_base") {
+        Value::Null => THETA,
+        given => given.as_f64().unwrap_or(f64::NAN),
+    };
+    if let Some(divisors) = &file.divisors {
+        let channels = head_size.as_u64().unwrap_or(0) as usize;
+        let rotary = Rotary::of_divisors(theta, channels, divisors).ok_or_else(|| {
+            Error::input("rope_freqs.weight has divisors that are not those of Llama 3")
+        })?;
+        return Ok(rotary.to_json());
+    }
+    let factor = file.get("rope.scaling.factor");
+    match file.get("rope.scaling.type").as_str() {
+        None | Some("none") => Ok(json!({ "rope_theta": theta, "rope_type": "default" })),
+        Some("linear") => {
+            Ok(json!({ "factor": factor, "rope_theta": theta, "rope_type": "linear" }))
+        }
+        Some(other) => Err(Error::input(format!(
+            "{}.rope.scaling.type is {other:?}, only none and linear are read",
+            file.architecture
+        ))),
+    }
 }

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::params::ParamInfo;
 
 pub use family::{
-    Family, Gguf, GgufSetting, GgufSettings, Mlp, Names, Norm, Pairs, Part, Projections,
+    Described, Family, Gguf, GgufSetting, GgufSettings, Mlp, Names, Norm, Pairs, Part, Projections,
 };
 pub use gpt_neox::GPT_NEOX;
 pub use gpt2::GPT2;
@@ -54,6 +54,25 @@ impl Family {
     pub fn find(model_type: &str) -> Result<&'static Family> {
         let found = FAMILIES.iter().find(|family| family.model_type == model_type);
         found.copied().ok_or_else(|| Family::unknown(&Value::from(model_type)))
+    }
+
+    /// Returns the first family whose models have this architecture in GGUF files.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub fn in_gguf(architecture: &str) -> Result<&'static Family> {
+        let known = || FAMILIES.iter().filter_map(|family| Some((*family, family.gguf?)));
+        let found = known().find(|(_, gguf)| gguf.architecture == architecture);
+        found.map(|(family, _)| family).ok_or_else(|| {
+            let mut names: Vec<&str> = known().map(|(_, gguf)| gguf.architecture).collect();
+            names.dedup();
+            Error::input(format!(
+                "general.architecture is {architecture:?}, only {} are read",
+                names.join(", ")
+            ))
+            .hint("this model computes something other than these do; use another one")
+        })
     }
 
     /// Returns the family that config.json names; GPT-2 if it names none and has GPT-2's sizes.

@@ -113,6 +113,24 @@ impl Rotary {
             .then(|| plain.iter().zip(scaled).map(|(plain, scaled)| plain / scaled).collect())
     }
 
+    /// Returns the angles whose [`Rotary::divisors`] these are: a scaling of Llama 3 with its usual bounds of waves, 1 and 4.
+    pub(super) fn of_divisors(theta: f64, channels: usize, divisors: &[f32]) -> Option<Rotary> {
+        let factor = divisors.iter().copied().fold(1.0, f32::max);
+        let with = |original: u32| {
+            let original = f64::from(original);
+            let scaling = Llama3 { factor: f64::from(factor), low: 1.0, high: 4.0, original };
+            Rotary { scaling: Scaling::Llama3(scaling), ..Rotary::of(theta) }
+        };
+        let fits = |rotary: &Rotary| {
+            let own = rotary.divisors(channels).unwrap_or_default();
+            let is_near = |(own, given): (&f64, &f32)| {
+                (own - f64::from(*given)).abs() <= 1e-5 * f64::from(*given)
+            };
+            own.len() == divisors.len() && own.iter().zip(divisors).all(is_near)
+        };
+        (6..20).map(|bits| with(1 << bits)).find(fits)
+    }
+
     /// Returns `rope_parameters` of config.json, for all channels.
     pub(super) fn to_json(self) -> Value {
         let theta = self.theta;

@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::float::Float;
 use super::location::folder_of;
 use super::peft::{Adapted, BASE, PeftConfig};
-use super::tensor_file::{Fill, Float, TensorFile, list, write_tensors};
+use super::tensor_file::{Fill, TensorFile, list, write_tensors};
 use super::weights;
 use super::weights::pickled;
 use crate::arch::{Family, Schema};

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::adapter;
 use super::end_of_text::EndOfText;
+use super::float::Float;
 use super::location::folder_of;
 use super::save::ModelFiles;
-use super::tensor_file::Float;
 use crate::arch::Family;
 use crate::config::GptConfig;
 use crate::error::{Error, Result};

@@ -16,6 +16,8 @@
 mod adapter;
 mod config_json;
 mod end_of_text;
+mod float;
+pub(crate) mod gguf;
 mod location;
 mod metrics;
 mod peft;
@@ -33,6 +35,8 @@ pub(crate) use adapter::model_folder;
 pub use adapter::{Adapter, AdapterFiles, base_on_hub};
 pub use config_json::read_config;
 pub use end_of_text::{EndOfText, TextFiles};
+pub use float::Float;
+pub use gguf::folder_for as gguf_folder;
 pub(crate) use location::folder_of;
 pub use metrics::{Exchange, Metrics, read_metrics};
 pub use ranks::{OUTER_MOMENTUM, RankFile, open_rank_files, rank_files, write_rank_files};
@@ -40,25 +44,29 @@ pub use run::{CHOICES, RunDir, newest_run};
 pub use save::{Layout, ModelFiles, write_model, write_model_as};
 pub(crate) use state::without;
 pub use state::{TrainState, moments, open_state, write_state};
-pub use tensor_file::{Fill, Float, TensorFile};
+pub use tensor_file::{Fill, TensorFile};
 pub(crate) use tensor_file::{SLICE, coordinates};
 pub use weights::{
     INDEX as WEIGHTS_INDEX, SAVE_AS_SAFETENSORS, SINGLE as WEIGHTS, WeightFiles, Weights, shards,
 };
 
+use crate::cache;
 use crate::error::{Error, Result, field};
 use crate::tokenizer::Tokenizer;
 
 /// Returns the model at an existing path: a model folder, a run's folder (its best model, or else its last), or a
-/// weights file. A weights file with the usual name stands for its folder.
+/// weights file. A weights file with the usual name stands for its folder, a GGUF file is a model by itself.
 ///
 /// # Errors
 ///
-/// If it is a run without a model.
+/// If it is a run without a model, or a GGUF file of another kind of model.
 pub fn model_at(path: &Path) -> Result<PathBuf> {
     let is_usual = |name: &OsStr| name == WEIGHTS || name == adapter::ADAPTER_FILES[1];
     if path.file_name().is_some_and(is_usual) && path.is_file() {
         return Ok(folder_of(path).to_owned());
+    }
+    if gguf::is_gguf(path) {
+        return gguf::folder_for(path, &cache::folder()?);
     }
     if !run::is_run(path) {
         return Ok(path.to_owned());

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use super::float::Float;
 use super::state::without;
-use super::tensor_file::{Float, TensorFile, open_exact, write_tensors};
+use super::tensor_file::{TensorFile, open_exact, write_tensors};
 use crate::error::{Error, Result, field};
 use crate::params::NamedShape;
 

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::float::Float;
 use super::metrics::Metrics;
-use super::tensor_file::{Fill, Float, TensorFile, open_exact, write_tensors};
+use super::tensor_file::{Fill, TensorFile, open_exact, write_tensors};
 use crate::error::{Error, Result};
 use crate::files::write_json;
 use crate::params::NamedShape;

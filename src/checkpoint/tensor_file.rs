@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use half::slice::HalfFloatSliceExt;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
+use super::float::Float;
+use super::gguf::{GgufFile, GgufTensors};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::params::NamedShape;
@@ -31,6 +33,8 @@ pub struct TensorFile {
     /// The offset of the tensors' data, in bytes.
     start: u64,
     tensors: HashMap<String, TensorInfo>,
+    /// How the tensors lie in it, if it is a GGUF file.
+    gguf: Option<GgufTensors>,
 }
 
 impl TensorFile {
@@ -50,7 +54,20 @@ impl TensorFile {
         let length = file.metadata().map_err(failed)?.len();
         let (start, tensors) =
             read_header(&mut file, length).map_err(|e| e.at(path.display()).hint(AGAIN))?;
-        Ok(TensorFile { path: path.to_path_buf(), file, start, tensors })
+        Ok(TensorFile { path: path.to_path_buf(), file, start, tensors, gguf: None })
+    }
+
+    /// Opens a GGUF file, whose tensors are read as those of a model's own files.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or has a tensor that is no part of its family's models.
+    pub(super) fn open_gguf(path: &Path) -> Result<TensorFile> {
+        let described = GgufFile::open(path)?;
+        let found = GgufTensors::of(&described).map_err(|error| error.at(path.display()));
+        let (gguf, tensors) = found?;
+        let file = File::open(path).map_err(|e| Error::io("reading", path, &e))?;
+        Ok(TensorFile { path: path.to_path_buf(), file, start: 0, tensors, gguf: Some(gguf) })
     }
 
     /// Returns the file's path.
@@ -84,6 +101,9 @@ impl TensorFile {
         if offset.checked_add(out.len()).is_none_or(|end| end > elements) {
             let range = format!("{} elements from {offset}", out.len());
             return Err(fault(format!("{name} has {elements} elements, asked for {range}")));
+        }
+        if let Some(gguf) = &self.gguf {
+            return gguf.read((&self.file, &self.path), name, offset, out);
         }
         let place =
             |offset: usize, size: usize| self.start + (info.data_offsets.0 + offset * size) as u64;
@@ -150,7 +170,7 @@ impl TensorFile {
     }
 
     fn read_bytes(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        read_at(&self.file, offset, out).map_err(|e| Error::io("reading", &self.path, &e))
+        files::read_at(&self.file, offset, out).map_err(|e| Error::io("reading", &self.path, &e))
     }
 }
 
@@ -164,22 +184,6 @@ fn widen(dtype: Dtype, halves: &mut [u16], out: &mut [f32]) {
     } else {
         bytemuck::cast_slice::<u16, half::bf16>(halves).convert_to_f32_slice(out);
     }
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, mut offset: u64, mut out: &mut [u8]) -> std::io::Result<()> {
-    while !out.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, out, offset)? {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            n => (offset, out) = (offset + n as u64, &mut out[n..]),
-        }
-    }
-    Ok(())
 }
 
 /// Reads and checks the header of a file of `length` bytes; returns the offset of the data, and
@@ -221,88 +225,6 @@ fn read_header(file: &mut File, length: u64) -> Result<(u64, HashMap<String, Ten
     }
     let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone()));
     Ok((start, tensors.collect()))
-}
-
-/// The format of the numbers in a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Float {
-    /// 32 bits, unchanged.
-    #[default]
-    F32,
-    /// 16 bits with 11 bits of precision, up to 65504; rounded to the nearest, ties to even.
-    F16,
-    /// 16 bits with 8 bits of precision and the range of f32; rounded in the same way.
-    Bf16,
-}
-
-impl Float {
-    /// Returns the size of a number in bytes.
-    pub fn bytes(self) -> usize {
-        if self == Float::F32 { 4 } else { 2 }
-    }
-
-    /// Returns the name in config.json, which is PyTorch's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Float::F32 => "float32",
-            Float::F16 => "float16",
-            Float::Bf16 => "bfloat16",
-        }
-    }
-
-    fn dtype(self) -> Dtype {
-        match self {
-            Float::F32 => Dtype::F32,
-            Float::F16 => Dtype::F16,
-            Float::Bf16 => Dtype::BF16,
-        }
-    }
-
-    /// Encodes numbers for a file, in little-endian order; `out` is overwritten.
-    ///
-    /// # Errors
-    ///
-    /// Returns the index of the first finite number that does not fit.
-    pub(crate) fn encode(self, values: &[f32], out: &mut Vec<u8>) -> Result<(), usize> {
-        out.clear();
-        let halves = match self {
-            Float::F32 if cfg!(target_endian = "little") => {
-                out.extend_from_slice(bytemuck::cast_slice(values));
-                return Ok(());
-            }
-            Float::F32 => {
-                out.extend(values.iter().flat_map(|x| x.to_le_bytes()));
-                return Ok(());
-            }
-            Float::F16 => {
-                let mut halves = vec![half::f16::ZERO; values.len()];
-                halves.convert_from_f32_slice(values);
-                bytemuck::cast_vec::<half::f16, u16>(halves)
-            }
-            Float::Bf16 => {
-                let mut halves = vec![half::bf16::ZERO; values.len()];
-                halves.convert_from_f32_slice(values);
-                bytemuck::cast_vec::<half::bf16, u16>(halves)
-            }
-        };
-        let infinity = if self == Float::F16 { 0x7c00 } else { 0x7f80 };
-        let lost = |(x, h): (&f32, &u16)| x.is_finite() && h & 0x7fff == infinity;
-        if let Some(at) = values.iter().zip(&halves).position(lost) {
-            return Err(at);
-        }
-        out.extend(halves.iter().flat_map(|h| h.to_le_bytes()));
-        Ok(())
-    }
-
-    /// Returns the error for a parameter's number that does not fit.
-    pub(crate) fn does_not_fit(self, name: &str, index: &[usize], x: f32) -> Error {
-        let (kind, most, remedy) = match self {
-            Float::F16 => ("f16", "65504", "write it in bf16, which has the range of f32"),
-            Float::F32 | Float::Bf16 => ("bf16", "3.3895e38", "write it in f32"),
-        };
-        Error::input(format!("{name} is {x:e} at {index:?}, above what {kind} holds, {most}"))
-            .hint(remedy)
-    }
 }
 
 /// Writes a safetensors file as a whole, with the layout of Hugging Face's writer.

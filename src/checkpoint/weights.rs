@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::adapter::{self, Adapter, LowRanks};
+use super::gguf;
 use super::location::folder_of;
 use super::tensor_file::{SLICE, TensorFile, coordinates, list};
 use crate::arch::{Family, Schema};
@@ -44,7 +45,7 @@ pub struct Weights {
 
 /// Whether a folder holds a model's weights.
 pub(super) fn is_there(dir: &Path) -> bool {
-    [SINGLE, INDEX].iter().any(|name| dir.join(name).exists())
+    [SINGLE, INDEX].iter().any(|name| dir.join(name).exists()) || gguf::weights_of(dir).is_some()
 }
 
 /// The names of tensors, each with the number of the file that it is in.
@@ -73,7 +74,11 @@ impl WeightFiles {
             return Err(pickled(&dir));
         }
         let single = if dir.is_file() { dir.clone() } else { dir.join(SINGLE) };
-        let (files, names, index) = if single.exists() {
+        let (files, names, index) = if let Some(path) = gguf::weights_of(&dir) {
+            let file = TensorFile::open_gguf(&path)?;
+            let names = file.names().map(|name| (name.to_string(), 0)).collect();
+            (vec![file], names, path)
+        } else if single.exists() {
             let file = TensorFile::open(&single)?;
             let names = file.names().map(|name| (name.to_string(), 0)).collect();
             (vec![file], names, single)

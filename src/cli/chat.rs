@@ -38,7 +38,7 @@ Ctrl-C stops a reply, which stays in the chat as far as it got. A line that ends
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Use this model: a model folder, a run (its best model), a .safetensors file, or a name on Hugging Face's hub [default: the newest run in runs/]
+    /// Use this model: a model folder, a run (its best model), a .safetensors or .gguf file, or a name on Hugging Face's hub [default: the newest run in runs/]
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Begin with this system message

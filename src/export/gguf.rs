@@ -16,13 +16,15 @@ use std::path::Path;
 
 use super::{Progress, counted, make_parent, parameter_count};
 use crate::arch::{Family, Gguf, GgufSetting, Pairs};
+pub use crate::checkpoint::gguf::Kind;
+use crate::checkpoint::gguf::{ALIGNMENT, DIVISORS, MAGIC, from_halves};
 use crate::checkpoint::{EndOfText, Fill, Float, SLICE, coordinates};
 use crate::config::model::GptConfig;
 use crate::error::{Error, Result, field};
 use crate::files;
 use crate::finetune::FineTune;
 use crate::gpt::Gpt;
-use crate::math::stored::Q8;
+use crate::math::stored::BLOCK;
 use crate::model;
 use crate::params::{ParamInfo, ParamRole, WeightLayout};
 use crate::tokenizer::{LlamaCpp, Tokenizer};
@@ -30,103 +32,14 @@ use crate::tokenizer::{LlamaCpp, Tokenizer};
 /// The entries for tokens that end a text: llama.cpp ends generation at any of them, regardless of the entry's name.
 const ENDS: [&str; 3] = ["eos_token_id", "eot_token_id", "eom_token_id"];
 
-const MAGIC: &[u8; 4] = b"GGUF";
 const VERSION: u32 = 3;
-/// The alignment of the data, in bytes.
-const ALIGNMENT: usize = 32;
 /// The version of ggml's quantised blocks.
 const QUANTIZATION: u32 = 2;
-/// Numbers per block of q8_0.
-const BLOCK: usize = 32;
-/// Bytes per block of q8_0: the scale in f16, then one byte per number.
-const BLOCK_BYTES: usize = 2 + BLOCK;
 /// The number of rows of a transposed matrix that are gathered at a time.
 const ROWS: usize = 64;
-/// The name of the tensor by which llama.cpp divides the frequencies of rotary embeddings.
-const DIVISORS: &str = "rope_freqs.weight";
 /// What to do with a model that cannot be written.
 const AS_FOLDER: &str =
     "write it as a folder, and convert that by llama.cpp's convert_hf_to_gguf.py";
-
-/// The number format of matrices. Biases, normalisations and positions stay in f32, as in llama.cpp's own converter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Unchanged numbers, or numbers of 16 bits.
-    Float(Float),
-    /// Blocks of 32 numbers: bytes with a common scale. Matrices whose row length is not a multiple of 32 are in f16.
-    Q8_0,
-}
-
-impl Kind {
-    /// Returns its number in `ggml_type`.
-    fn ggml_type(self) -> u32 {
-        match self {
-            Kind::Float(Float::F32) => 0,
-            Kind::Float(Float::F16) => 1,
-            Kind::Float(Float::Bf16) => 30,
-            Kind::Q8_0 => 8,
-        }
-    }
-
-    /// Returns the number in `llama_ftype` of a file in this format.
-    fn file_type(self) -> u32 {
-        match self {
-            Kind::Float(Float::F32) => 0,
-            Kind::Float(Float::F16) => 1,
-            Kind::Float(Float::Bf16) => 32,
-            Kind::Q8_0 => 7,
-        }
-    }
-
-    fn bytes(self, elements: usize) -> usize {
-        match self {
-            Kind::Float(float) => elements * float.bytes(),
-            Kind::Q8_0 => elements / BLOCK * BLOCK_BYTES,
-        }
-    }
-
-    /// Encodes numbers for the file; `out` is overwritten.
-    ///
-    /// # Errors
-    ///
-    /// Returns the index of a number that does not fit.
-    fn encode(self, values: &[f32], out: &mut Vec<u8>) -> Result<(), usize> {
-        match self {
-            Kind::Float(float) => float.encode(values, out),
-            Kind::Q8_0 => {
-                out.clear();
-                for (i, block) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
-                    let encoded = q8_0(block).ok_or_else(|| {
-                        let largest = |j: &usize| block[*j].abs();
-                        let at = (0..BLOCK).max_by(|a, b| largest(a).total_cmp(&largest(b)));
-                        i * BLOCK + at.unwrap_or(0)
-                    })?;
-                    out.extend(encoded);
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn does_not_fit(self, name: &str, index: &[usize], x: f32) -> Error {
-        match self {
-            Kind::Float(float) => float.does_not_fit(name, index, x),
-            Kind::Q8_0 => {
-                Error::input(format!("{name} is {x:e} at {index:?}, above what q8_0 holds, 8.3e6"))
-                    .hint("write it in bf16 or f32")
-            }
-        }
-    }
-}
-
-/// Encodes a block of q8_0; returns `None` if the scale does not fit f16.
-fn q8_0(block: &[f32; BLOCK]) -> Option<[u8; BLOCK_BYTES]> {
-    let Q8 { scale, numbers } = Q8::round(block)?;
-    let mut out = [0; BLOCK_BYTES];
-    out[..2].copy_from_slice(&scale.to_le_bytes());
-    out[2..].iter_mut().zip(numbers).for_each(|(out, q)| *out = q as u8);
-    Some(out)
-}
 
 /// The order of a tensor's numbers in the file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -286,12 +199,6 @@ impl Tensor {
         }
         Ok(())
     }
-}
-
-/// Returns the row of a parameter that is row `row` of the file if the rows of both halves of a head come in turn.
-fn from_halves(row: usize, head: usize) -> usize {
-    let within = row % head;
-    row - within + within % 2 * (head / 2) + within / 2
 }
 
 /// The value of an entry.
@@ -598,26 +505,4 @@ fn write_tensor(
     })?;
     let padding = tensor.bytes().next_multiple_of(ALIGNMENT) - tensor.bytes();
     out.write_all(&[0; ALIGNMENT][..padding]).map_err(failed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_are_ggmls() {
-        let mut block = [0.0; BLOCK];
-        // The scale is 1: halves are rounded away from zero.
-        block[..8].copy_from_slice(&[127.0, -127.0, 0.5, -0.5, 2.5, -2.5, 0.49, 126.4]);
-        let bytes = q8_0(&block).unwrap();
-        assert_eq!(bytes[..2], [0x00, 0x3c]);
-        assert_eq!(
-            bytes[2..10].iter().map(|&b| b as i8).collect::<Vec<_>>(),
-            [127, -127, 1, -1, 3, -3, 0, 126]
-        );
-        assert_eq!(q8_0(&[0.0; BLOCK]).unwrap(), [0; BLOCK_BYTES]);
-        // A scale of 65504 is the largest of f16; the next larger numbers are rounded to it as well.
-        assert!(q8_0(&[127.0 * 65504.0; BLOCK]).is_some());
-        assert!(q8_0(&[-127.0 * 65536.0; BLOCK]).is_none());
-    }
 }

@@ -28,7 +28,7 @@ pub use crate::repository::{ModelName, name_of};
 
 const ENDPOINT: &str = "https://huggingface.co";
 /// The accepted forms of a model's name, for hints.
-const CHOICES: &str = "a model is a folder, a run's folder, a .safetensors file, or a name on the hub such as gpt2 or org/name";
+const CHOICES: &str = "a model is a folder, a run's folder, a .safetensors or .gguf file, or a name on the hub such as gpt2 or org/name";
 
 /// The progress of the download of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Progress {
 }
 
 /// Finds the files of a named model: a model folder, a run's folder (its best model, or else its last), a safetensors
-/// file with config.json beside it, or a name on the hub, whose files are downloaded unless they are on this machine.
+/// file with config.json beside it, a GGUF file, or a name on the hub, whose files are downloaded unless they are on this machine.
 /// For a folder of adapters, their model is downloaded too. A local path takes precedence over a hub name.
 ///
 /// # Errors

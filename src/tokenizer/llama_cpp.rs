@@ -18,7 +18,7 @@ use super::ranks::NONE;
 use crate::error::{Error, Result, field};
 
 /// The character that stands for a blank in SentencePiece's vocabularies.
-const BLANK: char = '\u{2581}';
+pub(super) const BLANK: char = '\u{2581}';
 
 /// A tokenizer in llama.cpp's terms.
 pub(crate) enum LlamaCpp {
@@ -38,7 +38,7 @@ pub(crate) enum LlamaCpp {
 
 /// How texts are cut, whether merges are ignored, and llama.cpp's name for the two. If models differ only in other
 /// aspects, one of them represents all.
-const NAMES: [(PreTokenizer, bool, &str); 6] = [
+pub(super) const NAMES: [(PreTokenizer, bool, &str); 6] = [
     (PreTokenizer::GPT2, false, "gpt-2"),
     (cl100k(3), false, "dbrx"),
     (cl100k(3), true, "llama-bpe"),

@@ -9,6 +9,7 @@
 //! - `pretokenizer` cuts texts by GPT-2's pattern or a newer one; `merge` merges a piece, using the table in `ranks`;
 //!   `alphabet` spells bytes as printable characters, as the files do; `special` finds added tokens;
 //! - `characters` is a vocabulary of characters, `decoder` what its tokens are as text;
+//! - `from_gguf` reads the tokenizers of llama.cpp's files;
 //! - `llama_cpp` says what llama.cpp is told of a tokenizer;
 //! - `train`, `encode` and `decode` do what their names say; `cut` finds the places where a text that comes in pieces
 //!   may be cut;
@@ -29,6 +30,7 @@ mod decode;
 mod decoder;
 mod encode;
 mod files;
+mod from_gguf;
 mod llama_cpp;
 mod merge;
 mod normalizer;

@@ -57,7 +57,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 /// A model wide enough for blocks of 32, which begins with the given numbers in one matrix, in a folder.
-fn model_with(numbers: &[f32], dir: &Path) -> GptConfig {
+pub fn model_with(numbers: &[f32], dir: &Path) -> GptConfig {
     let config = GptConfig {
         n_layer: 2,
         n_head: 2,
@@ -693,7 +693,7 @@ fn a_gguf_file_holds_the_tokenizer() {
 }
 
 /// A tokenizer.json of Llama 2's kind with a few merges, in the order that llama.cpp's scores can say.
-fn of_characters() -> Value {
+pub fn of_characters() -> Value {
     let bytes = (0..=255_u8).map(|byte| format!("<0x{byte:02X}>"));
     let special = ["<unk>", "<s>", "</s>"].map(str::to_owned);
     let own = ["\u{2581}", "a", "b", "\u{2581}a", "ab", "\u{2581}ab"].map(str::to_owned);

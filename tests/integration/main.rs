@@ -19,6 +19,7 @@ mod eval;
 mod export;
 mod families;
 mod finetune;
+mod gguf;
 mod grad;
 mod hub;
 mod kernels;

@@ -13,7 +13,7 @@ use crate::cli::ranks::{self, Others};
 /// Which model, where it runs, and how the results are printed.
 #[derive(clap::Args)]
 pub struct Common {
-    /// Measure this model: a model folder, a run (its best model), a .safetensors file, or a name on Hugging Face's hub [default: the newest run in runs/]
+    /// Measure this model: a model folder, a run (its best model), a .safetensors or .gguf file, or a name on Hugging Face's hub [default: the newest run in runs/]
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     #[command(flatten)]

@@ -95,7 +95,7 @@ pub struct Args {
     /// Slow the exchange between ranks down to a link of this rate, such as 100Mbit, to see what it costs
     #[arg(long, value_name = "RATE", value_parser = crate::cli::number::parse_link, hide = true)]
     throttle: Option<f64>,
-    /// Start from a model and keep its sizes: a folder, a run, a .safetensors file, or a name on Hugging Face's hub
+    /// Start from a model and keep its sizes: a folder, a run, a .safetensors or .gguf file, or a name on Hugging Face's hub
     #[arg(long, value_name = "MODEL")]
     #[arg(conflicts_with_all = MODEL_OPTIONS)]
     init: Option<PathBuf>,

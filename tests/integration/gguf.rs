@@ -1,0 +1,182 @@
+//! Are GGUF files models like others: with the same numbers, tokens and ends of text, or else refused by name?
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use wgpt::Gpt;
+use wgpt::arch::Family;
+use wgpt::backend::Device;
+use wgpt::checkpoint::{Float, gguf_folder};
+use wgpt::export::gguf::{self, Kind};
+use wgpt::model::{open as open_model, parameters};
+
+use crate::common::oracle;
+use crate::export::{model_with, of_characters};
+use crate::families::families;
+use crate::oracle::model_folders;
+
+const KINDS: [Kind; 4] =
+    [Kind::Float(Float::F32), Kind::Float(Float::F16), Kind::Float(Float::Bf16), Kind::Q8_0];
+
+fn load(dir: &Path) -> Gpt {
+    Gpt::load(dir, Device::Cpu).unwrap()
+}
+
+/// Writes a model as a GGUF file.
+fn written(source: &Path, place: &TempDir, kind: Kind) -> PathBuf {
+    let path = place.path().join("model.gguf");
+    let _ = fs::remove_file(&path);
+    gguf::write(&mut load(source), &path, kind, &mut |_, _| Ok(())).unwrap();
+    path
+}
+
+#[test]
+fn numbers_and_sizes_are_the_models() {
+    let (place, mut seen) = (TempDir::new().unwrap(), 0);
+    let folders = model_folders(&oracle()).into_iter().chain(model_folders(&families()));
+    for source in folders {
+        let (config, weights) = open_model(&source).unwrap();
+        if Family::of(&config).gguf.is_none() {
+            continue;
+        }
+        seen += 1;
+        for kind in KINDS {
+            let path = written(&source, &place, kind);
+            let folder = gguf_folder(&path, place.path()).unwrap();
+            let (read, stored) = open_model(&folder).unwrap();
+            let mut wanted = config.clone();
+            // Mistral is a Llama there, and no layer has a window within the context.
+            if (0..config.n_layer).any(|layer| config.window(layer).is_some()) {
+                let windows = (0..config.n_layer).filter_map(|layer| config.window(layer));
+                wanted.n_positions = windows.fold(config.n_positions, usize::min);
+            }
+            if config.blocks.family == "mistral" {
+                wanted.blocks.family = "llama".into();
+            }
+            wanted.blocks.window = read.blocks.window;
+            wanted.blocks.windowed = read.blocks.windowed.clone();
+            wanted.n_inner = Some(config.n_inner());
+            assert_eq!(read, wanted, "{}", source.display());
+            for (name, shape) in parameters(&config) {
+                let mut values = vec![0.0; shape.iter().product()];
+                let mut got = vec![f32::NAN; values.len()];
+                weights.read(&name, 0, &mut values).unwrap();
+                // In two parts, the second of which does not begin with a block.
+                let (first, second) = got.split_at_mut(values.len() / 2 - 1);
+                stored.read(&name, 0, first).unwrap();
+                stored.read(&name, first.len(), second).unwrap();
+                let most = values.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+                for (got, x) in got.iter().zip(&values) {
+                    let is_right = match kind {
+                        Kind::Float(Float::F32) => got.to_bits() == x.to_bits(),
+                        Kind::Float(Float::F16) => [*x, f16::from_f32(*x).to_f32()].contains(got),
+                        Kind::Float(Float::Bf16) => [*x, bf16::from_f32(*x).to_f32()].contains(got),
+                        Kind::Q8_0 => (got - x).abs() <= most / 127.0 * 0.51,
+                    };
+                    assert!(is_right, "{}, {name}, {kind:?}: {got}, wanted {x}", source.display());
+                }
+            }
+        }
+    }
+    assert!(seen > 5, "{seen}");
+}
+
+/// The ids of texts, with and without their ends and special tokens.
+fn ids(gpt: &Gpt) -> Vec<Vec<u32>> {
+    let tokenizer = gpt.tokenizer().unwrap();
+    let texts =
+        ["", "low lower lowest", " a  b\n\nab ab", "Grüße, 世界! 🎉", "x<|endoftext|>y</s>"];
+    let mut all: Vec<Vec<u32>> = texts.iter().map(|text| tokenizer.encode(text)).collect();
+    all.extend(texts.iter().map(|text| tokenizer.encode_with_special(text)));
+    all.extend(texts.iter().map(|text| gpt.encode_prompt(text).unwrap()));
+    all.push(gpt.end_of_text().ids().to_vec());
+    all
+}
+
+#[test]
+fn tokens_and_ends_of_text_are_the_models() {
+    let place = TempDir::new().unwrap();
+    let source = place.path().join("source");
+    model_with(&[], &source);
+    let merged = "low lower lowest low lower lowest ab ab";
+    let trained = wgpt::Tokenizer::train(merged.as_bytes(), 265).unwrap().to_json();
+    let bytes = wgpt::Tokenizer::bytes().to_json();
+    let mut beyond: Value = serde_json::from_str(&bytes).unwrap();
+    let added = json!({"id": 257, "content": "</s>", "single_word": false, "lstrip": false,
+        "rstrip": false, "normalized": false, "special": true});
+    beyond["added_tokens"].as_array_mut().unwrap().push(added);
+    let chat = "{{ messages[0].content }}{{ eos_token }}";
+    fs::write(source.join("chat_template.jinja"), chat).unwrap();
+    for json in [trained, bytes, beyond.to_string(), of_characters().to_string()] {
+        fs::write(source.join("tokenizer.json"), &json).unwrap();
+        let path = written(&source, &place, Kind::Q8_0);
+        let folder = gguf_folder(&path, place.path()).unwrap();
+        let (own, read) = (load(&source), load(&folder));
+        assert_eq!(ids(&read), ids(&own), "{}", &json[..200]);
+        let text = |gpt: &Gpt| {
+            let tokenizer = gpt.tokenizer().unwrap();
+            (0..tokenizer.vocab_size() as u32)
+                .map(|id| tokenizer.decode_lossy(&[id, id]).unwrap_or_default())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(text(&read), text(&own));
+        assert_eq!(fs::read_to_string(folder.join("chat_template.jinja")).unwrap(), chat);
+        // It is written again as it was.
+        let again = place.path().join("again.gguf");
+        gguf::write(&mut load(&folder), &again, Kind::Q8_0, &mut |_, _| Ok(())).unwrap();
+        let (first, second) = (fs::read(&path).unwrap(), fs::read(&again).unwrap());
+        assert_eq!(first.len(), second.len());
+        fs::remove_file(&again).unwrap();
+    }
+}
+
+#[test]
+fn damaged_and_foreign_files_are_refused() {
+    let place = TempDir::new().unwrap();
+    let source = model_folders(&families()).into_iter().find(|dir| {
+        Family::of(&open_model(dir).unwrap().0)
+            .gguf
+            .is_some_and(|gguf| gguf.architecture == "llama")
+    });
+    let path = written(&source.unwrap(), &place, Kind::Q8_0);
+    let whole = fs::read(&path).unwrap();
+    let refused = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let opened =
+            gguf_folder(&path, place.path()).and_then(|folder| open_model(&folder).map(drop));
+        opened.err().map(|error| error.to_string())
+    };
+    for length in (0..whole.len().min(3_000)).step_by(7).chain([whole.len() - 40]) {
+        let error = refused(&whole[..length]).expect("it is cut");
+        assert!(error.contains("model.gguf"), "{error}");
+    }
+    // Whatever a byte says instead, nothing panics or is allocated for it.
+    let mut changed = whole.clone();
+    for at in (4..1_500).step_by(3) {
+        for byte in [0, 0xff] {
+            changed[at] = byte;
+            let _ = refused(&changed);
+            changed[at] = whole[at];
+        }
+    }
+    let replaced = |from: &str, to: &str| {
+        assert_eq!(from.len(), to.len());
+        let at = whole.windows(from.len()).position(|part| part == from.as_bytes()).unwrap();
+        let mut changed = whole.clone();
+        changed[at..at + from.len()].copy_from_slice(to.as_bytes());
+        refused(&changed).unwrap()
+    };
+    for (from, to, mention) in [
+        ("GGUF", "GGML", "does not begin with GGUF"),
+        ("blk.0.attn_q.weight", "blk.0.attn_z.weight", "blk.0.attn_z.weight is no part of"),
+        ("llama.block_count", "llama.block_cxunt", "num_hidden_layers"),
+    ] {
+        if !mention.is_empty() {
+            let error = replaced(from, to);
+            assert!(error.contains(mention), "{from}: {error}");
+        }
+    }
+}
