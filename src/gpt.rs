@@ -14,7 +14,9 @@ use crate::files;
 use crate::finetune::FineTune;
 use crate::generate::GenerateOptions;
 use crate::graph::Param;
+use crate::kernel::Format;
 use crate::model::{self, Program, Uses};
+use crate::params::ParamInfo;
 use crate::runner::Runner;
 use crate::sampler::no_tokenizer;
 use crate::tokenizer::Tokenizer;
@@ -209,6 +211,21 @@ impl Gpt {
     /// Saved parameters are the same with either precision.
     pub fn set_precision(&mut self, precision: Precision) {
         self.precision = precision;
+    }
+
+    /// Returns the names of the matrices that are stored in bf16 instead of blocks, since the length of their sums is no
+    /// multiple of a block's.
+    pub fn without_blocks(&self) -> Vec<String> {
+        let schema = model::schema(&self.config, &FineTune::default());
+        let is_cut = |info: &&ParamInfo| {
+            info.role.summed(&info.shape).is_some_and(|summed| !Format::Q8_0.is_whole(summed))
+        };
+        match self.weights {
+            WeightFormat::Q8_0 => {
+                schema.own().filter(is_cut).map(|info| info.name.clone()).collect()
+            }
+            _ => vec![],
+        }
     }
 
     /// Returns the format in which matrices are stored for generation and evaluation.

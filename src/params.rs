@@ -42,6 +42,17 @@ impl ParamRole {
         !matches!(self, ParamRole::NormWeight | ParamRole::NormBias | ParamRole::LinearBias)
     }
 
+    /// Returns the length of the sums that a product with such a matrix of this shape makes; `None` if it is read otherwise.
+    pub fn summed(self, shape: &[usize]) -> Option<usize> {
+        match self {
+            ParamRole::LinearWeight(WeightLayout::InOut) => Some(shape[0]),
+            ParamRole::LinearWeight(WeightLayout::OutIn)
+            | ParamRole::TokenTable
+            | ParamRole::Head => Some(shape[1]),
+            _ => None,
+        }
+    }
+
     /// Whether it is the matrix of a linear layer.
     pub fn is_linear_weight(self) -> bool {
         matches!(self, ParamRole::LinearWeight(_))

@@ -72,6 +72,18 @@ pub fn check_memory(bytes: u64) -> Result<()> {
     )))
 }
 
+/// Returns the sets of instructions of this processor that make a difference here, by their names.
+pub fn features() -> Vec<&'static str> {
+    stored::features()
+}
+
+/// Returns for each format of matrices how this processor multiplies by them in generation.
+pub fn products() -> [(&'static str, &'static str); 4] {
+    let [halves, blocks] = stored::ways();
+    let plain = "in vectors, as wide as the processor has them";
+    [("f32", plain), ("f16", halves), ("bf16", halves), ("q8_0", blocks)]
+}
+
 /// The implementations that the CPU backend runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {

@@ -310,6 +310,16 @@ impl WeightsArgs {
         }
         gpt.set_precision(precision);
         gpt.set_weights(self.weights);
+        let others = gpt.without_blocks();
+        if let [first, ..] = &others[..] {
+            let more = match others.len() - 1 {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            };
+            output::log(&format!(
+                "stored in bf16, as their sums are no multiple of 32 long: {first}{more}"
+            ));
+        }
         Ok(())
     }
 }

@@ -169,13 +169,7 @@ impl Graph {
     /// Returns the format of a parameter, if the graph chooses it: of a matrix that products sum over, where weights are packed
     /// and activations are in single precision.
     fn stored_format(&self, role: ParamRole, shape: &[usize]) -> Option<Format> {
-        let summed = match role {
-            ParamRole::LinearWeight(WeightLayout::InOut) => shape[0],
-            ParamRole::LinearWeight(WeightLayout::OutIn)
-            | ParamRole::TokenTable
-            | ParamRole::Head => shape[1],
-            _ => return None,
-        };
+        let summed = role.summed(shape)?;
         match self.weights {
             _ if self.precision == Precision::Mixed => None,
             WeightFormat::F32 => None,

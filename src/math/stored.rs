@@ -150,6 +150,23 @@ vector_fn! {
     }
 }
 
+/// Returns the sets of instructions that the processor has of those that matter here.
+pub fn features() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    return x86::features();
+    #[cfg(not(target_arch = "x86_64"))]
+    vec![]
+}
+
+/// Returns how halves and how blocks are multiplied on this processor, in words.
+pub fn ways() -> [&'static str; 2] {
+    #[cfg(target_arch = "x86_64")]
+    if x86::is_fast() {
+        return ["widened within the sum (F16C, AVX2, FMA)", x86::way_of_bytes()];
+    }
+    ["widened some rows at a time", "bytes in plain loops: saves memory, and little time"]
+}
+
 /// The rows of the matrix that a task multiplies.
 const TASK: usize = 128;
 /// The rows that are widened at a time; their numbers stay in the L1 cache.

@@ -798,6 +798,32 @@ fn plan_counts_bytes() {
 }
 
 #[test]
+fn plan_counts_the_bytes_of_stored_matrices() {
+    let folder = folder();
+    let sizes = ["plan", "--layers=1", "--heads=2", "--embd=32", "--vocab=320", "--context=32"];
+    let plan = |more: &[&str]| json(wgpt(folder.path()).args(sizes).args(more).arg("--json"));
+    let (matrices, others) = (320 * 32 + 12 * 32 * 32, 32 * 32 + 15 * 32);
+    // Each of the 16 parameters begins at a multiple of 256 bytes, in blocks of 4352.
+    for (format, bytes, room) in [
+        ("f32", 4 * matrices, 256),
+        ("f16", 2 * matrices, 256),
+        ("bf16", 2 * matrices, 256),
+        ("q8_0", matrices / 32 * 34, 4352),
+    ] {
+        let plan = plan(&["--generation", "--device=cpu", "--weights", format]);
+        let (got, least) = (plan["bytes"]["parameters"].as_u64().unwrap(), bytes + 4 * others);
+        assert!((least..least + 8 * 256 + 8 * room).contains(&got), "{format}: {got}, {least}");
+    }
+    for (arguments, mention) in [
+        (&["--weights=q8_0"][..], "--generation"),
+        (&["--generation", "--weights=q8_0", "--limits=webgpu"], "--weights q8_0 is for a CPU"),
+    ] {
+        let refused = wgpt(folder.path()).args(sizes).args(arguments).assert().code(2);
+        refused.stderr(predicate::str::contains(mention));
+    }
+}
+
+#[test]
 fn precision_is_what_the_device_has() {
     let folder = folder();
     let plan = |more: &[&str]| {
@@ -1130,6 +1156,9 @@ fn devices_are_listed() {
     assert!(devices["adapters"].is_array(), "{devices}");
     let auto = devices["auto"]["device"].as_str().expect("auto takes one");
     assert!(auto == "cpu" || auto.starts_with("gpu:"), "{auto}");
-    let says = predicate::str::contains("auto takes");
+    let cpu = &devices["cpu"];
+    assert!(cpu["has"].is_array() && cpu["products"]["q8_0"].is_string(), "{cpu}");
+    let says =
+        predicate::str::contains("auto takes").and(predicate::str::contains("q8_0 matrices"));
     wgpt(folder.path()).arg("devices").assert().success().stdout(says);
 }

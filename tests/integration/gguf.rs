@@ -13,6 +13,7 @@ use wgpt::checkpoint::{Float, gguf_folder};
 use wgpt::export::gguf::{self, Kind};
 use wgpt::model::{open as open_model, parameters};
 
+use crate::cli::wgpt;
 use crate::common::oracle;
 use crate::export::{model_with, of_characters};
 use crate::families::families;
@@ -131,6 +132,31 @@ fn tokens_and_ends_of_text_are_the_models() {
         assert_eq!(first.len(), second.len());
         fs::remove_file(&again).unwrap();
     }
+}
+
+/// What the command continues from a GGUF file is what it continues from the model's folder, and what is stored in bf16 is named.
+#[test]
+fn every_command_takes_the_file() {
+    let place = TempDir::new().unwrap();
+    let source = place.path().join("source");
+    model_with(&[], &source);
+    fs::write(source.join("tokenizer.json"), wgpt::Tokenizer::bytes().to_json()).unwrap();
+    written(&source, &place, Kind::Float(Float::F32));
+    let run = |model: &str, more: &[&str]| {
+        let mut command = wgpt(place.path());
+        command.env("WGPT_CACHE", place.path().join("cache")).args(["generate", "--prompt", "ab"]);
+        command.args(["--greedy", "--max-tokens", "8", "--device", "cpu", "--model", model]);
+        command.args(more).assert().success().get_output().clone()
+    };
+    let (own, read) = (run("source", &[]), run("model.gguf", &[]));
+    assert_eq!(read.stdout, own.stdout);
+    let halves = run("model.gguf", &["--weights", "bf16"]);
+    assert_eq!(halves.stdout, run("source", &["--weights", "bf16"]).stdout);
+    let mut eval = wgpt(place.path());
+    eval.env("WGPT_CACHE", place.path().join("cache"));
+    fs::write(place.path().join("text.txt"), "low lower lowest".repeat(9)).unwrap();
+    let arguments = ["eval", "text.txt", "--model", "model.gguf"];
+    eval.args(arguments).args(["--device", "cpu"]).assert().success();
 }
 
 #[test]

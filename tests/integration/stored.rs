@@ -33,6 +33,21 @@ fn load(folder: &Path, format: WeightFormat) -> Gpt {
     gpt
 }
 
+/// Matrices whose sums are no multiple of 32 long are named.
+#[test]
+fn matrices_without_blocks_are_named() {
+    let mut seen = [0, 0];
+    for folder in models() {
+        let gpt = load(&folder, WeightFormat::Q8_0);
+        let others = gpt.without_blocks();
+        let width = gpt.config().n_embd;
+        assert_eq!(others.is_empty(), width % 32 == 0 && gpt.config().n_inner() % 32 == 0);
+        seen[usize::from(others.is_empty())] += 1;
+        assert!(load(&folder, WeightFormat::Bf16).without_blocks().is_empty());
+    }
+    assert!(seen[0] > 0, "{seen:?}");
+}
+
 const BATCH: [usize; 2] = [2, 12];
 
 /// Returns the losses of a batch.

@@ -5,6 +5,7 @@ mod paths;
 
 use serde_json::{Value, json};
 use wgpt::Result;
+use wgpt::backend::cpu;
 use wgpt::backend::gpu::{self, AdapterReport, DeviceChoice, Measured};
 
 use crate::cli::outcome::Outcome;
@@ -40,15 +41,28 @@ pub fn run(args: &Args) -> Result<Outcome> {
     if args.json {
         output::json(&json!({
             "adapters": adapters.iter().map(report).collect::<Vec<_>>(),
-            "cpu": { "threads": threads },
+            "cpu": { "threads": threads, "has": cpu::features(), "products": cpu_products() },
             "auto": { "device": auto, "reason": picked.reason },
         }));
         return Ok(Outcome::Good);
     }
     output::line(&format!("cpu    the CPU backend, {threads} threads"));
+    let has = match &cpu::features()[..] {
+        [] => "nothing that is used".to_owned(),
+        all => all.join(", "),
+    };
+    output::line(&format!("       {:<17} {has}", "instructions"));
+    for (format, way) in cpu::products() {
+        output::line(&format!("       {:<17} {way}", format!("{format} matrices")));
+    }
     adapters.iter().for_each(show);
     output::line(&format!("\nauto takes {auto}. {}", picked.reason));
     Ok(Outcome::Good)
+}
+
+/// How the CPU multiplies by matrices of each format, as JSON.
+fn cpu_products() -> Value {
+    cpu::products().into_iter().map(|(format, way)| (format.to_owned(), json!(way))).collect()
 }
 
 /// An adapter as JSON, with the matrix units that its kernels use.

@@ -7,12 +7,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use wgpt::arch::Family;
 use wgpt::backend::{Device, cpu};
-use wgpt::config::Optimizer;
+use wgpt::config::{Optimizer, Precision, WeightFormat};
 use wgpt::dist::{LinkSpeed, Outer};
 use wgpt::model::{Program, Uses, check_finetune, schema};
 use wgpt::params::ParamInfo;
 use wgpt::plan::{Limits, Plan, Role};
-use wgpt::{GptConfig, Result, TrainConfig};
+use wgpt::{Error, GptConfig, Result, TrainConfig};
 
 use crate::cli::options::{
     BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, NamedLimits, PrecisionArgs, RecomputeArgs,
@@ -33,6 +33,7 @@ Examples:
   wgpt plan --size gpt2 --ranks 4 --link 10Gbit          how long an update takes, from a measurement
   wgpt plan --size gpt2 --limits webgpu                  on a device with WebGPU's default limits
   wgpt plan --layers 1 --embd 16 --heads 2 --dispatches  every kernel, in order, with its buffers
+  wgpt plan --size gpt2 --generation --weights q8_0 --device cpu   the bytes of matrices in blocks
   wgpt plan --size gpt2-xl --generation --json";
 
 /// Seconds until the first byte arrives over a link between machines: that of ethernet.
@@ -73,6 +74,15 @@ pub struct Args {
     /// Plan for generation only, without training
     #[arg(long, conflicts_with_all = ["batch_size", "seq_len", "optimizer", "dropout", "recompute", "grad_accum", "sum", "rank_batch", "sync_every", "ranks", "link", "zero", "pipeline", "freeze", "train_only", "lora_rank"])]
     generation: bool,
+    /// With --generation, store matrices in f32, f16, bf16 or q8_0, as wgpt generate --weights does
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "f32",
+        hide_possible_values = true,
+        requires = "generation"
+    )]
+    weights: WeightFormat,
     /// List every dispatch of every phase
     #[arg(long)]
     dispatches: bool,
@@ -167,7 +177,10 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
         None => plan.exceeds(limits).is_none(),
     };
     let uses = match args.generation {
-        true => Uses { generation: Some(1), precision, ..Uses::default() },
+        true => {
+            args.check_weights(precision, device.as_ref())?;
+            Uses { generation: Some(1), precision, weights: args.weights, ..Uses::default() }
+        }
         false => {
             let training = Uses { precision, ..training };
             args.recompute.fit(training, args.batch_size, |uses| fits(&record(uses).plan))
@@ -209,6 +222,22 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
 }
 
 impl Args {
+    /// Refuses a format that the device does not have, as generation would.
+    fn check_weights(&self, precision: Precision, device: Option<&Device>) -> Result<()> {
+        let is_cpu = matches!(device, Some(Device::Cpu));
+        match self.weights {
+            WeightFormat::F32 => Ok(()),
+            _ if is_cpu => Ok(()),
+            WeightFormat::F16 if precision == Precision::Mixed => Ok(()),
+            other => Err(Error::usage(format!(
+                "--weights {} is for a CPU, and this plan is for {}",
+                other.name(),
+                device.map_or("WebGPU's default limits".to_owned(), device_name)
+            ))
+            .hint("take --device cpu, or --weights f16 with --precision mixed")),
+        }
+    }
+
     /// Returns the settings that `wgpt train` would have.
     fn training(&self, config: &GptConfig) -> Result<TrainConfig> {
         let train = TrainConfig::for_model(config);

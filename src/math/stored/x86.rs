@@ -30,6 +30,27 @@ fn has_vnni() -> bool {
     is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")
 }
 
+/// Returns the sets of instructions that the processor has of those that matter here.
+pub(super) fn features() -> Vec<&'static str> {
+    let all = [
+        ("AVX2", is_x86_feature_detected!("avx2")),
+        ("FMA", is_x86_feature_detected!("fma")),
+        ("F16C", is_x86_feature_detected!("f16c")),
+        ("AVX-512", is_x86_feature_detected!("avx512f")),
+        ("AVX-512 VNNI", is_x86_feature_detected!("avx512vnni")),
+        ("AVX-512 BF16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    all.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name).collect()
+}
+
+/// Returns how bytes are multiplied, in words.
+pub(super) fn way_of_bytes() -> &'static str {
+    match has_vnni() {
+        true => "products of bytes, four at a time (AVX-512 VNNI)",
+        false => "products of bytes, two at a time (AVX2)",
+    }
+}
+
 /// Multiplies rows of halves, of bf16 or else of f16, by `x`; only where it [is fast](is_fast).
 pub(super) fn half_dots<const BF16: bool>(out: &mut [f32], x: &[f32], rows: &[u16]) {
     assert!(is_fast(), "the processor has the instructions");
