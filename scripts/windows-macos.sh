@@ -55,6 +55,10 @@ said=$("${on[@]}" wine "$wgpt" --version | tr -d '\r')
 
 # What depends on the system: paths, locks, renames over open files, line ends, downloads, a run that is killed.
 dependent=(systems:: run_folder:: hub:: data::downloads:: killed::a_killed_run_goes_on_bit_for_bit_on_the_cpu)
+# Wine 8 does not replace a file that is open, which Windows 10 does; and the threads of Rust's test program end with an invalid
+# handle there, if there are several.
+dependent+=(--test-threads=1 --skip systems::a_file_that_is_being_read_is_replaced
+    --skip run_folder::a_run_keeps_the_newest_checkpoints_and_shows_the_last_model)
 lane "Windows: tests" "${on[@]}" windows test "${quick[@]}" --test integration -- "${dependent[@]}"
 # Wine's DX12 has an adapter, too, on which nothing runs; Vulkan's come first.
 lane "Windows: verify on Vulkan" "${on[@]}" wine "$wgpt" verify --device gpu:0

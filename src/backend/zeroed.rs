@@ -68,3 +68,19 @@ impl<T: Pod> DerefMut for Zeroed<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{LARGE, Zeroed};
+
+    #[test]
+    fn pages_of_any_size_are_zero_and_keep_what_is_written() {
+        for len in [0, 1, 1000, LARGE / 4 - 1, LARGE / 4, LARGE / 4 + 3] {
+            for mut all in [Zeroed::<u32>::new(len), Zeroed::in_large_pages(len)] {
+                assert!(all.len() == len && all.iter().all(|x| *x == 0), "{len}");
+                all.iter_mut().zip(1..).for_each(|(x, i)| *x = i);
+                assert!(all.iter().zip(1..).all(|(x, i)| *x == i), "{len}");
+            }
+        }
+    }
+}

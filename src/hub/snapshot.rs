@@ -301,10 +301,11 @@ fn link(blob: &Path, path: &Path) -> Result<()> {
     make_parent(path)?;
     let target = target(blob);
     #[cfg(unix)]
-    let linked = std::os::unix::fs::symlink(target, path);
+    let linked = std::os::unix::fs::symlink(target, path).is_ok();
     #[cfg(windows)]
-    let linked = std::os::windows::fs::symlink_file(target, path);
-    if linked.is_ok() || path.exists() {
+    let linked = std::os::windows::fs::symlink_file(target, path).is_ok();
+    // Wine says that it has made a link, and has not.
+    if path.exists() || linked && path.symlink_metadata().is_ok() {
         return Ok(());
     }
     files::rename(blob, path).map_err(|e| Error::io("writing", path, &e))
