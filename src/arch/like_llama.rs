@@ -212,7 +212,7 @@ fn config_of_gguf(file: &Described<'_>) -> Result<Value> {
         given => given,
     };
     Ok(json!({
-        "model_type": Family::in_gguf(file.architecture)?.model_type,
+        "model_type": Family::in_gguf(file.architecture)?.0.model_type,
         "max_position_embeddings": file.get("context_length"),
         "hidden_size": file.get("embedding_length"),
         "intermediate_size": file.get("feed_forward_length"),

@@ -56,15 +56,14 @@ impl Family {
         found.copied().ok_or_else(|| Family::unknown(&Value::from(model_type)))
     }
 
-    /// Returns the first family whose models have this architecture in GGUF files.
+    /// Returns the first family whose models have this architecture in GGUF files, and how it is described there.
     ///
     /// # Errors
     ///
     /// If there is none.
-    pub fn in_gguf(architecture: &str) -> Result<&'static Family> {
+    pub fn in_gguf(architecture: &str) -> Result<(&'static Family, Gguf)> {
         let known = || FAMILIES.iter().filter_map(|family| Some((*family, family.gguf?)));
-        let found = known().find(|(_, gguf)| gguf.architecture == architecture);
-        found.map(|(family, _)| family).ok_or_else(|| {
+        known().find(|(_, gguf)| gguf.architecture == architecture).ok_or_else(|| {
             let mut names: Vec<&str> = known().map(|(_, gguf)| gguf.architecture).collect();
             names.dedup();
             Error::input(format!(

@@ -87,12 +87,12 @@ fn indent(
     };
     let mut out = String::with_capacity(text.len());
     for (i, line) in text.replace("\r\n", "\n").split(is_line_end).enumerate() {
-        if i > 0 {
-            out.push('\n');
-        }
-        if if i == 0 { first } else { blank || !line.is_empty() } {
-            out += &before;
-        }
+        let is_indented = match i {
+            0 => first,
+            _ => blank || !line.is_empty(),
+        };
+        out += if i > 0 { "\n" } else { "" };
+        out += if is_indented { &before } else { "" };
         out += line;
     }
     Ok(out)

@@ -16,12 +16,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::float::Float;
+use super::gguf;
 use super::location::folder_of;
 use super::peft::{Adapted, BASE, PeftConfig};
 use super::tensor_file::{Fill, TensorFile, list, write_tensors};
 use super::weights;
 use super::weights::pickled;
 use crate::arch::{Family, Schema};
+use crate::cache;
 use crate::error::{Error, Result};
 use crate::files::write_json;
 use crate::finetune::{ALL_LINEAR, Lora, merge};
@@ -342,7 +344,10 @@ fn base(dir: &Path) -> Result<Base> {
     let is_model = |place: &PathBuf| folder_of(place).join("config.json").is_file();
     let known = places.iter().find(|place| is_model(place));
     if let Some(known) = known.or_else(|| places.iter().find(|place| place.exists())) {
-        return Ok(Base::Folder(known.clone()));
+        return match gguf::is_gguf(known) {
+            true => gguf::folder_for(known, &cache::folder()?).map(Base::Folder),
+            false => Ok(Base::Folder(known.clone())),
+        };
     }
     repository::hub_name(&name).map(Base::OnHub).ok_or_else(|| {
         Error::input(format!(
@@ -422,7 +427,12 @@ fn config_json(adapter: &AdapterFiles, family: &Family) -> Value {
     // A model from the hub is named by its hub name, so that other users find it too.
     let (base, revision) = match repository::name_of(adapter.base) {
         Some((repository, commit)) => (repository, Some(commit)),
-        None => (adapter.base.to_string_lossy().into_owned(), None),
+        None => {
+            // The folder of a GGUF file in the cache may be removed, the file stays.
+            let file = gguf::file_of(adapter.base).ok().flatten();
+            let base = file.as_deref().unwrap_or(adapter.base);
+            (base.to_string_lossy().into_owned(), None)
+        }
     };
     json!({
         "alpha_pattern": {},

@@ -45,7 +45,7 @@ pub struct Weights {
 
 /// Whether a folder holds a model's weights.
 pub(super) fn is_there(dir: &Path) -> bool {
-    [SINGLE, INDEX].iter().any(|name| dir.join(name).exists()) || gguf::weights_of(dir).is_some()
+    [SINGLE, INDEX].iter().any(|name| dir.join(name).exists()) || gguf::is_folder_of_gguf(dir)
 }
 
 /// The names of tensors, each with the number of the file that it is in.
@@ -74,7 +74,7 @@ impl WeightFiles {
             return Err(pickled(&dir));
         }
         let single = if dir.is_file() { dir.clone() } else { dir.join(SINGLE) };
-        let (files, names, index) = if let Some(path) = gguf::weights_of(&dir) {
+        let (files, names, index) = if let Some(path) = gguf::file_of(&dir)? {
             let file = TensorFile::open_gguf(&path)?;
             let names = file.names().map(|name| (name.to_string(), 0)).collect();
             (vec![file], names, path)

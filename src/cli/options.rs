@@ -288,26 +288,7 @@ impl WeightsArgs {
     ///
     /// If the device has no kernels for the format.
     pub fn set(self, gpt: &mut Gpt, precision: Precision) -> Result<()> {
-        let on_gpu = matches!(gpt.device(), Device::Gpu(_));
-        let name = self.weights.name();
-        match self.weights {
-            WeightFormat::F32 => {}
-            WeightFormat::F16 if on_gpu && precision != Precision::Mixed => {
-                return Err(Error::usage(format!(
-                    "--weights {name} on {} needs mixed precision, which it does not have or which --precision f32 excludes",
-                    device_name(gpt.device())
-                ))
-                .hint("take --device cpu, or leave --weights out"));
-            }
-            WeightFormat::Bf16 | WeightFormat::Q8_0 if on_gpu => {
-                return Err(Error::usage(format!(
-                    "--weights {name} is for a CPU, and the device is {}",
-                    device_name(gpt.device())
-                ))
-                .hint("take --device cpu, or --weights f16 with --precision mixed"));
-            }
-            WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::Q8_0 => {}
-        }
+        check_weights(self.weights, precision, Some(gpt.device()))?;
         gpt.set_precision(precision);
         gpt.set_weights(self.weights);
         let others = gpt.without_blocks();
@@ -321,6 +302,35 @@ impl WeightsArgs {
             ));
         }
         Ok(())
+    }
+}
+
+/// Refuses a format of matrices for which a device has no kernels; no device stands for WebGPU's default limits.
+///
+/// # Errors
+///
+/// Names the format and the device.
+pub fn check_weights(
+    format: WeightFormat,
+    precision: Precision,
+    device: Option<&Device>,
+) -> Result<()> {
+    let name = format.name();
+    let on = || device.map_or("WebGPU's default limits".to_owned(), device_name);
+    match format {
+        _ if matches!(device, Some(Device::Cpu)) => Ok(()),
+        WeightFormat::F32 => Ok(()),
+        WeightFormat::F16 if precision == Precision::Mixed => Ok(()),
+        WeightFormat::F16 => Err(Error::usage(format!(
+            "--weights {name} on {} needs mixed precision, which it does not have or which --precision f32 excludes",
+            on()
+        ))
+        .hint("take --device cpu, or leave --weights out")),
+        WeightFormat::Bf16 | WeightFormat::Q8_0 => Err(Error::usage(format!(
+            "--weights {name} is for a CPU, and the device is {}",
+            on()
+        ))
+        .hint("take --device cpu, or --weights f16 with --precision mixed")),
     }
 }
 

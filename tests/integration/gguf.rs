@@ -14,6 +14,7 @@ use wgpt::checkpoint::{Float, gguf_folder, read_config};
 use wgpt::export::gguf::{self, Kind};
 use wgpt::model::{open as open_model, open_weights, parameters};
 
+use crate::checkpoint::json_file;
 use crate::cli::wgpt;
 use crate::common::oracle;
 use crate::export::{model_with, of_characters};
@@ -158,6 +159,61 @@ fn every_command_takes_the_file() {
     fs::write(place.path().join("text.txt"), "low lower lowest".repeat(9)).unwrap();
     let arguments = ["eval", "text.txt", "--model", "model.gguf"];
     eval.args(arguments).args(["--device", "cpu"]).assert().success();
+}
+
+/// Adapters that were trained on such a file are the file's, whatever becomes of the cache.
+#[test]
+fn adapters_name_the_file() {
+    let place = TempDir::new().unwrap();
+    let source = place.path().join("source");
+    model_with(&[], &source);
+    fs::write(source.join("tokenizer.json"), wgpt::Tokenizer::bytes().to_json()).unwrap();
+    written(&source, &place, Kind::Float(Float::F32));
+    fs::write(place.path().join("text.txt"), "low lower lowest ".repeat(99)).unwrap();
+    let cache = place.path().join("cache");
+    let run = |arguments: &[&str]| {
+        let mut command = wgpt(place.path());
+        command.env("WGPT_CACHE", &cache).args(arguments).args(["--device", "cpu"]);
+        command.assert().success().get_output().stdout.clone()
+    };
+    let init = ["train", "--init", "model.gguf", "--data", "text.txt", "--lora-rank", "2"];
+    let short = ["--max-iters", "3", "--batch-size", "2", "--seq-len", "8", "--out", "tuned"];
+    run(&[&init[..], &short].concat());
+    let adapters: Value = json_file(&place.path().join("tuned/best/adapter_config.json"));
+    let base = adapters["base_model_name_or_path"].as_str().unwrap();
+    assert!(base.ends_with("model.gguf"), "{base}");
+    let continued = ["generate", "--model", "tuned", "--prompt", "lo", "--greedy"];
+    let before = run(&continued);
+    fs::remove_dir_all(&cache).unwrap();
+    assert_eq!(run(&continued), before);
+}
+
+/// A folder that names a file is believed only if it was made for that file as it is.
+#[test]
+fn folders_of_other_files_are_refused() {
+    let place = TempDir::new().unwrap();
+    let source = place.path().join("source");
+    model_with(&[], &source);
+    let path = written(&source, &place, Kind::Float(Float::F32));
+    let folder = gguf_folder(&path, place.path()).unwrap();
+    let opened = |folder: &Path| open_model(folder).map(drop).map_err(|error| error.to_string());
+    assert_eq!(opened(&folder), Ok(()));
+    // Downloaded, say.
+    let other = place.path().join("other");
+    fs::create_dir(&other).unwrap();
+    for name in ["config.json", "weights.gguf.json"] {
+        fs::copy(folder.join(name), other.join(name)).unwrap();
+    }
+    let refused = |folder: &Path| {
+        let error = opened(folder).unwrap_err();
+        assert!(error.contains("model.gguf, which was changed or is gone"), "{error}");
+    };
+    refused(&other);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 64]).unwrap();
+    refused(&folder);
+    fs::remove_file(&path).unwrap();
+    refused(&folder);
 }
 
 #[test]

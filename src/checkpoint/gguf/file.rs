@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 const VERSIONS: [u32; 2] = [2, 3];
 /// The most dimensions of a tensor.
 const DIMENSIONS: u32 = 4;
+/// The most bytes before the tensors' numbers: a list of a million tokens with their merges takes a third of it.
+const LONGEST_HEADER: u64 = 100_000_000;
 /// How deep arrays may lie in each other.
 const DEPTH: usize = 4;
 const AGAIN: &str = "the file is damaged or incomplete: copy or download it again";
@@ -49,16 +51,17 @@ impl GgufFile {
         }
         let file = File::open(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
-        let mut reader = Reader { file: BufReader::new(file), left: length };
+        let mut reader = Reader { file: BufReader::new(file), left: length.min(LONGEST_HEADER) };
         let read = reader.whole(length).map_err(|error| error.at(path.display()));
         let (entries, tensors) = read?;
         Ok(GgufFile { path: path.to_owned(), entries, tensors })
     }
 }
 
-/// Reads numbers and texts, none beyond the end of the file.
+/// Reads numbers and texts, none beyond the end of the file or of the longest header.
 struct Reader {
     file: BufReader<File>,
+    /// The bytes that may still be read.
     left: u64,
 }
 
@@ -188,7 +191,10 @@ impl Reader {
 
     fn bytes(&mut self, count: u64) -> Result<Vec<u8>> {
         if count > self.left {
-            return Err(Error::input("the file ends within its header").hint(AGAIN));
+            return Err(Error::input(format!(
+                "the file ends within its header, or that is longer than {LONGEST_HEADER} bytes"
+            ))
+            .hint(AGAIN));
         }
         self.left -= count;
         let mut bytes = vec![0; count as usize];

@@ -20,7 +20,8 @@ pub use kind::Kind;
 pub(crate) use kind::from_halves;
 pub(crate) use tensors::GgufTensors;
 
-use crate::arch::{Described, Family, Pairs};
+use crate::arch::{Described, Family};
+use crate::config::GptConfig;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::tokenizer::Tokenizer;
@@ -43,6 +44,16 @@ pub(super) fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) && path.is_file()
 }
 
+/// Returns the name of the folder for a GGUF file: that of the file with a sum of where it is, how long, and how old, so that one
+/// that was changed has another folder.
+fn name_for(path: &Path) -> std::io::Result<String> {
+    let about = std::fs::metadata(path)?;
+    let state = format!("{VERSION} {} {} {:?}", path.display(), about.len(), about.modified().ok());
+    let sum = Sha256::digest(state.as_bytes());
+    let sum: String = sum.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{}-{sum}", path.file_stem().unwrap_or_default().to_string_lossy()))
+}
+
 /// Returns the folder in a cache for a GGUF file, which is written if it is not there.
 ///
 /// # Errors
@@ -51,13 +62,7 @@ pub(super) fn is_gguf(path: &Path) -> bool {
 pub fn folder_for(path: &Path, cache: &Path) -> Result<PathBuf> {
     let failed = |e| Error::io("reading", path, &e);
     let whole = std::path::absolute(path).map_err(failed)?;
-    let about = std::fs::metadata(path).map_err(failed)?;
-    let state =
-        format!("{VERSION} {} {} {:?}", whole.display(), about.len(), about.modified().ok());
-    let sum = Sha256::digest(state.as_bytes());
-    let sum: String = sum.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let folder = cache.join("gguf").join(format!("{stem}-{sum}"));
+    let folder = cache.join("gguf").join(name_for(&whole).map_err(failed)?);
     if !folder.join(PLACE).is_file() {
         let file = GgufFile::open(path)?;
         let unpacked = unpack(&file).map_err(|error| error.as_written().at(path.display()))?;
@@ -72,40 +77,62 @@ pub fn folder_for(path: &Path, cache: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Returns the GGUF file that has the weights of a folder in the cache.
-pub(super) fn weights_of(folder: &Path) -> Option<PathBuf> {
-    let text = std::fs::read(folder.join(PLACE)).ok()?;
-    let place: Value = serde_json::from_slice(&text).ok()?;
-    serde_json::from_value(place.get("path")?.clone()).ok()
+/// Whether a folder is that of a GGUF file, whose weights lie elsewhere.
+pub(super) fn is_folder_of_gguf(folder: &Path) -> bool {
+    folder.join(PLACE).is_file()
 }
 
-/// Returns the family of a file's model, and how GGUF describes it.
-pub(super) fn family_of(file: &GgufFile) -> Result<&'static Family> {
+/// Returns the GGUF file that a folder in the cache belongs to; `None` for other folders.
+///
+/// # Errors
+///
+/// If the file is not the one that the folder was made for: it was changed or is gone, or the folder is not ours.
+pub(super) fn file_of(folder: &Path) -> Result<Option<PathBuf>> {
+    if !is_folder_of_gguf(folder) {
+        return Ok(None);
+    }
+    let place = folder.join(PLACE);
+    let text = std::fs::read(&place).map_err(|e| Error::io("reading", &place, &e))?;
+    let told: Option<PathBuf> = serde_json::from_slice::<Value>(&text)
+        .ok()
+        .and_then(|told| serde_json::from_value(told.get("path")?.clone()).ok());
+    let is_ours = |path: &PathBuf| {
+        let name = name_for(path).ok();
+        name.is_some() && folder.file_name().and_then(|own| own.to_str()) == name.as_deref()
+    };
+    told.clone().filter(is_ours).map(Some).ok_or_else(|| {
+        let told = told.map_or("a GGUF file".to_owned(), |path| path.display().to_string());
+        Error::input(format!(
+            "{} was made for {told}, which was changed or is gone",
+            folder.display()
+        ))
+        .hint("name the GGUF file itself as the model")
+    })
+}
+
+/// Returns the family of a file's model, its config.json, and the sizes that this gives.
+pub(super) fn model_of(
+    file: &GgufFile,
+) -> Result<(&'static Family, Map<String, Value>, GptConfig)> {
     let name = file.entries.get("general.architecture").and_then(Value::as_str).unwrap_or_default();
-    Family::in_gguf(name)
-}
-
-/// The rows of queries and keys of such a family are in another order: returns the channels of a head.
-pub(super) fn head_of(file: &GgufFile, family: &Family) -> Option<usize> {
-    let gguf = family.gguf.filter(|gguf| gguf.pairs == Pairs::Neighbours)?;
-    let fields = (gguf.config)(&described(file, gguf.architecture).ok()?).ok()?;
-    let config = (family.read_config)(fields.as_object()?).ok()?;
-    Some(config.head_size())
-}
-
-fn described<'a>(file: &'a GgufFile, architecture: &'static str) -> Result<Described<'a>> {
+    let (family, gguf) = Family::in_gguf(name)?;
     let tensors = file.tensors.iter().map(|one| (one.name.as_str(), one.shape.as_slice()));
-    let divisors = tensors::divisors(file)?;
-    Ok(Described { entries: &file.entries, architecture, tensors: tensors.collect(), divisors })
+    let described = Described {
+        entries: &file.entries,
+        architecture: gguf.architecture,
+        tensors: tensors.collect(),
+        divisors: tensors::divisors(file)?,
+    };
+    let Value::Object(fields) = (gguf.config)(&described)? else {
+        unreachable!("config.json is an object")
+    };
+    let config = (family.read_config)(&fields)?;
+    Ok((family, fields, config))
 }
 
 /// Returns the small files of a model folder, by name.
 fn unpack(file: &GgufFile) -> Result<Vec<(&'static str, String)>> {
-    let family = family_of(file)?;
-    let gguf = family.gguf.expect("it was found by its description");
-    let mut config = (gguf.config)(&described(file, gguf.architecture)?)?;
-    let Value::Object(fields) = &mut config else { unreachable!("it is an object") };
-    let sizes = (family.read_config)(fields)?;
+    let (_, mut fields, sizes) = model_of(file)?;
     let entry = |key: &str| file.entries.get(&format!("tokenizer.ggml.{key}"));
     let id = |key: &str| entry(key).filter(|id| id.is_u64()).cloned();
     let ends: Vec<Value> = ENDS.iter().filter_map(|key| id(key)).collect();
@@ -114,7 +141,7 @@ fn unpack(file: &GgufFile) -> Result<Vec<(&'static str, String)>> {
     ids.insert("bos_token_id".to_owned(), id("bos_token_id").unwrap_or(Value::Null));
     fields.extend(ids.clone());
     let mut all = vec![
-        ("config.json", config.to_string()),
+        ("config.json", Value::Object(fields).to_string()),
         ("generation_config.json", Value::Object(ids).to_string()),
     ];
     if let Some(json) = Tokenizer::json_of_gguf(&file.entries, sizes.vocab_size)? {

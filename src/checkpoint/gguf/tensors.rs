@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use safetensors::tensor::{Dtype, TensorInfo};
 
-use super::{DIVISORS, GgufFile, GgufTensor, Kind, family_of, from_halves, head_of};
+use super::{DIVISORS, GgufFile, GgufTensor, Kind, from_halves, model_of};
+use crate::arch::Pairs;
 use crate::checkpoint::float::Float;
 use crate::error::{Error, Result};
 use crate::files;
@@ -46,20 +47,22 @@ impl GgufTensors {
     ///
     /// If the file has a tensor that is no part of its family's models.
     pub(crate) fn of(file: &GgufFile) -> Result<(GgufTensors, HashMap<String, TensorInfo>)> {
-        let family = family_of(file)?;
-        let head = head_of(file, family);
+        let (family, _, config) = model_of(file)?;
+        let pairs = family.gguf.map(|gguf| gguf.pairs);
         let (mut laid, mut infos) = (HashMap::new(), HashMap::new());
         for tensor in file.tensors.iter().filter(|tensor| tensor.name != DIVISORS) {
             let name = family.name_of_gguf(&tensor.name).ok_or_else(|| {
                 Error::input(format!("{} is no part of a {}", tensor.name, family.title))
             })?;
             let is_linear = tensor.shape.len() == 2 && tensor.name.starts_with("blk.");
-            let order = match head {
-                _ if is_linear && family.layout == WeightLayout::InOut => Order::Transposed,
-                Some(head) if family.gguf_makes_queries_or_keys(&tensor.name) => {
-                    Order::HalvesInTurn(head)
-                }
-                _ => Order::Same,
+            let order = if is_linear && family.layout == WeightLayout::InOut {
+                Order::Transposed
+            } else if pairs == Some(Pairs::Neighbours)
+                && family.gguf_makes_queries_or_keys(&tensor.name)
+            {
+                Order::HalvesInTurn(config.head_size())
+            } else {
+                Order::Same
             };
             let mut shape = tensor.shape.clone();
             if order == Order::Transposed {

@@ -7,16 +7,16 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use wgpt::arch::Family;
 use wgpt::backend::{Device, cpu};
-use wgpt::config::{Optimizer, Precision, WeightFormat};
+use wgpt::config::{Optimizer, WeightFormat};
 use wgpt::dist::{LinkSpeed, Outer};
 use wgpt::model::{Program, Uses, check_finetune, schema};
 use wgpt::params::ParamInfo;
 use wgpt::plan::{Limits, Plan, Role};
-use wgpt::{Error, GptConfig, Result, TrainConfig};
+use wgpt::{GptConfig, Result, TrainConfig};
 
 use crate::cli::options::{
     BatchSize, DeviceArgs, FineTuneArgs, ModelArgs, NamedLimits, PrecisionArgs, RecomputeArgs,
-    SumArgs, check_shape, device_name, with_default,
+    SumArgs, check_shape, check_weights, device_name, with_default,
 };
 use crate::cli::outcome::Outcome;
 use crate::cli::{number, output};
@@ -178,7 +178,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
     };
     let uses = match args.generation {
         true => {
-            args.check_weights(precision, device.as_ref())?;
+            check_weights(args.weights, precision, device.as_ref())?;
             Uses { generation: Some(1), precision, weights: args.weights, ..Uses::default() }
         }
         false => {
@@ -222,22 +222,6 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
 }
 
 impl Args {
-    /// Refuses a format that the device does not have, as generation would.
-    fn check_weights(&self, precision: Precision, device: Option<&Device>) -> Result<()> {
-        let is_cpu = matches!(device, Some(Device::Cpu));
-        match self.weights {
-            WeightFormat::F32 => Ok(()),
-            _ if is_cpu => Ok(()),
-            WeightFormat::F16 if precision == Precision::Mixed => Ok(()),
-            other => Err(Error::usage(format!(
-                "--weights {} is for a CPU, and this plan is for {}",
-                other.name(),
-                device.map_or("WebGPU's default limits".to_owned(), device_name)
-            ))
-            .hint("take --device cpu, or --weights f16 with --precision mixed")),
-        }
-    }
-
     /// Returns the settings that `wgpt train` would have.
     fn training(&self, config: &GptConfig) -> Result<TrainConfig> {
         let train = TrainConfig::for_model(config);
