@@ -4,7 +4,7 @@
 
 @group(0) @binding(1) var<storage, read> rows: array<u32>;         // (T, ROW_WORDS)
 @group(0) @binding(2) var<storage, read> tokens: array<u32>;       // (SLOTS, S + 1)
-@group(0) @binding(3) var<storage, read> wte: array<wte_elem>;     // (V, C)
+@group(0) @binding(3) var<storage, read> wte: array<stored_wte>;   // (V, C)
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;    // (T, C)
 
 @compute @workgroup_size(128)
@@ -25,6 +25,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     for (var c = local; c < dims.C; c += 128u) {
-        out[row * dims.C + c] = f32(wte[id * dims.C + c]);
+        out[row * dims.C + c] = number_of_wte(id * dims.C + c);
     }
 }

@@ -4,7 +4,7 @@
 
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;       // (B, T)
 @group(0) @binding(2) var<storage, read> starts: array<u32>;       // (B, T)
-@group(0) @binding(3) var<storage, read> wte: array<wte_elem>;     // (V, C)
+@group(0) @binding(3) var<storage, read> wte: array<stored_wte>;   // (V, C)
 @group(0) @binding(4) var<storage, read> wpe: array<wpe_elem>;     // (S, C)
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;    // (B, T, C)
 
@@ -20,6 +20,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     for (var c = local; c < dims.C; c += 128u) {
-        out[row * dims.C + c] = f32(wte[id * dims.C + c]) + f32(wpe[position * dims.C + c]);
+        out[row * dims.C + c] = number_of_wte(id * dims.C + c) + f32(wpe[position * dims.C + c]);
     }
 }

@@ -1,7 +1,7 @@
 // out[row] = wte[token], for the tokens in a slice of V rows of the table from START. One workgroup per row.
 
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;       // (B, T)
-@group(0) @binding(2) var<storage, read> wte: array<wte_elem>;     // (V, C)
+@group(0) @binding(2) var<storage, read> wte: array<stored_wte>;   // (V, C)
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;    // (B, T, C)
 
 @compute @workgroup_size(128)
@@ -15,6 +15,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     for (var c = local; c < dims.C; c += 128u) {
-        out[row * dims.C + c] = f32(wte[id * dims.C + c]);
+        out[row * dims.C + c] = number_of_wte(id * dims.C + c);
     }
 }

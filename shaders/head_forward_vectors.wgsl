@@ -4,7 +4,7 @@
 
 @group(0) @binding(1) var<storage, read> slots: array<u32>;           // (SLOTS, SLOT_WORDS)
 @group(0) @binding(2) var<storage, read> x: array<vec4<x_elem>>;            // (T, C)
-@group(0) @binding(3) var<storage, read> table: array<vec4<table_elem>>;    // (V, C)
+@group(0) @binding(3) var<storage, read> table: array<stored_table>;        // (V, C)
 @group(0) @binding(4) var<storage, read_write> logits: array<f32>;    // (SLOTS, LD)
 
 const ROWS = 8u;
@@ -25,7 +25,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var sum = 0.0;
         if v < dims.V {
             for (var c = lane; c < width; c += LANES) {
-                sum += dot(vec4<f32>(x[row * width + c]), vec4<f32>(table[v * width + c]));
+                sum += dot(vec4<f32>(x[row * width + c]), numbers_of_table(v * width + c));
             }
         }
         sums[local] = sum;

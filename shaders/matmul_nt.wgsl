@@ -3,7 +3,7 @@
 // them stay unchanged. Engines: shared/product_*.wgsl.
 
 @group(0) @binding(1) var<storage, read> a: array<vec4<a_elem>>;              // (M, K)
-@group(0) @binding(2) var<storage, read> b: array<vec4<b_elem>>;              // (N, K)
+@group(0) @binding(2) var<storage, read> b: array<stored_b>;                    // (N, K)
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<out_elem>>;    // (M, LD), columns START..START + N
 
 const A_ALONG_K = true;
@@ -27,12 +27,11 @@ fn a_four(m: u32, k: u32) -> vec4<f32> {
 }
 
 fn b_at(k: u32, n: u32) -> f32 {
-    let i = n * dims.K + k;
-    return f32(b[i / 4u][i % 4u]);
+    return number_of_b(n * dims.K + k);
 }
 
 fn b_four(k: u32, n: u32) -> vec4<f32> {
-    return vec4<f32>(b[(n * dims.K + k) / 4u]);
+    return numbers_of_b((n * dims.K + k) / 4u);
 }
 
 fn store(m: u32, n: u32, value: f32) {

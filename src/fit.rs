@@ -8,15 +8,26 @@ use crate::plan::Limits;
 /// The largest micro-batch that [`largest_batch`] tries, in sequences.
 pub const LARGEST_BATCH: usize = 64;
 
-/// Returns the least recomputation with which these uses fit; the most if they never fit.
+/// Returns the recomputation from which `auto` begins: adapters are trained to need little memory, and the outputs of GELUs
+/// and of SwiGLUs, which only they read again, cost more memory than time.
+pub fn first_recompute(finetune: &FineTune) -> Recompute {
+    if finetune.lora.is_some() { Recompute::Gelu } else { Recompute::None }
+}
+
+/// Returns the least recomputation, from the first one on, with which these uses fit; the most if they never fit.
 ///
 /// ```
-/// use wgpt::{config::Recompute, fit::least_recompute, model::Uses};
+/// use wgpt::{FineTune, config::Recompute, fit::least_recompute, model::Uses};
 /// let fits = |uses: Uses| uses.recompute != Recompute::None;
-/// assert_eq!(least_recompute(Uses::default(), fits), Recompute::Gelu);
+/// assert_eq!(least_recompute(Uses::default(), &FineTune::default(), fits), Recompute::Gelu);
 /// ```
-pub fn least_recompute(uses: Uses, mut fits: impl FnMut(Uses) -> bool) -> Recompute {
-    let mut all = Recompute::ALL.into_iter();
+pub fn least_recompute(
+    uses: Uses,
+    finetune: &FineTune,
+    mut fits: impl FnMut(Uses) -> bool,
+) -> Recompute {
+    let first = first_recompute(finetune);
+    let mut all = Recompute::ALL.into_iter().skip_while(|recompute| *recompute != first);
     all.find(|&recompute| fits(Uses { recompute, ..uses })).unwrap_or(Recompute::Block)
 }
 

@@ -234,7 +234,7 @@ impl Gpt {
     }
 
     /// Sets the format in which matrices are stored for generation and evaluation, into which they are rounded when they are
-    /// read. A GPU has them in f32, or with mixed precision in f16; the ranks of a pipeline have them in f32.
+    /// read. The ranks of a pipeline have them in f32.
     ///
     /// Parameters that are saved afterwards are the rounded ones.
     pub fn set_weights(&mut self, weights: WeightFormat) {

@@ -153,6 +153,11 @@ impl Dispatch {
     pub fn has_half(&self) -> bool {
         self.args.iter().any(|view| view.format == Format::F16)
     }
+
+    /// Returns the format of its stored matrix, if shaders read that through integers.
+    pub fn coded(&self) -> Option<Format> {
+        self.args.iter().map(|view| view.format).find(|format| format.is_coded())
+    }
 }
 
 /// A range of a plan that is run as a whole.

@@ -3,10 +3,9 @@
 const B_ALONG_K = true;
 
 fn b_at(k: u32, n: u32) -> f32 {
-    let i = n * dims.C + k;
-    return f32(weight[i / 4u][i % 4u]);
+    return number_of_weight(n * dims.C + k);
 }
 
 fn b_four(k: u32, n: u32) -> vec4<f32> {
-    return vec4<f32>(weight[(n * dims.C + k) / 4u]);
+    return numbers_of_weight((n * dims.C + k) / 4u);
 }

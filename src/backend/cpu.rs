@@ -1,23 +1,21 @@
 //! The CPU backend: calls each kernel's CPU implementation, or its twin, in order.
 
-use std::any::{Any, TypeId};
+use std::any::Any;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use bytemuck::Pod;
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::interface::{
     Backend, FILLED, Given, Memory, Out, Ticket, answer_bytes, check_request, copy_out,
     fill_by_writing,
 };
+use super::packed::{Packed, WRITE_PART, as_f32, is_packed};
 use super::zeroed::Zeroed;
 use crate::error::{Error, Result, field};
 use crate::kernel::{Format, Io, Real, Step};
-use crate::math::stored::{self, Q8, Stored};
+use crate::math::stored::{self, Stored};
 use crate::plan::{BufferSpec, Dispatch, Plan, Role, View};
 
 /// Returns the bytes of memory that this process may use, swap included; `None` if the system does not report it.
@@ -93,68 +91,6 @@ pub enum Use {
     Twins,
 }
 
-/// The number of elements that one thread writes at a time.
-const WRITE_PART: usize = 1 << 17;
-
-/// Numbers in another format than the one that kernels compute in.
-enum Packed {
-    F16(Zeroed<f16>),
-    Bf16(Zeroed<bf16>),
-    Q8(Zeroed<Q8>),
-}
-
-impl Packed {
-    fn format(&self) -> Format {
-        match self {
-            Packed::F16(_) => Format::F16,
-            Packed::Bf16(_) => Format::BF16,
-            Packed::Q8(_) => Format::Q8_0,
-        }
-    }
-
-    /// Returns the numbers as they are.
-    fn stored(&self) -> Stored<'_> {
-        match self {
-            Packed::F16(data) => Stored::F16(data),
-            Packed::Bf16(data) => Stored::Bf16(data),
-            Packed::Q8(data) => Stored::Q8(data),
-        }
-    }
-
-    /// Overwrites the numbers from `start` on with rounded ones, on all threads. What is not finite stays so, in q8_0 for its
-    /// whole block.
-    fn write(&mut self, start: usize, numbers: &[f32]) {
-        let parts = numbers.par_chunks(WRITE_PART);
-        match self {
-            Packed::F16(data) => {
-                let out = data[start..][..numbers.len()].par_chunks_mut(WRITE_PART);
-                out.zip(parts).for_each(|(out, part)| out.convert_from_f32_slice(part));
-            }
-            Packed::Bf16(data) => {
-                let out = data[start..][..numbers.len()].par_chunks_mut(WRITE_PART);
-                out.zip(parts).for_each(|(out, part)| out.convert_from_f32_slice(part));
-            }
-            Packed::Q8(data) => {
-                let out = data[start / stored::BLOCK..].par_chunks_mut(WRITE_PART / stored::BLOCK);
-                out.zip(parts).for_each(|(out, part)| stored::round_to_q8(out, part));
-            }
-        }
-    }
-
-    /// Does the same with what a kernel has computed.
-    fn narrow<F: Real>(&mut self, start: usize, numbers: &[F]) {
-        match (as_f32(numbers), &mut *self) {
-            (Some(numbers), _) => self.write(start, numbers),
-            // In one step, since two roundings may differ from one.
-            (None, Packed::F16(data)) => {
-                let out = data[start..].iter_mut();
-                out.zip(numbers).for_each(|(out, x)| *out = f16::from_f64(x.f64()));
-            }
-            (None, other) => panic!("no kernel writes {}", other.format()),
-        }
-    }
-}
-
 /// A plan's buffers in the host's memory.
 enum Buffer<F> {
     Real(Zeroed<F>),
@@ -167,12 +103,10 @@ impl<F: Real> Buffer<F> {
     fn zeroed(role: Role, format: Format, len: usize) -> Buffer<F> {
         let all = matches!(role, Role::Parameters | Role::Moments);
         match format {
-            Format::F32 => Buffer::Real(zeroed(all, len)),
-            Format::U32 => Buffer::U32(zeroed(all, len)),
-            Format::F16 => Buffer::Packed(Packed::F16(zeroed(all, len))),
-            Format::BF16 => Buffer::Packed(Packed::Bf16(zeroed(all, len))),
-            Format::Q8_0 => Buffer::Packed(Packed::Q8(zeroed(all, len / stored::BLOCK))),
-            other => panic!("the CPU backend holds no {other}"),
+            Format::F32 if all => Buffer::Real(Zeroed::in_large_pages(len)),
+            Format::F32 => Buffer::Real(Zeroed::new(len)),
+            Format::U32 => Buffer::U32(Zeroed::new(len)),
+            _ => Buffer::Packed(Packed::zeroed(all, format, len)),
         }
     }
 
@@ -191,10 +125,6 @@ impl<F: Real> Buffer<F> {
             Buffer::Packed(data) => data.stored().len(),
         }
     }
-}
-
-fn zeroed<T: Pod>(large: bool, len: usize) -> Zeroed<T> {
-    if large { Zeroed::in_large_pages(len) } else { Zeroed::new(len) }
 }
 
 /// Runs a plan on the CPU, in f32 for use and in f64 for tests.
@@ -319,16 +249,6 @@ impl<F: Real> Cpu<F> {
             }
         }
     }
-}
-
-/// Whether kernels do not compute in this format.
-fn is_packed(format: Format) -> bool {
-    ![Format::F32, Format::U32].contains(&format)
-}
-
-/// Returns the numbers themselves if they are in single precision.
-fn as_f32<F: Real>(data: &[F]) -> Option<&[f32]> {
-    (TypeId::of::<F>() == TypeId::of::<f32>()).then(|| bytemuck::cast_slice(data))
 }
 
 /// Returns the slices that a dispatch reads and writes; those of packed numbers are in `wide`, in order, but for the
@@ -463,10 +383,7 @@ impl<F: Real> Backend for Cpu<F> {
                         bytes.extend(data.flat_map(f32::to_ne_bytes));
                     }
                 },
-                Buffer::Packed(Packed::F16(data)) => {
-                    bytes.extend_from_slice(bytemuck::cast_slice(&data[view.range()]))
-                }
-                Buffer::Packed(data) => panic!("{} is not asked for, but read", data.format()),
+                Buffer::Packed(data) => bytes.extend_from_slice(data.bytes(view.range())),
                 Buffer::U32(data) => {
                     bytes.extend_from_slice(bytemuck::cast_slice(&data[view.range()]))
                 }

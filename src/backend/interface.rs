@@ -4,9 +4,7 @@ use std::any::Any;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-
+use super::packed::{Packed, is_packed};
 use crate::clock::Stopwatch;
 use crate::error::Result;
 use crate::kernel::{Format, Step};
@@ -204,8 +202,8 @@ pub(super) fn copy_out(views: &[View], answer: &[u8], out: &mut [Out<'_>]) {
             (Format::F32, Out::Reals(out)) => {
                 bytemuck::cast_slice_mut(out).copy_from_slice(part);
             }
-            (Format::F16, Out::Reals(out)) => {
-                bytemuck::pod_collect_to_vec::<u8, f16>(part).convert_to_f32_slice(out);
+            (format, Out::Reals(out)) if is_packed(format) => {
+                Packed::of_bytes(format, part).stored().widen(out);
             }
             (format, _) => panic!("a view of {format} is taken as another type"),
         }

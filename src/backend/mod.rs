@@ -4,6 +4,7 @@ pub mod cpu;
 mod device;
 pub mod gpu;
 mod interface;
+mod packed;
 mod zeroed;
 
 pub use device::Device;

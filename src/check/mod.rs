@@ -8,6 +8,7 @@ pub mod grad_cases;
 pub mod packing;
 mod sabotage;
 pub mod step;
+pub mod stored_cases;
 pub mod verify;
 pub mod verify_cases;
 

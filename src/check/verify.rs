@@ -3,13 +3,14 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use super::stored_cases;
 use super::verify_cases::{self, Case, Run, fill_as_before};
 use super::{Comparison, lockstep_of, sabotage};
 use crate::backend::cpu::{Cpu, Use};
 use crate::backend::gpu::{Choice, Gpu, choose};
 use crate::backend::{Backend, Device};
 use crate::error::Result;
-use crate::kernel::{Kernel, Variant};
+use crate::kernel::{Format, Kernel, Variant, WEIGHTS};
 use crate::ops::ALL;
 use crate::plan::{Dispatch, Plan};
 use crate::trial::{self, Subject};
@@ -103,12 +104,17 @@ pub fn verify_variant(
     Ok(rows.pop())
 }
 
-/// Returns the cases, also in half precision where a device has it.
+/// Returns the cases; of a GPU also those of matrices that shaders read through integers, and where it has half precision all
+/// cases in that. Of the formats of matrices one is enough there, since what differs are the other arguments.
 pub fn all_cases(device: &Device) -> Vec<Case> {
     let mut cases = verify_cases::all();
-    if matches!(device, Device::Gpu(gpu) if gpu.has().f16) {
+    let Device::Gpu(gpu) = device else { return cases };
+    cases.extend(stored_cases::all(Format::Q8_0));
+    if gpu.has().f16 {
         cases.extend(cases.iter().map(verify_cases::halved).collect::<Vec<_>>());
     }
+    let others = WEIGHTS.iter().filter(|format| format.is_coded() && **format != Format::Q8_0);
+    cases.extend(others.flat_map(|format| stored_cases::all(*format)));
     cases
 }
 

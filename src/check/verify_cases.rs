@@ -27,17 +27,17 @@ pub struct Case {
     /// The runs, in an order in which each finds its inputs.
     pub runs: Vec<Run>,
     /// Token ids are below this.
-    vocab: u32,
+    pub(super) vocab: u32,
     /// Random inputs are of at most this size.
-    largest: f32,
-    tokens: Vec<View>,
-    targets: Vec<View>,
+    pub(super) largest: f32,
+    pub(super) tokens: Vec<View>,
+    pub(super) targets: Vec<View>,
     /// What [`fill_as_before`] writes.
-    inputs: Arc<OnceLock<Vec<(View, Contents)>>>,
+    pub(super) inputs: Arc<OnceLock<Vec<(View, Contents)>>>,
 }
 
 /// The contents of a view.
-enum Contents {
+pub(super) enum Contents {
     Reals(Vec<f32>),
     Words(Vec<u32>),
 }
@@ -549,7 +549,7 @@ fn whole(name: &str, mut g: Graph) -> Case {
 }
 
 /// Makes a case of a plan without runs and tokens.
-fn bare(name: &str, plan: Plan) -> Case {
+pub(super) fn bare(name: &str, plan: Plan) -> Case {
     Case {
         name: name.to_owned(),
         plan: Arc::new(plan),

@@ -14,7 +14,7 @@ use wgpt::checkpoint::{has_adapters, is_adapter, newest_run};
 use wgpt::config::{Blocks, Local, Precision, RankBatch, Recompute, Sum, WeightFormat};
 use wgpt::error::Kind;
 use wgpt::finetune::Lora;
-use wgpt::fit::{largest_batch, least_recompute};
+use wgpt::fit::{first_recompute, largest_batch, least_recompute};
 use wgpt::hub;
 use wgpt::model::{Uses, check_finetune};
 use wgpt::{Error, FineTune, GenerateOptions, Gpt, GptConfig, Result, TrainConfig};
@@ -264,7 +264,7 @@ impl PrecisionArgs {
 /// What matrices are stored in, to generate and to evaluate.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct WeightsArgs {
-    /// Store matrices in f32, f16, bf16 or q8_0 (bytes in blocks of 32 with a scale); a GPU takes f32, or f16 with mixed precision
+    /// Store matrices in f32, f16, bf16 or q8_0 (bytes in blocks of 32 with a scale)
     #[arg(long, value_name = "FORMAT", default_value = "f32", hide_possible_values = true)]
     weights: WeightFormat,
 }
@@ -315,23 +315,17 @@ pub fn check_weights(
     precision: Precision,
     device: Option<&Device>,
 ) -> Result<()> {
-    let name = format.name();
-    let on = || device.map_or("WebGPU's default limits".to_owned(), device_name);
-    match format {
-        _ if matches!(device, Some(Device::Cpu)) => Ok(()),
-        WeightFormat::F32 => Ok(()),
-        WeightFormat::F16 if precision == Precision::Mixed => Ok(()),
-        WeightFormat::F16 => Err(Error::usage(format!(
-            "--weights {name} on {} needs mixed precision, which it does not have or which --precision f32 excludes",
-            on()
-        ))
-        .hint("take --device cpu, or leave --weights out")),
-        WeightFormat::Bf16 | WeightFormat::Q8_0 => Err(Error::usage(format!(
-            "--weights {name} is for a CPU, and the device is {}",
-            on()
-        ))
-        .hint("take --device cpu, or --weights f16 with --precision mixed")),
+    let has_half = || match device {
+        Some(Device::Cpu) => true,
+        Some(device) => device.has_half(),
+        None => precision == Precision::Mixed,
+    };
+    if format != WeightFormat::F16 || has_half() {
+        return Ok(());
     }
+    let on = device.map_or("WebGPU's default limits".to_owned(), device_name);
+    Err(Error::usage(format!("--weights f16 needs half precision, which {on} has not"))
+        .hint("take --weights bf16, which every device reads, or --device cpu"))
 }
 
 /// Which part of a model is trained.
@@ -443,7 +437,7 @@ impl PipelineArgs {
 /// What is recomputed instead of being kept.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RecomputeArgs {
-    /// Recompute this in the backward pass to save memory: none, gelu, block, or auto: the least with which the plan fits
+    /// Recompute this in the backward pass to save memory: none, gelu, block, or auto: the least with which the plan fits, of adapters from gelu on
     #[arg(long, value_name = "WHAT", default_value = "auto", hide_possible_values = true)]
     pub recompute: RecomputeChoice,
 }
@@ -552,6 +546,7 @@ impl RecomputeArgs {
     pub fn fit(
         &self,
         uses: Uses,
+        finetune: &FineTune,
         batch: Option<BatchSize>,
         mut fits: impl FnMut(Uses) -> bool,
     ) -> Uses {
@@ -559,13 +554,14 @@ impl RecomputeArgs {
             RecomputeChoice::None => Recompute::None,
             RecomputeChoice::Gelu => Recompute::Gelu,
             RecomputeChoice::Block => Recompute::Block,
-            RecomputeChoice::Auto => least_recompute(uses, &mut fits),
+            RecomputeChoice::Auto => least_recompute(uses, finetune, &mut fits),
         };
         let mut uses = Uses { recompute, ..uses };
         if batch == Some(BatchSize::Auto) {
             uses.batch = largest_batch(uses, &mut fits);
         }
-        let chosen = self.recompute == RecomputeChoice::Auto && recompute != Recompute::None;
+        let chosen =
+            self.recompute == RecomputeChoice::Auto && recompute != first_recompute(finetune);
         if (chosen || batch == Some(BatchSize::Auto)) && fits(uses) {
             let (n, what) = (uses.batch, recompute.name());
             output::log(&format!("to fit the memory: --batch-size {n} --recompute {what}"));

@@ -166,13 +166,13 @@ impl Graph {
         slices
     }
 
-    /// Returns the format of a parameter, if the graph chooses it: of a matrix that products sum over, where weights are packed
-    /// and activations are in single precision.
+    /// Returns the format of a parameter, if the graph chooses it: of a matrix that products sum over, where weights are packed.
+    /// In mixed precision f16 is that of all matrices.
     fn stored_format(&self, role: ParamRole, shape: &[usize]) -> Option<Format> {
         let summed = role.summed(shape)?;
         match self.weights {
-            _ if self.precision == Precision::Mixed => None,
             WeightFormat::F32 => None,
+            WeightFormat::F16 if self.precision == Precision::Mixed => None,
             WeightFormat::F16 => Some(Format::F16),
             WeightFormat::Q8_0 if Format::Q8_0.is_whole(summed) => Some(Format::Q8_0),
             WeightFormat::Bf16 | WeightFormat::Q8_0 => Some(Format::BF16),
@@ -242,7 +242,7 @@ impl Graph {
         let mut open = |role, name, format| {
             self.plan.buffer(role, &format!("{name}.{frozen}{kind}{number}"), 0, format).buffer
         };
-        let is_copied = decays && self.precision == Precision::Mixed;
+        let is_copied = decays && stored.is_none() && self.precision == Precision::Mixed;
         let is_half = is_copied && if trained { self.splits_weights } else { only_halves };
         let params = match stored {
             Some(format) => open(Role::Parameters, format.name, format),

@@ -5,7 +5,7 @@ use super::format::Format;
 /// The formats of numbers that a plan keeps in either precision.
 pub const FLOATS: &[Format] = &[Format::F32, Format::F16];
 
-/// The formats of a matrix that a plan only reads. A GPU has kernels for the first two.
+/// The formats of a matrix that a plan only reads.
 pub const WEIGHTS: &[Format] = &[Format::F32, Format::F16, Format::BF16, Format::Q8_0];
 
 /// How a kernel accesses a buffer.
@@ -48,7 +48,8 @@ impl Arg {
         Arg { formats, ..self }
     }
 
-    /// Returns the same argument, in any format of [`WEIGHTS`], which the CPU kernel takes as it is stored.
+    /// Returns the same argument, in any format of [`WEIGHTS`], which the CPU kernel takes as it is stored. A shader declares
+    /// elements of the type `stored_NAME`, and reads them by `number_of_NAME(i)` and `numbers_of_NAME(i / 4)`.
     pub const fn stored(self) -> Arg {
         Arg { formats: WEIGHTS, is_stored: true, ..self }
     }

@@ -400,7 +400,8 @@ fn record_head(
 ) -> Option<View> {
     let BatchViews { targets, row_loss, loss, .. } = batch;
     let (rows, v) = (g.rows(), config.vocab_size);
-    let chunk = chunk_rows(g, rows, v);
+    let has_grad = table.iter().any(|slice| slice.var.has_grad());
+    let chunk = chunk_rows(g, rows, v, uses.training.is_some() && !has_grad);
     let logits = g.buffer(Role::Logits, "logits", chunk * row_stride(v), g.format());
     let dims = Dims { C: config.n_embd as u32, V: v as u32, ..g.dims() };
     let state = uses.training.map(|_| state_view(g));
@@ -422,10 +423,15 @@ fn record_head(
     })
 }
 
+/// The most bytes of logits at once in training if the table is frozen: there is no gradient to which each chunk of rows adds,
+/// so that more chunks cost little.
+const LOGITS_OF_FROZEN: u64 = 32 << 20;
+
 /// Returns how many of `rows` rows of logits are in memory at once.
-fn chunk_rows(g: &Graph, rows: usize, v: usize) -> usize {
+fn chunk_rows(g: &Graph, rows: usize, v: usize, is_frozen: bool) -> usize {
     let (limits, row_bytes) = (g.limits(), g.format().bytes(row_stride(v)));
-    let most = (limits.logits_bytes.min(limits.binding_bytes) / row_bytes) as usize;
+    let most = limits.logits_bytes.min(if is_frozen { LOGITS_OF_FROZEN } else { u64::MAX });
+    let most = (most.min(limits.binding_bytes) / row_bytes) as usize;
     let unit = g.slice_rows();
     if most >= rows { rows } else { (most / unit * unit).max(unit.min(rows)) }
 }

@@ -9,6 +9,7 @@
 mod jobs;
 mod time;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +17,12 @@ use rayon::prelude::*;
 
 use crate::backend::Device;
 use crate::backend::gpu::{Choices, GpuDevice, Measured, Notice, full_name};
+use crate::check::stored_cases;
 use crate::check::verify::{self, Row};
 use crate::check::verify_cases::{self, Case};
 use crate::clock::Stopwatch;
 use crate::error::Result;
-use crate::plan::Plan;
+use crate::plan::{Dispatch, Plan};
 use crate::trial::{self, Subject};
 
 use jobs::{Job, Task, find};
@@ -139,20 +141,32 @@ fn refuse(device: &GpuDevice, job: &Job<'_>, fault: String, on_notice: &mut dyn 
     device.measured().judge(job.dispatch, job.variant, Some(fault));
 }
 
-/// Returns the cases of comparisons in single and in half precision, as far as the jobs need them.
-fn cases(jobs: &[Job<'_>]) -> [Vec<Case>; 2] {
-    let needs =
-        |half| jobs.iter().any(|job| job.task != Task::Time && job.dispatch.has_half() == half);
-    let single = if needs(false) || needs(true) { verify_cases::all() } else { vec![] };
-    let half = needs(true).then(|| single.iter().map(verify_cases::halved).collect());
-    [single, half.unwrap_or_default()]
+/// What must be the same for a comparison: whether there is half precision, and the name of a stored matrix's format.
+type Formats = (Option<&'static str>, bool);
+
+fn formats(dispatch: &Dispatch) -> Formats {
+    (dispatch.coded().map(|format| format.name), dispatch.has_half())
+}
+
+/// Returns the cases of comparisons for each of the formats that the jobs need.
+fn cases(jobs: &[Job<'_>]) -> BTreeMap<Formats, Vec<Case>> {
+    let compared = jobs.iter().filter(|job| job.task != Task::Time);
+    let mut cases = BTreeMap::new();
+    for dispatch in compared.map(|job| job.dispatch) {
+        cases.entry(formats(dispatch)).or_insert_with(|| {
+            let single = dispatch.coded().map_or_else(verify_cases::all, stored_cases::all);
+            let half = || single.iter().map(verify_cases::halved).collect();
+            if dispatch.has_half() { half() } else { single }
+        });
+    }
+    cases
 }
 
 /// Compares variants with their twins, over the tiny models of `wgpt verify`, and stores the verdicts.
 fn compare(
     device: &Arc<GpuDevice>,
     jobs: &[Job<'_>],
-    cases: &[Vec<Case>; 2],
+    cases: &BTreeMap<Formats, Vec<Case>>,
     on_notice: &mut dyn FnMut(Notice),
 ) -> Result<()> {
     // What was timed meanwhile may show that a variant need not be tried.
@@ -161,7 +175,7 @@ fn compare(
         !measured.is_dull(job.variant.name) && !measured.refuses(job.dispatch, job.variant)
     };
     let jobs: Vec<&Job<'_>> = jobs.iter().filter(is_tried).collect();
-    let fault = |job: &&Job<'_>| fault(device, job, &cases[usize::from(job.dispatch.has_half())]);
+    let fault = |job: &&Job<'_>| fault(device, job, &cases[&formats(job.dispatch)]);
     let found: Vec<Result<Option<String>>> = jobs.par_iter().map(fault).collect();
     for (job, fault) in jobs.into_iter().zip(found) {
         match fault? {

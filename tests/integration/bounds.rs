@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use wgpt::GptConfig;
 use wgpt::backend::Backend;
 use wgpt::backend::gpu::{Choice, Gpu, GpuDevice, candidates, choose};
+use wgpt::check::stored_cases;
 use wgpt::check::verify_cases::{self, Run};
 use wgpt::config::Optimizer;
-use wgpt::kernel::{Draw, Feed, Format, Kernel, Step, Variant, changes_u32};
+use wgpt::kernel::{Arg, Draw, Feed, Format, Kernel, Step, Variant, WEIGHTS, changes_u32};
 use wgpt::model::{EXTENDS, Program, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
 use wgpt::plan::{Dispatch, Limits, Phase, Plan, Role, View};
@@ -97,11 +98,18 @@ fn note(binding: usize) -> String {
     )
 }
 
+/// The kernel, the variant, and the format of a matrix that is read through integers.
+type Shader = (&'static str, &'static str, Option<Format>);
+
 /// A kernel of one variant alone, which notes in a last argument what it accesses outside of the others.
-fn watched(kernel: &'static Kernel, variant: &'static Variant) -> &'static Kernel {
-    static MADE: OnceLock<Mutex<HashMap<(&str, &str), &'static Kernel>>> = OnceLock::new();
+fn watched(
+    kernel: &'static Kernel,
+    variant: &'static Variant,
+    coded: Option<Format>,
+) -> &'static Kernel {
+    static MADE: OnceLock<Mutex<HashMap<Shader, &'static Kernel>>> = OnceLock::new();
     let mut made = MADE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    made.entry((kernel.name, variant.name)).or_insert_with(|| {
+    made.entry((kernel.name, variant.name, coded)).or_insert_with(|| {
         let names: Vec<(&str, usize)> =
             kernel.args.iter().enumerate().map(|(i, arg)| (arg.name, i)).collect();
         let own = declared(variant.wgsl);
@@ -112,10 +120,16 @@ fn watched(kernel: &'static Kernel, variant: &'static Variant) -> &'static Kerne
             Box::leak(watched_text(text, &seen).into_boxed_str())
         };
         let note: &'static str = Box::leak(note(kernel.args.len() + 1).into_boxed_str());
-        let shared: Vec<&'static str> =
-            variant.shared.iter().map(|shared| text(shared)).chain([note]).collect();
+        // A matrix is read by a text that its format has; here the watched one comes instead.
+        let stored = kernel.args.iter().filter(|arg| arg.is_stored).map(|arg| -> &'static str {
+            let wgsl = coded.unwrap_or(Format::F32).stored_wgsl();
+            text(wgsl.replace("MATRIX", arg.name).leak())
+        });
+        let shared = variant.shared.iter().map(|shared| text(shared));
+        let shared: Vec<&'static str> = shared.chain(stored).chain([note]).collect();
         let variant = Variant { wgsl: text(variant.wgsl), shared: shared.leak(), ..*variant };
-        let args = [kernel.args, &[changes_u32("outside")]].concat();
+        let args = kernel.args.iter().map(|arg| Arg { is_stored: false, ..*arg });
+        let args: Vec<Arg> = args.chain([changes_u32("outside")]).collect();
         Box::leak(Box::new(Kernel {
             name: Box::leak(format!("watched {}", kernel.name).into_boxed_str()),
             args: args.leak(),
@@ -148,7 +162,8 @@ fn outside(
             let is_watched = variant.name == name && dispatch.args.len() < MOST_BUFFERS;
             if is_watched && wanted(dispatch, variant) {
                 let args = [&dispatch.args[..], &[noted]].concat();
-                watching.push(watched(dispatch.kernel, variant), dispatch.dims, &args);
+                let kernel = watched(dispatch.kernel, variant, dispatch.coded());
+                watching.push(kernel, dispatch.dims, &args);
                 steps.push(run);
             }
         }
@@ -199,19 +214,23 @@ fn all_outside(
 
 /// The models and ops that `verify` compares: every kernel and variant in the first two cases that run it, which are one of
 /// sizes 1 and one of primes, where they fit. In half precision the lengths of the buffers differ and no index does, so that
-/// the portable variants are enough there, and those that have no other precision.
+/// the portable variants are enough there, and those that have no other precision; so they are for matrices that are read
+/// through integers, where the indices within a vector of four numbers differ.
 #[test]
 fn every_kernel_stays_within_its_buffers() {
     // Shaders with this many checks compile slowly, and a software driver compiles one at a time for each device.
     let Some(device) = &new_gpu(None) else { return };
     let mut cases_by_shader: HashMap<_, BTreeSet<String>> = HashMap::new();
-    for case in verify_cases::all() {
+    let coded = WEIGHTS.iter().filter(|format| format.is_coded());
+    let coded = coded.flat_map(|format| stored_cases::all(*format));
+    for case in verify_cases::all().into_iter().chain(coded) {
         let halved = device.has().f16.then(|| verify_cases::halved(&case));
         for case in [case].into_iter().chain(halved) {
             let mut wanted = |dispatch: &Dispatch, variant: &Variant| {
-                let has_half = dispatch.has_half();
-                let shader = (dispatch.kernel.name, variant.name, has_half);
-                if has_half && !variant.name.is_empty() && !variant.needs.f16 {
+                let (has_half, coded) = (dispatch.has_half(), dispatch.coded());
+                let shader = (dispatch.kernel.name, variant.name, has_half, coded);
+                let is_other = has_half || coded.is_some();
+                if is_other && !variant.name.is_empty() && !variant.needs.f16 {
                     return false;
                 }
                 let cases = cases_by_shader.entry(shader).or_default();
@@ -224,8 +243,15 @@ fn every_kernel_stays_within_its_buffers() {
     }
     for kernel in wgpt::ops::ALL.iter().filter(|kernel| kernel.args.len() < MOST_BUFFERS) {
         for variant in kernel.variants.iter().filter(|v| v.needs.within(device.has())) {
-            let seen = |half| cases_by_shader.contains_key(&(kernel.name, variant.name, half));
-            assert!(seen(false) || seen(true), "{} {} is watched", kernel.name, variant.name);
+            let seen = |half, coded| {
+                cases_by_shader.contains_key(&(kernel.name, variant.name, half, coded))
+            };
+            let is_seen = seen(false, None) || seen(true, None);
+            assert!(is_seen, "{} {} is watched", kernel.name, variant.name);
+            if variant.name.is_empty() && kernel.args.iter().any(|arg| arg.is_stored) {
+                let mut coded = WEIGHTS.iter().filter(|format| format.is_coded());
+                assert!(coded.all(|format| seen(false, Some(*format))), "{}", kernel.name);
+            }
         }
     }
 }

@@ -816,7 +816,10 @@ fn plan_counts_the_bytes_of_stored_matrices() {
     }
     for (arguments, mention) in [
         (&["--weights=q8_0"][..], "--generation"),
-        (&["--generation", "--weights=q8_0", "--limits=webgpu"], "--weights q8_0 is for a CPU"),
+        (
+            &["--generation", "--weights=f16", "--limits=webgpu"],
+            "--weights f16 needs half precision",
+        ),
     ] {
         let refused = wgpt(folder.path()).args(sizes).args(arguments).assert().code(2);
         refused.stderr(predicate::str::contains(mention));

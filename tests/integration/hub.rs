@@ -380,7 +380,9 @@ fn what_is_not_as_announced_is_refused_and_removed() {
         assert!(error.contains(words) && error.contains("model.safetensors"), "{error}");
         let hash = sha256(&fs::read(server.path("org/model").join("model.safetensors")).unwrap());
         let left = names(&cached(&home).join("blobs"));
-        assert!(!left.is_empty() && !left.iter().any(|name| name.contains(&hash)), "{left:?}");
+        // Where a system makes no links, the configuration is in the snapshot itself.
+        assert!(cfg!(windows) || !left.is_empty());
+        assert!(!left.iter().any(|name| name.contains(&hash)), "{left:?}");
         assert_eq!(names(&cached(&home).join("snapshots").join(COMMIT)), ["config.json"]);
     }
 }

@@ -13,7 +13,7 @@ use wgpt::backend::{Backend, Device};
 use wgpt::check::verify::{self, Row};
 use wgpt::check::verify_cases::{self, Case};
 use wgpt::check::{Comparison, lockstep};
-use wgpt::kernel::{Dims, FLOATS, Format, Kernel, Matrices, Step, StepWords, Twin, Variant, grid};
+use wgpt::kernel::{Dims, Format, Kernel, Matrices, Step, StepWords, Twin, Variant, WEIGHTS, grid};
 use wgpt::ops::{ALL, cast};
 use wgpt::plan::{Plan, Role, View};
 
@@ -41,9 +41,11 @@ fn sources() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant,
     })
 }
 
-/// The formats that the arguments of a kernel may have: each of the floats wherever it is taken.
+/// The formats that the arguments of a kernel may have: each format of numbers wherever it is taken.
 fn precisions(kernel: &Kernel, variant: &Variant) -> Vec<Vec<Format>> {
-    let mut all: Vec<_> = FLOATS.iter().map(|format| kernel.formats(*format)).collect();
+    let is_taken = |format: &&Format| kernel.args.iter().any(|arg| arg.accepts(**format));
+    let mut all: Vec<_> =
+        WEIGHTS.iter().filter(is_taken).map(|format| kernel.formats(*format)).collect();
     all.dedup();
     let sizes = |rows: u32| Dims {
         B: 1,
@@ -111,7 +113,10 @@ fn signatures_match_the_shaders() {
             .collect();
         found.sort_by_key(|(place, ..)| *place);
         let declared: Vec<_> = (kernel.args.iter().zip(&formats).zip(1..))
-            .map(|((a, format), i)| ((0, i), a.name.to_owned(), a.is_written(), Some(*format)))
+            .map(|((a, format), i)| {
+                let words = if format.is_coded() { Format::U32 } else { *format };
+                ((0, i), a.name.to_owned(), a.is_written(), Some(words))
+            })
             .collect();
         assert_eq!(found, declared, "{file}");
         assert_eq!(module.entry_points.len(), 1, "{file}");

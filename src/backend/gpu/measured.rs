@@ -254,11 +254,12 @@ impl Measured {
     }
 }
 
-/// Returns the current value of [`Verdict::texts`] of a variant: for any formats, since all are compared.
+/// Returns the current value of [`Verdict::texts`] of a variant: for either precision, since both are compared.
 fn text(dispatch: &Dispatch, variant: &Variant) -> String {
     let mut plain = dispatch.clone();
     let args = plain.args.iter_mut().zip(dispatch.kernel.args);
-    args.for_each(|(view, arg)| view.format = arg.usual_format());
+    let in_either = args.filter(|(view, _)| !view.format.is_coded());
+    in_either.for_each(|(view, arg)| view.format = arg.usual_format());
     texts(&plain, [variant].into_iter())
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{Dims, Format, Needs, Variant};
-use crate::plan::{Dispatch, Plan};
+use crate::plan::{Dispatch, Plan, View};
 
 /// The rule that selects a variant of a kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,11 +46,12 @@ impl Choices {
     }
 }
 
-/// Returns `KERNEL VARIANT`, the unit of comparisons with twins; in half precision, which is compared by itself,
-/// `KERNEL VARIANT in half precision`.
+/// Returns `KERNEL VARIANT`, the unit of comparisons with twins; what is compared by itself, with its formats: `KERNEL VARIANT
+/// with q8_0 in half precision`.
 pub fn full_name(dispatch: &Dispatch, variant: &Variant) -> String {
+    let matrix = dispatch.coded().map(|format| format!(" with {format}")).unwrap_or_default();
     let precision = if dispatch.has_half() { " in half precision" } else { "" };
-    format!("{} {}{precision}", dispatch.kernel.name, variant.name)
+    format!("{} {}{matrix}{precision}", dispatch.kernel.name, variant.name)
 }
 
 /// Returns the class of a dispatch, the unit of timing and choosing: the kernel, the formats of its arguments, each of
@@ -64,9 +65,13 @@ pub fn class(dispatch: &Dispatch) -> String {
     let sizes = [("B", B), ("T", T), ("C", C), ("OC", OC), ("NH", NH), ("V", V), ("S", S)];
     let sizes = sizes.into_iter().chain([("M", M), ("K", K), ("N", N)]);
     let mut class = dispatch.kernel.name.to_owned();
-    let has_half = dispatch.has_half();
-    if has_half {
-        let letter = |view: &crate::plan::View| if view.format == Format::F16 { 'h' } else { 'f' };
+    if dispatch.has_half() || dispatch.coded().is_some() {
+        let letter = |view: &View| match view.format {
+            Format::F16 => 'h',
+            Format::BF16 => 'b',
+            Format::Q8_0 => 'q',
+            _ => 'f',
+        };
         class.extend([' '].into_iter().chain(dispatch.args.iter().map(letter)));
     }
     let bare = class.len();

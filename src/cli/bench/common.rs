@@ -62,7 +62,8 @@ pub fn prepare(
     let On { config, finetune, device } = on;
     let record = |uses, limits| Program::record_tuning(config, uses, finetune, limits);
     if let Some((recompute, batch)) = fit {
-        uses = recompute.fit(uses, batch, |uses| device.fits(&record(uses, device.limits()).plan));
+        let fits = |uses| device.fits(&record(uses, device.limits()).plan);
+        uses = recompute.fit(uses, finetune, batch, fits);
     }
     let device = match device {
         Device::Gpu(gpu) => {

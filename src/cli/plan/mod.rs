@@ -183,7 +183,8 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
         }
         false => {
             let training = Uses { precision, ..training };
-            args.recompute.fit(training, args.batch_size, |uses| fits(&record(uses).plan))
+            let fits = |uses| fits(&record(uses).plan);
+            args.recompute.fit(training, &finetune, args.batch_size, fits)
         }
     };
     let program = record(uses);

@@ -312,8 +312,8 @@ impl Args {
         let mut programs = Programs::default();
         let fits =
             |uses| device.fits(&programs.of(model, uses, &train.finetune, device.limits()).plan);
-        let uses =
-            self.recompute.fit(Uses::training(train, model), Some(self.steps.batch_size), fits);
+        let (uses, batch) = (Uses::training(train, model), Some(self.steps.batch_size));
+        let uses = self.recompute.fit(uses, &train.finetune, batch, fits);
         (train.recompute, train.batch_size) = (uses.recompute, uses.batch);
         programs
     }

@@ -8,7 +8,6 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 
-use half::f16;
 use rayon::prelude::*;
 use wgpu::{BindGroup, Buffer, BufferUsages};
 
@@ -21,6 +20,7 @@ use crate::backend::gpu::variants::{Choice, choose};
 use crate::backend::interface::{
     Backend, Given, Memory, Out, Ticket, answer_bytes, check_request, copy_out,
 };
+use crate::backend::packed::{Packed, is_packed};
 use crate::error::{Error, Result, field};
 use crate::kernel::{Dims, Format, Step, StepWords, Variant, grid};
 use crate::plan::{BufferSpec, Dispatch, Plan, View};
@@ -104,15 +104,6 @@ impl Gpu {
     ) -> Result<Gpu> {
         if let Some(what) = plan.exceeds(device.limits()) {
             return Err(Error::device(format!("{}: {what}", device.name())).hint(too_large()));
-        }
-        let unknown = |format: Format| ![Format::F32, Format::F16, Format::U32].contains(&format);
-        if let Some(buffer) = plan.buffers.iter().find(|buffer| unknown(buffer.format)) {
-            return Err(Error::device(format!(
-                "{}: a GPU has no kernels for matrices in {}",
-                device.name(),
-                buffer.format
-            ))
-            .hint(format!("choose f16 or f32 with {}", field("weights"))));
         }
         if !device.has().f16 && plan.buffers.iter().any(|buffer| buffer.format == Format::F16) {
             return Err(Error::device(format!(
@@ -355,12 +346,14 @@ impl Backend for Gpu {
     }
 
     fn write(&mut self, view: View, data: &[f32]) {
-        if view.format == Format::F16 {
-            let mut halves: Vec<f16> = data.iter().map(|&x| f16::from_f32(x)).collect();
-            halves.resize(data.len().next_multiple_of(2), f16::ZERO);
-            return self.write_bytes(view, bytemuck::cast_slice(&halves));
+        if !is_packed(view.format) {
+            return self.write_bytes(view, bytemuck::cast_slice(data));
         }
-        self.write_bytes(view, bytemuck::cast_slice(data));
+        let mut packed = Packed::zeroed(false, view.format, view.len);
+        packed.write(0, data);
+        let mut bytes = packed.bytes(0..view.len).to_vec();
+        bytes.resize(whole_words(view.bytes()) as usize, 0);
+        self.write_bytes(view, &bytes);
     }
 
     fn write_u32(&mut self, view: View, data: &[u32]) {
