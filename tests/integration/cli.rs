@@ -201,6 +201,7 @@ fn wrong_command_lines_exit_2_and_name_the_option() {
         (&["train", "--layers", "0"], "--layers"),
         (&["train", "--heads", "3"], "--heads"),
         (&["train", "--colour"], "--colour"),
+        (&["train", "--weights", "q8_0"], "--weights <FORMAT>': training updates matrices in f32"),
         (&["train", "--size", "huge"], "--size"),
         (&["train", "--arch", "gpt3"], "--arch"),
         (&["train", "--arch", "llama", "--size", "qwen3-0.6b"], "--size qwen3-0.6b"),
@@ -824,6 +825,21 @@ fn plan_counts_the_bytes_of_stored_matrices() {
         let refused = wgpt(folder.path()).args(sizes).args(arguments).assert().code(2);
         refused.stderr(predicate::str::contains(mention));
     }
+}
+
+/// Adapters are trained to save memory: those of SmolLM2-135M take less than 1.5 GB for 4 x 512 tokens.
+#[test]
+fn plan_of_adapters_recomputes_what_is_cheap() {
+    let folder = folder();
+    let adapters = ["--size=smollm2-135m", "--lora-rank=8", "--lora-targets=all-linear"];
+    let plan = |more: &[&str]| {
+        let sizes = ["plan", "--seq-len=512", "--batch-size=4", "--limits=webgpu", "--json"];
+        json(wgpt(folder.path()).args(sizes).args(adapters).arg("--precision=mixed").args(more))
+    };
+    let [auto, kept] = [plan(&[]), plan(&["--recompute=none"])];
+    assert_eq!((&auto["recompute"], &kept["recompute"]), (&"gelu".into(), &"none".into()));
+    let bytes = |plan: &Value| plan["total_bytes"].as_u64().expect("a number");
+    assert!(bytes(&auto) < 1_500_000_000 && bytes(&kept) > bytes(&auto), "{auto}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod run;
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -95,6 +96,9 @@ pub struct Args {
     /// Slow the exchange between ranks down to a link of this rate, such as 100Mbit, to see what it costs
     #[arg(long, value_name = "RATE", value_parser = crate::cli::number::parse_link, hide = true)]
     throttle: Option<f64>,
+    /// Refused: it is an option of generation
+    #[arg(long = "weights", value_name = "FORMAT", value_parser = refuse_weights, hide = true)]
+    _weights: Option<Infallible>,
     /// Start from a model and keep its sizes: a folder, a run, a .safetensors or .gguf file, or a name on Hugging Face's hub
     #[arg(long, value_name = "MODEL")]
     #[arg(conflicts_with_all = MODEL_OPTIONS)]
@@ -116,6 +120,12 @@ pub struct Args {
     finetune: FineTuneArgs,
     #[command(flatten)]
     profile: ProfileArgs,
+}
+
+/// Says why training takes no format of matrices.
+fn refuse_weights(_: &str) -> std::result::Result<Infallible, String> {
+    let why = "training updates matrices in f32, and so keeps them; --precision mixed multiplies by halves";
+    Err(why.to_owned())
 }
 
 /// The fields of [`TrainConfig`] as options.
