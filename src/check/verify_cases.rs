@@ -465,7 +465,11 @@ fn extension_in(
         for row in words.chunks_exact_mut(rows::ROW_WORDS).filter(|row| row[0] != rows::NONE) {
             row[2] = (row[1] + 1).saturating_sub(window as u32);
         }
-        Run { range: all.clone(), step: Step::default(), tables: vec![(view, words), (copied, copy.to_vec())] }
+        Run {
+            range: all.clone(),
+            step: Step::default(),
+            tables: vec![(view, words), (copied, copy.to_vec())],
+        }
     };
     Case { runs: replays.map(run).into(), ..bare(name, g.plan) }
 }

@@ -527,7 +527,8 @@ fn record_generation(
             }
         };
         g.record_forward(Phase::Extend(n));
-        let serving = head.filter(|_| uses.serving).map(|(x, table)| record_serving(g, dims, x, table));
+        let serving =
+            head.filter(|_| uses.serving).map(|(x, table)| record_serving(g, dims, x, table));
         let dims = Dims { V: v as u32, S: s as u32, ..g.dims() };
         let seen = g.buffer(Role::Staging, "seen", count * v, Format::U32);
         let probs = g.buffer(Role::Logits, "probs", count * v, Format::F32);
