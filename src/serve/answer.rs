@@ -12,7 +12,7 @@ use futures_util::stream::poll_fn;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::App;
+use super::app::App;
 use super::choice::{Choice, Passes, Piece, Style};
 use super::error::{ApiError, ApiResult};
 use super::fields::Fields;

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
-use super::App;
+use super::app::App;
 use super::error::{ApiError, ApiResult};
 
 /// The largest body, in bytes.

@@ -6,8 +6,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::App;
 use super::answer::{Asked, Form, MOST_TOP, answer, reason};
+use super::app::App;
 use super::body::{apart, read_body};
 use super::choice::{Piece, Shown};
 use super::error::{ApiError, ApiResult};

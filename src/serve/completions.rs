@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::App;
 use super::answer::{Asked, Form, MOST_TOP, answer, reason};
+use super::app::App;
 use super::body::{apart, read_body};
 use super::choice::{Piece, Shown};
 use super::error::{ApiError, ApiResult};
@@ -31,7 +31,11 @@ pub async fn post(State(app): State<Arc<App>>, request: Request) -> ApiResult<Re
 fn asked(model: &Model, body: &[u8]) -> ApiResult<Asked> {
     let fields = Fields::read(body)?;
     model.check_name(fields.text("model")?)?;
-    let mut asked = Asked::of(&fields, model, &Completion, MAX_TOKENS)?;
+    let form: &'static dyn Form = match fields.flag("return_token_ids")? {
+        false => &Completion { has_ids: false },
+        true => &Completion { has_ids: true },
+    };
+    let mut asked = Asked::of(&fields, model, form, MAX_TOKENS)?;
     asked.top = fields.count("logprobs", 0, MOST_TOP)?;
     asked.style.echo = fields.flag("echo")?;
     asked.style.shows = asked.top.is_some();
@@ -76,7 +80,10 @@ fn prompts(value: &Value, model: &Model) -> ApiResult<Vec<Prompt>> {
 }
 
 /// The form of a completion.
-struct Completion;
+struct Completion {
+    /// Whether tokens are named by their ids, too.
+    has_ids: bool,
+}
 
 impl Form for Completion {
     fn object(&self, _: bool) -> &'static str {
@@ -88,10 +95,18 @@ impl Form for Completion {
     }
 
     fn choice(&self, model: &Model, index: usize, piece: &Piece) -> Value {
+        let mut logprobs = logprobs(model, &piece.shown);
+        if self.has_ids && !logprobs.is_null() {
+            let ids =
+                |shown: &Shown| named(model, shown).into_iter().map(|(_, id, _)| id).collect();
+            let tops: Vec<Vec<u32>> = piece.shown.iter().map(ids).collect();
+            logprobs["token_ids"] = piece.shown.iter().map(|shown| shown.id).collect();
+            logprobs["top_token_ids"] = json!(tops);
+        }
         json!({
             "index": index,
             "text": piece.text,
-            "logprobs": logprobs(model, &piece.shown),
+            "logprobs": logprobs,
             "finish_reason": reason(piece.finish),
         })
     }
@@ -105,23 +120,29 @@ impl Form for Completion {
     }
 }
 
-/// Writes tokens in four lists, one entry a token in each. The alternatives of a token, itself among them, are an object in
-/// which no two tokens have one name: if two have the same text, the less probable one is spelled by its bytes.
+/// Returns the alternatives of a token, itself among them, each with its name, its id and its log-probability. No two have one
+/// name: if they have the same text, the less probable one is spelled by its bytes.
+fn named(model: &Model, shown: &Shown) -> Vec<(String, u32, f64)> {
+    let Some(scored) = &shown.scored else { return vec![] };
+    let own = (shown.id, scored.logprob);
+    let is_missing = !scored.top.contains(&own);
+    let mut all: Vec<(String, u32, f64)> = vec![];
+    for (id, logprob) in scored.top.iter().copied().chain(is_missing.then_some(own)) {
+        let name = model.spell(id);
+        let is_taken = all.iter().any(|(taken, ..)| *taken == name);
+        all.push((if is_taken { model.spell_bytes(id) } else { name }, id, logprob));
+    }
+    all
+}
+
+/// Writes tokens in four lists, one entry a token in each; the alternatives of a token are an object.
 fn logprobs(model: &Model, shown: &[Shown]) -> Value {
     if shown.is_empty() {
         return Value::Null;
     }
     let top = |shown: &Shown| {
-        let Some(scored) = &shown.scored else { return Value::Null };
-        let own = (shown.id, scored.logprob);
-        let is_missing = !scored.top.contains(&own);
-        let mut all = Map::new();
-        for (id, logprob) in scored.top.iter().copied().chain(is_missing.then_some(own)) {
-            let name = model.spell(id);
-            let name = if all.contains_key(&name) { model.spell_bytes(id) } else { name };
-            all.insert(name, json!(logprob));
-        }
-        Value::Object(all)
+        let all = named(model, shown).into_iter().map(|(name, _, logprob)| (name, json!(logprob)));
+        shown.scored.as_ref().map(|_| Value::Object(all.collect()))
     };
     json!({
         "tokens": shown.iter().map(|shown| model.spell(shown.id)).collect::<Vec<_>>(),

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::App;
+use super::app::App;
 use super::error::{ApiError, ApiResult};
 use super::metrics::Answered;
 use crate::clock::Stopwatch;

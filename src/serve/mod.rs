@@ -11,6 +11,7 @@
 //! of news for each request. A request that is dropped drops its channel, which the scheduler sees before the next replay.
 
 mod answer;
+mod app;
 mod body;
 mod chat;
 mod choice;
@@ -22,6 +23,7 @@ mod guard;
 pub mod logprobs;
 pub mod metrics;
 mod model;
+mod page;
 pub mod room;
 pub mod schedule;
 mod texts;
@@ -46,7 +48,9 @@ use crate::clock;
 use crate::error::{Error, Result, field};
 use crate::gpt::Gpt;
 use crate::wait;
-use crate::wait::channels::{Receiver, Sender, TrySendError, channel};
+use crate::wait::channels::{Receiver, channel};
+pub use app::Log;
+use app::{App, QUEUE};
 use error::{ApiError, ApiResult};
 pub use guard::Key;
 use guard::{Guard, HEALTH};
@@ -57,8 +61,6 @@ use schedule::{Scheduler, Task};
 
 /// The port that is listened on unless another is asked for.
 pub const PORT: u16 = 8000;
-/// The requests that wait for a slot; others are refused.
-const QUEUE: usize = 64;
 /// The threads of connections: the scheduler's are the others.
 const THREADS: usize = 2;
 
@@ -85,9 +87,6 @@ pub struct Settings {
     pub log: Option<Log>,
 }
 
-/// Writes a line.
-pub type Log = Arc<dyn Fn(&str) + Send + Sync>;
-
 /// What is told when requests are answered from now on.
 #[derive(Clone, Copy, Debug)]
 pub struct Ready {
@@ -95,30 +94,6 @@ pub struct Ready {
     pub address: SocketAddr,
     /// What is taken in memory.
     pub room: Room,
-}
-
-/// What all requests share.
-pub struct App {
-    model: Model,
-    queue: Sender<Vec<Task>>,
-    metrics: Arc<Metrics>,
-    guard: Guard,
-    log: Option<Log>,
-}
-
-impl App {
-    /// Puts the tasks of a request into the queue.
-    fn submit(&self, tasks: Vec<Task>) -> ApiResult<()> {
-        let put = self.queue.try_send(tasks);
-        self.metrics.waiting.set((self.queue.max_capacity() - self.queue.capacity()) as i64);
-        put.map_err(|refused| match refused {
-            TrySendError::Closed(_) => ApiError::stopping(),
-            TrySendError::Full(_) => {
-                let message = format!("{QUEUE} requests are waiting already: try again later");
-                ApiError::new(StatusCode::TOO_MANY_REQUESTS, message).code("queue_full")
-            }
-        })
-    }
 }
 
 /// Serves a model until the process is told to stop (SIGTERM or Ctrl-C); requests that are there are then answered first,
@@ -296,6 +271,7 @@ fn routes(app: Arc<App>, origins: &[HeaderValue]) -> Router {
         .route("/tokenizer_info", get(texts::info))
         .route("/metrics", get(measured))
         .route(HEALTH, get(health))
+        .route("/", get(page::get))
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .layer(CatchPanicLayer::custom(failed))
@@ -330,8 +306,7 @@ async fn health() -> Json<Value> {
 }
 
 async fn measured(State(app): State<Arc<App>>) -> Response {
-    let waiting = app.queue.max_capacity() - app.queue.capacity();
-    app.metrics.waiting.set(waiting as i64);
+    app.count_waiting();
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], app.metrics.text()).into_response()
 }

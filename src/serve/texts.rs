@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use serde_json::{Value, json};
 
-use super::App;
+use super::app::App;
 use super::body::{apart, read_body};
 use super::error::{ApiError, ApiResult};
 use super::fields::{Fields, kind};
