@@ -7,10 +7,12 @@ script makes, compared with `wgpt eval`.
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 import tempfile
 import urllib.request
+from array import array
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -25,16 +27,24 @@ except ImportError as missing:
 WGPT = Path(os.environ["WGPT_BIN"]) / "wgpt"
 TOLERANCE = 1e-4
 
-QUESTIONS = [
-    ("The fox and the owl", ["went home", "is am are", "zxq"], 0),
-    ("Once upon a time there was", ["a little girl", "a", "the the the", "née Renard — 😀"], 0),
-    ("She said that she was", ["happy", "happily", "a stone of the sea"], 1),
-    ("Two and two", ["are four", "is a fish"], 0),
-    ("He ran away from the", ["dog", "dog and the cat", "of"], 1),
-]
+WORDS = "the a fox owl ball park née naïve — 😀 ran said was happy sad and but so then red little went home away 12 ½".split()
+
+
+def questions():
+    """Sixty questions of words in any order, some of whose choices are long, short, or alike."""
+    draw = random.Random(1)
+    some = lambda least, most: " ".join(draw.choices(WORDS, k=draw.randint(least, most)))  # noqa: E731
+    choices = [[some(1, 6) for _ in range(draw.randint(2, 5))] for _ in range(60)]
+    return [dict(context=some(1, 8), choices=all, answer=draw.randrange(len(all))) for all in choices]
+
+
+# Each fits a window: how longer ones are cut, the harness and `wgpt eval` see differently.
 TEXTS = [
-    "Once upon a time there was a little girl who had a red ball. She liked to play in the park.",
-    "The owl said: “I am an owl — and you?” and nobody knew what to say about that, naïve or not.",
+    "Once upon a time there was a little girl who had a red ball.",
+    "She liked to play in the park. One day she saw a big dog and was sad.",
+    "The owl said: “I am an owl.”",
+    "naïve — 😀 12 ½",
+    "a",
 ]
 
 CHOICES_TASK = """
@@ -70,11 +80,26 @@ def wgpt_eval(*arguments):
     return json.loads(out.stdout)
 
 
-def asks(base, path, body):
-    request = urllib.request.Request(base.removesuffix("/v1") + path, json.dumps(body).encode())
-    request.add_header("Content-Type", "application/json")
+def ask(url, body):
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)
+
+
+def ids(base, text):
+    body = {"prompt": text, "add_special_tokens": False}
+    return ask(base.removesuffix("/v1") + "/tokenize", body)["tokens"]
+
+
+def greedy_questions(base):
+    """Questions among whose choices is what the model itself says."""
+    made = []
+    for question in questions()[:30]:
+        body = {"prompt": question["context"], "max_tokens": 2, "temperature": 0}
+        said = ask(base + "/completions", body)["choices"][0]["text"]
+        if said.startswith(" ") and said.strip():
+            made.append({**question, "choices": [said[1:], *question["choices"]], "answer": 0})
+    return made
 
 
 def main():
@@ -84,8 +109,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         os.environ["HF_HOME"] = str(folder / "hf")
-        asked = [dict(context=c, choices=all, answer=a) for c, all, a in QUESTIONS]
-        choices = lines(folder / "choices.jsonl", asked)
+        choices = lines(folder / "choices.jsonl", questions() + greedy_questions(base))
         texts = lines(folder / "texts.jsonl", [dict(text=text) for text in TEXTS])
         (folder / "choices.yaml").write_text(CHOICES_TASK.format(file=choices))
         (folder / "texts.yaml").write_text(TEXTS_TASK.format(file=texts))
@@ -108,16 +132,17 @@ def compare(results, choices, base, model):
     for name in ["acc", "acc_norm"]:
         assert abs(ours[name] - theirs[f"{name},none"]) < 1e-9, (name, ours[name], theirs)
     greedy = [bool(one[1]) for sample in results["samples"]["local_choices"] for one in sample["filtered_resps"]]
+    assert 0 < sum(greedy) < len(greedy), "some choices are the model's own, others are not"
     print(f"multiple choice: acc {ours['acc']}, acc_norm {ours['acc_norm']} in both, {sum(greedy)} of {len(greedy)} greedy")
 
     # The harness puts the end-of-text token before a text, and so scores its first token too.
     nats = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for i, text in enumerate(TEXTS):
-            path = Path(folder) / f"{i}.txt"
-            path.write_text("<|endoftext|>" + text)
-            report = wgpt_eval(str(path), "--model", model)
-            nats += report["total"]["nll"] if "nll" in report["total"] else report["total"]["loss"] * report["total"]["tokens"]
+            path = Path(folder) / f"{i}.bin"
+            # 16 bits an id, as nanoGPT writes them.
+            path.write_bytes(array("H", ids(base, "<|endoftext|>" + text)).tobytes())
+            nats += wgpt_eval(str(path), "--model", model)["total"]["nll_sum"]
     ours = nats / math.log(2) / sum(len(text.encode()) for text in TEXTS)
     theirs = results["results"]["local_texts"]["bits_per_byte,none"]
     assert abs(ours - theirs) <= TOLERANCE * ours, (ours, theirs)
