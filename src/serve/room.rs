@@ -113,6 +113,6 @@ mod tests {
         assert!(most(0).starts_with("take a smaller model"));
         let error =
             record(&GptConfig::small(), Uses { generation: Some(65), ..uses }, &Device::Cpu);
-        assert_eq!(error.err().expect("refused").to_string(), "slots is 65, must be 1 to 64");
+        assert_eq!(error.expect_err("refused").to_string(), "slots is 65, must be 1 to 64");
     }
 }

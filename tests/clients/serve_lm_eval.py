@@ -34,7 +34,7 @@ def questions():
     """Sixty questions of words in any order, some of whose choices are long, short, or alike."""
     draw = random.Random(1)
     some = lambda least, most: " ".join(draw.choices(WORDS, k=draw.randint(least, most)))  # noqa: E731
-    choices = [[some(1, 6) for _ in range(draw.randint(2, 5))] for _ in range(60)]
+    choices = [[" " + some(1, 6) for _ in range(draw.randint(2, 5))] for _ in range(60)]
     return [dict(context=some(1, 8), choices=all, answer=draw.randrange(len(all))) for all in choices]
 
 
@@ -56,6 +56,7 @@ test_split: test
 doc_to_text: "{{{{context}}}}"
 doc_to_choice: "{{{{choices}}}}"
 doc_to_target: "{{{{answer}}}}"
+target_delimiter: ""
 metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
 """
 TEXTS_TASK = """
@@ -97,8 +98,8 @@ def greedy_questions(base):
     for question in questions()[:30]:
         body = {"prompt": question["context"], "max_tokens": 2, "temperature": 0}
         said = ask(base + "/completions", body)["choices"][0]["text"]
-        if said.startswith(" ") and said.strip():
-            made.append({**question, "choices": [said[1:], *question["choices"]], "answer": 0})
+        if said and "\ufffd" not in said:
+            made.append({**question, "choices": [said, *question["choices"]], "answer": 0})
     return made
 
 
@@ -127,7 +128,7 @@ def main():
 
 def compare(results, choices, base, model):
     """Compares what the harness found with what `wgpt eval` finds."""
-    ours = wgpt_eval("choices", str(choices), "--model", model)
+    ours = wgpt_eval("choices", str(choices), "--model", model, "--delimiter", "")
     theirs = results["results"]["local_choices"]
     for name in ["acc", "acc_norm"]:
         assert abs(ours[name] - theirs[f"{name},none"]) < 1e-9, (name, ours[name], theirs)

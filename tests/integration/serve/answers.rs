@@ -49,7 +49,8 @@ fn completions_are_the_models() {
         assert!(before.iter().all(|end| end.is_null()));
     }
     assert!(all_chunks > 20, "they come in {all_chunks} pieces");
-    let [first, second] = [0, 1].map(|_| server.complete(&json!({"prompt": "The", "max_tokens": 40})));
+    let [first, second] =
+        [0, 1].map(|_| server.complete(&json!({"prompt": "The", "max_tokens": 40})));
     assert_ne!(first, second, "without a seed every answer is another one");
 }
 
