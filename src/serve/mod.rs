@@ -129,14 +129,14 @@ pub fn run(
     let [stop, at_once] = signals(&runtime)?;
     runtime.spawn(connections::serve(listener, routes, stop, at_once));
     ready(Ready { address, room });
-    let done = schedule(Scheduler::new(engine, &metrics), tasks);
+    let done = run_tasks(Scheduler::new(engine, &metrics), tasks);
     // What is still there after an error, or after a second signal, is dropped.
     runtime.shutdown_background();
     done
 }
 
 /// Runs tasks until there can be no more.
-fn schedule(mut scheduler: Scheduler<'_>, mut queue: Receiver<Vec<Task>>) -> Result<()> {
+fn run_tasks(mut scheduler: Scheduler<'_>, mut queue: Receiver<Vec<Task>>) -> Result<()> {
     let mut waiting = vec![].into_iter();
     loop {
         while scheduler.has_room() {

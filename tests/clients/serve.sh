@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Serves a tiny model, and lets the clients use it that people have: the `openai` package and lm-evaluation-harness, both as
-# they are, in the versions of serve-requirements.txt. Nothing is spoken to but PyPI, the first time, and 127.0.0.1.
+# they are, in the versions of serve-requirements.txt; and its page in headless Chromium, if that is there. Nothing is spoken
+# to but PyPI, the first time, and 127.0.0.1.
 #
 #   tests/clients/serve.sh             packages are installed into target/serve-clients
 #   PYTHON=venv/bin/python tests/clients/serve.sh      with packages that are there already
@@ -46,7 +47,7 @@ for _ in $(seq 100); do
 done
 base="$(sed -n 's/^listening on //p' "$work/says")/v1"
 worst=0
-for script in "serve_openai.py $base" "serve_lm_eval.py $base $work/run/best"; do
+for script in "serve_openai.py $base" "serve_lm_eval.py $base $work/run/best" "serve_page.py ${base%v1}"; do
     echo "== ${script%% *}"
     code=0
     # shellcheck disable=SC2086
