@@ -228,6 +228,10 @@ fn prompts_and_tokens_are_scored() {
     assert_eq!(one.get(|heard| heard.scores.clone()), [last(1, id)]);
     assert_eq!(one.get(|heard| heard.scores[0].top[0]), (id, last(1, id).logprob));
     assert_eq!(none.get(|heard| (heard.tokens.len(), heard.end)), (0, Some(Finish::Length)));
+    // All rows are computed again, although a slot holds them.
+    let (third, again) = scored(2, 1);
+    run(&mut scheduler, [third]);
+    assert_eq!(again.get(|heard| heard.prompt.clone()), of(2));
 }
 
 /// A text ends with a token that ends texts, or where the context does.
