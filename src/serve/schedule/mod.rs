@@ -6,7 +6,7 @@
 //! one. The bits of a row do not depend on the rows beside it, and a token is drawn from its own seed: a task's text is
 //! the same whatever else runs.
 //!
-//! A slot keeps its sequence when its task has ended ([`slots`]), so that a prompt that begins alike need not be read
+//! A slot keeps its sequence when its task has ended (`slots.rs`), so that a prompt that begins alike need not be read
 //! again.
 
 mod slots;

@@ -236,7 +236,7 @@ fn damaged_requests_do_no_harm() {
         (seed >> 8) as usize % end.max(1)
     };
     let mut answers = std::collections::BTreeMap::<String, usize>::new();
-    for _ in 0..1500 {
+    for _ in 0..10_000 {
         let mut bytes = whole.clone().into_bytes();
         for _ in 0..=random(3) {
             let at = random(bytes.len());
@@ -254,7 +254,7 @@ fn damaged_requests_do_no_harm() {
         let status = answer.split(' ').nth(1).unwrap_or("none").to_owned();
         *answers.entry(status).or_default() += 1;
     }
-    assert!(answers.get("400").is_some_and(|count| *count > 100), "{answers:?}");
+    assert!(answers.get("400").is_some_and(|count| *count > 1000), "{answers:?}");
     assert!(!answers.keys().any(|status| status.starts_with('5')), "{answers:?}");
     assert!(!server.complete(&request("The owl", 1, 5)).is_empty());
     assert_eq!(server.metric("wgpt_running_sequences"), 0.0);
