@@ -259,6 +259,14 @@ impl<'m> Making<'m> {
     }
 }
 
+impl Drop for Making<'_> {
+    /// Counts the choices that are not complete: their client has left.
+    fn drop(&mut self) {
+        let left = self.choices.iter().filter(|choice| !choice.is_over()).count();
+        self.app.metrics.abandoned.inc_by(left as u64);
+    }
+}
+
 /// Answers a request.
 ///
 /// # Errors

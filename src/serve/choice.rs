@@ -146,7 +146,10 @@ impl<'m> Choice<'m> {
                 piece.add(self.end(finish));
                 Ok(piece)
             }
-            News::Fails(error) => Err(error),
+            News::Fails(error) => {
+                self.decoder = None;
+                Err(error)
+            }
         }
     }
 

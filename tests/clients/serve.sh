@@ -21,14 +21,14 @@ if [ -z "${PYTHON:-}" ]; then
     wanted="$(sha256sum tests/clients/serve-requirements.txt)"
     if [ "$(cat "$venv/installed" 2>/dev/null)" != "$wanted" ]; then
         python3 -m venv "$venv" || skip "there is no python3 with venv"
-        "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes \
+        "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes \
             -r tests/clients/serve-requirements.txt || skip "the packages could not be installed"
         echo "$wanted" >"$venv/installed"
     fi
 fi
 
 # The tests' program is the one, so that nothing is built twice.
-[ -x "$target/debug/wgpt" ] || cargo test --no-run --quiet --test integration
+cargo test --no-run --quiet --test integration
 export WGPT_BIN="$target/debug"
 work="$(mktemp -d)"
 server=""

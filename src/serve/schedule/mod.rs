@@ -117,7 +117,6 @@ impl<'a> Scheduler<'a> {
         let gone: Vec<usize> =
             self.slots.running().filter(|(_, running)| is_gone(running)).map(|(i, _)| i).collect();
         for slot in gone {
-            self.metrics.abandoned.inc();
             self.slots.end(slot);
         }
     }

@@ -114,6 +114,7 @@ fn texts_end_where_they_should() {
         assert!(offsets.is_sorted() && !offsets.is_empty());
         assert!(offsets.iter().all(|at| (*at as usize) < before.chars().count()), "{offsets:?}");
     }
+    assert_eq!(server.metric("wgpt_abandoned_sequences_total"), 0.0);
     let long: Vec<u32> = (0..CONTEXT as u32 - 2).map(|i| 40 + i % 50).collect();
     // Of many seeds, one does not end the text by itself.
     let full = (0..20).any(|seed| {

@@ -83,6 +83,7 @@ fn who_leaves_frees_the_slot() {
     }
     assert!(!server.complete(&request("The owl", 1, 5)).is_empty());
     wait_until("no sequence runs", || server.metric("wgpt_running_sequences") == 0.0);
+    assert_eq!(server.metric("wgpt_abandoned_sequences_total"), 10.0);
 }
 
 /// When the queue is full, requests are refused at once and told when to try again.
