@@ -47,7 +47,7 @@ fn plans(limits: Limits) -> Vec<Arc<Plan>> {
     let rotary = Some(Rotary::of(10_000.0));
     let blocks = Blocks { family: "llama".into(), rotary, biases: Biases::NONE, ..Blocks::GPT2 };
     let llama = GptConfig { blocks, ..GptConfig::small() };
-    let uses = Uses { generation: Some(1), ..Uses::default() };
+    let uses = Uses { generation: Some(2), serving: true, ..Uses::default() };
     let llama = Program::record(&llama, uses, limits).plan;
     vec![record(Optimizer::Adamw, true), record(Optimizer::Sgd, false), ops, llama]
 }
@@ -141,7 +141,8 @@ fn fill(backend: &mut dyn Backend) {
                 let rows = 0..spec.len / rows::ROW_WORDS;
                 backend.write_u32(view, &rows.flat_map(|t| place(t).words()).collect::<Vec<_>>());
             }
-            Format::U32 if spec.name == "slots" => {
+            Format::U32 if spec.name == "copied" => backend.write_u32(view, &[0, 1, 60]),
+            Format::U32 if ["slots", "scored"].contains(&spec.name.as_str()) => {
                 let draw = Draw { top_k: 40, top_p: 0.9, ..Draw::default() };
                 let slots = 0..spec.len / rows::slot::WORDS;
                 backend.write_u32(view, &slots.flat_map(|_| draw.words(0)).collect::<Vec<_>>());

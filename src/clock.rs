@@ -2,11 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{Local, NaiveDateTime};
+use chrono::{Local, NaiveDateTime, Utc};
 
 /// Returns the date and time of day at the machine's place.
 pub fn local_time() -> NaiveDateTime {
     Local::now().naive_local()
+}
+
+/// Returns the seconds since the year 1970 in Greenwich.
+pub fn unix_seconds() -> i64 {
+    Utc::now().timestamp()
 }
 
 /// Measures time from the moment when it was started.

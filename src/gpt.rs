@@ -18,7 +18,7 @@ use crate::kernel::Format;
 use crate::model::{self, Program, Uses};
 use crate::params::ParamInfo;
 use crate::runner::Runner;
-use crate::sampler::no_tokenizer;
+use crate::sampler::{encode_prompt, no_tokenizer};
 use crate::tokenizer::Tokenizer;
 
 pub use crate::sampler::{SampleEvent, Sampler};
@@ -328,6 +328,11 @@ impl Gpt {
         self.generation(count.clamp(1, MOST_SLOTS))
     }
 
+    /// Returns the uses for a server of `slots` sequences at once.
+    pub fn uses_of_serving(&self, slots: usize) -> Uses {
+        Uses { serving: true, ..self.generation(slots) }
+    }
+
     /// Returns the uses for batches of `batch` sequences of `seq` tokens, to evaluate the model.
     pub fn uses_of_batches(&self, batch: usize, seq: usize) -> Uses {
         let (precision, weights) = (self.precision, self.weights);
@@ -394,15 +399,7 @@ impl Gpt {
     /// If there is no tokenizer.
     pub fn encode_prompt(&self, prompt: &str) -> Result<Vec<u32>> {
         let tokenizer = self.need_tokenizer()?;
-        let mut ids = tokenizer.encode_with_special(prompt);
-        let (before, _) = tokenizer.template();
-        if !ids.starts_with(before) {
-            ids.splice(0..0, before.iter().copied());
-        }
-        if ids.is_empty() {
-            ids.extend(self.end.opening());
-        }
-        Ok(ids)
+        Ok(encode_prompt(tokenizer, &self.end, prompt).0)
     }
 
     /// Runs [`generate_stream`](Gpt::generate_stream) after a sequence of token ids.

@@ -74,6 +74,8 @@ pub mod profile;
 pub mod repository;
 pub mod runner;
 pub mod sampler;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod staged;
 pub mod timeline;
 pub mod tokenizer;

@@ -188,6 +188,10 @@ pub enum Phase {
     Logits,
     /// Extends the sequences of the slots by up to this many tokens in total.
     Extend(u32),
+    /// The logits of the rows of the last [`Phase::Extend`] of the same size.
+    Score(u32),
+    /// Copies the beginning of one slot's sequence to another slot.
+    Copy,
     /// Draws the next token of every slot that draws one, from its logits.
     Sample,
 }

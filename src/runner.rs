@@ -82,8 +82,7 @@ impl Runner for Engine {
     }
 
     fn begin(&mut self, slot: usize, seen: &[u32]) -> Result<()> {
-        self.begin_sequence(slot);
-        self.mark_seen(slot, seen);
+        self.begin_sequence_after(slot, 0, seen);
         Ok(())
     }
 

@@ -113,6 +113,26 @@ impl<R: Runner> Sampler<'_, R> {
     }
 }
 
+/// Returns the token ids of a prompt: see [`Gpt::encode_prompt`](crate::Gpt::encode_prompt). The second value is how many of
+/// them, at the beginning, were put before the text.
+pub(crate) fn encode_prompt(
+    tokenizer: &Tokenizer,
+    end: &EndOfText,
+    prompt: &str,
+) -> (Vec<u32>, usize) {
+    let mut ids = tokenizer.encode_with_special(prompt);
+    let length = ids.len();
+    let (before, _) = tokenizer.template();
+    if !ids.starts_with(before) {
+        ids.splice(0..0, before.iter().copied());
+    }
+    if ids.is_empty() {
+        ids.extend(end.opening());
+    }
+    let added = ids.len() - length;
+    (ids, added)
+}
+
 /// Returns the error of a model that has no tokenizer for a text.
 pub(crate) fn no_tokenizer() -> Error {
     Error::input("the model has no tokenizer")

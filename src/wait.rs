@@ -70,6 +70,15 @@ pub(crate) fn look_at(device: &Device) -> Result<(), PollError> {
     device.poll(PollType::Poll).map(drop)
 }
 
+/// Channels between the threads of a server, whose receivers wait as futures.
+#[cfg(feature = "serve")]
+pub(crate) mod channels {
+    pub(crate) use tokio::sync::mpsc::error::TrySendError;
+    pub(crate) use tokio::sync::mpsc::{
+        Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel,
+    };
+}
+
 /// A thread that does one thing after the other with what it has; it ends when this is dropped, without being waited for.
 pub(crate) struct Worker<S>(Sender<Task<S>>);
 

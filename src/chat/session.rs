@@ -114,6 +114,11 @@ impl Session {
         self.messages.pop();
     }
 
+    /// Ends the chat, and returns its template.
+    pub fn into_template(self) -> ChatTemplate {
+        self.template
+    }
+
     /// Returns what the template writes after a reply: its first special token, or else the text up to the next turn.
     pub fn stop(&self) -> Option<Stop> {
         const REPLY: &str = "Yes";

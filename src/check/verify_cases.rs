@@ -14,7 +14,7 @@ use crate::ops::cross_entropy::IGNORE;
 use crate::ops::linear::{Form, WeightLayout};
 use crate::ops::matmul::Layout;
 use crate::ops::random::{threefry, unit};
-use crate::ops::{cast, dropout, gradient_sum};
+use crate::ops::{attention, cast, dropout, gradient_sum};
 use crate::plan::{Limits, Phase, Plan, Role, View};
 
 /// A plan with the runs over it and the kinds of its inputs.
@@ -449,17 +449,27 @@ fn extension_in(
     }
     g.attention_in("attention", qkv, s, window);
     g.record_forward(Phase::Extend(count as u32));
-    let all = 0..g.plan.dispatches.len();
     let view = g.rows_table();
+    let copied = g.buffer(Role::Staging, "copied", rows::COPY_WORDS, Format::U32);
+    attention::record_copies(&mut g.plan, Phase::Extend(count as u32), copied);
+    let all = 0..g.plan.dispatches.len();
     // The last place of the first block, the first of the second, and an end with masked rows, in both slots.
     let feed = |slot, position, count| Feed { slot, position, count, draw: None };
-    let replays = [(vec![feed(0, 252, 8)], s), (vec![feed(1, 254, 3), feed(0, s - 4, 4)], 300)];
-    let run = |(feeds, window): (Vec<Feed>, usize)| {
+    // The copies are of a whole block and a part of one, and of nothing at a slot that is not there.
+    let replays = [
+        (vec![feed(0, 252, 8)], s, [0, 1, 259]),
+        (vec![feed(1, 254, 3), feed(0, s - 4, 4)], 300, [1, slots as u32, 5]),
+    ];
+    let run = |(feeds, window, copy): (Vec<Feed>, usize, [u32; rows::COPY_WORDS])| {
         let [mut words, _] = rows::tables(&feeds, count, slots);
         for row in words.chunks_exact_mut(rows::ROW_WORDS).filter(|row| row[0] != rows::NONE) {
             row[2] = (row[1] + 1).saturating_sub(window as u32);
         }
-        Run { range: all.clone(), step: Step::default(), tables: vec![(view, words)] }
+        Run {
+            range: all.clone(),
+            step: Step::default(),
+            tables: vec![(view, words), (copied, copy.to_vec())],
+        }
     };
     Case { runs: replays.map(run).into(), ..bare(name, g.plan) }
 }

@@ -24,6 +24,8 @@ mod plan;
 mod profile;
 mod progress;
 mod ranks;
+#[cfg(feature = "serve")]
+mod serve;
 mod tokenizer;
 mod train;
 mod trial;
@@ -45,6 +47,7 @@ Examples:
   wgpt generate --prompt \"Once upon a time\"         continue a text with the newest run's best model
   wgpt train --data book.txt --size medium          train on a text of your own
   wgpt chat --model runs/NAME/best                  talk to a model that was trained on conversations
+  wgpt serve --model runs/NAME/best                 let programs use it that know OpenAI's API
   wgpt eval held-out.txt                            how well does it predict a text?
   wgpt export --out my-model                        write it for transformers, or with --gguf for llama.cpp
   wgpt plan --size gpt2 --batch-size 4              how much memory would that take?
@@ -69,6 +72,8 @@ enum Command {
     Train(train::Args),
     Generate(generate::Args),
     Chat(chat::Args),
+    #[cfg(feature = "serve")]
+    Serve(serve::Args),
     Eval(eval::Args),
     Export(export::Args),
     Launch(launch::Args),
@@ -159,6 +164,8 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Train(args) => train::run(args, threads),
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(args),
         Command::Data(args) => data::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Export(args) => export::run(args),

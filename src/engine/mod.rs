@@ -42,6 +42,8 @@ pub struct Engine {
     gradients: Gradients,
     /// The number of positions that each slot holds.
     lengths: Vec<usize>,
+    /// The number of rows of the last replay of generation.
+    extended: u32,
     /// The sum over an update's micro-batches.
     sum: Sum,
     /// The micro-batches of a stage that are between their forward and their backward pass: number and step.
@@ -109,6 +111,7 @@ impl Engine {
             profile: None,
             gradients: Gradients::Free,
             lengths: vec![0; slots],
+            extended: 0,
             sum: Sum::default(),
             flying: vec![],
             rooms: vec![],

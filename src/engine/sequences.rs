@@ -1,10 +1,13 @@
 //! Sequences on an engine, one per slot: prefill, extension, sampling.
 
+use std::ops::Range;
+
 use super::{Engine, Gradients};
 use crate::backend::{MOST_REQUESTED, Out, Ticket};
 use crate::error::Result;
+use crate::kernel::rows::{NONE, slot};
 use crate::kernel::{Draw, Feed, Step};
-use crate::model::{EXTENDS, GenerationViews, replay_rows};
+use crate::model::{EXTENDS, GenerationViews, ServingViews, replay_rows};
 use crate::plan::{Phase, View};
 
 /// The range of drawn tokens in a slot: `count` tokens of its sequence from position `start` on.
@@ -85,10 +88,72 @@ impl Engine {
     ///
     /// If there is no such slot, or between [`Engine::train_batch`] and [`Engine::update`].
     pub fn begin_sequence(&mut self, slot: usize) {
+        self.begin_sequence_after(slot, 0, &[]);
+    }
+
+    /// Starts a sequence in a slot that begins with the first `kept` positions of the one that was there, and in which
+    /// these tokens have been seen.
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::begin_sequence`], and if the slot holds fewer positions, or an id is not in the vocabulary.
+    pub fn begin_sequence_after(&mut self, slot: usize, kept: usize, seen: &[u32]) {
         self.check_gradients();
+        self.check_tokens(seen);
+        let held = self.lengths[slot];
+        assert!(kept <= held, "{kept} positions of slot {slot} are kept, which holds {held}");
         let view = self.of_slot(self.generation_views().seen, slot);
-        self.backend.write_u32(view, &vec![0; view.len]);
-        self.lengths[slot] = 0;
+        let mut marks = vec![0; view.len];
+        seen.iter().for_each(|id| marks[*id as usize] = 1);
+        self.backend.write_u32(view, &marks);
+        self.lengths[slot] = kept;
+    }
+
+    fn serving_views(&self) -> ServingViews {
+        self.generation_views().serving.expect("the program was recorded to serve")
+    }
+
+    /// Lets the sequence of slot `to` begin with the first `count` positions of that of slot `from`: their keys and values
+    /// are copied. The tokens and the marks of seen tokens are not: the caller writes them.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such slot, `from` holds fewer positions, or the program was not recorded to serve.
+    pub fn copy_sequence(&mut self, from: usize, to: usize, count: usize) {
+        self.check_gradients();
+        let held = self.lengths[from];
+        assert!(count <= held, "{count} positions of slot {from} are copied, which holds {held}");
+        let words = [from, to, count].map(|n| n as u32);
+        self.backend.write_u32(self.serving_views().copied, &words);
+        self.run(Phase::Copy, &Step::default());
+        self.lengths[to] = count;
+    }
+
+    /// Computes the logits of some rows of the last [`Engine::extend`], each (V), with the bits that a draw after the row
+    /// would see; waits for the device. Rows count from 0 through the tokens of all feeds.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    ///
+    /// # Panics
+    ///
+    /// If the last replay had fewer rows, or the program was not recorded to serve.
+    pub fn row_logits(&mut self, rows: Range<usize>) -> Result<Vec<Vec<f32>>> {
+        let ServingViews { scored, scores, .. } = self.serving_views();
+        let n = self.extended as usize;
+        assert!(rows.end <= n, "the rows {rows:?} of {n}");
+        let mut words = vec![NONE; n * slot::WORDS];
+        for row in rows.clone() {
+            let draw = Draw::default().words(row as u32);
+            words[row * slot::WORDS..][..slot::WORDS].copy_from_slice(&draw);
+        }
+        self.backend.write_u32(scored.slice(0, words.len()), &words);
+        self.run(Phase::Score(self.extended), &Step::default());
+        let v = self.program.config.vocab_size;
+        let mut logits = vec![0.0; rows.len() * v];
+        self.backend.read(scores.slice(rows.start * v, logits.len()), &mut logits)?;
+        Ok(logits.chunks(v).map(<[f32]>::to_vec).collect())
     }
 
     /// Marks tokens as seen in a slot, for the repetition penalty.
@@ -147,6 +212,7 @@ impl Engine {
     /// [`Engine::train_batch`] and [`Engine::update`].
     pub fn extend(&mut self, feeds: &[Feed]) {
         let n = self.write_feeds(feeds);
+        self.extended = n;
         self.run(Phase::Extend(n), &Step::default());
     }
 

@@ -9,6 +9,9 @@ use super::dims::Dims;
 /// The words of a row: its slot, its position, and the first position that it sees.
 pub const ROW_WORDS: usize = 3;
 
+/// The words of a copy between slots: from, to, and the number of positions.
+pub const COPY_WORDS: usize = 3;
+
 /// The words of a slot. A real number takes two words: an f32, and its rounding error as another f32.
 pub mod slot {
     /// The row after which its token is drawn.

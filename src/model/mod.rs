@@ -18,7 +18,7 @@ use crate::graph::{Graph, Op, Param, Slice, Slot, Var};
 use crate::kernel::{Dims, Feed, Format, LossScale, rows, state};
 use crate::ops::global_norm::{self, NormViews};
 use crate::ops::head::{Head, HeadExtend, row_stride};
-use crate::ops::{optimizer, sample};
+use crate::ops::{attention, optimizer, sample};
 use crate::pipeline::Stage;
 use crate::plan::{Limits, Phase, Plan, Role, View};
 use crate::tree;
@@ -63,6 +63,9 @@ pub struct Uses {
     pub logits: bool,
     /// The number of slots, that is, of sequences that are generated at once; `None`: no generation.
     pub generation: Option<usize>,
+    /// Whether generation serves others: sequences may begin with a copy of another slot's, and the logits of every row of a
+    /// replay can be computed.
+    pub serving: bool,
     /// The positions that each slot has room for, if they are fewer than the model's.
     pub context: Option<usize>,
     /// The precision of activations and of the weights of products.
@@ -89,6 +92,7 @@ impl Default for Uses {
             dropout: false,
             logits: false,
             generation: None,
+            serving: false,
             context: None,
             precision: Precision::default(),
             weights: WeightFormat::default(),
@@ -215,6 +219,19 @@ pub struct GenerationViews {
     pub received: Option<View>,
     /// (R,C): the stream of the rows for the stage after.
     pub sent: Option<View>,
+    /// What only a server needs.
+    pub serving: Option<ServingViews>,
+}
+
+/// The views for generation that serves others.
+#[derive(Clone, Copy, Debug)]
+pub struct ServingViews {
+    /// ([`rows::COPY_WORDS`]): the copy that is made.
+    pub copied: View,
+    /// (R,[`slot::WORDS`](crate::kernel::rows::slot)): the rows of a replay whose logits are computed.
+    pub scored: View,
+    /// (R,V): the logits of each row.
+    pub scores: View,
 }
 
 impl GenerationViews {
@@ -508,25 +525,45 @@ fn record_generation(
         let output = decoder(g, config, uses.stage.layers(config.n_layer), input, false);
         let logits = g.buffer(Role::Logits, "last_logits", count * v, Format::F32);
         let dims = Dims { C: c as u32, LD: v as u32, ..g.dims() };
-        let sent = match output {
-            Output::Stream(stream) => Some(stream.value),
+        let (sent, head) = match output {
+            Output::Stream(stream) => (Some(stream.value), None),
             Output::Normed(x, table) => {
-                g.push(HeadExtend { dims, slots, x: x.value, table, logits });
-                None
+                g.push(HeadExtend { dims, slots, x: x.value, table: table.clone(), logits });
+                (None, Some((x.value, table)))
             }
         };
         g.record_forward(Phase::Extend(n));
+        let serving =
+            head.filter(|_| uses.serving).map(|(x, table)| record_serving(g, dims, x, table));
         let dims = Dims { V: v as u32, S: s as u32, ..g.dims() };
         let seen = g.buffer(Role::Staging, "seen", count * v, Format::U32);
         let probs = g.buffer(Role::Logits, "probs", count * v, Format::F32);
-        let all = GenerationViews { rows, slots, sequence, seen, logits, probs, received, sent };
-        views = views.or(Some((dims, all)));
+        let these =
+            GenerationViews { rows, slots, sequence, seen, logits, probs, received, sent, serving };
+        views = views.or(Some((dims, these)));
     }
     let (dims, views) = views.expect("EXTENDS is not empty");
     if uses.stage.is_last() {
         record_sample(g, dims, &views);
     }
     views
+}
+
+/// Records what a server needs beside the replay of `dims.T` rows: the logits of every row of `x` (T,C), and once the
+/// copies between slots.
+fn record_serving(g: &mut Graph, dims: Dims, x: View, table: Vec<Slice>) -> ServingViews {
+    let (n, v) = (dims.T as usize, dims.LD as usize);
+    let copied = g.buffer(Role::Staging, "copied", rows::COPY_WORDS, Format::U32);
+    let scored = g.buffer(Role::Staging, "scored", n * rows::slot::WORDS, Format::U32);
+    let scores = g.buffer(Role::Logits, "scores", n * v, Format::F32);
+    if !g.plan.phases.contains_key(&Phase::Copy) {
+        attention::record_copies(&mut g.plan, Phase::Extend(dims.T), copied);
+    }
+    let start = g.plan.dispatches.len();
+    let dims = Dims { SLOTS: dims.T, ..dims };
+    HeadExtend { dims, slots: scored, x, table, logits: scores }.forward(&mut g.plan);
+    g.plan.end_phase(Phase::Score(dims.T), start);
+    ServingViews { copied, scored, scores }
 }
 
 fn record_sample(g: &mut Graph, dims: Dims, views: &GenerationViews) {

@@ -40,6 +40,7 @@ macro_rules! every_kernel {
             attention::FORWARD
             attention::BACKWARD_DELTA
             attention::BACKWARD
+            attention::EXTEND_COPY
             attention::EXTEND_STORE
             attention::EXTEND_FORWARD
             cast::FORWARD

@@ -112,6 +112,7 @@ const TRAINING: Uses = Uses {
     part: None,
     logits: false,
     generation: Some(1),
+    serving: false,
     context: None,
     precision: Precision::F32,
     weights: WeightFormat::F32,

@@ -31,7 +31,7 @@ const LAYERS: &[&[&str]] = &[
     &["generate", "sampler", "dist"],
     &["tune", "gpt", "staged"],
     &["train", "eval"],
-    &["export"],
+    &["export", "serve"],
     &["cli", "main"],
 ];
 
@@ -50,6 +50,10 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("gemm", &["math"]),
     ("mpi", &["dist::mpi"]),
     ("pulp", &["math"]),
+    ("axum", &["serve"]),
+    ("hyper", &["serve"]),
+    ("prometheus_client", &["serve"]),
+    ("tokio", &["serve", "wait"]),
 ];
 
 /// What only one module may name, beside the command line: the time, and whatever blocks a thread.

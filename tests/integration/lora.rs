@@ -86,6 +86,7 @@ const TRAINING: Uses = Uses {
     part: None,
     logits: true,
     generation: Some(1),
+    serving: false,
     context: None,
     precision: Precision::F32,
     weights: WeightFormat::F32,

@@ -42,6 +42,8 @@ mod rank_kinds;
 mod ranks;
 mod run_folder;
 mod sequences;
+#[cfg(all(target_os = "linux", feature = "serve"))]
+mod serve;
 mod staged;
 mod stages;
 mod stored;

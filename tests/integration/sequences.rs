@@ -135,6 +135,47 @@ impl Alone {
     }
 }
 
+/// A sequence that begins with a copy of another slot's, or with what its own slot held, goes on as if all of it had been
+/// computed; and every row of a replay has the logits that a draw after it would see.
+#[test]
+fn a_copied_beginning_and_the_logits_of_rows_are_as_if_computed() {
+    let config = config([24, 3, 40]);
+    let uses = Uses { generation: Some(3), serving: true, ..Uses::default() };
+    for device in [Some(Device::Cpu), gpu().map(|gpu| Device::Gpu(Arc::clone(gpu)))] {
+        let Some(device) = device else { continue };
+        let mut engine = engine(&config, uses, &FineTune::default(), &device);
+        let mut random = Random::new(17);
+        let mut ids = |count: usize| -> Vec<u32> {
+            (0..count).map(|_| random.below(config.vocab_size) as u32).collect()
+        };
+        let first = Alone::new(&mut engine, ids(60));
+        for (kept, to) in [(37, 2), (60, 1), (1, 1), (23, 0)] {
+            let other = Alone::new(&mut engine, [&first.ids[..kept], &ids(9)].concat());
+            // The first one's sequence again, since both were computed in its slot.
+            engine.prefill(0, &first.ids, Draw::default());
+            match to {
+                0 => engine.begin_sequence_after(0, kept, &other.ids),
+                _ => {
+                    engine.begin_sequence_after(to, 0, &other.ids);
+                    engine.copy_sequence(0, to, kept);
+                }
+            }
+            engine.write_sequence(to, 0, &other.ids);
+            let feed = |slot, position, count| Feed { slot, position, count, draw: None };
+            // The rows of another sequence lie before those that go on.
+            let beside = if to == 0 { 1 } else { 0 };
+            engine.write_sequence(beside, 0, &first.ids);
+            engine.extend(&[feed(beside, 0, 3), feed(to, kept, 9)]);
+            let logits = engine.row_logits(2..12).expect("the device is there");
+            let expected = [&first.logits[2..3], &other.logits[kept..]].concat();
+            for (row, (got, expected)) in logits.into_iter().zip(expected).enumerate() {
+                assert_eq!(bits(got), expected, "row {row} after {kept} in slot {to}");
+            }
+            assert_eq!(cached(&mut engine, to, kept + 9), other.cached, "{kept} in slot {to}");
+        }
+    }
+}
+
 /// The repetition penalty counts the prompt's tokens: the first token is the largest of the logits after it.
 #[test]
 fn the_prompt_is_penalised() {

@@ -47,6 +47,7 @@ const TRAINING: Uses = Uses {
     part: None,
     logits: true,
     generation: None,
+    serving: false,
     context: None,
     precision: Precision::F32,
     weights: WeightFormat::F32,

@@ -17,6 +17,7 @@
 //! of a key head are summed over its query heads in order. No (T,T) matrix is kept: the backward pass recomputes
 //! p from the row log-sum-exp.
 
+mod copy;
 mod cpu;
 pub(crate) mod extend;
 mod heads;
@@ -33,6 +34,7 @@ use crate::ops::matrix_units::{
 };
 use crate::ops::variants::portable;
 use crate::plan::{Plan, Role, View};
+pub use copy::{EXTEND_COPY, record_copies};
 use extend::AttentionExtend;
 pub use extend::{EXTEND_FORWARD, EXTEND_STORE};
 pub use heads::{Heads, Qkv};

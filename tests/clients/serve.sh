@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Serves a tiny model, and lets the clients use it that people have: the `openai` package and lm-evaluation-harness, both as
+# they are, in the versions of serve-requirements.txt; and its page in headless Chromium, if that is there. Nothing is spoken
+# to but PyPI, the first time, and 127.0.0.1.
+#
+#   tests/clients/serve.sh             packages are installed into target/serve-clients
+#   PYTHON=venv/bin/python tests/clients/serve.sh      with packages that are there already
+#
+# Exit codes: 0 all is well, 1 something differs, 77 Python or a package is missing.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+skip() {
+    echo "SKIPPED: $1" >&2
+    exit 77
+}
+
+target="$(realpath "${CARGO_TARGET_DIR:-target}")"
+if [ -z "${PYTHON:-}" ]; then
+    venv="$target/serve-clients"
+    PYTHON="$venv/bin/python"
+    wanted="$(sha256sum tests/clients/serve-requirements.txt)"
+    if [ "$(cat "$venv/installed" 2>/dev/null)" != "$wanted" ]; then
+        python3 -m venv "$venv" || skip "there is no python3 with venv"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes \
+            -r tests/clients/serve-requirements.txt || skip "the packages could not be installed"
+        echo "$wanted" >"$venv/installed"
+    fi
+fi
+
+# The tests' program is the one, so that nothing is built twice.
+cargo test --no-run --quiet --test integration
+export WGPT_BIN="$target/debug"
+work="$(mktemp -d)"
+server=""
+stop() {
+    [ -z "$server" ] || kill "$server" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap stop EXIT
+"$WGPT_BIN/wgpt" train --vocab 500 --out "$work/run" --layers 2 --heads 2 --embd 64 --context 64 --batch-size 4 \
+    --max-iters 100 --eval-every 50 --device cpu >/dev/null 2>&1
+"$WGPT_BIN/wgpt" serve --model "$work/run/best" --device cpu --port 0 >"$work/says" 2>"$work/log" &
+server=$!
+for _ in $(seq 100); do
+    grep -q listening "$work/says" && break
+    sleep 0.1
+done
+base="$(sed -n 's/^listening on //p' "$work/says")/v1"
+worst=0
+for script in "serve_openai.py $base" "serve_lm_eval.py $base $work/run/best" "serve_page.py ${base%v1}"; do
+    echo "== ${script%% *}"
+    code=0
+    # shellcheck disable=SC2086
+    "$PYTHON" tests/clients/$script || code=$?
+    # A failure counts for more than what could not be checked.
+    if [ "$code" = 77 ] && [ "$worst" = 0 ]; then worst=77; fi
+    if [ "$code" != 0 ] && [ "$code" != 77 ]; then worst=1; fi
+done
+kill -TERM "$server"
+wait "$server" || worst=1
+server=""
+[ "$worst" != 1 ] || cat "$work/log" >&2
+exit "$worst"
