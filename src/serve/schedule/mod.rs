@@ -172,9 +172,13 @@ impl<'a> Scheduler<'a> {
         }
         let pending = decoding.len() + prompts.iter().map(|(_, left)| left).sum::<usize>();
         let mut room = replay_rows(pending);
-        if pending > room && decoding.len() >= room {
+        // Sequences that decode must leave room for a prompt.
+        if !prompts.is_empty() && decoding.len() >= room {
             room = replay_rows(usize::MAX);
         }
+        // A few more than a small replay has rows for take less time in two of them: those go first that have waited longest.
+        decoding.sort_by_key(|slot| self.slots.last_fed(*slot));
+        decoding.truncate(room);
         let mut shares: Vec<(usize, usize)> = decoding.into_iter().map(|slot| (slot, 1)).collect();
         room -= shares.len();
         if !prompts.is_empty() {

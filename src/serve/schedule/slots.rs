@@ -43,6 +43,8 @@ struct Slot {
     fed: usize,
     /// When its task began or ended, in turns.
     since: u64,
+    /// When it was last fed, in turns.
+    last_fed: u64,
     running: Option<Running>,
 }
 
@@ -108,6 +110,11 @@ impl Slots {
         self.all[slot].fed
     }
 
+    /// Returns when a slot was last fed, in turns.
+    pub fn last_fed(&self, slot: usize) -> u64 {
+        self.all[slot].last_fed
+    }
+
     /// Chooses the slot for a task, and how many of its positions the task keeps.
     ///
     /// # Panics
@@ -129,7 +136,7 @@ impl Slots {
         self.turn += 1;
         let ids = task.prompt.clone();
         let running = Some(Running { task, new: 0, scores: vec![] });
-        self.all[slot] = Slot { ids, fed: kept, since: self.turn, running };
+        self.all[slot] = Slot { ids, fed: kept, since: self.turn, last_fed: self.turn, running };
     }
 
     /// Takes the task away from a slot, which keeps its sequence.
@@ -189,7 +196,9 @@ impl Slots {
 
     /// Feeds the next `count` tokens of a slot; after the last one the next is drawn, if the task wants it.
     pub fn feed(&mut self, slot: usize, count: usize) -> Feed {
+        self.turn += 1;
         let own = &mut self.all[slot];
+        own.last_fed = self.turn;
         let position = own.fed;
         own.fed += count;
         let running = own.running.as_ref().expect("a task feeds its slot");

@@ -186,6 +186,29 @@ fn long_prompts_hold_up_nobody() {
     assert!(read.is_over());
 }
 
+/// More sequences than a small replay has rows take turns.
+#[test]
+fn sequences_that_decode_take_turns() {
+    let (mut engine, metrics) = (engine(12), Metrics::new());
+    let mut scheduler = Scheduler::new(&mut engine, &metrics);
+    let (tasks, ears): (Vec<_>, Vec<_>) = (0..12).map(|i| task(prompt(i, 1), 1, 9)).unzip();
+    tasks.into_iter().for_each(|task| scheduler.begin(task));
+    for step in 1..=6 {
+        scheduler.step().expect("the host is there");
+        let counts: Vec<usize> =
+            ears.iter().map(|ear| ear.get(|heard| heard.tokens.len())).collect();
+        assert_eq!(counts.iter().sum::<usize>(), 8 * step);
+        let (least, most) = (counts.iter().min(), counts.iter().max());
+        assert!(most <= least.map(|least| least + 1).as_ref(), "{counts:?}");
+    }
+    while scheduler.is_busy() {
+        scheduler.step().expect("the host is there");
+    }
+    for (i, ear) in ears.iter().enumerate() {
+        assert_eq!(ear.get(|heard| heard.tokens.clone()), alone(&prompt(i, 1), 1, 9));
+    }
+}
+
 /// All rows are shared out as long as somebody needs them, and nobody gets more than it needs.
 #[test]
 fn rows_are_shared() {
