@@ -34,13 +34,17 @@ pub use stage::Flight;
 pub use split::{Part, Split};
 
 /// The numbers of rows of the replays of generation, the longest first.
-pub const EXTENDS: [u32; 3] = [64, 8, 1];
+pub const EXTENDS: [u32; 4] = [64, 16, 8, 1];
 
 /// Returns the number of rows that a replay should feed at most, with `pending` tokens left: the bits are the same in
-/// any replay, and up to about 24 rows take less time in replays of 8.
+/// any replay, and up to about 32 rows take less time in replays of 16 than in one of 64, most of which is masked.
 pub fn replay_rows(pending: usize) -> usize {
-    let [large, small, _] = EXTENDS.map(|n| n as usize);
-    if pending <= 3 * small { small } else { large }
+    let [large, middle, small, _] = EXTENDS.map(|n| n as usize);
+    match pending {
+        _ if pending <= small => small,
+        _ if pending <= 2 * middle => middle,
+        _ => large,
+    }
 }
 
 /// The uses that a program is recorded for.

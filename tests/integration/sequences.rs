@@ -225,7 +225,7 @@ fn schedule(engine: &mut Engine, known: &[Alone], seed: u32) -> usize {
                 }
             }
         }
-        let mut room = EXTENDS[random.below(3)] as usize;
+        let mut room = EXTENDS[random.below(EXTENDS.len())] as usize;
         let mut feeds = vec![];
         let first = random.below(slots.len());
         for i in 0..slots.len() {
