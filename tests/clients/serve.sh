@@ -39,25 +39,44 @@ stop() {
 trap stop EXIT
 "$WGPT_BIN/wgpt" train --vocab 500 --out "$work/run" --layers 2 --heads 2 --embd 64 --context 64 --batch-size 4 \
     --max-iters 100 --eval-every 50 --device cpu >/dev/null 2>&1
-"$WGPT_BIN/wgpt" serve --model "$work/run/best" --device cpu --port 0 >"$work/says" 2>"$work/log" &
-server=$!
-for _ in $(seq 100); do
-    grep -q listening "$work/says" && break
-    sleep 0.1
-done
-base="$(sed -n 's/^listening on //p' "$work/says")/v1"
-worst=0
-for script in "serve_openai.py $base" "serve_lm_eval.py $base $work/run/best" "serve_page.py ${base%v1}"; do
-    echo "== ${script%% *}"
-    code=0
-    # shellcheck disable=SC2086
-    "$PYTHON" tests/clients/$script || code=$?
+
+# Serves a model; sets `server` and `base`.
+serve() {
+    : >"$work/says"
+    "$WGPT_BIN/wgpt" serve --model "$1" --device cpu --port 0 >"$work/says" 2>"$work/log" &
+    server=$!
+    for _ in $(seq 100); do
+        grep -q listening "$work/says" && break
+        sleep 0.1
+    done
+    base="$(sed -n 's/^listening on //p' "$work/says")/v1"
+}
+
+# Ends the server, which must end well.
+end() {
+    kill -TERM "$server"
+    wait "$server" || worst=1
+    server=""
+    [ "$worst" != 1 ] || cat "$work/log" >&2
+}
+
+# Runs a script with its arguments.
+try() {
+    local code=0
+    echo "== $1"
+    "$PYTHON" "tests/clients/$@" || code=$?
     # A failure counts for more than what could not be checked.
     if [ "$code" = 77 ] && [ "$worst" = 0 ]; then worst=77; fi
     if [ "$code" != 0 ] && [ "$code" != 77 ]; then worst=1; fi
-done
-kill -TERM "$server"
-wait "$server" || worst=1
-server=""
-[ "$worst" != 1 ] || cat "$work/log" >&2
+}
+
+worst=0
+serve "$work/run/best"
+try serve_openai.py "$base"
+try serve_lm_eval.py "$base" "$work/run/best"
+try serve_page.py "${base%v1}"
+end
+serve tests/clients/scored
+try serve_scored.py "$base"
+end
 exit "$worst"

@@ -7,7 +7,6 @@ script makes, compared with `wgpt eval`.
 import json
 import math
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -25,27 +24,9 @@ except ImportError as missing:
     sys.exit(77)
 
 WGPT = Path(os.environ["WGPT_BIN"]) / "wgpt"
+from questions import TEXTS, questions
+
 TOLERANCE = 1e-4
-
-WORDS = "the a fox owl ball park née naïve — 😀 ran said was happy sad and but so then red little went home away 12 ½".split()
-
-
-def questions():
-    """Sixty questions of words in any order, some of whose choices are long, short, or alike."""
-    draw = random.Random(1)
-    some = lambda least, most: " ".join(draw.choices(WORDS, k=draw.randint(least, most)))  # noqa: E731
-    choices = [[" " + some(1, 6) for _ in range(draw.randint(2, 5))] for _ in range(60)]
-    return [dict(context=some(1, 8), choices=all, answer=draw.randrange(len(all))) for all in choices]
-
-
-# Each fits a window: how longer ones are cut, the harness and `wgpt eval` see differently.
-TEXTS = [
-    "Once upon a time there was a little girl who had a red ball.",
-    "She liked to play in the park. One day she saw a big dog and was sad.",
-    "The owl said: “I am an owl.”",
-    "naïve — 😀 12 ½",
-    "a",
-]
 
 CHOICES_TASK = """
 task: local_choices
