@@ -27,6 +27,15 @@ if [ -z "${PYTHON:-}" ]; then
     fi
 fi
 
+# A browser for the page, where it can be installed.
+has_browser() {
+    command -v chromium || command -v chromium-browser || command -v google-chrome
+}
+if ! has_browser >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 120 apt-get install -y -qq --no-install-recommends chromium; } \
+        >/dev/null 2>&1 || true
+fi
+
 # The tests' program is the one, so that nothing is built twice.
 cargo test --no-run --quiet --test integration
 export WGPT_BIN="$target/debug"
@@ -74,7 +83,11 @@ worst=0
 serve "$work/run/best"
 try serve_openai.py "$base"
 try serve_lm_eval.py "$base" "$work/run/best"
-try serve_page.py "${base%v1}"
+if has_browser >/dev/null; then
+    try serve_page.py "${base%v1}"
+else
+    echo "*** SKIPPED: the page, since there is no Chromium ***" >&2
+fi
 end
 serve tests/clients/scored
 try serve_scored.py "$base"
