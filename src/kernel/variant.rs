@@ -5,7 +5,7 @@ use super::dims::Dims;
 use super::format::Format;
 use super::matrices::Matrices;
 use super::needs::Needs;
-use super::signature::{Arg, FLOATS};
+use super::signature::Arg;
 
 /// One WGSL implementation of a kernel.
 #[derive(Clone, Copy)]
@@ -51,7 +51,7 @@ impl Variant {
         text += &format!("{}\n{EVERY}{}\n", self.wgsl, self.shared.concat());
         text += constants::header();
         for (arg, format) in args.iter().zip(formats).filter(|(arg, _)| arg.formats.len() > 1) {
-            if FLOATS.contains(format) {
+            if !format.is_coded() {
                 text += &format!("alias {}_elem = {};\n", arg.name, format.wgsl);
             }
             if arg.is_stored {
