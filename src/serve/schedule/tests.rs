@@ -189,15 +189,15 @@ fn long_prompts_hold_up_nobody() {
 /// More sequences than a small replay has rows take turns.
 #[test]
 fn sequences_that_decode_take_turns() {
-    let (mut engine, metrics) = (engine(12), Metrics::new());
+    let (mut engine, metrics) = (engine(24), Metrics::new());
     let mut scheduler = Scheduler::new(&mut engine, &metrics);
-    let (tasks, ears): (Vec<_>, Vec<_>) = (0..12).map(|i| task(prompt(i, 1), 1, 9)).unzip();
+    let (tasks, ears): (Vec<_>, Vec<_>) = (0..24).map(|i| task(prompt(i, 1), 1, 9)).unzip();
     tasks.into_iter().for_each(|task| scheduler.begin(task));
     for step in 1..=6 {
         scheduler.step().expect("the host is there");
         let counts: Vec<usize> =
             ears.iter().map(|ear| ear.get(|heard| heard.tokens.len())).collect();
-        assert_eq!(counts.iter().sum::<usize>(), 8 * step);
+        assert_eq!(counts.iter().sum::<usize>(), 16 * step);
         let (least, most) = (counts.iter().min(), counts.iter().max());
         assert!(most <= least.map(|least| least + 1).as_ref(), "{counts:?}");
     }
