@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
+use axum::extract::Request;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::poll_fn;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::app::App;
+use super::body::{apart, read_body};
 use super::choice::{Choice, Passes, Piece, Style};
 use super::error::{ApiError, ApiResult};
 use super::fields::Fields;
@@ -267,12 +269,23 @@ impl Drop for Making<'_> {
     }
 }
 
-/// Answers a request.
+/// Answers a request, of whose body `read` makes what is asked.
 ///
 /// # Errors
 ///
-/// If the queue is full, the server is stopping, or the model fails.
-pub async fn answer(app: Arc<App>, asked: Asked) -> ApiResult<Response> {
+/// Those of `read`, and if the queue is full, the server is stopping, or the model fails.
+pub async fn respond(
+    app: Arc<App>,
+    request: Request,
+    read: fn(&Model, &[u8]) -> ApiResult<Asked>,
+) -> ApiResult<Response> {
+    let body = read_body(request).await?;
+    let asked = apart(&app, move |app| read(&app.model, &body)).await?;
+    answer(app, asked).await
+}
+
+/// Answers what is asked, whole or as a stream.
+async fn answer(app: Arc<App>, asked: Asked) -> ApiResult<Response> {
     if asked.is_streamed {
         return stream(app, asked).await;
     }

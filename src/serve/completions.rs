@@ -6,9 +6,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::answer::{Asked, Form, MOST_TOP, answer, reason};
+use super::answer::{Asked, Form, MOST_TOP, reason, respond};
 use super::app::App;
-use super::body::{apart, read_body};
 use super::choice::{Piece, Shown};
 use super::error::{ApiError, ApiResult};
 use super::fields::{Fields, kind};
@@ -23,9 +22,7 @@ const MAX_TOKENS: usize = 16;
 ///
 /// Names what is wrong with the request.
 pub async fn post(State(app): State<Arc<App>>, request: Request) -> ApiResult<Response> {
-    let body = read_body(request).await?;
-    let asked = apart(&app, move |app| asked(&app.model, &body)).await?;
-    answer(app, asked).await
+    respond(app, request, asked).await
 }
 
 fn asked(model: &Model, body: &[u8]) -> ApiResult<Asked> {

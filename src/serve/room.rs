@@ -7,7 +7,7 @@ use crate::model::{Program, Uses};
 use crate::plan::Role;
 use crate::serve::schedule::MOST_SLOTS;
 
-/// The default number of slots: as many as the smaller replays have rows.
+/// The default number of slots: as many as a small replay of the model has rows.
 pub const SLOTS: usize = 8;
 /// The most positions of a slot unless others are asked for: caches take memory for all of them.
 pub const CONTEXT: usize = 4096;
