@@ -204,6 +204,7 @@ pub fn rows_dots(mut out: Vec<&mut [f32]>, x: &[&[f32]], matrix: Stored<'_>) {
 }
 
 /// The most rows of the other factor for which halves are widened anew for each.
+#[cfg(target_arch = "x86_64")]
 const FEW: usize = 3;
 
 /// Multiplies rows of halves by the rows of `x`; `wide` is room for widened ones.
