@@ -13,9 +13,6 @@
 
 const GONE = -1e38; // a logit that was filtered out
 
-var<private> slot: u32;     // the workgroup's slot
-var<private> first: u32;    // where the slot's numbers begin
-
 var<workgroup> ties: array<u32, WG_SIZE>;
 
 // Returns bits whose order as integers is the order of the numbers; 0 and -0 are equal.
@@ -29,8 +26,11 @@ fn mass(x: f32, largest: f32) -> f32 {
     return select(exp(max(x - largest, -100.0)), 0.0, x <= GONE);
 }
 
+// `slot` is the workgroup's slot and `first` where its numbers begin: arguments, since a browser must see that they are the same for
+// all invocations before it allows barriers that depend on them.
+
 // Returns how many logits are at or above `bits`, or with `weigh` their mass.
-fn at_or_above(local: u32, bits: u32, weigh: bool, largest: f32) -> f32 {
+fn at_or_above(local: u32, first: u32, bits: u32, weigh: bool, largest: f32) -> f32 {
     var sum = 0.0;
     for (var v = local; v < dims.V; v += WG_SIZE) {
         if order(probs[first + v]) >= bits {
@@ -41,10 +41,10 @@ fn at_or_above(local: u32, bits: u32, weigh: bool, largest: f32) -> f32 {
 }
 
 // Returns the largest bits at or above which the number of logits, or their mass, is at least `wanted`.
-fn search(local: u32, wanted: f32, weigh: bool, largest: f32) -> u32 {
+fn search(local: u32, first: u32, wanted: f32, weigh: bool, largest: f32) -> u32 {
     var bits = 0u;
     for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
-        if at_or_above(local, bits | bit, weigh, largest) >= wanted {
+        if at_or_above(local, first, bits | bit, weigh, largest) >= wanted {
             bits |= bit;
         }
     }
@@ -52,7 +52,7 @@ fn search(local: u32, wanted: f32, weigh: bool, largest: f32) -> u32 {
 }
 
 // Applies penalty and temperature; returns the largest logit.
-fn scale(local: u32) -> f32 {
+fn scale(local: u32, slot: u32, first: u32) -> f32 {
     let wanted = slot_real(slot, SLOT_TEMPERATURE);
     let temperature = select(1.0, wanted, wanted > 0.0);
     let penalty = slot_real(slot, SLOT_REPETITION_PENALTY);
@@ -70,7 +70,7 @@ fn scale(local: u32) -> f32 {
 }
 
 // Sets probability 1 for the first of the largest logits.
-fn greedy(local: u32, largest: f32) {
+fn greedy(local: u32, first: u32, largest: f32) {
     var earliest = LOWEST;
     for (var v = local; v < dims.V; v += WG_SIZE) {
         if probs[first + v] == largest {
@@ -83,8 +83,8 @@ fn greedy(local: u32, largest: f32) {
     }
 }
 
-fn keep_top_k(local: u32, largest: f32) {
-    let least = search(local, f32(slot_word(slot, SLOT_TOP_K)), false, largest);
+fn keep_top_k(local: u32, slot: u32, first: u32, largest: f32) {
+    let least = search(local, first, f32(slot_word(slot, SLOT_TOP_K)), false, largest);
     for (var v = local; v < dims.V; v += WG_SIZE) {
         if order(probs[first + v]) < least {
             probs[first + v] = GONE;
@@ -92,10 +92,10 @@ fn keep_top_k(local: u32, largest: f32) {
     }
 }
 
-fn keep_top_p(local: u32, largest: f32) {
-    let wanted = slot_real(slot, SLOT_TOP_P) * at_or_above(local, 0u, true, largest);
-    let cut = min(search(local, wanted, true, largest), order(largest));
-    let above = at_or_above(local, cut + 1u, true, largest);
+fn keep_top_p(local: u32, slot: u32, first: u32, largest: f32) {
+    let wanted = slot_real(slot, SLOT_TOP_P) * at_or_above(local, first, 0u, true, largest);
+    let cut = min(search(local, first, wanted, true, largest), order(largest));
+    let above = at_or_above(local, first, cut + 1u, true, largest);
 
     // Each invocation has a range of ids, so that ties are counted in the order of the ids.
     let each = (dims.V + WG_SIZE - 1u) / WG_SIZE;
@@ -129,7 +129,7 @@ fn keep_top_p(local: u32, largest: f32) {
 }
 
 // Applies softmax to the remaining logits, and min-p: a probability is compared with the largest, whose mass is 1.
-fn finish(local: u32, largest: f32) {
+fn finish(local: u32, slot: u32, first: u32, largest: f32) {
     let min_p = slot_real(slot, SLOT_MIN_P);
     var sum = 0.0;
     for (var v = local; v < dims.V; v += WG_SIZE) {
@@ -146,22 +146,22 @@ fn finish(local: u32, largest: f32) {
 
 @compute @workgroup_size(WG_SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    slot = group_index(group);
-    first = slot * dims.V;
+    let slot = group_index(group);
+    let first = slot * dims.V;
     if !draws(slot) {
         return;
     }
-    let largest = scale(local);
+    let largest = scale(local, slot, first);
     if slot_real(slot, SLOT_TEMPERATURE) == 0.0 {
-        greedy(local, largest);
+        greedy(local, first, largest);
         return;
     }
     let top_k = slot_word(slot, SLOT_TOP_K);
     if top_k > 0u && top_k < dims.V {
-        keep_top_k(local, largest);
+        keep_top_k(local, slot, first, largest);
     }
     if slot_real(slot, SLOT_TOP_P) < 1.0 {
-        keep_top_p(local, largest);
+        keep_top_p(local, slot, first, largest);
     }
-    finish(local, largest);
+    finish(local, slot, first, largest);
 }

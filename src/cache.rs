@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::files;
 
 /// The size of the SHA-256 at the beginning of a cached file, in bytes.
 const SUM_BYTES: usize = 32;
 
-/// Returns the folder that the variable `WGPT_CACHE` names, or else the system's cache folder.
+/// Returns the folder that the variable `WGPT_CACHE` names, or else the system's cache folder; in a browser `/cache`.
 ///
 /// # Errors
 ///
@@ -18,6 +19,9 @@ const SUM_BYTES: usize = 32;
 pub fn folder() -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os("WGPT_CACHE").filter(|value| !value.is_empty()) {
         return Ok(PathBuf::from(folder));
+    }
+    if cfg!(target_family = "wasm") {
+        return Ok(PathBuf::from("/cache"));
     }
     let dirs = directories::ProjectDirs::from("", "", "wgpt").ok_or_else(|| {
         Error::input("the user has no home folder to keep a cache in")
@@ -28,7 +32,7 @@ pub fn folder() -> Result<PathBuf> {
 
 /// Returns the bytes that [`keep`] stored in a file; `None` if there is no such file or it is damaged.
 pub fn kept(path: &Path) -> Option<Vec<u8>> {
-    let mut bytes = std::fs::read(path).ok()?;
+    let mut bytes = disk::read(path).ok()?;
     let data = bytes.split_off(bytes.len().min(SUM_BYTES));
     (bytes == Sha256::digest(&data).as_slice()).then_some(data)
 }
@@ -50,7 +54,7 @@ pub fn keep(path: &Path, data: &[u8]) -> Result<()> {
 /// If a file operation fails.
 pub fn make_parent(path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(|e| Error::io("making the cache folder", folder, &e))
+    disk::create_dir_all(folder).map_err(|e| Error::io("making the cache folder", folder, &e))
 }
 
 #[cfg(test)]

@@ -1,8 +1,12 @@
 //! The only place that reads the time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+#[cfg(not(target_family = "wasm"))]
+use std::time::Instant;
 
 use chrono::{Local, NaiveDateTime, Utc};
+#[cfg(target_family = "wasm")]
+use web_time::Instant;
 
 /// Returns the date and time of day at the machine's place.
 pub fn local_time() -> NaiveDateTime {

@@ -9,7 +9,6 @@
 //! there it is tried again for some seconds.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +17,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Stopwatch;
+use crate::disk::{self, File};
 use crate::error::{Error, Result};
 use crate::wait;
 
@@ -39,16 +39,53 @@ pub fn write_file(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
 ) -> Result<()> {
-    let temporary = Temporary { path: beside(path, TEMPORARY)? };
-    let failed = |doing: &'static str| move |e| Error::io(doing, path, &e);
-    let file = File::create_new(&temporary.path).map_err(failed("creating"))?;
-    let mut out = BufWriter::with_capacity(1 << 18, file);
-    write(&mut out)?;
-    let file = out.into_inner().map_err(|e| Error::io("writing", path, e.error()))?;
-    file.sync_all().map_err(failed("writing"))?;
-    drop(file);
-    rename(&temporary.path, path).map_err(failed("renaming to"))?;
-    sync_parent(path)
+    let mut new = NewFile::create(path)?;
+    write(&mut new.out)?;
+    new.finish()
+}
+
+/// A file that gets its name when it is complete; if it is dropped before, nothing of it is left.
+pub(crate) struct NewFile {
+    path: PathBuf,
+    /// The contents.
+    pub out: BufWriter<File>,
+    temporary: Temporary,
+}
+
+impl NewFile {
+    /// Creates it under a temporary name beside `path`.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written.
+    pub(crate) fn create(path: &Path) -> Result<NewFile> {
+        let temporary = Temporary { path: beside(path, TEMPORARY)? };
+        let file =
+            File::create_new(&temporary.path).map_err(|e| Error::io("creating", path, &e))?;
+        Ok(NewFile {
+            path: path.to_owned(),
+            out: BufWriter::with_capacity(1 << 18, file),
+            temporary,
+        })
+    }
+
+    /// Forces it to the disk and gives it its name.
+    ///
+    /// # Errors
+    ///
+    /// If the disk is full or the file cannot be renamed.
+    pub(crate) fn finish(self) -> Result<()> {
+        let NewFile { path, out, temporary } = self;
+        let failed = |doing: &'static str| {
+            let path = &path;
+            move |e| Error::io(doing, path, &e)
+        };
+        let file = out.into_inner().map_err(|e| failed("writing")(e.into_error()))?;
+        file.sync_all().map_err(failed("writing"))?;
+        drop(file);
+        rename(&temporary.path, &path).map_err(failed("renaming to"))?;
+        sync_parent(&path)
+    }
 }
 
 /// Writes the given bytes with [`write_file`].
@@ -69,12 +106,12 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let temporary = Temporary { path: beside(path, TEMPORARY)? };
     let failed = |doing: &'static str| move |e| Error::io(doing, path, &e);
-    fs::create_dir(&temporary.path).map_err(failed("creating"))?;
+    disk::create_dir(&temporary.path).map_err(failed("creating"))?;
     write(&temporary.path)?;
     sync_tree(&temporary.path).map_err(failed("writing"))?;
-    if fs::symlink_metadata(path).is_err() {
+    if disk::symlink_metadata(path).is_err() {
         rename(&temporary.path, path).map_err(failed("renaming to"))?;
-    } else if exchange(&temporary.path, path).is_err() {
+    } else if disk::exchange(&temporary.path, path).is_err() {
         // The system cannot exchange two names: between these two renames there is no folder of
         // this name, and `clean` restores the old one if the process is killed there.
         let old = beside(path, REPLACED)?;
@@ -107,13 +144,13 @@ pub fn remove_folder(path: &Path) -> Result<()> {
 ///
 /// If a file operation fails.
 pub fn clean(dir: &Path) -> Result<()> {
-    let entries = fs::read_dir(dir).map_err(|e| Error::io("reading", dir, &e))?;
+    let entries = disk::read_dir(dir).map_err(|e| Error::io("reading", dir, &e))?;
     for entry in entries {
         let path = entry.map_err(|e| Error::io("reading", dir, &e))?.path();
         let name = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
         if let Some(original) = original_name(&name, REPLACED) {
             let original = dir.join(original);
-            if fs::symlink_metadata(&original).is_err() {
+            if disk::symlink_metadata(&original).is_err() {
                 rename(&path, &original).map_err(|e| Error::io("putting back", &original, &e))?;
                 continue;
             }
@@ -123,15 +160,6 @@ pub fn clean(dir: &Path) -> Result<()> {
         remove(&path).map_err(|e| Error::io("removing", &path, &e))?;
     }
     Ok(())
-}
-
-/// Returns a temporary name beside `path`, to be renamed to `path` later; [`clean`] recognises it.
-///
-/// # Errors
-///
-/// If `path` does not name a file.
-pub fn temporary_beside(path: &Path) -> Result<PathBuf> {
-    beside(path, TEMPORARY)
 }
 
 /// Whether `name` is the name of a temporary, which was left by a killed process or is being written.
@@ -147,8 +175,8 @@ pub fn is_temporary(name: &str) -> bool {
 /// If a file operation fails.
 pub fn link_file(from: &Path, to: &Path) -> Result<()> {
     let temporary = Temporary { path: beside(to, TEMPORARY)? };
-    if fs::hard_link(from, &temporary.path).is_err() {
-        let copied = fs::copy(from, &temporary.path).and_then(|_| File::open(&temporary.path));
+    if disk::hard_link(from, &temporary.path).is_err() {
+        let copied = disk::copy(from, &temporary.path).and_then(|_| File::open(&temporary.path));
         copied.and_then(|file| file.sync_all()).map_err(|e| Error::io("writing", to, &e))?;
     }
     rename(&temporary.path, to).map_err(|e| Error::io("renaming to", to, &e))?;
@@ -168,10 +196,10 @@ impl Drop for Temporary {
 }
 
 fn remove(path: &Path) -> std::io::Result<()> {
-    if fs::symlink_metadata(path)?.is_dir() {
-        patiently(|| fs::remove_dir_all(path))
+    if disk::symlink_metadata(path)?.is_dir() {
+        patiently(|| disk::remove_dir_all(path))
     } else {
-        patiently(|| fs::remove_file(path))
+        patiently(|| disk::remove_file(path))
     }
 }
 
@@ -181,7 +209,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
 ///
 /// If the system refuses.
 pub(crate) fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
-    patiently(|| fs::rename(from, to))
+    patiently(|| disk::rename(from, to))
 }
 
 /// Does something with names; if the system refuses because another program has a file open, again until it is closed.
@@ -209,7 +237,7 @@ fn beside(path: &Path, mark: &str) -> Result<PathBuf> {
         Error::input(format!("{} does not name a file or a folder", path.display()))
     })?;
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let hidden = format!(".{}{mark}{}-{count}", name.to_string_lossy(), std::process::id());
+    let hidden = format!(".{}{mark}{}-{count}", name.to_string_lossy(), disk::process());
     Ok(path.with_file_name(hidden))
 }
 
@@ -219,18 +247,6 @@ fn original_name<'a>(name: &'a str, mark: &str) -> Option<&'a str> {
     let (process, count) = writer.split_once('-')?;
     let number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
     (number(process) && number(count) && !original.is_empty()).then_some(original)
-}
-
-/// Exchanges two names in one step.
-#[cfg(any(target_os = "linux", target_os = "macos"))]
-fn exchange(a: &Path, b: &Path) -> std::io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    Ok(renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?)
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "macos")))]
-fn exchange(_: &Path, _: &Path) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// Forces the entry of `path` in its folder to the disk, after a rename to `path`.
@@ -243,26 +259,21 @@ pub fn sync_parent(path: &Path) -> Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    sync_folder(parent).map_err(|e| Error::io("writing", parent, &e))
-}
-
-/// Forces a folder's list of names to the disk; Windows has no such call and needs none.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+    disk::sync_folder(parent).map_err(|e| Error::io("writing", parent, &e))
 }
 
 /// Forces everything under a folder to the disk.
 fn sync_tree(dir: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(dir)? {
+    for entry in disk::read_dir(dir)? {
         let path = entry?.path();
-        if path.is_dir() {
+        if disk::is_dir(&path) {
             sync_tree(&path)?;
         } else {
             // Windows needs a handle with write access for this.
             File::options().read(true).write(true).open(&path)?.sync_all()?;
         }
     }
-    sync_folder(dir)
+    disk::sync_folder(dir)
 }
 
 /// Writes a value as a whole file of indented JSON with a newline at the end.
@@ -271,24 +282,6 @@ pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(
         .map_err(|e| Error::input(format!("writing {}: {e}", path.display())))?;
     text.push('\n');
     write_bytes(path, text.as_bytes())
-}
-
-/// Reads bytes of a file from `offset` on.
-#[cfg(unix)]
-pub(crate) fn read_at(file: &File, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
-}
-
-/// Reads bytes of a file from `offset` on.
-#[cfg(windows)]
-pub(crate) fn read_at(file: &File, mut offset: u64, mut out: &mut [u8]) -> std::io::Result<()> {
-    while !out.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, out, offset)? {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            n => (offset, out) = (offset + n as u64, &mut out[n..]),
-        }
-    }
-    Ok(())
 }
 
 /// Returns the SHA-256 of an open file in hexadecimal, from its beginning on. `path` is for error messages.

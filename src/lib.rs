@@ -48,6 +48,7 @@ pub mod checkpoint;
 pub mod clock;
 pub mod config;
 pub mod data;
+pub mod disk;
 pub mod dist;
 #[cfg(feature = "download")]
 mod download;
@@ -74,6 +75,7 @@ pub mod profile;
 pub mod repository;
 pub mod runner;
 pub mod sampler;
+pub mod scored;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod staged;
@@ -83,7 +85,7 @@ pub mod train;
 pub mod tree;
 pub mod trial;
 pub mod tune;
-mod wait;
+pub mod wait;
 
 pub use config::{GptConfig, TrainConfig};
 pub use error::{Error, Result};

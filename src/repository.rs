@@ -3,9 +3,9 @@
 //! The layout of the cache is that of Hugging Face's own tools, see [`crate::hub`], which downloads the files to it.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::disk;
 use crate::error::{Error, Result};
 
 /// The default branch if no revision is given.
@@ -96,7 +96,7 @@ impl ModelName {
         if is_commit(&self.revision) {
             return Some(self.revision.clone());
         }
-        let named = fs::read_to_string(folder.join("refs").join(&self.revision));
+        let named = disk::read_to_string(folder.join("refs").join(&self.revision));
         named.ok().map(|commit| commit.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 }
@@ -124,7 +124,7 @@ pub(crate) fn cached(name: &ModelName) -> Result<Option<PathBuf>> {
     let (_, cache) = folders()?;
     let folder = name.folder(&cache);
     let snapshot = name.commit(&folder).map(|commit| folder.join("snapshots").join(commit));
-    Ok(snapshot.filter(|snapshot| snapshot.join("config.json").is_file()))
+    Ok(snapshot.filter(|snapshot| disk::is_file(&snapshot.join("config.json"))))
 }
 
 /// Returns the home folder of Hugging Face's tools, if there is one, and the folder where they store models.

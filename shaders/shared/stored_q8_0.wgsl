@@ -9,10 +9,10 @@ fn numbers_of_MATRIX(i: u32) -> vec4<f32> {
     let at = block + 1u + 2u * (i % 8u);
     var bytes = MATRIX[at / 2u];
     if at % 2u == 1u {
-        bytes = bytes >> 16u | MATRIX[at / 2u + 1u] << 16u;
+        bytes = (bytes >> 16u) | (MATRIX[at / 2u + 1u] << 16u);
     }
     // Shifts to the left and back give bytes their signs.
-    return scale * vec4<f32>(vec4(bitcast<i32>(bytes)) << vec4(24u, 16u, 8u, 0u) >> vec4(24u));
+    return scale * vec4<f32>((vec4(bitcast<i32>(bytes)) << vec4(24u, 16u, 8u, 0u)) >> vec4(24u));
 }
 
 fn number_of_MATRIX(i: u32) -> f32 {

@@ -13,6 +13,7 @@ use super::interface::{
 };
 use super::packed::{Packed, WRITE_PART, as_f32, is_packed};
 use super::zeroed::Zeroed;
+use crate::disk;
 use crate::error::{Error, Result, field};
 use crate::kernel::{Format, Io, Real, Step};
 use crate::math::stored::{self, Stored};
@@ -20,15 +21,15 @@ use crate::plan::{BufferSpec, Dispatch, Plan, Role, View};
 
 /// Returns the bytes of memory that this process may use, swap included; `None` if the system does not report it.
 pub fn memory_bytes() -> Option<u64> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let meminfo = disk::read_to_string("/proc/meminfo").ok()?;
     let kib = |name: &str| -> Option<u64> {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().strip_suffix("kB")?.trim().parse().ok()
     };
     let machine = (kib("MemTotal:")? + kib("SwapTotal:").unwrap_or(0)) << 10;
-    let container = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let container = disk::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let container = container.and_then(|text| text.trim().parse().ok());
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let limits = disk::read_to_string("/proc/self/limits").unwrap_or_default();
     let limits = ["Max data size", "Max address space"].map(|name| limit(&limits, name));
     let all = limits.into_iter().chain([container]).flatten();
     Some(all.fold(machine, u64::min))
@@ -42,7 +43,7 @@ fn limit(limits: &str, name: &str) -> Option<u64> {
 
 /// Returns the bytes of memory that are free or can be freed; `None` if the system does not report it.
 pub fn available_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let text = disk::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }

@@ -9,6 +9,7 @@
 //! itself marks by `{% generation %}`.
 
 mod conversation;
+#[cfg_attr(not(feature = "jinja"), path = "no_jinja.rs")]
 mod jinja;
 mod labels;
 mod session;

@@ -24,6 +24,7 @@ use super::weights;
 use super::weights::pickled;
 use crate::arch::{Family, Schema};
 use crate::cache;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::files::write_json;
 use crate::finetune::{ALL_LINEAR, Lora, merge};
@@ -85,7 +86,7 @@ impl Adapter {
         let config = read_config(dir)?;
         let layers = config.adapted(model).map_err(|e| e.at(dir.join(CONFIG).display()))?;
         let path = dir.join(WEIGHTS);
-        if !path.exists() {
+        if !disk::exists(&path) {
             return Err(no_weights(dir));
         }
         let file = TensorFile::open(&path)?;
@@ -296,7 +297,8 @@ fn check_shape(file: &TensorFile, name: &str, wanted: &[usize]) -> Result<()> {
 
 /// Returns the error for missing adapter weights, with advice if they are there in another format.
 fn no_weights(dir: &Path) -> Error {
-    if let Some(other) = PICKLED.iter().map(|name| dir.join(name)).find(|path| path.exists()) {
+    if let Some(other) = PICKLED.iter().map(|name| dir.join(name)).find(|path| disk::exists(&path))
+    {
         return pickled(&other);
     }
     let error = Error::input(format!("{} holds {CONFIG} and no {WEIGHTS}", dir.display()));
@@ -313,7 +315,7 @@ fn transposed(data: &[f32], columns: usize) -> Vec<f32> {
 
 /// Whether a folder holds adapters, alone or beside a model.
 pub(super) fn is_there(dir: &Path) -> bool {
-    dir.join(CONFIG).is_file()
+    disk::is_file(&dir.join(CONFIG))
 }
 
 /// Whether a folder holds adapters and no whole model.
@@ -341,9 +343,9 @@ fn base(dir: &Path) -> Result<Base> {
     })?;
     // A relative name may be relative to the working directory or to the adapters' folder.
     let places = [PathBuf::from(&name), dir.join(&name)];
-    let is_model = |place: &PathBuf| folder_of(place).join("config.json").is_file();
+    let is_model = |place: &PathBuf| disk::is_file(&folder_of(place).join("config.json"));
     let known = places.iter().find(|place| is_model(place));
-    if let Some(known) = known.or_else(|| places.iter().find(|place| place.exists())) {
+    if let Some(known) = known.or_else(|| places.iter().find(|place| disk::exists(place))) {
         return match gguf::is_gguf(known) {
             true => gguf::folder_for(known, &cache::folder()?).map(Base::Folder),
             false => Ok(Base::Folder(known.clone())),
@@ -410,7 +412,7 @@ pub(crate) fn model_folder(dir: &Path) -> Result<PathBuf> {
 
 fn read_config(dir: &Path) -> Result<PeftConfig> {
     let path = dir.join(CONFIG);
-    let text = std::fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
+    let text = disk::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
     let fields: Map<String, Value> = serde_json::from_slice(&text)
         .map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
     PeftConfig::parse(&fields).map_err(|e| e.at(path.display()))

@@ -12,6 +12,7 @@ use super::location::folder_of;
 use super::save::ModelFiles;
 use crate::arch::Family;
 use crate::config::GptConfig;
+use crate::disk;
 use crate::error::{Error, Result};
 
 /// Reads the sizes from the config.json of a model folder, of the folder of a weights file, or of the model that the
@@ -24,7 +25,7 @@ use crate::error::{Error, Result};
 pub fn read_config(model: &Path) -> Result<GptConfig> {
     let model = adapter::model_folder(folder_of(model))?;
     let path = folder_of(&model).join("config.json");
-    let text = std::fs::read(&path).map_err(|e| {
+    let text = disk::read(&path).map_err(|e| {
         Error::io("reading", &path, &e)
             .hint("a model folder holds config.json and model.safetensors; is this the right one?")
     })?;

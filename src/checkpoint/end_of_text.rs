@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use super::adapter;
 use super::location::folder_of;
 use crate::chat::{ChatTemplate, plain_template};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -99,8 +100,8 @@ impl JsonFile {
     /// Reads the file of this name from the first of these folders that has it; `None` if there is none.
     fn read(folders: &[&Path], name: &str) -> Result<Option<JsonFile>> {
         let mut files = folders.iter().map(|folder| folder.join(name));
-        let Some(path) = files.find(|file| file.is_file()) else { return Ok(None) };
-        let bytes = std::fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
+        let Some(path) = files.find(|file| disk::is_file(file)) else { return Ok(None) };
+        let bytes = disk::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
         match serde_json::from_slice(&bytes) {
             Ok(Value::Object(fields)) => Ok(Some(JsonFile { path, bytes: Some(bytes), fields })),
             Ok(_) => Err(Error::input(format!("{} is not a JSON object", path.display()))),
@@ -132,8 +133,8 @@ impl TemplateFile {
     /// Reads chat_template.jinja from the first of these folders that has it.
     fn read(folders: &[&Path]) -> Result<Option<TemplateFile>> {
         let mut files = folders.iter().map(|folder| folder.join(CHAT_TEMPLATE));
-        let Some(path) = files.find(|file| file.is_file()) else { return Ok(None) };
-        let source = std::fs::read_to_string(&path).map_err(|e| Error::io("reading", &path, &e))?;
+        let Some(path) = files.find(|file| disk::is_file(file)) else { return Ok(None) };
+        let source = disk::read_to_string(&path).map_err(|e| Error::io("reading", &path, &e))?;
         Ok(Some(TemplateFile { place: path.display().to_string(), source }))
     }
 }

@@ -1,10 +1,11 @@
 //! Finds the files of a model.
 
+use crate::disk;
 use std::path::Path;
 
 /// Returns the folder of a model's other files: the model folder itself, or the folder that contains a weights file.
 pub(crate) fn folder_of(model: &Path) -> &Path {
-    if !model.is_file() {
+    if !disk::is_file(model) {
         return model;
     }
     match model.parent() {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk;
 use crate::error::{Error, Result};
 
 /// The file's name in a run's folder.
@@ -62,7 +63,7 @@ pub struct Exchange {
 /// If the file cannot be read or a line has another format.
 pub fn read_metrics(run_dir: &Path) -> Result<Vec<Metrics>> {
     let path = run_dir.join(METRICS);
-    let text = match std::fs::read_to_string(&path) {
+    let text = match disk::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
         Err(error) => return Err(Error::io("reading", &path, &error)),

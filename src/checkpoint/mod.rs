@@ -20,6 +20,7 @@ mod float;
 pub(crate) mod gguf;
 mod location;
 mod metrics;
+mod pattern;
 mod peft;
 mod ranks;
 mod run;
@@ -51,6 +52,7 @@ pub use weights::{
 };
 
 use crate::cache;
+use crate::disk;
 use crate::error::{Error, Result, field};
 use crate::tokenizer::Tokenizer;
 
@@ -62,7 +64,7 @@ use crate::tokenizer::Tokenizer;
 /// If it is a run without a model, or a GGUF file of another kind of model.
 pub fn model_at(path: &Path) -> Result<PathBuf> {
     let is_usual = |name: &OsStr| name == WEIGHTS || name == adapter::ADAPTER_FILES[1];
-    if path.file_name().is_some_and(is_usual) && path.is_file() {
+    if path.file_name().is_some_and(is_usual) && disk::is_file(path) {
         return Ok(folder_of(path).to_owned());
     }
     if gguf::is_gguf(path) {

@@ -4,9 +4,9 @@
 //! The rules are those of PEFT 0.21 (`check_target_module_exists`, `get_pattern_key`, `_set_trainable`), applied to
 //! PEFT's names of a GPT-2's modules: `transformer.h.0.attn.c_attn`, `transformer.wpe`, `lm_head`.
 
-use fancy_regex::Regex;
 use serde_json::{Map, Value};
 
+use super::pattern::Pattern;
 use crate::arch::Schema;
 use crate::error::{Error, Result};
 use crate::finetune::ALL_LINEAR;
@@ -92,41 +92,6 @@ struct Saved {
 struct Layers {
     numbers: Vec<i64>,
     patterns: Vec<Pattern>,
-}
-
-/// A Python regular expression, with its text as the user wrote it.
-#[derive(Debug)]
-struct Pattern {
-    setting: &'static str,
-    text: String,
-    regex: Regex,
-}
-
-impl Pattern {
-    fn new(setting: &'static str, text: &str, whole: &str) -> Result<Pattern> {
-        let regex = Regex::new(whole).map_err(|e| {
-            Error::input(format!("{setting}: {text:?} cannot be read as a regular expression: {e}"))
-                .hint("name the layers one by one instead")
-        })?;
-        Ok(Pattern { setting, text: text.to_owned(), regex })
-    }
-
-    fn matches(&self, name: &str) -> Result<bool> {
-        self.regex.is_match(name).map_err(|e| self.gave_up(name, &e))
-    }
-
-    /// Returns the number that the group `idx` matches in a name.
-    fn index(&self, name: &str) -> Result<Option<i64>> {
-        let found = self.regex.captures(name).map_err(|e| self.gave_up(name, &e))?;
-        let digits = found.and_then(|found| found.name("idx").map(|m| m.as_str().parse().ok()));
-        Ok(digits.flatten())
-    }
-
-    fn gave_up(&self, name: &str, error: &fancy_regex::Error) -> Error {
-        let Pattern { setting, text, .. } = self;
-        Error::input(format!("{setting}: matching {text:?} against {name}: {error}"))
-            .hint("name the layers one by one instead")
-    }
 }
 
 impl Modules {

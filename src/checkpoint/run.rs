@@ -1,6 +1,5 @@
 //! The run folder: settings, checkpoints, the best model, the last model, metrics.
 
-use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -13,6 +12,7 @@ use super::metrics::METRICS;
 use super::save::{MODEL_FILES, ModelFiles, write_model};
 use super::state::{self, TrainState};
 use super::tensor_file::Fill;
+use crate::disk::{self, File, TryLockError};
 use crate::error::{Error, Result, field};
 use crate::files::{self, write_json};
 use crate::params::NamedShape;
@@ -38,7 +38,7 @@ impl RunDir {
     ///
     /// If the folder holds a run or other files.
     pub fn create(path: &Path, settings: &impl Serialize) -> Result<RunDir> {
-        if path.join(SETTINGS).exists() {
+        if disk::exists(&path.join(SETTINGS)) {
             return Err(Error::usage(format!("{} holds a run already", path.display())).hint(
                 format!(
                     "go on with it by {} {}, or give another {}",
@@ -48,8 +48,8 @@ impl RunDir {
                 ),
             ));
         }
-        fs::create_dir_all(path).map_err(|e| Error::io("creating", path, &e))?;
-        let entries = fs::read_dir(path).map_err(|e| Error::io("reading", path, &e))?;
+        disk::create_dir_all(path).map_err(|e| Error::io("creating", path, &e))?;
+        let entries = disk::read_dir(path).map_err(|e| Error::io("reading", path, &e))?;
         // Hidden files may come from a run that was killed in this very function.
         let visible = |name: std::ffi::OsString| !name.to_string_lossy().starts_with('.');
         if entries.flatten().any(|entry| visible(entry.file_name())) {
@@ -95,7 +95,7 @@ impl RunDir {
         }
         let run = RunDir { path: path.to_path_buf(), _lock: lock };
         files::clean(&run.path)?;
-        if run.checkpoints().is_dir() {
+        if disk::is_dir(&run.checkpoints()) {
             files::clean(&run.checkpoints())?;
         }
         Ok(run)
@@ -127,7 +127,7 @@ impl RunDir {
     /// If the file cannot be read or has another format.
     pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
         let path = self.settings_path();
-        let text = fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
+        let text = disk::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
         serde_json::from_slice(&text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
     }
 
@@ -147,7 +147,7 @@ impl RunDir {
     /// If the file cannot be read or has another format.
     pub fn choices<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         let path = self.path.join(CHOICES);
-        let text = match fs::read(&path) {
+        let text = match disk::read(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io("reading", &path, &e)),
@@ -171,7 +171,7 @@ impl RunDir {
     /// Returns the complete checkpoints (step and folder), oldest first. Other entries in the folder are ignored.
     fn all_checkpoints(&self) -> Result<Vec<(usize, PathBuf)>> {
         let dir = self.checkpoints();
-        let entries = match fs::read_dir(&dir) {
+        let entries = match disk::read_dir(&dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(Error::io("reading", &dir, &e)),
@@ -219,7 +219,7 @@ impl RunDir {
         keep: usize,
     ) -> Result<PathBuf> {
         let dir = self.checkpoints();
-        fs::create_dir_all(&dir).map_err(|e| Error::io("creating", &dir, &e))?;
+        disk::create_dir_all(&dir).map_err(|e| Error::io("creating", &dir, &e))?;
         let checkpoint = dir.join(format!("step-{}", state.step));
         files::write_folder(&checkpoint, |dir| {
             write_model(dir, model, fill)?;
@@ -240,7 +240,7 @@ impl RunDir {
     fn publish(&self, checkpoint: &Path) -> Result<()> {
         for name in MODEL_FILES {
             let file = checkpoint.join(name);
-            if file.exists() {
+            if disk::exists(&file) {
                 files::link_file(&file, &self.path.join(name))?;
             }
         }
@@ -281,10 +281,10 @@ impl RunDir {
     /// If the file cannot be read or written.
     pub fn truncate_metrics(&self, step: usize) -> Result<()> {
         let path = self.path.join(METRICS);
-        if !path.exists() {
+        if !disk::exists(&path) {
             return Ok(());
         }
-        let text = fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
+        let text = disk::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
         let kept = |line: &&[u8]| {
             let line: Option<Value> = serde_json::from_slice(line).ok();
             let at = line.and_then(|line| line.get("step").and_then(Value::as_u64));
@@ -302,7 +302,7 @@ impl RunDir {
 /// Whether a folder holds a model or adapters, judged by its file names.
 fn is_model(dir: &Path) -> bool {
     let files = [["config.json", WEIGHTS[0]], ["adapter_config.json", WEIGHTS[1]]];
-    files.iter().any(|names| names.iter().all(|name| dir.join(name).is_file()))
+    files.iter().any(|names| names.iter().all(|name| disk::is_file(&dir.join(name))))
 }
 
 /// Returns the existing model folders of a run: the best model's first, then the last model's.
@@ -313,7 +313,7 @@ fn models(run: &Path) -> Vec<PathBuf> {
 
 /// Whether a folder is a run folder.
 pub(super) fn is_run(dir: &Path) -> bool {
-    dir.join(SETTINGS).is_file()
+    disk::is_file(&dir.join(SETTINGS))
 }
 
 /// Returns the model folder of a run: the best model's, or else the last one's.
@@ -331,14 +331,14 @@ const WEIGHTS: [&str; 2] = ["model.safetensors", "adapter_model.safetensors"];
 ///
 /// If the folder exists and cannot be read.
 pub fn newest_run(runs: &Path) -> Result<Option<PathBuf>> {
-    let entries = match fs::read_dir(runs) {
+    let entries = match disk::read_dir(runs) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io("reading", runs, &e)),
     };
     let newest = entries.flatten().map(|entry| entry.path()).filter_map(|run| {
         let written = |dir: &Path| -> Option<SystemTime> {
-            let about = WEIGHTS.iter().find_map(|name| fs::metadata(dir.join(name)).ok())?;
+            let about = WEIGHTS.iter().find_map(|name| disk::metadata(dir.join(name)).ok())?;
             about.modified().ok()
         };
         let models = models(&run);

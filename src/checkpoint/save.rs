@@ -12,6 +12,7 @@ use super::tensor_file::{Fill, write_tensors};
 use super::weights::{INDEX, SINGLE};
 use crate::arch::{Family, Schema};
 use crate::config::GptConfig;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::files::{self, write_json};
 use crate::params::{NamedShape, ParamInfo};
@@ -87,7 +88,7 @@ pub fn write_model_as(
     layout: Layout,
     fill: &mut Fill,
 ) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(|e| Error::io("creating", dir, &e))?;
+    disk::create_dir_all(dir).map_err(|e| Error::io("creating", dir, &e))?;
     let (end, _) = model.text_files.end_of_text(model.tokenizer);
     if let Some(adapter) = &model.adapter {
         write_adapter(dir, adapter, &model.schema, fill)?;
@@ -106,7 +107,7 @@ pub fn write_model_as(
         files::write_bytes(&dir.join(name), bytes)?;
     }
     for (name, bytes) in model.text_files.kept() {
-        if dir.join(name).is_file() {
+        if disk::is_file(&dir.join(name)) {
             files::write_bytes(&dir.join(name), bytes)?;
         }
     }

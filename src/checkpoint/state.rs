@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::float::Float;
 use super::metrics::Metrics;
 use super::tensor_file::{Fill, TensorFile, open_exact, write_tensors};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::files::write_json;
 use crate::params::NamedShape;
@@ -109,8 +110,7 @@ pub(crate) fn without(dir: &Path) -> String {
 pub fn open_state(dir: &Path, tensors: &[NamedShape]) -> Result<(TrainState, TensorFile)> {
     let hint = without(dir);
     let path = dir.join(NUMBERS);
-    let text =
-        std::fs::read(&path).map_err(|e| Error::io("reading", &path, &e).hint(hint.clone()))?;
+    let text = disk::read(&path).map_err(|e| Error::io("reading", &path, &e).hint(hint.clone()))?;
     let stored: Stored = serde_json::from_slice(&text).map_err(|e| {
         Error::input(format!("{} is damaged: {e}", path.display())).hint(hint.clone())
     })?;
@@ -128,5 +128,5 @@ pub fn open_state(dir: &Path, tensors: &[NamedShape]) -> Result<(TrainState, Ten
 
 /// Whether a folder has the files of a train state.
 pub(super) fn is_there(dir: &Path) -> bool {
-    dir.join(NUMBERS).is_file() && dir.join(TENSORS).is_file()
+    disk::is_file(&dir.join(NUMBERS)) && disk::is_file(&dir.join(TENSORS))
 }

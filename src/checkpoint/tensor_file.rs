@@ -4,7 +4,6 @@
 //! somebody shortens the file, the mapping counts as resident memory, and it needs unsafe code.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::float::Float;
 use super::gguf::{GgufFile, GgufTensors};
+use crate::disk::{self, File};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::params::NamedShape;
@@ -46,7 +46,7 @@ impl TensorFile {
     pub fn open(path: &Path) -> Result<TensorFile> {
         let failed = |e| Error::io("reading", path, &e);
         // Checked before opening, since opening a pipe waits for its other end.
-        let about = std::fs::metadata(path).map_err(failed)?;
+        let about = disk::metadata(path).map_err(failed)?;
         if !about.is_file() {
             return Err(Error::input(format!("{} is not a file", path.display())));
         }
@@ -170,7 +170,7 @@ impl TensorFile {
     }
 
     fn read_bytes(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        files::read_at(&self.file, offset, out).map_err(|e| Error::io("reading", &self.path, &e))
+        disk::read_at(&self.file, offset, out).map_err(|e| Error::io("reading", &self.path, &e))
     }
 }
 

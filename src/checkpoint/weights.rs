@@ -11,6 +11,7 @@ use super::gguf;
 use super::location::folder_of;
 use super::tensor_file::{SLICE, TensorFile, coordinates, list};
 use crate::arch::{Family, Schema};
+use crate::disk;
 use crate::error::{Error, Result};
 
 /// The weights file of a model that is not sharded.
@@ -45,7 +46,7 @@ pub struct Weights {
 
 /// Whether a folder holds a model's weights.
 pub(super) fn is_there(dir: &Path) -> bool {
-    [SINGLE, INDEX].iter().any(|name| dir.join(name).exists()) || gguf::is_folder_of_gguf(dir)
+    [SINGLE, INDEX].iter().any(|name| disk::exists(&dir.join(name))) || gguf::is_folder_of_gguf(dir)
 }
 
 /// The names of tensors, each with the number of the file that it is in.
@@ -70,19 +71,19 @@ impl WeightFiles {
     /// If there are no such files or a header is invalid.
     pub fn open(model: &Path) -> Result<WeightFiles> {
         let dir = adapter::model_folder(model)?;
-        if dir.is_file() && is_pickled(&dir) {
+        if disk::is_file(&dir) && is_pickled(&dir) {
             return Err(pickled(&dir));
         }
-        let single = if dir.is_file() { dir.clone() } else { dir.join(SINGLE) };
+        let single = if disk::is_file(&dir) { dir.clone() } else { dir.join(SINGLE) };
         let (files, names, index) = if let Some(path) = gguf::file_of(&dir)? {
             let file = TensorFile::open_gguf(&path)?;
             let names = file.names().map(|name| (name.to_string(), 0)).collect();
             (vec![file], names, path)
-        } else if single.exists() {
+        } else if disk::exists(&single) {
             let file = TensorFile::open(&single)?;
             let names = file.names().map(|name| (name.to_string(), 0)).collect();
             (vec![file], names, single)
-        } else if dir.join(INDEX).exists() {
+        } else if disk::exists(&dir.join(INDEX)) {
             let (files, names) = open_shards(&dir)?;
             (files, names, dir.join(INDEX))
         } else {
@@ -114,7 +115,7 @@ impl Weights {
         let head = if schema.is_tied() { take_head(family, &mut found) } else { None };
         let places = find_parameters(&schema, &files, &mut found).map_err(|e| {
             let e = e.at(dir.display());
-            match dir.is_file() && folder_of(&dir).join(INDEX).exists() {
+            match disk::is_file(&dir) && disk::exists(&folder_of(&dir).join(INDEX)) {
                 true => e.hint("this is one of several files: give their folder"),
                 false => e,
             }
@@ -298,7 +299,7 @@ pub fn shards(dir: &Path) -> Result<BTreeSet<String>> {
 fn read_index(dir: &Path) -> Result<Vec<(String, String)>> {
     let path = dir.join(INDEX);
     let fault = |what: String| Error::input(what).at(path.display());
-    let text = std::fs::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
+    let text = disk::read(&path).map_err(|e| Error::io("reading", &path, &e))?;
     let index: Value =
         serde_json::from_slice(&text).map_err(|e| fault(format!("not JSON: {e}")))?;
     let map = index.get("weight_map").and_then(Value::as_object).ok_or_else(|| {
@@ -424,7 +425,7 @@ fn find_parameters(
 
 /// Returns the error for missing safetensors files, with advice about the files that exist.
 fn no_weights(dir: &Path) -> Error {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let entries = disk::read_dir(dir).into_iter().flatten().flatten();
     let is_weights = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // Excludes a trainer's files and data files.

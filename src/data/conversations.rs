@@ -10,6 +10,7 @@ use super::json::{self, JsonFile};
 use super::marks;
 use super::source::{Source, Sources};
 use crate::chat::{ChatTemplate, Conversation, Fit, Long, is_conversation};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -203,7 +204,7 @@ impl ChatEncoding<'_> {
                 }
                 progress(before + file.offset());
             }
-            before += std::fs::metadata(path).map_or(0, |about| about.len());
+            before += disk::metadata(path).map_or(0, |about| about.len());
         }
         Ok(counts)
     }

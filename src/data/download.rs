@@ -4,10 +4,10 @@
 //! complete: it has the length announced by the server, and the right SHA-256 if that is known. (For `tinystories` none
 //! is pinned.)
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::cache;
+use crate::disk::{self, File};
 use crate::error::{Error, Result};
 use crate::files::sha256;
 
@@ -104,7 +104,7 @@ impl Downloads {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<PathBuf> {
         let path = self.path(dataset);
-        if path.exists() {
+        if disk::exists(&path) {
             let file = File::open(&path).map_err(|e| Error::io("reading", &path, &e));
             check_sha256(dataset, &mut file?, &path)?;
             return Ok(path);

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +15,7 @@ use serde_json::de::StrRead;
 
 use super::text::{Document, PIECE_BYTES, not_utf8};
 use super::unicode::{self, Unicode};
+use crate::disk::File;
 use crate::error::{Error, Result};
 
 /// The longest value of a file, in bytes: a longer one suggests another format.

@@ -6,7 +6,6 @@
 //! Hashing reads a gigabyte in about a second; encoding takes at least twenty times as long. Removing an entry costs
 //! only time.
 
-use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::source::Sources;
 use super::tokens::TokenWriter;
+use crate::disk::{self, File};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::tokenizer::Tokenizer;
@@ -103,7 +103,8 @@ impl EncodedCache {
     /// Returns the data if they were encoded before; `None` if there are none, or they are damaged.
     pub fn find(&self, key: EncodedKey) -> Option<Encoded> {
         let entry = self.entry(key);
-        let about: About = serde_json::from_slice(&fs::read(entry.join(ABOUT_FILE)).ok()?).ok()?;
+        let about: About =
+            serde_json::from_slice(&disk::read(entry.join(ABOUT_FILE)).ok()?).ok()?;
         Encoded::open(&entry.join(TOKENS_FILE)).filter(|found| found.xxh3 == about.xxh3)
     }
 
@@ -120,7 +121,7 @@ impl EncodedCache {
         fill: &mut Fill,
         is_same: impl FnOnce() -> Result<bool>,
     ) -> Result<Option<Encoded>> {
-        if fs::create_dir_all(&self.folder).is_err() {
+        if disk::create_dir_all(&self.folder).is_err() {
             return Ok(None);
         }
         self.remove_stale();
@@ -155,12 +156,12 @@ impl EncodedCache {
 
     /// Removes incomplete entries of killed processes. Failures are ignored.
     fn remove_stale(&self) {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let entries = disk::read_dir(&self.folder).into_iter().flatten().flatten();
         for entry in entries {
             let modified = entry.metadata().and_then(|about| about.modified()).ok();
             let is_old = modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > STALE);
             if is_old && files::is_temporary(&entry.file_name().to_string_lossy()) {
-                let _ = fs::remove_dir_all(entry.path());
+                let _ = disk::remove_dir_all(entry.path());
             }
         }
     }
@@ -169,7 +170,7 @@ impl EncodedCache {
 impl Encoded {
     /// Opens the token file at `path`; `None` if it cannot be read.
     pub fn open(path: &Path) -> Option<Encoded> {
-        let bytes = fs::metadata(path).ok().filter(fs::Metadata::is_file)?.len();
+        let bytes = disk::metadata(path).ok().filter(disk::Metadata::is_file)?.len();
         Some(Encoded { xxh3: hash_file(path).ok()?, path: path.to_owned(), bytes })
     }
 }

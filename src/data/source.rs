@@ -1,6 +1,5 @@
 //! The sources of training text: the argument of `--data`, and the documents behind it.
 
-use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use super::stories;
 use super::text::{CutText, Document, TextFile};
 use super::tokens::Tokens;
 use super::unicode::{HEAD_BYTES, Unicode};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::tokenizer::Cutter;
 
@@ -61,7 +61,7 @@ impl Source {
             Source::Stories(count) => count * 520,
             Source::Dataset(_) => 0,
             Source::Text(path) | Source::Json(path) | Source::Tokens(path) => {
-                fs::metadata(path).map_or(0, |file| file.len())
+                disk::metadata(path).map_or(0, |file| file.len())
             }
         }
     }
@@ -329,7 +329,7 @@ fn check_kinds(sources: &[Source]) -> Result<()> {
 
 /// Adds the file, or the files of the folder, at `path`.
 fn open_path(path: &Path, sources: &mut Vec<Source>, left_out: &mut Vec<LeftOut>) -> Result<()> {
-    let found = fs::metadata(path)
+    let found = disk::metadata(path)
         .map_err(|cause| Error::io("opening the data", path, &cause).hint(CHOICES))?;
     if found.is_dir() {
         let before = (sources.len(), left_out.len());
@@ -362,7 +362,7 @@ fn open_folder(
 ) -> Result<()> {
     let refused = |cause: std::io::Error| Error::io("reading the folder", folder, &cause);
     let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(refused)? {
+    for entry in disk::read_dir(folder).map_err(refused)? {
         let entry = entry.map_err(refused)?;
         if !entry.file_name().as_encoded_bytes().starts_with(b".") {
             paths.push((entry.path(), entry.file_type().map_err(refused)?));
@@ -385,7 +385,7 @@ fn open_folder(
 
 /// Returns the reason why a file in a folder is not data. A file that the user named directly is rejected instead.
 fn why_not(source: &Source, path: &Path) -> Result<Option<String>> {
-    let why = match fs::metadata(path) {
+    let why = match disk::metadata(path) {
         Err(cause) => Some(cause.to_string()),
         Ok(found) if found.is_dir() => Some("a link to a folder".to_owned()),
         Ok(found) if !found.is_file() => Some("no regular file".to_owned()),
@@ -413,7 +413,7 @@ fn why_not(source: &Source, path: &Path) -> Result<Option<String>> {
 /// too, and no byte order mark, which would allow such bytes in UTF-16.
 fn why_no_text(path: &Path) -> Result<Option<String>> {
     let mut start = vec![];
-    let file = fs::File::open(path).map_err(|cause| Error::io("opening", path, &cause))?;
+    let file = disk::File::open(path).map_err(|cause| Error::io("opening", path, &cause))?;
     let read = file.take(HEAD_BYTES as u64).read_to_end(&mut start);
     read.map_err(|cause| Error::io("reading", path, &cause))?;
     if !start.contains(&0) {

@@ -1,11 +1,11 @@
 //! Reads text as a stream of documents, so that a file larger than memory is never in memory as a whole.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::Utf8Error;
 
 use super::unicode::{self, Unicode};
+use crate::disk::File;
 use crate::error::{Error, Result};
 use crate::tokenizer::{Cutter, Held};
 

@@ -7,21 +7,19 @@
 //! a magic number, a version and the number of ids, then the ids. Any other file with the ending `.bin` is read as
 //! plain 16-bit ids, which is nanoGPT's format.
 
-use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use rayon::prelude::*;
-use tempfile::{NamedTempFile, TempPath};
 
 use super::batches::split;
 use super::marks::{ALL, BEGINS};
 use super::random;
 use super::text::{CutText, Document};
+use crate::disk::{self, File, Map};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::NewFile;
 use crate::tokenizer::TextEncoder;
 
 const MAGIC: &[u8; 8] = b"wgpt.tok";
@@ -69,7 +67,7 @@ struct Part {
 
 enum Ids {
     Memory(Vec<u32>),
-    File { map: Mmap, start: usize, width: usize, len: usize },
+    File { map: Map, start: usize, width: usize, len: usize },
 }
 
 impl Ids {
@@ -146,7 +144,7 @@ impl Tokens {
         if file.metadata().map_err(refused)?.len() == 0 {
             return Err(Error::input(format!("{name} is empty: there are no tokens in it")));
         }
-        let map = map(&file).map_err(refused)?;
+        let map = disk::map(&file).map_err(refused)?;
         let plain = |start, width| Header { start, width, ..Header::default() };
         let header = match llm_c(&map) {
             _ if map.starts_with(MAGIC) => read_header(&name, &map)?,
@@ -386,14 +384,6 @@ struct Header {
     is_marked: bool,
 }
 
-/// Maps a file into memory.
-#[allow(unsafe_code, reason = "mapping is the only way to read a file larger than memory in place")]
-fn map(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the bytes are only read, and as plain integers, for which any value is sound. The caller of
-    // `Tokens::open` must ensure that nobody shortens the file meanwhile.
-    unsafe { Mmap::map(file) }
-}
-
 /// Returns the `i`th 32-bit number, if there are enough bytes.
 fn number(bytes: &[u8], i: usize) -> Option<u32> {
     bytes.get(4 * i..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
@@ -488,7 +478,7 @@ fn read_header(name: &str, bytes: &[u8]) -> Result<Header> {
 /// Writes a token file, which gets its name when it is complete.
 pub struct TokenWriter {
     path: PathBuf,
-    file: BufWriter<NamedTempFile>,
+    file: NewFile,
     wide: bool,
     count: u64,
     /// Whether the file is of version 2.
@@ -527,13 +517,7 @@ impl TokenWriter {
     }
 
     fn new(path: &Path, wide: bool, has_more: bool, is_marked: bool) -> Result<TokenWriter> {
-        let temporary = files::temporary_beside(path)?;
-        let file = File::create_new(&temporary)
-            .and_then(|file| {
-                Ok(NamedTempFile::from_parts(file, TempPath::try_from_path(temporary)?))
-            })
-            .map_err(|cause| Error::io("writing", path, &cause))?;
-        let (path, file) = (path.to_owned(), BufWriter::new(file));
+        let (path, file) = (path.to_owned(), NewFile::create(path)?);
         let mut writer =
             TokenWriter { path, file, wide, count: 0, has_more, is_marked, validation: None };
         writer
@@ -552,7 +536,7 @@ impl TokenWriter {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|cause| Error::io("writing", &self.path, &cause))
+        self.file.out.write_all(bytes).map_err(|cause| Error::io("writing", &self.path, &cause))
     }
 
     /// Appends ids.
@@ -596,12 +580,9 @@ impl TokenWriter {
             header.extend(u32::from(is_marked).to_le_bytes());
             header.extend(0_u32.to_le_bytes());
         }
-        file.seek(SeekFrom::Start(0)).map_err(refused)?;
-        file.write_all(&header).map_err(refused)?;
-        let file = file.into_inner().map_err(|error| refused(error.into_error()))?;
-        file.as_file().sync_all().map_err(refused)?;
-        file.persist(&path).map_err(|error| refused(error.error))?;
-        files::sync_parent(&path)?;
+        file.out.seek(SeekFrom::Start(0)).map_err(refused)?;
+        file.out.write_all(&header).map_err(refused)?;
+        file.finish()?;
         Tokens::open(&path)
     }
 }

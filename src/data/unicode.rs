@@ -1,10 +1,10 @@
 //! Files of text in UTF-8, or in UTF-16 with a byte order mark. They are read as UTF-8 without the mark.
 
-use std::fs::File;
 use std::io::{self, Cursor, ErrorKind, Read};
 use std::path::Path;
 
 use super::text::not_utf8;
+use crate::disk::File;
 use crate::error::{Error, Result};
 
 /// The number of bytes of a file that are examined to detect its encoding.

@@ -363,7 +363,7 @@ fn same_arenas(from: &Program, to: &Program) -> Option<BTreeMap<usize, usize>> {
 /// split into pieces.
 fn normals(key: [u32; 2], start: usize, deviation: f32, out: &mut [f32]) {
     out.par_iter_mut().enumerate().with_min_len(1 << 12).for_each(|(i, out)| {
-        let [a, b] = random::threefry(key, [(start + i) as u32, ((start + i) >> 32) as u32]);
+        let [a, b] = random::threefry(key, [(start + i) as u32, ((start + i) as u64 >> 32) as u32]);
         let radius = (-2.0 * ((f64::from(a) + 1.0) * 2f64.powi(-32)).ln()).sqrt();
         let angle = std::f64::consts::TAU * f64::from(b) * 2f64.powi(-32);
         *out = deviation * (radius * angle.cos()) as f32;

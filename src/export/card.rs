@@ -7,6 +7,7 @@ use crate::arch::Family;
 use crate::checkpoint::Float;
 use crate::checkpoint::{Metrics, read_metrics};
 use crate::config::{Optimizer, TrainConfig};
+use crate::disk;
 use crate::finetune::{FineTune, Lora};
 use crate::gpt::Gpt;
 use crate::train::settings::RunSettings;
@@ -89,7 +90,7 @@ fn run_of(source: &Path) -> Option<Run> {
         Some(checkpoints) if is_step && step.is_some() => checkpoints.parent()?.to_owned(),
         _ => source,
     };
-    let settings = serde_json::from_slice(&std::fs::read(dir.join("run.json")).ok()?).ok()?;
+    let settings = serde_json::from_slice(&disk::read(dir.join("run.json")).ok()?).ok()?;
     let metrics = read_metrics(&dir).unwrap_or_default();
     let val_loss = |line: &&Metrics| line.val_loss.unwrap_or(f64::INFINITY);
     let last = match step {

@@ -10,7 +10,6 @@
 //! uses the token table. This is implemented here because existing crates only read, or hold all tensors in memory.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -20,6 +19,7 @@ pub use crate::checkpoint::gguf::Kind;
 use crate::checkpoint::gguf::{ALIGNMENT, DIVISORS, MAGIC, from_halves};
 use crate::checkpoint::{EndOfText, Fill, Float, SLICE, coordinates};
 use crate::config::model::GptConfig;
+use crate::disk::{self, File};
 use crate::error::{Error, Result, field};
 use crate::files;
 use crate::finetune::FineTune;
@@ -452,7 +452,7 @@ fn header(entries: &[(String, Value)], tensors: &[Tensor]) -> Vec<u8> {
 /// If `path` exists already, llama.cpp would encode texts differently, a parameter does not fit `kind`, `progress`
 /// fails, or a file operation fails. No file is left then.
 pub fn write(gpt: &mut Gpt, path: &Path, kind: Kind, progress: &mut Progress) -> Result<usize> {
-    if path.exists() {
+    if disk::exists(path) {
         return Err(Error::usage(format!("{} is there already", path.display()))
             .hint(format!("give {} the name of a new file", field("gguf"))));
     }

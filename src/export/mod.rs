@@ -6,12 +6,12 @@
 pub mod card;
 pub mod gguf;
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use crate::checkpoint::{Fill, Layout, folder_of, has_adapters, model_folder, write_model_as};
+use crate::disk;
 use crate::error::{Error, Result, field};
 use crate::files::{self, write_json};
 use crate::gpt::Gpt;
@@ -72,26 +72,26 @@ pub fn folder(
             let card = (!has_adapters(source)).then(|| source.join(CARD));
             let kept = KEPT.map(|name| [source, base].map(|folder| folder.join(name)));
             let kept =
-                kept.into_iter().filter_map(|all| all.into_iter().find(|file| file.is_file()));
-            kept.chain(card.filter(|card| card.is_file()))
+                kept.into_iter().filter_map(|all| all.into_iter().find(|file| disk::is_file(file)));
+            kept.chain(card.filter(|card| disk::is_file(card)))
                 .try_for_each(|file| copy_into(dir, &file))
         })
     })
 }
 
 fn copy_into(dir: &Path, file: &Path) -> Result<()> {
-    let bytes = fs::read(file).map_err(|e| Error::io("reading", file, &e))?;
+    let bytes = disk::read(file).map_err(|e| Error::io("reading", file, &e))?;
     files::write_bytes(&dir.join(file.file_name().unwrap_or_default()), &bytes)
 }
 
 /// Copies the source's settings into a new config.json, except those that describe its files.
 fn keep_settings(source: &Path, dir: &Path) -> Result<()> {
     let (from, to) = (source.join("config.json"), dir.join("config.json"));
-    if !from.is_file() {
+    if !disk::is_file(&from) {
         return Ok(());
     }
     let read = |path: &Path| -> Result<Map<String, Value>> {
-        let text = fs::read(path).map_err(|e| Error::io("reading", path, &e))?;
+        let text = disk::read(path).map_err(|e| Error::io("reading", path, &e))?;
         serde_json::from_slice(&text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
     };
     let mut settings = read(&to)?;
@@ -107,7 +107,7 @@ fn refuse_taken(out: &Path) -> Result<()> {
         Err(Error::usage(format!("{} {what}", out.display()))
             .hint(format!("give {} a new folder", field("out"))))
     };
-    match fs::read_dir(out) {
+    match disk::read_dir(out) {
         Ok(mut entries) => match entries.next() {
             Some(_) => refused("is not empty"),
             None => Ok(()),
@@ -121,7 +121,7 @@ fn refuse_taken(out: &Path) -> Result<()> {
 /// Creates the parent folder of `path`.
 fn make_parent(path: &Path) -> Result<()> {
     match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => fs::create_dir_all(parent).map_err(|e| Error::io("creating", parent, &e)),
+        Some(parent) => disk::create_dir_all(parent).map_err(|e| Error::io("creating", parent, &e)),
         None => Ok(()),
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::logprobs::Scored;
 use super::model::{Model, Prompt};
 use super::schedule::{Finish, Listener, News};
 use crate::error::Result;
 use crate::generate::StopText;
+use crate::scored::Scored;
 use crate::tokenizer::DecodeStream;
 use crate::wait::channels::UnboundedSender;
 

@@ -20,7 +20,6 @@ mod connections;
 mod error;
 mod fields;
 mod guard;
-pub mod logprobs;
 pub mod metrics;
 mod model;
 mod page;

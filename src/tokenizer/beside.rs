@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::reading::{parse, read};
 use super::special::Flags;
 use super::vocabulary::{Stated, Vocabulary};
+use crate::disk;
 use crate::error::{Error, Result};
 
 pub(super) const CONFIG: &str = "tokenizer_config.json";
@@ -178,7 +179,7 @@ fn add_prefix_space(config: &Map<String, Value>) -> Option<bool> {
 
 /// Returns the object in a JSON file; an empty one if there is no file.
 fn object(path: &Path) -> Result<Map<String, Value>> {
-    if !path.exists() {
+    if !disk::exists(path) {
         return Ok(Map::new());
     }
     parse(&read(path)?).map_err(|error| error.at(path.display()))

@@ -23,6 +23,7 @@ use super::special::{Added, Flags};
 use super::tiktoken::is_tiktoken;
 use super::token::{Merge, two_parts};
 use super::vocabulary::Vocabulary;
+use crate::disk;
 use crate::error::{Error, Result};
 
 const JSON: &str = "tokenizer.json";
@@ -38,7 +39,9 @@ impl Tokenizer {
 
     /// Whether `dir` has a tokenizer's files.
     pub fn exists(dir: &Path) -> bool {
-        dir.join(JSON).exists() || dir.join(VOCAB).exists() || is_tiktoken(&dir.join(MODEL))
+        disk::exists(&dir.join(JSON))
+            || disk::exists(&dir.join(VOCAB))
+            || is_tiktoken(&dir.join(MODEL))
     }
 
     /// Reads tokenizer.json in the folder `dir`, or if there is none, vocab.json and merges.txt; also reads the tokens
@@ -51,11 +54,11 @@ impl Tokenizer {
     /// Names the file that is missing, is invalid, or contradicts another one.
     pub fn load(dir: &Path) -> Result<Tokenizer> {
         let path = dir.join(JSON);
-        if path.exists() {
+        if disk::exists(&path) {
             let besides = Besides::read(dir)?;
             return Tokenizer::read_json(&read(&path)?, &path.display().to_string(), &besides);
         }
-        if dir.extension().is_some_and(|ending| ending == TIKTOKEN) && dir.is_file() {
+        if dir.extension().is_some_and(|ending| ending == TIKTOKEN) && disk::is_file(dir) {
             let pattern = dir.file_stem().unwrap_or_default().to_string_lossy();
             let text = read(dir)?;
             return Tokenizer::from_tiktoken(
@@ -66,8 +69,8 @@ impl Tokenizer {
             );
         }
         let model = dir.join(MODEL);
-        if !dir.join(VOCAB).exists() && model.is_file() {
-            let bytes = std::fs::read(&model).map_err(|e| Error::io("reading", &model, &e))?;
+        if !disk::exists(&dir.join(VOCAB)) && disk::is_file(&model) {
+            let bytes = disk::read(&model).map_err(|e| Error::io("reading", &model, &e))?;
             return Tokenizer::from_tokenizer_model(&bytes, &model.display().to_string());
         }
         if !Tokenizer::exists(dir) {

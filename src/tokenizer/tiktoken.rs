@@ -4,7 +4,6 @@
 //! makes a token is therefore the pair that is left of its bytes when only lower ranks have merged. A token of which more
 //! than a pair is left is never merged; it is found only where it is a whole piece.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -19,6 +18,7 @@ use super::rules::Rules;
 use super::special::Flags;
 use super::token::{Merge, Token};
 use super::vocabulary::{Stated, Vocabulary};
+use crate::disk::File;
 use crate::error::{Error, Result};
 
 /// The tokens of Llama 3's vocabulary in its tokenizer.model, before the special ones.

@@ -1,12 +1,12 @@
 //! The place of a run's conversations: always its own folder, since what they become depends on the template, the context and
 //! the tokenizer.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::data::{ChatEncoding, Counts, TokenWriter, Tokens};
+use crate::disk;
 use crate::error::{Error, Result, field};
 use crate::files;
 use crate::train::encoded::TOKENS_FILE;
@@ -33,7 +33,7 @@ impl Conversations {
     /// If the file cannot be read.
     pub(super) fn of_run(dir: &Path) -> Result<Option<Conversations>> {
         let path = dir.join(CONVERSATIONS_FILE);
-        let text = match fs::read(&path) {
+        let text = match disk::read(&path) {
             Ok(text) => text,
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(Error::io("reading", &path, &cause)),
@@ -99,7 +99,8 @@ impl ChatWork<'_> {
         push: &mut dyn FnMut(&[u32]) -> Result<()>,
         on_event: &mut dyn FnMut(&Event),
     ) -> Result<Counts> {
-        let total = files.iter().map(|path| fs::metadata(path).map_or(0, |file| file.len())).sum();
+        let total =
+            files.iter().map(|path| disk::metadata(path).map_or(0, |file| file.len())).sum();
         let mut progress = |done| {
             on_event(&Event::Preparing { what: "encoding the conversations".into(), done, total });
         };

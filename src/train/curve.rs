@@ -65,12 +65,16 @@ fn paint(
     Ok(())
 }
 
-/// Writes the curve into a file, whole; a run without any logged loss gets no file.
+/// Writes the curve into a file, whole; a run without any logged loss gets no file, and none in a browser, whose worker has no
+/// fonts to measure: the page draws the curve.
 ///
 /// # Errors
 ///
 /// If the file cannot be written.
 pub fn write(path: &Path, metrics: &[Metrics], title: &str) -> Result<()> {
+    if cfg!(target_family = "wasm") {
+        return Ok(());
+    }
     match draw(metrics, title) {
         Ok(svg) => crate::files::write_bytes(path, svg.as_bytes()),
         Err(_) => Ok(()),

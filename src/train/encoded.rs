@@ -1,11 +1,11 @@
 //! The place of a run's token ids: its folder, or, if they are many, the cache folder, to which a reference points.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::data::{self, Encoded, EncodedCache, EncodedKey, Fill, Sources, TokenWriter, Tokens};
+use crate::disk::{self, File};
 use crate::error::{Error, Kind, Result, field};
 use crate::files;
 use crate::tokenizer::{AddedAs, Tokenizer};
@@ -44,7 +44,7 @@ impl Reference {
     /// If it cannot be read.
     pub(super) fn of(run: &Path) -> Result<Option<Reference>> {
         let path = run.join(REFERENCE_FILE);
-        let text = match fs::read(&path) {
+        let text = match disk::read(&path) {
             Ok(text) => text,
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(Error::io("reading", &path, &cause)),
@@ -164,7 +164,7 @@ impl Work<'_> {
         if let Some(wanted) = self.wanted {
             wanted.check(&data::hash_file(&path)?, name).inspect_err(|_| {
                 // The next resume must not take these ids for the run's own data.
-                let _ = fs::remove_file(&path);
+                let _ = disk::remove_file(&path);
             })?;
         }
         Ok(tokens.named(name))

@@ -251,6 +251,11 @@ impl Trainer {
         self.stop_after = step;
     }
 
+    /// Returns the number of updates that were made.
+    pub fn steps_made(&self) -> usize {
+        self.state.step as usize
+    }
+
     /// Returns the engine, for example to read the parameters during a run.
     pub fn engine(&mut self) -> &mut Engine {
         &mut self.engine

@@ -11,6 +11,7 @@ use crate::chat::Long;
 use crate::checkpoint::{self, CHOICES, TextFiles};
 use crate::config::{GptConfig, TrainConfig};
 use crate::data::{self, ChatEncoding, Downloads, Sources, Tokens};
+use crate::disk;
 use crate::error::{Error, Result, field};
 use crate::files;
 use crate::gpt::without_rows;
@@ -313,7 +314,7 @@ fn own_data(dir: &Path, saved: Option<&Path>) -> Result<Option<Own>> {
         return Ok(None);
     }
     let path = dir.join(TOKENS_FILE);
-    let tokens = if path.is_file() {
+    let tokens = if disk::is_file(&path) {
         let opened = Tokens::open(&path).map_err(|error| {
             error.hint(format!(
                 "remove {}: {} encodes the data again",

@@ -11,6 +11,7 @@ use crate::backend::Device;
 use crate::backend::gpu::Kinds;
 use crate::checkpoint::{self, RunDir, TrainState, Weights};
 use crate::config::{GptConfig, Precision};
+use crate::disk;
 use crate::error::{Error, Kind, Result, field};
 use crate::fit::Programs;
 use crate::gpt::Gpt;
@@ -68,15 +69,15 @@ pub fn start_with(
     let Some(path) = &settings.train.out else {
         return open(settings, None, first, device, programs, on_event);
     };
-    let is_new = !path.exists();
+    let is_new = !disk::exists(path);
     let run = RunDir::create(path, settings)?;
     // A run that could not begin leaves nothing, so that the same command can be repeated.
     open(settings, Some(run), first, device, programs, on_event).inspect_err(|_| {
         for name in settings::BEFORE_TRAINING {
-            let _ = std::fs::remove_file(path.join(name));
+            let _ = disk::remove_file(path.join(name));
         }
         if is_new {
-            let _ = std::fs::remove_dir(path);
+            let _ = disk::remove_dir(path);
         }
     })
 }

@@ -4,6 +4,7 @@ use super::stages::Pipeline;
 use super::{MAX_SKIPPED, Trainer};
 use crate::checkpoint::RunDir;
 use crate::data::{Place, Rows};
+use crate::disk;
 use crate::dist::{self, Sums};
 use crate::engine::{self, Engine, Finals, MicroBatch, Update};
 use crate::error::{Error, Result, field};
@@ -91,7 +92,7 @@ impl Trainer {
 
     /// Returns the error of a diverged run, with the possible ways out: a checkpoint may have diverged too.
     pub(super) fn diverged(&self, message: &str) -> Error {
-        let best = self.run.as_ref().map(RunDir::best).filter(|best| best.exists());
+        let best = self.run.as_ref().map(RunDir::best).filter(|best| disk::exists(best));
         let more = best.map_or(String::new(), |best| {
             format!(
                 "; or go on from the best model with other settings by {} {}",

@@ -28,10 +28,12 @@ use crate::trial::{self, Subject};
 use jobs::{Job, Task, find};
 
 /// The time after which a start begins no more comparisons and timings; the rest is left for the next start.
-pub const BUDGET: Duration = Duration::from_secs(3);
+pub const BUDGET: Duration = Duration::from_secs(if IN_A_TAB { 2 } else { 3 });
 /// The same on hardware for the comparisons of what a run takes if nothing is timed: without them it would take portable
 /// variants, which may make it several times slower from its beginning to its end.
-pub const BUDGET_OF_GUESSES: Duration = Duration::from_secs(10);
+pub const BUDGET_OF_GUESSES: Duration = Duration::from_secs(if IN_A_TAB { 2 } else { 10 });
+/// Whether this runs in a browser, where a person who has opened a page waits for it.
+const IN_A_TAB: bool = cfg!(target_family = "wasm");
 
 /// The amount of tuning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

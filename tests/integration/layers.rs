@@ -9,7 +9,7 @@ use syn::visit::{self, Visit};
 /// From the ground up: a module knows those of the layers below, and those of its own as long as no circle comes of it.
 /// A file belongs to the longest of these that its path begins with.
 const LAYERS: &[&[&str]] = &[
-    &["error", "math", "kernel", "clock", "wait", "tree", "pipeline"],
+    &["error", "math", "kernel", "clock", "wait", "disk", "tree", "pipeline"],
     &[
         "plan",
         "timeline",
@@ -29,7 +29,7 @@ const LAYERS: &[&[&str]] = &[
     &["profile", "fit", "engine", "trial"],
     &["check", "runner"],
     &["generate", "sampler", "dist"],
-    &["tune", "gpt", "staged"],
+    &["tune", "gpt", "staged", "scored"],
     &["train", "eval"],
     &["export", "serve"],
     &["cli", "main"],
@@ -54,7 +54,14 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("hyper", &["serve"]),
     ("prometheus_client", &["serve"]),
     ("tokio", &["serve", "wait"]),
+    ("memmap2", &["disk", "backend::zeroed"]),
+    ("js_sys", &["disk", "wait"]),
+    ("wasm_bindgen", &["disk", "wait"]),
+    ("web_sys", &["disk"]),
 ];
+
+/// The modules that may name the system's files, beside the command line: those that a browser has not.
+const FILES: &[&str] = &["disk::system", "download", "hub", "hub::snapshot", "data::download"];
 
 /// What only one module may name, beside the command line: the time, and whatever blocks a thread.
 const ONE_PLACE: &[(&str, &str)] = &[
@@ -281,6 +288,19 @@ fn the_time_and_waiting_have_one_place_each() {
     assert_eq!(one_place(&path("std::time::Instant::now")), Some("clock"));
     assert_eq!(one_place(&path("std::thread::sleep")), Some("wait"));
     assert_eq!(one_place(&path("std::time::Duration")), None);
+}
+
+/// In a browser there are other files.
+#[test]
+fn files_are_reached_through_the_disk() {
+    for (module, text) in sources() {
+        if module == "main" || module.starts_with("cli") || FILES.contains(&&*module) {
+            continue;
+        }
+        let of_files = |path: &Vec<String>| path.len() > 1 && path[..2] == ["std", "fs"];
+        let found = paths(&module, &text).bare.into_iter().find(of_files);
+        assert_eq!(found, None, "{module} names the system's files");
+    }
 }
 
 /// Only what the user runs prints or ends the process.

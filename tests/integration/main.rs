@@ -41,6 +41,7 @@ mod rank_batch;
 mod rank_kinds;
 mod ranks;
 mod run_folder;
+mod scored;
 mod sequences;
 #[cfg(all(target_os = "linux", feature = "serve"))]
 mod serve;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use wgpu::{Adapter, Backends, DeviceType, Features};
+use wgpu::{Adapter, AdapterInfo, Backend, Backends, DeviceType, Features};
 
 use super::capabilities::{USED, has, matrix_shapes, subgroup_sizes};
 use crate::error::{Error, Result, field};
@@ -82,6 +82,8 @@ pub enum AdapterKind {
     Software,
     /// A kind that the driver does not report.
     Other,
+    /// A GPU behind a browser, which does not report its kind.
+    Browser,
     /// A GPU of a virtual machine.
     Virtual,
     /// A GPU that shares the CPU's memory.
@@ -93,13 +95,15 @@ pub enum AdapterKind {
 impl AdapterKind {
     /// Whether it is hardware.
     pub fn is_real(self) -> bool {
-        self >= AdapterKind::Virtual
+        self >= AdapterKind::Browser
     }
 }
 
-impl From<DeviceType> for AdapterKind {
-    fn from(device_type: DeviceType) -> AdapterKind {
-        match device_type {
+impl From<&AdapterInfo> for AdapterKind {
+    fn from(info: &AdapterInfo) -> AdapterKind {
+        match info.device_type {
+            // A browser tells a software adapter from the others, and no more.
+            DeviceType::Other if info.backend == Backend::BrowserWebGpu => AdapterKind::Browser,
             DeviceType::DiscreteGpu => AdapterKind::Discrete,
             DeviceType::IntegratedGpu => AdapterKind::Integrated,
             DeviceType::VirtualGpu => AdapterKind::Virtual,
@@ -114,6 +118,7 @@ impl fmt::Display for AdapterKind {
         f.write_str(match self {
             AdapterKind::Software => "software",
             AdapterKind::Other => "other",
+            AdapterKind::Browser => "browser's",
             AdapterKind::Virtual => "virtual",
             AdapterKind::Integrated => "integrated",
             AdapterKind::Discrete => "discrete",
@@ -170,7 +175,7 @@ impl AdapterReport {
             index,
             backend: format!("{:?}", info.backend),
             driver: driver.trim().to_owned(),
-            kind: info.device_type.into(),
+            kind: (&info).into(),
             buffer_bytes: limits.max_buffer_size,
             binding_bytes: limits.max_storage_buffer_binding_size,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
@@ -181,22 +186,60 @@ impl AdapterReport {
             cooperative_matrix: features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
             matrix_shapes: matrix_shapes(adapter),
             has: has(adapter, features & USED, &limits),
-            name: info.name,
+            name: name(&info),
         }
     }
 }
 
+/// The name of a browser's adapter, which wgpu does not report.
+static NAME: OnceLock<String> = OnceLock::new();
+
+/// Sets the name of an adapter whose driver reports none, as a browser's does; measurements are kept under it.
+pub fn name_adapter(name: &str) {
+    // A second name would part the measurements from their adapter.
+    let _ = NAME.set(name.to_owned());
+}
+
+/// Returns an adapter's name.
+pub(super) fn name(info: &AdapterInfo) -> String {
+    let given = NAME.get().map_or("", String::as_str);
+    match (info.name.as_str(), given) {
+        ("", "") => "a GPU without a name".to_owned(),
+        ("", name) | (name, _) => name.to_owned(),
+    }
+}
+
 /// Returns the adapters of this machine. They are enumerated once per process, since drivers take long to load.
-pub(super) fn found() -> &'static [Adapter] {
+fn found() -> &'static [Adapter] {
     static FOUND: OnceLock<Vec<Adapter>> = OnceLock::new();
-    FOUND.get_or_init(|| {
-        let backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
-        let descriptor = wgpu::InstanceDescriptor {
-            backends,
-            ..wgpu::InstanceDescriptor::new_without_display_handle()
+    FOUND.get_or_init(enumerate)
+}
+
+fn enumerate() -> Vec<Adapter> {
+    let backends = Backends::VULKAN | Backends::METAL | Backends::DX12 | Backends::BROWSER_WEBGPU;
+    let descriptor = wgpu::InstanceDescriptor {
+        backends,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    };
+    let instance = wgpu::Instance::new(descriptor);
+    if cfg!(target_family = "wasm") {
+        // A browser shows one adapter: the one that suits what is asked for.
+        let wanted = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..wgpu::RequestAdapterOptions::default()
         };
-        wait::for_future(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
-    })
+        return wait::for_future(instance.request_adapter(&wanted)).into_iter().collect();
+    }
+    wait::for_future(instance.enumerate_adapters(backends))
+}
+
+/// Returns the adapter with this number, to open a device on it.
+pub(super) fn to_open(index: usize) -> Option<Adapter> {
+    if cfg!(target_family = "wasm") {
+        // A browser's adapter opens one device, and no other after that.
+        return enumerate().into_iter().nth(index);
+    }
+    found().get(index).cloned()
 }
 
 /// Returns the hint of errors about a missing adapter.

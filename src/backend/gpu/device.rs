@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use wgpu::{Device, DeviceType, Features, Queue, SubmissionIndex};
+use wgpu::{Device, DeviceType, Features, PollError, Queue, SubmissionIndex};
 
-use super::adapters::{AdapterKind, found, no_adapter};
+use super::adapters::{self, AdapterKind, no_adapter, to_open};
 use super::capabilities::{USED, experimental, has};
 use super::checks::Checks;
 use super::faults::{device_error, lock, reported, watch};
@@ -18,7 +18,7 @@ use super::variants::{Choices, class};
 use crate::error::{Error, Result, field};
 use crate::kernel::{Format, Kernel, Needs, Variant};
 use crate::plan::{self, Dispatch, Plan};
-use crate::wait;
+use crate::wait::{self, Signal};
 
 /// The largest binding that is used on a device: kernels count bytes in 32 bits, some drivers in signed
 /// integers.
@@ -110,11 +110,11 @@ impl GpuDevice {
     /// As [`GpuDevice::open`].
     pub fn with(index: usize, setup: Setup) -> Result<Arc<GpuDevice>> {
         let Setup { wanted, checks, cache, submission } = setup;
-        let adapter = found().get(index).ok_or_else(|| {
+        let adapter = to_open(index).ok_or_else(|| {
             Error::device(format!("there is no adapter {index}")).hint(no_adapter())
         })?;
         let info = adapter.get_info();
-        let name = format!("{} ({:?})", info.name, info.backend);
+        let name = format!("{} ({:?})", adapters::name(&info), info.backend);
         let mut required = wgpu::Limits::default();
         let mut features = Features::empty();
         if wanted == Wanted::All {
@@ -146,7 +146,7 @@ impl GpuDevice {
                     .hint(format!("run with {} cpu", field("device")))
             })?;
         let fault = watch(&device, &name);
-        let has = has(adapter, features, &required);
+        let has = has(&adapter, features, &required);
         let pipelines = Arc::new(Pipelines::new(&device, checks, cache.as_deref()));
         let flops_per_ms = match info.device_type {
             DeviceType::DiscreteGpu => FAST_FLOPS_PER_MS,
@@ -157,7 +157,7 @@ impl GpuDevice {
             Some(folder) => Measured::load(folder, driver.trim()),
             None => (Measured::new(driver), None),
         };
-        let real = AdapterKind::from(info.device_type).is_real();
+        let real = AdapterKind::from(&info).is_real();
         Ok(Arc::new(GpuDevice {
             device,
             queue,
@@ -326,7 +326,7 @@ impl GpuDevice {
     }
 
     /// Whether nothing can be created on the device any more; clears the earlier fault.
-    pub(crate) fn is_lost(&self) -> bool {
+    pub fn is_lost(&self) -> bool {
         let _ = self.fault();
         let descriptor = wgpu::BufferDescriptor {
             label: Some("alive"),
@@ -356,16 +356,20 @@ impl GpuDevice {
 
     /// Waits for all submitted work.
     pub(super) fn wait(&self) -> Result<()> {
-        self.wait_until(None)
+        self.after_wait(wait::for_device(&self.device, &self.queue, None))
     }
 
-    /// Waits for a submission and all work before it.
-    pub(super) fn wait_for(&self, submission: SubmissionIndex) -> Result<()> {
-        self.wait_until(Some(submission))
+    /// Waits for a submission and all work before it, and for the signal of its callback.
+    pub(super) fn wait_for(
+        &self,
+        submission: SubmissionIndex,
+        signal: &Signal,
+        patience: Duration,
+    ) -> Result<bool> {
+        self.after_wait(wait::for_signal(&self.device, submission, signal, patience))
     }
 
-    fn wait_until(&self, submission: Option<SubmissionIndex>) -> Result<()> {
-        let waited = wait::for_device(&self.device, submission);
+    fn after_wait<T>(&self, waited: std::result::Result<T, PollError>) -> Result<T> {
         self.fault()?;
         waited.map_err(|e| self.error(e))
     }

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::notice::Notice;
 use super::variants::{Choices, candidates, class, full_name};
 use crate::cache;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::kernel::{Needs, Variant};
@@ -134,7 +135,7 @@ impl Measured {
     pub fn load(folder: &Path, adapter: &str) -> (Measured, Option<Notice>) {
         let path = Measured::path(folder, adapter);
         let nothing = Measured::new(adapter.to_owned());
-        let text = match std::fs::read(&path) {
+        let text = match disk::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (nothing, None),
             Err(error) => return (nothing, Some(Notice::ignored(path, error))),

@@ -13,7 +13,9 @@ mod pipelines;
 mod replay;
 mod variants;
 
-pub use adapters::{AdapterKind, AdapterReport, DeviceChoice, Picked, adapters, pick};
+pub use adapters::{
+    AdapterKind, AdapterReport, DeviceChoice, Picked, adapters, name_adapter, pick,
+};
 pub use checks::Checks;
 pub use device::{GpuDevice, Setup, Wanted};
 pub(super) use faults::too_large;

@@ -1,12 +1,12 @@
 //! A GGUF file: its entries and the list of its tensors, both checked against the file's length.
 
-use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Number, Value};
 
 use super::{ALIGNMENT, Kind, MAGIC};
+use crate::disk::{self, File};
 use crate::error::{Error, Result};
 
 /// The versions that are read; they differ in the width of lengths before 2, and in nothing that is used here since.
@@ -46,7 +46,7 @@ impl GgufFile {
     /// If it is no GGUF file of these versions, its lengths do not fit it, or a tensor has another format.
     pub(crate) fn open(path: &Path) -> Result<GgufFile> {
         let failed = |e| Error::io("reading", path, &e);
-        if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        if !disk::metadata(path).map_err(failed)?.is_file() {
             return Err(Error::input(format!("{} is not a file", path.display())));
         }
         let file = File::open(path).map_err(failed)?;
@@ -99,7 +99,7 @@ impl Reader {
         for tensor in &mut listed {
             let elements = tensor.shape.iter().try_fold(1_usize, |n, size| n.checked_mul(*size));
             let fits = elements.filter(|n| n.is_multiple_of(tensor.kind.block()));
-            let bytes = fits.filter(|n| *n < 1 << 48).map(|n| tensor.kind.bytes(n) as u64);
+            let bytes = fits.filter(|n| (*n as u64) < 1 << 48).map(|n| tensor.kind.bytes(n) as u64);
             let start = tensor.start.checked_add(data);
             let end = start.zip(bytes).and_then(|(start, bytes)| start.checked_add(bytes));
             match (start, end) {

@@ -22,6 +22,7 @@ pub(crate) use tensors::GgufTensors;
 
 use crate::arch::{Described, Family};
 use crate::config::GptConfig;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::tokenizer::Tokenizer;
@@ -41,13 +42,14 @@ const ENDS: [&str; 3] = ["eos_token_id", "eot_token_id", "eom_token_id"];
 
 /// Whether a path is that of a GGUF file, judged by its name.
 pub(super) fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) && path.is_file()
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"))
+        && disk::is_file(path)
 }
 
 /// Returns the name of the folder for a GGUF file: that of the file with a sum of where it is, how long, and how old, so that one
 /// that was changed has another folder.
 fn name_for(path: &Path) -> std::io::Result<String> {
-    let about = std::fs::metadata(path)?;
+    let about = disk::metadata(path)?;
     let state = format!("{VERSION} {} {} {:?}", path.display(), about.len(), about.modified().ok());
     let sum = Sha256::digest(state.as_bytes());
     let sum: String = sum.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
@@ -63,7 +65,7 @@ pub fn folder_for(path: &Path, cache: &Path) -> Result<PathBuf> {
     let failed = |e| Error::io("reading", path, &e);
     let whole = std::path::absolute(path).map_err(failed)?;
     let folder = cache.join("gguf").join(name_for(&whole).map_err(failed)?);
-    if !folder.join(PLACE).is_file() {
+    if !disk::is_file(&folder.join(PLACE)) {
         let file = GgufFile::open(path)?;
         let unpacked = unpack(&file).map_err(|error| error.as_written().at(path.display()))?;
         crate::cache::make_parent(&folder)?;
@@ -79,7 +81,7 @@ pub fn folder_for(path: &Path, cache: &Path) -> Result<PathBuf> {
 
 /// Whether a folder is that of a GGUF file, whose weights lie elsewhere.
 pub(super) fn is_folder_of_gguf(folder: &Path) -> bool {
-    folder.join(PLACE).is_file()
+    disk::is_file(&folder.join(PLACE))
 }
 
 /// Returns the GGUF file that a folder in the cache belongs to; `None` for other folders.
@@ -92,7 +94,7 @@ pub(super) fn file_of(folder: &Path) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     let place = folder.join(PLACE);
-    let text = std::fs::read(&place).map_err(|e| Error::io("reading", &place, &e))?;
+    let text = disk::read(&place).map_err(|e| Error::io("reading", &place, &e))?;
     let told: Option<PathBuf> = serde_json::from_slice::<Value>(&text)
         .ok()
         .and_then(|told| serde_json::from_value(told.get("path")?.clone()).ok());

@@ -1,7 +1,6 @@
 //! Tensors of GGUF files as a model's own files have them: by their names there, with rows and columns in their order.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,8 +9,9 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use super::{DIVISORS, GgufFile, GgufTensor, Kind, from_halves, model_of};
 use crate::arch::Pairs;
 use crate::checkpoint::float::Float;
+use crate::disk;
+use crate::disk::File;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::params::WeightLayout;
 
 /// The numbers that are decoded at a time; whole blocks.
@@ -138,7 +138,7 @@ fn read(
         bytes.resize(kind.bytes(count), 0);
         numbers.resize(count, 0.0);
         let place = tensor.start + kind.bytes(start) as u64;
-        files::read_at(file, place, &mut bytes).map_err(|e| Error::io("reading", path, &e))?;
+        disk::read_at(file, place, &mut bytes).map_err(|e| Error::io("reading", path, &e))?;
         kind.decode(&bytes, &mut numbers);
         let wanted = start.max(offset)..(start + count).min(offset + out.len());
         out[wanted.start - offset..wanted.end - offset]

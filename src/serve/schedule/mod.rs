@@ -18,7 +18,7 @@ use crate::engine::{Drawn, DrawnTokens, Engine};
 use crate::error::{Error, Result};
 use crate::kernel::Feed;
 use crate::model::{EXTENDS, replay_rows};
-use crate::serve::logprobs::Scored;
+use crate::scored::Scored;
 use crate::serve::metrics::Metrics;
 use rayon::prelude::*;
 use slots::{Before, Running, Slots};

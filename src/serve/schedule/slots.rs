@@ -7,7 +7,7 @@
 
 use super::task::{Finish, Task};
 use crate::kernel::Feed;
-use crate::serve::logprobs::Scored;
+use crate::scored::Scored;
 
 /// The least number of tokens that are worth a copy.
 const LEAST_COPIED: usize = 8;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::generate::GenerateOptions;
-use crate::serve::logprobs::Scored;
+use crate::scored::Scored;
 
 /// A prompt that is to be continued, scored, or both.
 pub struct Task {

@@ -1,6 +1,5 @@
 //! Reads in progress: a ring of host-visible buffers, each of which holds one answer at a time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use wgpu::{Buffer, BufferUsages, CommandEncoder, MapMode, SubmissionIndex};
 use crate::backend::gpu::device::GpuDevice;
 use crate::backend::interface::{Answer, MOST_REQUESTED};
 use crate::error::Result;
-use crate::wait;
+use crate::wait::Signal;
 
 /// The sizes of the ring's buffers, in bytes: several for reads while more work is in flight, such as the report of
 /// an update or drawn tokens, and one for large reads that are not urgent, such as parameters.
@@ -39,7 +38,7 @@ struct Flight {
     submission: SubmissionIndex,
     bytes: u64,
     /// Whether the device has called back: the copied data is available, or never will be.
-    called: Arc<AtomicBool>,
+    called: Signal,
 }
 
 /// A range of bytes of a buffer to read.
@@ -81,9 +80,9 @@ impl Reads {
             at += bytes;
         }
         let submission = device.queue().submit([encoder.finish()]);
-        let called = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&called);
-        let call = move |_| seen.store(true, Ordering::Release);
+        let called = Signal::default();
+        let signal = called.clone();
+        let call = move |_| signal.give();
         slot.buffer.slice(..bytes).map_async(MapMode::Read, call);
         let answer = Answer::default();
         let (number, waiting) = (self.begun, Arc::downgrade(&answer));
@@ -99,7 +98,7 @@ impl Reads {
         }
         device.catch(device.poll());
         let flight = self.flight(answer).and_then(|index| self.slots[index].flight.as_ref());
-        flight.is_none_or(|flight| flight.called.load(Ordering::Acquire))
+        flight.is_none_or(|flight| flight.called.is_given())
     }
 
     /// Waits for an answer and passes its bytes on.
@@ -156,15 +155,13 @@ impl Reads {
     fn land(&mut self, device: &GpuDevice, index: usize, seen: impl FnOnce(&[u8])) -> Result<()> {
         let Slot { buffer, flight } = &mut self.slots[index];
         let flight = flight.take().expect("a read is under way in this slot");
-        let called = || flight.called.load(Ordering::Acquire);
-        // If several threads wait for a device, the callback may run on another one.
-        let waited = device.wait_for(flight.submission).map(|()| wait::until(called, PATIENCE));
-        if !called() {
+        let came = device.wait_for(flight.submission, &flight.called, PATIENCE);
+        if !flight.called.is_given() {
             // The callback will never run: the mapping is cancelled, so that the slot is free.
             buffer.unmap();
-            return waited.and(Err(device.error("what was read did not arrive")));
+            return came.and(Err(device.error("what was read did not arrive")));
         }
-        waited?;
+        came?;
         let slice = buffer.slice(..flight.bytes);
         seen(&slice.get_mapped_range().map_err(|e| device.error(e))?);
         buffer.unmap();

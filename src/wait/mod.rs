@@ -3,10 +3,16 @@
 //! Nothing above this module is async. Where a thread must not block, as in a browser, these functions return control
 //! to the environment until the wait is over.
 
+#[cfg(target_family = "wasm")]
+mod browser;
+
+use std::pin::Pin;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use wgpu::{Device, PollError, PollType, SubmissionIndex};
+use wgpu::{Device, PollError, PollType, Queue, SubmissionIndex};
 
 use crate::clock::Stopwatch;
 
@@ -17,21 +23,61 @@ const LONGEST_PAUSE: Duration = Duration::from_micros(500);
 
 /// Waits for a future, which wgpu returns when it makes a request to a driver.
 pub(crate) fn for_future<T>(future: impl Future<Output = T>) -> T {
+    #[cfg(target_family = "wasm")]
+    return browser::for_future(future);
+    #[cfg(not(target_family = "wasm"))]
     pollster::block_on(future)
 }
 
 /// Waits for some time.
 pub(crate) fn for_time(pause: Duration) {
+    #[cfg(target_family = "wasm")]
+    browser::for_time(pause);
+    #[cfg(not(target_family = "wasm"))]
     std::thread::sleep(pause);
 }
 
-/// Waits until a condition holds that another thread will make true; returns whether it did before `patience` ended.
-pub(crate) fn until(is_so: impl Fn() -> bool, patience: Duration) -> bool {
-    let clock = Stopwatch::start();
-    while !is_so() && clock.elapsed() < patience {
-        std::thread::yield_now();
+/// Lets what else waits for this thread run: in a browser the messages of the page, elsewhere nothing.
+pub fn for_others() {
+    #[cfg(target_family = "wasm")]
+    browser::for_others();
+}
+
+/// Something that happens once, of which a callback tells.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Signal(Arc<Mutex<Told>>);
+
+#[derive(Debug, Default)]
+struct Told {
+    is_given: bool,
+    waiting: Option<Waker>,
+}
+
+impl Signal {
+    /// Tells that it has happened.
+    pub(crate) fn give(&self) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.is_given = true;
+        told.waiting.take().into_iter().for_each(Waker::wake);
     }
-    is_so()
+
+    /// Whether it has happened.
+    pub(crate) fn is_given(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_given
+    }
+}
+
+impl Future for Signal {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_given {
+            return Poll::Ready(());
+        }
+        told.waiting = Some(context.waker().clone());
+        Poll::Pending
+    }
 }
 
 /// Waits until `is_done` says so, which is what makes the work go on: it is asked again and again, first at once, then
@@ -55,10 +101,43 @@ pub(crate) fn by_asking(mut is_done: impl FnMut() -> bool) {
 /// If the device does not answer.
 pub(crate) fn for_device(
     device: &Device,
+    queue: &Queue,
     submission: Option<SubmissionIndex>,
 ) -> Result<(), PollError> {
+    if cfg!(target_family = "wasm") {
+        // A browser does not let itself be asked: it calls back.
+        let done = Signal::default();
+        let signal = done.clone();
+        queue.on_submitted_work_done(move || signal.give());
+        for_future(done);
+        return Ok(());
+    }
     let until = PollType::Wait { submission_index: submission, timeout: None };
     device.poll(until).map(drop)
+}
+
+/// Waits until a device has completed a submission, and for the signal that its callback gives then; returns whether it came. If
+/// several threads wait for a device, the callback may run on another one, which may take up to `patience`.
+///
+/// # Errors
+///
+/// If the device does not answer.
+pub(crate) fn for_signal(
+    device: &Device,
+    submission: SubmissionIndex,
+    signal: &Signal,
+    patience: Duration,
+) -> Result<bool, PollError> {
+    if cfg!(target_family = "wasm") {
+        for_future(signal.clone());
+        return Ok(true);
+    }
+    device.poll(PollType::Wait { submission_index: Some(submission), timeout: None })?;
+    let clock = Stopwatch::start();
+    while !signal.is_given() && clock.elapsed() < patience {
+        std::thread::yield_now();
+    }
+    Ok(signal.is_given())
 }
 
 /// Lets a device run the callbacks for completed work, and returns at once.
