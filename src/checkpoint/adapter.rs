@@ -297,8 +297,7 @@ fn check_shape(file: &TensorFile, name: &str, wanted: &[usize]) -> Result<()> {
 
 /// Returns the error for missing adapter weights, with advice if they are there in another format.
 fn no_weights(dir: &Path) -> Error {
-    if let Some(other) = PICKLED.iter().map(|name| dir.join(name)).find(|path| disk::exists(&path))
-    {
+    if let Some(other) = PICKLED.iter().map(|name| dir.join(name)).find(|path| disk::exists(path)) {
         return pickled(&other);
     }
     let error = Error::input(format!("{} holds {CONFIG} and no {WEIGHTS}", dir.display()));

@@ -59,6 +59,9 @@ pub struct Args {
     /// Let pages of this origin, such as https://chat.example, use the server from a browser; may be given several times
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
+    /// Answer the page that trains in a browser at /train/, from this folder [default: the folder "web" beside the program, if there is one]
+    #[arg(long, value_name = "DIR")]
+    train_page: Option<PathBuf>,
     /// Write a line for every request on stderr
     #[arg(long)]
     log: bool,
@@ -98,11 +101,18 @@ pub fn run(args: &Args) -> Result<Outcome> {
         key,
         hosts: args.allow_host.clone(),
         origins: args.allow_origin.clone(),
+        train_page: args.train_page.clone().or_else(page_beside),
         log: args.log.then(|| Arc::new(output::log) as Log),
     };
     let device = device_name(gpt.device());
     serve::run(&mut gpt, template, &settings, &mut |ready| report(&settings.name, &device, ready))?;
     Ok(Outcome::Good)
+}
+
+/// Returns the page's folder beside this program, where a release has it.
+fn page_beside() -> Option<PathBuf> {
+    let folder = std::env::current_exe().ok()?.parent()?.join("web");
+    folder.join("index.html").is_file().then_some(folder)
 }
 
 /// Says that the server is there.

@@ -26,8 +26,10 @@ mod page;
 pub mod room;
 pub mod schedule;
 mod texts;
+mod train_page;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -82,6 +84,8 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// The origins of pages that may use the server from a browser.
     pub origins: Vec<String>,
+    /// The folder of the page that trains in a browser, if there is one: it is answered at `/train/`.
+    pub train_page: Option<PathBuf>,
     /// Writes a line of the access log.
     pub log: Option<Log>,
 }
@@ -124,7 +128,8 @@ pub fn run(
     let (queue, tasks) = channel(QUEUE);
     let guard = Guard::new(settings.key.clone(), settings.hosts.clone());
     let app = App { model, queue, metrics: Arc::clone(&metrics), guard, log: settings.log.clone() };
-    let routes = routes(Arc::new(app), &origins(&settings.origins)?);
+    let page = settings.train_page.as_deref().map(train_page::routes).transpose()?;
+    let routes = routes(Arc::new(app), page, &origins(&settings.origins)?);
     let [stop, at_once] = signals(&runtime)?;
     runtime.spawn(connections::serve(listener, routes, stop, at_once));
     ready(Ready { address, room });
@@ -251,7 +256,7 @@ fn origins(origins: &[String]) -> Result<Vec<HeaderValue>> {
 }
 
 /// Returns all routes, each behind the guard.
-fn routes(app: Arc<App>, origins: &[HeaderValue]) -> Router {
+fn routes(app: Arc<App>, train_page: Option<Router<Arc<App>>>, origins: &[HeaderValue]) -> Router {
     let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins.iter().cloned()))
         .allow_methods([Method::GET, Method::POST])
@@ -271,6 +276,7 @@ fn routes(app: Arc<App>, origins: &[HeaderValue]) -> Router {
         .route("/metrics", get(measured))
         .route(HEALTH, get(health))
         .route("/", get(page::get))
+        .merge(train_page.unwrap_or_default())
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .layer(CatchPanicLayer::custom(failed))

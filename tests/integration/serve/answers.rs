@@ -220,3 +220,37 @@ fn the_other_routes_answer() {
     let policy = page.headers()["content-security-policy"].to_str().expect("a text");
     assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
 }
+
+/// The page's files are read when the server starts; nothing beside them is reached.
+#[test]
+fn the_page_that_trains_is_answered_from_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in
+        [("index.html", "<p>page"), ("a.js", "1"), ("w.wasm", "2"), ("key.txt", "3")]
+    {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let model = Model::new();
+    let server = model.serve(&["--train-page", folder.path().to_str().unwrap()]);
+    for (path, wanted, kind) in [
+        ("/train", "<p>page", "text/html"),
+        ("/train/", "<p>page", "text/html"),
+        ("/train/a.js", "1", "text/javascript"),
+        ("/train/w.wasm", "2", "application/wasm"),
+    ] {
+        let mut answer = server.agent.get(server.url(path)).call().expect("an answer");
+        assert_eq!(answer.status(), 200, "{path}");
+        let got = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        assert!(got.starts_with(kind), "{path} is {got}");
+        assert_eq!(answer.body_mut().read_to_string().unwrap(), wanted);
+    }
+    for path in ["/train/key.txt", "/train/..%2Fkey.txt", "/train/none.js", "/train/a.js/b"] {
+        assert_eq!(server.get(path).0, 404, "{path}");
+    }
+    std::fs::remove_file(folder.path().join("index.html")).unwrap();
+    let mut command = assert_cmd::Command::cargo_bin("wgpt").unwrap();
+    command.args(["serve", "--device", "cpu", "--port", "0", "--train-page"]).arg(folder.path());
+    let refused = command.arg("--model").arg(model.path()).assert().failure().code(1);
+    let said = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+    assert!(said.contains("has no index.html") && said.contains("scripts/web.sh"), "{said}");
+}
