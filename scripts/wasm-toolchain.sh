@@ -32,7 +32,7 @@ if [ ! -e "$dir/done" ]; then
   apt-get "${apt[@]}" -qq update
   # The package rustc asks for a whole gcc, which the machine has: it is taken alone.
   apt-get "${apt[@]}" -qq -y --download-only install libstd-rust-dev libstd-rust-dev-wasm32 binaryen
-  (cd "$dir/cache/archives" && apt-get "${apt[@]}" -qq download rustc)
+  (cd "$dir/cache/archives" && apt-get "${apt[@]}" -qq download rustc rust-clippy)
   for deb in "$dir"/cache/archives/*.deb; do dpkg -x "$deb" "$root"; done
   rm -rf "$dir/cache" "$dir/state"
   loader=$(find "$root" -name 'ld-linux-x86-64.so.2' -type f | head -n 1)
@@ -41,7 +41,10 @@ if [ ! -e "$dir/done" ]; then
     "$loader" "$libraries" "$root/usr/bin/rustc" "$root/usr" > "$dir/bin/rustc"
   printf '#!/bin/sh\nexec %q --library-path %q %q "$@"\n' \
     "$loader" "$libraries" "$root/usr/bin/wasm-opt" > "$dir/bin/wasm-opt"
-  chmod +x "$dir/bin/rustc" "$dir/bin/wasm-opt"
+  # cargo calls it with rustc's path before its arguments.
+  printf '#!/bin/sh\nshift\nexec %q --library-path %q %q rustc --sysroot %q "$@"\n' \
+    "$loader" "$libraries" "$root/usr/bin/clippy-driver" "$root/usr" > "$dir/bin/clippy-driver"
+  chmod +x "$dir"/bin/*
   touch "$dir/done"
 fi
 

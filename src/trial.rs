@@ -108,10 +108,11 @@ fn child(
     let failed = |e| Error::device(format!("the trial of variants: {e}"));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(failed)?;
-    let mut input = child.stdin.take().expect("it is piped");
-    // A child that has ended reads nothing more, which its answers show.
-    let _ = input.write_all(names.join("\n").as_bytes());
-    drop(input);
+    {
+        let mut input = child.stdin.take().expect("it is piped");
+        // A child that has ended reads nothing more, which its answers show.
+        let _ = input.write_all(names.join("\n").as_bytes());
+    }
     let output = BufReader::new(child.stdout.take().expect("it is piped"));
     let listener = Worker::new(output.lines());
     let (mut done, mut begun) = (0, false);

@@ -60,7 +60,10 @@ pub struct TrainState {
 }
 
 /// Whether a count is its default.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it so; a 32-bit processor does not mind"
+)]
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }

@@ -133,7 +133,7 @@ impl EncodedCache {
             let mut is_full = false;
             let filled = fill(&mut |ids| writer.push(ids).inspect_err(|_| is_full = true));
             let filled = filled.inspect_err(|error| {
-                refused = Some(error.clone()).filter(|_| !is_full);
+                refused = (!is_full).then(|| error.clone());
             });
             filled?;
             drop(writer.finish()?);

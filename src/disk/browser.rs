@@ -546,6 +546,7 @@ impl Metadata {
     }
 
     /// Returns the length in bytes, 0 for a folder.
+    #[expect(clippy::len_without_is_empty, reason = "the system's has none either")]
     pub fn len(&self) -> u64 {
         self.length.unwrap_or(0)
     }
