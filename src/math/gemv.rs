@@ -8,6 +8,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::math::simd::MulAdd;
 use crate::math::simd::{self, LANES, vector_fn};
 
 /// The number of parts of a product's sum; with a few rows each part is a task.
@@ -74,8 +75,8 @@ vector_fn! {
                     let sums = &mut sums[start..][..len];
                     let x: &[f32; 4] = x[k..].first_chunk().expect("a factor for each row");
                     for j in 0..len {
-                        let sum_cd = x[2].mul_add(c[j], x[3].mul_add(d[j], sums[j]));
-                        sums[j] = x[0].mul_add(a[j], x[1].mul_add(b[j], sum_cd));
+                        let sum_cd = x[2].fma(c[j], x[3].fma(d[j], sums[j]));
+                        sums[j] = x[0].fma(a[j], x[1].fma(b[j], sum_cd));
                     }
                 }
             }
@@ -232,8 +233,8 @@ fn add_tile<S: Simd, const R: usize>(
     for (x, weight) in x.as_chunks::<R>().0.iter().zip(weight) {
         for (sums, x) in tile.iter_mut().zip(x) {
             let x = simd.splat_f32s(*x);
-            sums[0] = simd.mul_add_f32s(x, weight[0], sums[0]);
-            sums[1] = simd.mul_add_f32s(x, weight[1], sums[1]);
+            sums[0] = simd.mul_add_e_f32s(x, weight[0], sums[0]);
+            sums[1] = simd.mul_add_e_f32s(x, weight[1], sums[1]);
         }
     }
     *sums = tile;
@@ -364,7 +365,7 @@ fn row_dots<S: Simd, const T: usize>(simd: S, rows: [&[f32]; T], x: &[f32]) -> [
         for (sums, row) in sums.iter_mut().zip(&row_blocks) {
             let row = S::as_simd_f32s(&row[i]).0;
             for v in 0..vectors {
-                sums[v] = simd.mul_add_f32s(row[v], x[v], sums[v]);
+                sums[v] = simd.mul_add_e_f32s(row[v], x[v], sums[v]);
             }
         }
     }
@@ -372,7 +373,7 @@ fn row_dots<S: Simd, const T: usize>(simd: S, rows: [&[f32]; T], x: &[f32]) -> [
         let mut lanes = [0.0_f32; LANES];
         S::as_mut_simd_f32s(&mut lanes).0.copy_from_slice(&sums[t][..vectors]);
         for (lane, j) in lanes.iter_mut().zip(k / LANES * LANES..k) {
-            *lane = rows[t][j].mul_add(x[j], *lane);
+            *lane = rows[t][j].fma(x[j], *lane);
         }
         simd::join_lanes(lanes, |a, b| a + b)
     })
@@ -401,7 +402,7 @@ fn dot_tile<S: Simd, const T: usize, const R: usize>(
             for (sums, row) in sums.iter_mut().zip(&table_blocks) {
                 let row = vector(&row[i]);
                 for (sum, x) in sums.iter_mut().zip(x) {
-                    *sum = simd.mul_add_f32s(row, x, *sum);
+                    *sum = simd.mul_add_e_f32s(row, x, *sum);
                 }
             }
         }
@@ -412,7 +413,7 @@ fn dot_tile<S: Simd, const T: usize, const R: usize>(
     for (t, lanes) in lanes.iter_mut().enumerate() {
         for (r, lanes) in lanes.iter_mut().enumerate() {
             for (lane, j) in lanes.iter_mut().zip(k / LANES * LANES..k) {
-                *lane = table[t][j].mul_add(x[r][j], *lane);
+                *lane = table[t][j].fma(x[r][j], *lane);
             }
             out[r][at + t] = simd::join_lanes(*lanes, |a, b| a + b);
         }

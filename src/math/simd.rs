@@ -39,6 +39,24 @@ macro_rules! vector_fn {
 }
 pub(crate) use vector_fn;
 
+/// A product that is added, rounded once.
+pub trait MulAdd {
+    /// Returns `self * factor + summand`. WebAssembly has no instruction that rounds once, and the function in its place takes 20
+    /// times as long: there it is rounded twice.
+    fn fma(self, factor: Self, summand: Self) -> Self;
+}
+
+impl MulAdd for f32 {
+    #[inline(always)]
+    fn fma(self, factor: f32, summand: f32) -> f32 {
+        if cfg!(target_family = "wasm") {
+            self * factor + summand
+        } else {
+            self.mul_add(factor, summand)
+        }
+    }
+}
+
 /// Returns the number of rows that a task of a rowwise kernel works on, for rows of `width` elements.
 pub fn rows_per_task(width: usize) -> usize {
     (CHUNK / width.max(1)).max(1)
@@ -117,13 +135,13 @@ pub fn sums_around(x: &[f32], centre: f32) -> [f32; 2] {
         for ((sum, square), &x) in sums.iter_mut().zip(&mut squares).zip(block) {
             let d = x - centre;
             *sum += d;
-            *square = d.mul_add(d, *square);
+            *square = d.fma(d, *square);
         }
     }
     for ((sum, square), &x) in sums.iter_mut().zip(&mut squares).zip(rest) {
         let d = x - centre;
         *sum += d;
-        *square = d.mul_add(d, *square);
+        *square = d.fma(d, *square);
     }
     [sums, squares].map(|lanes| join_lanes(lanes, |a, b| a + b))
 }
@@ -136,11 +154,11 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (b_blocks, b_rest) = b.as_chunks::<LANES>();
     for (a, b) in a_blocks.iter().zip(b_blocks) {
         for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane = a.mul_add(b, *lane);
+            *lane = a.fma(b, *lane);
         }
     }
     for ((lane, &a), &b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
-        *lane = a.mul_add(b, *lane);
+        *lane = a.fma(b, *lane);
     }
     join_lanes(lanes, |a, b| a + b)
 }
@@ -161,7 +179,7 @@ pub fn max(x: &[f32]) -> f32 {
 #[inline(always)]
 pub fn add_scaled(out: &mut [f32], factor: f32, x: &[f32]) {
     for (out, &x) in out.iter_mut().zip(x) {
-        *out = factor.mul_add(x, *out);
+        *out = factor.fma(x, *out);
     }
 }
 
@@ -188,12 +206,12 @@ pub fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let y = if x > EXP_MAX { EXP_MAX } else { x };
-    let shifted = y.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let shifted = y.fma(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, y));
+    let r = n.fma(-LN2_LOW, n.fma(-LN2_HIGH, y));
     let mut p = 1.0 / 5040.0;
     for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        p = r.mul_add(p, c);
+        p = r.fma(p, c);
     }
     let power = f32::from_bits((shifted.to_bits().wrapping_add(127)) << 23);
     if y < EXP_MIN { 0.0 } else { p * power }
@@ -215,10 +233,10 @@ pub fn cos_sin(turns: i64) -> [f32; 2] {
     let quarter = (phase.wrapping_add(1 << 29) as u32) >> 30;
     let rest = phase.wrapping_sub((quarter << 30) as i32) as f32 * RADIANS;
     let z = rest * rest;
-    let s = z.mul_add(-1.951_529_6e-4, 8.332_161e-3).mul_add(z, -1.666_665_5e-1);
-    let s = (rest * z).mul_add(s, rest);
-    let c = z.mul_add(2.443_315_7e-5, -1.388_731_6e-3).mul_add(z, 4.166_664_6e-2);
-    let c = (z * z).mul_add(c, 0.5f32.mul_add(-z, 1.0));
+    let s = z.fma(-1.951_529_6e-4, 8.332_161e-3).fma(z, -1.666_665_5e-1);
+    let s = (rest * z).fma(s, rest);
+    let c = z.fma(2.443_315_7e-5, -1.388_731_6e-3).fma(z, 4.166_664_6e-2);
+    let c = (z * z).fma(c, 0.5f32.fma(-z, 1.0));
     let [x, y] = if quarter & 1 == 1 { [-s, c] } else { [c, s] };
     if quarter & 2 == 2 { [-x, -y] } else { [x, y] }
 }
@@ -234,7 +252,7 @@ const GELU_END: f32 = 16.0;
 #[inline(always)]
 pub fn gelu(x: f32) -> f32 {
     let x = if x < -GELU_END { -GELU_END } else { x };
-    let u = GELU_SCALE * x * (GELU_CUBIC * x).mul_add(x, 1.0);
+    let u = GELU_SCALE * x * (GELU_CUBIC * x).fma(x, 1.0);
     x / (1.0 + exp(-u))
 }
 
@@ -244,12 +262,12 @@ pub fn gelu_slope(x: f32) -> f32 {
     let x = if x < -GELU_END { -GELU_END } else { x };
     let x = if x > GELU_END { GELU_END } else { x };
     let square = x * x;
-    let u = GELU_SCALE * x * GELU_CUBIC.mul_add(square, 1.0);
+    let u = GELU_SCALE * x * GELU_CUBIC.fma(square, 1.0);
     let e = exp(-u);
     let s = 1.0 / (1.0 + e);
-    let slope = GELU_SCALE * (3.0 * GELU_CUBIC).mul_add(square, 1.0);
+    let slope = GELU_SCALE * (3.0 * GELU_CUBIC).fma(square, 1.0);
     // σ'(u) = σ (1 - σ), and 1 - σ = e σ without cancellation.
-    (x * (e * s) * slope).mul_add(s, s)
+    (x * (e * s) * slope).fma(s, s)
 }
 
 /// Replaces each `x` by e^(x - shift); returns the sum.

@@ -17,6 +17,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::math::gemv;
+use crate::math::simd::MulAdd;
 use crate::math::simd::{LANES, join_lanes, vector_fn};
 
 /// The numbers of a block of q8_0.
@@ -316,7 +317,7 @@ vector_fn! {
                 let (a, b) = (row.numbers.as_chunks::<4>().0, x.numbers.as_chunks::<4>().0);
                 for ((lane, a), b) in lanes[..Q8_LANES].iter_mut().zip(a).zip(b) {
                     let sum: i32 = a.iter().zip(b).map(|(a, b)| i32::from(*a) * i32::from(*b)).sum();
-                    *lane = (sum as f32).mul_add(scale, *lane);
+                    *lane = (sum as f32).fma(scale, *lane);
                 }
             }
             *out = join_lanes(lanes, |a, b| a + b);

@@ -22,6 +22,7 @@ use crate::kernel::constants::{GELU_CUBIC, GELU_SCALE, NORMAL_TAIL};
 use crate::kernel::{
     Dims, FLOATS, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, twin, writes,
 };
+use crate::math::simd::MulAdd;
 use crate::math::simd::{self, CHUNK, vector_fn};
 use crate::ops::variants::portable;
 use crate::plan::Plan;
@@ -176,11 +177,11 @@ fn exact_backward<F: Real>(_: &Dims, _: &Step, io: Io<'_, F>) {
 #[inline(always)]
 fn fast_normal(x: f32) -> [f32; 2] {
     const SLOPE: f32 = (0.4 * FRAC_1_SQRT_2) as f32;
-    let ratio = 1.0 / SLOPE.mul_add(x.abs(), 1.0);
+    let ratio = 1.0 / SLOPE.fma(x.abs(), 1.0);
     let power = simd::exp(-0.5 * x * x);
     let mut sum = 0.0;
     for c in NORMAL_TAIL.iter().rev() {
-        sum = ratio.mul_add(sum, *c as f32);
+        sum = ratio.fma(sum, *c as f32);
     }
     let tail = 0.5 * ratio * sum * power;
     [if x < 0.0 { tail } else { 1.0 - tail }, power]
@@ -200,7 +201,7 @@ vector_fn! {
         const SCALE: f32 = 0.398_942_3;
         for ((dx, &x), dout) in dx.iter_mut().zip(x).zip(dout) {
             let [below, power] = fast_normal(x);
-            *dx = dout * (x * SCALE).mul_add(power, below);
+            *dx = dout * (x * SCALE).fma(power, below);
         }
     }
 }

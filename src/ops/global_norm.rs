@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use crate::kernel::constants::{NORM_BLOCK, NORM_PARTIAL_LEN};
 use crate::kernel::state::{self, GROWTH_INTERVAL, LARGEST_SCALE_LOG2};
 use crate::kernel::{Dims, Io, Kernel, LossScale, Real, Step, changes_u32, reads, twin, writes};
+use crate::math::simd::MulAdd;
 use crate::math::simd::{self, vector_fn};
 use crate::ops::variants::portable;
 use crate::plan::{Plan, View};
@@ -173,7 +174,7 @@ vector_fn! {
     fn block<'a>(grads: &'a [f32]) -> [f32; PARTIAL_LEN] {
         let max = simd::fold(0.0, grads, |max, g| simd::larger(max, g.abs()), simd::larger);
         // 0 · g is 0 for every finite number, and NaN for infinity and NaN.
-        if simd::sum_by(grads, |sum, g| g.mul_add(0.0, sum)).is_nan() {
+        if simd::sum_by(grads, |sum, g| g.fma(0.0, sum)).is_nan() {
             return [0.0, 0.0, 1.0];
         }
         if max == 0.0 {
@@ -182,9 +183,9 @@ vector_fn! {
         // The reciprocal of a subnormal number may be infinite.
         let sum = if max >= f32::MIN_POSITIVE {
             let scale = 1.0 / max;
-            simd::sum_by(grads, |sum, g| (g * scale).mul_add(g * scale, sum))
+            simd::sum_by(grads, |sum, g| (g * scale).fma(g * scale, sum))
         } else {
-            simd::sum_by(grads, |sum, g| (g / max).mul_add(g / max, sum))
+            simd::sum_by(grads, |sum, g| (g / max).fma(g / max, sum))
         };
         [max, sum, 0.0]
     }

@@ -21,6 +21,7 @@ use crate::kernel::{
     Dims, FLOATS, Format, Io, Kernel, Real, Step, accumulate, adds, four_channels, grid, reads,
     twin, writes,
 };
+use crate::math::simd::MulAdd;
 use crate::math::simd::{self, vector_fn};
 use crate::ops::variants::{portable, rows};
 use crate::params::{Init, ParamRole};
@@ -229,11 +230,11 @@ pub(crate) fn fast_normalize(
     let [sum, squares] = simd::sums_around(x, m);
     let rest = sum / c;
     // For equal numbers, both terms are the same up to their rounding.
-    let variance = rest.mul_add(-sum, squares).max(0.0) / c;
+    let variance = rest.fma(-sum, squares).max(0.0) / c;
     let rstd = 1.0 / (variance + eps).sqrt();
     let shift = -rest * rstd;
     for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-        *out = (x - m).mul_add(rstd, shift).mul_add(*weight, *bias);
+        *out = (x - m).fma(rstd, shift).fma(*weight, *bias);
     }
     ([m, rest], rstd)
 }
@@ -287,12 +288,12 @@ vector_fn! {
             let shift = -rest * rstd;
             let g = simd::dot(weight, dout) / c as f32;
             let inner =
-                |sum: f32, x: f32, w: f32, d: f32| (x - m).mul_add(rstd, shift).mul_add(w * d, sum);
+                |sum: f32, x: f32, w: f32, d: f32| (x - m).fma(rstd, shift).fma(w * d, sum);
             let gn = simd::sum_by_3([x, weight, dout], inner) / c as f32;
             for (((dx, x), weight), dout) in dx.iter_mut().zip(x).zip(weight).zip(dout) {
-                let n = (x - m).mul_add(rstd, shift);
+                let n = (x - m).fma(rstd, shift);
                 // Not fused: with one channel, the difference must be zero and not a rounding error.
-                let new = rstd * n.mul_add(-gn, weight * dout - g);
+                let new = rstd * n.fma(-gn, weight * dout - g);
                 *dx = if overwrite { new } else { *dx + new };
             }
         }
@@ -331,7 +332,7 @@ vector_fn! {
             let shift = -rest * rstd;
             let sums = weight.iter_mut().zip(bias.iter_mut());
             for (((weight, bias), x), dout) in sums.zip(x).zip(dout) {
-                *weight = (x - m).mul_add(rstd, shift).mul_add(*dout, *weight);
+                *weight = (x - m).fma(rstd, shift).fma(*dout, *weight);
                 *bias += dout;
             }
         }

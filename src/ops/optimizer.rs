@@ -18,6 +18,7 @@ use crate::kernel::state;
 use crate::kernel::{
     Decay, Dims, Io, Kernel, Needs, Real, Step, changes, grid, reads, reads_u32, twin,
 };
+use crate::math::simd::MulAdd;
 use crate::math::simd::{CHUNK, vector_fn};
 use crate::ops::variants::portable;
 use crate::plan::{Plan, View};
@@ -152,11 +153,11 @@ impl AdamStep {
 
     #[inline(always)]
     fn apply(&self, grad: f32, p: &mut f32, m: &mut f32, v: &mut f32) {
-        let g = grad.mul_add(self.coef, self.coupled * *p);
-        *m = self.beta1.mul_add(*m, self.rest1 * g);
-        *v = self.beta2.mul_add(*v, self.rest2 * g * g);
-        let update = self.rate * *m / v.sqrt().mul_add(self.root, self.eps);
-        *p = p.mul_add(self.shrink, -update);
+        let g = grad.fma(self.coef, self.coupled * *p);
+        *m = self.beta1.fma(*m, self.rest1 * g);
+        *v = self.beta2.fma(*v, self.rest2 * g * g);
+        let update = self.rate * *m / v.sqrt().fma(self.root, self.eps);
+        *p = p.fma(self.shrink, -update);
     }
 }
 

@@ -18,6 +18,7 @@ use crate::kernel::{
     Accumulate, Dims, FLOATS, Format, Io, Kernel, Real, Step, accumulate, adds, four_channels,
     grid, reads, twin, writes,
 };
+use crate::math::simd::MulAdd;
 use crate::math::simd::{self, vector_fn};
 use crate::ops::variants::{portable, rows};
 use crate::params::{Init, ParamRole};
@@ -242,10 +243,10 @@ vector_fn! {
         let c = weight.len();
         let rows = x.chunks_exact(c).zip(dout.chunks_exact(c)).zip(dx.chunks_exact_mut(c));
         for (((x, dout), dx), &rstd) in rows.zip(rstd) {
-            let inner = |sum: f32, x: f32, w: f32, d: f32| x.mul_add(w * d, sum);
+            let inner = |sum: f32, x: f32, w: f32, d: f32| x.fma(w * d, sum);
             let gn = simd::sum_by_3([x, weight, dout], inner) * rstd / c as f32;
             for (((dx, x), weight), dout) in dx.iter_mut().zip(x).zip(weight).zip(dout) {
-                let new = rstd * (x * rstd).mul_add(-gn, weight * dout);
+                let new = rstd * (x * rstd).fma(-gn, weight * dout);
                 *dx = if overwrite { new } else { *dx + new };
             }
         }
@@ -272,7 +273,7 @@ vector_fn! {
         let c = weight.len();
         for ((x, dout), &rstd) in x.chunks_exact(c).zip(dout.chunks_exact(c)).zip(rstd) {
             for ((weight, x), dout) in weight.iter_mut().zip(x).zip(dout) {
-                *weight = (x * rstd).mul_add(*dout, *weight);
+                *weight = (x * rstd).fma(*dout, *weight);
             }
         }
     }

@@ -25,6 +25,7 @@ use crate::kernel::rows::ROW_WORDS;
 use crate::kernel::{
     Dims, FLOATS, Format, Io, Kernel, Needs, Real, Step, changes, grid, reads_u32, twin,
 };
+use crate::math::simd::MulAdd;
 use crate::math::simd::{self, vector_fn};
 use crate::ops::attention::{Heads, Qkv, four_head_channels};
 use crate::ops::variants::portable;
@@ -166,7 +167,7 @@ vector_fn! {
         for head in 0..heads {
             let (first, second) = row[head * stride..][..2 * half].split_at_mut(half);
             for ((a, b), [cos, sin]) in first.iter_mut().zip(second).zip(&*table) {
-                (*a, *b) = (a.mul_add(*cos, -*b * sin), b.mul_add(*cos, *a * sin));
+                (*a, *b) = (a.fma(*cos, -*b * sin), b.fma(*cos, *a * sin));
             }
         }
     }

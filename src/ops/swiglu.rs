@@ -12,6 +12,7 @@ use crate::graph::{Graph, Op, Recorder, Sharing, Var, any_grad};
 use crate::kernel::{
     Dims, FLOATS, Io, Kernel, Needs, Real, Step, four_channels, grid, reads, twin, writes,
 };
+use crate::math::simd::MulAdd;
 use crate::math::simd::{self, CHUNK, vector_fn};
 use crate::ops::variants::portable;
 use crate::plan::Plan;
@@ -134,7 +135,7 @@ vector_fn! {
         let outputs = dgate.iter_mut().zip(dup);
         for ((((dgate, dup), &z), up), dout) in outputs.zip(gate).zip(up).zip(dout) {
             let s = simd::sigmoid(z);
-            *dgate = dout * up * s * z.mul_add(1.0 - s, 1.0);
+            *dgate = dout * up * s * z.fma(1.0 - s, 1.0);
             *dup = dout * z * s;
         }
     }

@@ -227,8 +227,11 @@ fn open(
             Gpt::new(sizes, device, train.seed)?
         }
     };
-    // On a GPU the measurement takes a while, so it is made only if the result is kept.
-    let keeps = !matches!(gpt.device(), Device::Gpu(gpu) if gpu.cache().is_none());
+    // On a GPU the measurement takes a while, so it is made only if the result is kept, and nobody waits for it in a browser.
+    let keeps = match gpt.device() {
+        Device::Gpu(gpu) => gpu.cache().is_some() && !cfg!(target_family = "wasm"),
+        Device::Cpu => true,
+    };
     let half = train.precision == Precision::Mixed;
     let best_gflops = if keeps { profile::best_gflops(gpt.device(), half)? } else { None };
     gpt.set_text_files(text_files);

@@ -64,6 +64,10 @@ pub fn tune(
     if device.is_settled() {
         return Ok(device.choices(plan));
     }
+    // A browser without a GPU takes the processor, unless somebody wants to see its software adapter.
+    if IN_A_TAB && effort == Effort::Missing && !device.is_real() {
+        return Ok(device.compared_choices(plan));
+    }
     if effort == Effort::All {
         let mut measured = device.measured();
         *measured = Measured::new(std::mem::take(&mut measured.adapter));

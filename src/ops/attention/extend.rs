@@ -17,6 +17,7 @@ use crate::kernel::rows::Place;
 use crate::kernel::{
     Dims, FLOATS, Io, Kernel, Needs, Real, Step, grid, reads, reads_u32, twin, writes, writes_part,
 };
+use crate::math::simd::MulAdd;
 use crate::math::simd::{self, vector_fn};
 use crate::ops::variants::portable;
 use crate::plan::{Plan, View};
@@ -166,8 +167,8 @@ vector_fn! {
             let row = |j: usize| &values[(4 * i + j) * stride..][..hs];
             let (a, b, c, d) = (row(0), row(1), row(2), row(3));
             for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-                let cd = p[2].mul_add(*c, p[3].mul_add(*d, *out));
-                *out = p[0].mul_add(*a, p[1].mul_add(*b, cd));
+                let cd = p[2].fma(*c, p[3].fma(*d, *out));
+                *out = p[0].fma(*a, p[1].fma(*b, cd));
             }
         }
         for (j, &p) in rest.iter().enumerate() {
