@@ -81,12 +81,13 @@ fn read(
     let mut drawn = vec![];
     let tokens = continue_scored(engine, &prompt, options, &ends, top, &mut |token| {
         if !token.is_given {
-            drawn.push(token.id);
+            // A padded vocabulary has ids beyond the tokenizer, which stand for nothing.
+            drawn.extend(tokenizer.token_bytes(token.id).unwrap_or_default());
         }
         tell.say(&shown(&tokenizer, &token));
         !is_stopped()
     })?;
-    let text = tokenizer.decode_lossy(&drawn)?;
+    let text = String::from_utf8_lossy(&drawn);
     Ok(json!({ "tokens": tokens, "seconds": clock.seconds(), "text": text }))
 }
 
