@@ -1,5 +1,5 @@
 //! The only place that reaches files. On a computer it is the system's; in a browser, which has none for WebAssembly, it
-//! is a tree of names in memory, whose contents the browser holds ([`browser`]).
+//! is a tree of names in memory, whose contents the browser holds (`browser.rs`).
 //!
 //! The names are those of [`std::fs`], so that code above reads as usual: `use crate::disk as fs`. What [`Path`] finds out
 //! about files by itself is here as functions.
