@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 trap print_lanes EXIT
 export WASM_TOOLCHAIN=${WASM_TOOLCHAIN:-$PWD/target/wasm-toolchain} WGPT_PAGE=$PWD/target/web
 # The lints of other versions are shown and are no errors: the toolchain is that of the day.
-known_clippy=1.97
+known_clippy="clippy 0.1.97"
 
 # Installs Chromium, which brings SwiftShader.
 install_chromium() {
@@ -23,8 +23,8 @@ install_chromium() {
 # Lints web/ and what of the library only a browser has.
 clippy() {
     local version args=-W
-    version=$("$WASM_TOOLCHAIN/bin/clippy-driver" rustc --version | cut -d ' ' -f 2)
-    [ "${version%.*}" != "$known_clippy" ] || args=-D
+    version=$("$WASM_TOOLCHAIN/bin/clippy-driver" rustc --version)
+    [ "$version" != "$known_clippy" ] || args=-D
     RUSTC_WORKSPACE_WRAPPER=$WASM_TOOLCHAIN/bin/clippy-driver \
         CLIPPY_ARGS="${args}__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__" CARGO_TARGET_DIR=$WASM_TOOLCHAIN/clippy \
         scripts/wasm-toolchain.sh "$WASM_TOOLCHAIN" \

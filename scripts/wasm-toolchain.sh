@@ -1,52 +1,47 @@
 #!/usr/bin/env bash
-# A Rust compiler that makes WebAssembly, with no root and nothing installed.
+# A Rust compiler that makes WebAssembly, with its clippy and wasm-opt, with no root and nothing installed.
 #
-# rustup's toolchain comes without a std for wasm32-unknown-unknown, and a machine that reaches only
-# package registries cannot add one. Debian's libstd-rust-dev-wasm32 is that std, made by Debian's rustc
-# of the same version. This script unpacks both from a Debian suite into a folder, with the libraries they
-# need, and runs that rustc through the folder's own dynamic loader. cargo, the linker of build scripts and
-# rust-lld are those of the machine's toolchain, whose version may be another.
+# A toolchain that cannot download the standard library for wasm32-unknown-unknown gets it from Debian, made by Debian's rustc of the
+# same version. Both are unpacked into a folder, and that rustc runs through the folder's own dynamic loader. cargo, the linker of
+# build scripts and rust-lld are those of the machine's toolchain, whose version may be another.
 #
-#   wasm-toolchain.sh DIR                    unpack into DIR (once; about 200 MB to download, 800 MB on disk)
-#   wasm-toolchain.sh DIR CMD [ARG ...]      ... and run CMD with it, e.g.
-#       wasm-toolchain.sh DIR cargo build --lib --release --target wasm32-unknown-unknown
-#   wasm-toolchain.sh DIR bindgen IN.wasm OUT NAME
-#       write what a page loads (OUT/NAME.js, OUT/NAME_bg.wasm), as `wasm-bindgen --target web` does, with the
-#       version of wasm-bindgen that ./Cargo.lock names (compiled once, about a minute)
+#   scripts/wasm-toolchain.sh DIR                    unpacks into DIR, once: about 250 MB to download, 1 GB on the disk
+#   scripts/wasm-toolchain.sh DIR CMD [ARG ...]      ... and runs CMD with it, such as
+#       scripts/wasm-toolchain.sh DIR cargo build --package wgpt-web --target wasm32-unknown-unknown
+#   scripts/wasm-toolchain.sh DIR bindgen IN.wasm OUT NAME
+#       writes what a page loads (OUT/NAME.js, OUT/NAME_bg.wasm), as `wasm-bindgen --target web` does, with the version of
+#       wasm-bindgen that Cargo.lock names (compiled once, about a minute)
 #
-# SUITE names the Debian suite (default: testing). What cargo makes goes to CARGO_TARGET_DIR (default:
-# DIR/target), apart from what the machine's own compiler makes.
+# DIR/bin has rustc, clippy-driver and wasm-opt. What cargo makes goes to CARGO_TARGET_DIR (DIR/target), apart from what the machine's
+# own compiler makes. SUITE names the Debian suite (testing).
+#
+# Exit code 75 if the packages cannot be had; nothing has then been run.
 set -euo pipefail
-dir=${1:?usage: wasm-toolchain.sh DIR [CMD ...]}; shift
-suite=${SUITE:-testing}
-mkdir -p "$dir"; dir=$(cd "$dir" && pwd)
-root=$dir/root
+usage="usage: wasm-toolchain.sh DIR [CMD [ARG ...] | bindgen IN.wasm OUT NAME]"
+dir=${1:?$usage}
+shift
+. "$(dirname "$0")/debian.sh"
+mkdir -p "$dir"
+dir=$(cd "$dir" && pwd)
+# rustc's package asks for a whole gcc, which the machine has: it is taken alone.
+unpack "$dir" libstd-rust-dev libstd-rust-dev-wasm32 binaryen -- rustc rust-clippy
 
-if [ ! -e "$dir/done" ]; then
-  mkdir -p "$dir"/{state/lists/partial,cache/archives/partial,etc,bin} "$root"
-  : > "$dir/status"
-  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep '/debian$' | head -n 1)
-  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror:?no Debian mirror configured} $suite main" > "$dir/etc/sources.list"
-  apt=(-oDir::State="$dir/state" -oDir::State::status="$dir/status" -oDir::Cache="$dir/cache" -oDir::Etc::sourcelist="$dir/etc/sources.list"
-       -oDir::Etc::sourceparts=/dev/null -oDir::Etc::preferencesparts=/dev/null -oAPT::Sandbox::User=root -oAPT::Install-Recommends=false -oDebug::NoLocking=true)
-  apt-get "${apt[@]}" -qq update
-  # The package rustc asks for a whole gcc, which the machine has: it is taken alone.
-  apt-get "${apt[@]}" -qq -y --download-only install libstd-rust-dev libstd-rust-dev-wasm32 binaryen
-  (cd "$dir/cache/archives" && apt-get "${apt[@]}" -qq download rustc rust-clippy)
-  for deb in "$dir"/cache/archives/*.deb; do dpkg -x "$deb" "$root"; done
-  rm -rf "$dir/cache" "$dir/state"
-  loader=$(find "$root" -name 'ld-linux-x86-64.so.2' -type f | head -n 1)
-  libraries=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu
-  printf '#!/bin/sh\nexec %q --library-path %q %q --sysroot %q "$@"\n' \
-    "$loader" "$libraries" "$root/usr/bin/rustc" "$root/usr" > "$dir/bin/rustc"
-  printf '#!/bin/sh\nexec %q --library-path %q %q "$@"\n' \
-    "$loader" "$libraries" "$root/usr/bin/wasm-opt" > "$dir/bin/wasm-opt"
-  # cargo calls it with rustc's path before its arguments.
-  printf '#!/bin/sh\nshift\nexec %q --library-path %q %q rustc --sysroot %q "$@"\n' \
-    "$loader" "$libraries" "$root/usr/bin/clippy-driver" "$root/usr" > "$dir/bin/clippy-driver"
-  chmod +x "$dir"/bin/*
-  touch "$dir/done"
-fi
+# Programs of the folder, by its own loader and libraries.
+write_programs() {
+    local root=$dir/root loader libraries
+    loader=$(find "$root" -name ld-linux-x86-64.so.2 -type f | head -n 1)
+    libraries=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu
+    mkdir -p "$dir/bin"
+    printf '#!/bin/sh\nexec %q --library-path %q %q --sysroot %q "$@"\n' \
+        "$loader" "$libraries" "$root/usr/bin/rustc" "$root/usr" >"$dir/bin/rustc"
+    # cargo calls it with rustc's path before its arguments.
+    printf '#!/bin/sh\nshift\nexec %q --library-path %q %q rustc --sysroot %q "$@"\n' \
+        "$loader" "$libraries" "$root/usr/bin/clippy-driver" "$root/usr" >"$dir/bin/clippy-driver"
+    printf '#!/bin/sh\nexec %q --library-path %q %q "$@"\n' \
+        "$loader" "$libraries" "$root/usr/bin/wasm-opt" >"$dir/bin/wasm-opt"
+    chmod +x "$dir"/bin/*
+}
+[ -x "$dir/bin/wasm-opt" ] || write_programs
 
 # The program that writes what a page loads: the library below the command of wasm-bindgen, which asks for
 # fewer crates.
@@ -91,7 +86,4 @@ lld=$(find "$(rustc --print sysroot)/lib/rustlib" -name rust-lld | head -n 1)
 export RUSTC=$dir/bin/rustc
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$dir/target}
 export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=${lld:?the toolchain of the machine has no rust-lld}
-if [ $# -gt 0 ]; then exec "$@"; fi
-echo "RUSTC='$RUSTC'"
-echo "CARGO_TARGET_DIR='$CARGO_TARGET_DIR'"
-echo "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER='$lld'"
+[ $# = 0 ] || exec "$@"
