@@ -8,16 +8,13 @@
 #   scripts/wasm-toolchain.sh DIR                    unpacks into DIR, once: about 250 MB to download, 1 GB on the disk
 #   scripts/wasm-toolchain.sh DIR CMD [ARG ...]      ... and runs CMD with it, such as
 #       scripts/wasm-toolchain.sh DIR cargo build --package wgpt-web --target wasm32-unknown-unknown
-#   scripts/wasm-toolchain.sh DIR bindgen IN.wasm OUT NAME
-#       writes what a page loads (OUT/NAME.js, OUT/NAME_bg.wasm), as `wasm-bindgen --target web` does, with the version of
-#       wasm-bindgen that Cargo.lock names (compiled once, about a minute)
 #
 # DIR/bin has rustc, clippy-driver and wasm-opt. What cargo makes goes to CARGO_TARGET_DIR (DIR/target), apart from what the machine's
 # own compiler makes. SUITE names the Debian suite (testing).
 #
 # Exit code 75 if the packages cannot be had; nothing has then been run.
 set -euo pipefail
-usage="usage: wasm-toolchain.sh DIR [CMD [ARG ...] | bindgen IN.wasm OUT NAME]"
+usage="usage: wasm-toolchain.sh DIR [CMD [ARG ...]]"
 dir=${1:?$usage}
 shift
 . "$(dirname "$0")/debian.sh"
@@ -43,45 +40,6 @@ write_programs() {
 }
 [ -x "$dir/bin/wasm-opt" ] || write_programs
 
-# The program that writes what a page loads: the library below the command of wasm-bindgen, which asks for
-# fewer crates.
-bindgen() {
-  local version made
-  version=$(awk '$0 == "name = \"wasm-bindgen\"" { getline; gsub(/[^0-9.]/, ""); print }' Cargo.lock)
-  made=$dir/bindgen-${version:?no wasm-bindgen in Cargo.lock}
-  if [ ! -e "$made/done" ]; then
-    mkdir -p "$made/src"
-    cat > "$made/Cargo.toml" <<END
-[package]
-name = "bindgen"
-version = "0.1.0"
-edition = "2024"
-[dependencies]
-wasm-bindgen-cli-support = "=$version"
-[workspace]
-END
-    cat > "$made/src/main.rs" <<'END'
-fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let mut bindgen = wasm_bindgen_cli_support::Bindgen::new();
-    bindgen.input_path(&args[0]).out_name(&args[2]).typescript(false).omit_default_module_path(false).remove_name_section(true);
-    let made = bindgen.web(true).and_then(|bindgen| bindgen.generate(&args[1]));
-    if let Err(error) = made {
-        eprintln!("{error:?}");
-        std::process::exit(1);
-    }
-}
-END
-    (cd "$made" && CARGO_TARGET_DIR=$made/target cargo build --release)
-    touch "$made/done"
-  fi
-  "$made/target/release/bindgen" "$@"
-}
-
-if [ "${1:-}" = bindgen ]; then
-  bindgen "${2:?IN.wasm}" "${3:?OUT}" "${4:?NAME}"
-  exit
-fi
 lld=$(find "$(rustc --print sysroot)/lib/rustlib" -name rust-lld | head -n 1)
 export RUSTC=$dir/bin/rustc
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$dir/target}

@@ -1,32 +1,29 @@
 #!/usr/bin/env bash
 # Builds the page that trains in a browser: the crate web/ as WebAssembly, and web/page/ beside it.
 #
-#   scripts/web.sh [OUT]      write the page's files to OUT (default: target/web)
+#   scripts/web.sh [OUT]      writes the page's files to OUT (target/web)
 #
-# OUT can then be served by any static file server, or by `wgpt serve --train-page OUT` at /train. The compiler comes from
-# scripts/wasm-toolchain.sh, in the folder that WASM_TOOLCHAIN names (default: target/wasm-toolchain); with rustup's target
-# wasm32-unknown-unknown installed, that one is taken.
+# OUT can then be served by any static file server, or by `wgpt serve --train-page OUT` at /train/. The compiler and wasm-opt come from
+# scripts/wasm-toolchain.sh, in the folder that WASM_TOOLCHAIN names (target/wasm-toolchain), which needs apt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-target/web}
 tools=${WASM_TOOLCHAIN:-target/wasm-toolchain}
 target=wasm32-unknown-unknown
+
 flags="-C target-feature=+simd128"
 # Messages name files by their crates, and not by this machine's folders.
 for crates in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do flags+=" --remap-path-prefix=$crates=crates"; done
-export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS=$flags
+CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS=$flags scripts/wasm-toolchain.sh "$tools" \
+    cargo build --quiet --package wgpt-web --profile web --target "$target" --locked
 
-run() { scripts/wasm-toolchain.sh "$tools" "$@"; }
-if [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
-  run() { if [ "$1" = bindgen ]; then scripts/wasm-toolchain.sh "$tools" "$@"; else CARGO_TARGET_DIR="$tools/target" "$@"; fi; }
-fi
-
-run cargo build --quiet --package wgpt-web --profile web --target "$target" --locked
 mkdir -p "$out"
-run bindgen "$tools/target/$target/web/wgpt_web.wasm" "$out" wgpt
+cargo run --quiet --release --locked --package wgpt-bindgen -- "$tools/target/$target/web/wgpt_web.wasm" "$out" wgpt
+
 features=(simd bulk-memory nontrapping-float-to-int sign-ext mutable-globals reference-types multivalue exception-handling extended-const)
 "$tools/bin/wasm-opt" -Oz "${features[@]/#/--enable-}" "$out/wgpt_bg.wasm" -o "$out/smaller.wasm"
 mv "$out/smaller.wasm" "$out/wgpt_bg.wasm"
+
 cp web/page/* "$out/"
 version=$(cat "$out"/*.js "$out"/*.wasm "$out"/*.html "$out"/*.css | sha256sum | head -c 12)
 sed -i "s/__WGPT_VERSION__/$version/" "$out/offline.js"

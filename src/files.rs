@@ -76,14 +76,10 @@ impl NewFile {
     /// If the disk is full or the file cannot be renamed.
     pub(crate) fn finish(self) -> Result<()> {
         let NewFile { path, out, temporary } = self;
-        let failed = |doing: &'static str| {
-            let path = &path;
-            move |e| Error::io(doing, path, &e)
-        };
-        let file = out.into_inner().map_err(|e| failed("writing")(e.into_error()))?;
-        file.sync_all().map_err(failed("writing"))?;
+        let file = out.into_inner().map_err(|e| Error::io("writing", &path, e.error()))?;
+        file.sync_all().map_err(|e| Error::io("writing", &path, &e))?;
         drop(file);
-        rename(&temporary.path, &path).map_err(failed("renaming to"))?;
+        rename(&temporary.path, &path).map_err(|e| Error::io("renaming to", &path, &e))?;
         sync_parent(&path)
     }
 }

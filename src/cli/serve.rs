@@ -109,7 +109,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-/// Returns the page's folder beside this program, where a release has it.
+/// Returns the page's folder beside this program, if there is one.
 fn page_beside() -> Option<PathBuf> {
     let folder = std::env::current_exe().ok()?.parent()?.join("web");
     folder.join("index.html").is_file().then_some(folder)

@@ -355,6 +355,20 @@ fn a_browser_that_lacks_something_is_told_what() {
     browser.end();
 }
 
+/// What the other tests check at their end is noticed when it is there.
+#[test]
+fn faults_of_the_page_are_seen() {
+    let Some(site) = site() else { return };
+    for fault in
+        ["console.warn('odd')", "fetch('http://127.0.0.1:9/x').catch(() => {})", "fetch('none.js')"]
+    {
+        let mut browser = page(site);
+        browser.evaluate(fault);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| browser.end()));
+        assert!(ended.is_err(), "{fault} was not seen");
+    }
+}
+
 /// A person's way through the page, with pictures of it in target/browser.
 #[test]
 fn a_person_trains_pauses_and_writes() {

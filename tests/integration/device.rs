@@ -57,6 +57,7 @@ fn kinds_of_adapters_are_written_as_they_are_shown() {
     for (kind, name) in [
         (AdapterKind::Software, "software"),
         (AdapterKind::Other, "other"),
+        (AdapterKind::Browser, "browser"),
         (AdapterKind::Virtual, "virtual"),
         (AdapterKind::Integrated, "integrated"),
         (AdapterKind::Discrete, "discrete"),
@@ -74,6 +75,7 @@ fn auto_takes_a_real_gpu_and_never_a_software_adapter() {
     assert_eq!(auto(&[AdapterKind::Software]), None);
     assert_eq!(auto(&[AdapterKind::Other, AdapterKind::Software]), None);
     assert_eq!(auto(&[AdapterKind::Software, AdapterKind::Virtual]), Some(1));
+    assert_eq!(auto(&[AdapterKind::Browser]), Some(0), "a browser's GPU is one");
     assert_eq!(
         auto(&[
             AdapterKind::Virtual,

@@ -118,7 +118,7 @@ impl fmt::Display for AdapterKind {
         f.write_str(match self {
             AdapterKind::Software => "software",
             AdapterKind::Other => "other",
-            AdapterKind::Browser => "browser's",
+            AdapterKind::Browser => "browser",
             AdapterKind::Virtual => "virtual",
             AdapterKind::Integrated => "integrated",
             AdapterKind::Discrete => "discrete",

@@ -9,8 +9,7 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use super::{DIVISORS, GgufFile, GgufTensor, Kind, from_halves, model_of};
 use crate::arch::Pairs;
 use crate::checkpoint::float::Float;
-use crate::disk;
-use crate::disk::File;
+use crate::disk::{self, File};
 use crate::error::{Error, Result};
 use crate::params::WeightLayout;
 
