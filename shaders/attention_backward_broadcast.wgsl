@@ -33,8 +33,11 @@ fn second_block(rows: vec2<u32>, t: u32, d: u32, as_queries: bool) -> mat4x4<f32
 }
 
 fn store(values: mat4x4<f32>, rows: vec2<u32>, t: u32, d: u32) {
+    // What is left moves to the front: what is indexed by a variable would lie in memory.
+    var left = values;
     for (var i = 0u; i < 4u && d < dims.HS && t + i < dims.T; i++) {
-        dqkv[vector_place(rows, t + i, d)] = vec4<dqkv_elem>(values[i]);
+        dqkv[vector_place(rows, t + i, d)] = vec4<dqkv_elem>(left[0]);
+        left = mat4x4(left[1], left[2], left[3], left[0]);
     }
 }
 
@@ -89,71 +92,38 @@ fn main(
                 let t = own + lane / 4u * 4u;
                 let d_of_own = d + lane % 4u * 4u;
                 let inside = select(0.0, 1.0, d_of_own < dims.HS);
-                let a = block(own_first, t, d_of_own) * inside;
-                let c = second_block(own_second, t, d_of_own, as_queries) * inside;
-                let a0 = transpose(block(other_first, other, d));
-                l_s += a0 * lane0(a); h_s += a0 * lane4(a);
-                let c0 = transpose(second_block(other_second, other, d, as_keys));
-                l_dp += c0 * lane0(c); h_dp += c0 * lane4(c);
-                let a1 = transpose(block(other_first, other, d + 4u));
-                l_s += a1 * lane1(a); h_s += a1 * lane5(a);
-                let c1 = transpose(second_block(other_second, other, d + 4u, as_keys));
-                l_dp += c1 * lane1(c); h_dp += c1 * lane5(c);
-                let a2 = transpose(block(other_first, other, d + 8u));
-                l_s += a2 * lane2(a); h_s += a2 * lane6(a);
-                let c2 = transpose(second_block(other_second, other, d + 8u, as_keys));
-                l_dp += c2 * lane2(c); h_dp += c2 * lane6(c);
-                let a3 = transpose(block(other_first, other, d + 12u));
-                l_s += a3 * lane3(a); h_s += a3 * lane7(a);
-                let c3 = transpose(second_block(other_second, other, d + 12u, as_keys));
-                l_dp += c3 * lane3(c); h_dp += c3 * lane7(c);
+                var a = block(own_first, t, d_of_own) * inside;
+                var c = second_block(own_second, t, d_of_own, as_queries) * inside;
+                for (var i = 0u; i < 4u; i++) {
+                    let x = transpose(block(other_first, other, d + 4u * i));
+                    l_s += x * lane0(a); h_s += x * lane4(a);
+                    let y = transpose(second_block(other_second, other, d + 4u * i, as_keys));
+                    l_dp += y * lane0(c); h_dp += y * lane4(c);
+                    a = of_next_lane_in_half(a, lane);
+                    c = of_next_lane_in_half(c, lane);
+                }
                 continuing {
                     d += 16u;
                     break if d >= dims.HS;
                 }
             }
-            let l0 = pairs_of(l_s[0], l_dp[0], b, head_row, own, other, as_queries);
-            let l1 = pairs_of(l_s[1], l_dp[1], b, head_row, own + 1u, other, as_queries);
-            let l2 = pairs_of(l_s[2], l_dp[2], b, head_row, own + 2u, other, as_queries);
-            let l3 = pairs_of(l_s[3], l_dp[3], b, head_row, own + 3u, other, as_queries);
-            let h0 = pairs_of(h_s[0], h_dp[0], b, head_row, own + 4u, other, as_queries);
-            let h1 = pairs_of(h_s[1], h_dp[1], b, head_row, own + 5u, other, as_queries);
-            let h2 = pairs_of(h_s[2], h_dp[2], b, head_row, own + 6u, other, as_queries);
-            let h3 = pairs_of(h_s[3], h_dp[3], b, head_row, own + 7u, other, as_queries);
-            let l_p = mat4x4(l0[0], l1[0], l2[0], l3[0]); let l_ds = mat4x4(l0[1], l1[1], l2[1], l3[1]);
-            let h_p = mat4x4(h0[0], h1[0], h2[0], h3[0]); let h_ds = mat4x4(h0[1], h1[1], h2[1], h3[1]);
-            let x0 = block(other_first, tile, own_d);
-            l_first += x0 * lane0(l_ds); h_first += x0 * lane0(h_ds);
-            let y0 = second_block(other_second, tile, own_d, as_keys);
-            l_second += y0 * lane0(l_p); h_second += y0 * lane0(h_p);
-            let x1 = block(other_first, tile + 4u, own_d);
-            l_first += x1 * lane1(l_ds); h_first += x1 * lane1(h_ds);
-            let y1 = second_block(other_second, tile + 4u, own_d, as_keys);
-            l_second += y1 * lane1(l_p); h_second += y1 * lane1(h_p);
-            let x2 = block(other_first, tile + 8u, own_d);
-            l_first += x2 * lane2(l_ds); h_first += x2 * lane2(h_ds);
-            let y2 = second_block(other_second, tile + 8u, own_d, as_keys);
-            l_second += y2 * lane2(l_p); h_second += y2 * lane2(h_p);
-            let x3 = block(other_first, tile + 12u, own_d);
-            l_first += x3 * lane3(l_ds); h_first += x3 * lane3(h_ds);
-            let y3 = second_block(other_second, tile + 12u, own_d, as_keys);
-            l_second += y3 * lane3(l_p); h_second += y3 * lane3(h_p);
-            let x4 = block(other_first, tile + 16u, own_d);
-            l_first += x4 * lane4(l_ds); h_first += x4 * lane4(h_ds);
-            let y4 = second_block(other_second, tile + 16u, own_d, as_keys);
-            l_second += y4 * lane4(l_p); h_second += y4 * lane4(h_p);
-            let x5 = block(other_first, tile + 20u, own_d);
-            l_first += x5 * lane5(l_ds); h_first += x5 * lane5(h_ds);
-            let y5 = second_block(other_second, tile + 20u, own_d, as_keys);
-            l_second += y5 * lane5(l_p); h_second += y5 * lane5(h_p);
-            let x6 = block(other_first, tile + 24u, own_d);
-            l_first += x6 * lane6(l_ds); h_first += x6 * lane6(h_ds);
-            let y6 = second_block(other_second, tile + 24u, own_d, as_keys);
-            l_second += y6 * lane6(l_p); h_second += y6 * lane6(h_p);
-            let x7 = block(other_first, tile + 28u, own_d);
-            l_first += x7 * lane7(l_ds); h_first += x7 * lane7(h_ds);
-            let y7 = second_block(other_second, tile + 28u, own_d, as_keys);
-            l_second += y7 * lane7(l_p); h_second += y7 * lane7(h_p);
+            // p replaces s, and ds replaces dp, one position after the other.
+            for (var i = 0u; i < 8u; i++) {
+                let pair = pairs_of(l_s[0], l_dp[0], b, head_row, own + i, other, as_queries);
+                l_s = mat4x4(l_s[1], l_s[2], l_s[3], h_s[0]);
+                l_dp = mat4x4(l_dp[1], l_dp[2], l_dp[3], h_dp[0]);
+                h_s = mat4x4(h_s[1], h_s[2], h_s[3], pair[0]);
+                h_dp = mat4x4(h_dp[1], h_dp[2], h_dp[3], pair[1]);
+            }
+            var l_p = l_s; var l_ds = l_dp; var h_p = h_s; var h_ds = h_dp;
+            for (var i = 0u; i < 8u; i++) {
+                let x = block(other_first, tile + 4u * i, own_d);
+                l_first += x * lane0(l_ds); h_first += x * lane0(h_ds);
+                let y = second_block(other_second, tile + 4u * i, own_d, as_keys);
+                l_second += y * lane0(l_p); h_second += y * lane0(h_p);
+                l_ds = of_next_lane(l_ds, lane); h_ds = of_next_lane(h_ds, lane);
+                l_p = of_next_lane(l_p, lane); h_p = of_next_lane(h_p, lane);
+            }
             continuing {
                 tile += 32u;
                 break if tile >= end;

@@ -13,14 +13,21 @@
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;               // (B, NH, T)
 
 fn store(values: mat4x4<f32>, sums: vec4<f32>, b: u32, head: u32, query: u32, d: u32) {
+    // What is left moves to the front: what is indexed by a variable would lie in memory.
+    var left = values;
+    var divisors = sums;
     for (var i = 0u; i < 4u && d < dims.HS && query + i < dims.T; i++) {
-        out[channel(out_rows(b, head), query + i, d) / 4u] = vec4<out_elem>(values[i] / sums[i]);
+        out[channel(out_rows(b, head), query + i, d) / 4u] = vec4<out_elem>(left[0] / divisors.x);
+        left = mat4x4(left[1], left[2], left[3], left[0]);
+        divisors = divisors.yzwx;
     }
 }
 
 fn store_lse(largest: vec4<f32>, sums: vec4<f32>, row: u32, query: u32) {
+    var values = largest + log(sums);
     for (var i = 0u; i < 4u && query + i < dims.T; i++) {
-        lse[row + query + i] = largest[i] + log(sums[i]);
+        lse[row + query + i] = values.x;
+        values = values.yzwx;
     }
 }
 
@@ -57,15 +64,12 @@ fn main(
         loop {
             // Lanes 0 to 3 load the first queries, the others the rest: each loads 4 of 16 channels.
             let q_d = d + lane % 4u * 4u;
-            let q = block(q_rows, query + lane / 4u * 4u, q_d) * select(0.0, 1.0, q_d < dims.HS);
-            let k0 = transpose(block(k_rows, key, d));
-            l += k0 * lane0(q); h += k0 * lane4(q);
-            let k1 = transpose(block(k_rows, key, d + 4u));
-            l += k1 * lane1(q); h += k1 * lane5(q);
-            let k2 = transpose(block(k_rows, key, d + 8u));
-            l += k2 * lane2(q); h += k2 * lane6(q);
-            let k3 = transpose(block(k_rows, key, d + 12u));
-            l += k3 * lane3(q); h += k3 * lane7(q);
+            var q = block(q_rows, query + lane / 4u * 4u, q_d) * select(0.0, 1.0, q_d < dims.HS);
+            for (var i = 0u; i < 16u; i += 4u) {
+                let k = transpose(block(k_rows, key, d + i));
+                l += k * lane0(q); h += k * lane4(q);
+                q = of_next_lane_in_half(q, lane);
+            }
             continuing {
                 d += 16u;
                 break if d >= dims.HS;
@@ -87,22 +91,12 @@ fn main(
         h_sum = h_sum * h_scale + vec4(1.0) * h;
 
         l_out = rescale(l_out, l_scale); h_out = rescale(h_out, h_scale);
-        let v0 = block(v_rows, tile, own_d);
-        l_out += v0 * lane0(l); h_out += v0 * lane0(h);
-        let v1 = block(v_rows, tile + 4u, own_d);
-        l_out += v1 * lane1(l); h_out += v1 * lane1(h);
-        let v2 = block(v_rows, tile + 8u, own_d);
-        l_out += v2 * lane2(l); h_out += v2 * lane2(h);
-        let v3 = block(v_rows, tile + 12u, own_d);
-        l_out += v3 * lane3(l); h_out += v3 * lane3(h);
-        let v4 = block(v_rows, tile + 16u, own_d);
-        l_out += v4 * lane4(l); h_out += v4 * lane4(h);
-        let v5 = block(v_rows, tile + 20u, own_d);
-        l_out += v5 * lane5(l); h_out += v5 * lane5(h);
-        let v6 = block(v_rows, tile + 24u, own_d);
-        l_out += v6 * lane6(l); h_out += v6 * lane6(h);
-        let v7 = block(v_rows, tile + 28u, own_d);
-        l_out += v7 * lane7(l); h_out += v7 * lane7(h);
+        for (var i = 0u; i < 32u; i += 4u) {
+            let v = block(v_rows, tile + i, own_d);
+            l_out += v * lane0(l); h_out += v * lane0(h);
+            l = of_next_lane(l, lane);
+            h = of_next_lane(h, lane);
+        }
         continuing {
             tile += 32u;
             break if tile >= end;

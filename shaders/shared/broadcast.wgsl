@@ -1,4 +1,5 @@
-// Broadcasts a matrix from one lane of a subgroup of 8 to all of them: the lane must be a constant there.
+// Passes matrices from lane to lane in a subgroup of 8. A loop broadcasts the matrix of lane 0 (and of lane 4) and then moves
+// all matrices down by one lane: eight times its text would take a driver's compiler seconds.
 
 fn lane0(m: mat4x4<f32>) -> mat4x4<f32> {
     return mat4x4(
@@ -6,33 +7,6 @@ fn lane0(m: mat4x4<f32>) -> mat4x4<f32> {
         subgroupBroadcast(m[1], 0u),
         subgroupBroadcast(m[2], 0u),
         subgroupBroadcast(m[3], 0u),
-    );
-}
-
-fn lane1(m: mat4x4<f32>) -> mat4x4<f32> {
-    return mat4x4(
-        subgroupBroadcast(m[0], 1u),
-        subgroupBroadcast(m[1], 1u),
-        subgroupBroadcast(m[2], 1u),
-        subgroupBroadcast(m[3], 1u),
-    );
-}
-
-fn lane2(m: mat4x4<f32>) -> mat4x4<f32> {
-    return mat4x4(
-        subgroupBroadcast(m[0], 2u),
-        subgroupBroadcast(m[1], 2u),
-        subgroupBroadcast(m[2], 2u),
-        subgroupBroadcast(m[3], 2u),
-    );
-}
-
-fn lane3(m: mat4x4<f32>) -> mat4x4<f32> {
-    return mat4x4(
-        subgroupBroadcast(m[0], 3u),
-        subgroupBroadcast(m[1], 3u),
-        subgroupBroadcast(m[2], 3u),
-        subgroupBroadcast(m[3], 3u),
     );
 }
 
@@ -45,30 +19,21 @@ fn lane4(m: mat4x4<f32>) -> mat4x4<f32> {
     );
 }
 
-fn lane5(m: mat4x4<f32>) -> mat4x4<f32> {
-    return mat4x4(
-        subgroupBroadcast(m[0], 5u),
-        subgroupBroadcast(m[1], 5u),
-        subgroupBroadcast(m[2], 5u),
-        subgroupBroadcast(m[3], 5u),
-    );
+// Returns the matrix of the next lane, in the last lane that of lane 0.
+fn of_next_lane(m: mat4x4<f32>, lane: u32) -> mat4x4<f32> {
+    return of_lane(m, (lane + 1u) & 7u);
 }
 
-fn lane6(m: mat4x4<f32>) -> mat4x4<f32> {
-    return mat4x4(
-        subgroupBroadcast(m[0], 6u),
-        subgroupBroadcast(m[1], 6u),
-        subgroupBroadcast(m[2], 6u),
-        subgroupBroadcast(m[3], 6u),
-    );
+// Returns the matrix of the next lane of the same half, in its last lane that of its first one.
+fn of_next_lane_in_half(m: mat4x4<f32>, lane: u32) -> mat4x4<f32> {
+    return of_lane(m, (lane & 4u) | ((lane + 1u) & 3u));
 }
 
-fn lane7(m: mat4x4<f32>) -> mat4x4<f32> {
+fn of_lane(m: mat4x4<f32>, lane: u32) -> mat4x4<f32> {
     return mat4x4(
-        subgroupBroadcast(m[0], 7u),
-        subgroupBroadcast(m[1], 7u),
-        subgroupBroadcast(m[2], 7u),
-        subgroupBroadcast(m[3], 7u),
+        subgroupShuffle(m[0], lane),
+        subgroupShuffle(m[1], lane),
+        subgroupShuffle(m[2], lane),
+        subgroupShuffle(m[3], lane),
     );
 }
-

@@ -29,6 +29,13 @@ fn multiply(sums: ptr<function, array<mat4x4<f32>, ROWS>>, low: f32, high: f32, 
     (*sums)[15] += subgroupBroadcast(high, 7u) * b;
 }
 
+// Adds an invocation's columns of one row of `b` to their sums, if these are wanted.
+fn add_row(b_sum: ptr<function, mat4x4<f32>>, wanted: bool, b: mat4x4<f32>) {
+    if wanted {
+        *b_sum += b;
+    }
+}
+
 // Returns a (m, k..k+4).
 fn a_row(m: u32, k: u32) -> vec4<f32> {
     if A_ALONG_K {
@@ -76,17 +83,6 @@ fn b_each(k: u32, n: u32, last: u32) -> vec4<f32> {
     );
 }
 
-// Computes the sums of an invocation's columns of `b`.
-fn sum_columns(n: u32, size: vec3<u32>) {
-    var sums: mat4x4<f32>;
-    for (var k = 0u; k < size.y; k++) {
-        sums += b_row(k, n, size.z - 1u);
-    }
-    for (var i = 0u; i < min(COLUMNS, size.z - min(n, size.z)); i++) {
-        store_sum(n + i, sums[i / 4u][i % 4u]);
-    }
-}
-
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let size = sizes();
@@ -97,9 +93,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
     let low_m = min(m + lane, size.x - 1u);
     let high_m = min(m + 8u + lane, size.x - 1u);
     let fit = strides_fit() && size.z >= 4u;
+    let sums_b = B_SUMS && tile.y == 0u;
     let vectors_end = select(0u, size.y / 4u * 4u, fit);
 
     var sums: array<mat4x4<f32>, ROWS>;
+    var b_sum: mat4x4<f32>;
     for (var k = 0u; k < vectors_end; k += 4u) {
         let low = a_row(low_m, k);
         let high = a_row(high_m, k);
@@ -108,29 +106,69 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
             let c1 = b_along_k(k, n + 4u, last);
             let c2 = b_along_k(k, n + 8u, last);
             let c3 = b_along_k(k, n + 12u, last);
-            multiply(&sums, low.x, high.x, mat4x4(c0[0], c1[0], c2[0], c3[0]));
-            multiply(&sums, low.y, high.y, mat4x4(c0[1], c1[1], c2[1], c3[1]));
-            multiply(&sums, low.z, high.z, mat4x4(c0[2], c1[2], c2[2], c3[2]));
-            multiply(&sums, low.w, high.w, mat4x4(c0[3], c1[3], c2[3], c3[3]));
+            let b0 = mat4x4(c0[0], c1[0], c2[0], c3[0]);
+            multiply(&sums, low.x, high.x, b0);
+            add_row(&b_sum, sums_b, b0);
+            let b1 = mat4x4(c0[1], c1[1], c2[1], c3[1]);
+            multiply(&sums, low.y, high.y, b1);
+            add_row(&b_sum, sums_b, b1);
+            let b2 = mat4x4(c0[2], c1[2], c2[2], c3[2]);
+            multiply(&sums, low.z, high.z, b2);
+            add_row(&b_sum, sums_b, b2);
+            let b3 = mat4x4(c0[3], c1[3], c2[3], c3[3]);
+            multiply(&sums, low.w, high.w, b3);
+            add_row(&b_sum, sums_b, b3);
         } else {
-            multiply(&sums, low.x, high.x, b_along_n(k, n, last));
-            multiply(&sums, low.y, high.y, b_along_n(k + 1u, n, last));
-            multiply(&sums, low.z, high.z, b_along_n(k + 2u, n, last));
-            multiply(&sums, low.w, high.w, b_along_n(k + 3u, n, last));
+            let b0 = b_along_n(k, n, last);
+            multiply(&sums, low.x, high.x, b0);
+            add_row(&b_sum, sums_b, b0);
+            let b1 = b_along_n(k + 1u, n, last);
+            multiply(&sums, low.y, high.y, b1);
+            add_row(&b_sum, sums_b, b1);
+            let b2 = b_along_n(k + 2u, n, last);
+            multiply(&sums, low.z, high.z, b2);
+            add_row(&b_sum, sums_b, b2);
+            let b3 = b_along_n(k + 3u, n, last);
+            multiply(&sums, low.w, high.w, b3);
+            add_row(&b_sum, sums_b, b3);
         }
     }
     for (var k = vectors_end; k < size.y; k++) {
-        multiply(&sums, a_at(low_m, k), a_at(high_m, k), b_row(k, n, last));
+        let b = b_row(k, n, last);
+        multiply(&sums, a_at(low_m, k), a_at(high_m, k), b);
+        add_row(&b_sum, sums_b, b);
     }
 
-    // A copy, so that the sums themselves are never indexed by a variable and stay in registers.
-    var rows = sums;
     for (var i = 0u; i < min(ROWS, size.x - m); i++) {
-        for (var j = 0u; j < 4u; j++) {
-            store_vector(m + i, n + 4u * j, size, fit, rows[i][j]);
+        // The next columns and rows move up: what is indexed by a variable would lie in memory, and the driver's
+        // compiler would take seconds for it.
+        for (var j = 0u; j < COLUMNS; j += 4u) {
+            store_vector(m + i, n + j, size, fit, sums[0][0]);
+            sums[0] = mat4x4(sums[0][1], sums[0][2], sums[0][3], sums[0][0]);
         }
+        sums[0] = sums[1];
+        sums[1] = sums[2];
+        sums[2] = sums[3];
+        sums[3] = sums[4];
+        sums[4] = sums[5];
+        sums[5] = sums[6];
+        sums[6] = sums[7];
+        sums[7] = sums[8];
+        sums[8] = sums[9];
+        sums[9] = sums[10];
+        sums[10] = sums[11];
+        sums[11] = sums[12];
+        sums[12] = sums[13];
+        sums[13] = sums[14];
+        sums[14] = sums[15];
     }
-    if B_SUMS && tile.y == 0u {
-        sum_columns(n, size);
+    if sums_b {
+        for (var i = 0u; i < COLUMNS && n + i < size.z; i++) {
+            store_sum(n + i, b_sum[0].x);
+            b_sum[0] = b_sum[0].yzwx;
+            if i % 4u == 3u {
+                b_sum = mat4x4(b_sum[1], b_sum[2], b_sum[3], b_sum[0]);
+            }
+        }
     }
 }

@@ -113,14 +113,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let m = m0 + 4u * y;
     let n = n0 + 4u * x;
     let h = 4u * HALF;
-    store_vector(m, n, size, fit, l0); store_vector(m, n + h, size, fit, h0);
-    store_vector(m + 1u, n, size, fit, l1); store_vector(m + 1u, n + h, size, fit, h1);
-    store_vector(m + 2u, n, size, fit, l2); store_vector(m + 2u, n + h, size, fit, h2);
-    store_vector(m + 3u, n, size, fit, l3); store_vector(m + 3u, n + h, size, fit, h3);
-    store_vector(m + h, n, size, fit, l4); store_vector(m + h, n + h, size, fit, h4);
-    store_vector(m + h + 1u, n, size, fit, l5); store_vector(m + h + 1u, n + h, size, fit, h5);
-    store_vector(m + h + 2u, n, size, fit, l6); store_vector(m + h + 2u, n + h, size, fit, h6);
-    store_vector(m + h + 3u, n, size, fit, l7); store_vector(m + h + 3u, n + h, size, fit, h7);
+    // The next rows move up: what is indexed by a variable would lie in memory.
+    for (var half = 0u; half <= h; half += h) {
+        for (var i = 0u; i < 4u; i++) {
+            store_vector(m + half + i, n, size, fit, l0);
+            store_vector(m + half + i, n + h, size, fit, h0);
+            l0 = l1; l1 = l2; l2 = l3; l3 = l4; l4 = l5; l5 = l6; l6 = l7;
+            h0 = h1; h1 = h2; h2 = h3; h3 = h4; h4 = h5; h5 = h6; h6 = h7;
+        }
+    }
     if sums_b && local < VECTORS {
         for (var i = 0u; i < 4u && n0 + 4u * local + i < size.z; i++) {
             store_sum(n0 + 4u * local + i, sum[i]);

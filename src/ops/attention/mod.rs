@@ -64,6 +64,14 @@ pub(crate) fn four_head_channels(d: &Dims, _: &[Format]) -> bool {
     starts.into_iter().chain(strides).all(|n| n.is_multiple_of(4))
 }
 
+/// Whether subgroups of 8 can compute it four channels at a time, in loops of fewer rounds than the 65,535 after which Mesa's
+/// drivers that run on a CPU end the loops of a shader.
+fn subgroup_blocks(d: &Dims, formats: &[Format]) -> bool {
+    let in_tile = 20 + 5 * u64::from(d.HS.div_ceil(16));
+    let tiles = u64::from(d.T.div_ceil(32)) * u64::from(d.NH / d.KVH.max(1));
+    four_head_channels(d, formats) && in_tile * tiles <= 60_000
+}
+
 /// Whether matrix units can compute it with a variant for heads of up to `head` channels, 64 or 128: half precision, and
 /// heads of at least 16 channels, in multiples of four, that are too large for the other variant if that is for 64.
 fn fits_matrix_units(d: &Dims, formats: &[Format], head: u32) -> bool {
@@ -167,7 +175,7 @@ macro_rules! variants {
                     shared::BROADCAST,
                 ],
                 needs: Needs::SUBGROUPS_OF_8,
-                fits: four_head_channels,
+                fits: subgroup_blocks,
                 tolerance: None,
                 grid: |d, _| $blocks(d, 8, 32),
             },
