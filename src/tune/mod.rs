@@ -29,8 +29,8 @@ use jobs::{Job, Task, find};
 
 /// The time after which a start begins no more comparisons and timings; the rest is left for the next start.
 pub const BUDGET: Duration = Duration::from_secs(if IN_A_TAB { 2 } else { 3 });
-/// The same on hardware for the comparisons of what a run takes if nothing is timed: without them it would take portable
-/// variants, which may make it several times slower from its beginning to its end.
+/// The same for the comparisons of what a run takes if nothing is timed: without them it would take portable variants, which
+/// may make it several times slower from its beginning to its end, and which take as long to compile.
 pub const BUDGET_OF_GUESSES: Duration = Duration::from_secs(if IN_A_TAB { 2 } else { 10 });
 /// Whether this runs in a browser, where a person who has opened a page waits for it.
 const IN_A_TAB: bool = cfg!(target_family = "wasm");
@@ -100,8 +100,7 @@ fn work<'a, 'b>(
     let cases = cases(jobs);
     let clock = Stopwatch::start();
     let is_late = |task| {
-        let guesses = task == Task::Guess && device.is_real();
-        let budget = if guesses { BUDGET_OF_GUESSES } else { BUDGET };
+        let budget = if task == Task::Guess { BUDGET_OF_GUESSES } else { BUDGET };
         effort == Effort::Missing && clock.elapsed() > budget
     };
     let together = |a: &Job<'_>, b: &Job<'_>| a.task == b.task && a.task != Task::Time;
