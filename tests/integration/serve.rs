@@ -35,11 +35,16 @@ struct Model {
 impl Model {
     /// Makes a model with random parameters; large ones, so that its probabilities differ.
     fn new() -> Model {
+        Model::with_context(CONTEXT)
+    }
+
+    /// Makes one that sees so many positions.
+    fn with_context(positions: usize) -> Model {
         let config = GptConfig {
             n_layer: 2,
             n_head: 2,
             n_embd: 32,
-            n_positions: CONTEXT,
+            n_positions: positions,
             ..GptConfig::small()
         };
         let mut gpt = Gpt::new(config, Device::Cpu, 5).expect("sound sizes");

@@ -66,6 +66,9 @@ pub(crate) fn four_head_channels(d: &Dims, _: &[Format]) -> bool {
 
 /// Whether subgroups of 8 can compute it four channels at a time, in loops of fewer rounds than the 65,535 after which Mesa's
 /// drivers that run on a CPU end the loops of a shader.
+///
+/// In a tile of 32 keys, a block of 16 channels has five rounds, and the rest of the tile at most 20; each query head that reads
+/// the keys goes through all tiles.
 fn subgroup_blocks(d: &Dims, formats: &[Format]) -> bool {
     let in_tile = 20 + 5 * u64::from(d.HS.div_ceil(16));
     let tiles = u64::from(d.T.div_ceil(32)) * u64::from(d.NH / d.KVH.max(1));
@@ -337,5 +340,34 @@ impl Op for Attention {
         recorder.plan.push(&BACKWARD_DELTA, dims, &[out.value, out.grad, delta]);
         let args = [qkv.value, first_key, lse, delta, out.grad, qkv.grad];
         recorder.plan.push(&BACKWARD, dims, &args);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rounds of `attention_backward_broadcast.wgsl` for keys that `heads` query heads read: those of tiles, and in each
+    /// those of blocks of channels, of four lanes in each block, of eight pairs, and of eight lanes.
+    fn rounds(positions: u32, channels: u32, heads: u32) -> u32 {
+        let in_tile = 1 + channels.div_ceil(16) * (1 + 4) + 8 + 8;
+        heads * (1 + positions.div_ceil(32) * in_tile)
+    }
+
+    #[test]
+    fn loops_of_subgroups_end_before_the_driver_ends_them() {
+        let fits = |positions, channels, heads| {
+            let dims = Dims { T: positions, HS: channels, NH: heads, KVH: 1, ..Dims::default() };
+            subgroup_blocks(&dims, &[])
+        };
+        assert!(fits(128, 32, 1) && fits(8192, 64, 1) && fits(2048, 64, 4));
+        assert!(!fits(8192, 128, 8), "the driver would end them");
+        let heads = (1..=64).flat_map(|heads| [(heads, 16), (heads, 64), (heads, 128)]);
+        for (heads, channels) in heads {
+            let most =
+                (1..4096).map(|tiles| 32 * tiles).take_while(|t| fits(*t, channels, heads)).last();
+            let most = most.expect("some positions fit");
+            assert!(rounds(most, channels, heads) < 65_000, "{most} positions of {heads} heads");
+        }
     }
 }
