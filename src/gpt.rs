@@ -42,6 +42,8 @@ pub struct Gpt {
     text_files: TextFiles,
     /// The tokens that end and begin texts, derived from the tokenizer and the files.
     end: EndOfText,
+    /// A sentence for the user about the weights' files.
+    about_weights: Option<String>,
     notices: Vec<String>,
     device: Device,
     origin: Origin,
@@ -90,7 +92,10 @@ impl Gpt {
 
     /// Creates a model from weights that are already open, without a tokenizer.
     pub(crate) fn of_weights(config: GptConfig, weights: Weights, device: Device) -> Gpt {
-        Gpt::with_origin(config, device, Origin::Files(Box::new(weights)))
+        let about_weights = weights.notice().map(str::to_owned);
+        let notices = about_weights.iter().cloned().collect();
+        let gpt = Gpt::with_origin(config, device, Origin::Files(Box::new(weights)));
+        Gpt { about_weights, notices, ..gpt }
     }
 
     fn with_origin(config: GptConfig, device: Device, origin: Origin) -> Gpt {
@@ -99,6 +104,7 @@ impl Gpt {
             tokenizer: None,
             text_files: TextFiles::default(),
             end: EndOfText::default(),
+            about_weights: None,
             notices: vec![],
             device,
             origin,
@@ -144,13 +150,19 @@ impl Gpt {
     /// Sets the end of text from the model's files.
     pub(crate) fn set_text_files(&mut self, files: TextFiles) {
         self.text_files = files;
-        (self.end, self.notices) = self.text_files.end_of_text(self.tokenizer.as_ref());
+        self.update_end();
+    }
+
+    fn update_end(&mut self) {
+        let of_texts;
+        (self.end, of_texts) = self.text_files.end_of_text(self.tokenizer.as_ref());
+        self.notices = self.about_weights.iter().cloned().chain(of_texts).collect();
     }
 
     /// Sets a tokenizer that fits the model, and updates the end of text.
     fn take_tokenizer(&mut self, tokenizer: Tokenizer) {
         self.tokenizer = Some(tokenizer);
-        (self.end, self.notices) = self.text_files.end_of_text(self.tokenizer.as_ref());
+        self.update_end();
     }
 
     /// Trains a tokenizer of up to `vocab` tokens on a text; the model's vocabulary gets the size of the tokenizer's.

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::base_sample::{self, BaseSample};
 use super::float::Float;
 use super::gguf;
 use super::location::folder_of;
@@ -48,6 +49,8 @@ pub struct AdapterFiles<'a> {
     pub lora: &'a Lora,
     /// The folder of the model that they belong to.
     pub base: &'a Path,
+    /// A few numbers of that model, if they are known.
+    pub sample: Option<&'a BaseSample>,
 }
 
 /// The adapters of a folder, and the model's own parameters that were trained with them.
@@ -58,6 +61,8 @@ pub struct Adapter {
     pub(super) whole: Vec<(String, String)>,
     /// The file that holds these parameters.
     pub(super) file: TensorFile,
+    /// A few numbers of the model that the adapters were trained on, if the file has them.
+    pub(super) sample: Option<BaseSample>,
 }
 
 /// Low-rank adapters, by the names of the weights that they are added to.
@@ -114,7 +119,13 @@ impl Adapter {
             ))
             .hint(TOGETHER));
         }
-        Ok(Adapter { low_rank: LowRanks(low_rank), whole, file })
+        let sample = file.metadata(base_sample::ENTRY).map(BaseSample::parse).transpose()?;
+        Ok(Adapter { low_rank: LowRanks(low_rank), whole, file, sample })
+    }
+
+    /// Returns a few numbers of the model that the adapters were trained on, if their file has them.
+    pub fn sample(&self) -> Option<&BaseSample> {
+        self.sample.as_ref()
     }
 
     /// Reads elements of one part of an adapter.
@@ -495,5 +506,7 @@ pub(super) fn write_adapter(
     };
     let tensors: Vec<NamedShape> = schema.adapters().map(stored).collect();
     let rename = |name: &str| format!("{PEFT_PREFIX}{}", schema.family.file_name(name));
-    write_tensors(&dir.join(WEIGHTS), &rename, &tensors, Float::F32, &mut turned)
+    let sample = adapter.sample.map(|sample| (base_sample::ENTRY, sample.to_json()));
+    let metadata: Vec<_> = sample.into_iter().collect();
+    write_tensors(&dir.join(WEIGHTS), &rename, &tensors, Float::F32, &metadata, &mut turned)
 }

@@ -14,6 +14,7 @@
 //! [`crate::files`]. Tensors are processed in slices, so no second copy of a model is held in memory.
 
 mod adapter;
+mod base_sample;
 mod config_json;
 mod end_of_text;
 mod float;
@@ -34,6 +35,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use adapter::model_folder;
 pub use adapter::{Adapter, AdapterFiles, base_on_hub};
+pub use base_sample::{BaseSample, Closeness};
 pub use config_json::read_config;
 pub use end_of_text::{EndOfText, TextFiles};
 pub use float::Float;

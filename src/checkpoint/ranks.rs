@@ -51,7 +51,7 @@ pub fn rank_files(trained: &[NamedShape], moments: &[NamedShape], ranks: usize) 
 pub fn write_rank_files(dir: &Path, files: &[RankFile], fill: &mut FillOf) -> Result<()> {
     files.iter().try_for_each(|file| {
         let fill = &mut |name: &str, start, out: &mut [f32]| fill(file.rank, name, start, out);
-        write_tensors(&dir.join(&file.name), &str::to_owned, &file.tensors, Float::F32, fill)
+        write_tensors(&dir.join(&file.name), &str::to_owned, &file.tensors, Float::F32, &[], fill)
     })
 }
 

@@ -125,12 +125,12 @@ fn write_weights(
     let shards = shards(parameters, layout);
     let rename = |name: &str| family.file_name(name);
     if let [all] = shards.as_slice() {
-        return write_tensors(&dir.join(SINGLE), &rename, all, layout.float, fill);
+        return write_tensors(&dir.join(SINGLE), &rename, all, layout.float, &[], fill);
     }
     let name = |i: usize| format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
     let mut map = Map::new();
     for (i, shard) in shards.iter().enumerate() {
-        write_tensors(&dir.join(name(i)), &rename, shard, layout.float, fill)?;
+        write_tensors(&dir.join(name(i)), &rename, shard, layout.float, &[], fill)?;
         map.extend(shard.iter().map(|(tensor, _)| (rename(tensor), name(i).into())));
     }
     map.sort_keys();

@@ -96,7 +96,7 @@ pub fn write_state(
     tensors: &[NamedShape],
     fill: &mut Fill,
 ) -> Result<()> {
-    write_tensors(&dir.join(TENSORS), &str::to_owned, tensors, Float::F32, fill)?;
+    write_tensors(&dir.join(TENSORS), &str::to_owned, tensors, Float::F32, &[], fill)?;
     write_json(&dir.join(NUMBERS), &Stored { format: FORMAT, state: state.clone() })
 }
 

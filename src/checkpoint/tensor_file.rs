@@ -33,6 +33,8 @@ pub struct TensorFile {
     /// The offset of the tensors' data, in bytes.
     start: u64,
     tensors: HashMap<String, TensorInfo>,
+    /// What its header says of it besides, by name.
+    metadata: HashMap<String, String>,
     /// How the tensors lie in it, if it is a GGUF file.
     gguf: Option<GgufTensors>,
 }
@@ -52,9 +54,17 @@ impl TensorFile {
         }
         let mut file = File::open(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
-        let (start, tensors) =
+        let (start, header) =
             read_header(&mut file, length).map_err(|e| e.at(path.display()).hint(AGAIN))?;
-        Ok(TensorFile { path: path.to_path_buf(), file, start, tensors, gguf: None })
+        let tensors = header.tensors().into_iter().map(|(name, info)| (name, info.clone()));
+        Ok(TensorFile {
+            path: path.to_path_buf(),
+            file,
+            start,
+            tensors: tensors.collect(),
+            metadata: header.metadata().clone().unwrap_or_default(),
+            gguf: None,
+        })
     }
 
     /// Opens a GGUF file, whose tensors are read as those of a model's own files.
@@ -67,12 +77,24 @@ impl TensorFile {
         let found = GgufTensors::of(&described).map_err(|error| error.at(path.display()));
         let (gguf, tensors) = found?;
         let file = File::open(path).map_err(|e| Error::io("reading", path, &e))?;
-        Ok(TensorFile { path: path.to_path_buf(), file, start: 0, tensors, gguf: Some(gguf) })
+        Ok(TensorFile {
+            path: path.to_path_buf(),
+            file,
+            start: 0,
+            tensors,
+            metadata: HashMap::new(),
+            gguf: Some(gguf),
+        })
     }
 
     /// Returns the file's path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns an entry of the header's metadata.
+    pub(super) fn metadata(&self, entry: &str) -> Option<&str> {
+        self.metadata.get(entry).map(String::as_str)
     }
 
     /// Returns the names of the tensors, in no particular order.
@@ -187,8 +209,8 @@ fn widen(dtype: Dtype, halves: &mut [u16], out: &mut [f32]) {
 }
 
 /// Reads and checks the header of a file of `length` bytes; returns the offset of the data, and
-/// the tensors.
-fn read_header(file: &mut File, length: u64) -> Result<(u64, HashMap<String, TensorInfo>)> {
+/// the header.
+fn read_header(file: &mut File, length: u64) -> Result<(u64, Metadata)> {
     if length < 8 {
         return Err(Error::input(format!(
             "the file is too short for a safetensors header: {length} bytes"
@@ -223,13 +245,13 @@ fn read_header(file: &mut File, length: u64) -> Result<(u64, HashMap<String, Ten
             length - start
         )));
     }
-    let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone()));
-    Ok((start, tensors.collect()))
+    Ok((start, metadata))
 }
 
 /// Writes a safetensors file as a whole, with the layout of Hugging Face's writer.
 ///
-/// `rename` returns the name in the file; `fill` is called with the name alone.
+/// `rename` returns the name in the file; `fill` is called with the name alone. `metadata` is what the header says
+/// besides, by name.
 ///
 /// # Errors
 ///
@@ -239,6 +261,7 @@ pub(super) fn write_tensors(
     rename: &dyn Fn(&str) -> String,
     tensors: &[NamedShape],
     float: Float,
+    metadata: &[(&str, String)],
     fill: &mut Fill,
 ) -> Result<()> {
     let mut tensors: Vec<&NamedShape> = tensors.iter().collect();
@@ -251,10 +274,17 @@ pub(super) fn write_tensors(
             TensorInfo { dtype: float.dtype(), shape: shape.clone(), data_offsets: (start, end) };
         (rename(name), info)
     });
-    let format = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let format = ("format", "pt".to_owned());
+    let said = [&format]
+        .into_iter()
+        .chain(metadata)
+        .map(|(name, text)| ((*name).to_owned(), text.clone()));
     let internal = |e: &dyn std::fmt::Display| Error::input(format!("{}: {e}", path.display()));
-    let metadata = Metadata::new(Some(format), infos.collect()).map_err(|e| internal(&e))?;
-    let mut header = serde_json::to_vec(&metadata).map_err(|e| internal(&e))?;
+    let header = Metadata::new(Some(said.collect()), infos.collect()).map_err(|e| internal(&e))?;
+    let mut header = serde_json::to_value(&header).map_err(|e| internal(&e))?;
+    // They come from a table without an order, and the same model must be the same bytes.
+    header["__metadata__"].as_object_mut().map(serde_json::Map::sort_keys);
+    let mut header = header.to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
 
     files::write_file(path, |out| {

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::adapter::{self, Adapter, LowRanks};
+use super::base_sample::{BaseSample, Closeness};
 use super::gguf;
 use super::location::folder_of;
 use super::tensor_file::{SLICE, TensorFile, coordinates, list};
@@ -40,6 +41,8 @@ pub struct Weights {
     by_name: HashMap<String, usize>,
     /// The adapters that are merged into the weights when they are read.
     adapters: Option<LowRanks>,
+    /// A sentence for the user, if the adapters were trained on another model.
+    notice: Option<String>,
     /// Advice about an error that is found while reading, if there is more to say than usual.
     advice: Option<String>,
 }
@@ -133,14 +136,50 @@ impl Weights {
             .hint("config.json and the weights must be of one model"));
         }
         let by_name = places.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
-        let weights = Weights { files, places, by_name, adapters: None, advice: None };
+        let weights =
+            Weights { files, places, by_name, adapters: None, notice: None, advice: None };
         if let Some(head) = head {
             weights.check_tied(family, &head).map_err(|e| e.at(dir.display()))?;
         }
         match adapter::is_there(&model) {
-            true => Ok(weights.adapted(Adapter::open(&model, &schema)?)),
+            true => weights.with_adapters_of(&model, &schema),
             false => Ok(weights),
         }
+    }
+
+    /// Returns a few numbers of the model, by which adapters recognise it; those of the files, without adapters.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read.
+    pub fn sample(&self) -> Result<BaseSample> {
+        let named = self.places.iter().map(|(name, place)| (name.as_str(), self.shape(place)));
+        BaseSample::of(named, &|name, at, out| {
+            self.read_place(&self.places[self.index(name)?].1, at, out)
+        })
+    }
+
+    /// Returns a sentence for the user if the model is not the one that its adapters were trained on.
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
+    }
+
+    /// Adds the adapters in the folder `dir` to the weights. Another model than theirs is no fault: adapters are also used
+    /// with models like their own.
+    fn with_adapters_of(self, dir: &Path, schema: &Schema) -> Result<Weights> {
+        let adapter = Adapter::open(dir, schema)?;
+        let difference = match &adapter.sample {
+            Some(was) => was.difference(&self.sample()?, Closeness::Rounded, schema),
+            None => None,
+        };
+        let notice = difference.map(|difference| {
+            format!(
+                "the adapters in {} were trained on another state of their model: {difference}; put that model back, or \
+                 train them again",
+                dir.display()
+            )
+        });
+        Ok(Weights { notice, ..self.adapted(adapter) })
     }
 
     /// Adds adapters to the weights.

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::backend::Ticket;
-use crate::checkpoint::{Metrics, RunDir, TensorFile, TrainState};
+use crate::checkpoint::{BaseSample, Metrics, RunDir, TensorFile, TrainState};
 use crate::clock::Stopwatch;
 use crate::config::TrainConfig;
 use crate::data::{Split, Tokens};
@@ -58,6 +58,13 @@ pub use start::{Changes, Resumed, resume, resume_on, start, start_with};
 /// The number of consecutive skipped updates after which a run stops.
 pub const MAX_SKIPPED: u32 = 10;
 
+/// The model that a run begins with.
+struct Base {
+    folder: PathBuf,
+    /// A few of its numbers, where the run trains adapters.
+    sample: Option<BaseSample>,
+}
+
 /// A training run in progress.
 pub struct Trainer {
     gpt: Gpt,
@@ -73,8 +80,8 @@ pub struct Trainer {
     run: Option<RunDir>,
     /// Whether the parameters began as random numbers of the run's seed, which every rank makes for itself.
     is_seeded: bool,
-    /// The folder of the model that adapters belong to.
-    base: Option<PathBuf>,
+    /// The model that the run began with, to which adapters belong.
+    base: Option<Base>,
     /// The checkpoint that the run goes on from.
     restored: Option<PathBuf>,
     state: TrainState,

@@ -300,7 +300,8 @@ impl Trainer {
     /// its own.
     fn share_tensors(&mut self, world: &mut dyn World) -> Result<()> {
         let all = model::schema(self.gpt.config(), &self.config.finetune).parameters;
-        let folder = self.restored.as_ref().or(self.base.as_ref()).filter(|_| world.rank() == 0);
+        let base = self.base.as_ref().map(|base| &base.folder);
+        let folder = self.restored.as_ref().or(base).filter(|_| world.rank() == 0);
         let splits_weights = self.engine.program().splits_weights();
         let weights = folder.filter(|_| self.config.pipeline > 1 || splits_weights);
         let weights =

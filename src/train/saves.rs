@@ -3,11 +3,14 @@
 use std::path::Path;
 
 use super::collect::with_tensors_of_all;
-use super::{Event, Trainer, curve, local};
-use crate::checkpoint::{self, Adapter, AdapterFiles, Metrics, ModelFiles, RunDir, TrainState};
+use super::{Base, Event, Trainer, curve, local};
+use crate::arch::Schema;
+use crate::checkpoint::{
+    self, Adapter, AdapterFiles, Closeness, Metrics, ModelFiles, RunDir, TrainState,
+};
 use crate::config::{GptConfig, Optimizer, TrainConfig};
 use crate::engine::{MOMENTS, Tensor};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::finetune::FineTune;
 use crate::model;
 use crate::params::NamedShape;
@@ -21,9 +24,13 @@ pub(super) fn moments(config: &GptConfig, train: &TrainConfig) -> Vec<NamedShape
 }
 
 /// Returns the adapters' files if a run saves only adapters.
-fn adapter<'a>(config: &'a TrainConfig, base: Option<&'a Path>) -> Option<AdapterFiles<'a>> {
+fn adapter<'a>(config: &'a TrainConfig, base: Option<&'a Base>) -> Option<AdapterFiles<'a>> {
     let adapted = config.finetune.lora.as_ref().zip(base);
-    adapted.map(|(lora, base)| AdapterFiles { lora, base })
+    adapted.map(|(lora, base)| AdapterFiles {
+        lora,
+        base: &base.folder,
+        sample: base.sample.as_ref(),
+    })
 }
 
 /// Draws the loss curve into the run's folder, with the folder's name as its title.
@@ -51,8 +58,9 @@ impl Trainer {
             }
         }
         if self.engine.has_adapters() {
-            let adapter =
-                Adapter::open(path, &model::schema(self.gpt.config(), &FineTune::default()))?;
+            let schema = model::schema(self.gpt.config(), &FineTune::default());
+            let adapter = Adapter::open(path, &schema)?;
+            self.check_base(&adapter, &schema)?;
             let params = self.engine.program().params.clone();
             for param in params.iter().filter(|param| param.is_trained()) {
                 self.engine.write_param(param, Tensor::Value, |start, out| {
@@ -68,6 +76,20 @@ impl Trainer {
         self.state = saved;
         self.restored = Some(path.to_owned());
         Ok(())
+    }
+
+    /// Checks that the model under the adapters of a checkpoint is the one that they were trained on.
+    fn check_base(&self, adapter: &Adapter, schema: &Schema) -> Result<()> {
+        let Some(base) = &self.base else { return Ok(()) };
+        let both = adapter.sample().zip(base.sample.as_ref());
+        let difference = both.and_then(|(was, now)| was.difference(now, Closeness::Bits, schema));
+        difference.map_or(Ok(()), |difference| {
+            let what = format!("the model is not the one that the run began with: {difference}");
+            Err(Error::input(what).at(base.folder.display()).hint(format!(
+                "put it back as it was, or begin a new run with {} and its folder",
+                field("init")
+            )))
+        })
     }
 
     /// Checks that a saved state belongs to this run and these data.
@@ -99,7 +121,7 @@ impl Trainer {
         let Trainer { engine, link, run, gpt, config, base, .. } = self;
         with_tensors_of_all(engine, link, |fill| {
             let Some(run) = run else { return Ok(()) };
-            let adapter = adapter(config, base.as_deref());
+            let adapter = adapter(config, base.as_ref());
             let schema = model::schema(gpt.config(), &config.finetune);
             run.save_best(&ModelFiles { adapter, schema, ..gpt.files() }, fill)
         })
@@ -120,7 +142,7 @@ impl Trainer {
         }
         let saved = with_tensors_of_all(engine, link, |fill| {
             let Some(run) = run else { return Ok(None) };
-            let adapter = adapter(config, base.as_deref());
+            let adapter = adapter(config, base.as_ref());
             let schema = model::schema(gpt.config(), &config.finetune);
             let files = ModelFiles { adapter, schema, ..gpt.files() };
             let tensors = moments(gpt.config(), config);

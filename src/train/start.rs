@@ -6,7 +6,7 @@ use super::chats::Conversations;
 use super::kinds::choose;
 use super::saves::{draw_curve, moments};
 use super::settings::{self, Prepared, RunSettings, prepare};
-use super::{Event, Summary, Trainer, summary};
+use super::{Base, Event, Summary, Trainer, summary};
 use crate::backend::Device;
 use crate::backend::gpu::Kinds;
 use crate::checkpoint::{self, RunDir, TrainState, Weights};
@@ -209,8 +209,11 @@ fn open(
         Ok::<_, Error>((program.clone(), device))
     };
     // Faults of the parameters take precedence over those of the tokenizer and the data.
+    let mut sample = None;
     let loaded = match parameters(settings, saved_path, first)? {
         Some((sizes, weights)) => {
+            let adapts = train.finetune.lora.is_some();
+            sample = adapts.then(|| weights.sample()).transpose()?;
             let (program, device) = settled(&sizes, on_event)?;
             let mut gpt = Gpt::of_weights(sizes, weights, device);
             gpt.load_into(program)?;
@@ -254,7 +257,8 @@ fn open(
         run.truncate_metrics(saved.as_ref().map_or(0, |(step, _)| *step))?;
         trainer.metrics = checkpoint::read_metrics(run.path())?;
     }
-    (trainer.run, trainer.base) = (run, settings.init.clone());
+    (trainer.run, trainer.base) =
+        (run, settings.init.clone().map(|folder| Base { folder, sample }));
     trainer.conversations = conversations;
     trainer.best_gflops = best_gflops;
     if let Some((step, path)) = saved {

@@ -8,7 +8,7 @@ use assert_cmd::Command;
 use serde_json::{Value, json};
 use wgpt::arch::Family;
 use wgpt::backend::Device;
-use wgpt::checkpoint::{Layout, is_adapter, moments, newest_run, open_state};
+use wgpt::checkpoint::{Float, Layout, is_adapter, moments, newest_run, open_state};
 use wgpt::config::{Optimizer, Precision, Recompute, WeightFormat};
 use wgpt::engine::Tensor;
 use wgpt::error::Kind;
@@ -356,6 +356,63 @@ fn a_run_with_adapters_goes_on_bit_for_bit_and_is_a_model() {
             );
         }
     }
+}
+
+/// A run's folder that is the base of adapters may have gone on, and a downloaded model may be another by now.
+#[test]
+fn adapters_know_the_model_that_they_were_trained_on() {
+    let adapting = Adapting::new();
+    let (base, run) = (&adapting.base, adapting.place.run());
+    let settings = adapting.settings(lora(2, 8.0, &["c_attn"]));
+    let mut trainer = start(&settings, Device::Cpu, &mut |_| {}).unwrap();
+    run_until(&mut trainer, 4).unwrap();
+    drop(trainer);
+    let notices = || Gpt::load(&run, Device::Cpu).unwrap().notices().to_vec();
+    assert_eq!(notices(), [""; 0]);
+
+    // Another type of numbers is the same model, but the run cannot go on bit for bit.
+    let (first, half) = (adapting.place.path("first"), adapting.place.path("half"));
+    for float in [Float::Bf16, Float::F16] {
+        let layout = Layout { float, ..Layout::default() };
+        let mut gpt = Gpt::load(base, Device::Cpu).unwrap();
+        wgpt::export::folder(&mut gpt, base, &half, layout, &mut |_, _| Ok(())).unwrap();
+        fs::rename(base, &first).unwrap();
+        fs::rename(&half, base).unwrap();
+        assert_eq!(notices(), [""; 0], "{float:?}");
+        let error = go_on(&run, &Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains("is not the one that the run began with"), "{error}");
+        fs::remove_dir_all(base).unwrap();
+        fs::rename(&first, base).unwrap();
+    }
+
+    // One number of one tensor, the last that is looked at, is another one.
+    let path = base.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let mut changed = bytes.clone();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let described: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let name = "transformer.h.1.mlp.c_proj.weight";
+    let start = header + described[name]["data_offsets"][0].as_u64().unwrap() as usize;
+    let len: u64 = tiny().n_inner() as u64 * tiny().n_embd as u64;
+    let at = start + 4 * (len as usize / 4 * 3);
+    changed[at..at + 4].copy_from_slice(&0.5_f32.to_le_bytes());
+    fs::write(&path, &changed).unwrap();
+    let said = notices();
+    assert!(matches!(&said[..], [one] if one.contains("h.1.mlp.c_proj.weight was ")), "{said:?}");
+    assert!(
+        said[0].contains(&format!("at [{}, 0], and is 0.5", tiny().n_inner() / 4 * 3)),
+        "{said:?}"
+    );
+    let error = go_on(&run, &Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("h.1.mlp.c_proj.weight was "), "{error}");
+    let mut export = Command::cargo_bin("wgpt").unwrap();
+    let output = export.args(["export", "--model"]).arg(&run).arg("--out").arg(&half).output();
+    let stderr = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(stderr.contains(&said[0]), "{stderr}");
+
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(notices(), [""; 0]);
+    go_on(&run, &Device::Cpu).unwrap();
 }
 
 #[test]
