@@ -131,6 +131,8 @@ pub enum GgufSetting {
     Real(f64),
     /// A word.
     Word(&'static str),
+    /// Whether something is so.
+    Flag(bool),
 }
 
 /// A part of a model: its name in Hugging Face's files and in GGUF files.
@@ -275,13 +277,12 @@ impl Family {
         }
     }
 
-    /// Whether a parameter belongs to a linear layer that makes queries or keys, and nothing else.
-    pub fn makes_queries_or_keys(&self, param: &ParamInfo) -> bool {
+    /// Whether a GGUF tensor has the queries of all heads first, then their keys, then their values, while they lie side by
+    /// side within each head in Hugging Face's files.
+    pub fn gguf_takes_heads_apart(&self, tensor: &str) -> bool {
         match self.names.qkv {
-            Projections::Joined(_) | Projections::Interleaved(_) => false,
-            Projections::Separate([q, k, _]) => {
-                [q.name, k.name].contains(&param.module_within_block())
-            }
+            Projections::Interleaved(part) => tensor.split('.').any(|name| name == part.gguf),
+            Projections::Joined(_) | Projections::Separate(_) => false,
         }
     }
 

@@ -3,10 +3,24 @@
 use serde_json::{Map, Value};
 
 use super::rotary::{Llama3, Rotary, Scaling};
+use crate::config::model::GeluForm;
 use crate::error::{Error, Result};
 
 /// The advice where a field is missing or wrong.
 const ORIGINAL: &str = "take the config.json that came with the weights";
+
+/// The names of the exact form of GELU; the first one is written.
+const EXACT_GELU: &[&str] = &["gelu", "gelu_python"];
+/// The names of the form by tanh.
+const TANH_GELU: &[&str] = &["gelu_new", "gelu_fast", "gelu_pytorch_tanh"];
+
+/// Returns the name of a form of GELU that is written.
+pub(super) fn gelu_name(form: GeluForm) -> &'static str {
+    match form {
+        GeluForm::Exact => EXACT_GELU[0],
+        GeluForm::Tanh => TANH_GELU[0],
+    }
+}
 
 /// The fields of config.json, or of an object in it. A missing field is null, unless a method says otherwise.
 #[derive(Clone, Copy)]
@@ -106,6 +120,18 @@ impl<'a> Fields<'a> {
         match self.get(name) {
             Value::Null => Ok(default),
             value => value.as_bool().ok_or_else(|| self.wrong(name, "true or false")),
+        }
+    }
+
+    /// Returns the form of GELU that is named; the exact one if the field is null.
+    pub(super) fn gelu(self, name: &str) -> Result<GeluForm> {
+        match self.text(name, EXACT_GELU[0])? {
+            form if EXACT_GELU.contains(&form) => Ok(GeluForm::Exact),
+            form if TANH_GELU.contains(&form) => Ok(GeluForm::Tanh),
+            form => {
+                let all = [EXACT_GELU, TANH_GELU].concat().join(", ");
+                Err(Error::input(format!("{name} is {form:?}, must be one of {all}")))
+            }
         }
     }
 

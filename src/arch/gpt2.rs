@@ -6,6 +6,7 @@ use super::family::{
     Described, Family, Gguf, GgufSetting, GgufSettings, Mlp, Names, Norm, Pairs, Part, Projections,
 };
 use super::fields::Fields;
+use super::in_gguf;
 use crate::config::model::{Blocks, GptConfig};
 use crate::error::Result;
 use crate::params::WeightLayout;
@@ -49,16 +50,9 @@ pub static GPT2: Family = Family {
 };
 
 fn gguf_settings(config: &GptConfig) -> Result<GgufSettings> {
-    use GgufSetting::{Count, Real};
-    Ok(vec![
-        ("context_length", Count(config.n_positions)),
-        ("embedding_length", Count(config.n_embd)),
-        ("feed_forward_length", Count(config.n_inner())),
-        ("block_count", Count(config.n_layer)),
-        ("attention.head_count", Count(config.n_head)),
-        ("attention.layer_norm_epsilon", Real(config.layer_norm_epsilon)),
-        ("vocab_size", Count(config.vocab_size)),
-    ])
+    let mut settings = in_gguf::sizes(config);
+    settings.push(("attention.layer_norm_epsilon", GgufSetting::Real(config.layer_norm_epsilon)));
+    Ok(settings)
 }
 
 fn config_of_gguf(file: &Described<'_>) -> Result<Value> {

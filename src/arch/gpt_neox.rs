@@ -2,11 +2,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::family::{Family, Mlp, Names, Norm, Part, Projections};
-use super::fields::Fields;
+use super::family::{
+    Described, Family, Gguf, GgufSetting, GgufSettings, Mlp, Names, Norm, Pairs, Part, Projections,
+};
+use super::fields::{Fields, gelu_name};
+use super::in_gguf;
 use super::rotary::Rotary;
 use crate::config::model::{Biases, Blocks, GeluForm, GptConfig};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::params::WeightLayout;
 
 /// GPT-NeoX: attention and MLP side by side, rotary embeddings of a part of each head, layer normalisation, biases, a head
@@ -37,8 +40,12 @@ pub static GPT_NEOX: Family = Family {
     deviation: 0.02,
     adapted: &["query_key_value"],
     class: "GPTNeoXForCausalLM",
-    // llama.cpp has the rows of query_key_value in another order.
-    gguf: None,
+    gguf: Some(Gguf {
+        architecture: "gptneox",
+        pairs: Pairs::Halves,
+        settings: gguf_settings,
+        config: config_of_gguf,
+    }),
     blocks: new_blocks,
     read_config,
     write_config,
@@ -58,21 +65,9 @@ fn new_blocks() -> Blocks {
     }
 }
 
-/// The names of the forms of GELU; the first one is written.
-const EXACT: &[&str] = &["gelu", "gelu_python"];
-const TANH: &[&str] = &["gelu_new", "gelu_fast", "gelu_pytorch_tanh"];
-
 fn read_config(fields: &Map<String, Value>) -> Result<GptConfig> {
     let fields = Fields(fields);
     fields.refuse_others(&[("quantization_config", &["null"])], GPT_NEOX.title)?;
-    let gelu = match fields.text("hidden_act", EXACT[0])? {
-        name if EXACT.contains(&name) => GeluForm::Exact,
-        name if TANH.contains(&name) => GeluForm::Tanh,
-        name => {
-            let all = [EXACT, TANH].concat().join(", ");
-            return Err(Error::input(format!("hidden_act is {name:?}, must be one of {all}")));
-        }
-    };
     let attention = fields.flag_or("attention_bias", true)?;
     let config = GptConfig {
         n_layer: fields.size("num_hidden_layers")?,
@@ -86,7 +81,7 @@ fn read_config(fields: &Map<String, Value>) -> Result<GptConfig> {
             rotary: Some(fields.partial_rotary("rotary_emb_base", ("rotary_pct", SHARE))?),
             biases: Biases { qkv: attention, attention_out: attention, mlp: true },
             is_tied: fields.flag("tie_word_embeddings")?,
-            gelu,
+            gelu: fields.gelu("hidden_act")?,
             is_parallel: fields.flag_or("use_parallel_residual", true)?,
             ..new_blocks()
         },
@@ -105,10 +100,7 @@ fn write_config(config: &GptConfig, dropout: f64) -> Value {
         "classifier_dropout": 0.1,
         "dtype": null,
         "eos_token_id": null,
-        "hidden_act": match gelu {
-            GeluForm::Exact => EXACT[0],
-            GeluForm::Tanh => TANH[0],
-        },
+        "hidden_act": gelu_name(*gelu),
         "hidden_dropout": dropout,
         "hidden_size": config.n_embd,
         "initializer_range": 0.02,
@@ -127,4 +119,31 @@ fn write_config(config: &GptConfig, dropout: f64) -> Value {
         "use_parallel_residual": is_parallel,
         "vocab_size": config.vocab_size,
     })
+}
+
+/// Returns what llama.cpp is told. It takes GELU by tanh in every model of this architecture, and a file cannot say the form: it
+/// is read as the exact one, which the published models have.
+fn gguf_settings(config: &GptConfig) -> Result<GgufSettings> {
+    let Blocks { biases, is_tied, gelu, is_parallel, .. } = config.blocks;
+    in_gguf::refuse(&[
+        (is_tied, "tie_word_embeddings is true, llama.cpp needs a head of its own"),
+        (biases != Biases::ALL, "attention_bias is false, llama.cpp needs all biases"),
+        (gelu == GeluForm::Tanh, "hidden_act is \"gelu_new\", a GGUF file cannot say so"),
+    ])?;
+    in_gguf::refuse_llama3(config)?;
+    let own = [
+        ("attention.layer_norm_epsilon", GgufSetting::Real(config.layer_norm_epsilon)),
+        ("use_parallel_residual", GgufSetting::Flag(is_parallel)),
+    ];
+    Ok(in_gguf::sizes(config).into_iter().chain(in_gguf::rotations(config)).chain(own).collect())
+}
+
+fn config_of_gguf(file: &Described<'_>) -> Result<Value> {
+    let more = json!({
+        "hidden_act": gelu_name(GeluForm::Exact),
+        "layer_norm_eps": file.get("attention.layer_norm_epsilon"),
+        "rope_parameters": in_gguf::partial_rope(file)?,
+        "use_parallel_residual": file.get("use_parallel_residual"),
+    });
+    in_gguf::config_json(file, more)
 }

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::family::{Described, Family, Gguf, GgufSetting, GgufSettings, Pairs};
 use super::fields::Fields;
-use super::rotary::{Rotary, Scaling};
+use super::in_gguf;
+use super::rotary::Rotary;
 use crate::config::model::{Biases, Blocks, GptConfig};
 use crate::error::{Error, Result};
 
@@ -142,39 +143,20 @@ pub(super) const fn gguf_of(architecture: &'static str) -> Gguf {
 }
 
 fn gguf_settings(config: &GptConfig) -> Result<GgufSettings> {
-    use GgufSetting::{Count, Real, Word};
-    // llama.cpp has no windows in these architectures; in a shorter context there is none.
-    let windows = (0..config.n_layer).filter_map(|layer| config.window(layer));
-    let context = windows.fold(config.n_positions, usize::min);
-    let rotary = config.blocks.rotary.expect("a model like Llama has rotary embeddings");
-    let mut settings = vec![
-        ("context_length", Count(context)),
-        ("embedding_length", Count(config.n_embd)),
-        ("feed_forward_length", Count(config.n_inner())),
-        ("block_count", Count(config.n_layer)),
-        ("attention.head_count", Count(config.n_head)),
+    use GgufSetting::{Count, Real};
+    let mut settings = in_gguf::sizes(config);
+    settings.extend([
         ("attention.head_count_kv", Count(config.n_kv_head())),
         ("attention.key_length", Count(config.head_size())),
         ("attention.value_length", Count(config.head_size())),
         ("attention.layer_norm_rms_epsilon", Real(config.layer_norm_epsilon)),
-        ("rope.dimension_count", Count(config.head_size())),
-        ("rope.freq_base", Real(rotary.theta)),
-        ("vocab_size", Count(config.vocab_size)),
-    ];
-    if let Scaling::Linear(factor) = rotary.scaling {
-        settings.push(("rope.scaling.type", Word("linear")));
-        settings.push(("rope.scaling.factor", Real(factor)));
-    }
+    ]);
+    settings.extend(in_gguf::rotations(config));
     Ok(settings)
 }
 
 fn without_llama3(config: &GptConfig) -> Result<GgufSettings> {
-    if config.blocks.rotary.is_some_and(|rotary| rotary.divisors(config.head_size()).is_some()) {
-        let title = Family::of(config).title;
-        return Err(Error::input(format!(
-            "rope_type is \"llama3\", which llama.cpp has for Llama and not for {title}"
-        )));
-    }
+    in_gguf::refuse_llama3(config)?;
     gguf_settings(config)
 }
 
@@ -193,7 +175,6 @@ const FOREIGN: &[&str] = &[
 /// Returns config.json for what a GGUF file says.
 fn config_of_gguf(file: &Described<'_>) -> Result<Value> {
     file.refuse(FOREIGN)?;
-    let heads = file.get("attention.head_count");
     let head_size = match file.get("attention.key_length") {
         Value::Null => file.get("rope.dimension_count"),
         given => given,
@@ -208,51 +189,19 @@ fn config_of_gguf(file: &Described<'_>) -> Result<Value> {
         }
     }
     let kv_heads = match file.get("attention.head_count_kv") {
-        Value::Null => heads,
+        Value::Null => file.get("attention.head_count"),
         given => given,
     };
-    Ok(json!({
-        "model_type": Family::in_gguf(file.architecture)?.0.model_type,
-        "max_position_embeddings": file.get("context_length"),
-        "hidden_size": file.get("embedding_length"),
-        "intermediate_size": file.get("feed_forward_length"),
-        "num_hidden_layers": file.get("block_count"),
-        "num_attention_heads": heads,
+    let more = json!({
         "num_key_value_heads": kv_heads,
         "head_dim": head_size,
         "hidden_act": "silu",
         "rms_norm_eps": file.get("attention.layer_norm_rms_epsilon"),
-        "rope_parameters": rope_of_gguf(file, head_size)?,
-        "vocab_size": file.vocab_size(),
+        "rope_parameters": in_gguf::rope(file, head_size.as_u64().unwrap_or(0) as usize)?,
         "tie_word_embeddings": !file.has("output.weight"),
         "attention_bias": file.has("blk.0.attn_output.bias") || file.has("blk.0.attn_q.bias"),
         "mlp_bias": file.has("blk.0.ffn_up.bias"),
         "use_sliding_window": false,
-    }))
-}
-
-/// Returns `rope_parameters` of config.json.
-fn rope_of_gguf(file: &Described<'_>, head_size: &Value) -> Result<Value> {
-    let theta = match file.get("rope.freq_base") {
-        Value::Null => THETA,
-        given => given.as_f64().unwrap_or(f64::NAN),
-    };
-    if let Some(divisors) = &file.divisors {
-        let channels = head_size.as_u64().unwrap_or(0) as usize;
-        let rotary = Rotary::of_divisors(theta, channels, divisors).ok_or_else(|| {
-            Error::input("rope_freqs.weight has divisors that are not those of Llama 3")
-        })?;
-        return Ok(rotary.to_json());
-    }
-    let factor = file.get("rope.scaling.factor");
-    match file.get("rope.scaling.type").as_str() {
-        None | Some("none") => Ok(json!({ "rope_theta": theta, "rope_type": "default" })),
-        Some("linear") => {
-            Ok(json!({ "factor": factor, "rope_theta": theta, "rope_type": "linear" }))
-        }
-        Some(other) => Err(Error::input(format!(
-            "{}.rope.scaling.type is {other:?}, only none and linear are read",
-            file.architecture
-        ))),
-    }
+    });
+    in_gguf::config_json(file, more)
 }

@@ -8,6 +8,7 @@ mod family;
 mod fields;
 mod gpt2;
 mod gpt_neox;
+mod in_gguf;
 mod like_llama;
 mod llama;
 mod mistral;

@@ -62,6 +62,14 @@ impl Rotary {
         (head_size as f64 * self.share) as usize
     }
 
+    /// Returns the share for which [`Rotary::channels`] gives so many channels of a head of `head_size`.
+    pub(super) fn share_of(channels: usize, head_size: usize) -> f64 {
+        let share = channels as f64 / head_size as f64;
+        let rotary = Rotary { share, ..Rotary::of(1.0) };
+        // The product of a rounded share and the size may be just below the whole number.
+        if rotary.channels(head_size) < channels { share.next_up() } else { share }
+    }
+
     /// Returns the frequencies of the pairs of a head of `head_size` channels, in radians per position.
     ///
     /// ```
@@ -115,6 +123,9 @@ impl Rotary {
 
     /// Returns the angles whose [`Rotary::divisors`] these are: a scaling of Llama 3 with its usual bounds of waves, 1 and 4.
     pub(super) fn of_divisors(theta: f64, channels: usize, divisors: &[f32]) -> Option<Rotary> {
+        if divisors.len() != channels / 2 {
+            return None;
+        }
         let factor = divisors.iter().copied().fold(1.0, f32::max);
         let with = |original: u32| {
             let original = f64::from(original);
@@ -126,7 +137,7 @@ impl Rotary {
             let is_near = |(own, given): (&f64, &f32)| {
                 (own - f64::from(*given)).abs() <= 1e-5 * f64::from(*given)
             };
-            own.len() == divisors.len() && own.iter().zip(divisors).all(is_near)
+            own.iter().zip(divisors).all(is_near)
         };
         (6..20).map(|bits| with(1 << bits)).find(fits)
     }
@@ -170,6 +181,22 @@ impl Scaling {
                 let waves = original * frequency / TAU;
                 let share = ((waves - low) / (high - low)).clamp(0.0, 1.0);
                 (1.0 - share) * frequency / factor + share * frequency
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_gives_the_channels_that_it_is_of() {
+        for head_size in 1..=400 {
+            for channels in 0..=head_size {
+                let share = Rotary::share_of(channels, head_size);
+                let rotary = Rotary { share, ..Rotary::of(1.0) };
+                assert_eq!(rotary.channels(head_size), channels, "of {head_size}");
             }
         }
     }

@@ -6,17 +6,18 @@
 //!
 //! All numbers are little endian. Dimensions are listed innermost first. llama.cpp's linear layers are `[out, in]`, so
 //! those that are not are transposed, one matrix at a time. Where llama.cpp rotates neighbouring channels, the rows of
-//! queries and keys are put in that order. If the output head is tied there is no `output.weight`, since llama.cpp then
-//! uses the token table. This is implemented here because existing crates only read, or hold all tensors in memory.
+//! queries and keys are put in that order. Where queries, keys and values lie side by side within each head, llama.cpp has
+//! them one after the other. If the output head is tied there is no `output.weight`, since llama.cpp then uses the token
+//! table. This is implemented here because existing crates only read, or hold all tensors in memory.
 
 use std::collections::HashMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use super::{Progress, counted, make_parent, parameter_count};
-use crate::arch::{Family, Gguf, GgufSetting, Pairs};
+use crate::arch::{Family, Gguf, GgufSetting};
 pub use crate::checkpoint::gguf::Kind;
-use crate::checkpoint::gguf::{ALIGNMENT, DIVISORS, MAGIC, from_halves};
+use crate::checkpoint::gguf::{ALIGNMENT, DIVISORS, MAGIC, Order};
 use crate::checkpoint::{EndOfText, Fill, Float, SLICE, coordinates};
 use crate::config::model::GptConfig;
 use crate::disk::{self, File};
@@ -26,7 +27,7 @@ use crate::finetune::FineTune;
 use crate::gpt::Gpt;
 use crate::math::stored::BLOCK;
 use crate::model;
-use crate::params::{ParamInfo, ParamRole, WeightLayout};
+use crate::params::{ParamInfo, ParamRole};
 use crate::tokenizer::{LlamaCpp, Tokenizer};
 
 /// The entries for tokens that end a text: llama.cpp ends generation at any of them, regardless of the entry's name.
@@ -41,17 +42,6 @@ const ROWS: usize = 64;
 const AS_FOLDER: &str =
     "write it as a folder, and convert that by llama.cpp's convert_hf_to_gguf.py";
 
-/// The order of a tensor's numbers in the file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
-    /// That of the parameter.
-    Same,
-    /// Columns as rows.
-    Transposed,
-    /// In each head of so many rows, those of the two halves in turn: [`Pairs::Neighbours`].
-    HalvesInTurn(usize),
-}
-
 /// A tensor in the file.
 struct Tensor {
     /// Its name in the model's files.
@@ -64,16 +54,9 @@ struct Tensor {
 }
 
 impl Tensor {
-    fn new(config: &GptConfig, gguf: &Gguf, source: &ParamInfo, kind: Kind) -> Tensor {
-        let family = Family::of(config);
-        let order = if source.role == ParamRole::LinearWeight(WeightLayout::InOut) {
-            Order::Transposed
-        } else if gguf.pairs == Pairs::Neighbours && family.makes_queries_or_keys(source) {
-            Order::HalvesInTurn(config.head_size())
-        } else {
-            Order::Same
-        };
-        let (shape, name) = (source.shape.clone(), family.gguf_name(source));
+    fn new(config: &GptConfig, source: &ParamInfo, kind: Kind) -> Tensor {
+        let (shape, name) = (source.shape.clone(), Family::of(config).gguf_name(source));
+        let order = Order::of(config, &name, source.role.is_linear_weight());
         let mut tensor = Tensor { source: source.name.clone(), name, shape, kind, order };
         if tensor.shape.len() == 1 || source.role == ParamRole::PositionTable {
             tensor.kind = Kind::Float(Float::F32);
@@ -120,9 +103,8 @@ impl Tensor {
     fn coordinates(&self, at: usize) -> Vec<usize> {
         let mut index = coordinates(at, &self.shape());
         match self.order {
-            Order::Same => (),
             Order::Transposed => index.reverse(),
-            Order::HalvesInTurn(head) => index[0] = from_halves(index[0], head),
+            order => index[0] = order.source(index[0]),
         }
         index
     }
@@ -136,7 +118,9 @@ impl Tensor {
         match self.order {
             Order::Same => self.rows_as_they_are(fill, write),
             Order::Transposed => self.rows_of_columns(fill, write),
-            Order::HalvesInTurn(head) => self.rows_of_heads(head, fill, write),
+            Order::HalvesInTurn { head } | Order::PartByPart { head, .. } => {
+                self.rows_of_heads(head, fill, write)
+            }
         }
     }
 
@@ -165,12 +149,15 @@ impl Tensor {
         // Biases have one number per row.
         let width = self.shape.get(1).copied().unwrap_or(1);
         let (mut from, mut rows) = (vec![0.0; head * width], vec![0.0; head * width]);
-        for start in (0..self.elements()).step_by(head * width) {
-            fill(&self.source, start, &mut from)?;
+        for first in (0..self.shape[0]).step_by(head) {
+            // The head's rows lie together in the parameter, maybe elsewhere.
+            let source = self.order.source(first) / head * head;
+            fill(&self.source, source * width, &mut from)?;
             for (row, out) in rows.chunks_mut(width).enumerate() {
-                out.copy_from_slice(&from[from_halves(row, head) * width..][..width]);
+                let row = self.order.source(first + row) - source;
+                out.copy_from_slice(&from[row * width..][..width]);
             }
-            write(start, &rows)?;
+            write(first * width, &rows)?;
         }
         Ok(())
     }
@@ -292,7 +279,10 @@ fn entries(name: &str, gpt: &Gpt, kind: Kind) -> Result<Vec<(String, Value)>> {
     // Sizes are below 2^24.
     let size = |x: usize| Value::U32(x as u32);
     let text = |text: &str| Value::Text(text.to_owned());
-    let settings = (gguf.settings)(config).map_err(|error| error.hint(AS_FOLDER))?;
+    let settings = (gguf.settings)(config).map_err(|error| match error.advice() {
+        Some(_) => error,
+        None => error.hint(AS_FOLDER),
+    })?;
     let entries = [
         ("general.architecture", text(gguf.architecture)),
         ("general.type", text("model")),
@@ -307,6 +297,7 @@ fn entries(name: &str, gpt: &Gpt, kind: Kind) -> Result<Vec<(String, Value)>> {
             GgufSetting::Count(x) => size(x),
             GgufSetting::Real(x) => Value::F32(x as f32),
             GgufSetting::Word(word) => text(word),
+            GgufSetting::Flag(holds) => Value::Bool(holds),
         };
         (format!("{}.{key}", gguf.architecture), value)
     }));
@@ -458,13 +449,12 @@ pub fn write(gpt: &mut Gpt, path: &Path, kind: Kind, progress: &mut Progress) ->
     }
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let config = gpt.config();
-    let gguf = description(Family::of(config))?;
+    description(Family::of(config))?;
     let schema = model::schema(config, &FineTune::default());
     let divisors = config.blocks.rotary.and_then(|rotary| rotary.divisors(config.head_size()));
     let tensors = divisors.iter().map(|all| Tensor::of_divisors(all));
-    let tensors: Vec<Tensor> = tensors
-        .chain(schema.own().map(|source| Tensor::new(config, &gguf, source, kind)))
-        .collect();
+    let tensors: Vec<Tensor> =
+        tensors.chain(schema.own().map(|source| Tensor::new(config, source, kind))).collect();
     let others = tensors.iter().filter(|t| t.kind == Kind::Float(Float::F16)).count();
     let others = if kind == Kind::Q8_0 { others } else { 0 };
     let held = if tensors.iter().any(|t| t.kind == kind) { kind } else { Kind::Float(Float::F16) };

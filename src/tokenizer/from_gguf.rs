@@ -13,11 +13,14 @@ use super::patterns::pre_tokenizer_json;
 use crate::error::{Error, Result};
 
 /// Further names for patterns that are known by another one.
-const ALSO: [(&str, &str); 5] = [
+const ALSO: [(&str, &str); 7] = [
     ("llama3", "llama-bpe"),
     ("llama-v3", "llama-bpe"),
     ("smaug-bpe", "llama-bpe"),
     ("gpt2", "gpt-2"),
+    // GPT-NeoX's tokenizer is named after these.
+    ("mpt", "gpt-2"),
+    ("olmo", "gpt-2"),
     ("deepseek-r1-qwen", "qwen2"),
 ];
 
@@ -209,5 +212,26 @@ impl<'a> Described<'a> {
                 "vocab": self.vocabulary(), "merges": merges,
             },
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_pattern_has_several_names() {
+        let of_pattern = |pre: &str| {
+            let entries = json!({
+                "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": pre,
+                "tokenizer.ggml.tokens": ["a", "b"], "tokenizer.ggml.merges": [],
+            });
+            let entries = entries.as_object().expect("an object");
+            Tokenizer::json_of_gguf(entries, 2).expect("a known pattern")
+        };
+        for name in ["gpt2", "mpt", "olmo"] {
+            assert_eq!(of_pattern(name), of_pattern("gpt-2"), "{name}");
+        }
+        assert_ne!(of_pattern("qwen2"), of_pattern("gpt-2"));
     }
 }

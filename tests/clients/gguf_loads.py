@@ -25,7 +25,16 @@ DTYPES = {
 }
 LINEAR = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 # model_type: llama.cpp's architecture
-ARCHITECTURES = {"gpt2": "gpt2", "llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+ARCHITECTURES = {
+    "gpt2": "gpt2",
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gpt_neox": "gptneox",
+}
+# Those whose GGUF files transformers does not read.
+UNREAD = ["gpt_neox"]
 
 
 def main(folder):
@@ -45,7 +54,7 @@ def main(folder):
             reader = gguf.GGUFReader(path)
             check_entries(checks, dtype, reader, config, file_type, folder)
             check_tensors(checks, dtype, reader, model, names, kind)
-            if reader.get_field("tokenizer.ggml.tokens"):
+            if reader.get_field("tokenizer.ggml.tokens") and config.model_type not in UNREAD:
                 check_transformers(checks, dtype, temporary, config, ids, wanted, tolerance)
                 check_tokenizer(checks, dtype, temporary, folder)
             del reader
@@ -103,6 +112,15 @@ def settings(config):
         epsilon = exact(config.layer_norm_epsilon)
         return same | {"feed_forward_length": config.n_inner or 4 * config.n_embd, "attention.layer_norm_epsilon": epsilon}
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if config.model_type == "gpt_neox":
+        rope = config.rope_parameters
+        return same | {
+            "feed_forward_length": config.intermediate_size,
+            "attention.layer_norm_epsilon": exact(config.layer_norm_eps),
+            "rope.dimension_count": int(head * rope["partial_rotary_factor"]),
+            "rope.freq_base": exact(rope["rope_theta"]),
+            "use_parallel_residual": config.use_parallel_residual,
+        }
     return same | {
         "feed_forward_length": config.intermediate_size,
         "attention.head_count_kv": config.num_key_value_heads,
@@ -115,13 +133,17 @@ def settings(config):
 
 
 def converted(name, value, config):
-    """A tensor as llama.cpp's converter has it: GPT-2's linear layers turned, Llama's queries and keys by neighbours."""
+    """A tensor as llama.cpp's converter has it: GPT-2's linear layers turned, Llama's queries and keys by neighbours, and
+    GPT-NeoX's queries of all heads first, then their keys, then their values."""
     if name.endswith(LINEAR):
         return value.T
     if ARCHITECTURES[config.model_type] == "llama" and ("q_proj" in name or "k_proj" in name):
         heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
         halves = value.reshape(heads, 2, value.shape[0] // heads // 2, *value.shape[1:])
         return halves.swapaxes(1, 2).reshape(value.shape)
+    if "query_key_value" in name:
+        heads = value.reshape(config.num_attention_heads, 3, -1, *value.shape[1:])
+        return heads.swapaxes(0, 1).reshape(value.shape)
     return value
 
 

@@ -20,6 +20,7 @@ TOLERANCE = 1e-4
 TARGETS = {
     "gpt2": [["c_attn"], ["c_attn", "c_proj", "c_fc"], ["mlp.c_proj", "h.0.attn.c_proj"], ["all-linear"]],
     "llama": [["q_proj", "v_proj"], ["mlp.down_proj", "layers.0.self_attn.o_proj"], ["all-linear"]],
+    "gpt_neox": [["query_key_value"], ["mlp.dense_4h_to_h", "layers.0.attention.dense"], ["all-linear"]],
 }
 
 
@@ -46,7 +47,7 @@ def main(folder):
 
     with tempfile.TemporaryDirectory() as temporary:
         is_gpt2 = config["model_type"] == "gpt2"
-        for i, targets in enumerate(TARGETS["gpt2" if is_gpt2 else "llama"]):
+        for i, targets in enumerate(TARGETS.get(config["model_type"], TARGETS["llama"])):
             run = f"{temporary}/run-{i}"
             options = ["--lora-rank=4", "--lora-alpha=6", f"--lora-targets={','.join(targets)}"]
             sizes = ["--max-iters=30", "--eval-every=10", "--batch-size=4", "--lr=1e-2", "--device=cpu"]

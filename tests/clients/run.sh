@@ -25,9 +25,10 @@ sizes=(--layers 2 --heads 2 --embd 64 --context 32 --batch-size 4 --max-iters 10
 for arch in llama qwen3; do
     "$wgpt" train --arch "$arch" --kv-heads 1 --vocab 500 --out "$work/$arch" "${sizes[@]}" >/dev/null 2>&1
 done
+"$wgpt" train --arch gpt_neox --vocab 500 --out "$work/gpt_neox" "${sizes[@]}" >/dev/null 2>&1
 
 worst=0
-for run in bytes trained llama qwen3; do
+for run in bytes trained llama qwen3 gpt_neox; do
     for script in transformers_loads peft_adapter gguf_loads llama_cpp_loads llama_cpp_patterns; do
         echo "== $script.py on a model with tokenizer: $run"
         code=0

@@ -9,11 +9,12 @@ use assert_cmd::Command;
 use predicates::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use wgpt::arch::Family;
-use wgpt::arch::rotary::Scaling;
+use wgpt::arch::GPT_NEOX;
+use wgpt::arch::rotary::{Llama3, Scaling};
 use wgpt::backend::Device;
 use wgpt::backend::gpu::DeviceChoice;
 use wgpt::checkpoint::{Float, Layout, Metrics};
+use wgpt::config::{Biases, Blocks, GeluForm};
 use wgpt::export::{self, gguf};
 use wgpt::model::{open as open_model, open_weights, parameters};
 use wgpt::train::RunSettings;
@@ -21,7 +22,7 @@ use wgpt::{Error, Gpt, GptConfig, Result, TrainConfig};
 
 use crate::checkpoint::{all_bits, json_file};
 use crate::common::oracle;
-use crate::families::families;
+use crate::families::{families, families_of};
 use crate::oracle::model_folders;
 
 const FOLDERS: [&str; 7] = [
@@ -82,6 +83,31 @@ pub fn model_with(numbers: &[f32], dir: &Path) -> GptConfig {
     fs::create_dir_all(dir.parent().unwrap()).unwrap();
     gpt.save(dir).unwrap();
     config
+}
+
+/// A model with blocks like those of GPT-NeoX and two heads, in a folder. The numbers of a parameter are all different.
+pub fn like_gpt_neox(blocks: Blocks, dir: &Path) {
+    let config = GptConfig {
+        n_layer: 2,
+        n_head: 2,
+        n_embd: 64,
+        vocab_size: 300,
+        n_positions: 16,
+        n_inner: Some(96),
+        blocks,
+        ..GptConfig::small()
+    };
+    let mut gpt = Gpt::new(config, Device::Cpu, 7).unwrap();
+    let engine = gpt.engine().unwrap();
+    for param in engine.program().params.clone().iter() {
+        engine
+            .write_param(param, wgpt::engine::Tensor::Value, |start, out| {
+                out.iter_mut().zip(start..).for_each(|(x, i)| *x = i as f32);
+                Ok(())
+            })
+            .unwrap();
+    }
+    gpt.save(dir).unwrap();
 }
 
 #[test]
@@ -603,9 +629,8 @@ fn a_gguf_file_holds_the_models_of_other_families() {
     for (i, source) in model_folders(&families()).iter().enumerate() {
         let (config, weights) = open_model(source).unwrap();
         let file = folder.path().join(format!("{i}.gguf"));
-        if Family::of(&config).gguf.is_none() {
-            let error = gguf::write(&mut load(source), &file, kind, &mut |_, _| Ok(()));
-            assert!(error.unwrap_err().to_string().contains("cannot be written as GGUF"));
+        // That family has other names and settings.
+        if config.blocks.family == GPT_NEOX.model_type {
             continue;
         }
         gguf::write(&mut load(source), &file, kind, &mut |_, _| Ok(())).unwrap();
@@ -650,6 +675,102 @@ fn a_gguf_file_holds_the_models_of_other_families() {
         seen.insert(architecture);
     }
     assert!(seen.contains("llama") && seen.len() > 1, "{seen:?}");
+}
+
+/// llama.cpp's name of a parameter of a model like GPT-NeoX.
+fn llama_name_of_gpt_neox(name: &str) -> String {
+    let parts = [
+        ("embed_out", "output"),
+        ("embed_in", "token_embd"),
+        ("layers.", "blk."),
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("final_layer_norm", "output_norm"),
+        ("attention.query_key_value", "attn_qkv"),
+        ("attention.dense", "attn_output"),
+        ("mlp.dense_h_to_4h", "ffn_up"),
+        ("mlp.dense_4h_to_h", "ffn_down"),
+    ];
+    parts.iter().fold(name.to_owned(), |name, (hf, gguf)| name.replace(hf, gguf))
+}
+
+/// Rows with the queries, keys and values of each head side by side as llama.cpp wants them: the queries of all heads, then
+/// their keys, then their values.
+fn part_by_part(values: &[f32], heads: usize) -> Vec<f32> {
+    let part = values.len() / heads / 3;
+    let of_heads = |first: usize| values.chunks(part).skip(first).step_by(3).flatten().copied();
+    (0..3).flat_map(of_heads).collect()
+}
+
+/// The order of rows shows with two heads: with three, as the reference has them, the way back is the same.
+#[test]
+fn a_gguf_file_holds_models_like_gpt_neox() {
+    let folder = TempDir::new().unwrap();
+    let (parallel, sequential) = (folder.path().join("parallel"), folder.path().join("sequential"));
+    like_gpt_neox((GPT_NEOX.blocks)(), &parallel);
+    like_gpt_neox(Blocks { is_parallel: false, ..(GPT_NEOX.blocks)() }, &sequential);
+    for (i, source) in [parallel, sequential, families_of("gpt_neox")].iter().enumerate() {
+        let (config, weights) = open_model(source).unwrap();
+        let file = folder.path().join(format!("{i}.gguf"));
+        let kind = gguf::Kind::Float(Float::F32);
+        gguf::write(&mut load(source), &file, kind, &mut |_, _| Ok(())).unwrap();
+        let Gguf { entries, mut tensors } = read_gguf(&file);
+        assert_eq!(entries["general.architecture"], "gptneox");
+        let wanted = [
+            ("context_length", json!(config.n_positions)),
+            ("embedding_length", json!(config.n_embd)),
+            ("feed_forward_length", json!(config.n_inner())),
+            ("block_count", json!(config.n_layer)),
+            ("attention.head_count", json!(config.n_head)),
+            ("attention.layer_norm_epsilon", json!(config.layer_norm_epsilon as f32)),
+            ("rope.dimension_count", json!(config.head_size() / 4)),
+            ("rope.freq_base", json!(1e4_f32)),
+            ("use_parallel_residual", json!(config.blocks.is_parallel)),
+            ("vocab_size", json!(config.vocab_size)),
+        ];
+        for (key, value) in wanted {
+            assert_eq!(entries[&format!("gptneox.{key}")], value, "{key}");
+        }
+        for (name, shape) in parameters(&config) {
+            let (_, _, bytes) = tensors.remove(&llama_name_of_gpt_neox(&name)).expect(&name);
+            let mut values = vec![0.0; shape.iter().product()];
+            weights.read(&name, 0, &mut values).unwrap();
+            if name.contains("query_key_value") {
+                values = part_by_part(&values, config.n_head);
+            }
+            assert!(numbers(0, &bytes).0 == values, "{name} of {}", source.display());
+        }
+        assert!(tensors.is_empty(), "{:?}", tensors.keys());
+    }
+}
+
+/// A change of the blocks of a model.
+type Change = fn(&mut Blocks);
+
+#[test]
+fn what_llama_cpp_has_not_for_a_family_is_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    let cases: [(&str, Change); 4] = [
+        ("tie_word_embeddings", |blocks| blocks.is_tied = true),
+        ("attention_bias", |blocks| blocks.biases = Biases { mlp: true, ..Biases::NONE }),
+        ("hidden_act", |blocks| blocks.gelu = GeluForm::Tanh),
+        ("rope_type", |blocks| {
+            let llama3 = Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192.0 };
+            let rotary = blocks.rotary.as_mut().unwrap();
+            rotary.scaling = Scaling::Llama3(llama3);
+        }),
+    ];
+    for (named, change) in cases {
+        let mut blocks = (GPT_NEOX.blocks)();
+        change(&mut blocks);
+        let (source, file) = (folder.path().join(named), folder.path().join("refused.gguf"));
+        like_gpt_neox(blocks, &source);
+        let kind = gguf::Kind::Float(Float::F32);
+        let error = gguf::write(&mut load(&source), &file, kind, &mut |_, _| Ok(())).unwrap_err();
+        assert!(error.to_string().contains(named), "{error}");
+        assert!(error.advice().unwrap().contains("as a folder"), "{named}");
+        assert!(!file.exists(), "{named}");
+    }
 }
 
 #[test]

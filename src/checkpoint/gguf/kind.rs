@@ -132,12 +132,6 @@ fn q8_0(block: &[f32; BLOCK]) -> Option<[u8; BLOCK_BYTES]> {
     Some(out)
 }
 
-/// Returns the row of a parameter that is row `row` of the file if the rows of both halves of a head come in turn.
-pub(crate) fn from_halves(row: usize, head: usize) -> usize {
-    let within = row % head;
-    row - within + within % 2 * (head / 2) + within / 2
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

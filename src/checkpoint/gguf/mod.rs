@@ -8,6 +8,7 @@
 
 mod file;
 mod kind;
+mod order;
 mod tensors;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use file::{GgufFile, GgufTensor};
 pub use kind::Kind;
-pub(crate) use kind::from_halves;
+pub(crate) use order::Order;
 pub(crate) use tensors::GgufTensors;
 
 use crate::arch::{Described, Family};

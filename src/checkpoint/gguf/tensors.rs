@@ -6,12 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use safetensors::tensor::{Dtype, TensorInfo};
 
-use super::{DIVISORS, GgufFile, GgufTensor, Kind, from_halves, model_of};
-use crate::arch::Pairs;
+use super::{DIVISORS, GgufFile, GgufTensor, Kind, Order, model_of};
 use crate::checkpoint::float::Float;
 use crate::disk::{self, File};
 use crate::error::{Error, Result};
-use crate::params::WeightLayout;
 
 /// The numbers that are decoded at a time; whole blocks.
 const PART: usize = 1 << 16;
@@ -20,15 +18,6 @@ const PART: usize = 1 << 16;
 struct Laid {
     tensor: GgufTensor,
     order: Order,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
-    Same,
-    /// Rows are the columns of the model's own matrix.
-    Transposed,
-    /// In each head of so many rows, those of the two halves in turn.
-    HalvesInTurn(usize),
 }
 
 /// The tensors of a GGUF file, by their names in a model's own files.
@@ -47,22 +36,13 @@ impl GgufTensors {
     /// If the file has a tensor that is no part of its family's models.
     pub(crate) fn of(file: &GgufFile) -> Result<(GgufTensors, HashMap<String, TensorInfo>)> {
         let (family, _, config) = model_of(file)?;
-        let pairs = family.gguf.map(|gguf| gguf.pairs);
         let (mut laid, mut infos) = (HashMap::new(), HashMap::new());
         for tensor in file.tensors.iter().filter(|tensor| tensor.name != DIVISORS) {
             let name = family.name_of_gguf(&tensor.name).ok_or_else(|| {
                 Error::input(format!("{} is no part of a {}", tensor.name, family.title))
             })?;
             let is_linear = tensor.shape.len() == 2 && tensor.name.starts_with("blk.");
-            let order = if is_linear && family.layout == WeightLayout::InOut {
-                Order::Transposed
-            } else if pairs == Some(Pairs::Neighbours)
-                && family.gguf_makes_queries_or_keys(&tensor.name)
-            {
-                Order::HalvesInTurn(config.head_size())
-            } else {
-                Order::Same
-            };
+            let order = Order::of(&config, &tensor.name, is_linear);
             let mut shape = tensor.shape.clone();
             if order == Order::Transposed {
                 shape.reverse();
@@ -152,14 +132,11 @@ fn in_order(stored: &[f32], shape: &[usize], order: Order) -> Vec<f32> {
     let mut out = vec![0.0; stored.len()];
     for (row, numbers) in stored.chunks_exact(width).enumerate() {
         match order {
-            Order::Same => out[row * width..][..width].copy_from_slice(numbers),
             Order::Transposed => {
                 let column = out[row..].iter_mut().step_by(shape[0]);
                 column.zip(numbers).for_each(|(out, x)| *out = *x);
             }
-            Order::HalvesInTurn(head) => {
-                out[from_halves(row, head) * width..][..width].copy_from_slice(numbers);
-            }
+            _ => out[order.source(row) * width..][..width].copy_from_slice(numbers),
         }
     }
     out
