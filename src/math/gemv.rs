@@ -9,7 +9,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::math::simd::MulAdd;
-use crate::math::simd::{self, LANES, vector_fn};
+use crate::math::simd::{self, LANES, LINE, prefetch, vector_fn};
 
 /// The number of parts of a product's sum; with a few rows each part is a task.
 const PARTS: usize = 8;
@@ -27,6 +27,9 @@ const MOST_COLUMNS: usize = 2048;
 /// The number of the weight's rows by which several rows are multiplied at a time, so that memory is read in runs; a
 /// multiple of 4.
 const DEPTH: usize = 32;
+
+/// How many panels ahead the weight's rows are asked for: processors do not foresee runs that are a row apart.
+const AHEAD: usize = 4;
 
 /// Computes `out (R,N) += x (R,K) · weight (K,N)`, for as many rows as there are in `x`, each a separate slice.
 ///
@@ -104,10 +107,10 @@ impl WithSimd for SeveralRows<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let SeveralRows { out, x, weight, n } = self;
         let part = x[0].len().div_ceil(PARTS);
-        // A tile's sums take half of the registers; machines with long vectors have 32 registers.
+        // A tile's sums take half of the registers, or three quarters; machines with long vectors have 32 registers.
         let groups: Vec<Group> = match S::F32_LANES {
             16 => groups::<8>(x, part),
-            _ => groups::<4>(x, part),
+            _ => groups::<6>(x, part),
         };
         let panel = 2 * S::F32_LANES;
         let each = n.div_ceil(rayon::current_num_threads()).min(MOST_COLUMNS);
@@ -148,7 +151,11 @@ fn groups<const MOST: usize>(x: &[&[f32]], part: usize) -> Vec<Group> {
         rest = after;
         let together = |start: usize| {
             let end = (start + part).min(group[0].len());
-            in_order(end - start).flat_map(|k| group.iter().map(move |x| x[start + k])).collect()
+            let mut numbers = Vec::with_capacity((end - start) * rows);
+            for k in in_order(end - start) {
+                numbers.extend(group.iter().map(|x| x[start + k]));
+            }
+            numbers
         };
         let parts = (0..group[0].len()).step_by(part).map(together).collect();
         groups.push(Group { rows, parts });
@@ -190,18 +197,19 @@ impl<S: Simd> pulp::NullaryFnOnce for AddPart<'_, S> {
         let panel = 2 * S::F32_LANES;
         let panels = S::as_mut_simd_f32s(sums).0.as_chunks_mut::<2>().0;
         let rows_in_all: usize = groups.iter().map(|group| group.rows).sum();
-        for (block, weight) in weight.chunks(DEPTH * n).enumerate() {
-            let depth = weight.len() / n;
+        let mut read = [[simd.splat_f32s(0.0); 2]; DEPTH];
+        for block in 0..(weight.len() / n).div_ceil(DEPTH) {
+            let rest = &weight[block * DEPTH * n..];
+            let depth = DEPTH.min(rest.len() / n);
             for (start, panels) in (0..len).step_by(panel).zip(panels.chunks_exact_mut(rows_in_all))
             {
                 let wanted = panel.min(len - start);
-                let mut read = [[simd.splat_f32s(0.0); 2]; DEPTH];
-                for (to, k) in read.iter_mut().zip(in_order(depth)) {
-                    let row = &weight[k * n + first + start..][..wanted];
-                    match S::as_simd_f32s(row).0.first_chunk() {
-                        Some(row) => *to = *row,
-                        None => bytemuck::cast_slice_mut(to)[..wanted].copy_from_slice(row),
-                    }
+                read_panel::<S>(&mut read, &rest[..depth * n], n, first + start, wanted);
+                let ahead = start + AHEAD * panel;
+                let ahead = if ahead < len { ahead } else { DEPTH * n + ahead - len };
+                for line in (0..panel).step_by(LINE) {
+                    let lines = rest.get(first + ahead + line..).unwrap_or_default();
+                    lines.iter().step_by(n).take(depth).for_each(prefetch);
                 }
                 let mut panels = panels;
                 for group in groups {
@@ -210,6 +218,7 @@ impl<S: Simd> pulp::NullaryFnOnce for AddPart<'_, S> {
                     let x = &group.parts[part][block * DEPTH * group.rows..];
                     match group.rows {
                         8 => add_tile::<S, 8>(simd, sums, x, &read[..depth]),
+                        6 => add_tile::<S, 6>(simd, sums, x, &read[..depth]),
                         4 => add_tile::<S, 4>(simd, sums, x, &read[..depth]),
                         2 => add_tile::<S, 2>(simd, sums, x, &read[..depth]),
                         _ => add_tile::<S, 1>(simd, sums, x, &read[..depth]),
@@ -217,6 +226,31 @@ impl<S: Simd> pulp::NullaryFnOnce for AddPart<'_, S> {
                 }
             }
         }
+    }
+}
+
+/// Reads a panel of some rows, `wanted` columns from `at` on, in the order of summation.
+#[inline(always)]
+fn read_panel<S: Simd>(
+    read: &mut [[S::f32s; 2]; DEPTH],
+    rows: &[f32],
+    n: usize,
+    at: usize,
+    wanted: usize,
+) {
+    let read_row = |to: &mut [S::f32s; 2], row: &[f32]| {
+        if wanted == 2 * S::F32_LANES {
+            *to = *S::as_simd_f32s(&row[at..]).0.first_chunk().expect("a row has the panel");
+        } else {
+            bytemuck::cast_slice_mut(to)[..wanted].copy_from_slice(&row[at..][..wanted]);
+        }
+    };
+    let fours = rows.len() / n / 4 * 4;
+    for (to, rows) in read.chunks_exact_mut(4).zip(rows.chunks_exact(4 * n)) {
+        to.iter_mut().rev().zip(rows.chunks_exact(n)).for_each(|(to, row)| read_row(to, row));
+    }
+    for (to, row) in read[fours..].iter_mut().zip(rows[fours * n..].chunks_exact(n)) {
+        read_row(to, row);
     }
 }
 

