@@ -1,11 +1,13 @@
 //! Single-precision matrix products with any strides.
 
+use std::ops::Range;
+
 use gemm::Parallelism;
 
 /// A matrix in a slice: element (r, c) is `data[r * row_stride + c * col_stride]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
-    data: &'a [f32],
+pub struct Matrix<'a, T = f32> {
+    data: &'a [T],
     rows: usize,
     cols: usize,
     row_stride: usize,
@@ -13,29 +15,34 @@ pub struct Matrix<'a> {
 }
 
 /// Returns the least length of a slice that holds a matrix of these sizes.
-fn reach(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> usize {
+pub(super) fn reach(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> usize {
     if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + (cols - 1) * col_stride + 1 }
 }
 
-impl<'a> Matrix<'a> {
+impl<'a, T> Matrix<'a, T> {
     /// Creates a matrix (rows, cols) whose rows begin `stride` elements apart.
     ///
     /// # Panics
     ///
     /// If it does not lie within `data`.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Matrix<'a> {
+    pub fn new(data: &'a [T], rows: usize, cols: usize, stride: usize) -> Matrix<'a, T> {
         assert!(reach(rows, cols, stride, 1) <= data.len(), "a matrix lies within its slice");
         Matrix { data, rows, cols, row_stride: stride, col_stride: 1 }
     }
 
     /// Returns the number of rows.
-    pub fn rows(self) -> usize {
+    pub fn rows(&self) -> usize {
         self.rows
     }
 
     /// Returns the number of columns.
-    pub fn cols(self) -> usize {
+    pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// Whether its rows are contiguous.
+    pub(super) fn has_rows(&self) -> bool {
+        self.col_stride == 1
     }
 
     /// Returns a row of a matrix whose rows are contiguous.
@@ -44,19 +51,27 @@ impl<'a> Matrix<'a> {
     ///
     /// If the rows are not contiguous, or there is no such row.
     #[inline(always)]
-    pub fn row(self, row: usize) -> &'a [f32] {
-        assert!(self.col_stride == 1 && row < self.rows, "row {row} is not a slice");
+    pub fn row(&self, row: usize) -> &'a [T] {
+        assert!(self.has_rows() && row < self.rows, "row {row} is not a slice");
         &self.data[row * self.row_stride..][..self.cols]
     }
 
-    /// Returns `rows` rows from `first` on.
-    fn rows_from(self, first: usize, rows: usize) -> Matrix<'a> {
-        assert!(first + rows <= self.rows, "the rows are the matrix's");
-        Matrix { data: &self.data[first * self.row_stride..], rows, ..self }
+    /// Returns some rows, in some columns.
+    ///
+    /// # Panics
+    ///
+    /// If the matrix does not have them.
+    pub(super) fn part(&self, rows: Range<usize>, cols: Range<usize>) -> Matrix<'a, T> {
+        assert!(rows.end <= self.rows && cols.end <= self.cols, "a part is the matrix's");
+        let Matrix { row_stride, col_stride, .. } = *self;
+        let start = rows.start * row_stride + cols.start * col_stride;
+        let data = if rows.is_empty() || cols.is_empty() { &[] } else { &self.data[start..] };
+        Matrix { data, rows: rows.len(), cols: cols.len(), row_stride, col_stride }
     }
 
     /// Returns the transposed matrix.
-    pub fn t(self) -> Matrix<'a> {
+    #[must_use]
+    pub fn t(self) -> Matrix<'a, T> {
         let Matrix { data, rows, cols, row_stride, col_stride } = self;
         let (rows, cols, row_stride, col_stride) = (cols, rows, col_stride, row_stride);
         Matrix { data, rows, cols, row_stride, col_stride }
@@ -97,7 +112,7 @@ pub fn product(
     factor: f32,
 ) {
     for first in (0..a.rows).step_by(ROWS) {
-        let a = a.rows_from(first, ROWS.min(a.rows - first));
+        let a = a.part(first..a.rows.min(first + ROWS), 0..a.cols);
         run(&mut out[first * stride..], stride, into, a, b, factor, Parallelism::Rayon(0));
     }
 }

@@ -3,6 +3,7 @@
 //! Everything runs on rayon's current pool, in pieces whose sizes depend on the problem alone: the number of threads
 //! does not change any bit of a result.
 
+pub mod bf16;
 pub mod gemm;
 pub mod gemv;
 pub mod simd;
