@@ -208,7 +208,7 @@ impl Phase {
     }
 }
 
-/// The limits of a device.
+/// The limits of a device, and the format in which it has numbers of half the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The largest binding, in bytes.
@@ -218,6 +218,8 @@ pub struct Limits {
     /// The largest useful amount of logits in memory at once, in bytes: with fewer chunks, the token table and its
     /// gradient are read fewer times; with smaller ones, less memory is used.
     pub logits_bytes: u64,
+    /// The format of activations, and of the copies of matrices, in mixed precision.
+    pub half: Format,
 }
 
 impl Limits {
@@ -229,10 +231,17 @@ impl Limits {
         binding_bytes: 128 << 20,
         buffer_bytes: 256 << 20,
         logits_bytes: Limits::GPU_LOGITS_BYTES,
+        half: Format::F16,
     };
-    /// The limits of host memory; a CPU can do about 10 FLOPs per byte of memory traffic.
-    pub const NONE: Limits =
-        Limits { binding_bytes: u64::MAX, buffer_bytes: u64::MAX, logits_bytes: 16 << 20 };
+    /// No limits but those of host memory; a CPU can do about 10 FLOPs per byte of memory traffic.
+    pub const NONE: Limits = Limits {
+        binding_bytes: u64::MAX,
+        buffer_bytes: u64::MAX,
+        logits_bytes: 16 << 20,
+        half: Format::F16,
+    };
+    /// Those of a CPU, which multiplies numbers of bf16 where a GPU multiplies those of half precision.
+    pub const CPU: Limits = Limits { half: Format::BF16, ..Limits::NONE };
 }
 
 /// Buffers, dispatches and phases.
@@ -320,20 +329,20 @@ impl Plan {
         self.dispatches.push(Dispatch { kernel, dims, args: args.to_vec() });
     }
 
-    /// Returns the same plan with half precision in every buffer whose kernels all accept it, for tests.
-    pub fn halved(&self) -> Plan {
+    /// Returns the same plan with numbers of half the size, in this format, in every buffer whose kernels all accept it, for tests.
+    pub fn halved(&self, half_format: Format) -> Plan {
         let mut plan = self.clone();
         let mut half: Vec<bool> = plan.buffers.iter().map(|b| b.format == Format::F32).collect();
         for dispatch in &plan.dispatches {
             for (arg, view) in dispatch.kernel.args.iter().zip(&dispatch.args) {
-                let aligned = Format::F16.bytes(view.start).is_multiple_of(BINDING_ALIGNMENT);
-                half[view.buffer] &= arg.accepts(Format::F16) && aligned;
+                let aligned = half_format.bytes(view.start).is_multiple_of(BINDING_ALIGNMENT);
+                half[view.buffer] &= arg.accepts(half_format) && aligned;
             }
         }
         let buffers = plan.buffers.iter_mut().zip(&half).filter(|(_, half)| **half);
-        buffers.for_each(|(buffer, _)| buffer.format = Format::F16);
+        buffers.for_each(|(buffer, _)| buffer.format = half_format);
         let views = plan.dispatches.iter_mut().flat_map(|dispatch| &mut dispatch.args);
-        views.filter(|view| half[view.buffer]).for_each(|view| view.format = Format::F16);
+        views.filter(|view| half[view.buffer]).for_each(|view| view.format = half_format);
         plan
     }
 

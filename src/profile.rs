@@ -18,7 +18,7 @@ use crate::graph::Graph;
 use crate::kernel::{Access, Step, Variant};
 use crate::ops::matmul::Layout;
 use crate::params::{ParamInfo, ParamRole};
-use crate::plan::{Dispatch, Limits, Phase, Plan};
+use crate::plan::{BufferSpec, Dispatch, Limits, Phase, Plan, Role};
 use crate::timeline::{self, Activity};
 
 /// Edges of the square products that measure the device's best: the first that takes long enough is used, or the last.
@@ -92,7 +92,8 @@ pub struct Report {
 impl Profile {
     /// Creates an empty profile of a plan.
     pub fn new(plan: &Plan) -> Profile {
-        let half = plan.dispatches.iter().any(Dispatch::has_half);
+        let is_half = |b: &BufferSpec| b.role == Role::Activations && b.format.block_bytes == 2;
+        let half = plan.buffers.iter().any(is_half);
         Profile {
             clock: Stopwatch::start(),
             kernels: BTreeMap::new(),
@@ -253,8 +254,8 @@ pub fn flops_per_token<'a>(
 ///
 /// If the device has no room for the measurement, or is lost.
 pub fn peak(device: &Device, half: bool) -> Result<Peak> {
-    let Device::Gpu(gpu) = device else { return Ok(cpu_peak()) };
-    let half = half && gpu.has().f16;
+    let half = half && device.has_half();
+    let Device::Gpu(gpu) = device else { return Ok(cpu_peak(half)) };
     let half_gflops = half.then(|| gpu_gflops(gpu, true, Among::Sound)).transpose()?;
     let gflops = gpu_gflops(gpu, false, Among::Sound)?;
     let kept = gpu.measured().best.gb_per_s;
@@ -274,8 +275,10 @@ pub fn peak(device: &Device, half: bool) -> Result<Peak> {
 ///
 /// As [`peak`].
 pub fn best_gflops(device: &Device, half: bool) -> Result<Option<f64>> {
-    let Device::Gpu(gpu) = device else { return Ok(Some(cpu_gflops())) };
-    let precisions: &[bool] = if half && gpu.has().f16 { &[false, true] } else { &[false] };
+    let precisions: &[bool] = if half && device.has_half() { &[false, true] } else { &[false] };
+    let Device::Gpu(gpu) = device else {
+        return Ok(precisions.iter().map(|half| cpu_gflops(*half)).reduce(f64::max));
+    };
     let mut best: Option<f64> = None;
     for half in precisions.iter().copied().filter(|half| is_compared(gpu, *half)) {
         let gflops = gpu_gflops(gpu, half, Among::Taken)?;
@@ -313,7 +316,7 @@ fn product(limits: Limits, edge: usize) -> Plan {
 /// Returns the plan of a square product, in half precision if `half`.
 fn square(limits: Limits, edge: usize, half: bool) -> Plan {
     let plan = product(limits, edge);
-    if half { plan.halved() } else { plan }
+    if half { plan.halved(limits.half) } else { plan }
 }
 
 /// Returns the operations per second of products with the fastest variant, in 10⁹: as measured before, if that was among all
@@ -372,14 +375,15 @@ fn fastest_ms(backend: &mut dyn Backend, least_ms: f64) -> f64 {
     all.filter(|ms| *ms > 0.0).fold(f64::INFINITY, f64::min)
 }
 
-fn cpu_gflops() -> f64 {
+fn cpu_gflops(half: bool) -> f64 {
     const EDGE: usize = 1024;
-    let mut cpu = Cpu::<f32>::new(Arc::new(product(Limits::NONE, EDGE)), Use::Kernels);
+    let mut cpu = Cpu::<f32>::new(Arc::new(square(Limits::CPU, EDGE, half)), Use::Kernels);
     product_gflops(EDGE, fastest_ms(&mut cpu, f64::INFINITY))
 }
 
-fn cpu_peak() -> Peak {
-    let gflops = cpu_gflops();
+fn cpu_peak(half: bool) -> Peak {
+    let gflops = cpu_gflops(false);
+    let half_gflops = half.then(|| cpu_gflops(true));
     let from = vec![1_u8; 64 << 20];
     let mut to = vec![0_u8; from.len()];
     let mut copy = |_| {
@@ -389,7 +393,7 @@ fn cpu_peak() -> Peak {
         2.0 * from.len() as f64 / clock.seconds() * 1e-9
     };
     copy(0);
-    Peak { gflops, half_gflops: None, gb_per_s: (0..RUNS).map(copy).fold(0.0, f64::max) }
+    Peak { gflops, half_gflops, gb_per_s: (0..RUNS).map(copy).fold(0.0, f64::max) }
 }
 
 #[cfg(test)]

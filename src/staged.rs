@@ -137,6 +137,7 @@ fn check_ranks(stages: usize, ranks: usize) -> Result<()> {
 }
 
 fn check_precision(precision: Precision, device: &Device) -> Result<()> {
+    device.check_precision(precision)?;
     match device {
         Device::Gpu(gpu) if precision == Precision::Mixed && !device.has_half() => {
             Err(Error::device(format!(

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
@@ -13,9 +14,11 @@ use super::interface::{
 };
 use super::packed::{Packed, WRITE_PART, as_f32, is_packed};
 use super::zeroed::Zeroed;
+use crate::config::Precision;
 use crate::disk;
 use crate::error::{Error, Result, field};
-use crate::kernel::{Format, Io, Real, Step};
+use crate::kernel::{Access, Arg, Format, Io, Real, Step};
+use crate::math::bf16;
 use crate::math::stored::{self, Stored};
 use crate::plan::{BufferSpec, Dispatch, Plan, Role, View};
 
@@ -76,6 +79,54 @@ pub fn features() -> Vec<&'static str> {
     stored::features()
 }
 
+/// The variable by which a test of the program replaces what this processor has for bf16: `loops` or `none`.
+const BF16: &str = "WGPT_BF16";
+
+/// Whether loops will do.
+static LOOPS_WILL_DO: AtomicBool = AtomicBool::new(false);
+
+/// Lets this process compute in bf16 by loops where the processor has no instruction for it. They have the bits of the
+/// instruction, and are slower than single precision: this is for tests.
+pub fn allow_loops_for_bf16() {
+    LOOPS_WILL_DO.store(true, Ordering::Relaxed);
+}
+
+/// Whether mixed precision computes here: in bf16.
+pub fn has_bf16() -> bool {
+    match std::env::var(BF16).as_deref() {
+        Ok("loops") => true,
+        Ok("none") => false,
+        _ => bf16::is_fast() || LOOPS_WILL_DO.load(Ordering::Relaxed),
+    }
+}
+
+/// Returns the precisions of training on this processor, in words.
+pub fn precision() -> &'static str {
+    match has_bf16() {
+        true => "f32, or mixed: bf16 with sums in single precision",
+        false => "f32: the processor has no AVX-512 BF16, which mixed precision needs",
+    }
+}
+
+/// Refuses mixed precision where the processor has no instruction for it.
+///
+/// # Errors
+///
+/// Says what is missing.
+pub(super) fn check_precision(precision: Precision) -> Result<()> {
+    if precision == Precision::F32 || has_bf16() {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "{} mixed computes in bf16 on a CPU, and this processor has no AVX-512 BF16",
+        field("precision")
+    ))
+    .hint(format!(
+        "take {} f32; or a GPU; or a processor that has it, such as AMD's since Zen 4",
+        field("precision")
+    )))
+}
+
 /// Returns for each format of matrices how this processor multiplies by them in generation.
 pub fn products() -> [(&'static str, &'static str); 4] {
     let [halves, blocks] = stored::ways();
@@ -133,6 +184,8 @@ pub struct Cpu<F> {
     plan: Arc<Plan>,
     buffers: Vec<Buffer<F>>,
     mode: Use,
+    /// Room for the packed numbers of a dispatch in the precision in which it computes, kept from one to the next.
+    wide: Vec<Vec<F>>,
 }
 
 impl<F: Real> Cpu<F> {
@@ -159,7 +212,7 @@ impl<F: Real> Cpu<F> {
             None => Buffer::zeroed(spec.role, spec.format, spec.len),
         };
         let buffers = plan.buffers.iter().enumerate().map(make).collect();
-        let mut cpu = Cpu { plan, buffers, mode };
+        let mut cpu = Cpu { plan, buffers, mode, wide: vec![] };
         cpu.write_constants();
         cpu
     }
@@ -193,21 +246,33 @@ impl<F: Real> Cpu<F> {
         }
     }
 
-    /// Returns the numbers of a view of packed ones, in the precision in which kernels compute.
-    fn widened(&self, view: View) -> Vec<F> {
+    /// Writes the numbers of a view of packed ones, in the precision in which kernels compute.
+    fn widen(&self, view: View, numbers: &mut [F]) {
         match &self.buffers[view.buffer] {
-            Buffer::Packed(data) => {
-                let numbers = data.stored().part(view.range()).widened();
-                numbers.iter().map(|x| F::of(f64::from(*x))).collect()
-            }
+            Buffer::Packed(data) => data.widen(view.start, numbers),
             Buffer::Real(_) | Buffer::U32(_) => panic!("a view of {}", view.format),
+        }
+    }
+
+    /// Makes room for what a kernel computes with in place of a view of packed numbers: the numbers themselves, unless it
+    /// overwrites them all without reading them.
+    fn prepare(&self, arg: &Arg, view: View, room: &mut Vec<F>) {
+        if room.len() < view.len {
+            room.resize(view.len, F::zero());
+        }
+        let numbers = &mut room[..view.len];
+        match arg.access {
+            // A number that is left out shall be seen.
+            Access::Out if cfg!(debug_assertions) => numbers.fill(F::nan()),
+            Access::Out => {}
+            Access::In | Access::Part | Access::Acc | Access::Mut => self.widen(view, numbers),
         }
     }
 
     /// Overwrites a view of packed numbers with rounded ones.
     fn narrow(&mut self, view: View, numbers: &[F]) {
         match &mut self.buffers[view.buffer] {
-            Buffer::Packed(data) => data.narrow(view.start, &numbers[..view.len]),
+            Buffer::Packed(data) => data.narrow(view.start, numbers),
             Buffer::Real(_) | Buffer::U32(_) => panic!("a view of {}", view.format),
         }
     }
@@ -226,34 +291,31 @@ impl<F: Real> Cpu<F> {
         }
     }
 
-    /// Runs one dispatch. Kernels compute only in F: packed numbers are widened before and rounded after, except for the
-    /// matrix that a CPU kernel takes as it is stored.
+    /// Runs one dispatch. Kernels compute only in F: packed numbers are widened before and rounded after, except for what a CPU
+    /// kernel takes as it is stored.
     fn dispatch(&mut self, dispatch: &Dispatch, step: &Step) {
         let kernel = dispatch.kernel;
         let cpu = F::cpu(kernel.cpu).filter(|_| self.mode == Use::Kernels);
-        let stored = kernel.args.iter().position(|arg| arg.is_stored && cpu.is_some());
-        let args = || kernel.args.iter().zip(&dispatch.args).enumerate();
-        let is_widened = |at: usize, view: &View| is_packed(view.format) && stored != Some(at);
-        let mut wide: Vec<Vec<F>> = args()
-            .filter(|(at, (_, view))| is_widened(*at, view))
-            .map(|(_, (_, view))| self.widened(*view))
-            .collect();
-        let io = borrow(&mut self.buffers, &mut wide, dispatch, stored);
+        let is_stored = |arg: &Arg| cpu.is_some() && arg.comes_as_stored();
+        let args = || kernel.args.iter().zip(&dispatch.args);
+        let widened = || args().filter(|(arg, view)| is_packed(view.format) && !is_stored(arg));
+        let mut wide = std::mem::take(&mut self.wide);
+        wide.resize_with(wide.len().max(widened().count()), Vec::new);
+        widened().zip(&mut wide).for_each(|((arg, view), room)| self.prepare(arg, *view, room));
+        let io = borrow(&mut self.buffers, &mut wide, dispatch, cpu.is_some());
         match cpu {
             Some(cpu) => cpu(&dispatch.dims, step, io),
             None => F::twin(&kernel.twin)(&dispatch.dims, step, io),
         }
-        let widened = args().filter(|(at, (_, view))| is_widened(*at, view));
-        for ((_, (arg, view)), numbers) in widened.zip(&wide) {
-            if arg.is_written() {
-                self.narrow(*view, numbers);
-            }
+        for ((_, view), numbers) in widened().zip(&wide).filter(|((arg, _), _)| arg.is_written()) {
+            self.narrow(*view, &numbers[..view.len]);
         }
+        self.wide = wide;
     }
 }
 
-/// Returns the slices that a dispatch reads and writes; those of packed numbers are in `wide`, in order, but for the
-/// argument `stored`.
+/// Returns the slices that a dispatch reads and writes; those of packed numbers are in `wide`, in order, but for those that a
+/// CPU kernel takes as they are stored.
 ///
 /// A dispatch of a plan either reads or writes a buffer, never both, and the ranges that it writes are
 /// disjoint; so the borrow checker accepts that all slices exist at once.
@@ -261,7 +323,7 @@ fn borrow<'a, F: Real>(
     buffers: &'a mut [Buffer<F>],
     wide: &'a mut [Vec<F>],
     dispatch: &Dispatch,
-    stored: Option<usize>,
+    is_cpu_kernel: bool,
 ) -> Io<'a, F> {
     let signature = || dispatch.kernel.args.iter().zip(&dispatch.args);
     let is_written = |buffer: usize| signature().any(|(a, v)| a.is_written() && v.buffer == buffer);
@@ -286,15 +348,18 @@ fn borrow<'a, F: Real>(
     }
     let mut wide = wide.iter_mut();
     let mut io = Io::default();
-    for (at, (arg, view)) in signature().enumerate() {
-        if stored == Some(at) {
-            io.stored = match read[view.buffer].expect("a stored matrix is read") {
-                Buffer::Real(data) => as_f32(&data[view.range()]).map(Stored::F32),
-                Buffer::Packed(data) => Some(data.stored().part(view.range())),
-                Buffer::U32(_) => unreachable!("a matrix is of real numbers"),
-            };
+    for (arg, view) in signature() {
+        if is_cpu_kernel && arg.comes_as_stored() {
+            io.stored.push(match read[view.buffer].expect("a factor is read") {
+                Buffer::Real(data) => {
+                    Stored::F32(as_f32(&data[view.range()]).expect("CPU kernels compute in f32"))
+                }
+                Buffer::Packed(data) => data.stored().part(view.range()),
+                Buffer::U32(_) => unreachable!("a factor is of real numbers"),
+            });
         } else if is_packed(view.format) {
             let numbers = wide.next().expect("every other view of packed numbers was widened");
+            let numbers = &mut numbers[..view.len];
             if arg.is_written() {
                 io.outputs.push(numbers);
             } else {
@@ -417,16 +482,13 @@ impl<F: Real> Backend for Cpu<F> {
     }
 
     fn read(&mut self, view: View, out: &mut [f32]) -> Result<()> {
-        let widened;
-        let data = if is_packed(view.format) {
-            widened = self.widened(view);
-            &widened
-        } else {
-            self.reals(view)
-        };
-        assert_eq!(out.len(), data.len(), "what is read has the view's length");
-        for (out, x) in out.iter_mut().zip(data) {
-            *out = x.f64() as f32;
+        assert_eq!(out.len(), view.len, "what is read has the view's length");
+        match &self.buffers[view.buffer] {
+            Buffer::Packed(data) => data.widen(view.start, out),
+            Buffer::Real(_) | Buffer::U32(_) => {
+                let numbers = out.iter_mut().zip(self.reals(view));
+                numbers.for_each(|(out, x)| *out = x.f64() as f32);
+            }
         }
         Ok(())
     }

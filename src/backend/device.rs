@@ -23,17 +23,33 @@ impl Device {
     /// Returns its limits.
     pub fn limits(&self) -> Limits {
         match self {
-            Device::Cpu => Limits::NONE,
+            Device::Cpu => Limits::CPU,
             Device::Gpu(device) => device.limits(),
         }
     }
 
-    /// Whether it computes in half precision.
+    /// Whether it computes in mixed precision: a GPU in f16, a CPU in bf16.
     pub fn has_half(&self) -> bool {
-        matches!(self, Device::Gpu(device) if device.has().f16)
+        match self {
+            Device::Cpu => cpu::has_bf16(),
+            Device::Gpu(device) => device.has().f16,
+        }
     }
 
-    /// Returns the precision that suits it: mixed if the hardware has half-precision arithmetic.
+    /// Refuses a precision in which a processor does not train: [`cpu::has_bf16`]. What a GPU lacks, its backend refuses.
+    ///
+    /// # Errors
+    ///
+    /// Says what is missing.
+    pub fn check_precision(&self, precision: Precision) -> Result<()> {
+        match self {
+            Device::Cpu => cpu::check_precision(precision),
+            Device::Gpu(_) => Ok(()),
+        }
+    }
+
+    /// Returns the precision that suits it: mixed if the hardware of a GPU has half-precision arithmetic. On a CPU mixed precision
+    /// is not chosen before its speed is measured.
     pub fn best_precision(&self) -> Precision {
         match self {
             Device::Gpu(device) if device.is_real() && device.has().f16 => Precision::Mixed,

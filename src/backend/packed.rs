@@ -87,6 +87,22 @@ impl Packed {
         }
     }
 
+    /// Writes the numbers from `start` on in the precision in which kernels compute, on all threads.
+    pub(super) fn widen<F: Real>(&self, start: usize, out: &mut [F]) {
+        let parts = out.par_chunks_mut(WRITE_PART).enumerate();
+        parts.for_each(|(i, out)| {
+            let first = start + i * WRITE_PART;
+            let part = self.stored().part(first..first + out.len());
+            match as_f32_mut(out) {
+                Some(out) => part.widen(out),
+                None => {
+                    let numbers = part.widened();
+                    out.iter_mut().zip(&*numbers).for_each(|(out, x)| *out = F::of(f64::from(*x)));
+                }
+            }
+        });
+    }
+
     /// Overwrites the numbers from `start` on with rounded ones, on all threads. What is not finite stays so, in q8_0 for its
     /// whole block.
     pub(super) fn write(&mut self, start: usize, numbers: &[f32]) {
@@ -98,7 +114,7 @@ impl Packed {
             }
             Packed::Bf16(data) => {
                 let out = data[start..][..numbers.len()].par_chunks_mut(WRITE_PART);
-                out.zip(parts).for_each(|(out, part)| out.convert_from_f32_slice(part));
+                out.zip(parts).for_each(|(out, part)| stored::round_to_bf16(out, part));
             }
             Packed::Q8(data) => {
                 let out = data[start / stored::BLOCK..].par_chunks_mut(WRITE_PART / stored::BLOCK);
@@ -109,23 +125,71 @@ impl Packed {
 
     /// Does the same with what a kernel has computed.
     pub(super) fn narrow<F: Real>(&mut self, start: usize, numbers: &[F]) {
-        match (as_f32(numbers), &mut *self) {
-            (Some(numbers), _) => self.write(start, numbers),
-            // In one step, since two roundings may differ from one.
-            (None, Packed::F16(data)) => {
-                let out = data[start..].iter_mut();
-                out.zip(numbers).for_each(|(out, x)| *out = f16::from_f64(x.f64()));
+        match as_f32(numbers) {
+            Some(numbers) => self.write(start, numbers),
+            None => {
+                let odd: Vec<f32> = numbers.iter().map(|x| to_odd(x.f64())).collect();
+                self.write(start, &odd);
             }
-            (None, other) => panic!("no kernel writes {}", other.format()),
         }
     }
+}
+
+/// Rounds to single precision so that another rounding, to half precision, gives the number that is nearest to `x`: what is not
+/// exact becomes the neighbour whose last bit is 1, which lies between the same numbers of half precision as `x`.
+fn to_odd(x: f64) -> f32 {
+    let near = x as f32;
+    let is_exact = f64::from(near) == x || !near.is_finite();
+    if is_exact || near.to_bits() & 1 == 1 {
+        return near;
+    }
+    let is_beyond = f64::from(near).abs() > x.abs();
+    f32::from_bits(if is_beyond { near.to_bits() - 1 } else { near.to_bits() + 1 })
 }
 
 fn zeroed<T: Pod>(large: bool, len: usize) -> Zeroed<T> {
     if large { Zeroed::in_large_pages(len) } else { Zeroed::new(len) }
 }
 
+/// Returns the numbers themselves if they are in single precision, to be changed.
+fn as_f32_mut<F: Real>(data: &mut [F]) -> Option<&mut [f32]> {
+    (TypeId::of::<F>() == TypeId::of::<f32>()).then(|| bytemuck::cast_slice_mut(data))
+}
+
 /// Returns the numbers themselves if they are in single precision.
 pub(super) fn as_f32<F: Real>(data: &[F]) -> Option<&[f32]> {
     (TypeId::of::<F>() == TypeId::of::<f32>()).then(|| bytemuck::cast_slice(data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Beside a number in the middle of two of half precision, the nearest one is that on the other side, however small the
+    /// difference; a number of single precision in between would hide it.
+    #[test]
+    fn numbers_of_double_precision_are_rounded_once() {
+        let middle = [1.0 + 2_f64.powi(-11), 1.0 + 2_f64.powi(-8)];
+        for (half, middle) in [Format::F16, Format::BF16].into_iter().zip(middle) {
+            let spacing = 2.0 * (middle - 1.0);
+            for (x, want) in [
+                (middle, 1.0),
+                (middle + 2_f64.powi(-45), 1.0 + spacing),
+                (middle - 2_f64.powi(-45), 1.0),
+                (spacing + middle, 1.0 + 2.0 * spacing),
+                (spacing + middle - 2_f64.powi(-45), 1.0 + spacing),
+                (1e300, f64::INFINITY),
+                (0.0, 0.0),
+            ] {
+                for sign in [1.0, -1.0] {
+                    let mut packed = Packed::zeroed(false, half, 1);
+                    packed.narrow(0, &[sign * x]);
+                    assert_eq!(packed.stored().widened()[0], (sign * want) as f32, "{half}: {x:e}");
+                }
+            }
+            let mut packed = Packed::zeroed(false, half, 1);
+            packed.narrow(0, &[f64::NAN]);
+            assert!(packed.stored().widened()[0].is_nan());
+        }
+    }
 }

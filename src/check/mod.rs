@@ -16,7 +16,7 @@ pub use sabotage::sabotage;
 
 use std::ops::Range;
 
-use half::f16;
+use half::{bf16, f16};
 
 use crate::backend::Backend;
 use crate::error::Result;
@@ -156,6 +156,7 @@ fn compare(
         // Two sums that differ in their last digits may round to adjacent values.
         let rounding = |x: f32| match view.format {
             Format::F16 => f16::EPSILON.to_f32() * x.abs().max(f16::MIN_POSITIVE.to_f32()),
+            Format::BF16 => bf16::EPSILON.to_f32() * x.abs().max(bf16::MIN_POSITIVE.to_f32()),
             _ => 0.0,
         };
         for (i, (&w, &g)) in want.iter().zip(&got).enumerate() {

@@ -111,7 +111,8 @@ pub fn all_cases(device: &Device) -> Vec<Case> {
     let Device::Gpu(gpu) = device else { return cases };
     cases.extend(stored_cases::all(Format::Q8_0));
     if gpu.has().f16 {
-        cases.extend(cases.iter().map(verify_cases::halved).collect::<Vec<_>>());
+        let halved = |case: &Case| verify_cases::halved(case, Format::F16);
+        cases.extend(cases.iter().map(halved).collect::<Vec<_>>());
     }
     let others = WEIGHTS.iter().filter(|format| format.is_coded() && **format != Format::Q8_0);
     cases.extend(others.flat_map(|format| stored_cases::all(*format)));

@@ -146,10 +146,11 @@ pub fn all() -> Vec<Case> {
     ]
 }
 
-/// Returns a case with half precision wherever it is allowed.
-pub fn halved(case: &Case) -> Case {
-    let name = format!("{}, in half precision", case.name);
-    Case { name, plan: Arc::new(case.plan.halved()), inputs: Arc::default(), ..case.clone() }
+/// Returns a case with numbers of half the size, in this format, wherever they are allowed.
+pub fn halved(case: &Case, half: Format) -> Case {
+    let name = format!("{}, in {half}", case.name);
+    let plan = Arc::new(case.plan.halved(half));
+    Case { name, plan, inputs: Arc::default(), ..case.clone() }
 }
 
 /// Fills every buffer with random numbers in a range that suits its role.

@@ -51,6 +51,10 @@ pub struct TrainState {
     pub seconds: f64,
     /// The device's own counters as it holds them: updates applied, skipped in a row, ...
     pub device_words: Vec<u32>,
+    /// The formats of half precision in which the ranks compute, in mixed precision; none if another version saved it, whose runs
+    /// had f16.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub halves: Vec<String>,
     /// The counters of the devices of ranks 1, 2, ..., where each rank makes updates of its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub words_of_others: Vec<Vec<u32>>,

@@ -129,7 +129,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     options.validate()?;
     let folder = find_model(args.model.as_deref())?;
     let device = open(args.device.device)?;
-    let precision = args.precision.on(&device);
+    let precision = args.precision.on(&device)?;
     let mut gpt = load(&folder, device)?;
     args.weights.set(&mut gpt, precision)?;
     let tokenizer = gpt.tokenizer().cloned().ok_or_else(|| {

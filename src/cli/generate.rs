@@ -128,7 +128,7 @@ fn generate(args: &Args, others: &mut Others) -> Result<()> {
     let dir = find_model(args.model.as_deref())?;
     let choice = args.device.device;
     let device = open(if others.are_there() { ranks::device(choice) } else { choice })?;
-    let precision = args.precision.on(&device);
+    let precision = args.precision.on(&device)?;
     let mut gpt = load(&dir, device)?;
     args.weights.set(&mut gpt, precision)?;
     if prompt.is_some() && gpt.tokenizer().is_none() {

@@ -219,7 +219,7 @@ impl ChoiceArgs {
 /// What numbers are held in.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PrecisionArgs {
-    /// Compute in f32, mixed (half precision except for weights, sums and the residual stream), or auto: mixed on a GPU that has it
+    /// Compute in f32, mixed (half precision, on a CPU bf16, except for weights, sums and the residual stream), or auto: mixed on a GPU that has it
     #[arg(long, value_name = "PRECISION", default_value = "auto", hide_possible_values = true)]
     pub precision: PrecisionChoice,
 }
@@ -244,20 +244,25 @@ impl PrecisionArgs {
         }
     }
 
-    /// Returns the precision on a device; if the device lacks the requested one, that is reported.
-    pub fn on(&self, device: &Device) -> Precision {
-        match self.precision {
+    /// Returns the precision on a device; if a GPU lacks the requested one, that is reported.
+    ///
+    /// # Errors
+    ///
+    /// If it is mixed, and the CPU does not compute in bf16.
+    pub fn on(&self, device: &Device) -> Result<Precision> {
+        Ok(match self.precision {
             PrecisionChoice::F32 => Precision::F32,
             PrecisionChoice::Auto => device.best_precision(),
             PrecisionChoice::Mixed if device.has_half() => Precision::Mixed,
             PrecisionChoice::Mixed => {
+                device.check_precision(Precision::Mixed)?;
                 output::log(&format!(
                     "{} does not compute in half precision: f32 instead of mixed",
                     device_name(device)
                 ));
                 Precision::F32
             }
-        }
+        })
     }
 }
 

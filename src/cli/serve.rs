@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let key = args.key()?;
     let folder = find_model(args.model.as_deref())?;
     let device = open(args.device.device)?;
-    let precision = args.precision.on(&device);
+    let precision = args.precision.on(&device)?;
     let mut gpt = load(&folder, device)?;
     args.weights.set(&mut gpt, precision)?;
     let template = template(&folder, &gpt)?;

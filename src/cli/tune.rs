@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         return Err(Error::usage("the kernels of the CPU have no variants to choose from")
             .hint("give --device gpu or gpu:N; `wgpt devices` lists them"));
     };
-    let precision = args.precision.on(&device);
+    let precision = args.precision.on(&device)?;
     let uses = Uses {
         batch,
         seq,

@@ -16,8 +16,7 @@ use crate::backend::{Backend, Device, Given};
 use crate::config::GptConfig;
 use crate::error::Result;
 use crate::finetune::FineTune;
-use crate::kernel::Step;
-use crate::kernel::state;
+use crate::kernel::{LossScale, Step, state};
 use crate::model::{Program, Uses, check_finetune};
 use crate::plan::Phase;
 use crate::profile::Profile;
@@ -117,9 +116,27 @@ impl Engine {
             rooms: vec![],
         };
         if engine.program.update.is_some() {
-            engine.write_state(&state::first(engine.program.uses.loss_scale()));
+            engine.write_state(&state::first(engine.program.loss_scale));
         }
         Ok(engine)
+    }
+
+    /// Makes updates change the loss scale or leave it, as the ranks have agreed. Everything in memory stays.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn set_loss_scale(&mut self, scale: LossScale) -> Result<()> {
+        if self.program.loss_scale == scale {
+            return Ok(());
+        }
+        let program = self.program.clone().with_loss_scale(scale);
+        let buffers = 0..program.plan.buffers.len();
+        let give = |buffer| Given { buffer, memory: self.backend.give_up(buffer) };
+        let given = buffers.map(give).collect();
+        self.backend = self.device.backend_with(Arc::clone(&program.plan), given)?;
+        self.program = program;
+        Ok(())
     }
 
     /// Returns the recorded program.

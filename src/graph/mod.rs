@@ -160,7 +160,7 @@ impl Graph {
     pub fn format(&self) -> Format {
         match self.precision {
             Precision::F32 => Format::F32,
-            Precision::Mixed => Format::F16,
+            Precision::Mixed => self.limits.half,
         }
     }
 

@@ -167,12 +167,12 @@ impl Graph {
     }
 
     /// Returns the format of a parameter, if the graph chooses it: of a matrix that products sum over, where weights are packed.
-    /// In mixed precision f16 is that of all matrices.
+    /// In mixed precision all matrices have a copy in the format of that, which is then kept alone.
     fn stored_format(&self, role: ParamRole, shape: &[usize]) -> Option<Format> {
         let summed = role.summed(shape)?;
         match self.weights {
             WeightFormat::F32 => None,
-            WeightFormat::F16 if self.precision == Precision::Mixed => None,
+            WeightFormat::F16 if self.format() == Format::F16 => None,
             WeightFormat::F16 => Some(Format::F16),
             WeightFormat::Q8_0 if Format::Q8_0.is_whole(summed) => Some(Format::Q8_0),
             WeightFormat::Bf16 | WeightFormat::Q8_0 => Some(Format::BF16),
@@ -193,7 +193,7 @@ impl Graph {
         match arena.and_then(|arena| arena.copy) {
             None => param,
             Some(copy) => {
-                let value = View { format: Format::F16, ..param.value.of(copy) };
+                let value = View { format: self.format(), ..param.value.of(copy) };
                 if param.has_grad() { Var { value, ..param } } else { Var::constant(value) }
             }
         }
@@ -239,6 +239,7 @@ impl Graph {
         // What is frozen below adapters is neither updated nor saved, and nothing but products and the embedding reads it.
         let below_adapters = self.trains() && self.finetune.lora.is_some();
         let only_halves = below_adapters || self.weights == WeightFormat::F16;
+        let half = self.format();
         let mut open = |role, name, format| {
             self.plan.buffer(role, &format!("{name}.{frozen}{kind}{number}"), 0, format).buffer
         };
@@ -246,13 +247,13 @@ impl Graph {
         let is_half = is_copied && if trained { self.splits_weights } else { only_halves };
         let params = match stored {
             Some(format) => open(Role::Parameters, format.name, format),
-            None if is_half => open(Role::Parameters, "halves", Format::F16),
+            None if is_half => open(Role::Parameters, "halves", half),
             None => open(Role::Parameters, "params", Format::F32),
         };
         let grads = trained.then(|| open(Role::Gradients, "grads", Format::F32));
         let moments = (trained && self.with_moments)
             .then(|| ["adam.m", "adam.v"].map(|name| open(Role::Moments, name, Format::F32)));
-        let copy = (is_copied && !is_half).then(|| open(Role::Parameters, "halves", Format::F16));
+        let copy = (is_copied && !is_half).then(|| open(Role::Parameters, "halves", half));
         let arena = Arena { params, grads, moments, copy, decays, stored };
         self.arenas.push(arena);
         arena

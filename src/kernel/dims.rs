@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::format::Format;
+
 /// The sizes of one dispatch, in the letters used throughout: every kernel reads this one struct.
 ///
 /// `shaders/shared/dims.wgsl` declares the same fields; a test compares the two.
@@ -154,4 +156,11 @@ pub enum LossScale {
     Fixed = 0,
     /// It rises and falls: [`crate::ops::global_norm`].
     Dynamic = 1,
+}
+
+impl LossScale {
+    /// Returns the one that gradients in this format need: bf16 has the exponents of single precision, so that none is too small.
+    pub fn of(format: Format) -> LossScale {
+        if format == Format::F16 { LossScale::Dynamic } else { LossScale::Fixed }
+    }
 }

@@ -54,9 +54,9 @@ impl Kernel {
     /// The tolerance of most kernels.
     pub const TOLERANCE: f32 = 2e-5;
 
-    /// Returns the formats of the arguments if those that accept `format` have it, and the others their usual one.
+    /// Returns the formats of the arguments if those that shaders have in `format` have it, and the others their usual one.
     pub fn formats(&self, format: Format) -> Vec<Format> {
-        let of = |arg: &Arg| if arg.accepts(format) { format } else { arg.usual_format() };
+        let of = |arg: &Arg| if arg.is_in_shaders(format) { format } else { arg.usual_format() };
         self.args.iter().map(of).collect()
     }
 }

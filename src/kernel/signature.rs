@@ -2,7 +2,7 @@
 
 use super::format::Format;
 
-/// The formats of numbers that a plan keeps in either precision.
+/// The formats of numbers that a plan keeps in either precision, as shaders have them. In a CPU's plan bf16 is in the place of f16.
 pub const FLOATS: &[Format] = &[Format::F32, Format::F16];
 
 /// The formats of a matrix that a plan only reads.
@@ -30,15 +30,17 @@ pub struct Arg {
     pub name: &'static str,
     /// How the kernel accesses it.
     pub access: Access,
-    /// The formats that it may have, the usual one first.
+    /// The formats that it may have in a shader, the usual one first.
     pub formats: &'static [Format],
-    /// Whether the CPU kernel takes it as it is stored: [`Io::stored`](crate::kernel::Io::stored).
+    /// Whether it is a matrix that is only read, in any format of [`WEIGHTS`].
     pub is_stored: bool,
+    /// Whether it is a factor of a product.
+    pub is_factor: bool,
 }
 
 impl Arg {
     const fn new(name: &'static str, access: Access, formats: &'static [Format]) -> Arg {
-        Arg { name, access, formats, is_stored: false }
+        Arg { name, access, formats, is_stored: false, is_factor: false }
     }
 
     /// Returns the same argument with these formats.
@@ -48,14 +50,30 @@ impl Arg {
         Arg { formats, ..self }
     }
 
-    /// Returns the same argument, in any format of [`WEIGHTS`], which the CPU kernel takes as it is stored. A shader declares
+    /// Returns the same argument, in any format of [`WEIGHTS`]; the CPU kernel takes it as it is stored. A shader declares
     /// elements of the type `stored_NAME`, and reads them by `number_of_NAME(i)` and `numbers_of_NAME(i / 4)`.
     pub const fn stored(self) -> Arg {
         Arg { formats: WEIGHTS, is_stored: true, ..self }
     }
 
-    /// Whether a view in this format is accepted.
+    /// Returns the same argument, in any format of [`FLOATS`], which the CPU kernel takes as it is stored: a factor of a product.
+    pub const fn factor(self) -> Arg {
+        Arg { formats: FLOATS, is_factor: true, ..self }
+    }
+
+    /// Whether the CPU kernel takes it as it is stored: [`Io::stored`](crate::kernel::Io::stored).
+    pub fn comes_as_stored(self) -> bool {
+        self.is_stored || self.is_factor
+    }
+
+    /// Whether a view in this format is accepted: on a CPU bf16 wherever half precision is.
     pub fn accepts(self, format: Format) -> bool {
+        let is_half = format == Format::BF16 && self.formats.contains(&Format::F16);
+        self.is_in_shaders(format) || is_half
+    }
+
+    /// Whether a shader reads or writes it in this format.
+    pub fn is_in_shaders(self, format: Format) -> bool {
         self.formats.contains(&format)
     }
 

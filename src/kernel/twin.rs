@@ -33,8 +33,9 @@ pub struct Io<'a, F> {
     pub inputs: Vec<&'a [F]>,
     /// Real numbers that are written.
     pub outputs: Vec<&'a mut [F]>,
-    /// The matrix that the signature has as [`stored`](super::Arg::stored), for a CPU kernel; a twin has it among `inputs`.
-    pub stored: Option<Stored<'a>>,
+    /// For a CPU kernel what it takes as it is stored ([`Arg::comes_as_stored`](super::Arg::comes_as_stored)); a twin has it
+    /// among `inputs`.
+    pub stored: Vec<Stored<'a>>,
     /// Integers that are read.
     pub words: Vec<&'a [u32]>,
     /// Integers that are written.
@@ -45,13 +46,14 @@ pub struct Io<'a, F> {
 type Reals<'a, F, const I: usize, const O: usize> = ([&'a [F]; I], [&'a mut [F]; O]);
 
 impl<'a, F> Io<'a, F> {
-    /// Returns the matrix that the signature has as [`stored`](super::Arg::stored).
+    /// Returns what the CPU kernel takes as it is stored: `let [x, weight] = io.stored();`
     ///
     /// # Panics
     ///
-    /// If there is none.
-    pub fn stored(&self) -> Stored<'a> {
-        self.stored.expect("a CPU kernel has the stored matrix of its signature")
+    /// If there is not as much in the signature.
+    pub fn stored<const N: usize>(&self) -> [Stored<'a>; N] {
+        let stored = self.stored.as_slice().try_into();
+        stored.expect("a CPU kernel has what its signature stores")
     }
 
     /// Returns the buffers of a kernel without integers: `let ([x, weight], [out]) = io.reals();`

@@ -6,5 +6,6 @@
 pub mod bf16;
 pub mod gemm;
 pub mod gemv;
+pub mod operand;
 pub mod simd;
 pub mod stored;

@@ -146,6 +146,19 @@ vector_fn! {
 }
 
 vector_fn! {
+    /// Rounds to the nearest number, to the even one of two; what is no number stays none.
+    pub fn round_to_bf16<'a>(out: &'a mut [bf16], x: &'a [f32]) -> () {
+        for (out, x) in out.iter_mut().zip(x) {
+            let bits = x.to_bits();
+            // A carry may go as far as the exponent, and infinity stays what it is.
+            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+            let quiet = bits | 0x40_0000;
+            *out = bf16::from_bits((if x.is_nan() { quiet } else { rounded } >> 16) as u16);
+        }
+    }
+}
+
+vector_fn! {
     fn widen_q8<'a>(x: &'a [Q8], out: &'a mut [f32]) -> () {
         out.chunks_exact_mut(BLOCK).zip(x).for_each(|(out, x)| x.widen(out));
     }
@@ -329,7 +342,9 @@ vector_fn! {
 mod tests {
     use half::{bf16, f16};
 
-    use super::{BLOCK, Q8, Stored, q8_dots, q8_dots_in_loops, round_row, rows_dots, wide_f16};
+    use super::{
+        BLOCK, Q8, Stored, q8_dots, q8_dots_in_loops, round_row, round_to_bf16, rows_dots, wide_f16,
+    };
     use crate::math::gemv;
 
     fn noise(n: usize, factor: usize) -> Vec<f32> {
@@ -341,6 +356,21 @@ mod tests {
         for bits in 0..=u16::MAX {
             let (got, want) = (wide_f16(bits), f16::from_bits(bits).to_f32());
             assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{bits:x}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_rounded_to_the_nearest_bf16() {
+        let specials = [0.0, -0.0, f32::MIN_POSITIVE, 1e-40, f32::MAX, f32::INFINITY, f32::NAN];
+        let all = (0..=u32::from(u16::MAX)).map(|i| f32::from_bits(i.wrapping_mul(0x1_0003)));
+        let middles = (0..=u32::from(u16::MAX)).map(|i| f32::from_bits(i << 16 | 0x8000));
+        let x: Vec<f32> = specials.into_iter().chain(all).chain(middles).collect();
+        let mut got = vec![bf16::ZERO; x.len()];
+        round_to_bf16(&mut got, &x);
+        for (got, x) in got.iter().zip(&x) {
+            let want = bf16::from_f32(*x);
+            let is_same = got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan();
+            assert!(is_same, "{x:e} ({:x}): {got}, {want}", x.to_bits());
         }
     }
 

@@ -21,7 +21,7 @@ use crate::ops::global_norm::{self, NormViews};
 use crate::ops::head::{Head, row_stride};
 use crate::ops::optimizer;
 use crate::pipeline::Stage;
-use crate::plan::{Limits, Phase, Plan, Role, View};
+use crate::plan::{Dispatch, Limits, Phase, Plan, Role, View};
 use crate::tree;
 
 pub use buckets::{BUCKET, Bucket, buckets};
@@ -144,14 +144,6 @@ impl Uses {
     fn flights(&self) -> usize {
         if self.training.is_some() { self.in_flight } else { 1 }
     }
-
-    /// Whether the loss scale changes: in half precision small gradients would be lost without scaling.
-    pub fn loss_scale(&self) -> LossScale {
-        match self.precision {
-            Precision::F32 => LossScale::Fixed,
-            Precision::Mixed => LossScale::Dynamic,
-        }
-    }
 }
 
 /// How many nodes of the sum over an update's micro-batches wait at once, on the rank where they are most. Where the ranks'
@@ -224,6 +216,8 @@ pub struct Program {
     pub nodes: Vec<Vec<View>>,
     /// Views of generation, if text is generated.
     pub generation: Option<GenerationViews>,
+    /// Whether an update changes the loss scale.
+    pub loss_scale: LossScale,
 }
 
 impl Program {
@@ -278,6 +272,7 @@ impl Program {
         let generation =
             uses.generation.map(|slots| record_generation(&mut g, config, uses, slots));
         g.record_cast();
+        let loss_scale = LossScale::of(g.format());
         let (plan, params) = (Arc::new(g.plan), g.params.into());
         let (config, finetune) = (config.clone(), finetune.clone());
         Program {
@@ -295,7 +290,23 @@ impl Program {
             summed,
             nodes,
             generation,
+            loss_scale,
         }
+    }
+
+    /// Returns the format of numbers of half the size, if there are such activations.
+    pub fn half(&self) -> Option<Format> {
+        (self.uses.precision == Precision::Mixed).then_some(self.limits.half)
+    }
+
+    /// Returns the same program with a loss scale that changes or does not.
+    #[must_use]
+    pub fn with_loss_scale(self, loss_scale: LossScale) -> Program {
+        let mut plan = Plan::clone(&self.plan);
+        let finish = |dispatch: &&mut Dispatch| dispatch.kernel.name == global_norm::FINISH.name;
+        let all = plan.dispatches.iter_mut().filter(finish);
+        all.for_each(|dispatch| dispatch.dims.ID = loss_scale as u32);
+        Program { plan: Arc::new(plan), loss_scale, ..self }
     }
 
     /// Returns the number of parameters.
@@ -418,7 +429,7 @@ fn record_update(
     finetune: &FineTune,
     loss: View,
 ) -> (UpdateViews, Option<Split>, Vec<Slot>) {
-    let scale = uses.loss_scale();
+    let scale = LossScale::of(g.format());
     if let Some(part) = uses.part {
         let (views, split, slots) = split::record_part(g, (optimizer, scale), part, loss);
         return (views, Some(split), slots);

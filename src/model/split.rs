@@ -169,8 +169,8 @@ pub(super) fn record_stage(
 
     let views = norm_views(g, first.max(least), loss);
     let NormViews { partials: all, norm, state, .. } = views;
-    let start = g.plan.dispatches.len();
-    global_norm::record_finish(&mut g.plan, views, uses.loss_scale());
+    let (start, scale) = (g.plan.dispatches.len(), LossScale::of(g.format()));
+    global_norm::record_finish(&mut g.plan, views, scale);
     for slot in g.slots() {
         optimizer::record(&mut g.plan, optimizer, &slot, norm, state);
     }

@@ -372,7 +372,7 @@ fn embed_stored(wte: Stored<'_>, dims: &Dims, token: u32, out: &mut [f32]) -> bo
 }
 
 fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let wte = io.stored();
+    let [wte] = io.stored();
     let (([wpe], [out]), [tokens, starts], []) = io.split();
     let c = dims.C as usize;
     let task = simd::rows_per_task(c);
@@ -387,7 +387,7 @@ fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
 }
 
 fn fast_forward_tokens(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let wte = io.stored();
+    let [wte] = io.stored();
     let (([], [out]), [tokens], []) = io.split();
     let c = dims.C as usize;
     let rows = out.par_chunks_exact_mut(c).zip(tokens).with_min_len(simd::rows_per_task(c));
@@ -397,13 +397,13 @@ fn fast_forward_tokens(dims: &Dims, _: &Step, io: Io<'_, f32>) {
 }
 
 fn fast_extend_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let wte = io.stored();
+    let [wte] = io.stored();
     let (([wpe], [out]), [rows, tokens], []) = io.split();
     extend_stored(wte, Some(wpe), dims, [rows, tokens], out);
 }
 
 fn fast_extend_forward_tokens(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let wte = io.stored();
+    let [wte] = io.stored();
     let (([], [out]), [rows, tokens], []) = io.split();
     extend_stored(wte, None, dims, [rows, tokens], out);
 }

@@ -204,7 +204,7 @@ fn forward<F: Real>(dims: &Dims, _: &Step, io: Io<'_, F>) {
 }
 
 fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let table = io.stored();
+    let [table] = io.stored();
     let (([x], [logits]), [slots], []) = io.split();
     let c = dims.C as usize;
     let drawing = logits.chunks_mut(dims.LD as usize).enumerate().filter_map(|(slot, logits)| {

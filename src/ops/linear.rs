@@ -16,10 +16,10 @@ use crate::graph::{Graph, Op, Recorder, Sharing, Var, Wanted, any_grad};
 use crate::kernel::{
     Accumulate, Dims, FLOATS, Io, Kernel, Real, Step, accumulate, adds, grid, reads, twin, writes,
 };
-use crate::math::gemm::{Into, Matrix, product};
-use crate::math::gemv::rows_product;
+use crate::math::gemm::Into;
+use crate::math::operand::{Operand, product, rows_product};
 use crate::math::simd::vector_fn;
-use crate::math::stored::rows_dots;
+use crate::math::stored::{Stored, rows_dots};
 use crate::ops::gelu::Gelu;
 use crate::ops::lora::Lora;
 use crate::ops::variants::{portable, products};
@@ -36,8 +36,8 @@ fn flops(d: &Dims) -> u64 {
 pub const FORWARD: Kernel = Kernel {
     name: "linear_forward",
     args: &[
-        reads("x").takes(FLOATS),
-        reads("weight").takes(FLOATS),
+        reads("x").factor(),
+        reads("weight").factor(),
         reads("bias"),
         writes("out").takes(FLOATS),
     ],
@@ -56,7 +56,7 @@ pub const FORWARD: Kernel = Kernel {
 pub const FORWARD_OUT_IN: Kernel = Kernel {
     name: "linear_forward_out_in",
     args: &[
-        reads("x").takes(FLOATS),
+        reads("x").factor(),
         reads("weight").stored(),
         reads("bias"),
         writes("out").takes(FLOATS),
@@ -76,8 +76,8 @@ pub const FORWARD_OUT_IN: Kernel = Kernel {
 pub const GELU_FORWARD: Kernel = Kernel {
     name: "linear_gelu_forward",
     args: &[
-        reads("x").takes(FLOATS),
-        reads("weight").takes(FLOATS),
+        reads("x").factor(),
+        reads("weight").factor(),
         reads("bias"),
         writes("pre").takes(FLOATS),
         writes("out").takes(FLOATS),
@@ -97,7 +97,7 @@ pub const GELU_FORWARD: Kernel = Kernel {
 /// Computes `dx` from `dout`.
 pub const BACKWARD_INPUT: Kernel = Kernel {
     name: "linear_backward_input",
-    args: &[reads("weight").takes(FLOATS), reads("dout").takes(FLOATS), writes("dx").takes(FLOATS)],
+    args: &[reads("weight").factor(), reads("dout").factor(), writes("dx").takes(FLOATS)],
     twin: twin!(backward_input),
     cpu: Some(fast_backward_input),
     flops,
@@ -108,7 +108,7 @@ pub const BACKWARD_INPUT: Kernel = Kernel {
 /// Computes `dweight` and `dbias` from `dout`.
 pub const BACKWARD_PARAMS: Kernel = Kernel {
     name: "linear_backward_params",
-    args: &[reads("x").takes(FLOATS), reads("dout").takes(FLOATS), adds("dweight"), adds("dbias")],
+    args: &[reads("x").factor(), reads("dout").factor(), adds("dweight"), adds("dbias")],
     twin: twin!(backward_params),
     cpu: Some(fast_backward_params),
     flops,
@@ -119,7 +119,7 @@ pub const BACKWARD_PARAMS: Kernel = Kernel {
 /// Computes `dbias` from `dout`, where the weight is not trained.
 pub const BACKWARD_BIAS: Kernel = Kernel {
     name: "linear_backward_bias",
-    args: &[reads("dout").takes(FLOATS), adds("dbias")],
+    args: &[reads("dout").factor(), adds("dbias")],
     twin: twin!(backward_bias),
     cpu: Some(fast_backward_bias),
     flops: |d| d.rows() as u64 * u64::from(d.OC),
@@ -531,66 +531,71 @@ fn backward_bias<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
 }
 
 /// Computes `out = x · weight + bias`; in generation the bits of a row do not depend on the number of rows.
-fn layer(dims: &Dims, [x, weight, bias]: [&[f32]; 3], out: &mut [f32]) {
+fn layer(dims: &Dims, [x, weight]: [Stored<'_>; 2], bias: &[f32], out: &mut [f32]) {
     let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
     out.par_chunks_exact_mut(oc).for_each(|row| row.copy_from_slice(bias));
-    if dims.SLOTS > 0 || rows == 1 {
-        let x: Vec<&[f32]> = x.chunks_exact(c).collect();
-        return rows_product(out, &x, weight);
+    let (x, weight) = (Operand::new(x, rows, c, c), Operand::new(weight, c, oc, oc));
+    match dims.SLOTS > 0 || rows == 1 {
+        true => rows_product(out, x, weight),
+        false => product(out, oc, Into::Add, x, weight),
     }
-    product(out, oc, Into::Add, Matrix::new(x, rows, c, c), Matrix::new(weight, c, oc, oc), 1.0);
 }
 
 fn fast_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let (inputs, [out]) = io.reals();
-    layer(dims, inputs, out);
+    let factors = io.stored();
+    let ([bias], [out]) = io.reals();
+    layer(dims, factors, bias, out);
 }
 
 fn fast_forward_out_in(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let weight = io.stored();
-    let ([x, bias], [out]) = io.reals();
+    let [x, weight] = io.stored();
+    let ([bias], [out]) = io.reals();
     let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
     if dims.SLOTS > 0 {
+        let x = x.widened();
         let x: Vec<&[f32]> = x.chunks_exact(c).collect();
         rows_dots(out.chunks_exact_mut(oc).collect(), &x, weight);
         let add = |row: &mut [f32]| row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
         return out.chunks_exact_mut(oc).for_each(add);
     }
     out.par_chunks_exact_mut(oc).for_each(|row| row.copy_from_slice(bias));
-    let weight = weight.widened();
-    let (x, weight) = (Matrix::new(x, rows, c, c), Matrix::new(&weight, oc, c, c).t());
-    product(out, oc, Into::Add, x, weight, 1.0);
+    let (x, weight) = (Operand::new(x, rows, c, c), Operand::new(weight, oc, c, c).t());
+    product(out, oc, Into::Add, x, weight);
 }
 
 fn fast_gelu_forward(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let (inputs, [pre, out]) = io.reals();
-    layer(dims, inputs, pre);
+    let factors = io.stored();
+    let ([bias], [pre, out]) = io.reals();
+    layer(dims, factors, bias, pre);
     gelu::fast_gelu(pre, out);
 }
 
 fn fast_backward_input(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let ([weight, dout], [dx]) = io.reals();
+    let [weight, dout] = io.stored();
+    let ([], [dx]) = io.reals();
     let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
-    let (dout, weight) = (Matrix::new(dout, rows, oc, oc), Matrix::new(weight, c, oc, oc).t());
-    product(dx, c, Into::Set, dout, weight, 1.0);
+    let (dout, weight) = (Operand::new(dout, rows, oc, oc), Operand::new(weight, c, oc, oc).t());
+    product(dx, c, Into::Set, dout, weight);
 }
 
 fn fast_backward_params(dims: &Dims, step: &Step, io: Io<'_, f32>) {
-    let ([x, dout], [dweight, dbias]) = io.reals();
+    let [x, dout] = io.stored();
+    let ([], [dweight, dbias]) = io.reals();
     let (c, oc, rows) = (dims.C as usize, dims.OC as usize, dims.rows());
     let overwrite = step.overwrites(dims);
     add_columns(dout, dbias, overwrite);
-    let (x, dout) = (Matrix::new(x, rows, c, c).t(), Matrix::new(dout, rows, oc, oc));
-    product(dweight, oc, Into::set_if(overwrite), x, dout, 1.0);
+    let (x, dout) = (Operand::new(x, rows, c, c).t(), Operand::new(dout, rows, oc, oc));
+    product(dweight, oc, Into::set_if(overwrite), x, dout);
 }
 
 fn fast_backward_bias(dims: &Dims, step: &Step, io: Io<'_, f32>) {
-    let ([dout], [dbias]) = io.reals();
+    let [dout] = io.stored();
+    let ([], [dbias]) = io.reals();
     add_columns(dout, dbias, step.overwrites(dims));
 }
 
 /// Adds the sums of the columns of `x` to `total`, or overwrites it with them.
-fn add_columns(x: &[f32], total: &mut [f32], overwrite: bool) {
+fn add_columns(x: Stored<'_>, total: &mut [f32], overwrite: bool) {
     if overwrite {
         total.fill(0.0);
     }
@@ -601,10 +606,12 @@ fn add_columns(x: &[f32], total: &mut [f32], overwrite: bool) {
 }
 
 /// Returns the sums of the columns of every run of [`SUM_ROWS`] rows.
-fn column_sums(x: &[f32], columns: usize) -> Vec<f32> {
+fn column_sums(x: Stored<'_>, columns: usize) -> Vec<f32> {
     let run = SUM_ROWS * columns;
     let mut sums = vec![0.0; x.len().div_ceil(run) * columns];
-    sums.par_chunks_mut(columns).zip(x.par_chunks(run)).for_each(|(sums, x)| add_rows(x, sums));
+    sums.par_chunks_mut(columns).enumerate().for_each(|(i, sums)| {
+        add_rows(&x.part(i * run..x.len().min((i + 1) * run)).widened(), sums);
+    });
     sums
 }
 

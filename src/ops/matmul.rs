@@ -15,9 +15,9 @@ use crate::kernel::{
     Accumulate, Arg, Dims, FLOATS, Io, Kernel, Real, Step, accumulate, adds, reads, twin,
     writes_part,
 };
-use crate::math::gemm::{Into, Matrix, product};
-use crate::math::gemv::rows_product;
-use crate::math::stored::rows_dots;
+use crate::math::gemm::Into;
+use crate::math::operand::{Operand, product, rows_product};
+use crate::math::stored::{Stored, rows_dots};
 use crate::ops::variants::products;
 use crate::plan::Plan;
 
@@ -28,7 +28,7 @@ fn flops(d: &Dims) -> u64 {
 /// Computes `out += a · b`; `a` is a slice of columns.
 pub const NN: Kernel = Kernel {
     name: "matmul_nn",
-    args: &[reads("a").takes(FLOATS), reads("b").takes(FLOATS), adds("out").takes(FLOATS)],
+    args: &[reads("a").factor(), reads("b").factor(), adds("out").takes(FLOATS)],
     twin: twin!(nn),
     cpu: Some(fast_nn),
     flops,
@@ -39,7 +39,7 @@ pub const NN: Kernel = Kernel {
 /// Computes `out = a · bᵀ`; `out` is a slice of columns.
 pub const NT: Kernel = Kernel {
     name: "matmul_nt",
-    args: &[reads("a").takes(FLOATS), reads("b").stored(), writes_part("out").takes(FLOATS)],
+    args: &[reads("a").factor(), reads("b").stored(), writes_part("out").takes(FLOATS)],
     twin: twin!(nt),
     cpu: Some(fast_nt),
     flops,
@@ -50,8 +50,7 @@ pub const NT: Kernel = Kernel {
 /// Computes `out += aᵀ · b`; `a` is a slice of columns.
 pub const TN: Kernel = Kernel {
     name: "matmul_tn",
-    args: &[reads("a").takes(FLOATS), reads("b").takes(FLOATS), adds("out").takes(FLOATS)]
-        as &[Arg],
+    args: &[reads("a").factor(), reads("b").factor(), adds("out").takes(FLOATS)] as &[Arg],
     twin: twin!(tn),
     cpu: Some(fast_tn),
     flops,
@@ -176,36 +175,42 @@ fn tn<F: Real>(dims: &Dims, step: &Step, io: Io<'_, F>) {
     }
 }
 
+/// Returns what a sliced matrix has from its slice on.
+fn sliced(matrix: Stored<'_>, start: usize) -> Stored<'_> {
+    matrix.part(start..matrix.len())
+}
+
 fn fast_nn(dims: &Dims, step: &Step, io: Io<'_, f32>) {
-    let ([a, b], [out]) = io.reals();
+    let [a, b] = io.stored();
+    let ([], [out]) = io.reals();
     let [m, k, n, ld, start] = sizes(dims);
+    let (a, b) = (Operand::new(sliced(a, start), m, k, ld), Operand::new(b, k, n, n));
     if dims.SLOTS > 0 {
         if step.overwrites(dims) {
             out.fill(0.0);
         }
-        let a: Vec<&[f32]> = a[start..].chunks(ld).map(|row| &row[..k]).collect();
-        return rows_product(out, &a, b);
+        return rows_product(out, a, b);
     }
-    let (a, b) = (Matrix::new(&a[start..], m, k, ld), Matrix::new(b, k, n, n));
-    product(out, n, Into::set_if(step.overwrites(dims)), a, b, 1.0);
+    product(out, n, Into::set_if(step.overwrites(dims)), a, b);
 }
 
 fn fast_nt(dims: &Dims, _: &Step, io: Io<'_, f32>) {
-    let b = io.stored();
-    let ([a], [out]) = io.reals();
+    let [a, b] = io.stored();
+    let ([], [out]) = io.reals();
     let [m, k, n, ld, start] = sizes(dims);
     if dims.SLOTS > 0 {
+        let a = a.widened();
         let a: Vec<&[f32]> = a.chunks(k).collect();
         return rows_dots(out[start..].chunks_mut(ld).map(|row| &mut row[..n]).collect(), &a, b);
     }
-    let b = b.widened();
-    let (a, b) = (Matrix::new(a, m, k, k), Matrix::new(&b, n, k, k).t());
-    product(&mut out[start..], ld, Into::Set, a, b, 1.0);
+    let (a, b) = (Operand::new(a, m, k, k), Operand::new(b, n, k, k).t());
+    product(&mut out[start..], ld, Into::Set, a, b);
 }
 
 fn fast_tn(dims: &Dims, step: &Step, io: Io<'_, f32>) {
-    let ([a, b], [out]) = io.reals();
+    let [a, b] = io.stored();
+    let ([], [out]) = io.reals();
     let [m, k, n, ld, start] = sizes(dims);
-    let (a, b) = (Matrix::new(&a[start..], k, m, ld).t(), Matrix::new(b, k, n, n));
-    product(out, n, Into::set_if(step.overwrites(dims)), a, b, 1.0);
+    let (a, b) = (Operand::new(sliced(a, start), k, m, ld).t(), Operand::new(b, k, n, n));
+    product(out, n, Into::set_if(step.overwrites(dims)), a, b);
 }

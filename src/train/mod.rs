@@ -11,6 +11,7 @@ mod collect;
 pub mod curve;
 mod encoded;
 mod evaluate;
+mod halves;
 mod kinds;
 mod local;
 mod profiling;
@@ -304,6 +305,7 @@ impl Trainer {
     /// device is lost.
     pub fn run(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<Summary> {
         let first_step = self.state.step as usize;
+        self.settle_halves(on_event)?;
         self.begin_apart()?;
         let all = model::schema(self.gpt.config(), &self.config.finetune).parameters;
         let trained = all.iter().filter(|info| self.config.finetune.trains(&info.name, info.role));

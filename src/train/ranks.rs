@@ -169,7 +169,9 @@ pub fn join(
     let opened = read_opening(&bytes, |opening: &Opening| &opening.version);
     let opened = opened.and_then(|mut opening| {
         (opening.train.rank, opening.train.ranks) = (world.rank(), world.size());
-        Ok((device(opening.on_cpu)?, opening))
+        let device = device(opening.on_cpu)?;
+        device.check_precision(opening.train.precision)?;
+        Ok((device, opening))
     });
     let (device, opening) = check_all(&mut *world, opened)?;
     let programs = &mut Programs::default();

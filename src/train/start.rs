@@ -157,6 +157,12 @@ pub fn resume_on(
     settings.train.local.map_or(Ok(()), |local| local.check_ranks(ranks))?;
     check_written(&run, &settings)?;
     let device = device(&settings)?;
+    device.check_precision(settings.train.precision).map_err(|error| {
+        let init = field("init");
+        error.hint(format!(
+            "a run keeps its precision: go on with it on a GPU, or begin another one from its model with {init}"
+        ))
+    })?;
     let programs = &mut Programs::default();
     let trainer = open(&settings, Some(run), None, device, programs, on_event)?;
     // A run that cannot go on stays as it is.
@@ -199,6 +205,7 @@ fn open(
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Trainer> {
     let (train, dir) = (&settings.train, run.as_ref().map(RunDir::path));
+    device.check_precision(train.precision)?;
     let saved = run.as_ref().map(RunDir::newest_checkpoint).transpose()?.flatten();
     let saved_path = saved.as_ref().map(|(_, path)| path.as_path());
     check_fit(settings, saved_path, &device, programs)?;

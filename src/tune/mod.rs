@@ -22,6 +22,7 @@ use crate::check::verify::{self, Row};
 use crate::check::verify_cases::{self, Case};
 use crate::clock::Stopwatch;
 use crate::error::Result;
+use crate::kernel::Format;
 use crate::plan::{Dispatch, Plan};
 use crate::trial::{self, Subject};
 
@@ -160,7 +161,8 @@ fn cases(jobs: &[Job<'_>]) -> BTreeMap<Formats, Vec<Case>> {
     for dispatch in compared.map(|job| job.dispatch) {
         cases.entry(formats(dispatch)).or_insert_with(|| {
             let single = dispatch.coded().map_or_else(verify_cases::all, stored_cases::all);
-            let half = || single.iter().map(verify_cases::halved).collect();
+            let halved = |case: &Case| verify_cases::halved(case, Format::F16);
+            let half = || single.iter().map(halved).collect();
             if dispatch.has_half() { half() } else { single }
         });
     }

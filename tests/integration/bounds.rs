@@ -224,7 +224,7 @@ fn every_kernel_stays_within_its_buffers() {
     let coded = WEIGHTS.iter().filter(|format| format.is_coded());
     let coded = coded.flat_map(|format| stored_cases::all(*format));
     for case in verify_cases::all().into_iter().chain(coded) {
-        let halved = device.has().f16.then(|| verify_cases::halved(&case));
+        let halved = device.has().f16.then(|| verify_cases::halved(&case, Format::F16));
         for case in [case].into_iter().chain(halved) {
             let mut wanted = |dispatch: &Dispatch, variant: &Variant| {
                 let (has_half, coded) = (dispatch.has_half(), dispatch.coded());

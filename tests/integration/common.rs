@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use wgpt::backend::Backend;
-use wgpt::backend::cpu::{Cpu, Use};
+use wgpt::backend::cpu::{Cpu, Use, allow_loops_for_bf16};
 use wgpt::backend::gpu::{Checks, DeviceChoice, Gpu, GpuDevice, Setup, Wanted, adapters, pick};
-use wgpt::kernel::{Draw, Feed, Step};
+use wgpt::backend::{Backend, Device};
+use wgpt::kernel::{Draw, Feed, Format, Step};
 use wgpt::model::{Program, Uses, open as open_model};
 use wgpt::plan::{Limits, Phase, Plan, View};
 use wgpt::{Error, FineTune, GptConfig};
@@ -104,6 +104,12 @@ fn say_skipped(why: &Error) {
     }
 }
 
+/// The CPU, which computes in bf16 by loops if it has no instruction for it.
+pub fn cpu_in_bf16() -> Device {
+    allow_loops_for_bf16();
+    Device::Cpu
+}
+
 /// What a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {
@@ -113,6 +119,10 @@ pub enum On {
     Twins32,
     /// The CPU kernels.
     Cpu,
+    /// The twins in single precision, in mixed precision with bf16, as a CPU has it.
+    Bf16Twins,
+    /// The CPU kernels, as a CPU has them.
+    Bf16,
     /// The GPU with WebGPU's default limits.
     Gpu,
     /// The GPU with all that its adapter has.
@@ -132,6 +142,21 @@ impl On {
         On::all().into_iter().chain(full).collect()
     }
 
+    /// What computes in bf16.
+    pub fn in_bf16() -> [On; 2] {
+        [On::Bf16Twins, On::Bf16]
+    }
+
+    /// What computes in f16 or in bf16.
+    pub fn in_either_half() -> Vec<On> {
+        On::in_half().into_iter().chain(On::in_bf16()).collect()
+    }
+
+    /// How coarse the numbers of mixed precision are here, beside those of f16.
+    pub fn coarseness(self) -> f64 {
+        if self.limits().half == Format::BF16 { 8.0 } else { 1.0 }
+    }
+
     /// What computes in half precision, and the CPU, which rounds to it.
     pub fn in_half() -> Vec<On> {
         let gpu = full_gpu().filter(|gpu| gpu.has().f16).map(|_| On::FullGpu);
@@ -143,6 +168,7 @@ impl On {
         match self {
             On::Gpu | On::FullGpu => self.device().limits(),
             On::Twins64 | On::Twins32 | On::Cpu => Limits::NONE,
+            On::Bf16Twins | On::Bf16 => Limits::CPU,
         }
     }
 
@@ -150,7 +176,7 @@ impl On {
     pub fn tolerance(self, exact: f64, cpu: f64, gpu: f64) -> f64 {
         match self {
             On::Twins64 => exact,
-            On::Twins32 | On::Cpu => cpu,
+            On::Twins32 | On::Cpu | On::Bf16Twins | On::Bf16 => cpu,
             On::Gpu | On::FullGpu => gpu,
         }
     }
@@ -166,8 +192,10 @@ impl On {
         let plan = Arc::new(plan.clone());
         match self {
             On::Twins64 => Subject::Double(Cpu::new(plan, Use::Twins)),
-            On::Twins32 => Subject::Single(Box::new(Cpu::<f32>::new(plan, Use::Twins))),
-            On::Cpu => Subject::Single(Box::new(Cpu::<f32>::new(plan, Use::Kernels))),
+            On::Twins32 | On::Bf16Twins => {
+                Subject::Single(Box::new(Cpu::<f32>::new(plan, Use::Twins)))
+            }
+            On::Cpu | On::Bf16 => Subject::Single(Box::new(Cpu::<f32>::new(plan, Use::Kernels))),
             On::Gpu | On::FullGpu => {
                 let gpu = Gpu::new(self.device(), plan).expect("the plan fits the device");
                 Subject::Single(Box::new(gpu))

@@ -1,5 +1,6 @@
 //! Do the CPU kernels agree with their twins, on any number of threads to the bit?
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rayon::ThreadPoolBuilder;
@@ -13,7 +14,7 @@ use wgpt::graph::Graph;
 use wgpt::kernel::{Dims, Format, Kernel, Step};
 use wgpt::model::{Program, Uses};
 use wgpt::ops::cross_entropy::IGNORE;
-use wgpt::ops::matmul;
+use wgpt::ops::{ALL, matmul};
 use wgpt::plan::{Dispatch, Limits, Phase, Plan, Role, View};
 
 /// Kernels sum in another order than the twins, in single precision.
@@ -121,15 +122,31 @@ fn past(backend: &mut dyn Backend, dispatch: &Dispatch) {
     }
 }
 
+/// The cases in single precision, and in mixed precision in bf16.
+fn in_either_precision() -> impl Iterator<Item = Case> {
+    let mixed = cases()
+        .into_iter()
+        .map(|case| Case { uses: Uses { precision: Precision::Mixed, ..case.uses }, ..case });
+    cases().into_iter().chain(mixed)
+}
+
+/// Makes the copies of the parameters that products read.
+fn cast(backend: &mut dyn Backend, program: &Program) {
+    if program.half().is_some() {
+        backend.run(program.plan.phase(Phase::Cast), &Step::default());
+    }
+}
+
 #[test]
 fn kernels_agree_with_their_twins() {
-    for case in cases() {
-        let program = Program::record(&case.config, case.uses, Limits::NONE);
+    for case in in_either_precision() {
+        let program = Program::record(&case.config, case.uses, Limits::CPU);
         let plan = Arc::clone(&program.plan);
         let mut twins = Cpu::<f64>::new(Arc::clone(&plan), Use::Twins);
         let mut kernels = Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels);
         fill(&mut twins, &program);
         fill(&mut kernels, &program);
+        cast(&mut twins, &program);
         for run in verify_cases::phases(&program, case.step) {
             run.prepare(&mut twins);
             let check = |c: Comparison| {
@@ -144,8 +161,51 @@ fn kernels_agree_with_their_twins() {
     }
 }
 
-/// Runs all of a plan, whose buffers hold numbers without a pattern, against the twins.
+/// The kernels of a plan that read or write bf16.
+fn in_bf16(plan: &Plan) -> impl Iterator<Item = &'static Kernel> + '_ {
+    let all = plan.dispatches.iter().filter(|d| d.formats().contains(&Format::BF16));
+    all.map(|dispatch| dispatch.kernel)
+}
+
+/// Every kernel that takes half precision, in bf16, over the sizes with which shaders are compared.
+#[test]
+fn kernels_agree_with_their_twins_in_bf16() {
+    let takes = |kernel: &&Kernel| kernel.args.iter().any(|arg| arg.is_in_shaders(Format::F16));
+    let mut missing: BTreeSet<&str> =
+        ALL.iter().copied().filter(takes).map(|kernel| kernel.name).collect();
+    for case in verify_cases::all() {
+        let case = verify_cases::halved(&case, Format::BF16);
+        let plan = Arc::clone(&case.plan);
+        let mut twins = Cpu::<f64>::new(Arc::clone(&plan), Use::Twins);
+        let mut kernels = Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels);
+        verify_cases::fill_random(&case, &mut twins, 1);
+        verify_cases::fill_random(&case, &mut kernels, 1);
+        for run in &case.runs {
+            run.prepare(&mut twins);
+            let check = |c: Comparison| {
+                let kernel = plan.dispatches[c.dispatch].kernel;
+                assert!(c.error <= kernel.tolerance, "{}: {c:?}", case.name);
+            };
+            lockstep(&plan, run.range.clone(), &run.step, &mut twins, &mut kernels, check)
+                .expect("a CPU is not lost");
+        }
+        in_bf16(&plan).for_each(|kernel| missing.retain(|name| *name != kernel.name));
+    }
+    // The tables of embeddings are parameters, which have copies only in a whole model.
+    for case in in_either_precision() {
+        let program = Program::record(&case.config, case.uses, Limits::CPU);
+        in_bf16(&program.plan).for_each(|kernel| missing.retain(|name| *name != kernel.name));
+    }
+    assert!(missing.is_empty(), "no case runs {missing:?} in bf16");
+}
+
+/// Runs all of a plan, whose buffers hold numbers without a pattern, against the twins, and once more in bf16.
 fn assert_agrees(plan: Plan, what: &str) {
+    assert_agrees_as_it_is(plan.halved(Format::BF16), &format!("{what}, in bf16"));
+    assert_agrees_as_it_is(plan, what);
+}
+
+fn assert_agrees_as_it_is(plan: Plan, what: &str) {
     let plan = Arc::new(plan);
     let mut twins = Cpu::<f64>::new(Arc::clone(&plan), Use::Twins);
     let mut kernels = Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels);
@@ -202,12 +262,13 @@ fn many_rows_of_layers() {
 
 /// Every buffer's bits after all phases.
 fn bits(case: &Case, threads: usize) -> Vec<Vec<u32>> {
-    let program = Program::record(&case.config, case.uses, Limits::NONE);
+    let program = Program::record(&case.config, case.uses, Limits::CPU);
     let plan = Arc::clone(&program.plan);
     let mut cpu = Cpu::<f32>::new(Arc::clone(&plan), Use::Kernels);
     fill(&mut cpu, &program);
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
     pool.install(|| {
+        cast(&mut cpu, &program);
         verify_cases::phases(&program, case.step).iter().for_each(|run| run.on(&mut cpu));
     });
     let mut read = |buffer: usize| {
@@ -228,7 +289,7 @@ fn bits(case: &Case, threads: usize) -> Vec<Vec<u32>> {
 #[test]
 fn threads_change_no_bit() {
     let large = case([1, 2, 128, 1031, 320], [2, 300]);
-    for case in cases().into_iter().chain([large]) {
+    for case in in_either_precision().chain([large]) {
         let one = bits(&case, 1);
         for threads in [2, 3] {
             assert!(one == bits(&case, threads), "{:?} on {threads} threads", case.config);

@@ -43,7 +43,7 @@ fn sources() -> impl Iterator<Item = (String, &'static Kernel, &'static Variant,
 
 /// The formats that the arguments of a kernel may have: each format of numbers wherever it is taken.
 fn precisions(kernel: &Kernel, variant: &Variant) -> Vec<Vec<Format>> {
-    let is_taken = |format: &&Format| kernel.args.iter().any(|arg| arg.accepts(**format));
+    let is_taken = |format: &&Format| kernel.args.iter().any(|arg| arg.is_in_shaders(**format));
     let mut all: Vec<_> =
         WEIGHTS.iter().filter(is_taken).map(|format| kernel.formats(*format)).collect();
     all.dedup();

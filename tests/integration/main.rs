@@ -21,6 +21,7 @@ mod families;
 mod finetune;
 mod gguf;
 mod grad;
+mod halves;
 mod hub;
 mod kernels;
 mod killed;

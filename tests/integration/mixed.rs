@@ -10,8 +10,8 @@ use wgpt::backend::gpu::Gpu;
 use wgpt::config::{Optimizer, Precision};
 use wgpt::data::{Tokens, stories};
 use wgpt::engine::{Engine, Tensor};
-use wgpt::kernel::state::{self, FIRST_SCALE_LOG2, GROWTH_INTERVAL, LARGEST_SCALE_LOG2};
-use wgpt::kernel::{LossScale, Step};
+use wgpt::kernel::Step;
+use wgpt::kernel::state::{self, GROWTH_INTERVAL, LARGEST_SCALE_LOG2};
 use wgpt::model::{EXTENDS, Uses};
 use wgpt::plan::Phase;
 use wgpt::{Event, Gpt, GptConfig, TrainConfig, Trainer};
@@ -52,7 +52,7 @@ impl Ready {
         let mut model = Model::open(dir, uses(&expect), on);
         model.on.run(Phase::Cast, &Step::default());
         let words = model.program.update.expect("recorded for training").state;
-        model.on.write_u32(words, &state::first(LossScale::Dynamic));
+        model.on.write_u32(words, &state::first(model.program.loss_scale));
         Ready { model, tokens: expect.ids("tokens"), targets: expect.ids("targets") }
     }
 
@@ -62,6 +62,11 @@ impl Ready {
 
     fn gradients(&mut self, step: &Step) {
         self.model.run_batch(&self.tokens, &self.targets, &[Phase::Forward, Phase::Backward], step);
+    }
+
+    /// What gradients are multiplied by.
+    fn loss_scale(&self) -> f64 {
+        state::loss_scale(&state::first(self.model.program.loss_scale))
     }
 
     fn set(&mut self, word: usize, value: u32) {
@@ -99,13 +104,14 @@ fn gradients_are_near_those_of_f32() {
     for (dir, more) in gpt2.chain(llama) {
         let name = dir.display();
         let expect = Tensors::open(&dir.join("expect.safetensors"));
-        for on in On::in_half() {
+        for on in On::in_either_half() {
+            let more = more * on.coarseness();
             let mut ready = Ready::new(&dir, on);
             let step = ready.step();
             ready.gradients(&step);
             let loss = expect.get("loss")[0];
             assert_relative(&format!("{name} {on:?} loss"), ready.model.loss(), loss, 1e-3 * more);
-            let scale = 2_f64.powi(FIRST_SCALE_LOG2 as i32);
+            let scale = ready.loss_scale();
             let mut squares = 0.0;
             for param in ready.model.program.params.clone().iter() {
                 let family = Family::of(&ready.model.program.config);
@@ -129,6 +135,63 @@ fn gradients_are_near_those_of_f32() {
             );
         }
     }
+}
+
+/// The errors of a model's gradients, relative to the reference by Euclidean norms.
+#[derive(Debug)]
+struct Errors {
+    /// Of all gradients as one vector.
+    all: f64,
+    /// The mean of those of each tensor.
+    mean: f64,
+}
+
+/// Half of the processors of a machine may have the instruction, so that both the kernels and the twins are measured. The
+/// file has what PyTorch's autocast misses by; `make_autocast.py` tells how it is measured.
+#[test]
+fn gradients_in_bf16_are_nearly_as_good_as_those_of_autocast() {
+    let file = std::fs::read(oracle().join("autocast_bf16.json")).expect("it is in the repository");
+    let file: serde_json::Value = serde_json::from_slice(&file).expect("JSON");
+    let gpt2 = MODELS.iter().map(|name| (name, oracle().join(name)));
+    for (name, dir) in gpt2.chain(FAMILIES.iter().map(|name| (name, families_of(name)))) {
+        let theirs = |what: &str| file["errors"][name][what].as_f64().expect("a number");
+        let expect = Tensors::open(&dir.join("expect.safetensors"));
+        for on in On::in_bf16() {
+            let mut ready = Ready::new(&dir, on);
+            let step = ready.step();
+            ready.gradients(&step);
+            let Errors { all, mean } = errors(&mut ready.model, &expect);
+            let (of_all, of_mean) = (all / theirs("all"), mean / theirs("mean"));
+            println!(
+                "{name} {on:?}: {all:.5} {mean:.5}, {of_all:.2} and {of_mean:.2} of autocast's"
+            );
+            assert!(of_all <= 1.5 && of_mean <= 1.5, "{name} {on:?}: {all}, {mean}");
+        }
+    }
+}
+
+/// Returns the errors of gradients whose loss scale is 1.
+fn errors(model: &mut Model, expect: &Tensors) -> Errors {
+    let params = model.program.params.clone();
+    let family = Family::of(&model.program.config);
+    let (mut squares, mut total, mut each) = (0.0, 0.0, 0.0);
+    for param in params.iter() {
+        let want = expect.get(&format!("grad.{}", family.file_name(&param.name)));
+        let got = model.param(&param.name, true);
+        let both = || got.iter().zip(want).enumerate();
+        squares += both().map(|(_, (got, want))| (got - want).powi(2)).sum::<f64>();
+        total += want.iter().map(|want| want.powi(2)).sum::<f64>();
+        // The gradient of the keys' bias is 0 but for rounding.
+        let third = want.len() / 3;
+        let is_zero =
+            |i: usize| param.name.ends_with("attn.c_attn.bias") && (third..2 * third).contains(&i);
+        let of_tensor = both().filter(|(i, _)| !is_zero(*i));
+        let [error, size] = of_tensor.fold([0.0_f64; 2], |[error, size], (_, (got, want))| {
+            [error + (got - want).powi(2), size + want.powi(2)]
+        });
+        each += (error / size).sqrt();
+    }
+    Errors { all: f64::sqrt(squares / total), mean: each / params.len() as f64 }
 }
 
 #[test]
@@ -213,9 +276,10 @@ fn text() -> Tokens {
     Tokens::from_ids(text.bytes().map(u32::from).collect())
 }
 
-/// The full GPU, where it computes in half precision.
-fn device() -> Option<Device> {
-    full_gpu().filter(|gpu| gpu.has().f16).map(|gpu| Device::Gpu(Arc::clone(gpu)))
+/// The CPU, and the full GPU, where it computes in half precision; each with the digits that it rounds off.
+fn devices() -> Vec<(Device, u32)> {
+    let gpu = full_gpu().filter(|gpu| gpu.has().f16).map(|gpu| Device::Gpu(Arc::clone(gpu)));
+    [(Device::Cpu, 0xffff)].into_iter().chain(gpu.map(|gpu| (gpu, 0x1fff))).collect()
 }
 
 /// A run of some updates in memory.
@@ -233,30 +297,36 @@ fn trainer(device: &Device, precision: Precision) -> Trainer {
 
 #[test]
 fn training_follows_that_in_f32() {
-    let Some(device) = device() else { return };
-    let losses = |precision| {
-        let mut losses = vec![];
-        let mut keep = |event: &Event| match event {
-            Event::Step(report) => losses.push(f64::from(report.loss.unwrap())),
-            Event::Evaluated { val_loss, .. } => losses.push(*val_loss),
-            _ => {}
+    for (device, _) in devices() {
+        let losses = |precision| {
+            let mut losses = vec![];
+            let mut keep = |event: &Event| match event {
+                Event::Step(report) => losses.push(f64::from(report.loss.unwrap())),
+                Event::Evaluated { val_loss, .. } => losses.push(*val_loss),
+                _ => {}
+            };
+            let summary = trainer(&device, precision).run(&mut keep).unwrap();
+            losses.push(summary.val_loss.unwrap());
+            losses
         };
-        let summary = trainer(&device, precision).run(&mut keep).unwrap();
-        losses.push(summary.val_loss.unwrap());
-        losses
-    };
-    let (want, got) = (losses(Precision::F32), losses(Precision::Mixed));
-    assert_eq!(got.len(), want.len());
-    assert!(want[want.len() - 1] < 0.7 * want[0], "it learns: {want:?}");
-    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
-        assert_relative(&format!("loss {i}"), *got, *want, 1e-2);
+        let (want, got) = (losses(Precision::F32), losses(Precision::Mixed));
+        assert_eq!(got.len(), want.len());
+        assert!(want[want.len() - 1] < 0.7 * want[0], "it learns: {want:?}");
+        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+            assert_relative(&format!("loss {i}"), *got, *want, 1e-2);
+        }
     }
 }
 
 /// Saves hold the parameters as they are; a model that was loaded writes what the trained one wrote.
 #[test]
 fn models_are_saved_and_loaded_in_full() {
-    let Some(device) = device() else { return };
+    for (device, rounded_off) in devices() {
+        assert_saved_in_full(device, rounded_off);
+    }
+}
+
+fn assert_saved_in_full(device: Device, rounded_off: u32) {
     let mut trainer = trainer(&device, Precision::Mixed);
     trainer.run(&mut |_| {}).unwrap();
     let mut trained = trainer.into_model();
@@ -272,7 +342,7 @@ fn models_are_saved_and_loaded_in_full() {
         data.map(f32::to_bits).collect()
     };
     let full = bits(&mut trained);
-    assert!(full.iter().any(|bits| bits & 0x1fff != 0), "more digits than half precision has");
+    assert!(full.iter().any(|bits| bits & rounded_off != 0), "more digits than half precision has");
     assert!(bits(&mut loaded) == full);
     let greedy = wgpt::GenerateOptions { max_tokens: 20, temperature: 0.0, ..Default::default() };
     let ids: Vec<u32> = "The cat".bytes().map(u32::from).collect();
@@ -283,7 +353,10 @@ fn models_are_saved_and_loaded_in_full() {
 /// What products read follows every change of the parameters.
 #[test]
 fn copies_are_as_new_as_the_parameters() {
-    let Some(device) = device() else { return };
+    devices().iter().for_each(|(device, _)| assert_copies_are_new(device));
+}
+
+fn assert_copies_are_new(device: &Device) {
     let uses = Uses {
         batch: 1,
         seq: 32,
@@ -293,7 +366,7 @@ fn copies_are_as_new_as_the_parameters() {
         ..Uses::default()
     };
     let new = |seed| {
-        let mut engine = Engine::new(&tiny(), uses, &device).unwrap();
+        let mut engine = Engine::new(&tiny(), uses, device).unwrap();
         engine.initialize(seed);
         engine
     };
@@ -319,7 +392,7 @@ fn extensions_are_near_those_of_f32() {
     let shape = expect.shape("logits");
     let (seq, v) = (shape[1], shape[2]);
     let tokens = &expect.ids("tokens")[..seq];
-    for on in On::in_half() {
+    for on in On::in_either_half() {
         // Alone, where the cache is of half precision, and beside training, whose memory it uses.
         let alone = Uses { generation: Some(1), precision: Precision::Mixed, ..Uses::default() };
         for uses in [alone, Uses { generation: Some(1), ..uses(&expect) }] {
@@ -328,7 +401,12 @@ fn extensions_are_near_those_of_f32() {
             model.extend(0, tokens, &EXTENDS);
             let last = model.program.generation.expect("recorded for generation").logits;
             let want = &expect.get("logits")[(seq - 1) * v..seq * v];
-            assert_close_of_max(&format!("{on:?} logits"), &model.on.read(last), want, 1e-2);
+            assert_close_of_max(
+                &format!("{on:?} logits"),
+                &model.on.read(last),
+                want,
+                1e-2 * on.coarseness(),
+            );
         }
     }
 }

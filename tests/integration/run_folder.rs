@@ -101,6 +101,7 @@ fn a_state(step: u64) -> TrainState {
         val_loss: Some(1.797_693_134_862_315_7e308),
         seconds: 0.1 + 0.2,
         device_words: vec![0, 1, u32::MAX],
+        halves: vec!["bf16".to_owned(), "f16".to_owned()],
         words_of_others: vec![vec![3, u32::MAX], vec![]],
         unevaluated: None,
     }

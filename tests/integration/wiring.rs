@@ -325,7 +325,7 @@ fn training_bits(uses: Uses, on: On) -> Vec<u64> {
     let (tokens, targets) = (ids(114, 70), ids(115, 70));
     let mut model = model(uses, on, on.limits());
     let views = model.program.update.expect("recorded for training");
-    model.on.write_u32(views.state, &state::first(uses.loss_scale()));
+    model.on.write_u32(views.state, &state::first(model.program.loss_scale));
     let mut numbers = vec![];
     for update in 0..3 {
         if uses.precision == Precision::Mixed {
@@ -357,7 +357,7 @@ fn what_is_computed_again_is_the_same() {
             same(Uses { dropout, ..TRAINING }, on, &Recompute::ALL);
         }
     }
-    for on in On::in_half() {
+    for on in On::in_either_half() {
         let uses = Uses { precision: Precision::Mixed, ..TRAINING };
         // On a CPU the GELU is taken before what goes into it is rounded.
         let on_gpu = on == On::FullGpu;

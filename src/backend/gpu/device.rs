@@ -132,6 +132,7 @@ impl GpuDevice {
             binding_bytes: required.max_storage_buffer_binding_size.min(LARGEST_BINDING),
             buffer_bytes: required.max_buffer_size,
             logits_bytes: plan::Limits::GPU_LOGITS_BYTES,
+            half: Format::F16,
         };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgpt"),

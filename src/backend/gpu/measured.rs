@@ -290,7 +290,7 @@ mod tests {
         let args =
             ["a", "b", "out"].map(|n| plan.buffer(Role::Activations, n, 64 * 64, Format::F32));
         plan.push(&matmul::NN, Dims { M: 64, K: 64, N: 64, LD: 64, ..Dims::default() }, &args);
-        let plan = plan.halved();
+        let plan = plan.halved(Format::F16);
         let has = Needs {
             f16: true,
             subgroups: Some([32, 64]),

@@ -167,7 +167,7 @@ mod tests {
         assert!(class([1000, 257, 1]).starts_with("matmul_nn M=1024 K=512 N=1 fits=10"));
         assert_eq!(class([1000, 257, 1]), class([1024, 512, 1]));
         assert_ne!(class([1000, 257, 1]), class([1025, 257, 1]));
-        let halved = product([64, 64, 64]).halved();
+        let halved = product([64, 64, 64]).halved(Format::F16);
         // The portable variant fits, the large tiles do not.
         let of_halves = super::class(&halved.dispatches[0]);
         assert!(of_halves.starts_with("matmul_nn hhh M=64 K=64 N=64 fits=10"), "{of_halves}");

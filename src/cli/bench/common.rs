@@ -40,7 +40,7 @@ impl Common {
     /// Returns an engine for a new model on the device, with every `auto` setting resolved.
     pub fn engine(&self, uses: Uses, batch: Option<&BatchArgs>) -> Result<Engine> {
         let (config, device) = (self.model.config()?, open(self.device.device)?);
-        let uses = Uses { precision: self.precision.on(&device), ..uses };
+        let uses = Uses { precision: self.precision.on(&device)?, ..uses };
         let on = On { config: &config, finetune: &FineTune::default(), device };
         prepare(on, uses, batch.map(|batch| (&batch.recompute, batch.batch_size)))
     }

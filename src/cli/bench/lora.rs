@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
         for &batch in &args.batch_sizes {
             let shape = check_shape(batch, args.seq_len, &config)?;
             let mut uses = training(shape);
-            uses.precision = args.precision.on(&device);
+            uses.precision = args.precision.on(&device)?;
             let on = On { config: &config, finetune: &finetune, device: device.clone() };
             let fit = Some((&args.recompute, Some(BatchSize::Of(batch))));
             reports.push(measure(args, &mut prepare(on, uses, fit)?)?);

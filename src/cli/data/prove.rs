@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let tokens = Tokens::from_conversations(ids, None).named(files[0].display().to_string());
     let packed = Packed::new(&tokens, &(0..tokens.len()), context)?;
     let device = open(args.device.device)?;
-    let precision = args.precision.on(&device);
+    let precision = args.precision.on(&device)?;
     let mut gpt = load(&folder, device)?;
     let uses = Uses {
         batch: WINDOWS,

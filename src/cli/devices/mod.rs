@@ -41,7 +41,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
     if args.json {
         output::json(&json!({
             "adapters": adapters.iter().map(report).collect::<Vec<_>>(),
-            "cpu": { "threads": threads, "has": cpu::features(), "products": cpu_products() },
+            "cpu": {
+                "threads": threads,
+                "has": cpu::features(),
+                "precision": cpu::precision(),
+                "products": cpu_products(),
+            },
             "auto": { "device": auto, "reason": picked.reason },
         }));
         return Ok(Outcome::Good);
@@ -52,6 +57,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         all => all.join(", "),
     };
     output::line(&format!("       {:<17} {has}", "instructions"));
+    output::line(&format!("       {:<17} {}", "precision", cpu::precision()));
     for (format, way) in cpu::products() {
         output::line(&format!("       {:<17} {way}", format!("{format} matrices")));
     }

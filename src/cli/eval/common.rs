@@ -18,7 +18,7 @@ pub struct Common {
     model: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Compute in f32, mixed (half precision except for weights, sums and the residual stream), or auto: mixed on a GPU that has it
+    /// Compute in f32, mixed (half precision, on a CPU bf16, except for weights, sums and the residual stream), or auto: mixed on a GPU that has it
     #[arg(long, value_name = "PRECISION", default_value = "f32", hide_possible_values = true)]
     precision: PrecisionChoice,
     #[command(flatten)]
@@ -48,7 +48,7 @@ impl Common {
     pub fn load(&self) -> Result<(PathBuf, Gpt)> {
         let dir = find_model(self.model.as_deref())?;
         let device = open(self.device_of_rank())?;
-        let precision = PrecisionArgs { precision: self.precision }.on(&device);
+        let precision = PrecisionArgs { precision: self.precision }.on(&device)?;
         let mut gpt = load(&dir, device)?;
         self.weights.set(&mut gpt, precision)?;
         Ok((dir, gpt))

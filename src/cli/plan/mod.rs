@@ -168,7 +168,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<Outcome> {
         Some(NamedLimits::Webgpu) => (Limits::WEBGPU, args.precision.anywhere(), None),
         None => {
             let device = Device::open(args.device.device)?;
-            (device.limits(), args.precision.on(&device), Some(device))
+            (device.limits(), args.precision.on(&device)?, Some(device))
         }
     };
     let record = |uses| Program::record_tuning(&config, uses, &finetune, limits);
@@ -255,7 +255,7 @@ impl Report {
         let trained = all.iter().filter(is_trained);
         let total_bytes = plan.total_bytes();
         let exceeds = plan.exceeds(limits);
-        let available_bytes = (limits == Limits::NONE).then(cpu::available_bytes).flatten();
+        let available_bytes = (limits == Limits::CPU).then(cpu::available_bytes).flatten();
         let bytes = Role::ALL.iter().map(|r| (r.name().to_owned(), plan.bytes(*r).into()));
         let Limits { binding_bytes, buffer_bytes, .. } = limits;
         Report {
@@ -271,8 +271,7 @@ impl Report {
             outer_bytes: None,
             dispatch_count: plan.dispatches.len(),
             device,
-            limits: (limits != Limits::NONE)
-                .then_some(DeviceLimits { binding_bytes, buffer_bytes }),
+            limits: (limits != Limits::CPU).then_some(DeviceLimits { binding_bytes, buffer_bytes }),
             available_bytes,
             fits: exceeds.is_none() && available_bytes.is_none_or(|free| total_bytes <= free),
             at_most: false,

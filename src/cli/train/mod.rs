@@ -316,16 +316,20 @@ impl Args {
 
     /// Resolves the settings that depend on the device: precision, recomputation, batch size. Returns the recorded
     /// programs.
-    fn fit(&self, settings: &mut RunSettings, device: &Device) -> Programs {
+    ///
+    /// # Errors
+    ///
+    /// If the device does not compute in the precision.
+    fn fit(&self, settings: &mut RunSettings, device: &Device) -> Result<Programs> {
         let RunSettings { model, train, .. } = settings;
-        train.precision = self.precision.on(device);
+        train.precision = self.precision.on(device)?;
         let mut programs = Programs::default();
         let fits =
             |uses| device.fits(&programs.of(model, uses, &train.finetune, device.limits()).plan);
         let (uses, batch) = (Uses::training(train, model), Some(self.steps.batch_size));
         let uses = self.recompute.fit(uses, &train.finetune, batch, fits);
         (train.recompute, train.batch_size) = (uses.recompute, uses.batch);
-        programs
+        Ok(programs)
     }
 
     fn settings(&self, threads: Option<usize>, ranks: usize) -> Result<RunSettings> {

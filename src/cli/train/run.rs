@@ -197,7 +197,7 @@ fn open_run(
             let mut settings = args.settings(threads, ranks)?;
             set_running(settings.train.out.clone().map_or(Running::Nothing, Running::Preparing));
             let device = open(settings.device)?;
-            let mut programs = args.fit(&mut settings, &device);
+            let mut programs = args.fit(&mut settings, &device)?;
             train::start_with(&settings, device, &mut programs, &mut |event| progress.show(event))?
         }
     };

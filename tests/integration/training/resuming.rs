@@ -13,7 +13,7 @@ use wgpt::data::{TokenWriter, Tokens};
 use wgpt::kernel::state::{self, FIRST_SCALE_LOG2};
 use wgpt::train::{Resumed, RunSettings, TokenizerChoice, resume, start};
 
-use crate::common::full_gpu;
+use crate::common::{cpu_in_bf16, full_gpu};
 
 use super::{Place, assert_same, contents, devices, go_on, run_until, train};
 
@@ -63,20 +63,27 @@ fn a_stopped_run_goes_on_bit_for_bit() {
 
 #[test]
 fn a_stopped_run_in_mixed_precision_goes_on_bit_for_bit() {
-    let Some(gpu) = full_gpu().filter(|gpu| gpu.has().f16) else { return };
-    let (device, whole, parts) = (Device::Gpu(Arc::clone(gpu)), Place::new(), Place::new());
+    let gpu = full_gpu().filter(|gpu| gpu.has().f16).map(|gpu| Device::Gpu(Arc::clone(gpu)));
+    let gpu = gpu.map(|gpu| (gpu, FIRST_SCALE_LOG2));
+    for (device, scale) in [(cpu_in_bf16(), 0)].into_iter().chain(gpu) {
+        assert_goes_on_in_mixed_precision(&device, scale);
+    }
+}
+
+fn assert_goes_on_in_mixed_precision(device: &Device, scale: u32) {
+    let (whole, parts) = (Place::new(), Place::new());
     let with = |place: &Place| {
         let mut settings = place.settings();
         settings.train.precision = Precision::Mixed;
         settings
     };
-    train(&with(&whole), &device).unwrap();
-    stop_and_go(&with(&parts), &device, &[8]);
+    train(&with(&whole), device).unwrap();
+    stop_and_go(&with(&parts), device, &[8]);
     assert_same(&parts.run(), &whole.run(), "mixed");
     // The loss scale goes with it.
-    let mut trainer = start(&with(&Place::new()), device, &mut |_| {}).unwrap();
+    let mut trainer = start(&with(&Place::new()), device.clone(), &mut |_| {}).unwrap();
     let words = trainer.engine().read_state().unwrap();
-    assert_eq!(words[state::SCALE_LOG2], FIRST_SCALE_LOG2);
+    assert_eq!(words[state::SCALE_LOG2], scale);
 }
 
 #[test]

@@ -112,6 +112,16 @@ impl Gpu {
             ))
             .hint(format!("take {} f32", field("precision"))));
         }
+        let is_bf16 = |view: &View| view.format == Format::BF16;
+        let written = |d: &&Dispatch| {
+            d.kernel.args.iter().zip(&d.args).any(|(a, v)| a.is_written() && is_bf16(v))
+        };
+        if let Some(dispatch) = plan.dispatches.iter().find(written) {
+            let (name, kernel) = (device.name(), dispatch.kernel.name);
+            return Err(Error::device(format!(
+                "{name}: {kernel} writes bf16, which no GPU computes in"
+            )));
+        }
         let choose = |dispatch| choose(choice, device.has(), dispatch);
         let variants: Vec<_> = plan.dispatches.iter().map(choose).collect();
         check_grids(device, &plan, &variants)?;
