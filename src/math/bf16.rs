@@ -2,12 +2,12 @@
 //!
 //! The instruction VDPBF16PS of AVX-512 multiplies pairs: it adds to each of 16 sums two products of neighbours along the
 //! sum. So both factors are packed as pairs, one after the other for all rows of a (or columns of b) that are multiplied
-//! together, and a tile of [`ROWS`] x [`COLUMNS`] sums stays in registers. What the instruction does, [`tile::Dot`] says, and
+//! together, and a tile of 12 x 32 sums stays in registers. What the instruction does, the trait `Dot` says, and
 //! plain loops do it too, with the same bits: they are the only other implementation, so that all around it is tested on
 //! any processor.
 //!
 //! A number of a product is summed in one order, whatever the other rows and columns, the position in a tile and the number
-//! of threads: within a run of [`DEPTH`] numbers pair by pair, the odd one of a pair first, and then run by run.
+//! of threads: within a run of 256 numbers pair by pair, the odd one of a pair first, and then run by run.
 
 mod pack;
 mod tile;

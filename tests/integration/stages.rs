@@ -23,7 +23,7 @@ use wgpt::plan::{Limits, Role, View};
 use wgpt::tree::most_open;
 use wgpt::{FineTune, GptConfig};
 
-use crate::common::{assert_close_of_max, full_gpu, gpu};
+use crate::common::{assert_close_of_max, cpu_in_bf16, full_gpu, gpu};
 
 /// Sequences of a micro-batch, and tokens of each.
 const SHAPE: [usize; 2] = [2, 9];
@@ -540,7 +540,7 @@ fn generation_has_the_whole_models_bits() {
         generate_on(in_training, stages, &Device::Cpu);
     }
     let mixed = Uses { precision: Precision::Mixed, ..alone };
-    generate_on(mixed, 2, &Device::Cpu);
+    generate_on(mixed, 2, &cpu_in_bf16());
     for gpu in [gpu(), full_gpu()].into_iter().flatten() {
         generate_on(in_training, 2, &Device::Gpu(Arc::clone(gpu)));
     }
