@@ -128,22 +128,24 @@ fn empty_sums_are_zero_and_empty_products_nothing() {
 /// What the manual of VDPBF16PS says, on single pairs: two roundings, the second number first, no denormal numbers.
 #[test]
 fn pairs_are_added_as_the_instruction_adds_them() {
-    let of = |x: [f32; 2], y: [f32; 2]| {
-        let (x, y) = (x.map(bf16::from_f32), y.map(bf16::from_f32));
+    let of = |x: &[f32], y: &[f32]| {
+        let [x, y] = [x, y].map(|x| x.iter().copied().map(bf16::from_f32).collect::<Vec<_>>());
+        let (a, b) = (Matrix::new(&x, 1, x.len(), x.len()), Matrix::new(&y, y.len(), 1, 1));
         let mut out = [0.0_f32];
-        product(&mut out, 1, Into::Set, Matrix::new(&x, 1, 2, 2), Matrix::new(&y, 2, 1, 1), 1.0);
+        product(&mut out, 1, Into::Set, a, b, 1.0);
         out[0]
     };
-    let (large, small) = (2_f32.powi(24), 1.0);
-    // The second product is 2^24, and 1 is then lost: to the nearest even number.
-    assert_eq!(of([small, large], [1.0, 1.0]), large);
+    // The second number of the second pair comes first, and 1 is lost beside it: to the nearest even number.
+    let large = 2_f32.powi(24);
+    assert_eq!(of(&[1.0, 0.0, -large, large], &[1.0; 4]), 0.0);
+    assert_eq!(of(&[1.0, 0.0, large, -large], &[1.0; 4]), 1.0);
     // A product is rounded together with the sum: by itself, it would be infinite.
     let huge = bf16::from_f32(2e38).to_f32();
-    assert_eq!(of([-huge, huge], [2.0, 1.0]), -huge);
+    assert_eq!(of(&[-huge, huge], &[2.0, 1.0]), -huge);
     let tiny = f32::MIN_POSITIVE;
-    assert_eq!(of([tiny / 2.0, 0.0], [2.0, 0.0]), 0.0, "a denormal number counts as 0");
-    assert_eq!(of([tiny, 0.0], [0.5, 0.0]), 0.0, "a denormal sum becomes 0");
-    assert_eq!(of([tiny, 0.0], [1.0, 0.0]), tiny);
+    assert_eq!(of(&[tiny / 2.0, 0.0], &[2.0, 0.0]), 0.0, "a denormal number counts as 0");
+    assert_eq!(of(&[tiny, 0.0], &[0.5, 0.0]), 0.0, "a denormal sum becomes 0");
+    assert_eq!(of(&[tiny, 0.0], &[1.0, 0.0]), tiny);
 }
 
 #[test]
