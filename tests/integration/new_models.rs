@@ -14,7 +14,7 @@ use wgpt::plan::{Limits, Role};
 use wgpt::train::RunSettings;
 use wgpt::{GptConfig, TrainConfig};
 
-use crate::common::full_gpu;
+use crate::common::{cpu_in_bf16, full_gpu};
 use crate::ranks::{assert_alike, begin};
 use crate::training::{Place, assert_same, tiny, train};
 
@@ -165,15 +165,20 @@ fn what_is_recomputed_changes_no_bit() {
 
 #[test]
 fn training_in_mixed_precision_follows_that_in_f32() {
-    let Some(gpu) = full_gpu().filter(|gpu| gpu.has().f16) else { return };
-    let device = Device::Gpu(Arc::clone(gpu));
+    let gpu = full_gpu().filter(|gpu| gpu.has().f16).map(|gpu| Device::Gpu(Arc::clone(gpu)));
+    for device in [cpu_in_bf16()].into_iter().chain(gpu) {
+        assert_follows_f32(&device);
+    }
+}
+
+fn assert_follows_f32(device: &Device) {
     for arch in TRAINED {
         let losses = |precision| {
             let place = Place::new();
             let mut settings = settings(&place, arch);
             (settings.train.precision, settings.train.dropout) = (precision, 0.0);
             settings.train.log_every = 1;
-            train(&settings, &device).unwrap();
+            train(&settings, device).unwrap();
             let metrics = read_metrics(&place.run()).unwrap();
             metrics.iter().filter_map(|at| at.loss).map(f64::from).collect::<Vec<_>>()
         };

@@ -12,7 +12,7 @@ use wgpt::engine::Tensor;
 use wgpt::plan::Role;
 use wgpt::{GenerateOptions, Gpt};
 
-use crate::common::{full_gpu, oracle};
+use crate::common::{cpu_in_bf16, full_gpu, oracle};
 use crate::families::families;
 
 const FORMATS: [WeightFormat; 3] = [WeightFormat::F16, WeightFormat::Bf16, WeightFormat::Q8_0];
@@ -115,6 +115,17 @@ fn one_of_each() -> Vec<PathBuf> {
 #[test]
 fn a_gpu_computes_what_the_rounded_numbers_give() {
     let Some(gpu) = full_gpu() else { return };
+    let gpu = Device::Gpu(Arc::clone(gpu));
+    assert_gives_what_is_rounded(&gpu, &[(Precision::F32, 1e-5), (Precision::Mixed, 1e-2)]);
+}
+
+/// So does a CPU whose activations are in bf16.
+#[test]
+fn a_cpu_in_bf16_computes_what_the_rounded_numbers_give() {
+    assert_gives_what_is_rounded(&cpu_in_bf16(), &[(Precision::Mixed, 8e-2)]);
+}
+
+fn assert_gives_what_is_rounded(device: &Device, precisions: &[(Precision, f32)]) {
     let options = GenerateOptions { max_tokens: 6, temperature: 0.0, ..Default::default() };
     for folder in one_of_each() {
         for format in FORMATS {
@@ -124,16 +135,16 @@ fn a_gpu_computes_what_the_rounded_numbers_give() {
             let want = losses(&mut rounded);
             let size = want.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
             let ids = rounded.generate_ids(&[1, 2, 3], &options).unwrap();
-            for (precision, most) in [(Precision::F32, 1e-5), (Precision::Mixed, 1e-2)] {
-                let mut on_gpu = Gpt::load(&folder, Device::Gpu(Arc::clone(gpu))).unwrap();
-                on_gpu.set_weights(format);
-                on_gpu.set_precision(precision);
-                let got = losses(&mut on_gpu);
+            for &(precision, most) in precisions {
+                let mut here = Gpt::load(&folder, device.clone()).unwrap();
+                here.set_weights(format);
+                here.set_precision(precision);
+                let got = losses(&mut here);
                 let what = format!("{} {format:?} {precision:?}", folder.display());
                 for (got, want) in got.iter().zip(&want) {
                     assert!((got - want).abs() <= most * size, "{what}: {got}, want {want}");
                 }
-                let got = on_gpu.generate_ids(&[1, 2, 3], &options).unwrap();
+                let got = here.generate_ids(&[1, 2, 3], &options).unwrap();
                 assert!(got == ids || precision == Precision::Mixed, "{what}: {got:?}, {ids:?}");
             }
         }
