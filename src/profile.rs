@@ -16,6 +16,7 @@ use crate::config::GptConfig;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::kernel::{Access, Step, Variant};
+use crate::math::bf16;
 use crate::ops::matmul::Layout;
 use crate::params::{ParamInfo, ParamRole};
 use crate::plan::{BufferSpec, Dispatch, Limits, Phase, Plan, Role};
@@ -254,7 +255,7 @@ pub fn flops_per_token<'a>(
 ///
 /// If the device has no room for the measurement, or is lost.
 pub fn peak(device: &Device, half: bool) -> Result<Peak> {
-    let half = half && device.has_half();
+    let half = half && has_fast_half(device);
     let Device::Gpu(gpu) = device else { return Ok(cpu_peak(half)) };
     let half_gflops = half.then(|| gpu_gflops(gpu, true, Among::Sound)).transpose()?;
     let gflops = gpu_gflops(gpu, false, Among::Sound)?;
@@ -275,7 +276,7 @@ pub fn peak(device: &Device, half: bool) -> Result<Peak> {
 ///
 /// As [`peak`].
 pub fn best_gflops(device: &Device, half: bool) -> Result<Option<f64>> {
-    let precisions: &[bool] = if half && device.has_half() { &[false, true] } else { &[false] };
+    let precisions: &[bool] = if half && has_fast_half(device) { &[false, true] } else { &[false] };
     let Device::Gpu(gpu) = device else {
         return Ok(precisions.iter().map(|half| cpu_gflops(*half)).reduce(f64::max));
     };
@@ -286,6 +287,14 @@ pub fn best_gflops(device: &Device, half: bool) -> Result<Option<f64>> {
     }
     let _ = gpu.save_measured();
     Ok(best)
+}
+
+/// Whether products in half precision may be the fastest: on a CPU not by loops.
+fn has_fast_half(device: &Device) -> bool {
+    match device {
+        Device::Cpu => bf16::is_fast(),
+        Device::Gpu(_) => device.has_half(),
+    }
 }
 
 /// Whether the most promising variant of a large product was compared with its twin.

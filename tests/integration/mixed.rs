@@ -10,10 +10,10 @@ use wgpt::backend::gpu::Gpu;
 use wgpt::config::{Optimizer, Precision};
 use wgpt::data::{Tokens, stories};
 use wgpt::engine::{Engine, Tensor};
-use wgpt::kernel::Step;
 use wgpt::kernel::state::{self, GROWTH_INTERVAL, LARGEST_SCALE_LOG2};
+use wgpt::kernel::{Format, Step};
 use wgpt::model::{EXTENDS, Uses};
-use wgpt::plan::Phase;
+use wgpt::plan::{Limits, Phase};
 use wgpt::{Event, Gpt, GptConfig, TrainConfig, Trainer};
 
 use crate::common::{
@@ -419,4 +419,15 @@ fn a_device_without_half_precision_refuses() {
     let error = Gpu::new(device, program.plan).err().expect("it has no halves");
     assert!(error.to_string().contains("half precision"), "{error}");
     assert!(error.advice().is_some_and(|hint| hint.contains("precision f32")), "{error:?}");
+}
+
+/// Plans in bf16 are for a CPU.
+#[test]
+fn a_gpu_refuses_activations_in_bf16() {
+    let Some(device) = full_gpu() else { return };
+    let uses = Uses { generation: Some(1), precision: Precision::Mixed, ..Uses::default() };
+    let limits = Limits { half: Format::BF16, ..device.limits() };
+    let program = wgpt::model::Program::record(&tiny(), uses, limits);
+    let error = Gpu::new(device, program.plan).err().expect("it has no bf16");
+    assert!(error.to_string().contains("writes bf16"), "{error}");
 }
