@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains some tiny models and shows them to Python's packages: see README.md beside this file.
 #
-#   PYTHON=venv/bin/python tests/clients/run.sh
+#   PYTHON=venv/bin/python tests/clients/run.sh [--all]      --all: serves one, too, for all clients of serve.sh
 #
 # Exit codes: 0 all is well, 1 something differs, 77 Python or a package is missing.
 set -euo pipefail
@@ -38,4 +38,10 @@ for run in bytes trained llama qwen3 gpt_neox; do
         if [ "$code" != 0 ] && [ "$code" != 77 ]; then worst=1; fi
     done
 done
+if [ "${1:-}" = --all ]; then
+    code=0
+    PYTHON="$(command -v "$python")" tests/clients/serve.sh --all || code=$?
+    if [ "$code" = 77 ] && [ "$worst" = 0 ]; then worst=77; fi
+    if [ "$code" != 0 ] && [ "$code" != 77 ]; then worst=1; fi
+fi
 exit "$worst"

@@ -5,6 +5,8 @@
 #
 #   tests/clients/serve.sh             packages are installed into target/serve-clients
 #   PYTHON=venv/bin/python tests/clients/serve.sh      with packages that are there already
+#   PYTHON=venv/bin/python tests/clients/serve.sh --all      langchain-openai, Open WebUI's requests, and the harness' `hf`
+#                                                            backend on the model just trained, too: README.md names the packages
 #
 # Exit codes: 0 all is well, 1 something differs, 77 Python or a package is missing.
 set -euo pipefail
@@ -13,6 +15,9 @@ skip() {
     echo "SKIPPED: $1" >&2
     exit 77
 }
+
+all=no
+[ "${1:-}" != --all ] || all=yes
 
 target="$(realpath "${CARGO_TARGET_DIR:-target}")"
 if [ -z "${PYTHON:-}" ]; then
@@ -46,8 +51,11 @@ stop() {
     rm -rf "$work"
 }
 trap stop EXIT
-"$WGPT_BIN/wgpt" train --vocab 500 --out "$work/run" --layers 2 --heads 2 --embd 64 --context 64 --batch-size 4 \
-    --max-iters 100 --eval-every 50 --device cpu >/dev/null 2>&1
+train() {
+    "$WGPT_BIN/wgpt" train --vocab 500 --layers 2 --heads 2 --embd 64 --batch-size 4 --eval-every 20 --device cpu --out "$@" \
+        >/dev/null 2>&1
+}
+train "$work/run" --context 64 --max-iters 100
 
 # Serves a model; sets `server` and `base`.
 serve() {
@@ -88,8 +96,16 @@ if has_browser >/dev/null; then
 else
     echo "*** SKIPPED: the page, since there is no Chromium ***" >&2
 fi
+[ $all = no ] || try serve_scored.py "$base" "$work/run/best"
 end
 serve tests/clients/scored
 try serve_scored.py "$base"
 end
+if [ $all = yes ]; then
+    train "$work/long" --context 256 --max-iters 40
+    serve "$work/long/best"
+    try serve_langchain.py "$base"
+    try serve_open_webui.py "$base"
+    end
+fi
 exit "$worst"
