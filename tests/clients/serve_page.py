@@ -1,5 +1,5 @@
-"""The page of `wgpt serve` in headless Chromium, over its DevTools protocol: write, look, branch, stop, read a text, chat, on a
-phone's width, without an error on the console.
+"""The page of `wgpt serve` in headless Chromium, over its DevTools protocol: write, look, branch, save, stop, read a text, chat,
+on a phone's width, without an error on the console.
 
     python serve_page.py http://127.0.0.1:8000/ [FOLDER for screenshots]
 """
@@ -114,6 +114,15 @@ async def check(tab, url, folder):
     await tab.click("$('back')")
     assert await tab.do(text) == branched
 
+    # Save what is shown, to be looked at in the end.
+    await tab.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    await tab.click("$('export')")
+    saved = folder / "text.html"
+    for _ in range(200):
+        if saved.is_file() and saved.stat().st_size:
+            break
+        await asyncio.sleep(0.05)
+
     # By keyboard: a token is reached and says what it is; Escape closes the card.
     await tab.do("$('written').children[4].focus()")
     await tab.until("!$('card').hidden")
@@ -154,6 +163,23 @@ async def check(tab, url, folder):
     assert not tab.complaints, tab.complaints
     others = await tab.do(f"performance.getEntriesByType('resource').filter((e) => !e.name.startsWith({json.dumps(url)})).length")
     assert others == 0, "no other host is asked"
+    await check_saved(tab, saved, branched)
+
+
+async def check_saved(tab, saved, text):
+    """The saved file works by itself: the same text, its colours, what each token is, no script."""
+    assert "http" not in saved.read_text(), "the file names another place"
+    await tab.call("Network.enable")
+    await tab.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+    await tab.call("Page.navigate", url=saved.as_uri())
+    await tab.until("location.protocol === 'file:' && document.readyState === 'complete'")
+    assert (await tab.do("document.body.textContent")).strip() == text.strip()
+    assert await tab.do("document.scripts.length") == 0
+    colours = "new Set([...document.body.firstElementChild.children].map((e) => getComputedStyle(e).backgroundColor)).size"
+    assert await tab.do(colours) > 2, "the tokens are coloured by their surprisal"
+    titles = await tab.do("[...document.body.firstElementChild.children].map((e) => e.title)")
+    assert sum("bits" in title for title in titles) >= 12, titles
+    assert not tab.complaints, tab.complaints
 
 
 async def main():
