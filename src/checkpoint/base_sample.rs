@@ -44,7 +44,7 @@ impl BaseSample {
     /// As `read`.
     pub(super) fn of<'a>(
         tensors: impl Iterator<Item = (&'a str, &'a [usize])>,
-        read: &dyn Fn(&str, usize, &mut [f32]) -> Result<()>,
+        read: impl Fn(&str, usize, &mut [f32]) -> Result<()>,
     ) -> Result<BaseSample> {
         let of_tensor = |(name, shape): (&str, &[usize])| {
             let bits = elements(shape).map(|at| {

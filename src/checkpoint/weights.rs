@@ -154,7 +154,7 @@ impl Weights {
     /// If a file cannot be read.
     pub fn sample(&self) -> Result<BaseSample> {
         let named = self.places.iter().map(|(name, place)| (name.as_str(), self.shape(place)));
-        BaseSample::of(named, &|name, at, out| {
+        BaseSample::of(named, |name, at, out| {
             self.read_place(&self.places[self.index(name)?].1, at, out)
         })
     }
