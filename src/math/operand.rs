@@ -4,6 +4,9 @@ use super::gemm::{self, Into, Matrix};
 use super::stored::Stored;
 use super::{bf16, gemv};
 
+/// Whether products in bf16 are there: a page does without, as no browser has their instruction, and is small.
+const IN_BF16: bool = cfg!(not(target_family = "wasm"));
+
 /// A factor of a product.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand<'a> {
@@ -40,7 +43,7 @@ impl<'a> Operand<'a> {
 /// If the sizes do not fit each other, or a matrix does not lie within its slice.
 pub fn product(out: &mut [f32], stride: usize, into: Into, a: Operand<'_>, b: Operand<'_>) {
     match (a.stored, b.stored) {
-        (Stored::Bf16(x), Stored::Bf16(y)) => {
+        (Stored::Bf16(x), Stored::Bf16(y)) if IN_BF16 => {
             bf16::product(out, stride, into, a.of(x), b.of(y), 1.0);
         }
         (x, y) => {
@@ -56,7 +59,7 @@ pub fn product(out: &mut [f32], stride: usize, into: Into, a: Operand<'_>, b: Op
 ///
 /// If the sizes do not fit each other, or `x` is transposed.
 pub fn rows_product(out: &mut [f32], x: Operand<'_>, weight: Operand<'_>) {
-    if let (Stored::Bf16(_), Stored::Bf16(_)) = (x.stored, weight.stored) {
+    if IN_BF16 && matches!((x.stored, weight.stored), (Stored::Bf16(_), Stored::Bf16(_))) {
         return product(out, weight.cols, Into::Add, x, weight);
     }
     let (numbers, weight) = (x.stored.widened(), weight.stored.widened());
