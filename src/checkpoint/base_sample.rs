@@ -1,7 +1,7 @@
 //! A few numbers of each tensor of a model, by which adapters recognise the model that they were trained on: the folder
 //! that they name may hold another one by now, as a run's folder does after the run has gone on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::tensor_file::coordinates;
 use crate::arch::Schema;
@@ -46,14 +46,15 @@ impl BaseSample {
         tensors: impl Iterator<Item = (&'a str, &'a [usize])>,
         read: impl Fn(&str, usize, &mut [f32]) -> Result<()>,
     ) -> Result<BaseSample> {
-        let of_tensor = |(name, shape): (&str, &[usize])| {
+        let mut sample = BTreeMap::new();
+        for (name, shape) in tensors {
             let bits = elements(shape).map(|at| {
                 let mut number = [0.0];
                 read(name, at, &mut number).map(|()| number[0].to_bits())
             });
-            Ok((name.to_owned(), bits.collect::<Result<_>>()?))
-        };
-        tensors.map(of_tensor).collect::<Result<_>>().map(BaseSample)
+            sample.insert(name.to_owned(), bits.collect::<Result<_>>()?);
+        }
+        Ok(BaseSample(sample))
     }
 
     /// Reads a sample that [`BaseSample::to_json`] wrote.
@@ -79,20 +80,20 @@ impl BaseSample {
         close: Closeness,
         schema: &Schema,
     ) -> Option<String> {
-        let shapes: HashMap<String, Vec<usize>> =
-            schema.own().map(ParamInfo::named_shape).collect();
-        for (name, was) in &self.0 {
-            let (Some(is), Some(shape)) = (now.0.get(name), shapes.get(name)) else {
-                return Some(format!("it has no {name}"));
+        schema.own().map(ParamInfo::named_shape).find_map(|(name, shape)| {
+            let count = elements(&shape).count();
+            let numbers = |sample: &BaseSample| match sample.0.get(&name) {
+                Some(bits) if bits.len() == count => Some(bits.clone()),
+                _ => None,
             };
-            let both = was.iter().zip(is).map(|(was, is)| [was, is].map(|x| f32::from_bits(*x)));
-            let differs = both.zip(elements(shape)).find(|([a, b], _)| !close.holds(*a, *b));
-            if let Some(([was, is], at)) = differs {
-                let place = coordinates(at, shape);
-                return Some(format!("{name} was {was} at {place:?}, and is {is}"));
-            }
-        }
-        None
+            let (Some(was), Some(is)) = (numbers(self), numbers(now)) else {
+                return Some(format!("it had another {name}"));
+            };
+            let both = was.iter().zip(is).map(|(was, is)| [*was, is].map(f32::from_bits));
+            let mut placed = both.zip(elements(&shape));
+            let ([was, is], at) = placed.find(|([a, b], _)| !close.holds(*a, *b))?;
+            Some(format!("{name} was {was} at {:?}, and is {is}", coordinates(at, &shape)))
+        })
     }
 }
 
@@ -100,4 +101,25 @@ impl BaseSample {
 fn elements(shape: &[usize]) -> impl Iterator<Item = usize> {
     let len = shape.iter().product::<usize>();
     (0..NUMBERS.min(len)).map(move |i| i * (len / NUMBERS.min(len)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Closeness;
+
+    #[test]
+    fn numbers_are_close_as_their_formats_round() {
+        let mut x = 1e-9_f32;
+        while x < 1e4 {
+            for rounded in [half::bf16::from_f32(x).to_f32(), half::f16::from_f32(x).to_f32()] {
+                assert!(Closeness::Rounded.holds(x, rounded), "{x} and {rounded}");
+                assert_eq!(Closeness::Bits.holds(x, rounded), x == rounded, "{x} and {rounded}");
+            }
+            assert!(!Closeness::Rounded.holds(x, x * 1.01 + 1e-6), "{x}");
+            x *= 1.37;
+        }
+        for other in [0.0, f32::NAN, f32::INFINITY] {
+            assert!(!Closeness::Rounded.holds(f32::NAN, other));
+        }
+    }
 }

@@ -217,7 +217,7 @@ impl<S: Simd> pulp::NullaryFnOnce for AddPart<'_, S> {
                     panels = after;
                     let x = &group.parts[part][block * DEPTH * group.rows..];
                     match group.rows {
-                        8 => add_tile::<S, 8>(simd, sums, x, &read[..depth]),
+                        8 if S::F32_LANES == 16 => add_tile::<S, 8>(simd, sums, x, &read[..depth]),
                         6 => add_tile::<S, 6>(simd, sums, x, &read[..depth]),
                         4 => add_tile::<S, 4>(simd, sums, x, &read[..depth]),
                         2 => add_tile::<S, 2>(simd, sums, x, &read[..depth]),

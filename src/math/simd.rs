@@ -48,7 +48,7 @@ pub fn prefetch(x: &f32) {
     #[cfg(target_arch = "x86_64")]
     #[allow(
         unsafe_code,
-        reason = "a hint, which reads nothing; products of 16 rows take 0.6 of the time"
+        reason = "a hint, which reads nothing; products of 12 and 16 rows take 0.65 to 0.87 of the time"
     )]
     // SAFETY: every processor of this architecture has the instruction, and a reference is a valid address.
     unsafe {

@@ -1,7 +1,5 @@
 //! The formats of mixed precision among the ranks of a run: f16 on GPUs, bf16 on CPUs; and the loss scale, which f16 needs.
 
-use std::collections::BTreeSet;
-
 use super::{Event, Trainer};
 use crate::error::Result;
 use crate::kernel::{Format, LossScale, state};
@@ -20,9 +18,10 @@ impl Trainer {
     pub(super) fn settle_halves(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
         let Some(own) = self.engine.program().half() else { return Ok(()) };
         let all = self.gather(vec![u64::from(own == Format::F16)])?;
-        let name = |words: &Vec<u64>| if words[0] == 1 { Format::F16 } else { Format::BF16 }.name;
-        let names: BTreeSet<&str> = all.iter().map(name).collect();
-        let now: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        let formats = [(0, Format::BF16), (1, Format::F16)];
+        let has = |word| all.iter().any(|words| words[0] == word);
+        let formats = formats.into_iter().filter(|(word, _)| has(*word));
+        let now: Vec<String> = formats.map(|(_, format)| format.name.to_owned()).collect();
         let scale = scale_of(&now);
         self.engine.set_loss_scale(scale)?;
         let (step, before) = (self.state.step, std::mem::replace(&mut self.state.halves, now));

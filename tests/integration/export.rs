@@ -57,18 +57,22 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// A model wide enough for blocks of 32, which begins with the given numbers in one matrix, in a folder.
-pub fn model_with(numbers: &[f32], dir: &Path) -> GptConfig {
-    let config = GptConfig {
+/// Sizes that are wide enough for blocks of 32.
+fn wide() -> GptConfig {
+    GptConfig {
         n_layer: 2,
         n_head: 2,
         n_embd: 64,
         vocab_size: 300,
         n_positions: 16,
         n_inner: Some(96),
-        layer_norm_epsilon: 1e-5,
         ..GptConfig::small()
-    };
+    }
+}
+
+/// A model wide enough for blocks of 32, which begins with the given numbers in one matrix, in a folder.
+pub fn model_with(numbers: &[f32], dir: &Path) -> GptConfig {
+    let config = GptConfig { layer_norm_epsilon: 1e-5, ..wide() };
     let mut gpt = Gpt::new(config.clone(), Device::Cpu, 7).unwrap();
     let engine = gpt.engine().unwrap();
     let param = engine.program().param("h.1.mlp.c_fc.weight").unwrap().clone();
@@ -87,16 +91,7 @@ pub fn model_with(numbers: &[f32], dir: &Path) -> GptConfig {
 
 /// A model with blocks like those of GPT-NeoX and two heads, in a folder. The numbers of a parameter are all different.
 pub fn like_gpt_neox(blocks: Blocks, dir: &Path) {
-    let config = GptConfig {
-        n_layer: 2,
-        n_head: 2,
-        n_embd: 64,
-        vocab_size: 300,
-        n_positions: 16,
-        n_inner: Some(96),
-        blocks,
-        ..GptConfig::small()
-    };
+    let config = GptConfig { blocks, ..wide() };
     let mut gpt = Gpt::new(config, Device::Cpu, 7).unwrap();
     let engine = gpt.engine().unwrap();
     for param in engine.program().params.clone().iter() {
